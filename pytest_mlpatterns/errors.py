@@ -27,6 +27,7 @@ __all__ = [
     "OpenPortWarning",
     "PerfFailure",
     "PerfWarning",
+    "ProfilerError",
     "RegressionFailure",
     "ResultFileError",
     "SettingError",
@@ -72,6 +73,10 @@ class DeploymentError(MlpatternsError):
 
 class ModelLoadError(DeploymentError):
     """The model could not be built, or failed on its first inference; the message contains its traceback."""
+
+
+class ProfilerError(MlpatternsError):
+    """The profiler cannot read a process, or gave nothing that can be read; the test has no profile then."""
 
 
 class InvalidResultError(MlpatternsError):

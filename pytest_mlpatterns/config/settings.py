@@ -46,6 +46,7 @@ __all__ = [
     "GeneratorPlace",
     "InconclusivePolicy",
     "NoisePolicy",
+    "ProfileMode",
     "Settings",
     "merge_markers",
     "model_version",
@@ -83,6 +84,14 @@ class NoisePolicy(StrEnum):
     TRUST = "trust"
 
 
+class ProfileMode(StrEnum):
+    """When the serving processes are profiled: after a comparison with a revision has failed, always, or never."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of one perf test.
@@ -109,6 +118,7 @@ class Settings:
     compare: tuple[str, ...] | None
     overload: bool
     noise: NoisePolicy
+    profile: ProfileMode
     stretches: bool
     price: Price | None
     inconclusive: InconclusivePolicy
@@ -297,6 +307,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "compare": (read_compared, None),
     "overload": (read_truth, False),
     "noise": (lambda value, source: read_choice(NoisePolicy, value, source), NoisePolicy.DOUBT),
+    "profile": (lambda value, source: read_choice(ProfileMode, value, source), ProfileMode.AUTO),
     "inconclusive": (
         lambda value, source: read_choice(InconclusivePolicy, value, source),
         InconclusivePolicy.WARN,

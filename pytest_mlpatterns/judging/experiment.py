@@ -90,15 +90,19 @@ class SystemUnderTest:
         """Whether the service runs already and is only connected to."""
         return isinstance(self.service, Url)
 
-    def start(self) -> Deployment:
+    def start(self, *, profiled: bool = False) -> Deployment:
         """Start a deployment and wait until it is ready.
+
+        Args:
+            profiled: its processes permit a profiler of the same user to read them.
 
         Raises:
             DeploymentError: it did not start.
         """
+        options = replace(self.options, profiled=profiled)
         if isinstance(self.service, ServicePlan):
-            return launch(self.service, self.options)
-        return deploy_target(self.service, self.options)
+            return launch(self.service, options)
+        return deploy_target(self.service, options)
 
     def start_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Callable[[], Deployment]:
         """Pack the same model for another pattern; the result starts it.
@@ -193,9 +197,10 @@ class Experiment:
             settle=(lambda: None) if self.revision is None else self.revision.await_setup,
         )
 
-    def variant(self, name: str) -> Variant:
-        """The system under test as one variant of an interleaved run."""
-        return Variant(name, self.system.start, self.plan)
+    def variant(self, name: str, *, profiled: bool = False) -> Variant:
+        """The system under test as one variant of an interleaved run; ``profiled`` as for :class:`SystemUnderTest`."""
+        start = functools.partial(self.system.start, profiled=True) if profiled else self.system.start
+        return Variant(name, start, self.plan)
 
     def variant_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Variant:
         """The same model under another pattern, with the same load.

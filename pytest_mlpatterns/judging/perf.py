@@ -26,6 +26,7 @@ from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_pe
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
+from pytest_mlpatterns.judging.profile_decision import profile_alone
 from pytest_mlpatterns.judging.result_builder import build_result, with_further
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
@@ -303,6 +304,7 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
             metrics = (*compared_by_default(self._experiment.settings, streams=streams), *searched)
             return [metric for metric in metrics if metric.name not in judged]
 
+        profile_alone(self._experiment, self._measurement)
         self._compare(others, self._experiment.settings.tolerance, requested=False)
         if not self.smoke and mode is BaselineMode.REQUIRE and (why := self._comparison.missing):
             update = f"{self._experiment.command} --perf-baseline update"

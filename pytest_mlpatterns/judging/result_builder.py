@@ -105,7 +105,7 @@ def build_result(
         latency=latency_of(metrics.latencies_ns),
         reference=comparison.reference,
     )
-    return _with_conditions(result, metrics, experiment, comparison=comparison)
+    return replace(_with_conditions(result, metrics, experiment, comparison=comparison), profile=measurement.profile)
 
 
 def estimated(

@@ -14,6 +14,7 @@ from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import not_judged
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
+from pytest_mlpatterns.judging.profile_decision import profile_comparison
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.environment_facts import differing_facts
@@ -151,7 +152,9 @@ class RevisionComparison:
             if self._run is None:
                 return ()
             self._runner.close()  # both revisions need the machine to themselves
-            return self._judge(self._run, choice)
+            verdicts = self._judge(self._run, choice)
+            profile_comparison(self._experiment, self._revision, self._measurement, verdicts=verdicts)
+            return verdicts
         except NothingToCompareError as error:
             self._is_new = error.reason is Reason.ABSENT
             new = f"new: nothing to compare with at {self._revision.name}"

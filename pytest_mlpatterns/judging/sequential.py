@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
+    from pytest_mlpatterns.records.profile import ProfileRecord
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.verdict import Verdict
 
@@ -61,6 +62,7 @@ class SequentialMeasurement:
         interrupted: Ctrl-C ended the last launch early.
         dropped: launches that do not count because the load generator was the limit.
         growth: what the last long load found; None without one.
+        profile: where the time went by function, or why that is not known; None if nothing asked for it.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class SequentialMeasurement:
         self.interrupted = False
         self.dropped = 0
         self.growth: FollowedGrowth | None = None
+        self.profile: ProfileRecord | None = None
 
     @property
     def metrics(self) -> Metrics:

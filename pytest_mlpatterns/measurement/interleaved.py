@@ -7,11 +7,8 @@ variant. The results are log ratios. This module must not know limits, baselines
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -23,9 +20,10 @@ from pytest_mlpatterns.analysis.log_ratio import (
     paired_log_ratio,
     wants_more_pairs,
 )
-from pytest_mlpatterns.errors import InvalidResultError, MlpatternsError
+from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.measurement.block_plan import BlockDesign
 from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.measurement.started_deployments import StartedDeployments
 from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_rate
@@ -37,78 +35,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Capacity, Launch
-    from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["InterleavedRun", "Variant"]
 
 _Found = TypeVar("_Found")
-
-
-class _Start(threading.Thread):
-    """Starts a deployment in a thread of its own; a deployment that is abandoned before it is ready closes itself."""
-
-    def __init__(self, variant: Variant) -> None:
-        super().__init__(name=f"start of {variant.name}", daemon=True)
-        self._variant = variant
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._deployment: Deployment | None = None
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Start the deployment."""
-        try:
-            with named_errors(self._variant):
-                deployment = self._variant.start()
-        except BaseException as error:  # the thread that waits raises it
-            self._error = error
-            return
-        with self._lock:
-            self._deployment = deployment
-        if self._abandoned:
-            with contextlib.suppress(MlpatternsError):  # no one waits: what holds it may have ended, and ended it
-                deployment.close()
-
-    def deployment(self) -> Deployment:
-        """The deployment, once it is ready; raises what its start raised."""
-        self.join()
-        if self._error is not None:
-            raise self._error
-        assert self._deployment is not None
-        return self._deployment
-
-    def close(self) -> None:
-        """Close the deployment, or leave that to the thread if it still starts."""
-        with self._lock:
-            self._abandoned = self._deployment is None
-        if self._deployment is not None:
-            self._deployment.close()
-
-
-class _Deployments:
-    """Starts all deployments side by side, and closes them so on exit; each takes a moment, mostly to wait."""
-
-    def __init__(self, variants: Sequence[Variant]) -> None:
-        self._variants = variants
-        self._starts: list[_Start] = []
-
-    def __enter__(self) -> list[Deployment]:
-        self._starts = [_Start(variant) for variant in self._variants]
-        try:
-            return [start.deployment() for start in self._starts]
-        except BaseException:
-            self._close()
-            raise
-
-    def __exit__(self, *_exception: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        with ThreadPoolExecutor(max_workers=len(self._starts)) as closing:
-            done = [closing.submit(start.close) for start in self._starts]
-        for one in done:
-            one.result()
 
 
 class InterleavedRun:
@@ -259,7 +189,7 @@ class InterleavedRun:
         first_index = len(self.launches) % 2
         variants = self._in_order(first_index)
         started = time.perf_counter()
-        with _Deployments(variants) as running:
+        with StartedDeployments(variants) as running:
             runs = [
                 VariantRun(variant, deployment, self._generator, on_progress=self._on_progress)
                 for variant, deployment in zip(variants, running, strict=True)

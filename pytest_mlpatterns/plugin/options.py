@@ -109,6 +109,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "what cores and memory cost, for the cost of a million requests: 0.0425 USD per core-hour, "
         "0.0057 USD per GiB-hour",
     },
+    "profile": {
+        "choices": ("auto", "on", "off"),
+        "help": "find the functions that got slower, with a profiler at both sides: after a comparison with a revision "
+        "has failed (auto, the default), for every test (on), or never (off); needs pytest-mlpatterns[profile]",
+    },
     "rank": {
         "metavar": "WEIGHTS",
         "help": "rank the patterns of each test by these weights of metrics, among those that keep the requirements: "

@@ -202,7 +202,7 @@ class _Served:
         """
         match request:
             case StartDeployment():
-                return self._start()
+                return self._start(profiled=request.profiled)
             case StopDeployment():
                 self.stop()
                 return DeploymentStopped()
@@ -217,8 +217,8 @@ class _Served:
         if deployment is not None:
             deployment.close()
 
-    def _start(self) -> DeploymentStarted:
-        self._deployment = deployment = self._experiment.system.start()
+    def _start(self, *, profiled: bool) -> DeploymentStarted:
+        self._deployment = deployment = self._experiment.system.start(profiled=profiled)
         return DeploymentStarted(
             deployment.endpoint,
             deployment.pids,
@@ -226,6 +226,7 @@ class _Served:
             deployment.cpu_share,
             streams=deployment.streams,
             application=_application_of(deployment),
+            roles=deployment.roles,
         )
 
     def _stats(self) -> StatsFound | DeploymentFailed:

@@ -101,6 +101,11 @@ class RevisionClient:
         """Name of the revision in messages."""
         return f"{self._worktree.revision.name} ({self._worktree.revision.short})"
 
+    @property
+    def worktree(self) -> Worktree:
+        """The files of the revision."""
+        return self._worktree
+
     def start_process(self) -> None:
         """Start the process, which collects the test in the background; a second call does nothing.
 
@@ -139,8 +144,11 @@ class RevisionClient:
         assert self._setup is not None
         return self._setup
 
-    def start(self) -> Deployment:
+    def start(self, *, profiled: bool = False) -> Deployment:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
+
+        Args:
+            profiled: its processes permit a profiler of the same user to read them.
 
         Raises:
             NothingToCompareError: as in :meth:`setup`, or the model fails there.
@@ -148,9 +156,9 @@ class RevisionClient:
         """
         if self.setup().setup.engine == "ray" and self._cluster is not None:
             self._open_monitors(self._cluster)
-        started = self._ask(StartDeployment(), DeploymentStarted, self._timeout_ns / 1e9)
+        started = self._ask(StartDeployment(profiled), DeploymentStarted, self._timeout_ns / 1e9)
         deployment = self._deployment_of(started)
-        deployment.cpu_share, deployment.streams = started.cpu_share, started.streams
+        deployment.cpu_share, deployment.streams, deployment.roles = started.cpu_share, started.streams, started.roles
         return deployment
 
     def _deployment_of(self, started: DeploymentStarted) -> Deployment:

@@ -9,7 +9,7 @@ server answers :class:`StatsFound` or :class:`FactsFound`, or :class:`Deployment
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,9 @@ class RevisionSetup:
 
 @dataclass(frozen=True, slots=True)
 class StartDeployment:
-    """Start the deployment."""
+    """Start the deployment; ``profiled``: its processes permit a profiler of the same user to read them."""
+
+    profiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class DeploymentStarted:
         cpu_share: the processor that it was given; None if it may use all of the machine.
         streams: whether its first answer was a stream.
         application: the application of Ray Serve that it is; None if it runs without Ray.
+        roles: what each of its processes does, by its id.
     """
 
     endpoint: Endpoint
@@ -123,6 +126,7 @@ class DeploymentStarted:
     cpu_share: CpuShare | None = None
     streams: bool = False
     application: RayApplication | None = None
+    roles: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pytest_mlpatterns.workload.payload import arguments_of
 from pytest_mlpatterns.workload.request_builder import answer_in, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import httpx
 
@@ -62,6 +62,7 @@ class Deployment:
         scaler: adds replicas while it runs; None if its engine cannot.
         cores: number of cores that it may use; None for those of this machine.
         make_monitor: makes a monitor of what it uses; None for one of its processes on this machine.
+        roles: what each process of the deployment does, by its id, such as ``gateway``; as far as that is known.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Deployment:
         self.scaler: Scaler | None = None
         self.cores: float | None = None
         self.make_monitor: Callable[[], Monitor] | None = None
+        self.roles: Mapping[int, str] = {}
         self._builder = builder
         self._clients: list[httpx.Client] = []
         self._next_server = itertools.count()

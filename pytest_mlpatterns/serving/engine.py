@@ -53,6 +53,7 @@ class StartOptions:
         cpus: number of cores that the deployment gets; None for all.
         replica_cores: cores of its own for each replica, instead of ``cpus``; None for none.
         cluster: the Ray cluster of an engine that needs one; None for the others.
+        profiled: its processes permit a profiler of the same user to read them.
     """
 
     timeout_ns: int
@@ -66,6 +67,7 @@ class StartOptions:
     cpus: float | None = None
     replica_cores: ReplicaCores | None = None
     cluster: RaySession | None = None
+    profiled: bool = False
 
 
 class Engine(Protocol):

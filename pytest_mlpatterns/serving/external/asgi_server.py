@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.serving.tracebacks import user_traceback
+from pytest_mlpatterns.system.tracing import permit_tracer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,17 +27,25 @@ _NOT_STARTED = 3
 _GRACE_S = 3
 
 
-def description_of(app: str, *, factory: bool, import_path: Sequence[str], trees: tuple[Path, Path] | None) -> str:
+def description_of(
+    app: str,
+    *,
+    factory: bool,
+    import_path: Sequence[str],
+    trees: tuple[Path, Path] | None,
+    profiled: bool = False,
+) -> str:
     """Value of the environment variable :data:`VARIABLE`.
 
     Args:
         app: import string of the application.
         factory: the import string names a function that returns the application.
         import_path: ``sys.path`` of the process.
-        trees: as :class:`pytest_mlpatterns.serving.local.messages.WorkerJob` takes them.
+        trees, profiled: as :class:`pytest_mlpatterns.serving.local.messages.WorkerJob` takes them.
     """
     tops = None if trees is None else [str(top) for top in trees]
-    return json.dumps({"app": app, "factory": factory, "import_path": list(import_path), "trees": tops})
+    described = {"app": app, "factory": factory, "import_path": list(import_path), "trees": tops, "profiled": profiled}
+    return json.dumps(described)
 
 
 def load() -> Any:
@@ -50,6 +59,8 @@ def load() -> Any:
 
 def _load() -> Any:
     job = json.loads(os.environ[VARIABLE])
+    if job["profiled"]:
+        permit_tracer()  # granian's processes, which it starts itself
     sys.path[:] = job["import_path"]
     trees = None if job["trees"] is None else (Path(job["trees"][0]), Path(job["trees"][1]))
     if trees is not None:

@@ -55,12 +55,14 @@ class Program:
         env: environment variables in addition to those of pytest.
         cwd: working directory.
         log: file for its output.
+        profiled: a profiler of the same user may read it.
     """
 
     words: tuple[str, ...]
     env: Mapping[str, str]
     cwd: Path
     log: Path
+    profiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

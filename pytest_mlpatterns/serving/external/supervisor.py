@@ -24,6 +24,7 @@ from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
 from pytest_mlpatterns.system.sockets import listening_socket
+from pytest_mlpatterns.system.tracing import tracer_permission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -110,6 +111,18 @@ def _ports_of(program: Program, listening: int | None) -> dict[str, int]:
     return ports
 
 
+def _prepared(program: Program) -> Callable[[], None] | None:
+    """What the process of a program calls before it becomes the program; None if there is nothing to do."""
+    permission = tracer_permission() if program.profiled else None
+    calls = [call for call in (orphans.end_with_creator(), permission) if call is not None]
+
+    def prepare() -> None:
+        for call in calls:
+            call()
+
+    return prepare if calls else None
+
+
 def _spawn(program: Program, ports: Mapping[str, int], listener: socket.socket | None) -> subprocess.Popen[bytes]:
     descriptors = [] if listener is None else [listener.fileno()]
 
@@ -127,7 +140,7 @@ def _spawn(program: Program, ports: Mapping[str, int], listener: socket.socket |
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=descriptors,
-            preexec_fn=orphans.end_with_creator(),  # noqa: PLW1509 - it makes one system call and takes no lock
+            preexec_fn=_prepared(program),  # noqa: PLW1509 - it makes a few system calls and takes no lock
         )
 
 

@@ -53,7 +53,13 @@ def _command_program(target: Command, options: StartOptions) -> Program:
 def _app_programs(target: App, options: StartOptions) -> list[Program]:
     cwd = _directory(target, options)
     import_path = [str(cwd), *sys.path]
-    described = asgi.description_of(target.app, factory=target.factory, import_path=import_path, trees=options.trees)
+    described = asgi.description_of(
+        target.app,
+        factory=target.factory,
+        import_path=import_path,
+        trees=options.trees,
+        profiled=options.profiled,
+    )
     env = {**target.env, asgi.VARIABLE: described}
     if target.server == "uvicorn":
         return [_program(target, _UVICORN, env, cwd=cwd, options=options) for _ in range(target.workers)]
@@ -86,4 +92,5 @@ def _program(
     ]  # as in an activated environment
     env.setdefault("PATH", os.pathsep.join(commands))
     log = options.directory / f"server-{time.perf_counter_ns():x}.log"
-    return Program(tuple(word.replace("{python}", sys.executable) for word in words), env, cwd, log)
+    words = tuple(word.replace("{python}", sys.executable) for word in words)
+    return Program(words, env, cwd, log, profiled=options.profiled)

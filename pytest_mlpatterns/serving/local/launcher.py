@@ -86,8 +86,15 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
         deployment.close()
         raise
     launcher.settle(launcher.workers)
+    deployment.roles = _roles(launcher.workers)
     deployment.scaler = LocalScaler(launcher, plan.name, options)
     return deployment
+
+
+def _roles(workers: Sequence[SupervisedWorker]) -> dict[int, str]:
+    """What each process does; one before all others that is no replica is their gateway."""
+    is_first = {worker.child.pid: worker.position < 0 < len(workers) - 1 for worker in workers}
+    return {worker.child.pid: "gateway" if is_first[worker.child.pid] else worker.role for worker in workers}
 
 
 class Launcher:
@@ -237,6 +244,7 @@ class Launcher:
             position=group.position,
             own_server=self._own_server,
             is_polled=self.is_polled and isinstance(source, Listen) and not source.internal,
+            profiled=self._options.profiled,
         )
 
         def start(on_end: Callable[[], None]) -> Child:

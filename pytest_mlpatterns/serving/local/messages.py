@@ -90,6 +90,7 @@ class WorkerJob:
         position: position of this process in the composition.
         own_server: address of the server that the deployment started for itself; None: it needs none.
         is_polled: requests are answered 202, and results are kept until clients fetch them.
+        profiled: a profiler of the same user may read this process.
     """
 
     node: WorkerNode
@@ -103,3 +104,4 @@ class WorkerJob:
     position: int
     own_server: str | None = None
     is_polled: bool = False
+    profiled: bool = False

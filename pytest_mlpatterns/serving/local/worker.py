@@ -34,6 +34,7 @@ from pytest_mlpatterns.system.import_redirect import install, modules_from, wron
 from pytest_mlpatterns.system.open_files import raise_file_limit
 from pytest_mlpatterns.system.orphans import adopt_orphans
 from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
+from pytest_mlpatterns.system.tracing import permit_tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +54,8 @@ def main() -> None:
     channel = Channel()
     adopt_orphans()
     job: WorkerJob = channel.receive()
+    if job.profiled:
+        permit_tracer()
     parent = _Parent(channel)
     stack = _load(job, channel)
     caller = ModelCaller(stack.handler)

@@ -1,0 +1,311 @@
+"""One more interleaved pair with a profiler at the serving processes of both sides: where their time goes.
+
+Both variants start side by side and are warmed up. Each is loaded once without the profiler; then follow rounds of
+blocks A B B A, in which the profiler looks at the processes of the side that is loaded. Nothing here enters a verdict.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import fmean, variance
+from typing import TYPE_CHECKING
+
+import psutil
+
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, t_quantile
+from pytest_mlpatterns.errors import ProfilerError
+from pytest_mlpatterns.measurement.model_calls import calls_between
+from pytest_mlpatterns.measurement.started_deployments import StartedDeployments
+from pytest_mlpatterns.measurement.variant import VariantRun
+from pytest_mlpatterns.profiling.stack_times import sampled_stacks
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun
+from pytest_mlpatterns.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.measurement.block_plan import ResponsePace
+    from pytest_mlpatterns.measurement.variant import Variant
+    from pytest_mlpatterns.profiling.recording import Profiler, RawStacks, Recording
+    from pytest_mlpatterns.profiling.source_names import SourceNames
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.serving.deployment import Deployment
+
+__all__ = ["ProfiledPair", "ProfiledSide", "ProfilingPlan"]
+
+_TRIES = 3
+"""Attempts to record one block; the load repeats a block in which the load generator was the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilingPlan:
+    """How long and how often a pair is recorded.
+
+    Args:
+        most_s: time from the start of the deployments to the end of the last round; the fewest rounds are kept.
+        rounds: rounds of blocks A B B A.
+        fewest: rounds that are recorded even beyond the time.
+        block_ns: shortest block.
+        answers: answers that a block should have; blocks get longer for it, as far as there is time.
+        warmup_ns: warm-up of each side.
+        rate_hz: looks a second at the only process of a side.
+        shared_hz: looks a second at all processes of a side together, if it has several.
+        least_hz: looks a second at each of them, at least.
+    """
+
+    most_s: float = 6.5
+    rounds: int = 4
+    fewest: int = 2
+    block_ns: int = 200_000_000
+    answers: int = 20
+    warmup_ns: int = 100_000_000
+    rate_hz: int = 500
+    shared_hz: int = 1_000
+    least_hz: int = 100
+
+    def rate_of(self, processes: int) -> int:
+        """Looks a second at each of this many processes."""
+        return self.rate_hz if processes == 1 else max(self.shared_hz // max(processes, 1), self.least_hz)
+
+    def lengths_ns(self, paces: Sequence[ResponsePace], left_s: float) -> list[int]:
+        """The length of the blocks of each side.
+
+        Args:
+            paces: how fast each side answers.
+            left_s: seconds that are left for all blocks.
+
+        Raises:
+            ProfilerError: the load of a block takes too long.
+        """
+        blocks = 2 * self.fewest + 1  # of each side, the one without the profiler included
+        room_ns = max(left_s, self.most_s / 4) * 1e9 / (blocks * len(paces))
+        lengths = []
+        for pace in paces:
+            if (pace.length_ns or 0) > room_ns:
+                raise ProfilerError(
+                    f"a block of its load takes {format_duration(pace.length_ns or 0)}, and {blocks} of them are more "
+                    f"than the {self.most_s:g} s that a profile may take"
+                )
+            wanted = max(self.block_ns, min(self.answers * pace.interval_ns, room_ns))
+            lengths.append(pace.length_ns or int(max(wanted, 2 * pace.cycle_ns)))
+        return lengths
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledSide:
+    """One side of the pair.
+
+    Args:
+        variant: starts it, with processes that permit a profiler.
+        names: names its functions.
+    """
+
+    variant: Variant
+    names: SourceNames
+
+
+class ProfiledPair:
+    """Records a pair of variants, or one alone.
+
+    Args:
+        now: the present.
+        before: the reference; None without one.
+        generator: the load generator, which loads one variant at a time.
+        profiler: looks at their processes.
+        on_progress: takes the progress of the load several times a second.
+        plan: lengths and numbers.
+    """
+
+    def __init__(
+        self,
+        now: ProfiledSide,
+        before: ProfiledSide | None,
+        *,
+        generator: Generator,
+        profiler: Profiler,
+        on_progress: Callable[[Progress], None],
+        plan: ProfilingPlan | None = None,
+    ) -> None:
+        self._sides = [now] if before is None else [before, now]
+        self._generator = generator
+        self._profiler = profiler
+        self._on_progress = on_progress
+        self._plan = plan or ProfilingPlan()
+
+    def run(self) -> ProfiledRun:
+        """Start the sides, record them, and close them.
+
+        Raises:
+            ProfilerError: no process of a side can be read, or there is too little time.
+            DeploymentError: a side did not start, or died; the message names it.
+            InvalidResultError: too many requests failed, or the load generator was the limit.
+        """
+        started = time.perf_counter()
+        with StartedDeployments([side.variant for side in self._sides]) as running:
+            sides = [
+                _Recorded(
+                    side,
+                    deployment,
+                    VariantRun(side.variant, deployment, self._generator, on_progress=self._on_progress),
+                    profiler=self._profiler,
+                    plan=self._plan,
+                )
+                for side, deployment in zip(self._sides, running, strict=True)
+            ]
+            paces = [side.run.warm_up(self._plan.warmup_ns) for side in sides]
+            lengths = self._plan.lengths_ns(paces, self._plan.most_s - (time.perf_counter() - started))
+            for side, length_ns in zip(sides, lengths, strict=True):
+                side.run.load(length_ns, 0)
+            for done in range(self._plan.rounds):
+                each_s = (time.perf_counter() - started) / (done + 1)  # the start counts as a round
+                if done >= self._plan.fewest and time.perf_counter() - started + each_s > self._plan.most_s:
+                    break
+                _record_round(sides, lengths)
+            for side in sides:
+                side.run.end()
+        return self._found(sides)
+
+    def _found(self, sides: Sequence[_Recorded]) -> ProfiledRun:
+        return ProfiledRun(
+            now=tuple(sides[-1].blocks),
+            before=tuple(sides[0].blocks) if len(sides) > 1 else (),
+            profiler=self._profiler.name,
+            rate_hz=sides[-1].rate_hz,
+            slowdown=_slowdown([side.run.rtm_ns for side in sides]),
+            notes=tuple(dict.fromkeys(note for side in sides for note in side.notes)),
+        )
+
+
+class _Recorded:
+    """One side while it is recorded.
+
+    Attributes:
+        run: loads it.
+        blocks: its recorded blocks so far.
+        rate_hz: looks a second at each process, in the last block.
+        notes: what a reader has to know.
+    """
+
+    def __init__(
+        self,
+        side: ProfiledSide,
+        deployment: Deployment,
+        run: VariantRun,
+        *,
+        profiler: Profiler,
+        plan: ProfilingPlan,
+    ) -> None:
+        self.run = run
+        self.blocks: list[ProfiledBlock] = []
+        self.rate_hz = 0
+        self.notes: list[str] = []
+        self._side = side
+        self._deployment = deployment
+        self._profiler = profiler
+        self._plan = plan
+        self._unreadable: set[int] = set()
+
+    def record(self, length_ns: int, position: int, core: int) -> None:
+        """Load one block while the profiler looks.
+
+        Args:
+            length_ns: length of the block.
+            position: index of the first input.
+            core: core on which the first process starts.
+
+        Raises:
+            ProfilerError, DeploymentError, InvalidResultError: as for :meth:`ProfiledPair.run`.
+        """
+        for _ in range(_TRIES):
+            repeated = self.run.repeated
+            with ExitStack() as recordings:
+                looking = self._looking(recordings)
+                before = self._deployment.stats()
+                self.run.load(length_ns, position, core)
+                after = self._deployment.stats()
+                for recording in looking:
+                    recording.request_stop()
+                found = [recording.stop() for recording in looking]
+            if self.run.repeated == repeated:
+                break
+        else:
+            raise ProfilerError(f"{self._side.variant.name}: {_TRIES} blocks in a row had to be repeated")
+        self._add(found, max(self.run.position - position, 1), calls_between(before, after))
+
+    def _looking(self, recordings: ExitStack) -> list[Recording]:
+        """Recordings of all processes that can be read, which look."""
+        pids = [pid for pid in _python_processes(self._deployment.pids) if pid not in self._unreadable]
+        self.rate_hz = self._plan.rate_of(len(pids))
+        started = []
+        for pid in pids:
+            recording = self._profiler.start(pid, self.rate_hz)
+            recordings.callback(recording.abandon)
+            started.append((pid, recording))
+        looking = []
+        error = ProfilerError(f"{self._side.variant.name} has no process that runs Python")
+        for pid, recording in started:
+            try:
+                recording.await_start()
+            except ProfilerError as refusal:
+                error = refusal
+                self._unreadable.add(pid)
+                self.notes.append(str(refusal))
+            else:
+                looking.append(recording)
+        if not looking:
+            raise error
+        return looking
+
+    def _add(self, found: Sequence[RawStacks], requests: int, calls: dict[str, float]) -> None:
+        sampled = sampled_stacks(found, self._deployment.roles, self._side.names)
+        self.blocks.append(ProfiledBlock(sampled.stacks, requests, calls, sampled.samples, sampled.lost))
+
+
+def _record_round(sides: Sequence[_Recorded], lengths_ns: Sequence[int]) -> None:
+    """Record blocks A B B A."""
+    for number in (0, 1):
+        position = max(side.run.position for side in sides)  # both continue with the same input
+        for index in range(len(sides)) if number == 0 else reversed(range(len(sides))):
+            sides[index].record(lengths_ns[index], position, number)
+
+
+def _python_processes(roots: Sequence[int]) -> list[int]:
+    """The processes below these that run Python, the roots included."""
+    found: dict[int, None] = {}
+    for root in roots:
+        try:
+            process = psutil.Process(root)
+            for one in (process, *process.children(recursive=True)):
+                if _runs_python(one):
+                    found[one.pid] = None
+        except psutil.Error:  # it has ended: the load finds that out
+            continue
+    return [*found]
+
+
+def _runs_python(process: psutil.Process) -> bool:
+    try:
+        return "python" in process.exe().rpartition("/")[2].lower()
+    except psutil.Error:
+        return False
+
+
+def _slowdown(latencies: Sequence[Sequence[float]]) -> Estimate | None:
+    """Latency with the profiler over that without it; the first block of each side is the one without.
+
+    Args:
+        latencies: response time median of each block of each side.
+    """
+    ratios = [math.log(one / blocks[0]) for blocks in latencies for one in blocks[1:]]
+    if any(len(blocks) < 3 for blocks in latencies):
+        return None
+    spread = fmean(variance([math.log(one) for one in blocks]) for blocks in latencies)
+    profiled = sum(len(blocks) - 1 for blocks in latencies)
+    error = math.sqrt(spread * (1 / profiled + 1 / len(latencies)))
+    half = t_quantile(CONFIDENCE, profiled - len(latencies)) * error
+    return Estimate(math.exp(fmean(ratios)), math.exp(fmean(ratios) - half), math.exp(fmean(ratios) + half))

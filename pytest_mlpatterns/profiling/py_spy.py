@@ -1,0 +1,251 @@
+"""py-spy: a program that reads the stacks of a Python process from outside, without its lock and without a pause.
+
+It is started for each recording, ends by SIGINT, and then writes what it saw. Chosen by ``benchmarks/profilers.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import MissingExtraError, ProfilerError, missing_extra
+from pytest_mlpatterns.profiling.collapsed import read_collapsed
+from pytest_mlpatterns.profiling.recording import RawStacks
+from pytest_mlpatterns.system.orphans import MARK, end_with_creator
+from pytest_mlpatterns.system.thread_times import thread_cpu_ns
+from pytest_mlpatterns.system.tracing import why_not_traceable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.profiling.recording import RawStack
+
+__all__ = ["PySpy", "find_py_spy"]
+
+_START_S = 10.0
+"""Time limit for the start: it takes 0.1 s, and longer on a busy machine."""
+_STOP_S = 5.0
+_OPTIONS = ("--format", "raw", "--nonblocking", "--idle", "--threads", "--full-filenames", "--hideprogress")
+"""Without ``--idle``, a thread that sleeps or waits for a lock would not be seen."""
+_LOOKS = "Sampling process"
+"""What it prints when it has read the process for the first time."""
+_ERRORS = re.compile(r"Errors: (\d+)")
+_FORBIDDEN = re.compile(r"permission denied|operation not permitted", re.IGNORECASE)
+_PERMIT = "a container permits it with docker run --cap-add SYS_PTRACE, or capabilities.add of Kubernetes"
+_MOST_WORDS = 3
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def find_py_spy(what: str, directory: Path) -> PySpy:
+    """The installed py-spy.
+
+    Args:
+        what: what needs it, in the user's words.
+        directory: for what it writes.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        ProfilerError: this system lets it read no process.
+    """
+    beside = Path(sys.executable).with_name("py-spy")
+    found = str(beside) if beside.is_file() else shutil.which("py-spy")
+    if found is None:
+        raise MissingExtraError(missing_extra(what, "py-spy", "profile"))
+    if why := why_not_traceable():
+        raise ProfilerError(f"py-spy cannot read other processes: {why}")
+    return PySpy(found, directory)
+
+
+class PySpy:
+    """The program; fulfils :class:`pytest_mlpatterns.profiling.recording.Profiler`.
+
+    Args:
+        executable: its path.
+        directory: for what it writes.
+        start_s: time that it may take to start.
+        stop_s: time that it may take to write what it saw.
+
+    Attributes:
+        name: with its version.
+
+    Raises:
+        ProfilerError: it cannot be started.
+    """
+
+    def __init__(self, executable: str, directory: Path, *, start_s: float = _START_S, stop_s: float = _STOP_S) -> None:
+        self._executable = executable
+        self._directory = directory
+        self._start_s = start_s
+        self._stop_s = stop_s
+        self._numbers = itertools.count()
+        self.name = _version_of(executable)
+
+    def start(self, pid: int, rate_hz: int) -> PySpyRecording:
+        """Begin to look at a process, without waiting until it does.
+
+        Raises:
+            ProfilerError: it cannot be started.
+        """
+        words = [self._executable, "record", "--pid", str(pid), "--rate", str(rate_hz), *_OPTIONS]
+        file = self._directory / f"py-spy-{id(self):x}-{next(self._numbers)}.txt"
+        return PySpyRecording(words, pid, file, start_s=self._start_s, stop_s=self._stop_s)
+
+
+class PySpyRecording:
+    """One run of py-spy; fulfils :class:`pytest_mlpatterns.profiling.recording.Recording`.
+
+    Args:
+        words: command line, without the file.
+        pid: process that it looks at.
+        file: takes what it saw, and is removed.
+        start_s, stop_s: as for :class:`PySpy`.
+
+    Raises:
+        ProfilerError: it cannot be started.
+    """
+
+    def __init__(self, words: Sequence[str], pid: int, file: Path, *, start_s: float, stop_s: float) -> None:
+        self._pid = pid
+        self._file = file
+        self._start_s = start_s
+        self._stop_s = stop_s
+        self._started_ns = self._ended_ns = 0
+        self._cpu_ns: Mapping[int, int] = {}
+        self._printed: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._process = _started([*words, "--output", str(file)], file)
+        threading.Thread(target=self._read, name=f"output of py-spy {pid}", daemon=True).start()
+
+    def await_start(self) -> None:
+        """Wait until it looks.
+
+        Raises:
+            ProfilerError: it cannot read the process, or does not start.
+        """
+        deadline = time.monotonic() + self._start_s
+        while (line := self._next_line(deadline, f"did not begin within {self._start_s:g} s")) is not None:
+            if _LOOKS in line:
+                self._cpu_ns = thread_cpu_ns(self._pid)
+                self._started_ns = time.perf_counter_ns()
+                return
+        raise ProfilerError(self._refusal())
+
+    def request_stop(self) -> None:
+        """Ask it to end, without waiting."""
+        self._ended_ns = time.perf_counter_ns()
+        before, now = self._cpu_ns, thread_cpu_ns(self._pid)
+        self._cpu_ns = {thread: used - before.get(thread, 0) for thread, used in now.items()}
+        self._process.send_signal(signal.SIGINT)
+
+    def stop(self) -> RawStacks:
+        """What it saw, after it has ended.
+
+        Raises:
+            ProfilerError: it ended before, or gave nothing that can be read.
+        """
+        if not self._ended_ns:
+            self.request_stop()
+        deadline = time.monotonic() + self._stop_s
+        try:
+            while self._next_line(deadline, f"did not end within {self._stop_s:g} s") is not None:
+                pass
+            counts, lost = self._counts(), self._lost()
+        finally:
+            self.abandon()
+        return RawStacks(self._pid, self._ended_ns - self._started_ns, counts, lost, self._cpu_ns)
+
+    def abandon(self) -> None:
+        """End it at once. Safe to call at any time, and twice."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        with contextlib.suppress(OSError):
+            self._file.unlink()
+
+    def _counts(self) -> Mapping[RawStack, int]:
+        """How often it saw each stack, from its file."""
+        try:
+            return read_collapsed(self._file.read_text(encoding="utf-8", errors="replace"))
+        except FileNotFoundError:
+            raise ProfilerError(f"py-spy ended early: {self._last_words()}") from None
+        except (OSError, ValueError) as error:
+            raise ProfilerError(f"py-spy wrote what cannot be read: {error}") from error
+
+    def _lost(self) -> int:
+        """Looks that failed, from its last line."""
+        found = [match for line in self._printed if (match := _ERRORS.search(line))]
+        return int(found[-1][1]) if found else 0
+
+    def _next_line(self, deadline: float, late: str) -> str | None:
+        """The next line that it prints; None at its end.
+
+        Raises:
+            ProfilerError: there is none in time.
+        """
+        try:
+            line = self._lines.get(timeout=max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            raise ProfilerError(f"py-spy {late}: {self._last_words()}") from None
+        if line:
+            self._printed.append(line)
+        return line
+
+    def _refusal(self) -> str:
+        said = self._last_words()
+        permit = f"; {_PERMIT}" if _FORBIDDEN.search(said) else ""
+        return f"py-spy cannot read process {self._pid}: {said}{permit}"
+
+    def _last_words(self) -> str:
+        """What it printed as its reason: its last lines."""
+        return "; ".join(self._printed[-_MOST_WORDS:]) or "it printed nothing"
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in output:
+                self._lines.put(_COLOUR.sub("", line.decode(errors="replace")).strip())
+        self._lines.put(None)
+
+
+def _started(words: Sequence[str], file: Path) -> subprocess.Popen[bytes]:
+    """Start py-spy, so that it ends with this process, and that a later run finds what a killed one left.
+
+    Raises:
+        ProfilerError: it cannot be started.
+    """
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, MARK: str(file)},
+            start_new_session=True,  # Ctrl-C is for pytest, which then ends it
+            preexec_fn=end_with_creator(),  # noqa: PLW1509 - it makes one system call and takes no lock
+        )
+    except OSError as error:
+        raise ProfilerError(f"{words[0]} cannot be started: {error.strerror}") from error
+
+
+def _version_of(executable: str) -> str:
+    """Name and version, such as ``py-spy 0.4.2``.
+
+    Raises:
+        ProfilerError: it cannot be started.
+    """
+    try:
+        said = subprocess.run([executable, "--version"], capture_output=True, text=True, timeout=_START_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ProfilerError(f"{executable} cannot be started: {error}") from error
+    return said.stdout.strip() or "py-spy"

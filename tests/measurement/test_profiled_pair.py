@@ -1,0 +1,210 @@
+"""Profiled pairs: real deployments under load, with a profiler that is scripted, and once with py-spy."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.services.deploy import make_start_options
+from support.synthetic import MS, S
+
+from pytest_mlpatterns import Microservice, Single
+from pytest_mlpatterns.errors import ProfilerError
+from pytest_mlpatterns.measurement import profiled_pair
+from pytest_mlpatterns.measurement.block_plan import ResponsePace
+from pytest_mlpatterns.measurement.model_calls import calls_between
+from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide, ProfilingPlan
+from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.profiling.py_spy import find_py_spy
+from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
+from pytest_mlpatterns.profiling.source_names import SourceNames
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
+from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns import Deployment, Pattern
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.profile import ProfiledBlock
+
+HERE = sys.modules[__name__]
+INPUTS = [[1], [2], [3]]
+PLAN = LoadPlan(
+    payload=read_payload(INPUTS), schedule=ClosedLoop(1), duration_ns=S, warmup_ns=0, timeout_ns=30 * S, check=None
+)
+SHORT = ProfilingPlan(most_s=0.0, rounds=3, fewest=1, block_ns=20 * MS, answers=2, warmup_ns=10 * MS)
+NAMES = SourceNames(Path(__file__).parent)
+
+
+class Deep:
+    """All its time is in one function."""
+
+    def __call__(self, batch: list[Any]) -> list[Any]:
+        return self.outer(batch)
+
+    def outer(self, batch: list[Any]) -> list[Any]:
+        spin_for_20_ms()
+        return batch
+
+
+def spin_for_20_ms() -> None:
+    until = time.perf_counter() + 0.02
+    while time.perf_counter() < until:
+        pass
+
+
+class ScriptedProfiler:
+    """Sees ten looks at one function of each process; ``refused`` are numbers of recordings that see nothing."""
+
+    name = "scripted 1"
+
+    def __init__(self, refused: frozenset[int] = frozenset()) -> None:
+        self.rates: Counter[tuple[int, int]] = Counter()
+        self.running = 0
+        self._refused = refused
+
+    def start(self, pid: int, rate_hz: int) -> ScriptedRecording:
+        self.rates[pid, rate_hz] += 1
+        self.running += 1
+        return ScriptedRecording(self, pid, refuses=self.rates.total() in self._refused)
+
+
+class ScriptedRecording:
+    def __init__(self, profiler: ScriptedProfiler, pid: int, *, refuses: bool) -> None:
+        self._profiler, self._pid, self._refuses = profiler, pid, refuses
+
+    def await_start(self) -> None:
+        if self._refuses:
+            raise ProfilerError(f"cannot read process {'N'}")
+
+    def request_stop(self) -> None:
+        """Nothing runs."""
+
+    def stop(self) -> RawStacks:
+        stack = RawStack(self._pid, "MainThread", (RawFrame("predict", __file__, 1),))
+        return RawStacks(self._pid, 50 * MS, {stack: 10}, 2)
+
+    def abandon(self) -> None:
+        self._profiler.running -= 1
+
+
+def start(pattern: Pattern, directory: Path) -> Deployment:
+    return launch(service_plan(pattern, Deep, [HERE]), make_start_options(directory, INPUTS))
+
+
+def side(name: str, directory: Path, pattern: Pattern | None = None) -> ProfiledSide:
+    return ProfiledSide(Variant(name, partial(start, pattern or Single(), directory), PLAN), NAMES)
+
+
+def silent(_: Progress) -> None:
+    """Nobody watches."""
+
+
+def functions(block: ProfiledBlock) -> list[list[str]]:
+    return [[frame.function for frame in stack.frames] for stack in block.stacks]
+
+
+@pytest.mark.processes
+def test_both_sides_are_recorded_in_turn(generator: Generator, tmp_path: Path) -> None:
+    profiler = ScriptedProfiler()
+    pair = ProfiledPair(
+        side("now", tmp_path),
+        side("before", tmp_path, Microservice()),
+        generator=generator,
+        profiler=profiler,
+        on_progress=silent,
+        plan=SHORT,
+    )
+    run = pair.run()
+    assert (len(run.before), len(run.now)) == (2, 2)
+    assert (run.profiler, run.rate_hz, run.notes) == ("scripted 1", 500, ())
+    assert run.slowdown is not None
+    assert all(block.requests >= 1 and (block.samples, block.lost) == (12, 2) for block in run.now)
+    assert all((block.samples, block.lost) == (24, 4) for block in run.before)
+    assert functions(run.now[0]) == [["service", "predict"]]
+    assert sorted(names[0] for names in functions(run.before[0])) == ["gateway", "service"]
+    assert sorted(Counter(rate for _, rate in profiler.rates.elements()).items()) == [(500, 6)]
+    assert profiler.running == 0
+
+
+@pytest.mark.processes
+def test_a_process_that_cannot_be_read_is_a_note_and_none_at_all_an_error(generator: Generator, tmp_path: Path) -> None:
+    both = side("now", tmp_path, Microservice())
+    profiler = ScriptedProfiler(frozenset({1}))
+    arguments = {"generator": generator, "on_progress": silent, "plan": SHORT}
+    run = ProfiledPair(both, None, profiler=profiler, **arguments).run()  # type: ignore[arg-type]
+    assert run.before == ()
+    assert run.notes == ("cannot read process N",)
+    assert [block.samples for block in run.now] == [12, 12]
+    profiler = ScriptedProfiler(frozenset({1, 2}))
+    with pytest.raises(ProfilerError, match="cannot read process N"):
+        ProfiledPair(both, None, profiler=profiler, **arguments).run()  # type: ignore[arg-type]
+    assert profiler.running == 0
+
+
+@pytest.mark.processes
+def test_py_spy_finds_the_function_in_a_served_model(generator: Generator, tmp_path: Path) -> None:
+    run = ProfiledPair(
+        side("now", tmp_path),
+        None,
+        generator=generator,
+        profiler=find_py_spy("this test", tmp_path),
+        on_progress=silent,
+        plan=ProfilingPlan(most_s=0.0, fewest=1, block_ns=300 * MS, warmup_ns=10 * MS),
+    ).run()
+    stacks = [stack for block in run.now for stack in block.stacks]
+    total = sum(stack.ns for stack in stacks)
+    deep = [stack for stack in stacks if any(frame.function == "spin_for_20_ms" for frame in stack.frames)]
+    assert sum(stack.ns for stack in deep) >= total / 2
+    assert {frame.file for stack in deep for frame in stack.frames if frame.owner == "project"} == {Path(__file__).name}
+    assert "Deep.outer" in {frame.function for stack in deep for frame in stack.frames}
+
+
+def test_the_rate_is_shared_by_the_processes() -> None:
+    plan = ProfilingPlan()
+    assert [plan.rate_of(number) for number in (1, 2, 4, 20)] == [500, 500, 250, 100]
+
+
+def test_blocks_have_twenty_answers_if_there_is_time() -> None:
+    plan = ProfilingPlan(most_s=6.0, fewest=2)
+    fast, slow = ResponsePace(1 * MS, 1 * MS), ResponsePace(300 * MS, 300 * MS)
+    assert plan.lengths_ns([fast, fast], 5.0) == [200 * MS, 200 * MS]
+    assert plan.lengths_ns([fast, slow], 5.0) == [200 * MS, 600 * MS]
+    assert plan.lengths_ns([ResponsePace(20 * MS, 20 * MS)], 5.0) == [400 * MS]
+    assert plan.lengths_ns([ResponsePace(1 * MS, 1 * MS, 100 * MS)], 5.0) == [100 * MS]
+
+
+def test_a_load_that_is_too_long_is_refused() -> None:
+    plan = ProfilingPlan(most_s=6.0)
+    with pytest.raises(ProfilerError, match=r"a block of its load takes 5.00 s, and 5 of them are more than the 6 s"):
+        plan.lengths_ns([ResponsePace(1, 1, 5 * S)], 5.0)
+
+
+def test_the_slow_down_is_that_of_the_blocks_with_a_profiler() -> None:
+    found = profiled_pair._slowdown([[100.0, 110.0, 110.0, 110.0], [200.0, 220.0, 220.0, 220.0]])
+    assert found is not None
+    assert found.value == pytest.approx(1.1)
+    assert found.low < 1.1 < found.high
+    assert profiled_pair._slowdown([[100.0, 110.0]]) is None
+
+
+def test_calls_of_all_models_are_added() -> None:
+    def stats(features: int, other: int) -> PatternStats:
+        layer = LayerStats(0, "split", {"features/calls": features, "calls": other, "features/model_cpu": 7})
+        return PatternStats(layers=(layer, LayerStats(1, "batched", {"calls": 900})))
+
+    assert calls_between(stats(1, 2), stats(11, 4)) == {"model": 12.0}
+    assert calls_between(PatternStats(), PatternStats()) == {}
+
+
+def test_processes_that_do_not_exist_run_no_python() -> None:
+    assert profiled_pair._python_processes([2**22 + 1]) == []

@@ -1,0 +1,180 @@
+"""py-spy as a child process: what it sees, and every way in which it can fail, each ends with nothing left running."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from pytest_mlpatterns.errors import MissingExtraError, ProfilerError
+from pytest_mlpatterns.profiling import py_spy
+from pytest_mlpatterns.profiling.py_spy import PySpy, find_py_spy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+SPINS = """
+def deep():
+    while True:
+        sum(range(1000))
+print("spins", flush=True)
+deep()
+"""
+BEGINS = "print('py-spy> Sampling process 100 times a second.', flush=True)"
+WAITS = "import signal; signal.pause()"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    yield
+    assert not [child for child in psutil.Process().children() if "py-spy" in " ".join(child.cmdline())]
+
+
+@pytest.fixture
+def spinning() -> Iterator[int]:
+    with subprocess.Popen([sys.executable, "-c", SPINS], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+
+
+def scripted(directory: Path, *lines: str, **limits: float) -> PySpy:
+    """A py-spy that does what these lines do; ``out`` is the file for what it saw."""
+    body = "\n".join(lines)
+    program = f"""\
+        #!{sys.executable}
+        import os, signal, sys
+        if sys.argv[1] == "--version":
+            print("py-spy 9.9")
+            raise SystemExit
+        out = sys.argv[-1]
+        """
+    executable = directory / "py-spy"
+    executable.write_text(textwrap.dedent(program) + body + "\n", encoding="utf-8")
+    executable.chmod(0o755)
+    return PySpy(str(executable), directory, **{"start_s": 30.0, "stop_s": 30.0, **limits})
+
+
+ON_INTERRUPT = """
+def stop(*_):
+    {}
+    os._exit(0)
+signal.signal(signal.SIGINT, stop)
+"""
+
+
+def test_it_sees_what_a_process_does(spinning: int, tmp_path: Path) -> None:
+    profiler = find_py_spy("this test", tmp_path)
+    assert profiler.name.startswith("py-spy 0.")
+    recording = profiler.start(spinning, 200)
+    recording.await_start()
+    while sum(psutil.Process(spinning).cpu_times()[:2]) < 0.1:
+        pass
+    recording.request_stop()
+    found = recording.stop()
+    looks = sum(found.counts.values())
+    inside = sum(count for stack, count in found.counts.items() if any(frame.name == "deep" for frame in stack.frames))
+    assert inside >= looks / 2
+    assert {stack.thread for stack in found.counts} == {spinning}
+    assert found.pid == spinning
+    assert found.duration_ns > 0
+    assert [*tmp_path.iterdir()] == []
+    if sys.platform == "linux":
+        assert found.cpu_ns[spinning] > 0
+
+
+def test_a_process_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    recording = find_py_spy("this test", tmp_path).start(int(gone.stdout), 100)
+    with pytest.raises(ProfilerError, match=f"py-spy cannot read process {int(gone.stdout)}: "):
+        recording.await_start()
+    recording.abandon()
+
+
+def test_a_recording_ends_with_what_it_wrote(tmp_path: Path) -> None:
+    write = "open(out, 'w').write('thread (7): MainThread;f (/a.py:1) 3'); print('Samples: 3 Errors: 2', flush=True)"
+    recording = scripted(tmp_path, ON_INTERRUPT.format(write), BEGINS, WAITS).start(os.getpid(), 100)
+    recording.await_start()
+    found = recording.stop()
+    assert ([*found.counts.values()], found.lost) == ([3], 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Permission Denied: Try running again with elevated permissions", ["Permission Denied", "SYS_PTRACE"]),
+        ("Error: Failed to find python version from target process", ["Failed to find python version"]),
+        ("", ["it printed nothing"]),
+    ],
+)
+def test_a_refusal_says_why_and_what_permits_it(tmp_path: Path, said: str, words: list[str]) -> None:
+    recording = scripted(tmp_path, f"print({said!r}); raise SystemExit(1)").start(1, 100)
+    with pytest.raises(ProfilerError) as refused:
+        recording.await_start()
+    assert all(word in str(refused.value) for word in words)
+    assert ("SYS_PTRACE" in str(refused.value)) == ("SYS_PTRACE" in words)
+    recording.abandon()
+
+
+def test_one_that_does_not_begin_is_ended(tmp_path: Path) -> None:
+    recording = scripted(tmp_path, WAITS, start_s=0.0).start(1, 100)
+    with pytest.raises(ProfilerError, match="py-spy did not begin within 0 s: it printed nothing"):
+        recording.await_start()
+    recording.abandon()
+    recording.abandon()
+
+
+@pytest.mark.parametrize(
+    ("at_the_end", "limits", "words"),
+    [
+        ("pass", {}, "ended early: py-spy> Sampling"),
+        ("open(out, 'w').write('f (a.py:1) 2')", {}, "wrote what cannot be read: a stack that does not begin"),
+        ("return", {"stop_s": 0.2}, "did not end within 0.2 s"),
+    ],
+    ids=["wrote-nothing", "garbage", "hangs"],
+)
+def test_a_bad_end_is_an_error(tmp_path: Path, at_the_end: str, limits: dict[str, float], words: str) -> None:
+    lines = ON_INTERRUPT.format(at_the_end), BEGINS, "while True: signal.pause()"
+    recording = scripted(tmp_path, *lines, **limits).start(1, 100)
+    recording.await_start()
+    with pytest.raises(ProfilerError, match=words):
+        recording.stop()
+
+
+def test_one_that_dies_meanwhile_is_an_error(tmp_path: Path) -> None:
+    recording = scripted(tmp_path, BEGINS, "os.kill(os.getpid(), signal.SIGKILL)").start(os.getpid(), 100)
+    recording.await_start()
+    recording._process.wait()
+    with pytest.raises(ProfilerError, match="ended early"):
+        recording.stop()
+
+
+def test_without_it_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingExtraError, match=r"naming functions needs the package py-spy, .*mlpatterns\[profile\]"):
+        find_py_spy("naming functions", tmp_path)
+
+
+def test_a_system_that_forbids_it_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(py_spy, "why_not_traceable", lambda: "only root may")
+    with pytest.raises(ProfilerError, match="py-spy cannot read other processes: only root may"):
+        find_py_spy("this test", tmp_path)
+
+
+def test_one_that_cannot_be_started_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProfilerError, match="cannot be started"):
+        PySpy(str(tmp_path / "none"), tmp_path)
+    profiler = scripted(tmp_path)
+    (tmp_path / "py-spy").unlink()
+    with pytest.raises(ProfilerError, match="py-spy cannot be started: No such file"):
+        profiler.start(1, 100)

@@ -1,0 +1,177 @@
+"""From samples to the time of stacks: who serves, who is idle, what a look stands for, and which layer a frame is."""
+
+from __future__ import annotations
+
+import asyncio.runners
+import queue
+import threading
+from pathlib import Path
+
+import pytest
+
+import pytest_mlpatterns
+from pytest_mlpatterns.profiling.layers import is_ours
+from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
+from pytest_mlpatterns.profiling.source_names import SourceNames
+from pytest_mlpatterns.profiling.stack_times import SampledStacks, sampled_stacks
+
+PID = 100
+MS = 1_000_000
+OURS = Path(pytest_mlpatterns.__file__).parent
+STANDARD = Path(threading.__file__).parent
+NAMES = SourceNames(Path("/srv/project"))
+
+
+def ours(path: str, name: str = "f") -> RawFrame:
+    return RawFrame(name, str(OURS / path), 1)
+
+
+def standard(path: str, name: str) -> RawFrame:
+    return RawFrame(name, str(STANDARD / path), 1)
+
+
+def library(path: str, name: str) -> RawFrame:
+    return RawFrame(name, f"/env/lib/python3.11/site-packages/{path}", 1)
+
+
+def model(name: str, line: int = 5) -> RawFrame:
+    return RawFrame(name, "/srv/project/model.py", line)
+
+
+ROOT = RawFrame("<module>", "<string>", 1)
+LOOP = (ROOT, ours("serving/local/worker.py", "main"), RawFrame("run", asyncio.runners.__file__, 118))
+THREAD = (standard("threading.py", "_bootstrap"), standard("threading.py", "run"))
+CALL = (*LOOP, library("uvicorn/protocols/http/httptools_impl.py", "run_asgi"), ours("serving/http/app.py"))
+MODEL = (*CALL, ours("serving/http/model_caller.py"), ours("serving/timed_model.py"))
+
+
+def main(*frames: RawFrame) -> RawStack:
+    return RawStack(PID, "MainThread", frames)
+
+
+def sampled(counts: dict[RawStack, int], **members: object) -> SampledStacks:
+    raw = RawStacks(PID, 100 * MS, counts, **members)  # type: ignore[arg-type]
+    return sampled_stacks([raw], {PID: "worker"}, NAMES)
+
+
+def shown(found: SampledStacks) -> dict[str, float]:
+    """Milliseconds of each stack, by the names of its functions."""
+    return {"; ".join(frame.function for frame in one.frames): one.ns / MS for one in found.stacks}
+
+
+def test_a_look_stands_for_its_share_of_the_time_and_idle_ones_for_nothing() -> None:
+    found = sampled({main(*MODEL, model("predict")): 30, main(*LOOP): 70})
+    assert shown(found) == {"worker; HTTP server; model; predict": 30}
+    assert (found.samples, found.lost) == (100, 0)
+    (stack,) = found.stacks
+    assert (stack.lines, stack.samples) == ((0, 0, 0, 5), 30)
+    assert [frame.owner for frame in stack.frames] == ["process", "layer", "model", "project"]
+
+
+def test_looks_that_failed_or_gave_a_broken_stack_are_lost() -> None:
+    found = sampled({main(*MODEL, model("predict")): 40, main(model("predict")): 10, main(*LOOP): 40}, lost=10)
+    assert (found.samples, found.lost) == (100, 20)
+    assert shown(found) == {"worker; HTTP server; model; predict": 50}
+
+
+def test_each_line_is_a_stack_of_its_own_and_a_comprehension_belongs_to_its_function() -> None:
+    found = sampled(
+        {
+            main(*MODEL, model("predict", 5)): 10,
+            main(*MODEL, model("predict", 6)): 10,
+            main(*MODEL, model("<module>", 6), model("<listcomp>", 8)): 10,
+        }
+    )
+    assert [stack.lines[-1] for stack in found.stacks] == [5, 6, 8]
+
+
+def test_sleeps_and_locks_of_a_model_count() -> None:
+    wait = (standard("threading.py", "wait"),)
+    get = (standard("queue.py", "get"), *wait)
+    found = sampled({main(*MODEL, model("predict"), *wait): 20, main(*MODEL, model("predict"), *get): 80})
+    assert sum(shown(found).values()) == pytest.approx(100)
+
+
+def test_threads_that_serve_count_and_wait_for_their_next_call_for_free() -> None:
+    calls = (*THREAD, ours("patterns/model_thread.py", "_run_all"))
+    pool = (*THREAD, standard("concurrent/futures/thread.py", "_worker"))
+    found = sampled(
+        {
+            main(*LOOP): 100,
+            RawStack(101, "model", (*calls, ours("serving/timed_model.py"), model("predict"))): 40,
+            RawStack(101, "model", (*calls, RawFrame("get", queue.__file__, 3))): 60,
+            RawStack(102, "pool", (*pool, model("endpoint"))): 10,
+            RawStack(102, "pool", pool): 90,
+        }
+    )
+    assert shown(found) == {"worker; model; predict": 40, "worker; endpoint": 10}
+
+
+def test_another_thread_counts_by_its_cpu_time() -> None:
+    refresher = RawStack(103, "refresher", (*THREAD, model("refresh")))
+    ours_alone = RawStack(104, "lifeline", (*THREAD, ours("system/child.py")))
+    counts = {main(*LOOP): 100, refresher: 100, ours_alone: 100}
+    assert shown(sampled(counts, cpu_ns={103: 2 * MS, 104: MS})) == {"worker; refresh": pytest.approx(2)}
+    assert shown(sampled(counts)) == {}
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        (library("gunicorn/workers/sync.py", "run"), library("gunicorn/workers/sync.py", "wait")),
+        (standard("socketserver.py", "serve_forever"), standard("selectors.py", "select")),
+        (standard("http/server.py", "handle_one_request"), standard("socket.py", "readinto")),
+        (library("waitress/task.py", "handler_thread"), standard("threading.py", "wait")),
+    ],
+    ids=lambda frames: frames[0].file.rpartition("/")[2],
+)
+def test_a_server_of_another_kind_waits_for_the_next_request(waiting: tuple[RawFrame, ...]) -> None:
+    script = (ROOT, model("serve"))
+    assert shown(sampled({main(*script, *waiting): 100})) == {}
+
+
+def test_a_handler_that_reads_the_body_of_its_request_counts() -> None:
+    handler = (standard("http/server.py", "handle_one_request"), model("do_POST"), standard("socket.py", "readinto"))
+    assert len(sampled({main(ROOT, *handler): 1}).stacks) == 1
+
+
+def test_functions_of_this_package_become_layers() -> None:
+    batched = (*CALL, ours("patterns/batch_layer.py"), ours("patterns/batch_layer.py", "g"), ours("patterns/layer.py"))
+    encode = (*CALL, ours("wire/tensor_encoding.py", "encoded"), standard("json/encoder.py", "encode"))
+    found = sampled(
+        {
+            main(*batched): 1,
+            main(*encode): 1,
+            main(*CALL, ours("wire/codec.py", "path")): 1,
+            main(*CALL, ours("wire/compression.py", "encode")): 1,
+            main(*CALL, ours("serving/local/upstream.py"), ours("wire/codec.py", "decode_answer")): 1,
+        }
+    )
+    assert [*shown(found)] == [
+        "worker; HTTP server; batched",
+        "worker; HTTP server; wire: encode; encode",
+        "worker; HTTP server; wire",
+        "worker; HTTP server; wire: compression",
+        "worker; HTTP server; hop; wire: decode",
+    ]
+
+
+def test_processes_of_one_role_are_added() -> None:
+    stacks = {main(*MODEL, model("predict")): 1, main(*LOOP): 9}
+    raw = [RawStacks(pid, 100 * MS, {RawStack(pid, *_rest(stack)): n for stack, n in stacks.items()}) for pid in (1, 2)]
+    assert shown(sampled_stacks(raw, {1: "replica", 2: "replica"}, NAMES)) == {
+        "replica; HTTP server; model; predict": pytest.approx(20)
+    }
+
+
+def _rest(stack: RawStack) -> tuple[str, tuple[RawFrame, ...]]:
+    return stack.name, stack.frames
+
+
+def test_a_process_that_was_not_seen_has_no_stacks() -> None:
+    assert sampled({}) == SampledStacks((), 0, 0)
+
+
+def test_the_package_is_known_in_another_environment_too() -> None:
+    assert is_ours("/elsewhere/lib/python3.12/site-packages/pytest_mlpatterns/wire/codec.py")
+    assert not is_ours("/srv/pytest_mlpatterns/model.py")

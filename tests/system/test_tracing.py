@@ -1,0 +1,61 @@
+"""Which processes may be read by another, and their threads' CPU time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_mlpatterns.system import tracing
+from pytest_mlpatterns.system.thread_times import thread_cpu_ns
+from pytest_mlpatterns.system.tracing import permit_tracer, tracer_permission, why_not_traceable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def _as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+
+def test_a_process_permits_it_for_itself() -> None:
+    permit_tracer()  # without Yama nothing changes
+
+
+def test_other_systems_have_no_such_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert tracer_permission() is None
+    permit_tracer()
+
+
+@pytest.mark.usefixtures("_as_a_user")
+@pytest.mark.parametrize(("scope", "words"), [("0", ""), ("1", ""), ("2", "is 2"), ("3", "is 3"), ("?", "")])
+def test_yama_forbids_it_from_2_on(tmp_path: Path, scope: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    (tmp_path / "scope").write_text(f"{scope}\n")
+    why = why_not_traceable(tmp_path / "scope")
+    assert bool(why) == bool(words)
+    assert words in why
+    assert why_not_traceable(tmp_path / "none") == ""
+
+
+@pytest.mark.usefixtures("_as_a_user")
+def test_macos_lets_only_root_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "only root" in why_not_traceable()
+    monkeypatch.setattr(tracing.os, "geteuid", lambda: 0)
+    assert why_not_traceable() == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show it")
+def test_threads_have_cpu_times() -> None:
+    before = thread_cpu_ns(os.getpid())[os.getpid()]
+    while thread_cpu_ns(os.getpid())[os.getpid()] == before:
+        pass
+
+
+def test_a_process_that_is_gone_has_none() -> None:
+    assert thread_cpu_ns(2**22 + 1) == {}
