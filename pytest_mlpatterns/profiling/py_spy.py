@@ -23,7 +23,7 @@ from pytest_mlpatterns.errors import MissingExtraError, ProfilerError, missing_e
 from pytest_mlpatterns.profiling.collapsed import read_collapsed
 from pytest_mlpatterns.profiling.recording import RawStacks
 from pytest_mlpatterns.system.orphans import MARK, end_with_creator
-from pytest_mlpatterns.system.thread_times import thread_cpu_ns
+from pytest_mlpatterns.system.thread_times import ThreadTimes, thread_times
 from pytest_mlpatterns.system.tracing import why_not_traceable
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class PySpyRecording:
         self._start_s = start_s
         self._stop_s = stop_s
         self._started_ns = self._ended_ns = 0
-        self._cpu_ns: Mapping[int, int] = {}
+        self._threads: Mapping[int, ThreadTimes] = {}
         self._printed: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._process = _started([*words, "--output", str(file)], file)
@@ -136,7 +136,7 @@ class PySpyRecording:
         deadline = time.monotonic() + self._start_s
         while (line := self._next_line(deadline, f"did not begin within {self._start_s:g} s")) is not None:
             if _LOOKS in line:
-                self._cpu_ns = thread_cpu_ns(self._pid)
+                self._threads = thread_times(self._pid)
                 self._started_ns = time.perf_counter_ns()
                 return
         raise ProfilerError(self._refusal())
@@ -144,8 +144,8 @@ class PySpyRecording:
     def request_stop(self) -> None:
         """Ask it to end, without waiting."""
         self._ended_ns = time.perf_counter_ns()
-        before, now = self._cpu_ns, thread_cpu_ns(self._pid)
-        self._cpu_ns = {thread: used - before.get(thread, 0) for thread, used in now.items()}
+        before, now = self._threads, thread_times(self._pid)
+        self._threads = {thread: times.since(before.get(thread, ThreadTimes())) for thread, times in now.items()}
         self._process.send_signal(signal.SIGINT)
 
     def stop(self) -> RawStacks:
@@ -163,7 +163,7 @@ class PySpyRecording:
             counts, lost = self._counts(), self._lost()
         finally:
             self.abandon()
-        return RawStacks(self._pid, self._ended_ns - self._started_ns, counts, lost, self._cpu_ns)
+        return RawStacks(self._pid, self._ended_ns - self._started_ns, counts, lost, self._threads)
 
     def abandon(self) -> None:
         """End it at once. Safe to call at any time, and twice."""

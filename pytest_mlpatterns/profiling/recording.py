@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_mlpatterns.system.thread_times import ThreadTimes
+
 __all__ = ["Profiler", "RawFrame", "RawStack", "RawStacks", "Recording"]
 
 
@@ -55,14 +57,14 @@ class RawStacks:
         duration_ns: for how long it looked.
         counts: how often it saw each stack, idle threads included.
         lost: looks that failed.
-        cpu_ns: CPU time of each thread meanwhile, by its id; empty if the system does not show it.
+        threads: times of each thread meanwhile, by its id; empty if the system does not show them.
     """
 
     pid: int
     duration_ns: int
     counts: Mapping[RawStack, int]
     lost: int = 0
-    cpu_ns: Mapping[int, int] = field(default_factory=dict)
+    threads: Mapping[int, ThreadTimes] = field(default_factory=dict)
 
 
 class Recording(Protocol):

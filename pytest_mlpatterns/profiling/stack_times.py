@@ -1,7 +1,8 @@
 """From what a profiler saw of the processes of a deployment to the time of each stack. Pure.
 
 Of N looks at a process in a time T, one stands for T/N. Looks at threads that serve count so, awake or not; the looks
-at another thread share its CPU time (:mod:`pytest_mlpatterns.profiling.threads`). Processes of one role are added.
+at another thread share its CPU time (:mod:`pytest_mlpatterns.profiling.threads`). From where a thread wakes others, the
+time for which it was ready and did not run is taken out. Processes of one role are added.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.profiling.layers import is_ours, layer_of, role_frame
-from pytest_mlpatterns.profiling.threads import is_idle, is_own, serves, without_loops
+from pytest_mlpatterns.profiling.threads import is_idle, is_own, serves, wakes, without_loops
 from pytest_mlpatterns.records.profile import StackTime
+from pytest_mlpatterns.system.thread_times import ThreadTimes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SampledStacks", "sampled_stacks"]
 
+_UNKNOWN = ThreadTimes()
 _Key = tuple[tuple["Frame", ...], tuple[int, ...]]
 
 
@@ -73,16 +76,32 @@ def _weighed(
     totals: Counter[int] = Counter()
     for stack, count in whole.items():
         totals[stack.thread] += count
+    ran = _share_that_ran(raw, whole, look_ns)
     found = []
     for stack, count in whole.items():
         frames = without_loops(stack.frames)
         if is_own(stack) or not frames:
             continue
         if not serves(stack, raw.pid):
-            found.append((frames, count, raw.cpu_ns.get(stack.thread, 0) / totals[stack.thread]))
+            found.append((frames, count, _times_of(raw, stack).cpu_ns / totals[stack.thread]))
         elif not is_idle(frames):
-            found.append((frames, count, look_ns))
+            found.append((frames, count, look_ns * (ran[stack.thread] if wakes(frames) else 1)))
     return [one for one in found if one[2] > 0]
+
+
+def _share_that_ran(raw: RawStacks, whole: Mapping[RawStack, int], look_ns: float) -> dict[int, float]:
+    """Of the time at the places where each thread wakes others, the share in which it did not wait for a core."""
+    waking: Counter[int] = Counter()
+    ready_ns: dict[int, int] = {}
+    for stack, count in whole.items():
+        frames = without_loops(stack.frames)
+        waking[stack.thread] += count if frames and wakes(frames) else 0
+        ready_ns[stack.thread] = _times_of(raw, stack).ready_ns
+    return {thread: max(1 - ready_ns[thread] / max(n * look_ns, 1), 0) if n else 1 for thread, n in waking.items()}
+
+
+def _times_of(raw: RawStacks, stack: RawStack) -> ThreadTimes:
+    return raw.threads.get(stack.thread, _UNKNOWN)
 
 
 def _looks(counts: Mapping[RawStack, int], pid: int) -> int:

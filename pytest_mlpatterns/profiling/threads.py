@@ -3,7 +3,10 @@
 A thread that serves counts awake or not: a lock, a sleep or a file is named by the function that waits for it. But a
 thread waits for the next request, too, and that is no part of any. So the loops around the serving are cut off, and a
 stack that ends in the wait of such a loop is idle. Another thread, such as one that refreshes a table, sleeps between
-its turns; its waits belong to no request, so it counts by its CPU time alone. Pure.
+its turns; its waits belong to no request, so it counts by its CPU time alone.
+
+On a busy machine a thread waits for a core, too. Most of that is seen where it wakes another process, as the write of
+an answer does: that one then takes its core. :func:`wakes` knows these places. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from pytest_mlpatterns.profiling.layers import is_ours
 if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.recording import RawFrame, RawStack
 
-__all__ = ["is_idle", "is_own", "serves", "without_loops"]
+__all__ = ["is_idle", "is_own", "serves", "wakes", "without_loops"]
 
 _LOOPS = (
     "asyncio/base_events.py",
@@ -88,6 +91,10 @@ _WAITS = ("select", "poll", "accept", "wait", "get", "readinto", "recv", "readli
 """Functions in which a server waits."""
 
 
+_WAKES = ("send", "sendall", "write", "ask", "call", "_call", "put")
+"""Functions of servers and of this package that wake another thread or process."""
+
+
 def serves(stack: RawStack, pid: int) -> bool:
     """Whether the thread of a stack serves requests.
 
@@ -130,6 +137,12 @@ def is_idle(frames: tuple[RawFrame, ...]) -> bool:
         if not _is_standard(frame.file):
             return False
     return False
+
+
+def wakes(frames: tuple[RawFrame, ...]) -> bool:
+    """Whether a stack ends where a server or this package wakes another thread or process."""
+    leaf = frames[-1]
+    return leaf.name in _WAKES and (is_ours(leaf.file) or _is_in(leaf.file, ("uvicorn/protocols/", *_SERVERS)))
 
 
 def _is_loop(frame: RawFrame) -> bool:

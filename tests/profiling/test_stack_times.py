@@ -14,6 +14,7 @@ from pytest_mlpatterns.profiling.layers import is_ours
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.profiling.source_names import SourceNames
 from pytest_mlpatterns.profiling.stack_times import SampledStacks, sampled_stacks
+from pytest_mlpatterns.system.thread_times import ThreadTimes
 
 PID = 100
 MS = 1_000_000
@@ -111,7 +112,9 @@ def test_another_thread_counts_by_its_cpu_time() -> None:
     refresher = RawStack(103, "refresher", (*THREAD, model("refresh")))
     ours_alone = RawStack(104, "lifeline", (*THREAD, ours("system/child.py")))
     counts = {main(*LOOP): 100, refresher: 100, ours_alone: 100}
-    assert shown(sampled(counts, cpu_ns={103: 2 * MS, 104: MS})) == {"worker; refresh": pytest.approx(2)}
+    assert shown(sampled(counts, threads={103: ThreadTimes(2 * MS), 104: ThreadTimes(MS)})) == {
+        "worker; refresh": pytest.approx(2)
+    }
     assert shown(sampled(counts)) == {}
 
 
@@ -133,6 +136,16 @@ def test_a_server_of_another_kind_waits_for_the_next_request(waiting: tuple[RawF
 def test_a_handler_that_reads_the_body_of_its_request_counts() -> None:
     handler = (standard("http/server.py", "handle_one_request"), model("do_POST"), standard("socket.py", "readinto"))
     assert len(sampled({main(ROOT, *handler): 1}).stacks) == 1
+
+
+def test_where_a_thread_wakes_others_the_wait_for_a_core_is_taken_out() -> None:
+    write = (*CALL, library("uvicorn/protocols/http/httptools_impl.py", "send"))
+    counts = {main(*MODEL, model("send")): 30, main(*write): 20, main(*LOOP): 50}
+    assert shown(sampled(counts)) == {"worker; HTTP server; model; send": 30, "worker; HTTP server; send": 20}
+    times = shown(sampled(counts, threads={PID: ThreadTimes(35 * MS, 15 * MS)}))
+    assert times == {"worker; HTTP server; model; send": 30, "worker; HTTP server; send": pytest.approx(5)}
+    times = shown(sampled(counts, threads={PID: ThreadTimes(35 * MS, 25 * MS)}))
+    assert times == {"worker; HTTP server; model; send": 30}
 
 
 def test_functions_of_this_package_become_layers() -> None:

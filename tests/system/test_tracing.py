@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.system import tracing
-from pytest_mlpatterns.system.thread_times import thread_cpu_ns
+from pytest_mlpatterns.system.thread_times import ThreadTimes, thread_times
 from pytest_mlpatterns.system.tracing import permit_tracer, tracer_permission, why_not_traceable
 
 if TYPE_CHECKING:
@@ -52,10 +52,12 @@ def test_macos_lets_only_root_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show it")
 def test_threads_have_cpu_times() -> None:
-    before = thread_cpu_ns(os.getpid())[os.getpid()]
-    while thread_cpu_ns(os.getpid())[os.getpid()] == before:
+    before = thread_times(os.getpid())[os.getpid()]
+    while not (since := thread_times(os.getpid())[os.getpid()].since(before)).cpu_ns:
         pass
+    assert since.ready_ns >= 0
+    assert ThreadTimes(5, 3).since(ThreadTimes(1, 1)) == ThreadTimes(4, 2)
 
 
 def test_a_process_that_is_gone_has_none() -> None:
-    assert thread_cpu_ns(2**22 + 1) == {}
+    assert thread_times(2**22 + 1) == {}
