@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.html.fragments import breakable
+from pytest_mlpatterns.reports.html.fragments import breakable, scrolling
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def environment_table(result: TestResult) -> Markup | None:
     head = [tag("th", text, scope="col") for text in ("Changed in the environment", "Before", "Now")]
     rows = map(_row, result.facts_changed)
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures comparison")
-    return tag("div", table, class_="scroll")
+    return scrolling(table, "Changes in the environment")
 
 
 def _row(change: FactChange) -> Markup:

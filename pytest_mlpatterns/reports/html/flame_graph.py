@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.reports.html.fragments import scrolling
 from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
 from pytest_mlpatterns.units import format_count, format_duration, format_percent
 from pytest_mlpatterns.wording import count
@@ -89,8 +90,7 @@ def function_table(profile: ProfileRecord) -> Markup | None:
     rows = [_row(profile.frames[one.frame], one, compared=profile.compared) for one in profile.functions]
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures functions")
     caption = f"{count(len(rows), 'function')} as a table, per request"
-    region = tag("div", table, class_="scroll", role="group", tabindex=0, aria_label="Time of the functions")
-    return tag("details", tag("summary", caption), region, class_="functions")
+    return tag("details", tag("summary", caption), scrolling(table, "Time of the functions"), class_="functions")
 
 
 def place_of(frame: Frame) -> str:

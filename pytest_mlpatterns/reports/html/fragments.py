@@ -27,6 +27,7 @@ __all__ = [
     "labels_of",
     "link_to",
     "most_urgent_first",
+    "scrolling",
     "state_mark",
     "state_of",
     "tone_of",
@@ -108,6 +109,11 @@ def anchors_of(results: Sequence[TestResult]) -> list[str]:
 def link_to(anchor: str, *content: Content) -> Markup:
     """A link to a test on this page, or with the page's address in front of it from anywhere."""
     return tag("a", *content, href=f"#{quote(anchor, safe=_IN_FRAGMENT)}", class_="id")
+
+
+def scrolling(table: Markup, name: str) -> Markup:
+    """A table that scrolls sideways if it is wider than its place; a script then makes it a stop of the keyboard."""
+    return tag("div", table, class_="scroll", data_name=name)
 
 
 def labels_of(members: Sequence[TestResult]) -> list[str]:

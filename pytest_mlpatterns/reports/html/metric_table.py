@@ -12,7 +12,7 @@ from pytest_mlpatterns.analysis.metric_definitions import (
     priced_metric,
 )
 from pytest_mlpatterns.reports.html.chart import heading_of
-from pytest_mlpatterns.reports.html.fragments import tone_of
+from pytest_mlpatterns.reports.html.fragments import scrolling, tone_of
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.stream_charts import is_goodput
 from pytest_mlpatterns.reports.text.comparison import shown_change
@@ -77,7 +77,7 @@ def metric_table(result: TestResult) -> Markup | None:
     if other:
         head += [tag("th", text, scope="col", class_="number") for text in (other.kind.capitalize(), "Change")]
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures")
-    return tag("div", table, class_="scroll")
+    return scrolling(table, "Metrics")
 
 
 def _bounds(result: TestResult, width: int) -> list[Markup]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.reports.html.fragments import scrolling
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.units import format_percent, format_size
 
@@ -40,4 +41,4 @@ def node_table(nodes: Sequence[NodeFigures]) -> Markup | None:
         for node in nodes
     ]
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures nodes")
-    return tag("div", table, class_="scroll")
+    return scrolling(table, "Nodes")

@@ -18,6 +18,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     chart_figure,
     labels_of,
     link_to,
+    scrolling,
     state_mark,
     state_of,
     tone_of,
@@ -108,7 +109,7 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
         "section",
         tag("h2", "Overview", id="overview"),
         tag("div", search, *filters, tag("span", id="shown", class_="muted", aria_live="polite"), id="filters"),
-        tag("div", tag("div", table, class_="scroll"), class_="card"),
+        tag("div", scrolling(table, "Overview of the tests"), class_="card"),
         aria_labelledby="overview",
     )
 

@@ -16,6 +16,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     breakable,
     chart_figure,
     link_to,
+    scrolling,
     state_mark,
     state_of,
     tone_of,
@@ -159,7 +160,7 @@ def _comparison(result: TestResult) -> Markup | None:
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures comparison")
     missing = compared_line(result)
     note = tag("p", missing, class_="muted") if missing else ""
-    return Markup(tag("div", table, class_="scroll") + note)
+    return Markup(scrolling(table, "Comparison") + note)
 
 
 def _comparison_row(verdict: Verdict, tolerance: float) -> Markup:

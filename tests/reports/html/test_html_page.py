@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
@@ -301,6 +302,25 @@ def test_paper_has_every_section_and_every_chart(opened: Callable[..., Page]) ->
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("document.querySelectorAll('details.test[open]').length") == before
     assert page.messages == []
+
+
+# --- accessibility ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (375, "light")])
+def test_axe_finds_no_violation(opened: Callable[..., Page], width: int, scheme: str) -> None:
+    page = opened(width=width)
+    page.scheme(scheme)
+    page.evaluate("for (const one of document.querySelectorAll('details:not(.data)')) one.open = true")
+    page.evaluate("document.querySelector('details.data').open = true")
+    page.evaluate("document.querySelector('.flame').scrollIntoView()")
+    page.wait("document.querySelector('.flame .frame') && document.querySelector('details.data table')")
+    page.settle()
+    page.evaluate(files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
+    # What is inside of a chart is presentation, since each is an image with a name and has its data as a table.
+    found = page.evaluate("axe.run({ exclude: ['.chart svg'] }, { resultTypes: ['violations'] })")
+    assert {one["id"]: [node["html"] for node in one["nodes"]] for one in found["violations"]} == {}
+    assert len(found["passes"]) > 40
 
 
 # --- numbers and size -----------------------------------------------------------------------------------------------

@@ -82,6 +82,19 @@
   for (const figure of all("figure.chart")) seen.observe(figure);
   for (const details of all("details.data")) details.addEventListener("toggle", () => details.open && fill(details));
 
+  // --- tables that scroll ----------------------------------------------------------------------------------------
+
+  const scrolls = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const given = { tabindex: 0, role: "group", "aria-label": target.dataset.name };
+      for (const [name, value] of Object.entries(given)) {
+        if (target.scrollWidth > target.clientWidth) target.setAttribute(name, value);
+        else target.removeAttribute(name);
+      }
+    }
+  });
+  for (const region of all(".scroll[data-name]")) scrolls.observe(region);
+
   // --- the overview ----------------------------------------------------------------------------------------------
 
   const overview = document.getElementById("overview-table");
