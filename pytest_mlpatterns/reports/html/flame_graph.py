@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.reports.html.fragments import scrolling
 from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
+from pytest_mlpatterns.reports.text.function_lines import signed_duration
 from pytest_mlpatterns.units import format_count, format_duration, format_percent
 from pytest_mlpatterns.wording import count
 
@@ -113,8 +114,8 @@ def _row(frame: Frame, time: FunctionTime, *, compared: bool) -> Markup:
     if time.change is None:
         change, interval = tag("span", "–", class_="muted"), "–"
     else:
-        change = tag("span", _signed(time.change.value), class_=_tone(time.change))
-        interval = f"{_signed(time.change.low)} to {_signed(time.change.high)}"
+        change = tag("span", signed_duration(time.change.value), class_=_tone(time.change))
+        interval = f"{signed_duration(time.change.low)} to {signed_duration(time.change.high)}"
     return tag(
         "tr",
         named,
@@ -131,10 +132,6 @@ def _tone(change: Estimate) -> str | None:
     if change.low > 0:
         return "worse"
     return "better" if change.high < 0 else None
-
-
-def _signed(ns: float) -> str:
-    return f"{'+' if ns > 0 else ''}{format_duration(ns)}"
 
 
 def _switch(name: str) -> Markup:

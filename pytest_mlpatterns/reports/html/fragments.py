@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.reports.html.chart import Chart
 
 __all__ = [
+    "OTHER_REASON",
     "STATES",
     "anchors_of",
     "breakable",
@@ -35,6 +36,7 @@ __all__ = [
 
 STATES = ("failed", "undecided", "interrupted", "passed", "measured")
 """The outcomes of a test, the most urgent first; ``measured``: no verdict was asked for."""
+OTHER_REASON = "the test failed for a reason other than a verdict"
 _URGENT = {"failed": 0, "undecided": 1}
 _IN_FRAGMENT = "/?:@!$&'()*+,;=[]|"
 """Characters of test ids that browsers leave as they are behind the ``#`` of an address."""

@@ -9,9 +9,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, objectives_of, priced_metric
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Chart, Column
 from pytest_mlpatterns.reports.html.charts import interval_chart
 from pytest_mlpatterns.reports.html.fragments import (
+    OTHER_REASON,
     STATES,
     anchors_of,
     breakable,
@@ -28,14 +30,16 @@ from pytest_mlpatterns.reports.html.stream_charts import goodput_charts
 from pytest_mlpatterns.reports.text.comparison import named_change, worst_comparison
 from pytest_mlpatterns.reports.text.notes import found_nmrt
 from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
+from pytest_mlpatterns.reports.text.where import where_sentence
 from pytest_mlpatterns.units import format_count, format_percent
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["goodput_section", "groups_section", "overview_section", "ranking_section", "tally"]
+__all__ = ["failures_section", "goodput_section", "groups_section", "overview_section", "ranking_section", "tally"]
 
 _LEFT_OUT = {(True,): ("rtm", "p95"), (False, True): ("p95", "ttft:p95")}
 """Columns without room if the answers of all tests stream, and if those of some do."""
@@ -56,6 +60,8 @@ _SIDE_BY_SIDE = (
     *("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cost", "cold_start"),
 )
 _WHERE_WIRES_DIFFER = ("request_bytes", "response_bytes", "decode", "encode")
+_MOST_FAILURES = 20
+"""Number of failed tests with their reasons at the top; the overview below has all."""
 _MOST_OPEN = 3
 """Number of groups that are open at first."""
 
@@ -65,6 +71,33 @@ def tally(results: Sequence[TestResult]) -> Markup:
     counts = Counter(map(state_of, results))
     items = [tag("li", state_mark(state, f"{counts[state]} {state}")) for state in STATES if counts[state]]
     return tag("ul", *items or [tag("li", "no perf test was measured")], class_="tally")
+
+
+def failures_section(results: Sequence[TestResult]) -> Markup | None:
+    """What failed, why, and where its time is; None if nothing failed."""
+    failed = [
+        (anchor, result)
+        for anchor, result in zip(anchors_of(results), results, strict=True)
+        if state_of(result) == "failed"
+    ]
+    if not failed:
+        return None
+    items = []
+    for anchor, result in failed[:_MOST_FAILURES]:
+        fails = [verdict.reason for verdict in result.verdicts if verdict.outcome is Outcome.FAIL] or [OTHER_REASON]
+        where = where_sentence(result)
+        reasons = [tag("li", text) for text in (*fails, *([where] if where else []))]
+        items.append(
+            tag("li", state_mark("failed"), tag("div", link_to(anchor, breakable(result.test)), tag("ul", *reasons)))
+        )
+    left = len(failed) - _MOST_FAILURES
+    more = tag("p", f"and {count(left, 'more test')} in the overview", class_="muted") if left > 0 else None
+    return tag(
+        "section",
+        tag("h2", "Failures", id="failures"),
+        tag("div", tag("ul", *items, class_="reasons failures"), more, class_="card"),
+        aria_labelledby="failures",
+    )
 
 
 def overview_section(results: Sequence[TestResult]) -> Markup | None:

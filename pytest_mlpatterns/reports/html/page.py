@@ -18,6 +18,7 @@ from pytest_mlpatterns.reports.html.evaluation import evaluation_section
 from pytest_mlpatterns.reports.html.fragments import most_urgent_first
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.overview import (
+    failures_section,
     goodput_section,
     groups_section,
     overview_section,
@@ -65,6 +66,7 @@ def html_report(results: Results) -> str:
     )
     ordered = most_urgent_first(results.results)
     parts = [
+        failures_section(ordered),
         overview_section(ordered),
         ranking_section(results.ranking, results.results),
         evaluation_section(results.results, results.ranking),

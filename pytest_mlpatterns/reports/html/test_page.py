@@ -12,6 +12,7 @@ from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.html.environment_table import environment_table
 from pytest_mlpatterns.reports.html.flame_graph import flame_graph
 from pytest_mlpatterns.reports.html.fragments import (
+    OTHER_REASON,
     anchors_of,
     breakable,
     chart_figure,
@@ -123,9 +124,7 @@ def _reasons(result: TestResult) -> Markup:
     ]
     if not reasons:
         calm = "no compared metric is worse beyond its tolerance" if result.verdicts else ""
-        word = {"failed": "the test failed for a reason other than a verdict"}.get(
-            state_of(result), calm or "no limit and no baseline to compare with"
-        )
+        word = {"failed": OTHER_REASON}.get(state_of(result), calm or "no limit and no baseline to compare with")
         reasons = [tag("li", state_mark(state_of(result)), tag("span", word))]
     return tag("ul", *reasons, class_="reasons")
 
@@ -133,7 +132,11 @@ def _reasons(result: TestResult) -> Markup:
 def _where(result: TestResult) -> Markup | None:
     """Where the time of a failure is; None if that is not known."""
     texts = where_texts(result, result.verdicts)
-    return tag("p", tag("b", "Where:"), " ", texts[0], class_="next") if texts else None
+    if not texts:
+        return None
+    more = [tag("li", text) for text in texts[1:]]
+    first = tag("p", tag("b", "Where:"), " ", texts[0], class_="next")
+    return Markup(first + (tag("ul", *more, class_="notes") if more else ""))
 
 
 def _next(result: TestResult) -> Markup | None:

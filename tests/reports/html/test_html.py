@@ -23,7 +23,7 @@ from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart,
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.reports.html.fragments import anchors_of, state_of
-from pytest_mlpatterns.reports.html.overview import groups_section, overview_section, ranking_section
+from pytest_mlpatterns.reports.html.overview import failures_section, groups_section, overview_section, ranking_section
 from pytest_mlpatterns.reports.html.page import LIBRARIES, html_report
 from pytest_mlpatterns.reports.html.test_page import details_section
 
@@ -155,6 +155,24 @@ def test_ids_are_unique_and_every_reference_has_its_target() -> None:
     targets |= {name for names in page.attributes("aria-labelledby") for name in names.split()}
     targets |= {*page.attributes("data-test")}
     assert targets <= {*ids}
+
+
+def test_failures_stand_at_the_top_with_their_reasons_and_where_the_time_is() -> None:
+    failed = verdict(Outcome.FAIL, against="revision", change=(0.96, 0.9, 1.02))
+    results = [result("t::passes"), result("t::fails", passed=False, verdicts=(failed,), profile=slower_normalize())]
+    page = report(results)
+    top = Reader(page[page.index('id="failures"') : page.index('id="overview"')])
+    assert top.attributes("href") == ["#t::fails"]
+    assert "rtm against its revision: fail" in top.text
+    assert "where: Digits.predict → normalize (model.py:41): 400 µs → 2.70 ms per request" in top.text
+    assert "mostly in sort" in page[page.index('id="tests"') :]
+    assert failures_section(results[:1]) is None
+
+
+def test_of_many_failures_the_top_names_the_first_and_counts_the_others() -> None:
+    text = Reader(str(failures_section([result(f"t[{number}]", passed=False) for number in range(23)]))).text
+    assert text.count("the test failed for a reason other than a verdict") == 20
+    assert "and 3 more tests in the overview" in text
 
 
 def test_the_page_of_no_results_says_so() -> None:

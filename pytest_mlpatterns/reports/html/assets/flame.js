@@ -5,6 +5,7 @@
   const ROW = 20; // pixels
   const LEAST = 0.5; // narrower bars are left out
   const ON_PAPER = 690; // pixels: the width of an A4 or letter page
+  let onPaper = false; // then the width is that of the page, whatever the window does
   const time = (ns) => units.format("duration", ns);
   const signed = (ns) => `${ns > 0 ? "+" : ""}${time(ns)}`;
 
@@ -78,7 +79,7 @@
 
     function draw(given) {
       const wide = given ?? Math.round(place.clientWidth);
-      if (!wide || (chart && wide === width)) return;
+      if (!wide || (onPaper && !given) || (chart && wide === width)) return;
       width = wide;
       if (chart) chart.width(width).update();
       else {
@@ -156,6 +157,10 @@
     for (const { isIntersecting, target } of entries) if (isIntersecting) open(flames.find(({ figure }) => figure === target)).draw();
   }, { rootMargin: "400px" });
   for (const { figure } of flames) seen.observe(figure);
-  addEventListener("beforeprint", () => flames.forEach((one) => open(one).draw(ON_PAPER)));
-  addEventListener("afterprint", () => flames.forEach((one) => open(one).draw()));
+  function print(begins) {
+    onPaper = begins;
+    for (const one of flames) open(one).draw(begins ? ON_PAPER : undefined);
+  }
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
 })();
