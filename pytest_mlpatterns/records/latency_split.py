@@ -52,7 +52,7 @@ PARTS: Mapping[str, str] = {
     "shared_wait": "waiting for another request's call",
     "service": "service",
     "server": "server and layers",
-    "socket": "sockets",
+    "socket": "waiting in sockets",
     "unexplained": "not explained",
 }
 """Every part with its label, in the order of reports."""

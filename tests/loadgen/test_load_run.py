@@ -57,3 +57,14 @@ def test_a_rate_begins_its_clock_anew_with_the_window() -> None:
     run.send_due(OPEN_NS)
     run.send_due(OPEN_NS + 30 * MS)
     assert sent == [OPEN_NS, OPEN_NS + 10 * MS, OPEN_NS + 20 * MS, OPEN_NS + 30 * MS]
+
+
+def test_waits_for_connections_count_from_when_the_window_opens() -> None:
+    run, _, _ = warm(RAMP)
+    run.waited_ns.append(9 * MS)
+    run.send_due(OPEN_NS)
+    run.waited_ns.extend((2 * MS, 3 * MS))
+    run.tick(OPEN_NS + 200 * MS, 1, limit_reached=True)
+
+    report = run.result().generator
+    assert (report.connection_wait_ns, report.connection_waits) == (5 * MS, 2)

@@ -153,16 +153,8 @@ def _parts(result: TestResult, named: Sequence[PartChange]) -> list[str]:
         if follows and callers is not None and callers > 1:
             texts.append(f"the wait behind it {signed_duration(part.change_ns)} ({_shared(result)})")
         else:
-            texts.append(_moved(part) + (_inside(result) if place == 0 and part.is_service else ""))
+            texts.append(_moved(part))
     return texts
-
-
-def _inside(result: TestResult) -> str:
-    """The function that a profile names as the cause: `` in normalize (model.py:41)``; empty without one."""
-    if result.profile is None or not result.profile.changes:
-        return ""
-    frame = result.profile.frames[result.profile.changes[0].chain[-1]]
-    return f" in {frame.function} ({frame.file}:{frame.line})" if frame.file else ""
 
 
 def _consists_of(split: LatencySplit, looked: _Looked) -> str:

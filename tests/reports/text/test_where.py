@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.profiles import slower_normalize
 from support.splits import AFTER, BEFORE, split, with_splits
 from support.synthetic import MS, US, counterpart, make_setup, result
 
@@ -99,20 +98,6 @@ def test_the_wait_of_callers_that_share_a_process_is_one_with_its_cause() -> Non
         before, now, setup=make_setup("replicated(replicas=2)", "closed(8)"), replica_share=shares
     )
     assert "(8 callers)" in line(before, now, setup=make_setup("App('app:app')", "closed(8)"))
-
-
-def test_the_function_that_a_profile_names_is_in_the_part_that_leads() -> None:
-    profile = slower_normalize()
-    gone = replace(profile, changes=())
-    of_a_layer = replace(profile, changes=(replace(profile.changes[0], chain=(1, 2)),))
-    waits = split({"model_cpu": 9 * MS, "queue_wait": 9 * MS})
-
-    assert line(BEFORE, AFTER, profile=profile) == (
-        "+12.7 ms: model on CPU +11.7 ms in normalize (model.py:41), queue wait +1.00 ms"
-    )
-    assert " in " not in line(BEFORE, AFTER, profile=gone)
-    assert " in " not in line(BEFORE, AFTER, profile=of_a_layer)
-    assert " in " not in line(BEFORE, waits, profile=profile)
 
 
 def test_more_calls_of_the_model_come_first_with_what_explains_them() -> None:
