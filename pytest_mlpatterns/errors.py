@@ -97,7 +97,8 @@ class TooFewSamplesError(InvalidResultError):
 
     def __init__(self, message: str = "", *, needed: int = 0, found: int = 0) -> None:
         super().__init__(message)
-        self.needed, self.found = needed, found
+        self.needed: int = needed
+        self.found: int = found
 
 
 class PerfFailure(AssertionError):
@@ -109,7 +110,7 @@ class PerfFailure(AssertionError):
 
     def __init__(self, message: str = "", reasons: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.reasons = tuple(reasons) or tuple(message.splitlines()[:1])
+        self.reasons: tuple[str, ...] = tuple(reasons) or tuple(message.splitlines()[:1])
 
     def __reduce__(self) -> tuple[object, ...]:
         """For pickle, which cannot find the class by the module that tracebacks show."""

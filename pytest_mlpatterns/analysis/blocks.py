@@ -85,14 +85,14 @@ class LaunchBlocks:
     def __init__(self, launch: Launch, price: Price | None = None) -> None:
         samples, window = launch.samples, launch.window
         self._launch, self._price = launch, price
-        self.count = max(_MIN_BLOCKS, round(window.duration_ns / BLOCK_NS))
+        self.count: int = max(_MIN_BLOCKS, round(window.duration_ns / BLOCK_NS))
         self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
         due, good = samples.due_in(window), samples.succeeded
-        self.requests = int(due.sum())
-        self.cancelled = int((window.covers(samples.due_ns) & samples.cancelled).sum())
+        self.requests: int = int(due.sum())
+        self.cancelled: int = int((window.covers(samples.due_ns) & samples.cancelled).sum())
         self.send_lag_ns: NDArray[np.int64] = samples.send_lag_ns[due]
         codes, counts = np.unique(samples.outcome[due & ~good], return_counts=True)
-        self.failures = {int(code): int(count) for code, count in zip(codes, counts, strict=True)}
+        self.failures: dict[int, int] = {int(code): int(count) for code, count in zip(codes, counts, strict=True)}
         successes = np.flatnonzero(due & good)
         latencies = samples.latency_ns[successes]
         order = np.argsort(latencies, kind="stable")

@@ -73,7 +73,7 @@ class Changes:
         self.tree = tree
         self._calls = calls
         self._model = _models_above(tree)
-        self.whole = self.spot(None, tree.roots)
+        self.whole: Spot = self.spot(None, tree.roots)
         self._everywhere = {frame: self._change(nodes, None) for frame, nodes in tree.topmost().items()}
 
     def spot(self, frame: Frame | None, nodes: Iterable[int]) -> Spot:

@@ -64,7 +64,7 @@ class PromiseBlocks:
             block = np.clip(np.searchsorted(edges, samples.due_ns[requests], side="right") - 1, 0, blocks - 1)
             return np.bincount(block, minlength=blocks).astype(np.float64)
 
-        self.unknown = int(answered.size - known.sum())
+        self.unknown: int = int(answered.size - known.sum())
         self._kept, self._broken = counted(answered[known & kept]), counted(broken)
         self._edges, self._weights = edges, weights
 

@@ -47,7 +47,7 @@ class StreamBlocks:
         edges: NDArray[np.float64],
         weights: NDArray[np.float64],
     ) -> None:
-        self.times = StreamTimes(samples, streams)
+        self.times: StreamTimes = StreamTimes(samples, streams)
         self._samples = samples
         self._edges = edges
         self._weights = weights

@@ -32,9 +32,9 @@ class StreamTimes:
     def __init__(self, samples: Samples, streams: StreamSamples) -> None:
         self._samples = samples
         self._chunk_ns = streams.chunk_ns
-        self.chunk_count = streams.chunk_count.astype(np.int64)
+        self.chunk_count: NDArray[np.int64] = streams.chunk_count.astype(np.int64)
         self._usage_tokens = streams.output_tokens
-        self.input_tokens = streams.input_tokens
+        self.input_tokens: NDArray[np.int32] = streams.input_tokens
         self._ends = np.cumsum(self.chunk_count)
 
     @property

@@ -138,7 +138,7 @@ class BaselineComparison:
         measurement: what was measured so far; grows as verdicts need it.
     """
 
-    alpha = 0.01
+    alpha: float = 0.01
     kind: Literal["baseline", "revision"] = "baseline"
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:

@@ -55,7 +55,7 @@ class RevisionComparison:
         runner: runs the test's deployment, which is closed before both revisions are started.
     """
 
-    alpha = 0.025
+    alpha: float = 0.025
     kind: Literal["baseline", "revision"] = "revision"
 
     def __init__(

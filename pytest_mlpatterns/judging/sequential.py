@@ -85,10 +85,10 @@ class SequentialMeasurement:
         self._metrics: Metrics | None = None
         self._indices = NO_INDICES
         self._tries = 0
-        self.spent_s = 0.0
-        self.interleaved_s = 0.0
-        self.interrupted = False
-        self.dropped = 0
+        self.spent_s: float = 0.0
+        self.interleaved_s: float = 0.0
+        self.interrupted: bool = False
+        self.dropped: int = 0
         self.growth: FollowedGrowth | None = None
         self.profile: ProfileRecord | None = None
 

@@ -75,7 +75,7 @@ class ClosedLoopArrivals:
         self._resting = 0
         self._thinking: deque[int] = deque()
         self._origin_ns = 0
-        self.next_due_ns = NEVER_NS
+        self.next_due_ns: int = NEVER_NS
 
     def start(self, now_ns: int) -> None:
         self._origin_ns = now_ns
@@ -126,7 +126,7 @@ class OpenLoopArrivals:
         self._arrivals = schedule.share(share.number, share.of)
         self._send = send
         self._origin_ns = 0
-        self.next_due_ns = NEVER_NS
+        self.next_due_ns: int = NEVER_NS
 
     def start(self, now_ns: int) -> None:
         self._origin_ns = now_ns

@@ -31,7 +31,7 @@ class Cancellations:
 
     def __init__(self, cancellation: Cancellation, share: Share) -> None:
         self._ratio = cancellation.share_ratio
-        self.after_ns = cancellation.after_ns
+        self.after_ns: int = cancellation.after_ns
         self._number, self._step = share.number + 1, share.of
         self._added = 0
         self._waiting: list[tuple[int, int, Callable[[], None]]] = []

@@ -82,10 +82,10 @@ class Connection:
         self._answers = owner.answers
         self._record, self._completed = owner.recording.add, owner.completed
         self._address = address
-        self.target = target
-        self.busy = False
-        self.request = 0
-        self.due_ns = 0
+        self.target: int = target
+        self.busy: bool = False
+        self.request: int = 0
+        self.due_ns: int = 0
         self._sent_ns = 0
         self._received = 0
         self._socket: socket.socket | None = None

@@ -27,7 +27,7 @@ class ConnectionPool:
     def __init__(self, loop: LoadLoop, job: LoadJob) -> None:
         self._loop = loop
         self._addresses = job.endpoint.addresses
-        self.several = len(job.endpoint.addresses) > 1
+        self.several: bool = len(job.endpoint.addresses) > 1
         self._least_outstanding = job.endpoint.balance is Balance.LEAST_OUTSTANDING
         self._idle: list[list[Connection]] = [[] for _ in job.endpoint.addresses]
         self._all: list[Connection] = []
@@ -42,7 +42,7 @@ class ConnectionPool:
             self._callers = job.share.part_of(job.schedule.max_concurrency)
             self._limit = self._callers * len(job.endpoint.addresses)
         self._open_ahead = job.share.part_of(job.schedule.concurrency) if isinstance(job.schedule, ClosedLoop) else 1
-        self.limit_reached = False
+        self.limit_reached: bool = False
 
     @property
     def connections(self) -> int:

@@ -31,10 +31,12 @@ from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
 from pytest_mlpatterns.wire.stream_events import promises_end
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable
 
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
     from pytest_mlpatterns.loadgen.protocol import ClientProtocol
+    from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
 
 __all__ = ["LoadLoop"]
 
@@ -57,12 +59,14 @@ class LoadLoop:
         self._next: list[Connection] = []
         self._arrived: deque[StreamConnection] = deque()
         self._load_run = LoadRun(job, self._pool.send, emit)
-        self.recording = self._load_run.recording
-        self.answers = self._load_run.answers
-        self.connect_ns = self._load_run.connect_ns
-        self.waited_ns = self._load_run.waited_ns
-        self.protocol = _protocol_factory(job)
-        self.new_connection = partial(Connection, self) if not job.in_pieces else self._stream_connections(job)
+        self.recording: SampleRecorder = self._load_run.recording
+        self.answers: ResponseSample | None = self._load_run.answers
+        self.connect_ns: array[int] = self._load_run.connect_ns
+        self.waited_ns: array[int] = self._load_run.waited_ns
+        self.protocol: Callable[[tuple[str, int]], ClientProtocol] = _protocol_factory(job)
+        self.new_connection: Callable[[tuple[str, int], int], Connection] = (
+            partial(Connection, self) if not job.in_pieces else self._stream_connections(job)
+        )
         self._added = AddedAddresses(self.selector, self._pool.add)
 
     def run(self) -> LoadResult:

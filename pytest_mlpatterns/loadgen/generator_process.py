@@ -125,7 +125,7 @@ class LocalProcess(Child):
 class LocalPool:
     """Processes on this machine."""
 
-    stop_timeout_s = 2.0
+    stop_timeout_s: float = 2.0
 
     def begin(self, processes: int) -> None:
         """Nothing: processes start at once."""

@@ -57,7 +57,7 @@ class Http1:
     duplex = False
 
     def __init__(self, messages: Sequence[bytes], host: str, *, follow: bool, keep: bool) -> None:
-        self.used_up = False
+        self.used_up: bool = False
         self.outbox: list[Bytes] = []
         self._messages = messages
         self._host = host

@@ -94,9 +94,9 @@ class Http2:
     duplex = True
 
     def __init__(self, messages: Sequence[bytes], blocks: RequestBlocks, reader: HeaderReader, *, keep: bool) -> None:
-        self.used_up = False
+        self.used_up: bool = False
         self.outbox: list[Bytes] = []
-        self.grpc_message = ""
+        self.grpc_message: str = ""
         self._messages = messages
         self._blocks = blocks
         self._reader = reader

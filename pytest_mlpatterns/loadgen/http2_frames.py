@@ -87,7 +87,7 @@ class Outgoing:
     __slots__ = ("_max_frame", "_stream", "_stream_window", "_window", "_window_of_streams", "pending")
 
     def __init__(self) -> None:
-        self.pending = memoryview(b"")
+        self.pending: memoryview[int] = memoryview(b"")
         self._stream = 0
         self._max_frame = _DEFAULT_FRAME
         self._window = self._stream_window = self._window_of_streams = DEFAULT_WINDOW

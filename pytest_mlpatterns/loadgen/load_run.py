@@ -65,17 +65,19 @@ class LoadRun:
     """
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
-        self.recording = SampleRecorder(_streams_for(job))
-        self.cancellations = None if job.cancellation is None else Cancellations(job.cancellation, job.share)
-        self.answers = _sample_for(job) if job.keep_answers else None
-        self.connect_ns = array("q")
-        self.waited_ns = array("q")
-        self.draining = False
+        self.recording: SampleRecorder = SampleRecorder(_streams_for(job))
+        self.cancellations: Cancellations | None = (
+            None if job.cancellation is None else Cancellations(job.cancellation, job.share)
+        )
+        self.answers: ResponseSample | None = _sample_for(job) if job.keep_answers else None
+        self.connect_ns: array[int] = array("q")
+        self.waited_ns: array[int] = array("q")
+        self.draining: bool = False
         self.stop_early = False
         self._job = job
         self._send = send
         self._emit = emit
-        self.next_request = _drawn(job).__next__
+        self.next_request: Callable[[], int] = _drawn(job).__next__
         self._conversations = ConversationArrivals(job.think_ns, send, self.recording) if job.think_ns else None
         self._has_length = job.schedule.length_ns is not None
         self._arrivals = self._arrivals_of(ClosedLoop(1) if self._has_length else job.schedule)

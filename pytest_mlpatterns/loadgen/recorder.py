@@ -30,15 +30,17 @@ class SampleRecorder:
     __slots__ = (*COLUMNS, "add", "streams")
 
     def __init__(self, streams: StreamColumns | None = None) -> None:
-        self.due_ns = array("q")
-        self.sent_ns = array("q")
-        self.done_ns = array("q")
-        self.outcome = array("h")
-        self.request = array("I")
-        self.target = array("B")
-        self.received_bytes = array("I")
+        self.due_ns: array[int] = array("q")
+        self.sent_ns: array[int] = array("q")
+        self.done_ns: array[int] = array("q")
+        self.outcome: array[int] = array("h")
+        self.request: array[int] = array("I")
+        self.target: array[int] = array("B")
+        self.received_bytes: array[int] = array("I")
         self.streams = streams
-        self.add = self._adder() if streams is None else self._adder_with(streams)
+        self.add: Callable[[int, int, int, int, int, int, int], None] = (
+            self._adder() if streams is None else self._adder_with(streams)
+        )
 
     def __len__(self) -> int:
         return len(self.done_ns)
@@ -115,7 +117,7 @@ class ResponseSample:
         self._offered = 0
         self._bytes = 0
         self.kept: list[Answer] = []
-        self.is_cut = False
+        self.is_cut: bool = False
 
     def offer(self, request: int, body: bytes, head: bytes = b"") -> None:
         """Offer the response to the request of this index."""

@@ -35,12 +35,12 @@ class StreamColumns:
         self._text_limit = text_limit
         self._text = bytearray()
         self._text_bytes = array("i")
-        self.texts_cut = False
-        self.first_byte_ns = array("q")
-        self.chunk_count = array("I")
-        self.output_tokens = array("i")
-        self.input_tokens = array("i")
-        self.chunk_ns = array("q")
+        self.texts_cut: bool = False
+        self.first_byte_ns: array[int] = array("q")
+        self.chunk_count: array[int] = array("I")
+        self.output_tokens: array[int] = array("i")
+        self.input_tokens: array[int] = array("i")
+        self.chunk_ns: array[int] = array("q")
         self.answer: StreamedAnswer | None = None
 
     def add(self) -> None:

@@ -34,16 +34,16 @@ class StreamedAnswer:
     def __init__(self, *, is_openai: bool, keep_text: bool = False) -> None:
         self._is_openai = is_openai
         self._new_reader: type[StreamReader] = TextReader if keep_text else StreamReader
-        self.chunk_ns = array("q")
-        self.now_ns = 0
+        self.chunk_ns: array[int] = array("q")
+        self.now_ns: int = 0
         self.begin()
 
     def begin(self) -> None:
         """Await the next answer."""
-        self.first_byte_ns = 0
-        self.is_stream = False
+        self.first_byte_ns: int = 0
+        self.is_stream: bool = False
         del self.chunk_ns[:]
-        self.reader = self._new_reader(is_openai=self._is_openai)
+        self.reader: StreamReader = self._new_reader(is_openai=self._is_openai)
 
     def read_type(self, media_type: str) -> None:
         """Learn from the head of the answer, from its media type with its parameters, whether it is a stream."""

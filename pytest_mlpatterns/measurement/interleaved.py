@@ -72,7 +72,7 @@ class InterleavedRun:
         self.first_launches: list[Launch] = []
         self.second_launches: list[Launch] = []
         self.capacities: list[PairedCapacity] = []
-        self.spent_s = 0.0
+        self.spent_s: float = 0.0
         self._variants = (first, second)
         self._generator = generator
         self._on_progress = on_progress

@@ -89,7 +89,7 @@ class LaunchRunner:
         smoke: bool = False,
         settle: Callable[[], None] = lambda: None,
     ) -> None:
-        self.plan = plan
+        self.plan: LoadPlan = plan
         self.smoke = smoke
         self._start = start
         self._generator = generator

@@ -65,8 +65,8 @@ class ScalingRun:
         cpus_per_replica: int | None = None,
         balance: Balance = Balance.ROUND_ROBIN,
     ) -> None:
-        self.passes = 0
-        self.spent_s = 0.0
+        self.passes: int = 0
+        self.spent_s: float = 0.0
         self._variants = variants
         self._generator = generator
         self._on_progress = on_progress

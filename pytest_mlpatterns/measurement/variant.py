@@ -104,8 +104,8 @@ class VariantRun:
     def __init__(
         self, variant: Variant, deployment: Deployment, generator: Generator, *, on_progress: Callable[[Progress], None]
     ) -> None:
-        self.position = 0
-        self.repeated = 0
+        self.position: int = 0
+        self.repeated: int = 0
         self.rtm_ns: list[float] = []
         self.throughput_rps: list[float] = []
         self.cpu_ns_per_request: list[float] = []

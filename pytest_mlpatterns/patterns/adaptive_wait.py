@@ -32,7 +32,7 @@ class AdaptiveWait:
     MOST_NS = 100_000_000
 
     def __init__(self) -> None:
-        self.wait_ns = 0
+        self.wait_ns: int = 0
         self._shortest_ns = 0.0
 
     def called(self, call_ns: int, last_ns: int | None, next_ns: int | None) -> None:

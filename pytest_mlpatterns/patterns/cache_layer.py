@@ -91,9 +91,9 @@ class CacheLayer:
         wire: Wire = REST_JSON,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.needs_loop = store is not None or needs_loop(inside)
-        self.parallelism = parallelism(inside)
-        self.retries = retries(inside)
+        self.needs_loop: bool = store is not None or needs_loop(inside)
+        self.parallelism: int = parallelism(inside)
+        self.retries: bool = retries(inside)
         self.returns_copies = True
         self._inside = inside
         self._tally = tally

@@ -50,7 +50,7 @@ class ContinuousLayer:
     needs_loop = True
 
     def __init__(self, pattern: Continuous, model: Any, tally: Tally) -> None:
-        self.parallelism = pattern.max_batch_size
+        self.parallelism: int = pattern.max_batch_size
         self._model = model
         self._tally = tally
         self._waiting: deque[_Sequence] = deque()

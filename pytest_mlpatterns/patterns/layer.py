@@ -51,7 +51,7 @@ class DecodedInputs(list[Any]):
 
     def __init__(self, inputs: Iterable[Any], decode: Callable[[], Sequence[Any]]) -> None:
         super().__init__(inputs)
-        self.decode = decode
+        self.decode: Callable[[], Sequence[Any]] = decode
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Other processes get a plain list."""

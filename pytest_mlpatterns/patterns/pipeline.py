@@ -97,8 +97,8 @@ class PipelineLayer:
         self._pattern = pattern
         self._stages = tuple(zip(stages, names, strict=True))
         self._tally = tally
-        self.needs_loop = any(map(needs_loop, stages))
-        self.retries = retries(stages[0])
+        self.needs_loop: bool = any(map(needs_loop, stages))
+        self.retries: bool = retries(stages[0])
         self._reader = StreamSource()
 
     def __call__(self, instances: list[Any]) -> Answer:

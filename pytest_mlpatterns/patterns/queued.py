@@ -110,7 +110,7 @@ class QueueLayer:
     """
 
     def __init__(self, pattern: Queued, workers: Sequence[Handler], *, in_flight: int, tally: Tally) -> None:
-        self.parallelism = len(workers)
+        self.parallelism: int = len(workers)
         self._pattern = pattern
         self._workers = [_Worker(handler) for handler in workers]
         self._in_flight = in_flight

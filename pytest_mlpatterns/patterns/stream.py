@@ -88,7 +88,7 @@ class StreamSource:
     """
 
     def __init__(self) -> None:
-        self.free_ns = 0
+        self.free_ns: int = 0
         self._lock = asyncio.Lock()
 
     def read(self, outputs: Any, count: int, name: str, *, on_end: Callable[[], None] | None = None) -> Stream | None:

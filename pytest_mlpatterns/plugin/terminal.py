@@ -52,7 +52,9 @@ class Terminal:
     def __init__(self, config: pytest.Config, *, ascii_only: bool | None = None) -> None:
         self._config = config
         stream = sys.__stdout__
-        self.ascii_only = not shows_unicode(getattr(stream, "encoding", None)) if ascii_only is None else ascii_only
+        self.ascii_only: bool = (
+            not shows_unicode(getattr(stream, "encoding", None)) if ascii_only is None else ascii_only
+        )
 
     @property
     def width(self) -> int:

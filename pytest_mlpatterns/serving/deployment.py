@@ -74,12 +74,12 @@ class Deployment:
         builder: RequestBuilder | None = None,
         scraper: Scraper | None = None,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint: Endpoint = endpoint
         self.processes = processes
         self.cold_start_ns = cold_start_ns
         self.scraper = scraper
         self.cpu_share: CpuShare | None = None
-        self.streams = False
+        self.streams: bool = False
         self.scaler: Scaler | None = None
         self.cores: float | None = None
         self.make_monitor: Callable[[], Monitor] | None = None

@@ -79,8 +79,8 @@ class ProcessTree:
     """
 
     def __init__(self, roots: Callable[[], Sequence[int]]) -> None:
-        self.cpu_ns = 0
-        self.rss_bytes = 0
+        self.cpu_ns: int = 0
+        self.rss_bytes: int = 0
         self.descriptors: int | None = None
         self.threads: int | None = None
         self._roots = roots

@@ -45,7 +45,7 @@ class ScratchDirectory:
         new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{prefix}", dir=base))
         self._lock = os.open(new / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.path = new.rename(base / new.name.removeprefix(_NEW))  # locked before another run can find it
+        self.path: Path = new.rename(base / new.name.removeprefix(_NEW))  # locked before another run can find it
 
     def remove(self) -> None:
         """Remove the directory and everything in it. Safe to call twice."""

@@ -24,7 +24,7 @@ class NotFiniteError(WireError):
     """
 
     def __init__(self, what: str, item: int, found: str) -> None:
-        self.reason = f'has {found}, which JSON cannot carry; use wire="rest+binary"'
+        self.reason: str = f'has {found}, which JSON cannot carry; use wire="rest+binary"'
         super().__init__(f"{what} {item} {self.reason}")
 
 

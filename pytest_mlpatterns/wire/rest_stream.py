@@ -65,7 +65,7 @@ class ChunkReader:
     """
 
     def __init__(self) -> None:
-        self.is_done = False
+        self.is_done: bool = False
         self._parser = EventStreamParser()
 
     def feed(self, data: bytes) -> list[Any]:

@@ -71,11 +71,11 @@ class StreamReader:
         self._parser = EventStreamParser()
         self._learned: tuple[bytes, bytes] | None = None
         self._usual: tuple[bytes, bytes] | None = None
-        self.input_tokens = -1
-        self.output_tokens = -1
-        self.ended = False
+        self.input_tokens: int = -1
+        self.output_tokens: int = -1
+        self.ended: bool = False
         self.error: bytes | None = None
-        self.malformed = False
+        self.malformed: bool = False
 
     def feed(self, data: bytes) -> int:
         """Take a piece of the stream. Returns the number of chunks that it completes."""

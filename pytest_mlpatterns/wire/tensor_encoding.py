@@ -15,13 +15,13 @@ import numpy as np
 from pytest_mlpatterns.wire.body import WireError, items_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
 __all__ = ["DTYPES", "Column", "RaggedError", "columns_of"]
 
-DTYPES = {
+DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     "UINT8": np.dtype("u1"),
     "UINT16": np.dtype("<u2"),

@@ -50,7 +50,7 @@ class RayPool:
         facts: of the host of each generator, by its number.
     """
 
-    stop_timeout_s = 10.0
+    stop_timeout_s: float = 10.0
 
     def __init__(self, session: Callable[[], RaySession]) -> None:
         self._session = session

@@ -48,7 +48,7 @@ class RayProcess:
         self._remote_pid: int | None = None
         self._was_loaded = False
         self._looked_s = 0.0
-        self.node = ""
+        self.node: str = ""
         self.inbox: deque[object] = deque()
 
     @property
@@ -70,7 +70,8 @@ class RayProcess:
         """
         if isinstance(message, LoadJob):
             facts = self._pool.facts[self._number]
-            self.node, self._clock = facts.node, facts.clock
+            self.node = facts.node
+            self._clock = facts.clock
             self._was_loaded = True
             self.inbox.clear()
             self._pool.load(self._key, self._number, message)

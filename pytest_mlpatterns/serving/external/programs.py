@@ -167,8 +167,8 @@ class SupervisedPrograms:
             self._abandon()
             raise DeploymentError(answer.text)
         self._sessions = answer.sessions
-        self.ports = answer.ports
-        self.started_ns = answer.started_ns
+        self.ports: tuple[Mapping[str, int], ...] = answer.ports
+        self.started_ns: int = answer.started_ns
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -45,8 +45,13 @@ class WireTally:
 
     def __init__(self, position: int) -> None:
         self._position = position
-        self.requests = self.decode_ns = self.encode_ns = 0
-        self.received = self.received_plain = self.sent = self.sent_plain = 0
+        self.requests: int = 0
+        self.decode_ns: int = 0
+        self.encode_ns: int = 0
+        self.received: int = 0
+        self.received_plain: int = 0
+        self.sent: int = 0
+        self.sent_plain: int = 0
 
     def add_plain(self, received: int, sent: int, decode_ns: int, *, encode_ns: int) -> None:
         """Count one answered request without compression; sizes in bytes."""

@@ -35,7 +35,11 @@ class CallStatistics:
     __slots__ = ("failed", "failed_ns", "last_ms", "succeeded", "succeeded_ns")
 
     def __init__(self) -> None:
-        self.succeeded = self.succeeded_ns = self.failed = self.failed_ns = self.last_ms = 0
+        self.succeeded: int = 0
+        self.succeeded_ns: int = 0
+        self.failed: int = 0
+        self.failed_ns: int = 0
+        self.last_ms: int = 0
 
     def add_success(self, started_ns: int) -> None:
         """Count a call that began then, on the clock of ``perf_counter_ns``, and ended well."""
@@ -66,14 +70,14 @@ class ModelCaller:
     """
 
     def __init__(self, handler: Handler) -> None:
-        self.statistics = CallStatistics()
+        self.statistics: CallStatistics = CallStatistics()
         self.requests = 0
         self.tracebacks: list[str] = []
-        self.has_streamed = False
+        self.has_streamed: bool = False
         self._handler = handler
         self._reader = StreamSource()
-        self.retries = retries(handler)
-        self.needs_loop = needs_loop(handler)
+        self.retries: bool = retries(handler)
+        self.needs_loop: bool = needs_loop(handler)
 
     @property
     def free_ns(self) -> int:

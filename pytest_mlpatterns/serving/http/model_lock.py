@@ -20,7 +20,7 @@ class ModelLock:
     """
 
     def __init__(self) -> None:
-        self.free_ns = 0
+        self.free_ns: int = 0
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> None:

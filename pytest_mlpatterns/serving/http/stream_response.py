@@ -225,7 +225,7 @@ class ClientWatch:
     """
 
     def __init__(self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:
-        self.has_left = False
+        self.has_left: bool = False
         self._owner = asyncio.current_task()
         self._task = asyncio.ensure_future(self._wait(receive))
 

@@ -111,7 +111,7 @@ class Launcher:
         self.workers: list[SupervisedWorker] = []
         self.restarted: list[SupervisedWorker] = []
         self.servers: list[EmbeddedServer] = []
-        self.processes = LocalProcesses(self.workers, self.servers, plan.name)
+        self.processes: LocalProcesses = LocalProcesses(self.workers, self.servers, plan.name)
         self._plan = plan
         self._options = options
         self._context = contextvars.copy_context()  # with the processor that the deployment was given
@@ -121,7 +121,7 @@ class Launcher:
         self._replicas = itertools.count()
         self._held: list[socket.socket] = []
         outermost = plan.root.inside
-        self.is_polled = isinstance(outermost, LayerNode) and outermost.pattern.is_polled
+        self.is_polled: bool = isinstance(outermost, LayerNode) and outermost.pattern.is_polled
 
     def start(self) -> tuple[tuple[str, int], ...]:
         """Start everything, and return the addresses of the outermost processes."""

@@ -29,7 +29,7 @@ class LocalScaler:
     """
 
     def __init__(self, launcher: Launcher, model: str, options: StartOptions) -> None:
-        self.timeout_ns = options.timeout_ns
+        self.timeout_ns: int = options.timeout_ns
         self._launcher = launcher
         self._model = model
         self._options = options

@@ -55,7 +55,7 @@ class SupervisedWorker:
     ) -> None:
         self.role = role
         self.position = position
-        self.replaced = 0
+        self.replaced: int = 0
         self._start = start
         self._listener = listener
         self._numbers = itertools.count(1)
@@ -64,7 +64,7 @@ class SupervisedWorker:
         self._loading = False
         self._retired = self._last = _NOTHING
         self._ends: list[Stopped] = []
-        self.child = start(partial(self._on_end, 0))
+        self.child: Child = start(partial(self._on_end, 0))
 
     def guard(self) -> None:
         """Replace the process from now on when it dies."""

@@ -88,7 +88,7 @@ class RedisQueue:
     """
 
     def __init__(self, pattern: Queued, url: str, name: str, *, tally: Tally, wire: Wire = REST_JSON) -> None:
-        self.parallelism = pattern.workers
+        self.parallelism: int = pattern.workers
         self._codec = codec_of(wire)
         self._pattern = pattern
         self._url = url

@@ -31,7 +31,7 @@ class ClusterUse:
 
     def __init__(self, session: RaySession) -> None:
         self._session = session
-        self.description = describe(session.cluster.nodes)
+        self.description: str = describe(session.cluster.nodes)
         self._before = self._nodes()
 
     def change(self) -> str:

@@ -40,11 +40,11 @@ class ServeQueueLayer:
     """
 
     def __init__(self, pattern: Queued, workers: HandleUpstream, tally: Tally) -> None:
-        self.parallelism = workers.parallelism
+        self.parallelism: int = workers.parallelism
         self._pattern = pattern
         self._workers = workers
         self._tally = tally
-        self.outstanding = 0
+        self.outstanding: int = 0
         self._most_in_flight = workers.parallelism * workers.in_flight
         tally.level("depth", 0)
 
