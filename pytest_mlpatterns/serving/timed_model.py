@@ -48,8 +48,8 @@ class ModelMeter:
     """
 
     def __init__(self) -> None:
-        self.collections = GcClock()
-        self.run_queue = RunQueueClock()
+        self.collections: GcClock = GcClock()
+        self.run_queue: RunQueueClock = RunQueueClock()
 
 
 class TimedModel:
@@ -68,8 +68,8 @@ class TimedModel:
     """
 
     def __init__(self, model: Callable[..., Any], meter: ModelMeter, of: str = "") -> None:
-        self.needs_loop = needs_loop(model)
-        self.parallelism = parallelism(model)
+        self.needs_loop: bool = needs_loop(model)
+        self.parallelism: int = parallelism(model)
         self._model = model
         self._collections = meter.collections
         self._run_queue = meter.run_queue
@@ -180,8 +180,8 @@ class TimedSteps:
 
     def __init__(self, model: Any, meter: ModelMeter, of: str = "") -> None:
         self._model = model
-        self.start = TimedModel(model.start, meter, of)
-        self.step = TimedModel(model.step, meter, of)
+        self.start: TimedModel = TimedModel(model.start, meter, of)
+        self.step: TimedModel = TimedModel(model.step, meter, of)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_model":

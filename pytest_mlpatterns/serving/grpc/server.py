@@ -68,7 +68,7 @@ class GrpcServer:
 
     def __init__(self, caller: ModelCaller, name: str, max_body_bytes: int, *, position: int = 0) -> None:
         self.split: SplitTally | None = None
-        self.tally = WireTally(position)
+        self.tally: WireTally = WireTally(position)
         self._caller = caller
         self._name = name
         self._metadata = ModelMetadata(name)

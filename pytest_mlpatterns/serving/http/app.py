@@ -115,7 +115,7 @@ class ModelApp:
         position: int = 0,
     ) -> None:
         self.split: SplitTally | None = None
-        self.tally = WireTally(position)
+        self.tally: WireTally = WireTally(position)
         self._caller = caller
         self._jobs = jobs
         self._internal = internal

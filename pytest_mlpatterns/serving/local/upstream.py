@@ -72,8 +72,8 @@ class Upstream:
     """
 
     def __init__(self, node: UpstreamNode, tally: Tally, of: str = "") -> None:
-        self.parallelism = len(node.addresses)
-        self.in_flight = node.in_flight
+        self.parallelism: int = len(node.addresses)
+        self.in_flight: int = node.in_flight
         self._wire = node.wire
         self._pools = [_Pool(address, node.path) for address in node.addresses]
         self._tally = tally

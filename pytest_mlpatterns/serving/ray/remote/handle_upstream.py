@@ -44,8 +44,8 @@ class HandleUpstream:
     """
 
     def __init__(self, node: HandleNode, handle: Any, tally: Tally, *, machine: str, of: str = "") -> None:
-        self.parallelism = node.replicas
-        self.in_flight = node.in_flight
+        self.parallelism: int = node.replicas
+        self.in_flight: int = node.in_flight
         self.tally = tally
         self._node = node
         self._machine = machine
