@@ -40,6 +40,7 @@ NAMES = (
     "scaling_truth",
     "leak_simulation",
     "leak_truth",
+    "causes",
     "million_samples",
     "streaming_accuracy",
     "streaming_cost",
