@@ -113,9 +113,7 @@ def run(case: Case) -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "where": where_lines(done.stdout),
         "profile": _brief(result.get("profile")),
-        "verdicts": [
-            {name: one[name] for name in ("metric", "outcome", "change")} for one in result["verdicts"]
-        ],
+        "verdicts": [{name: one[name] for name in ("metric", "outcome", "change")} for one in result["verdicts"]],
         "output": done.stdout,
     }
 

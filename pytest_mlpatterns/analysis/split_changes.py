@@ -168,11 +168,13 @@ def _more_calls(before: LatencySplit, now: LatencySplit, total_ns: float) -> lis
     """
     found = []
     for of, calls in now.calls.items():
-        then = before.calls.get(of, 0.0)
-        change = calls - then
-        if then <= 0 or calls <= 0 or change * total_ns <= 0:
+        then = before.calls.get(of)
+        if then is None or (change := calls - then) * total_ns <= 0:
             continue
         if abs(change) < max(_FEWEST_CALLS, _CALLS * then):
+            continue
+        if not then or not calls:  # a cache that always hits on one side
+            found.append(CallsChange(of, then, calls))
             continue
         grown = max(_model_ns(now, of), 1.0) / max(_model_ns(before, of), 1.0)
         if math.copysign(1, change) * math.log(grown) <= 2 * abs(math.log(calls / then)):

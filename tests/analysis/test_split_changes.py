@@ -110,7 +110,7 @@ def with_calls(calls: float, **parts: float) -> LatencySplit:
         (with_calls(1.0, model_cpu=MS), with_calls(1.05, model_cpu=2 * MS), ()),  # hardly more
         (with_calls(0.001, model_cpu=MS), with_calls(0.002, model_cpu=1.5 * MS), ()),  # hardly any
         (with_calls(0.2, model_cpu=MS), with_calls(0.1, model_cpu=2 * MS), ()),  # larger batches of a slower model
-        (with_calls(0.0), with_calls(1.0, model_cpu=2 * MS), ()),
+        (with_calls(0.0), with_calls(1.0, model_cpu=2 * MS), (CallsChange("", 0.0, 1.0),)),  # no hit any more
     ],
 )
 def test_calls_are_the_cause_if_they_grew_more_than_the_time_of_each(
