@@ -14,6 +14,7 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.records.result import Location, State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.environment_lines import changed_facts
+from pytest_mlpatterns.reports.text.function_table import function_table_lines
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.summary_table import by_kind, cells_of, verdict_of
 from pytest_mlpatterns.reports.text.suspicions import suspected_sentences
@@ -134,9 +135,9 @@ def _rows(results: Sequence[TestResult]) -> str:
 
 
 def _details(result: TestResult) -> str:
-    """What changed in the environment of a failed test, and its sparklines, folded; empty if there are none."""
+    """What changed in the environment of a failed test, its functions and sparklines, folded; empty without one."""
     changed = [f"changed: {text}" for text in changed_facts(result)]
-    drawn = [*changed, *_pictures(result), *load_picture(result)]
+    drawn = [*changed, *function_table_lines(result.profile), *_pictures(result), *load_picture(result)]
     if not drawn:
         return ""
     title = escaped(result.test)
