@@ -14,6 +14,7 @@ from pytest_mlpatterns.config.settings import (
     GeneratorPlace,
     InconclusivePolicy,
     NoisePolicy,
+    ProfileMode,
     merge_markers,
     model_version,
     patterns_of,
@@ -71,6 +72,15 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
             "option": ("2 EUR per GiB-hour", Price(0.0, 2.0, "EUR")),
             "ini": ("0.0425 USD per core-hour, 0.0057 USD per GiB-hour", Price(0.0425, 0.0057, "USD")),
             "default": (None, None),
+        },
+    ),
+    "profile": (
+        "profile",
+        {
+            "marker": ("off", ProfileMode.OFF),
+            "option": ("on", ProfileMode.ON),
+            "ini": ("auto", ProfileMode.AUTO),
+            "default": (None, ProfileMode.AUTO),
         },
     ),
     "noise": (

@@ -133,7 +133,7 @@ def several(*, seconds: float, concurrency: int = 1, check: str = "None") -> dic
         "src/shop/same.py": MODEL.format(seconds=0.01),
         "test_bare.py": SAME.replace("test_shop", "test_bare"),
         "test_batched.py": SAME.replace("test_shop", "test_batched").replace("perf(", f"perf({BATCHED}, ", 1),
-        "test_by_name.py": by_name,
+        "test_by_name.py": by_name.replace("perf(", 'perf(profile="auto", ', 1),
         "test_checked.py": SAME.replace("test_shop", "test_checked").replace("perf(", f"perf(check={check}, ", 1),
         "test_p99.py": SAME.replace("test_shop", "test_p99").replace("    pass", f"    {p99}"),
         "test_set_up.py": SAME.replace("test_shop", "test_set_up").replace(
@@ -213,6 +213,15 @@ def test_a_metric_that_was_asked_for_and_cannot_be_judged_fails_the_test(compare
 
 def test_a_test_that_asks_for_the_fixture_by_name_is_compared(compared: Run) -> None:
     assert "RegressionFailure: RTM" in compared.failure("test_by_name")
+
+
+def test_a_failure_is_profiled_on_both_sides_and_one_that_asks_for_none_is_not(compared: Run) -> None:
+    profile = result_of(compared, "test_by_name")["profile"]
+    assert profile["note"] == ""
+    assert profile["compared"]
+    assert profile["blocks"] >= 4
+    assert ["Model.__call__", "src/shop/model.py"] in [frame[:2] for frame in profile["frames"]]
+    assert result_of(compared, "test_shop")["profile"] is None
 
 
 def test_another_set_up_there_is_not_comparable(compared: Run) -> None:

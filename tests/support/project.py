@@ -73,9 +73,10 @@ OPTIONS = (
         )
     ),
     "--perf-noise=trust",
+    "--perf-profile=off",
 )
 """Without plugins that may be installed beside ours and clash with it, warn under pytest-xdist, or cost time; and since
-the suite itself keeps the machine busy, a failure does not stay open because of that."""
+the suite itself keeps the machine busy, a failure does not stay open because of that. A profile takes seconds."""
 
 _TIMEOUT_S = 300
 """What takes longer hangs, however busy the machine is."""
