@@ -31,6 +31,7 @@ NAMES = (
     "suite_time",
     "xdist_isolation",
     "truth",
+    "split_truth",
     "nmrt_accuracy",
     "cpu_limit",
     "overload_truth",

@@ -1,8 +1,9 @@
 """Which part of a latency changed: two splits compared, and the changed parts in the order of causes.
 
 Parts depend on each other: when the model is called more often, its time per request grows though a call is as fast as
-before, and when a request takes longer to serve, those behind it wait longer. So the order is by cause, not by size:
-calls of the model first, then the parts in which a request is worked on, then the waits. Pure.
+before, and when a request takes longer to serve, those behind it wait longer. On a busy machine code that runs longer
+also waits longer for a processor. So the order is by cause, not by size: calls of the model first, then the parts of
+the code, then those that a busy machine stretches, then the waits. Pure.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ _GROWN = 0.05
 _MOST_BEHIND = 50
 """Multiple of the service's growth that a queue behind it may grow by."""
 _SHORTEST_NS = 1.0
+_STRETCHED = ("run_queue", "server")
+"""Parts in which a process may also wait for a processor that others use."""
+_MOST_STRETCHED = 10.0
+"""Multiple of the code's growth that these may grow by."""
+_CODE, _SERVED = 1, 2
+"""Kinds of a part are below these: those of the code, and those of the service."""
 _NO_PART = SplitPart("server", "", 0.0, 0.0, 0.0)
 
 
@@ -76,6 +83,11 @@ class PartChange:
     def is_service(self) -> bool:
         """Whether a request is worked on in this part; else it waits."""
         return self.name in SERVICE_PARTS
+
+    @property
+    def kind(self) -> int:
+        """What it follows from: 0 for the code itself, 1 for what a busy machine stretches, 2 for a wait."""
+        return 2 if not self.is_service else 1 if self.name in _STRETCHED else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +153,44 @@ def _changes(before: LatencySplit, now: LatencySplit, of: Literal["mean", "media
 
 
 def _by_cause(changes: Sequence[PartChange], total_ns: float, callers: float | None) -> list[PartChange]:
-    """The parts that are named: those of the service before the waits that follow from them, each by size.
+    """The parts that are named, in the order of causes, each by size.
 
-    A part is named if it is a share of the whole change; where waits follow from the service, a part of that if it is a
-    share of the service's change. Parts that changed against the direction of the whole come last.
+    If the parts of the code explain the change, they come first, then those that a busy machine stretches, then the
+    waits. If the service as a whole explains it, its parts come first. A part is named if it is a share of the whole
+    change; where others follow from its kind, if it is a share of the change of its kind. Parts that changed against
+    the direction of the whole come last.
     """
     sign = 1 if total_ns >= 0 else -1
     certain = [change for change in changes if abs(change.change_ns) >= max(_CERTAIN * change.error_ns, _SHORTEST_NS)]
-    service = [change for change in certain if change.is_service]
-    served_ns = sign * sum(change.change_ns for change in service)
-    follows_ns = _FOLLOWS * abs(total_ns)
-    if callers is None:
-        grown_ns = _GROWN * sum(change.before_ns for change in changes if change.is_service)
-        follows_ns = min(follows_ns, max(grown_ns, abs(total_ns) / _MOST_BEHIND))
-    leads = served_ns > 0 and served_ns * max(callers or 1.0, 1.0) >= follows_ns
-    large = {True: _NAMED * (served_ns if leads else abs(total_ns)), False: _NAMED * abs(total_ns)}
-    named = [change for change in certain if abs(change.change_ns) >= large[change.is_service]]
+    callers_behind = max(callers or 1.0, 1.0)
+    led, led_ns = 0, abs(total_ns)  # kinds before this one lead
+    for kinds, stretch in ((_SERVED, 1.0), (_CODE, _stretch(changes))):
+        grown_ns = sign * sum(change.change_ns for change in certain if change.kind < kinds)
+        before_ns = sum(change.before_ns for change in changes if change.kind < kinds)
+        least_ns = _least_cause(total_ns, before_ns, in_open_loop=callers is None)
+        if grown_ns > 0 and grown_ns * stretch * callers_behind >= least_ns:
+            led, led_ns = kinds, grown_ns
+    named = [
+        change
+        for change in certain
+        if abs(change.change_ns) >= _NAMED * (led_ns if change.kind < led else abs(total_ns))
+    ]
     named.sort(key=lambda change: -sign * change.change_ns)
-    return sorted(named, key=lambda change: (sign * change.change_ns < 0, leads and not change.is_service))
+    return sorted(named, key=lambda change: (sign * change.change_ns < 0, max(change.kind, led - 1) if led else 0))
+
+
+def _least_cause(total_ns: float, before_ns: float, *, in_open_loop: bool) -> float:
+    """What parts that took ``before_ns`` must have grown by for the others to follow from them."""
+    follows_ns = _FOLLOWS * abs(total_ns)
+    return min(follows_ns, max(_GROWN * before_ns, abs(total_ns) / _MOST_BEHIND)) if in_open_loop else follows_ns
+
+
+def _stretch(changes: Sequence[PartChange]) -> float:
+    """By how much the machine stretched the time of the code before: the more cores are busy, the longer."""
+    code_ns, others_ns = (
+        sum(max(change.before_ns, 0.0) for change in changes if change.kind == kind) for kind in range(_SERVED)
+    )
+    return min(1 + others_ns / code_ns, _MOST_STRETCHED) if code_ns else 1.0
 
 
 def _more_calls(before: LatencySplit, now: LatencySplit, total_ns: float) -> list[CallsChange]:

@@ -81,6 +81,21 @@ def test_where_waits_follow_parts_of_the_service_count_by_their_share_of_it() ->
     assert named(changed(before, now, callers_per_process=64.0)) == ["model_cpu", "socket"]
 
 
+def test_on_a_busy_machine_the_code_comes_before_what_follows_from_it() -> None:
+    before = {"model_cpu": 1.2 * MS, "run_queue": 1.5 * MS, "server": 3 * MS, "socket": 5 * MS}
+    now = {"model_cpu": 1.8 * MS, "run_queue": 2.95 * MS, "server": 7 * MS, "socket": 5 * MS}
+
+    assert named(changed(before, now, callers_per_process=1.0)) == ["model_cpu", "server", "run_queue"]
+
+
+@pytest.mark.parametrize("name", ["run_queue", "server"])
+def test_what_a_busy_machine_stretches_leads_where_the_code_is_as_it_was(name: str) -> None:
+    before = {"model_cpu": 2 * MS, name: MS, "socket": MS}
+    now = {"model_cpu": 2.01 * MS, name: 5 * MS, "socket": 3 * MS}
+
+    assert named(changed(before, now, callers_per_process=2.0)) == [name, "socket"]
+
+
 def test_parts_that_became_shorter_come_last() -> None:
     change = changed({"model_wait": 5 * MS, "socket": MS}, {"model_cpu": 9 * MS, "model_wait": MS, "socket": 3 * MS})
 
