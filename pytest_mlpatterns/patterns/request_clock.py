@@ -70,10 +70,11 @@ class RequestClock:
         parts: nanoseconds by key, and the number of calls under ``calls``.
     """
 
-    __slots__ = ("parts",)
+    __slots__ = ("_reported", "parts")
 
     def __init__(self) -> None:
         self.parts: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
 
     def add(self, key: str, duration_ns: int) -> None:
         """Charge a time in nanoseconds; about 0.1 µs."""
@@ -89,6 +90,11 @@ class RequestClock:
         """
         for key, duration_ns in parts.items():
             self.add(key_of_part(key, of) if of and "/" not in key else key, duration_ns)
+
+    def report(self) -> dict[str, int]:
+        """What was charged since the last report: for the process before this one."""
+        reported, self._reported = self._reported, dict(self.parts)
+        return {key: value - reported.get(key, 0) for key, value in self.parts.items()}
 
 
 def key_of_part(part: str, of: str = "") -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from inspect import isawaitable
+from threading import get_ident
 from time import perf_counter_ns, thread_time_ns
 from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from pytest_mlpatterns.patterns.request_clock import (
     MODEL_GC,
     MODEL_WAIT,
     RUN_QUEUE,
+    SHARED_WAIT,
     current_clock,
     key_of_part,
 )
@@ -45,11 +47,15 @@ class ModelMeter:
     Attributes:
         collections: of garbage collections.
         run_queue: of threads that are ready and do not run.
+        loop_thread: the thread in which coroutines of models run; 0 before the first.
+        loop_busy_ns: how long models have kept that thread so far.
     """
 
     def __init__(self) -> None:
         self.collections: GcClock = GcClock()
         self.run_queue: RunQueueClock = RunQueueClock()
+        self.loop_thread: int = 0
+        self.loop_busy_ns: int = 0
 
 
 class TimedModel:
@@ -71,11 +77,13 @@ class TimedModel:
         self.needs_loop: bool = needs_loop(model)
         self.parallelism: int = parallelism(model)
         self._model = model
+        self._meter = meter
         self._collections = meter.collections
         self._run_queue = meter.run_queue
         self._watched = 0
         self._calls, self._cpu, self._gc = (key_of_part(part, of) for part in (CALLS, MODEL_CPU, MODEL_GC))
         self._wait, self._block, self._queued = (key_of_part(part, of) for part in (MODEL_WAIT, MODEL_BLOCK, RUN_QUEUE))
+        self._shared = key_of_part(SHARED_WAIT, of)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_model":
@@ -108,6 +116,8 @@ class TimedModel:
         finally:
             cpu_ns = thread_time_ns() - cpu_ns
             took_ns = perf_counter_ns() - started_ns
+            if (meter := self._meter).loop_thread and meter.loop_thread == get_ident():
+                meter.loop_busy_ns += took_ns
             if collections.total_ns != collected_ns:
                 collected_ns = min(collections.total_ns - collected_ns, took_ns)
                 clock.add(self._gc, collected_ns)
@@ -148,15 +158,19 @@ class TimedModel:
                 close()
 
     def run(self, clock: RequestClock, awaitable: Any) -> Generator[Any, Any, Any]:
-        """Run an awaitable of the model; its steps keep the event loop, and between them it waits."""
-        steps = awaitable.__await__() if hasattr(awaitable, "__await__") else awaitable
+        """Run an awaitable of the model; its steps keep the event loop, and between them it waits.
+
+        While other calls kept the loop meanwhile, it could not have gone on: that is charged as a wait for them.
+        """
+        meter, steps = self._meter, awaitable.__await__() if hasattr(awaitable, "__await__") else awaitable
+        meter.loop_thread = get_ident()
         step = partial(next, steps)
         while True:
             try:
                 waits_for = self._step(clock, self._block, step)
             except StopIteration as ended:
                 return ended.value
-            left_ns = perf_counter_ns()
+            left_ns, busy_ns = perf_counter_ns(), meter.loop_busy_ns
             try:
                 value = yield waits_for
             except GeneratorExit:
@@ -166,7 +180,10 @@ class TimedModel:
                 step = partial(steps.throw, error)
             else:
                 step = partial(next, steps) if value is None else partial(steps.send, value)
-            clock.add(self._wait, perf_counter_ns() - left_ns)
+            waited_ns = perf_counter_ns() - left_ns
+            shared_ns = min(meter.loop_busy_ns - busy_ns, waited_ns)
+            clock.add(self._shared, shared_ns)
+            clock.add(self._wait, waited_ns - shared_ns)
 
 
 class TimedSteps:

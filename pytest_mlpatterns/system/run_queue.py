@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from io import FileIO
 
 __all__ = ["RunQueueClock"]
 
@@ -29,19 +25,32 @@ class RunQueueClock:
     def waited_ns(self) -> int | None:
         """Nanoseconds since the thread began; None where that is not known. About 1.5 µs."""
         try:
-            file: FileIO | None = self._of_thread.file
+            file: _File | None = self._of_thread.file
         except AttributeError:
-            file = self._of_thread.file = self._open()
+            file = self._of_thread.file = _opened(self._path)
         if file is None:
             return None
         try:
-            return int(os.pread(file.fileno(), _LONGEST, 0).split()[1])
+            return int(os.pread(file.descriptor, _LONGEST, 0).split()[1])
         except (OSError, ValueError, IndexError):
             self._of_thread.file = None
             return None
 
-    def _open(self) -> FileIO | None:
-        try:
-            return open(self._path, "rb", buffering=0)
-        except OSError:
-            return None
+
+class _File:
+    """An open file, which is closed with its thread."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+def _opened(path: str) -> _File | None:
+    try:
+        return _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return None

@@ -24,6 +24,7 @@ __all__ = [
     "chunks_in",
     "encode_chunk",
     "encode_error_event",
+    "encode_times_event",
     "events_in",
     "is_event_stream",
 ]
@@ -57,15 +58,22 @@ def encode_error_event(text: str) -> bytes:
     return b"event: error\ndata: %s\n\n" % encode_error(text)
 
 
+def encode_times_event(times: bytes) -> bytes:
+    """The event with the times of a stream, which only processes of one deployment send each other."""
+    return b"event: times\ndata: %s\n\n" % times
+
+
 class ChunkReader:
     """Reads a stream, however its bytes are divided.
 
     Attributes:
         is_done: whether the event that ends a stream has arrived.
+        times: of the event with times; empty before.
     """
 
     def __init__(self) -> None:
         self.is_done: bool = False
+        self.times: bytes = b""
         self._parser = EventStreamParser()
 
     def feed(self, data: bytes) -> list[Any]:
@@ -79,6 +87,8 @@ class ChunkReader:
             for event in self._parser.feed(data):
                 if event.name == b"error":
                     chunks.append(StreamError(decode_error(event.data)))
+                elif event.name == b"times":
+                    self.times = event.data
                 elif event.data == _END:
                     self.is_done = True
                 else:

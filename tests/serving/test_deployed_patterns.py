@@ -200,6 +200,21 @@ def test_every_caller_gets_the_right_answer(
     assert all_plausible(pattern, launch)
 
 
+def split_adds_up(pattern: Pattern, launch: Launch) -> bool:
+    """Whether the times of requests in the server are those of their parts, calls of the model among them."""
+    assert launch.stats is not None
+    (split,) = launch.stats.layers_named("split")
+    times = {key: count for key, count in split.counters.items() if not key.endswith(("requests", "calls", "total_ns"))}
+    assert 0 < sum(times.values()) <= 1.001 * split.counters["total_ns"]
+    calls = sum(count for key, count in split.counters.items() if key in {"calls", "model/calls"})
+    names = {type(part).__name__ for part in pattern.parts}
+    if not names & {"Cached", "Ensemble"}:  # of an ensemble only the member counts that was the last
+        assert calls == split.counters["requests"] if "Batched" not in names else calls > 0
+        waited = sum(count for key, count in times.items() if key.endswith(("model_wait", "run_queue")))
+        assert waited >= 0.9 * MS * calls  # it sleeps for a millisecond
+    return True
+
+
 def all_plausible(pattern: Pattern, launch: Launch) -> bool:
     """Whether what every layer says of itself fits what the load implies."""
     metrics = Metrics((launch,))
@@ -207,6 +222,7 @@ def all_plausible(pattern: Pattern, launch: Launch) -> bool:
     assert launch.stats is not None
     known = {layer.layer for layer in launch.stats.layers}
     assert names - {"single", "replicated", "microservice"} <= known
+    assert split_adds_up(pattern, launch)
     if "cached" in names:
         (layer,) = launch.stats.layers_named("cached")
         asked = sum(layer.counters.get(name, 0) for name in ("hits", "misses", "coalesced"))

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, charge, set_clock
+from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.serving.clock_parts import written_parts
 from pytest_mlpatterns.serving.http.inference_call import (
@@ -44,6 +44,7 @@ from pytest_mlpatterns.serving.http.openai_api import OPENAI_PATHS, OpenAIApi
 from pytest_mlpatterns.serving.http.stream_response import (
     HEADERS,
     ClientWatch,
+    InternalEvents,
     RestEvents,
     StreamResponse,
     StreamTimes,
@@ -94,8 +95,9 @@ class ModelApp:
         max_body_bytes: longest request body; a longer one is refused with 413.
         jobs: answers requests with 202, for results that are fetched later; None: the response contains the result.
         internal: the clients are other processes of the deployment. Responses then have a ``Server-Timing`` header
-            (``dur`` is the time that the request took here, ``free`` when the model ended the call before), and may use
-            encodings that only this package knows. A plain model is called for one request at a time.
+            (``dur`` is the time that the request took here, ``free`` when the model ended the call before, ``parts``
+            where the time went), and may use encodings that only this package knows. A plain model is called for one
+            request at a time.
         position: position of the process in the composition.
 
     Attributes:
@@ -154,7 +156,7 @@ class ModelApp:
             if error.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
         if self._internal:
-            worked_ms, parts = (perf_counter_ns() - started) / 1e6, written_parts(clock.parts)
+            worked_ms, parts = (perf_counter_ns() - started) / 1e6, written_parts(clock.report())
             headers.append((b"server-timing", b"model;dur=%.3f;free=%d;parts=%s" % (worked_ms, free_ns, parts)))
         if isinstance(body, StreamResponse):
             await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
@@ -259,7 +261,7 @@ class ModelApp:
     async def _begin(self, stream: Stream, scope: _Scope, receive: _Receive) -> StreamResponse:
         if _WATCH not in scope:
             scope[_WATCH] = ClientWatch(receive)
-        return await begun(stream, RestEvents(), self.tally)
+        return await begun(stream, InternalEvents(current_clock()) if self._internal else RestEvents(), self.tally)
 
     async def _answer_openai(self, scope: _Scope, receive: _Receive) -> Body | StreamResponse:
         path, method = scope["path"], scope["method"]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import WIRE, charge
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED
+from pytest_mlpatterns.serving.clock_parts import written_parts
 from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.rest_stream import DONE, encode_chunk, encode_error_event
+from pytest_mlpatterns.wire.rest_stream import DONE, encode_chunk, encode_error_event, encode_times_event
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HEADERS",
     "ClientWatch",
+    "InternalEvents",
     "RestEvents",
     "StreamFormat",
     "StreamResponse",
@@ -75,6 +77,31 @@ class RestEvents:
     def end(self) -> bytes:
         """The last event."""
         return DONE
+
+    def error(self, error: RequestError) -> bytes:
+        """The event of an error, which is the last one."""
+        return encode_error_event(str(error))
+
+
+class InternalEvents:
+    """The events of REST JSON between processes of a deployment: the times after the first chunk come before the end.
+
+    Args:
+        clock: of the request.
+    """
+
+    is_full = False
+
+    def __init__(self, clock: RequestClock | None) -> None:
+        self._clock = clock
+
+    def chunk(self, chunk: Any) -> bytes:
+        """The event of a chunk."""
+        return encode_chunk(chunk)
+
+    def end(self) -> bytes:
+        """The last events."""
+        return DONE if self._clock is None else encode_times_event(written_parts(self._clock.report())) + DONE
 
     def error(self, error: RequestError) -> bytes:
         """The event of an error, which is the last one."""

@@ -11,6 +11,7 @@ import asyncio
 import copy
 import itertools
 from collections import deque
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,10 +27,11 @@ from pytest_mlpatterns.wire.kserve_v1 import decode_error
 from pytest_mlpatterns.wire.rest_stream import ChunkReader, StreamError, is_event_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.pattern import Pattern
+    from pytest_mlpatterns.patterns.request_clock import RequestClock
     from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.serving.local.messages import UpstreamNode
     from pytest_mlpatterns.wire import Body
@@ -115,10 +117,10 @@ class Upstream:
         self._tally.time("hop_ns", hop_ns)
         clock = current_clock()
         if clock is not None:
-            clock.take(parts_in(answer.parts), self._of)
+            self._charge(clock, answer.parts)
             clock.take({HOP: hop_ns, QUEUE_WAIT: waited_until - started, WIRE: started - began}, self._of)
         if answer.is_stream:
-            return Stream(_Chunks(pool, answer, self._tally))
+            return Stream(_Chunks(pool, answer, self._tally, on_times=partial(self._charge, clock)))
         try:
             outputs = decode_answer(self._wire, answer.body, answer.headers)
         except WireError as error:
@@ -126,6 +128,11 @@ class Upstream:
         if clock is not None:
             clock.take({WIRE: perf_counter_ns() - answered}, self._of)
         return outputs
+
+    def _charge(self, clock: RequestClock | None, parts: bytes) -> None:
+        """Charge the times that the service measured."""
+        if clock is not None:
+            clock.take(parts_in(parts), self._of)
 
 
 class _Pool:
@@ -182,8 +189,11 @@ class _Pool:
 class _Chunks:
     """The chunks of a stream from the service behind; its connection is used again if it ends well."""
 
-    def __init__(self, pool: _Pool, connection: _Connection, tally: Tally) -> None:
+    def __init__(
+        self, pool: _Pool, connection: _Connection, tally: Tally, *, on_times: Callable[[bytes], None]
+    ) -> None:
         self._pool = pool
+        self._on_times = on_times
         self._connection: _Connection | None = connection
         self._tally = tally
         self._reader = ChunkReader()
@@ -206,6 +216,7 @@ class _Chunks:
                 await self.aclose()
                 raise error if isinstance(error, LostError) else RequestError(502, _NOT_CHUNKS.format(error)) from error
             if not data:
+                self._on_times(self._reader.times)
                 await self.aclose()
         chunk = self._ready.popleft()
         if isinstance(chunk, StreamError):

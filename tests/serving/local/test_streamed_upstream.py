@@ -10,6 +10,7 @@ import pytest
 from support.scenarios import PATIENCE_S, run, settle
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance
@@ -194,6 +195,22 @@ def test_a_slow_reader_holds_the_service_back() -> None:
                 await settle()
             writer.write(chunked(b'data: "last"\n\n' + DONE) + END)
             assert [chunk async for chunk in stream][-1] == "last"
+            writer.close()
+
+    run(scenario())
+
+
+def test_the_times_at_the_end_of_a_stream_are_charged_too() -> None:
+    async def scenario() -> None:
+        service, clock = Service(), RequestClock()
+        async with service.serving() as upstream:
+            set_clock(clock)
+            timing = b'server-timing: model;dur=0;free=0;parts={"model_cpu":1}\r\n'
+            stream, _, writer = await begun(service, upstream, timing)
+            assert clock.parts["model_cpu"] == 1
+            writer.write(chunked(b'data: 7\n\nevent: times\ndata: {"model_cpu":2}\n\n' + DONE) + END)
+            assert [chunk async for chunk in stream] == [7]
+            assert clock.parts["model_cpu"] == 3
             writer.close()
 
     run(scenario())

@@ -14,6 +14,7 @@ import pytest
 from support.services.scripted import refused_port
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.local.messages import UpstreamNode
@@ -80,12 +81,14 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def behind(*services: Service, balance: Balance = Balance.ROUND_ROBIN) -> AsyncIterator[tuple[Upstream, Tally]]:
+async def behind(
+    *services: Service, balance: Balance = Balance.ROUND_ROBIN, of: str = ""
+) -> AsyncIterator[tuple[Upstream, Tally]]:
     """A hop to these services, which run meanwhile."""
     servers = [await asyncio.start_server(service.serve, "127.0.0.1", 0) for service in services]
     tally = Tally(2, "hop")
     addresses = tuple(server.sockets[0].getsockname() for server in servers)
-    hop = Upstream(UpstreamNode(addresses, PATH, 2, balance), tally)
+    hop = Upstream(UpstreamNode(addresses, PATH, 2, balance), tally, of)
     try:
         yield hop, tally
     finally:
@@ -491,6 +494,31 @@ class TestTime:
         run(scenario)
         assert found[0].median("hop_ns") == pytest.approx(hop_ns, rel=0.008)
         assert (found[0].position, found[0].layer) == (2, "hop")
+
+    def test_a_request_is_charged_what_the_service_measured_and_the_way_to_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        times = iter([1_000_000_000, 1_000_001_000, 1_010_001_000, 1_010_003_000])
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.upstream.perf_counter_ns", lambda: next(times))
+        clock = RequestClock()
+
+        async def working(_: Asked) -> bytes:
+            parts = b'{"model_cpu":5,"b/model_cpu":1}'
+            return answer([1], b"server-timing: model;dur=4.000;free=1002001000;parts=" + parts)
+
+        async def scenario() -> None:
+            async with behind(Service(working), of="a") as (hop, _):
+                set_clock(clock)
+                await hop([1])
+
+        run(scenario)
+        assert clock.parts == {
+            "a/model_cpu": 5,
+            "b/model_cpu": 1,
+            "a/hop": 4_000_000,
+            "a/queue_wait": 2_000_000,
+            "a/wire": 3_000,
+        }
 
     def test_reported_time_of_one_answer_does_not_count_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
         times = iter([0, 0, 10_000_000, 20_000_000, 20_000_000, 30_000_000])

@@ -1,0 +1,41 @@
+"""How long threads wait for a processor, as the system reports it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_mlpatterns.system.run_queue import RunQueueClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_it_is_the_second_number_and_read_again_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "schedstat"
+    path.write_text("100 2500 7\n")
+    clock = RunQueueClock(str(path))
+    assert clock.waited_ns() == 2500
+    path.write_text("100 2600 8\n")
+    assert clock.waited_ns() == 2600
+
+
+@pytest.mark.parametrize("text", [None, "", "100", "a b c"])
+def test_it_is_unknown_where_the_system_does_not_tell_it(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "schedstat"
+    if text is not None:
+        path.write_text(text)
+    clock = RunQueueClock(str(path))
+    assert [clock.waited_ns() for _ in range(2)] == [None, None]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has schedstat")
+def test_each_thread_has_its_own() -> None:
+    clock, found = RunQueueClock(), []
+    thread = threading.Thread(target=lambda: found.append(clock.waited_ns()))
+    thread.start()
+    thread.join()
+    assert all(waited_ns is None or waited_ns >= 0 for waited_ns in (clock.waited_ns(), *found))
