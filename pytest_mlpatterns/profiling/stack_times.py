@@ -1,8 +1,8 @@
 """From what a profiler saw of the processes of a deployment to the time of each stack. Pure.
 
 Of N looks at a process in a time T, one stands for T/N. Looks at threads that serve count so, awake or not; the looks
-at another thread share its CPU time (:mod:`pytest_mlpatterns.profiling.threads`). From where a thread wakes others, the
-time for which it was ready and did not run is taken out. Processes of one role are added.
+at another thread share its CPU time (:mod:`pytest_mlpatterns.profiling.threads`). The time for which a thread was ready
+and did not run is taken out: it is the machine's. Processes of one role are added.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.profiling.layers import is_ours, layer_of, role_frame
-from pytest_mlpatterns.profiling.threads import is_idle, is_own, serves, wakes, without_loops
+from pytest_mlpatterns.profiling.threads import is_idle, is_of_server, is_own, is_torn, serves, without_loops
 from pytest_mlpatterns.records.profile import StackTime
 from pytest_mlpatterns.system.thread_times import ThreadTimes
 
@@ -73,35 +73,38 @@ def _weighed(
     raw: RawStacks, whole: Mapping[RawStack, int], look_ns: float
 ) -> list[tuple[tuple[RawFrame, ...], int, float]]:
     """The stacks that count: frames without the loops at the root, how often they were seen, and the time of a look."""
-    totals: Counter[int] = Counter()
-    for stack, count in whole.items():
-        totals[stack.thread] += count
-    ran = _share_that_ran(raw, whole, look_ns)
     found = []
+    threads: defaultdict[int, list[tuple[RawStack, int]]] = defaultdict(list)
     for stack, count in whole.items():
-        frames = without_loops(stack.frames)
-        if is_own(stack) or not frames:
-            continue
-        if not serves(stack, raw.pid):
-            found.append((frames, count, _times_of(raw, stack).cpu_ns / totals[stack.thread]))
-        elif not is_idle(frames):
-            found.append((frames, count, look_ns * (ran[stack.thread] if wakes(frames) else 1)))
+        if not is_own(stack):
+            threads[stack.thread].append((stack, count))
+    for thread, stacks in threads.items():
+        times = raw.threads.get(thread, _UNKNOWN)
+        seen = [(frames, count) for stack, count in stacks if (frames := without_loops(stack.frames))]
+        if serves(stacks[0][0], raw.pid):
+            found += _of_serving([one for one in seen if not is_idle(one[0])], times, look_ns)
+        else:
+            each_ns = times.cpu_ns / sum(count for _, count in stacks)
+            found += [(frames, count, each_ns) for frames, count in seen]
     return [one for one in found if one[2] > 0]
 
 
-def _share_that_ran(raw: RawStacks, whole: Mapping[RawStack, int], look_ns: float) -> dict[int, float]:
-    """Of the time at the places where each thread wakes others, the share in which it did not wait for a core."""
-    waking: Counter[int] = Counter()
-    ready_ns: dict[int, int] = {}
-    for stack, count in whole.items():
-        frames = without_loops(stack.frames)
-        waking[stack.thread] += count if frames and wakes(frames) else 0
-        ready_ns[stack.thread] = _times_of(raw, stack).ready_ns
-    return {thread: max(1 - ready_ns[thread] / max(n * look_ns, 1), 0) if n else 1 for thread, n in waking.items()}
+def _of_serving(
+    seen: Sequence[tuple[tuple[RawFrame, ...], int]], times: ThreadTimes, look_ns: float
+) -> list[tuple[tuple[RawFrame, ...], int, float]]:
+    """The stacks of a thread that serves, without the time for which it was ready and did not run.
 
-
-def _times_of(raw: RawStacks, stack: RawStack) -> ThreadTimes:
-    return raw.threads.get(stack.thread, _UNKNOWN)
+    That time is first the server's; what is left of it is taken from all stacks alike, as far as they are longer than
+    the CPU time.
+    """
+    server_ns = look_ns * sum(count for frames, count in seen if is_of_server(frames))
+    all_ns = look_ns * sum(count for _, count in seen)
+    of_server_ns = min(times.ready_ns, server_ns)
+    left_ns = all_ns - of_server_ns
+    of_all_ns = min(times.ready_ns - of_server_ns, max(left_ns - times.cpu_ns, 0)) if times.cpu_ns else 0
+    shared = 1 - of_all_ns / left_ns if left_ns else 1
+    server = 1 - of_server_ns / server_ns if server_ns else 1
+    return [(frames, count, look_ns * shared * (server if is_of_server(frames) else 1)) for frames, count in seen]
 
 
 def _looks(counts: Mapping[RawStack, int], pid: int) -> int:
@@ -115,7 +118,7 @@ def _looks(counts: Mapping[RawStack, int], pid: int) -> int:
 
 
 def _whole_stacks(counts: Mapping[RawStack, int]) -> dict[RawStack, int]:
-    """The stacks without broken ones: a thread has one root, so one that begins elsewhere was read while it changed."""
+    """The stacks without broken ones: a thread has one root; one that begins elsewhere was read while it changed."""
     roots: defaultdict[tuple[int, str], Counter[tuple[str, str]]] = defaultdict(Counter)
     for stack, count in counts.items():
         if stack.frames:
@@ -124,7 +127,11 @@ def _whole_stacks(counts: Mapping[RawStack, int]) -> dict[RawStack, int]:
     return {
         stack: count
         for stack, count in counts.items()
-        if not stack.frames or (stack.frames[0].name, stack.frames[0].file) == usual[stack.thread, stack.name]
+        if not stack.frames
+        or (
+            (stack.frames[0].name, stack.frames[0].file) == usual[stack.thread, stack.name]
+            and not is_torn(stack.frames)
+        )
     }
 
 

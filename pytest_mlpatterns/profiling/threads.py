@@ -5,12 +5,14 @@ thread waits for the next request, too, and that is no part of any. So the loops
 stack that ends in the wait of such a loop is idle. Another thread, such as one that refreshes a table, sleeps between
 its turns; its waits belong to no request, so it counts by its CPU time alone.
 
-On a busy machine a thread waits for a core, too. Most of that is seen where it wakes another process, as the write of
-an answer does: that one then takes its core. :func:`wakes` knows these places. Pure.
+On a busy machine a thread waits for a core, too. Most of that is seen in the server around the serving, which reads a
+request when it gets a core, and loses it when its write wakes the client: :func:`is_of_server` knows these places.
+Pure.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.profiling.layers import is_ours
@@ -18,7 +20,7 @@ from pytest_mlpatterns.profiling.layers import is_ours
 if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.recording import RawFrame, RawStack
 
-__all__ = ["is_idle", "is_own", "serves", "wakes", "without_loops"]
+__all__ = ["is_idle", "is_of_server", "is_own", "is_torn", "serves", "without_loops"]
 
 _LOOPS = (
     "asyncio/base_events.py",
@@ -91,8 +93,12 @@ _WAITS = ("select", "poll", "accept", "wait", "get", "readinto", "recv", "readli
 """Functions in which a server waits."""
 
 
-_WAKES = ("send", "sendall", "write", "ask", "call", "_call", "put")
-"""Functions of servers and of this package that wake another thread or process."""
+_PROTOCOLS = "/uvicorn/protocols/"
+_MODEL = "serving/timed_model.py"
+_ENTRY = "run_asgi"
+"""The function by which uvicorn calls an application."""
+_OF_SERVERS = ("asyncio/", "uvicorn/", "starlette/routing.py", "h11/", *_SERVERS)
+_OUR_SERVERS = ("serving/http/", "serving/grpc/", "serving/local/", "patterns/model_thread.py")
 
 
 def serves(stack: RawStack, pid: int) -> bool:
@@ -139,10 +145,27 @@ def is_idle(frames: tuple[RawFrame, ...]) -> bool:
     return False
 
 
-def wakes(frames: tuple[RawFrame, ...]) -> bool:
-    """Whether a stack ends where a server or this package wakes another thread or process."""
+def is_of_server(frames: tuple[RawFrame, ...]) -> bool:
+    """Whether a stack ends in the server that reads requests and writes answers, ours or another, not in a model."""
     leaf = frames[-1]
-    return leaf.name in _WAKES and (is_ours(leaf.file) or _is_in(leaf.file, ("uvicorn/protocols/", *_SERVERS)))
+    if _PROTOCOLS in leaf.file:
+        return True
+    if any(frame.file.endswith(_MODEL) and is_ours(frame.file) for frame in frames):
+        return False
+    return _is_in(leaf.file, _OUR_SERVERS if is_ours(leaf.file) else _OF_SERVERS)
+
+
+def is_torn(frames: tuple[RawFrame, ...]) -> bool:
+    """Whether a stack has a call that cannot be: it was read while the thread went from one function to another.
+
+    uvicorn calls an application by one function; its others call only what belongs to a server.
+    """
+    for caller, callee in pairwise(frames):
+        if _PROTOCOLS in caller.file and caller.name != _ENTRY and not is_ours(callee.file):
+            named = callee.file.startswith("<") or not callee.file
+            if not (named or _is_standard(callee.file) or _is_in(callee.file, _OF_SERVERS)):
+                return True
+    return False
 
 
 def _is_loop(frame: RawFrame) -> bool:

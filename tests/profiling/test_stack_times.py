@@ -138,14 +138,34 @@ def test_a_handler_that_reads_the_body_of_its_request_counts() -> None:
     assert len(sampled({main(ROOT, *handler): 1}).stacks) == 1
 
 
-def test_where_a_thread_wakes_others_the_wait_for_a_core_is_taken_out() -> None:
-    write = (*CALL, library("uvicorn/protocols/http/httptools_impl.py", "send"))
-    counts = {main(*MODEL, model("send")): 30, main(*write): 20, main(*LOOP): 50}
+WRITE = (*CALL, library("uvicorn/protocols/http/httptools_impl.py", "send"))
+
+
+def test_the_wait_for_a_core_is_first_that_of_the_server() -> None:
+    counts = {main(*MODEL, model("send")): 30, main(*WRITE): 20, main(*LOOP): 50}
     assert shown(sampled(counts)) == {"worker; HTTP server; model; send": 30, "worker; HTTP server; send": 20}
     times = shown(sampled(counts, threads={PID: ThreadTimes(35 * MS, 15 * MS)}))
     assert times == {"worker; HTTP server; model; send": 30, "worker; HTTP server; send": pytest.approx(5)}
-    times = shown(sampled(counts, threads={PID: ThreadTimes(35 * MS, 25 * MS)}))
-    assert times == {"worker; HTTP server; model; send": 30}
+
+
+@pytest.mark.parametrize(
+    ("cpu_ms", "ready_ms", "left_ms"),
+    [(35, 25, 30), (20, 25, 25), (20, 200, 20), (0, 25, 30)],
+    ids=["no-more-than-cpu", "no-more-than-the-wait", "down-to-the-cpu-time", "cpu-unknown"],
+)
+def test_what_is_left_of_the_wait_for_a_core_is_taken_from_all(cpu_ms: int, ready_ms: int, left_ms: float) -> None:
+    counts = {main(*MODEL, model("predict")): 30, main(*WRITE): 20, main(*LOOP): 50}
+    times = shown(sampled(counts, threads={PID: ThreadTimes(cpu_ms * MS, ready_ms * MS)}))
+    assert times == {"worker; HTTP server; model; predict": pytest.approx(left_ms)}
+
+
+def test_a_stack_with_a_call_that_cannot_be_is_lost() -> None:
+    torn = main(*WRITE, model("predict"))
+    found = sampled({torn: 10, main(*MODEL, model("predict")): 40, main(*LOOP): 50})
+    assert found.lost == 10
+    assert shown(found) == {"worker; HTTP server; model; predict": pytest.approx(100 * 40 / 90)}
+    app = (*LOOP, library("uvicorn/protocols/http/httptools_impl.py", "run_asgi"), model("app"))
+    assert sampled({main(*app): 1, main(*WRITE, standard("asyncio/locks.py", "set")): 1}).lost == 0
 
 
 def test_functions_of_this_package_become_layers() -> None:
