@@ -32,8 +32,8 @@ _LARGE = 0.05
 """Share of the whole from which a part is named where nothing is compared."""
 _LEAST_REST = 0.005
 """Share of the whole below which the rest is not worth a word."""
-_CPU_PARTS = ("model_cpu", "model_gc", "wire", "server")
-"""Parts that take CPU time of the deployment."""
+_CPU_PARTS = ("model_cpu", "model_gc", "wire")
+"""Parts that are CPU time of the deployment, and nothing else; the rest of it is known as a whole only."""
 _LAYER_PARTS = ("wire", "hop")
 """Parts that are spent in the layers of this package, so that no function of a model explains them."""
 _AGREES = 0.1
@@ -170,10 +170,12 @@ def _consists_of(split: LatencySplit, looked: _Looked) -> str:
 
 
 def _total_ns(verdict: Verdict, looked: _Looked, split_ns: float) -> float:
-    """The change that the verdict shows, if the split is about the same figure."""
+    """The change that the verdict shows, if the split is about the same figure or has parts of it only."""
     if looked.label or verdict.reference_value is None or verdict.present_value is None:
         return split_ns
     change_ns = verdict.present_value - verdict.reference_value
+    if verdict.metric == "cpu_per_request":
+        return change_ns
     return change_ns if abs(change_ns - split_ns) <= _AGREES * abs(change_ns) else split_ns
 
 

@@ -61,6 +61,12 @@ def test_other_metrics_of_the_same_time_name_it(metric: str, start: str) -> None
     assert line(BEFORE, AFTER, failing(metric)).startswith(start)
 
 
+def test_what_is_no_part_of_the_cpu_time_is_its_rest() -> None:
+    used = failing("cpu_per_request", reference_value=9.5 * MS, present_value=21.5 * MS)
+
+    assert line(BEFORE, AFTER, used) == "+12.0 ms: model on CPU +11.7 ms, the rest +300 µs"
+
+
 @pytest.mark.parametrize("metric", ["peak_memory", "error_rate", "cold_start", "nmrt", "ttft", "pc"])
 def test_metrics_of_no_time_of_requests_have_no_line(metric: str) -> None:
     assert line(BEFORE, AFTER, failing(metric)) == ""
