@@ -122,8 +122,10 @@ def test_a_model_gets_what_the_wire_carries_and_the_summary_tells_what_it_costs(
             assert perf.metrics.decode_ns.value > 0 and perf.metrics.encode_ns.value > 0
             assert perf.metrics.compression_ratio is None
 
+        @pytest.mark.perf(wire=["rest+json", "invocations"])
         def test_json(perf):
             assert perf.predict(INPUT) == "dict"
+            assert perf.metrics.failures == {}
 
         @pytest.mark.perf(wire="rest+json+gzip", payload=[{"image": [0] * 9000}])
         def test_compressed(perf):
@@ -135,7 +137,7 @@ def test_a_model_gets_what_the_wire_carries_and_the_summary_tells_what_it_costs(
                 assert list(deployment.predict(INPUT)) == ["image:uint8:(2, 3)", "mask:bool:(4,)"]
     """
     run = Project().with_file("test_it.py", body).run(tmp_path)
-    assert run.outcomes == {"passed": 5}
+    assert run.outcomes == {"passed": 6}
     said = run.section("performance")
     assert "wire: " in said.partition("test_arrays[rest+binary]")[2]
     assert "(of 17.6 KiB)" in said
