@@ -36,7 +36,7 @@ _GROWN = 0.05
 _MOST_BEHIND = 50
 """Multiple of the service's growth that a queue behind it may grow by."""
 _SHORTEST_NS = 1.0
-_STRETCHED = ("run_queue", "server")
+_STRETCHED = ("run_queue", "server", "hop")
 """Parts in which a process may also wait for a processor that others use."""
 _MOST_STRETCHED = 10.0
 """Multiple of the code's growth that these may grow by."""

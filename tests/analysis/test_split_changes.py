@@ -88,7 +88,7 @@ def test_on_a_busy_machine_the_code_comes_before_what_follows_from_it() -> None:
     assert named(changed(before, now, callers_per_process=1.0)) == ["model_cpu", "server", "run_queue"]
 
 
-@pytest.mark.parametrize("name", ["run_queue", "server"])
+@pytest.mark.parametrize("name", ["run_queue", "server", "hop"])
 def test_what_a_busy_machine_stretches_leads_where_the_code_is_as_it_was(name: str) -> None:
     before = {"model_cpu": 2 * MS, name: MS, "socket": MS}
     now = {"model_cpu": 2.01 * MS, name: 5 * MS, "socket": 3 * MS}
