@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="speedscope and collapsed: side of a comparison (default: both in speedscope, now in collapsed)",
     )
     _add_command(commands, "report", "write the results as a self-contained HTML page", make=_html)
+    _add_command(commands, "summary", "write the table in Markdown, for a comment or a wiki", make=_summary)
     ranking = _add_command(commands, "rank", "rank the patterns of each test", make=_ranking)
     ranking.add_argument(
         "weights",
@@ -197,6 +198,24 @@ def _html(options: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.html.page import html_report
 
     return html_report(_read(options.results))
+
+
+def _summary(options: argparse.Namespace) -> str:
+    from pytest_mlpatterns.records.result import State
+    from pytest_mlpatterns.records.verdict import Outcome
+    from pytest_mlpatterns.reports.files.github import Failure, job_summary
+
+    results = _read(options.results).results
+    failures = [
+        Failure(
+            result.test,
+            "\n".join(one.reason for one in result.verdicts if one.outcome is Outcome.FAIL) or "failed",
+            result.location,
+        )
+        for result in results
+        if result.outcome is State.FAILED
+    ]
+    return job_summary(results, failures, {})
 
 
 def _ranking(options: argparse.Namespace) -> str:

@@ -123,7 +123,13 @@ def test_one_request_is_enough_to_pass_where_figures_are_read(tmp_path: Path) ->
     assert "1 perf test sent one request" in smoked.stdout
 
 
-@pytest.mark.parametrize("example", [*(f"servers/{name}" for name in SERVERS), "onnx", "streaming"])
+def test_typed_example_passes(tmp_path: Path) -> None:
+    smoked = run("typed", tmp_path, "--perf-smoke")
+    assert smoked.returncode == 0, smoked.stdout + smoked.stderr
+    assert "3 perf tests sent one request each" in smoked.stdout
+
+
+@pytest.mark.parametrize("example", [*(f"servers/{name}" for name in SERVERS), "onnx", "streaming", "typed"])
 def test_every_file_and_option_that_a_readme_names_exists(example: str) -> None:
     folder = EXAMPLES / example
     text = (folder / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The pages of the documentation as values: README, CONTRIBUTING, SECURITY, the files under docs; and their blocks.
+"""The pages of the documentation as values: README, AGENTS, CONTRIBUTING, SECURITY, the files under docs; their blocks.
 
 A block of Python whose first line is ``# NAME.py`` is that file. Any other block is a test module of its own.
 """
@@ -50,7 +50,10 @@ class Block:
 @cache
 def pages() -> tuple[str, ...]:
     """Every page, relative to the repository."""
-    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("**/*.md")]
+    found = [
+        *(ROOT / f"{name}.md" for name in ("README", "AGENTS", "CONTRIBUTING", "SECURITY")),
+        *(ROOT / "docs").glob("**/*.md"),
+    ]
     return tuple(sorted(str(path.relative_to(ROOT)) for path in found if "_build" not in path.parts))
 
 
