@@ -7,9 +7,9 @@ It is counted in the process that clients reach. The names of its counters and h
 name              counted
 ================  =================================================================================================
 ``requests``      requests
-``total_ns``      their times in the server, from the head of the request to the end of the answer
+``total_ns``      their times in the server, from the head of the request until the answer is written
 ``KEY``           times of this part; ``calls`` and ``OF/calls`` are numbers of calls
-``ttft:NAME``     the same of streams, each until its first chunk was sent
+``ttft:NAME``     the same of streams, each until its first chunk is written
 ``tpot:NAME``     the same of streams, each from its first chunk to its end; ``tpot:chunks`` counts the chunks after
                   the first
 ================  =================================================================================================

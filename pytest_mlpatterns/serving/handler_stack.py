@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.queued import Queued
     from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serving.redis.cache import RedisCache
+    from pytest_mlpatterns.system.run_queue import RunQueueClock
     from pytest_mlpatterns.wire import Wire
 
 __all__ = ["HandlerStack", "StackHooks"]
@@ -84,6 +85,11 @@ class HandlerStack:
         if hasattr(outermost, "returns_copies"):
             outermost.returns_copies = False  # the server only encodes what it gets
         self.handler: Handler = outermost
+
+    @property
+    def run_queue(self) -> RunQueueClock:
+        """How long threads of this process have waited for a processor."""
+        return self._meter.run_queue
 
     def layers(self) -> tuple[LayerStats, ...]:
         """What every layer has counted so far."""

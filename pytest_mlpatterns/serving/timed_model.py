@@ -127,12 +127,19 @@ class TimedModel:
             took_ns -= cpu_ns
             if took_ns > _LONG_WAIT_NS:
                 self._watched = _CALLS_WATCHED
-            if queued_ns is not None and (now_ns := self._run_queue.waited_ns()) is not None:
-                queued_ns = min(now_ns - queued_ns, took_ns)
-                clock.add(self._queued, queued_ns)
-                took_ns -= queued_ns
+            if queued_ns is not None:
+                took_ns -= self._charge_queued(clock, queued_ns, took_ns)
             parts[self._cpu] = parts.get(self._cpu, 0) + cpu_ns  # not by add, which takes longer
             parts[rest] = parts.get(rest, 0) + took_ns
+
+    def _charge_queued(self, clock: RequestClock, since_ns: int | None, most_ns: int) -> int:
+        """Charge what this thread has waited for a processor since then, in nanoseconds; returns it."""
+        if since_ns is None or (now_ns := self._run_queue.waited_ns()) is None:
+            return 0
+        queued_ns = min(now_ns - since_ns, most_ns)
+        self._run_queue.claim(queued_ns)
+        clock.add(self._queued, queued_ns)
+        return queued_ns
 
     async def _awaited(self, awaitable: Any, clock: RequestClock) -> Any:
         outputs = await _TimedAwaitable(awaitable, self, clock)
@@ -170,6 +177,7 @@ class TimedModel:
                 waits_for = self._step(clock, self._block, step)
             except StopIteration as ended:
                 return ended.value
+            queued_ns = self._run_queue.waited_ns() if self._watched else None
             left_ns, busy_ns = perf_counter_ns(), meter.loop_busy_ns
             try:
                 value = yield waits_for
@@ -183,7 +191,7 @@ class TimedModel:
             waited_ns = perf_counter_ns() - left_ns
             shared_ns = min(meter.loop_busy_ns - busy_ns, waited_ns)
             clock.add(self._shared, shared_ns)
-            clock.add(self._wait, waited_ns - shared_ns)
+            clock.add(self._wait, waited_ns - shared_ns - self._charge_queued(clock, queued_ns, waited_ns - shared_ns))
 
 
 class TimedSteps:

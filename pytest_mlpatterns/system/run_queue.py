@@ -36,6 +36,15 @@ class RunQueueClock:
             self._of_thread.file = None
             return None
 
+    def claim(self, waited_ns: int) -> None:
+        """Part of what this thread has waited is charged already."""
+        self._of_thread.claimed_ns = getattr(self._of_thread, "claimed_ns", 0) + waited_ns
+
+    def unclaimed_ns(self) -> int | None:
+        """What this thread has waited and is not claimed, in nanoseconds; None where that is not known."""
+        waited_ns = self.waited_ns()
+        return None if waited_ns is None else waited_ns - getattr(self._of_thread, "claimed_ns", 0)
+
 
 class _File:
     """An open file, which is closed with its thread."""

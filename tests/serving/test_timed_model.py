@@ -28,12 +28,15 @@ class Machine:
     """Clocks of one thread, which stand unless a model spends time."""
 
     def __init__(self) -> None:
-        self.wall_ns = self.cpu_ns = self.queued_ns = 0
+        self.wall_ns = self.cpu_ns = self.queued_ns = self.claimed_ns = 0
         self.meter = ModelMeter()
         self.meter.run_queue = self  # type: ignore[assignment]
 
     def waited_ns(self) -> int:
         return self.queued_ns
+
+    def claim(self, waited_ns: int) -> None:
+        self.claimed_ns += waited_ns
 
     def spend(self, *, cpu: int = 0, wait: int = 0, queued: int = 0, collecting: int = 0) -> None:
         """Milliseconds on the CPU, of which some collect garbage, and in waits, of which some are for the CPU."""
@@ -107,6 +110,7 @@ class TestPlain:
         first, second = (charged(lambda: model([1]))[1] for _ in range(2))
         assert first == {"calls": 1, "model_cpu": 1, "model_wait": 5}
         assert second == {"calls": 1, "model_cpu": 1, "model_wait": 1, "run_queue": 4}
+        assert machine.claimed_ns == 4 * MS
 
     def test_a_model_that_waits_no_more_is_watched_no_more(self, machine: Machine) -> None:
         waits = iter([1])
@@ -196,6 +200,21 @@ class TestAwaited:
             ]
 
         run(scenario())
+
+    def test_a_suspended_model_may_wait_for_a_processor_too(self, machine: Machine) -> None:
+        async def model(batch: list[int]) -> list[int]:
+            asyncio.get_running_loop().call_soon(lambda: machine.spend(wait=7, queued=2))
+            await asyncio.sleep(0)
+            machine.spend(wait=1)
+            return batch
+
+        async def scenario() -> list[dict[str, int]]:
+            timed = TimedModel(model, machine.meter)
+            return [(await charged_of(lambda: timed([1])))[1] for _ in range(2)]
+
+        first, second = run(scenario())
+        assert first == {"calls": 1, "model_wait": 7, "model_block": 1}
+        assert second == {"calls": 1, "model_wait": 5, "model_block": 1, "run_queue": 2}
 
     def test_errors_and_cancellations_reach_the_model(self, machine: Machine) -> None:
         ended: list[str] = []

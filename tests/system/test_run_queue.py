@@ -23,6 +23,16 @@ def test_it_is_the_second_number_and_read_again_each_time(tmp_path: Path) -> Non
     assert clock.waited_ns() == 2600
 
 
+def test_what_is_claimed_is_not_said_again(tmp_path: Path) -> None:
+    path = tmp_path / "schedstat"
+    path.write_text("100 2500 7\n")
+    clock = RunQueueClock(str(path))
+    clock.claim(500)
+    clock.claim(100)
+    assert clock.unclaimed_ns() == 1900
+    assert RunQueueClock(str(tmp_path / "none")).unclaimed_ns() is None
+
+
 @pytest.mark.parametrize("text", [None, "", "100", "a b c"])
 def test_it_is_unknown_where_the_system_does_not_tell_it(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "schedstat"

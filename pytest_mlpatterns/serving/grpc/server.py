@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.split_tally import SplitTally
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
+    from pytest_mlpatterns.serving.loop_watch import LoopWatch
 
 __all__ = ["GrpcServer"]
 
@@ -63,11 +64,13 @@ class GrpcServer:
 
     Attributes:
         split: counts where the time of the requests goes; None, as at first: nothing does.
+        watch: charges waits for a processor outside of models; None, as at first: they stay where they are.
         tally: counters of encoding and decoding.
     """
 
     def __init__(self, caller: ModelCaller, name: str, max_body_bytes: int, *, position: int = 0) -> None:
         self.split: SplitTally | None = None
+        self.watch: LoopWatch | None = None
         self.tally: WireTally = WireTally(position)
         self._caller = caller
         self._name = name
@@ -125,6 +128,7 @@ class GrpcServer:
     async def _infer(self, data: bytes, context: Any) -> bytes:
         began_ns, tally, clock = perf_counter_ns(), self.tally, RequestClock()
         set_clock(clock)
+        watched = None if self.watch is None else self.watch.begin()
         self._caller.requests += 1
         try:
             call = read_call(data)
@@ -153,6 +157,8 @@ class GrpcServer:
             if error.retry_after_s is not None:
                 context.set_trailing_metadata((("grpc-retry-pushback-ms", str(error.retry_after_s * 1000)),))
             await context.abort(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), str(error))
+        if self.watch is not None:
+            self.watch.end(clock, perf_counter_ns() - began_ns, watched)
         if self.split is not None:
             self.split.add(clock.parts, perf_counter_ns() - began_ns)
         return answer

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.split_tally import SplitTally
     from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
+    from pytest_mlpatterns.serving.loop_watch import LoopWatch
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
 __all__ = ["BODY", "MAX_BODY_BYTES", "ModelApp"]
@@ -102,6 +103,7 @@ class ModelApp:
 
     Attributes:
         split: counts where the time of the requests goes; None, as at first: nothing does.
+        watch: charges waits for a processor outside of models; None, as at first: they stay where they are.
         tally: counters of encoding and decoding.
         max_body_bytes: as given.
     """
@@ -117,6 +119,7 @@ class ModelApp:
         position: int = 0,
     ) -> None:
         self.split: SplitTally | None = None
+        self.watch: LoopWatch | None = None
         self.tally: WireTally = WireTally(position)
         self._caller = caller
         self._jobs = jobs
@@ -144,8 +147,9 @@ class ModelApp:
 
     async def _respond(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         headers: list[tuple[bytes, bytes]] = []
-        started, clock = perf_counter_ns(), RequestClock()
+        started, clock, watch = perf_counter_ns(), RequestClock(), self.watch
         set_clock(clock)
+        watched = None if watch is None else watch.begin()
         free_ns = max(self._model_lock.free_ns if self._model_lock else 0, self._caller.free_ns)
         try:
             status, body = await self._answer(scope, receive, headers)
@@ -155,21 +159,25 @@ class ModelApp:
             body = self._openai.error(error) if is_openai else Body((encode_error(str(error)),), _JSON)
             if error.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
+        worked_ns = perf_counter_ns() - started  # before the first write, which wakes the client
+        if watch is not None and _IS_TIMED in scope:
+            watch.end(clock, worked_ns, watched)
         if self._internal:
-            worked_ms, parts = (perf_counter_ns() - started) / 1e6, written_parts(clock.report())
-            headers.append((b"server-timing", b"model;dur=%.3f;free=%d;parts=%s" % (worked_ms, free_ns, parts)))
+            parts = written_parts(clock.report())
+            headers.append((b"server-timing", b"model;dur=%.3f;free=%d;parts=%s" % (worked_ns / 1e6, free_ns, parts)))
         if isinstance(body, StreamResponse):
+            times = StreamTimes(clock, started)
             await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
-            await body.send(send, scope[_WATCH], StreamTimes(clock, started), tally=self.split)
+            await body.send(send, scope[_WATCH], times, tally=self.split)
             return
+        if self.split is not None and status == 200 and _IS_TIMED in scope:
+            self.split.add(clock.parts, worked_ns)
         headers += _RAW_JSON if body.headers is _JSON else _raw(body.headers)
         headers.append((b"content-length", b"%d" % body.size))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         for part in body.parts[:-1]:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": body.parts[-1]})
-        if self.split is not None and status == 200 and _IS_TIMED in scope:
-            self.split.add(clock.parts, perf_counter_ns() - started)
 
     async def _answer(
         self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]

@@ -109,7 +109,7 @@ class InternalEvents:
 
 
 class StreamTimes:
-    """Where the time of one stream goes, until its first chunk and after it.
+    """Where the time of one stream goes, until its first chunk, which is there now, and after it.
 
     Args:
         clock: of the request.
@@ -121,15 +121,10 @@ class StreamTimes:
     def __init__(self, clock: RequestClock, started_ns: int) -> None:
         self._clock = clock
         self._started_ns = started_ns
-        self._first: dict[str, int] = {}
-        self._first_ns = 0
-
-    def take_first(self) -> None:
-        """The first chunk has been sent."""
-        self._first, self._first_ns = dict(self._clock.parts), perf_counter_ns() - self._started_ns
+        self._first, self._first_ns = dict(clock.parts), perf_counter_ns() - started_ns
 
     def count(self, tally: SplitTally, chunks: int) -> None:
-        """The stream has ended well; ``chunks`` were sent."""
+        """The stream ends well; ``chunks`` were sent."""
         total_ns = perf_counter_ns() - self._started_ns
         tally.add_stream(self._first, self._first_ns, self._clock.parts, total_ns=total_ns, chunks=chunks - 1)
 
@@ -169,19 +164,18 @@ class StreamResponse:
         Args:
             send: sends a message.
             watch: knows whether the client has gone.
-            times: takes the time of the first chunk.
+            times: of the stream.
             tally: counts a stream that ends well; None: nothing does.
         """
         async with aclosing(self.rest):
             await send({"type": "http.response.body", "body": self.first, "more_body": True})
-            times.take_first()
             async for part in self.rest:
                 if watch.has_left:  # the model caught its cancellation
                     return
                 await send({"type": "http.response.body", "body": part, "more_body": True})
+            if tally is not None and not self.course.has_failed:
+                times.count(tally, self.course.chunks)
             await send({"type": "http.response.body", "body": b""})
-        if tally is not None and not self.course.has_failed:
-            times.count(tally, self.course.chunks)
 
 
 async def begun(stream: Stream, form: StreamFormat, tally: WireTally) -> StreamResponse:

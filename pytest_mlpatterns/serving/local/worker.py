@@ -19,6 +19,7 @@ from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, WorkerJob
+from pytest_mlpatterns.serving.loop_watch import LoopWatch
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.process_messages import (
     FactsQuestion,
@@ -155,6 +156,7 @@ def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
         internal=source.internal,
         position=job.position,
     )
+    app.watch = LoopWatch(service.stack.run_queue)
     if source.internal:
         service.count_with(app.tally)
     else:
@@ -185,7 +187,7 @@ def _serve_grpc(job: WorkerJob, port: int, service: _Service) -> None:
         service.parent.end = lambda: loop.call_soon_threadsafe(end.set)
         await service.stack.start()
         server = GrpcServer(service.caller, job.name, job.max_body_bytes, position=job.position)
-        server.split = SplitTally(job.position)
+        server.split, server.watch = SplitTally(job.position), LoopWatch(service.stack.run_queue)
         service.count_with(server.tally, server.split)
         await server.serve(port, service.parent.report_ready, end)
         await service.stack.close()
