@@ -17,10 +17,10 @@ import psutil
 
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.errors import ProfilerError
-from pytest_mlpatterns.measurement.model_calls import calls_between
+from pytest_mlpatterns.measurement.model_calls import awaits_in, calls_in
 from pytest_mlpatterns.measurement.started_deployments import StartedDeployments
 from pytest_mlpatterns.measurement.variant import VariantRun
-from pytest_mlpatterns.profiling.stack_times import sampled_stacks
+from pytest_mlpatterns.profiling.stack_times import SERVER, awaited_stacks, sampled_stacks
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun
 from pytest_mlpatterns.units import format_duration
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.recording import Profiler, RawStacks, Recording
     from pytest_mlpatterns.profiling.source_names import SourceNames
     from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["ProfiledPair", "ProfiledSide", "ProfilingPlan"]
@@ -235,7 +236,7 @@ class _Recorded:
                 break
         else:
             raise ProfilerError(f"{self._side.variant.name}: {_TRIES} blocks in a row had to be repeated")
-        self._add(found, max(self.run.position - position, 1), calls_between(before, after))
+        self._add(found, max(self.run.position - position, 1), after.since(before))
 
     def _looking(self, recordings: ExitStack) -> list[Recording]:
         """Recordings of all processes that can be read, which look."""
@@ -261,9 +262,14 @@ class _Recorded:
             raise error
         return looking
 
-    def _add(self, found: Sequence[RawStacks], requests: int, calls: dict[str, float]) -> None:
-        sampled = sampled_stacks(found, self._deployment.roles, self._side.names)
-        self.blocks.append(ProfiledBlock(sampled.stacks, requests, calls, sampled.samples, sampled.lost))
+    def _add(self, found: Sequence[RawStacks], requests: int, stats: PatternStats) -> None:
+        roles, names = self._deployment.roles, self._side.names
+        sampled = sampled_stacks(found, roles, names)
+        waits = awaited_stacks(
+            awaits_in(stats), next(iter(roles.values()), SERVER), names
+        )  # the innermost starts first
+        stacks = (*sampled.stacks, *waits)
+        self.blocks.append(ProfiledBlock(stacks, requests, calls_in(stats), sampled.samples, sampled.lost))
 
 
 def _record_round(sides: Sequence[_Recorded], lengths_ns: Sequence[int]) -> None:

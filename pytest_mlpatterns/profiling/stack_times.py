@@ -11,22 +11,25 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.profiling.layers import is_ours, layer_of, role_frame
+from pytest_mlpatterns.profiling.layers import MODEL, is_ours, layer_of, role_frame
+from pytest_mlpatterns.profiling.recording import RawFrame
 from pytest_mlpatterns.profiling.threads import is_idle, is_of_server, is_own, is_torn, serves, without_loops
-from pytest_mlpatterns.records.profile import StackTime
+from pytest_mlpatterns.records.profile import Frame, StackTime
 from pytest_mlpatterns.system.thread_times import ThreadTimes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
+    from pytest_mlpatterns.profiling.recording import RawStack, RawStacks
     from pytest_mlpatterns.profiling.source_names import SourceNames
-    from pytest_mlpatterns.records.profile import Frame
+    from pytest_mlpatterns.records.await_chains import AwaitedTime
 
-__all__ = ["SampledStacks", "sampled_stacks"]
+__all__ = ["SERVER", "SampledStacks", "awaited_stacks", "sampled_stacks"]
 
+SERVER = "server"
+"""Role of a process that has no other."""
 _UNKNOWN = ThreadTimes()
-_Key = tuple[tuple["Frame", ...], tuple[int, ...]]
+_Key = tuple[tuple[Frame, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,32 @@ def sampled_stacks(recorded: Sequence[RawStacks], roles: Mapping[int, str], name
         looks = _looks(raw.counts, raw.pid)
         samples += looks + raw.lost
         lost += raw.lost + _looks(raw.counts, raw.pid) - _looks(whole, raw.pid)
-        role = role_frame(roles.get(raw.pid, "server"))
+        role = role_frame(roles.get(raw.pid, SERVER))
         for stack, count, each_ns in _weighed(raw, whole, raw.duration_ns / max(_looks(whole, raw.pid), 1)):
             key = _named(role, stack, names)
             ns[key] += count * each_ns
             seen[key] += count
     times = (StackTime(frames, lines, ns[frames, lines], count) for (frames, lines), count in seen.items())
     return SampledStacks(tuple(times), samples, lost)
+
+
+def awaited_stacks(awaits: Iterable[AwaitedTime], role: str, names: SourceNames) -> Iterator[StackTime]:
+    """The waits of coroutines of models as stacks.
+
+    Args:
+        awaits: each chain and its time.
+        role: of the process in which they waited.
+        names: names the functions.
+    """
+    above = (role_frame(role), Frame(MODEL, owner="model"), Frame("waiting", owner="await"))
+    times: defaultdict[_Key, float] = defaultdict(float)
+    seen: Counter[_Key] = Counter()
+    for one in awaits:
+        raw = [RawFrame(it.qualified.rpartition(".")[2], it.file, it.line, it.qualified) for it in one.chain]
+        key = (*above, *map(names.frame, raw)), (*(0 for _ in above), *(it.line for it in one.chain))
+        times[key] += one.ns
+        seen[key] += one.times
+    return (StackTime(*key, ns, seen[key]) for key, ns in times.items())
 
 
 def _weighed(

@@ -22,7 +22,8 @@ other inputs of their batch did not. ``foreign`` entries of a broker's streams c
 server that reports a histogram in buckets, or only its mean, has the counters ``NAME_sum`` and ``NAME_count`` as well
 or instead, and its mean is exact. A ``wire`` layer is the server of a process: sizes of its bodies as they were
 transferred, and ``plain``, that is uncompressed. The layer ``split`` has where the time of requests went; its names are
-those of :mod:`pytest_mlpatterns.patterns.split_tally`. Pure; this module must not know which engine counts.
+those of :mod:`pytest_mlpatterns.patterns.split_tally`. The layer ``awaits`` of a profiled deployment has where
+coroutines wait (:mod:`pytest_mlpatterns.records.await_chains`). Pure; this module must not know which engine counts.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.records.await_chains import AWAITS
+from pytest_mlpatterns.serving.await_clock import AwaitClock
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.model import is_stepped as steps
 from pytest_mlpatterns.serving.process_node import PackedLayer, QueueNode
@@ -57,6 +59,7 @@ class HandlerStack:
         wire: how inputs and outputs are written in a store or broker.
         own_server: address of the server that the deployment started for itself.
         hooks: of the engine; None: a layer is the one that its pattern makes, and no process group is behind.
+        profiled: count where the coroutines of models wait.
 
     Attributes:
         handler: the outermost layer, or the model itself.
@@ -73,6 +76,7 @@ class HandlerStack:
         wire: Wire = REST_JSON,
         own_server: str | None = None,
         hooks: StackHooks | None = None,
+        profiled: bool = False,
     ) -> None:
         self._hooks = hooks
         self._identity = identity
@@ -81,6 +85,8 @@ class HandlerStack:
         self._tallies: list[Tally] = []
         self._layers: list[Handler] = []
         self._meter = ModelMeter()
+        if profiled:
+            self._meter.awaits = AwaitClock(self._tally(0, AWAITS))
         outermost: Any = self._build(node)
         if hasattr(outermost, "returns_copies"):
             outermost.returns_copies = False  # the server only encodes what it gets

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from pytest_mlpatterns.patterns.request_clock import RequestClock
+    from pytest_mlpatterns.serving.await_clock import AwaitClock
 
 __all__ = ["ModelMeter", "TimedModel", "TimedSteps"]
 
@@ -49,6 +50,7 @@ class ModelMeter:
         run_queue: of threads that are ready and do not run.
         loop_thread: the thread in which coroutines of models run; 0 before the first.
         loop_busy_ns: how long models have kept that thread so far.
+        awaits: where coroutines wait; None unless the process is profiled.
     """
 
     def __init__(self) -> None:
@@ -56,6 +58,7 @@ class ModelMeter:
         self.run_queue: RunQueueClock = RunQueueClock()
         self.loop_thread: int = 0
         self.loop_busy_ns: int = 0
+        self.awaits: AwaitClock | None = None
 
 
 class TimedModel:
@@ -178,6 +181,7 @@ class TimedModel:
             except StopIteration as ended:
                 return ended.value
             queued_ns = self._run_queue.waited_ns() if self._watched else None
+            chain = meter.awaits.chain(awaitable) if meter.awaits is not None else ""
             left_ns, busy_ns = perf_counter_ns(), meter.loop_busy_ns
             try:
                 value = yield waits_for
@@ -191,7 +195,10 @@ class TimedModel:
             waited_ns = perf_counter_ns() - left_ns
             shared_ns = min(meter.loop_busy_ns - busy_ns, waited_ns)
             clock.add(self._shared, shared_ns)
-            clock.add(self._wait, waited_ns - shared_ns - self._charge_queued(clock, queued_ns, waited_ns - shared_ns))
+            waited_ns -= shared_ns + self._charge_queued(clock, queued_ns, waited_ns - shared_ns)
+            clock.add(self._wait, waited_ns)
+            if meter.awaits is not None:
+                meter.awaits.charge(chain, waited_ns)
 
 
 class TimedSteps:

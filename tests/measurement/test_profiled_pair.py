@@ -17,12 +17,13 @@ from pytest_mlpatterns import Microservice, Single
 from pytest_mlpatterns.errors import ProfilerError
 from pytest_mlpatterns.measurement import profiled_pair
 from pytest_mlpatterns.measurement.block_plan import ResponsePace
-from pytest_mlpatterns.measurement.model_calls import calls_between
+from pytest_mlpatterns.measurement.model_calls import awaits_in, calls_in
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide, ProfilingPlan
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.py_spy import find_py_spy
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.profiling.source_names import SourceNames
+from pytest_mlpatterns.records.await_chains import TIMES, Awaiting, chain_name
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
@@ -202,8 +203,18 @@ def test_calls_of_all_models_are_added() -> None:
         layer = LayerStats(0, "split", {"features/calls": features, "calls": other, "features/model_cpu": 7})
         return PatternStats(layers=(layer, LayerStats(1, "batched", {"calls": 900})))
 
-    assert calls_between(stats(1, 2), stats(11, 4)) == {"model": 12.0}
-    assert calls_between(PatternStats(), PatternStats()) == {}
+    assert calls_in(stats(11, 4).since(stats(1, 2))) == {"model": 12.0}
+    assert calls_in(PatternStats()) == {}
+
+
+def test_waits_are_those_of_the_layer_awaits() -> None:
+    name = chain_name([Awaiting("Model.fetch", "/srv/model.py", 7)])
+    before = PatternStats(layers=(LayerStats(0, "awaits", {name: 10, TIMES + name: 1}),))
+    after = PatternStats(
+        layers=(LayerStats(0, "awaits", {name: 50, TIMES + name: 3}), LayerStats(1, "split", {name: 9}))
+    )
+    (found,) = awaits_in(after.since(before))
+    assert (found.chain[0].qualified, found.ns, found.times) == ("Model.fetch", 40, 2)
 
 
 def test_processes_that_do_not_exist_run_no_python() -> None:

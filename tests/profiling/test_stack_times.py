@@ -13,7 +13,8 @@ import pytest_mlpatterns
 from pytest_mlpatterns.profiling.layers import is_ours
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.profiling.source_names import SourceNames
-from pytest_mlpatterns.profiling.stack_times import SampledStacks, sampled_stacks
+from pytest_mlpatterns.profiling.stack_times import SampledStacks, awaited_stacks, sampled_stacks
+from pytest_mlpatterns.records.await_chains import AwaitedTime, Awaiting
 from pytest_mlpatterns.system.thread_times import ThreadTimes
 
 PID = 100
@@ -166,6 +167,15 @@ def test_a_stack_with_a_call_that_cannot_be_is_lost() -> None:
     assert shown(found) == {"worker; HTTP server; model; predict": pytest.approx(100 * 40 / 90)}
     app = (*LOOP, library("uvicorn/protocols/http/httptools_impl.py", "run_asgi"), model("app"))
     assert sampled({main(*app): 1, main(*WRITE, standard("asyncio/locks.py", "set")): 1}).lost == 0
+
+
+def test_waits_of_coroutines_are_stacks_below_the_model() -> None:
+    predict, fetch = (Awaiting(f"Model.{name}", "/srv/project/model.py", 7) for name in ("predict", "fetch"))
+    waits = [AwaitedTime((predict, fetch), 30, 2), AwaitedTime((predict,), 5, 1), AwaitedTime((predict, fetch), 10, 1)]
+    one, other = awaited_stacks(waits, "service", NAMES)
+    assert [frame.function for frame in one.frames] == ["service", "model", "waiting", "Model.predict", "Model.fetch"]
+    assert (one.lines, one.ns, one.samples) == ((0, 0, 0, 7, 7), 40, 3)
+    assert [frame.owner for frame in other.frames] == ["process", "model", "await", "project"]
 
 
 def test_functions_of_this_package_become_layers() -> None:

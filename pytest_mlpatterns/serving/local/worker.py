@@ -132,6 +132,7 @@ def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
             wire=job.wire.between_processes,
             own_server=job.own_server,
             hooks=LocalHooks(),
+            profiled=job.profiled,
         )
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
