@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,11 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metric_definitions import GROWTHS, METRICS, priced_metric
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import compared_sentences, comparisons_of
 from pytest_mlpatterns.reports.text.environment_lines import changed_facts
+from pytest_mlpatterns.reports.text.function_lines import functions_explain
 from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.overload_text import overload_picture
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
@@ -32,6 +35,8 @@ __all__ = ["failure_text", "measured_counts", "measurement_text", "next_step"]
 _WIDTH = 64
 """Width after the label: with the label and the prefix that pytest adds, a line has 80 columns."""
 _LABEL = 10
+_COMMIT = re.compile(r"\(([0-9a-f]{7,40})\)$")
+"""The commit at the end of a baseline's name, unless files were changed after it."""
 _OF_STREAMS = ("ttft", "ttft:p95", "tpot", "itl", "itl:p95", "output_tokens", "output_tokens_per_user")
 _METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory", "cost")
 
@@ -147,13 +152,24 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
         ]
     wrong = "leaks" if {one.metric for one in verdicts} <= {*GROWTHS} else "is slower"
     if any(verdict.against == "baseline" for verdict in verdicts):
-        return [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
+        recorded = [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
+        return [*recorded, *_against_recorded(verdicts, result, again)]
     if any(verdict.against == "revision" for verdict in verdicts):
         is_service = result.setup.pattern.is_started_from_source
         remedy = "compare with a later revision" if is_service else "give the model another perf_version"
         return [f"find the change that {wrong}; if it is intended,", remedy]
     where = result.test.partition("::")[0] if result.location is None else _position(result.location)
     return [f"find what {'leaks' if wrong == 'leaks' else 'is slow'}; if the limit is too tight, change it:", where]
+
+
+def _against_recorded(verdicts: Sequence[Verdict], result: TestResult, again: str) -> list[str]:
+    """The command that runs the baseline's commit beside the present, and so names functions; empty if it cannot."""
+    commit = _COMMIT.search(result.reference.name) if result.reference is not None else None
+    if commit is None or result.setup.pattern.kind is SystemKind.URL or result.setup.engine:
+        return []
+    if not any(functions_explain(verdict.metric) for verdict in verdicts):
+        return []
+    return ["to see which function got slower, compare with that commit:", f"{again} --perf-against {commit[1]}"]
 
 
 def _position(location: Location) -> str:

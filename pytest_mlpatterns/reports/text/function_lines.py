@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit, format_duration, format_percent
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["function_texts", "named_function", "signed_duration"]
+__all__ = ["function_texts", "functions_explain", "named_function", "signed_duration"]
 
 
 def function_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
@@ -35,6 +35,11 @@ def function_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]
     if not record.compared:
         return []
     return [*_changed(record), *record.notes, *_made(record)]
+
+
+def functions_explain(metric: str) -> bool:
+    """Whether a metric is a time or a rate, which functions that got slower explain."""
+    return is_known_metric(metric) and metric_named(metric).unit in (Unit.DURATION, Unit.RATE, Unit.TOKEN_RATE)
 
 
 def named_function(result: TestResult, *, is_layer: bool) -> str:
@@ -59,7 +64,7 @@ def signed_duration(ns: float) -> str:
 def _asks_for_functions(verdict: Verdict) -> bool:
     if verdict.against != "revision" or not (verdict.outcome is Outcome.FAIL or verdict.suspected):
         return False
-    return metric_named(verdict.metric).unit in (Unit.DURATION, Unit.RATE, Unit.TOKEN_RATE)
+    return functions_explain(verdict.metric)
 
 
 def _changed(record: ProfileRecord) -> list[str]:

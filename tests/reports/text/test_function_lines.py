@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.profiles import FRAMES, nothing_stands_out, present_alone, slower_normalize
 from support.splits import AFTER, BEFORE, split, with_splits
-from support.synthetic import MS, US, make_setup, result
+from support.synthetic import MS, US, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import FunctionChange, ProfileRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.reports.text.failure import next_step
 from pytest_mlpatterns.reports.text.function_lines import function_texts
 from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.setup import Setup
 
 MADE = "profiled 500 times a second by py-spy 0.4.2, 2.1 % slower meanwhile"
 
@@ -141,3 +145,25 @@ def test_the_wire_names_its_layer() -> None:
 
 def test_without_a_split_the_function_comes_first() -> None:
     assert where_sentence(result(profile=slower_normalize()), [failing()]).startswith("where: Digits.predict → ")
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "setup", "named"),
+    [
+        ("rtm", "perf-baseline.json, 2026-11-20 (1a2b3c4)", make_setup("single"), True),
+        ("throughput", "perf-baseline.json, 2026-11-20 (1a2b3c4d5e6f)", make_setup("single"), True),
+        ("rtm", "perf-baseline.json, 2026-11-20 (1a2b3c4+)", make_setup("single"), False),  # files were changed
+        ("rtm", "perf-baseline.json, 2026-11-20", make_setup("single"), False),
+        ("peak_memory", "perf-baseline.json, 2026-11-20 (1a2b3c4)", make_setup("single"), False),
+        ("rtm", "perf-baseline.json, 2026-11-20 (1a2b3c4)", replace(make_setup("single"), engine="ray"), False),
+    ],
+)
+def test_after_a_baseline_the_next_step_names_the_command_that_names_functions(
+    metric: str, name: str, setup: Setup, named: bool
+) -> None:
+    slower = verdict(Outcome.FAIL, metric, against="baseline")
+    compared = result(verdicts=(slower,), setup=setup, reference=replace(counterpart(), name=name))
+    command = [line for line in next_step([slower], compared) if "--perf-against" in line]
+    assert bool(command) is named
+    if named:
+        assert command[0].endswith(f"--perf-against {name.partition('(')[2].removesuffix(')')}")
