@@ -244,11 +244,11 @@ def _near_median(layer: LayerStats, prefix: str) -> dict[_Key, float]:
     return found
 
 
-def _middle(latency_ns: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mask of the requests near the median."""
-    low, high = np.percentile(latency_ns, _MIDDLE)
-    inside: NDArray[np.bool_] = (latency_ns >= low) & (latency_ns <= high)
-    return inside
+def _middle(latency_ns: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Indices of the requests near the median, at least one."""
+    first, last = (latency_ns.size * percent / 100 for percent in _MIDDLE)
+    nearest: NDArray[np.int64] = np.argsort(latency_ns, kind="stable")[math.floor(first) : math.ceil(last)]
+    return nearest
 
 
 def _calls(layer: LayerStats) -> dict[str, float]:

@@ -141,6 +141,17 @@ def test_launches_count_alike_and_their_scatter_is_the_error() -> None:
     assert part.error_ns == pytest.approx((2 * (0.15 * MS) ** 2 + 2 * MS**2) ** 0.5 / 3**0.5 / 2**0.5)
 
 
+@pytest.mark.parametrize("requests", [1, 2, 3, 7])
+def test_few_requests_have_a_split_too(requests: int) -> None:
+    due = START_NS + np.arange(requests, dtype=np.int64) * MS
+    of = samples(due, (1 + np.arange(requests)) * MS, lag_ns=np.arange(requests) * 1000)
+
+    found = splits_of([launch(of, open_loop=True)])["rtm"]
+
+    assert sum(part.median_ns for part in found.parts) == pytest.approx(found.median_ns)
+    assert sum(part.mean_ns for part in found.parts) == pytest.approx(found.mean_ns)
+
+
 def test_nothing_that_succeeded_gives_no_split() -> None:
     due = START_NS + np.arange(10, dtype=np.int64) * MS
 

@@ -192,6 +192,19 @@ def test_both_sides_say_what_their_layers_count_and_where_they_run(compared: Run
     assert found["facts_changed"] == []
 
 
+def test_a_failure_says_which_part_of_a_request_got_slower(compared: Run) -> None:
+    """The model sleeps, for 10 ms there and for 60 ms here."""
+    reference = result_of(compared, "test_shop")["reference"]
+    for side, slept_ns in (("split", 10e6), ("present_split", 60e6)):
+        split = reference[side]["rtm"]
+        parts = {part["name"]: part for part in split["parts"]}
+        assert parts["model_wait"]["mean_ns"] >= slept_ns
+        assert sum(part["mean_ns"] for part in split["parts"]) == pytest.approx(split["mean_ns"], abs=100)
+        assert split["calls"] == {"": 1.0}
+    (where,) = re.findall("where +(.+)", compared.failure("test_shop"))
+    assert re.match(r"\+[\d.]+ m?s: model waits \+\d", where)
+
+
 def test_a_check_is_asked_although_the_comparison_could_do_without_it(compared: Run) -> None:
     assert "check= returned False" in compared.failure("test_checked")
 
