@@ -19,7 +19,7 @@ from pytest_mlpatterns.analysis.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.errors import ProfilerError
 from pytest_mlpatterns.measurement.model_calls import awaits_in, calls_in
 from pytest_mlpatterns.measurement.started_deployments import StartedDeployments
-from pytest_mlpatterns.measurement.variant import VariantRun
+from pytest_mlpatterns.measurement.variant import VariantRun, named_errors
 from pytest_mlpatterns.profiling.stack_times import SERVER, awaited_stacks, sampled_stacks
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun
@@ -61,7 +61,7 @@ class ProfilingPlan:
 
     most_s: float = 6.5
     rounds: int = 4
-    fewest: int = 2
+    fewest: int = 3
     block_ns: int = 200_000_000
     answers: int = 20
     warmup_ns: int = 100_000_000
@@ -226,9 +226,9 @@ class _Recorded:
             repeated = self.run.repeated
             with ExitStack() as recordings:
                 looking = self._looking(recordings)
-                before = self._deployment.stats()
+                before = self._stats()
                 self.run.load(length_ns, position, core)
-                after = self._deployment.stats()
+                after = self._stats()
                 for recording in looking:
                     recording.request_stop()
                 found = [recording.stop() for recording in looking]
@@ -237,6 +237,10 @@ class _Recorded:
         else:
             raise ProfilerError(f"{self._side.variant.name}: {_TRIES} blocks in a row had to be repeated")
         self._add(found, max(self.run.position - position, 1), after.since(before))
+
+    def _stats(self) -> PatternStats:
+        with named_errors(self._side.variant):
+            return self._deployment.stats()
 
     def _looking(self, recordings: ExitStack) -> list[Recording]:
         """Recordings of all processes that can be read, which look."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -11,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.services.deploy import make_start_options
+from support.services.processes import our_children
 from support.synthetic import MS, S
 
 from pytest_mlpatterns import Microservice, Single
-from pytest_mlpatterns.errors import ProfilerError
+from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, ProfilerError
 from pytest_mlpatterns.measurement import profiled_pair
 from pytest_mlpatterns.measurement.block_plan import ResponsePace
 from pytest_mlpatterns.measurement.model_calls import awaits_in, calls_in
@@ -32,6 +35,8 @@ from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_mlpatterns import Deployment, Pattern
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.addressing import Progress
@@ -68,7 +73,10 @@ class ScriptedProfiler:
 
     name = "scripted 1"
 
-    def __init__(self, refused: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, refused: frozenset[int] = frozenset(), on_start: Callable[[ScriptedRecording], None] = lambda _: None
+    ) -> None:
+        self.on_start = on_start
         self.rates: Counter[tuple[int, int]] = Counter()
         self.running = 0
         self._refused = refused
@@ -84,8 +92,9 @@ class ScriptedRecording:
         self._profiler, self._pid, self._refuses = profiler, pid, refuses
 
     def await_start(self) -> None:
+        self._profiler.on_start(self)
         if self._refuses:
-            raise ProfilerError(f"cannot read process {'N'}")
+            raise ProfilerError("cannot read process N")
 
     def request_stop(self) -> None:
         """Nothing runs."""
@@ -153,6 +162,25 @@ def test_a_process_that_cannot_be_read_is_a_note_and_none_at_all_an_error(genera
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("end", [KeyboardInterrupt, DeploymentError])
+def test_whatever_ends_a_recording_nothing_is_left(
+    generator: Generator, tmp_path: Path, end: type[BaseException]
+) -> None:
+    def begin(recording: ScriptedRecording) -> None:
+        if end is KeyboardInterrupt:
+            raise end
+        os.kill(recording._pid, signal.SIGKILL)
+
+    profiler = ScriptedProfiler(on_start=begin)
+    expected = (end,) if end is KeyboardInterrupt else (DeploymentError, InvalidResultError)
+    arguments = {"generator": generator, "on_progress": silent, "plan": SHORT}
+    with pytest.raises(expected, match=None if end is KeyboardInterrupt else "now: "):
+        ProfiledPair(side("now", tmp_path), None, profiler=profiler, **arguments).run()  # type: ignore[arg-type]
+    assert profiler.running == 0
+    assert our_children() == set(generator.pids)
+
+
+@pytest.mark.processes
 def test_py_spy_finds_the_function_in_a_served_model(generator: Generator, tmp_path: Path) -> None:
     run = ProfiledPair(
         side("now", tmp_path),
@@ -186,7 +214,7 @@ def test_blocks_have_twenty_answers_if_there_is_time() -> None:
 
 def test_a_load_that_is_too_long_is_refused() -> None:
     plan = ProfilingPlan(most_s=6.0)
-    with pytest.raises(ProfilerError, match=r"a block of its load takes 5.00 s, and 5 of them are more than the 6 s"):
+    with pytest.raises(ProfilerError, match=r"a block of its load takes 5.00 s, and 7 of them are more than the 6 s"):
         plan.lengths_ns([ResponsePace(1, 1, 5 * S)], 5.0)
 
 
