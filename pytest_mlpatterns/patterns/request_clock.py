@@ -29,6 +29,7 @@ __all__ = [
     "RUN_QUEUE",
     "SHARED_WAIT",
     "WIRE",
+    "WOKEN",
     "RequestClock",
     "charge",
     "counts_calls",
@@ -41,6 +42,8 @@ WIRE = "wire"
 """Decoding and encoding of bodies, with compression, in all processes of the deployment."""
 HOP = "hop"
 """Transport between processes of the deployment, and to a store of ``Cached``."""
+WOKEN = "woken"
+"""Between processes only: until the process ran that a request had reached; the one before takes it for a hop."""
 MODEL_CPU = "model_cpu"
 """CPU time of the thread in which the model runs, without garbage collection."""
 MODEL_GC = "model_gc"
@@ -94,7 +97,7 @@ class RequestClock:
     def report(self) -> dict[str, int]:
         """What was charged since the last report: for the process before this one."""
         reported, self._reported = self._reported, dict(self.parts)
-        return {key: value - reported.get(key, 0) for key, value in self.parts.items()}
+        return {key: value - reported.get(key, 0) for key, value in self.parts.items() if value != reported.get(key)}
 
 
 def key_of_part(part: str, of: str = "") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, HOP, QUEUE_WAIT, RUN_QUEUE, SHARED_WAIT, WIRE
+from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, HOP, QUEUE_WAIT, RUN_QUEUE, SHARED_WAIT, WIRE, WOKEN
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.request_clock import RequestClock
@@ -28,18 +28,28 @@ class LoopWatch:
 
     Args:
         run_queue: knows how long a thread has waited, and what models have charged of it.
+        always: watch every request, also how long the thread took to run after it had reached the process.
     """
 
-    def __init__(self, run_queue: RunQueueClock) -> None:
+    def __init__(self, run_queue: RunQueueClock, *, always: bool = False) -> None:
         self._run_queue = run_queue
+        self._always = always
         self._watched = 0
+        self._ended: int | None = None
 
     def begin(self) -> int | None:
         """A request begins; what :meth:`end` takes, None if it is not watched."""
-        if not self._watched:
+        if not self._watched and not self._always:
             return None
         self._watched -= 1
         return self._run_queue.unclaimed_ns()
+
+    def end_for_gateway(self, clock: RequestClock, total_ns: int, begun: int | None) -> None:
+        """As :meth:`end`, in a process behind another, which learns how long this one took to run."""
+        self.end(clock, total_ns, begun)
+        if begun is not None and self._ended is not None and begun > self._ended:
+            clock.add(WOKEN, begun - self._ended)
+        self._ended = self._run_queue.unclaimed_ns()
 
     def end(self, clock: RequestClock, total_ns: int, begun: int | None) -> None:
         """A request is answered: charge what its thread waited for a processor.

@@ -68,3 +68,15 @@ def test_requests_that_take_the_server_no_time_are_not_watched() -> None:
         watch.end(RequestClock(), MS // 10, None)
     watch.end(RequestClock(), MS, None)
     assert [watch.begin() for _ in range(17)] == [100 * MS] * 16 + [None]
+
+
+def test_a_process_behind_another_reports_how_long_it_took_to_run() -> None:
+    thread: Any = Thread()
+    watch = LoopWatch(thread, always=True)
+    found = []
+    for waits_ms in (3, 2, 0):  # the first is not known: nobody looked before it
+        thread.waited_ns += waits_ms * MS
+        clock = RequestClock()
+        watch.end_for_gateway(clock, MS // 10, watch.begin())
+        found.append(clock.parts)
+    assert found == [{}, {"woken": 2 * MS}, {}]

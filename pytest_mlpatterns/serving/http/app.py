@@ -161,7 +161,7 @@ class ModelApp:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
         worked_ns = perf_counter_ns() - started  # before the first write, which wakes the client
         if watch is not None and _IS_TIMED in scope:
-            watch.end(clock, worked_ns, watched)
+            (watch.end_for_gateway if self._internal else watch.end)(clock, worked_ns, watched)
         if self._internal:
             parts = written_parts(clock.report())
             headers.append((b"server-timing", b"model;dur=%.3f;free=%d;parts=%s" % (worked_ns / 1e6, free_ns, parts)))

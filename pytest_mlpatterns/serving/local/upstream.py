@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
-from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, WIRE, current_clock
+from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, RUN_QUEUE, WIRE, WOKEN, current_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.clock_parts import parts_in
@@ -117,8 +117,11 @@ class Upstream:
         self._tally.time("hop_ns", hop_ns)
         clock = current_clock()
         if clock is not None:
-            self._charge(clock, answer.parts)
-            clock.take({HOP: hop_ns, QUEUE_WAIT: waited_until - started, WIRE: started - began}, self._of)
+            parts = parts_in(answer.parts)
+            woken_ns = min(parts.pop(WOKEN, 0), hop_ns)
+            clock.take(parts, self._of)
+            clock.take({HOP: hop_ns - woken_ns, RUN_QUEUE: woken_ns}, self._of)
+            clock.take({QUEUE_WAIT: waited_until - started, WIRE: started - began}, self._of)
         if answer.is_stream:
             return Stream(_Chunks(pool, answer, self._tally, on_times=partial(self._charge, clock)))
         try:

@@ -157,7 +157,7 @@ def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
         internal=source.internal,
         position=job.position,
     )
-    app.watch = LoopWatch(service.stack.run_queue)
+    app.watch = LoopWatch(service.stack.run_queue, always=source.internal)
     if source.internal:
         service.count_with(app.tally)
     else:

@@ -503,7 +503,7 @@ class TestTime:
         clock = RequestClock()
 
         async def working(_: Asked) -> bytes:
-            parts = b'{"model_cpu":5,"b/model_cpu":1}'
+            parts = b'{"model_cpu":5,"b/model_cpu":1,"woken":1000000}'
             return answer([1], b"server-timing: model;dur=4.000;free=1002001000;parts=" + parts)
 
         async def scenario() -> None:
@@ -515,7 +515,8 @@ class TestTime:
         assert clock.parts == {
             "a/model_cpu": 5,
             "b/model_cpu": 1,
-            "a/hop": 4_000_000,
+            "a/hop": 3_000_000,
+            "a/run_queue": 1_000_000,
             "a/queue_wait": 2_000_000,
             "a/wire": 3_000,
         }
