@@ -6,6 +6,7 @@ project that is, which line, and what it was before.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ _LEAST_SHARE = 0.002
 """Share of the time below which a stack is counted to its caller, and a function is not listed."""
 _HALF, _MOST = 0.5, 0.7
 _CALLS_CHANGED = 0.1
+_ELSEWHERE = 0.1
+"""Share of a function's time from which its other callers show whether it got slower."""
+_LESS = 0.3
 _NO_FUNCTION = frozenset({"process", "model", "await"})
 
 
@@ -98,6 +102,10 @@ class _Drafting:
     source_before: SourceLine | None
     frames: list[Frame] = field(default_factory=list)
     _indices: dict[Frame, int] = field(default_factory=dict)
+    everywhere: Mapping[Frame, Sequence[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.everywhere = self.changes.tree.topmost()
 
     def index(self, frame: Frame) -> int:
         """Index of a frame in the record."""
@@ -111,9 +119,23 @@ class _Drafting:
         position = _position(chain)
         if position is None:
             return None
+        while self._is_as_fast_elsewhere(chain[position]) and (caller := _project_caller(chain, position)) is not None:
+            position = caller
         leading = [spot.frame for spot in chain[:position] if spot.frame and spot.frame.owner == "project"]
         deeper = [spot.frame for spot in chain[position + 1 :] if spot.frame]
         return self._change(leading, chain[position], inside=_inside(deeper[-1]) if deeper else "")
+
+    def _is_as_fast_elsewhere(self, spot: Spot) -> bool:
+        """Whether the same function did not get slower where others call it, so that its code is not the cause."""
+        assert spot.frame is not None
+        others = [node for node in self.everywhere.get(spot.frame, ()) if node not in spot.nodes]
+        if not others or spot.change.value_ns <= 0:
+            return False
+        elsewhere = self.changes.spot(spot.frame, others).change
+        if elsewhere.before_ns <= 0 or elsewhere.level_ns < _ELSEWHERE * spot.change.level_ns:
+            return False
+        here = spot.change.now_ns / spot.change.before_ns if spot.change.before_ns else math.inf
+        return elsewhere.now_ns / elsewhere.before_ns - 1 < _LESS * (here - 1)
 
     def largest(self) -> FunctionChange | None:
         """The function that comes nearest if none stands out: the innermost one with most of the largest change."""
@@ -167,6 +189,11 @@ class _Drafting:
         """What makes a line the same on both sides."""
         text = source(frame, line) if source and self.source_before and line else ""
         return text or str(line)
+
+
+def _project_caller(chain: Sequence[Spot], position: int) -> int | None:
+    """The next function of the project outside of one in a chain; None without one."""
+    return _last([spot.frame.owner if spot.frame else "process" for spot in chain[:position]], {"project"})
 
 
 def _position(chain: Sequence[Spot]) -> int | None:

@@ -186,6 +186,17 @@ def test_a_function_that_only_has_another_caller_is_not_the_cause() -> None:
     assert named(attributed(before, now)) == [("predict", "wrap")]
 
 
+def test_a_function_that_others_call_as_fast_as_before_is_not_the_cause() -> None:
+    """Its caller asks more of it."""
+    before: Stacks = {("predict", "normalize", "spin"): 0.4, ("predict", "classify", "spin"): 1.5}
+    record = attributed(before, {**before, ("predict", "normalize", "spin"): 1.4})
+    assert (named(record), only(record).inside) == ([("predict", "normalize")], "spin (model.py)")
+    slower: Stacks = {("predict", "normalize", "spin"): 0.8, ("predict", "classify", "spin"): 3.0}
+    assert {chain[-1] for chain in named(attributed(before, slower))} == {"spin"}
+    new: Stacks = {**before, ("predict", "deduplicate", "spin"): 1.0}
+    assert named(attributed(before, new)) == [("predict", "deduplicate")]
+
+
 def test_recursion_counts_once() -> None:
     before: Stacks = {("predict", "copy", "walk", "copy", "walk"): 0.5, ("predict", "classify"): 2.0}
     now = {**before, ("predict", "copy", "walk", "copy", "walk"): 2.5}
