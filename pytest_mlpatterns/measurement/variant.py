@@ -318,8 +318,10 @@ class VariantRun:
 
 @contextmanager
 def named_errors(variant: Variant) -> Iterator[None]:
-    """Put the variant's name in front of the errors of its deployment."""
+    """Put the variant's name in front of the errors of its deployment that do not have it."""
     try:
         yield
     except DeploymentError as error:
+        if variant.name in str(error):  # a revision names itself, and its errors have more arguments
+            raise
         raise type(error)(f"{variant.name}: {error}") from error
