@@ -90,16 +90,17 @@ class SystemUnderTest:
         """Whether the service runs already and is only connected to."""
         return isinstance(self.service, Url)
 
-    def start(self, *, profiled: bool = False) -> Deployment:
+    def start(self, *, profiled: bool = False, traced: bool = False) -> Deployment:
         """Start a deployment and wait until it is ready.
 
         Args:
             profiled: its processes permit a profiler of the same user to read them.
+            traced: its processes follow their allocations, which makes them slower.
 
         Raises:
             DeploymentError: it did not start.
         """
-        options = replace(self.options, profiled=profiled)
+        options = replace(self.options, profiled=profiled, traced=traced)
         if isinstance(self.service, ServicePlan):
             return launch(self.service, options)
         return deploy_target(self.service, options)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
 
-__all__ = ["names_functions", "profile_alone", "profile_comparison"]
+__all__ = ["names_functions", "profile_alone", "profile_comparison", "why_not_readable"]
 
 _LONGEST_WARMUP_NS = 1_000_000_000
 _WHAT = "naming the functions that got slower"
@@ -90,7 +90,7 @@ def _profile_once(
 
 
 def _profile(experiment: Experiment, revision: RevisionClient | None, *, is_known: bool) -> ProfileRecord:
-    if why := _why_not(experiment):
+    if why := why_not_readable(experiment):
         return ProfileRecord(note=f"no profile: {why}")
     options = experiment.system.options
     profiler = find_py_spy("--perf-profile on" if revision is None else _WHAT, options.directory)
@@ -111,8 +111,8 @@ def _profile(experiment: Experiment, revision: RevisionClient | None, *, is_know
     return profile_record(pair.run(), now.names.line, line_before, is_known=is_known)
 
 
-def _why_not(experiment: Experiment) -> str:
-    """Why a profiler cannot read the processes of this test; empty if it can."""
+def why_not_readable(experiment: Experiment) -> str:
+    """Why this run cannot look into the processes of a test; empty if it can."""
     if experiment.system.is_attached:
         return f"the processes of {experiment.setup.pattern} are not those of this run"
     if experiment.settings.engine != "local":

@@ -97,15 +97,15 @@ def build_result(
         baseline_note=comparison.note,
         baseline_gap=comparison.gap,
         notes=_notes(metrics, measurement, experiment.setup),
-        load_over_time=(),  # with the other conditions
+        load_over_time=(),
         capacities=metrics.capacities,
         layers=metrics.layers,
         generator=_generator_figures(metrics, measurement.dropped),
         interrupted=measurement.interrupted,
-        latency=latency_of(metrics.latencies_ns),
         reference=comparison.reference,
     )
-    return replace(_with_conditions(result, metrics, experiment, comparison=comparison), profile=measurement.profile)
+    explained = replace(result, profile=measurement.profile, held=measurement.held)
+    return _with_conditions(explained, metrics, experiment, comparison=comparison)
 
 
 def estimated(
@@ -185,10 +185,11 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
 def _with_conditions(
     result: TestResult, metrics: Metrics, experiment: Experiment, *, comparison: Comparison
 ) -> TestResult:
-    """The result with its tolerance and the conditions of its launches: load, memory, warm-ups, noise, environment."""
+    """The result with tolerance, latency, and the conditions of its launches: load, memory, warm-ups, noise, facts."""
     facts: EnvironmentFacts = next((launch.facts for launch in metrics.launches if launch.facts), {})
     return replace(
         result,
+        latency=latency_of(metrics.latencies_ns),
         tolerance=experiment.settings.tolerance.of("rtm"),
         price=metrics.price,
         missing_indices=dict(metrics.indices.missing),

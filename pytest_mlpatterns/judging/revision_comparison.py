@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import not_judged
+from pytest_mlpatterns.judging.held_decision import trace_comparison
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.profile_decision import profile_comparison
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
@@ -154,6 +155,7 @@ class RevisionComparison:
             self._runner.close()  # both revisions need the machine to themselves
             verdicts = self._judge(self._run, choice)
             profile_comparison(self._experiment, self._revision, self._measurement, verdicts=verdicts)
+            trace_comparison(self._experiment, self._revision, self._measurement, verdicts=verdicts)
             return verdicts
         except NothingToCompareError as error:
             self._is_new = error.reason is Reason.ABSENT

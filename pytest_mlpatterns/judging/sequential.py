@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.measurement.launch import LaunchRunner
+    from pytest_mlpatterns.records.held_memory import HeldRecord
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
@@ -62,6 +63,7 @@ class SequentialMeasurement:
         interrupted: Ctrl-C ended the last launch early.
         dropped: launches that do not count because the load generator was the limit.
         growth: what the last long load found; None without one.
+        held: which lines hold more memory, or why that is not known; None if nothing asked for it.
         profile: where the time went by function, or why that is not known; None if nothing asked for it.
     """
 
@@ -91,6 +93,7 @@ class SequentialMeasurement:
         self.dropped: int = 0
         self.growth: FollowedGrowth | None = None
         self.profile: ProfileRecord | None = None
+        self.held: HeldRecord | None = None
 
     @property
     def metrics(self) -> Metrics:

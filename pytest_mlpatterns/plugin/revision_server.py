@@ -202,7 +202,7 @@ class _Served:
         """
         match request:
             case StartDeployment():
-                return self._start(profiled=request.profiled)
+                return self._start(profiled=request.profiled, traced=request.traced)
             case StopDeployment():
                 self.stop()
                 return DeploymentStopped()
@@ -217,8 +217,8 @@ class _Served:
         if deployment is not None:
             deployment.close()
 
-    def _start(self, *, profiled: bool) -> DeploymentStarted:
-        self._deployment = deployment = self._experiment.system.start(profiled=profiled)
+    def _start(self, *, profiled: bool, traced: bool) -> DeploymentStarted:
+        self._deployment = deployment = self._experiment.system.start(profiled=profiled, traced=traced)
         return DeploymentStarted(
             deployment.endpoint,
             deployment.pids,

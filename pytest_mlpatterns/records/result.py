@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
+from pytest_mlpatterns.records.held_memory import HeldRecord
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
 from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
 from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
@@ -141,6 +142,7 @@ class TestResult:
         facts_changed: what of it differs from the environment of the reference, or of an entry that was not comparable;
             None if one of them is not known.
         profile: where the time went by function, or why that is not known; None if nothing asked for it.
+        held: which lines hold more memory, or why that is not known; None if nothing asked for it.
         split: where the time of the requests went, over all launches.
     """
 
@@ -192,6 +194,7 @@ class TestResult:
     facts: EnvironmentFacts = field(default_factory=dict)
     facts_changed: tuple[FactChange, ...] | None = None
     profile: ProfileRecord | None = None
+    held: HeldRecord | None = None
     split: LatencySplits = field(default_factory=dict)
 
     @property
@@ -254,6 +257,7 @@ class TestResult:
                 "growth": GrowthRecord.from_json(data["growth"]) if data.get("growth") else None,
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
                 "facts_changed": _changes(data.get("facts_changed")),
+                "held": HeldRecord.from_json(data["held"]) if data.get("held") else None,
                 "profile": ProfileRecord.from_json(data["profile"]) if data.get("profile") else None,
                 "split": _splits(data.get("split", {})),
             }

@@ -144,11 +144,12 @@ class RevisionClient:
         assert self._setup is not None
         return self._setup
 
-    def start(self, *, profiled: bool = False) -> Deployment:
+    def start(self, *, profiled: bool = False, traced: bool = False) -> Deployment:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
         Args:
             profiled: its processes permit a profiler of the same user to read them.
+            traced: its processes follow their allocations.
 
         Raises:
             NothingToCompareError: as in :meth:`setup`, or the model fails there.
@@ -156,7 +157,7 @@ class RevisionClient:
         """
         if self.setup().setup.engine == "ray" and self._cluster is not None:
             self._open_monitors(self._cluster)
-        started = self._ask(StartDeployment(profiled), DeploymentStarted, self._timeout_ns / 1e9)
+        started = self._ask(StartDeployment(profiled, traced), DeploymentStarted, self._timeout_ns / 1e9)
         deployment = self._deployment_of(started)
         deployment.cpu_share, deployment.streams, deployment.roles = started.cpu_share, started.streams, started.roles
         return deployment

@@ -96,9 +96,15 @@ class RevisionSetup:
 
 @dataclass(frozen=True, slots=True)
 class StartDeployment:
-    """Start the deployment; ``profiled``: its processes permit a profiler of the same user to read them."""
+    """Start the deployment.
+
+    Args:
+        profiled: its processes permit a profiler of the same user to read them.
+        traced: its processes follow their allocations.
+    """
 
     profiled: bool = False
+    traced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

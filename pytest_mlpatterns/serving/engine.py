@@ -54,6 +54,7 @@ class StartOptions:
         replica_cores: cores of its own for each replica, instead of ``cpus``; None for none.
         cluster: the Ray cluster of an engine that needs one; None for the others.
         profiled: its processes permit a profiler of the same user to read them.
+        traced: its processes follow their allocations, which makes them slower.
     """
 
     timeout_ns: int
@@ -68,6 +69,7 @@ class StartOptions:
     replica_cores: ReplicaCores | None = None
     cluster: RaySession | None = None
     profiled: bool = False
+    traced: bool = False
 
 
 class Engine(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.environment_facts import FactChange
+from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.latency_split import PARTS, LatencySplit, SplitPart
 from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
@@ -263,6 +264,15 @@ RESULTS = st.builds(
     ).map(tuple),
     growth=st.none() | GROWTHS,
     profile=st.none() | PROFILES,
+    held=st.none()
+    | st.builds(
+        HeldRecord,
+        NAMES,
+        st.booleans(),
+        FINITE,
+        FINITE,
+        st.lists(st.builds(MemorySite, NAMES, NAMES, COUNTS, NAMES, FINITE, FINITE), max_size=2).map(tuple),
+    ),
     facts=st.dictionaries(NAMES, NAMES, max_size=2),
     split=SPLITS,
     facts_changed=st.none() | st.lists(st.builds(FactChange, NAMES, st.none() | NAMES, NAMES), max_size=2).map(tuple),

@@ -13,6 +13,7 @@ from pytest_mlpatterns.analysis.split_changes import split_change
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.function_lines import function_texts, named_function, signed_duration
+from pytest_mlpatterns.reports.text.held_lines import held_texts
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count
 
@@ -58,14 +59,14 @@ class _Looked:
 
 
 def where_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
-    """A line on the first of these verdicts that the time of requests explains, then lines on functions; or none.
+    """A line on the first of these verdicts that the time of requests explains, then on functions and memory; or none.
 
     For example ``+12.0 ms: model on CPU +11.7 ms in normalize (model.py:41), the rest +300 µs``.
     """
     judged = list(verdicts)
     failing = (verdict for verdict in judged if verdict.outcome is Outcome.FAIL or verdict.suspected)
     split_texts = (text for verdict in failing if (text := _text(result, verdict)))
-    return [*itertools.islice(split_texts, 1), *function_texts(result, judged)]
+    return [*itertools.islice(split_texts, 1), *function_texts(result, judged), *held_texts(result, judged)]
 
 
 def where_sentence(result: TestResult, verdicts: Iterable[Verdict] | None = None) -> str:

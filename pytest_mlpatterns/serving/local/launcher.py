@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["launch"]
 
+_ANSWER_TIMEOUT_S, _TRACED_TIMEOUT_S = 5.0, 30.0
+"""Time limits for an answer of a worker; finding what its lines hold takes a while."""
 _WORKER = "pytest_mlpatterns.serving.local.worker"
 
 
@@ -224,15 +226,8 @@ class Launcher:
             self._spawn(group, node, Consume(subscription, group.position))
         return QueueNode(url, stream)
 
-    def _spawn(
-        self,
-        group: ProcessGroup,
-        node: WorkerNode,
-        source: Listen | ListenGrpc | Consume,
-        *,
-        listener: socket.socket | None = None,
-    ) -> None:
-        job = WorkerJob(
+    def _job(self, group: ProcessGroup, node: WorkerNode, source: Listen | ListenGrpc | Consume) -> WorkerJob:
+        return WorkerJob(
             node=node,
             name=self._plan.name,
             identity=self._identity,
@@ -245,7 +240,18 @@ class Launcher:
             own_server=self._own_server,
             is_polled=self.is_polled and isinstance(source, Listen) and not source.internal,
             profiled=self._options.profiled,
+            traced=self._options.traced,
         )
+
+    def _spawn(
+        self,
+        group: ProcessGroup,
+        node: WorkerNode,
+        source: Listen | ListenGrpc | Consume,
+        *,
+        listener: socket.socket | None = None,
+    ) -> None:
+        job = self._job(group, node, source)
 
         def start(on_end: Callable[[], None]) -> Child:
             log = self._options.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
@@ -264,6 +270,7 @@ class Launcher:
             role=group.role,
             position=group.position,
             listener=listener if group.restart else None,
+            answer_timeout_s=_TRACED_TIMEOUT_S if self._options.traced else _ANSWER_TIMEOUT_S,
         )
         self.workers.append(worker)
         if group.restart:

@@ -91,6 +91,7 @@ class WorkerJob:
         own_server: address of the server that the deployment started for itself; None: it needs none.
         is_polled: requests are answered 202, and results are kept until clients fetch them.
         profiled: a profiler of the same user may read this process.
+        traced: this process follows its allocations.
     """
 
     node: WorkerNode
@@ -105,3 +106,4 @@ class WorkerJob:
     own_server: str | None = None
     is_polled: bool = False
     profiled: bool = False
+    traced: bool = False

@@ -24,7 +24,6 @@ __all__ = ["MAX_REPLACEMENTS", "SupervisedWorker"]
 
 MAX_REPLACEMENTS = 3
 """Restart limit. A process that keeps dying is assumed to be killed by its requests."""
-_ANSWER_TIMEOUT_S = 5.0
 _REPLACEMENT_TIMEOUT_S = 60.0
 _NOTHING = WorkerStats(0, 0, ())
 _Answer = TypeVar("_Answer", WorkerStats, WorkerFacts)
@@ -39,6 +38,7 @@ class SupervisedWorker:
         position: position of its pattern in the composition.
         listener: a listening socket that stays open while a process is replaced, so that new connections wait; None:
             the process has its own.
+        answer_timeout_s: time limit for the answer to a question.
 
     Attributes:
         child: the process that runs now.
@@ -52,12 +52,14 @@ class SupervisedWorker:
         role: str,
         position: int,
         listener: socket.socket | None = None,
+        answer_timeout_s: float = 5.0,
     ) -> None:
         self.role = role
         self.position = position
         self.replaced: int = 0
         self._start = start
         self._listener = listener
+        self._answer_timeout_s = answer_timeout_s
         self._numbers = itertools.count(1)
         self._changed = threading.Condition(threading.RLock())
         self._guarded = False
@@ -142,9 +144,9 @@ class SupervisedWorker:
     def _ask(self, child: Child, question: StatsQuestion | FactsQuestion, of: type[_Answer]) -> _Answer:
         """The answer to a numbered question; one that came after its time-out, to a question before, is left out."""
         child.send(question)
-        answer = child.receive(_ANSWER_TIMEOUT_S)
+        answer = child.receive(self._answer_timeout_s)
         while not isinstance(answer, of) or answer.number != question.number:
-            answer = child.receive(_ANSWER_TIMEOUT_S)
+            answer = child.receive(self._answer_timeout_s)
         return answer
 
     def _is_ready(self, child: Child) -> bool:

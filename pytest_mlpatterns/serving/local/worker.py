@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.serving.handler_stack import HandlerStack
+    from pytest_mlpatterns.serving.held_memory import HeldMemoryTally
     from pytest_mlpatterns.serving.http.async_jobs import Queue
     from pytest_mlpatterns.serving.http.inference_call import WireTally
     from pytest_mlpatterns.serving.local.http_server import PromptServer
@@ -58,6 +59,11 @@ def main() -> None:
     if job.profiled:
         permit_tracer()
     parent = _Parent(channel)
+    if job.traced:
+        from pytest_mlpatterns.serving.held_memory import HeldMemoryTally, trace_memory  # as good as never
+
+        trace_memory()
+        parent.held = HeldMemoryTally()
     stack = _load(job, channel)
     caller = ModelCaller(stack.handler)
     if isinstance(job.source, ListenGrpc):
@@ -74,11 +80,13 @@ class _Parent:
     Attributes:
         statistics: answers the questions; None until the worker serves.
         end: ends the worker when the parent closes the channel; None until the worker serves.
+        held: reports the memory of the worker with its statistics; None if it does not follow its allocations.
     """
 
     def __init__(self, channel: Channel) -> None:
         self.statistics: Callable[[int], WorkerStats] | None = None
         self.end: Callable[[], object] | None = None
+        self.held: HeldMemoryTally | None = None
         self._channel = channel
         channel.listen(self._on_message, self._on_close)
 
@@ -111,7 +119,8 @@ class _Service:
         """Answer questions for statistics from now on; ``tallies`` count in the server."""
 
         def statistics(number: int) -> WorkerStats:
-            layers = (*self.stack.layers(), *(tally.snapshot() for tally in tallies))
+            held = () if self.parent.held is None else (self.parent.held,)
+            layers = (*self.stack.layers(), *(tally.snapshot() for tally in (*tallies, *held)))
             return WorkerStats(number, self.caller.requests, tuple(self.caller.tracebacks), layers)
 
         self.parent.statistics = statistics

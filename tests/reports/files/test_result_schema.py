@@ -16,6 +16,7 @@ from support.result_strategies import RESULTS
 from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
+from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
@@ -95,6 +96,7 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
         ("stream", StreamRecord),
         ("growth", GrowthRecord),
         ("profile", ProfileRecord),
+        ("held", HeldRecord),
         ("function_change", FunctionChange),
         ("function_time", FunctionTime),
         ("streamed_request", StreamedRequest),
@@ -115,6 +117,7 @@ def test_every_member_is_described(position: str, kind: type) -> None:
         (("result", "reference"), Reference),
         (("result", "warmups"), Warmup),
         (("result", "nodes"), NodeFigures),
+        (("held", "sites"), MemorySite),
         (("result", "generator_parts"), GeneratorPart),
         (("capacity", "ladder"), Step),
         (("ranking", "rows"), RankedPattern),

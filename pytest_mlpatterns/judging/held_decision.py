@@ -1,0 +1,81 @@
+"""Whether the memory of a failing test is traced to the lines that hold it, and what came of it.
+
+As a profile, it never is part of a verdict, of metrics or of a budget.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.held_sites import held_record
+from pytest_mlpatterns.config.settings import ProfileMode
+from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.judging.profile_decision import why_not_readable
+from pytest_mlpatterns.measurement.held_memory import held_under_load
+from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.profiling.recording import RawFrame
+from pytest_mlpatterns.profiling.source_names import SourceNames
+from pytest_mlpatterns.records.held_memory import HeldRecord
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.records.profile import Frame
+    from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.revision.client import RevisionClient
+
+__all__ = ["trace_comparison"]
+
+_HELD, _GROWS = "peak_memory", "memory_growth"
+
+
+def trace_comparison(
+    experiment: Experiment,
+    revision: RevisionClient,
+    measurement: SequentialMeasurement,
+    *,
+    verdicts: Sequence[Verdict],
+) -> None:
+    """Find the lines that hold more memory, or leak it, if that failed the test and was not done before.
+
+    Arguments are those of :func:`pytest_mlpatterns.judging.profile_decision.profile_comparison`.
+    """
+    failed = {verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL}
+    is_off = experiment.settings.profile is ProfileMode.OFF
+    if is_off or measurement.held is not None or failed.isdisjoint((_HELD, _GROWS)):
+        return
+    started = time.perf_counter()
+    try:
+        measurement.held = _held(experiment, revision, of_growth=_HELD not in failed)
+    except MlpatternsError as error:
+        measurement.held = HeldRecord(f"memory by line is not known: {str(error).partition(chr(10))[0]}")
+    finally:
+        measurement.interleaved_s += time.perf_counter() - started
+
+
+def _held(experiment: Experiment, revision: RevisionClient, *, of_growth: bool) -> HeldRecord:
+    if why := why_not_readable(experiment):
+        return HeldRecord(f"memory by line is not known: {why}")
+    tree, root = revision.worktree, experiment.system.options.root
+    names = (SourceNames(tree.directory, tree.root), SourceNames(root, tree.present_root))
+    theirs = replace(experiment.plan, payload=revision.setup().payload)
+    sides = (
+        Variant(revision.name, functools.partial(revision.start, traced=True), theirs),
+        Variant("the present", functools.partial(experiment.system.start, traced=True), experiment.plan),
+    )
+    held = [held_under_load(side, experiment.generator, of_growth=of_growth) for side in sides]
+    before, now = held
+    if before is None or now is None:
+        return HeldRecord("memory by line is known of models only; a service of your own can run under memray")
+    found = tuple(functools.partial(_function, one) for one in names)
+    return held_record(before, now, names=(found[0], found[1]), source_now=names[1].line)
+
+
+def _function(names: SourceNames, file: str, line: int) -> Frame:
+    return names.frame(RawFrame("<module>", file, line))

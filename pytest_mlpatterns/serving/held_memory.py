@@ -1,0 +1,103 @@
+"""What the lines of a service process hold, by tracemalloc, which starts before the model is loaded.
+
+tracemalloc sees what Python and numpy allocate. It does not see memory that native libraries take for themselves, such
+as the arenas of torch or onnxruntime. memray does, but it has to start the process, or to attach a debugger to it.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import time
+import tracemalloc
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.records.held_memory import HELD_LAYER
+from pytest_mlpatterns.records.telemetry import LayerStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["HeldMemoryTally", "trace_memory"]
+
+_Line = tuple[str, int]
+"""A file and a line of it."""
+_DEPTH = 8
+"""Callers that are kept for each allocation."""
+_MOST_SITES = 50
+_FRESH_S = 0.2
+"""Age up to which what was found is still good: to find it takes most of a second."""
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def trace_memory() -> None:
+    """Follow every allocation of this process from now on; it gets slower by that."""
+    tracemalloc.start(_DEPTH)
+
+
+class HeldMemoryTally:
+    """Reports what each line holds as a layer of the telemetry; :func:`trace_memory` has to run.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: tuple[float, LayerStats] | None = None
+
+    def snapshot(self) -> LayerStats:
+        """The lines that hold most now, and the total; what was found a moment ago if it was asked for then."""
+        if self._last is None or self._clock() - self._last[0] > _FRESH_S:
+            layer = self._layer()
+            self._last = self._clock(), layer
+        return self._last[1]
+
+    def _layer(self) -> LayerStats:
+        held: dict[_Line, int] = defaultdict(int)
+        owners = _Owners()
+        for lines, size in _sizes(tracemalloc.take_snapshot()).items():
+            if (line := _line(lines, owners)) is not None:
+                held[line] += size
+        largest = sorted(held.items(), key=lambda item: -item[1])[:_MOST_SITES]
+        sites = {f"{number}:{file}": size for (file, number), size in largest}
+        return LayerStats(0, HELD_LAYER, {"total": sum(held.values()), **sites})
+
+
+def _sizes(snapshot: tracemalloc.Snapshot) -> dict[tuple[_Line, ...], int]:
+    """Bytes by stack, the innermost line first.
+
+    The tuples behind the public objects are read, since ``Snapshot.statistics`` makes an object of each frame. With the
+    166,000 allocations of a process that has imported numpy, all of it takes 2.8 s by that, and 0.9 s by this.
+    """
+    sizes: dict[tuple[_Line, ...], int] = defaultdict(int)
+    for _domain, size, frames, *_ in snapshot.traces._traces:  # type: ignore[attr-defined]
+        sizes[frames] += size
+    return sizes
+
+
+def _line(lines: tuple[_Line, ...], owners: _Owners) -> _Line | None:
+    """The innermost line of the user's code, else the innermost one; None if this package allocated it for itself."""
+    innermost = None
+    for line in lines:
+        owner = owners[line[0]]
+        if owner == "user":
+            return line
+        if innermost is None and owner == "library":
+            innermost = line
+    return innermost
+
+
+class _Owners(dict[str, str]):
+    """Whose code a file is: ``user``, ``library``, or ``ours``; each is looked at once."""
+
+    def __init__(self) -> None:
+        super().__init__({tracemalloc.__file__: "ours"})
+        paths = sysconfig.get_paths()
+        self._libraries = tuple({paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+    def __missing__(self, file: str) -> str:
+        is_library = file.startswith(("<", *self._libraries))
+        self[file] = owner = "ours" if file.startswith(_PACKAGE) else "library" if is_library else "user"
+        return owner

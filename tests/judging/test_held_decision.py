@@ -1,0 +1,118 @@
+"""When memory is traced to its lines, and that whatever goes wrong then is a note beside the verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from pytest_mlpatterns.config.settings import ProfileMode
+from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.judging import held_decision
+from pytest_mlpatterns.judging.held_decision import trace_comparison
+from pytest_mlpatterns.records.held_memory import HeldMemory, HeldRecord, MemorySite
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.measurement.variant import Variant
+
+MIB = 1024**2
+REVISION: Any = SimpleNamespace(
+    name="main (abc1234)",
+    worktree=SimpleNamespace(
+        root=Path("/tmp/tree"), directory=Path("/tmp/tree/project"), present_root=Path("/srv/project")
+    ),
+    setup=lambda: SimpleNamespace(payload=None),
+    start=lambda **_: None,
+)
+
+
+class Scripted:
+    """Takes the place of the measurement: what each side holds, or the error of one."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bool]] = []
+        self.held: list[HeldMemory | Exception | None] = []
+
+    def __call__(self, variant: Variant, _generator: object, *, of_growth: bool) -> HeldMemory | None:
+        self.asked.append((variant.name, of_growth))
+        found = self.held.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    script = Scripted()
+    script.held = [
+        HeldMemory({("/tmp/tree/project/model.py", 3): MIB}, MIB),
+        HeldMemory({("/srv/project/model.py", 4): 3 * MIB}, 3 * MIB),
+    ]
+    monkeypatch.setattr(held_decision, "held_under_load", script)
+    monkeypatch.setattr(held_decision, "replace", lambda plan, **_: plan)
+    return script
+
+
+def traced(
+    *metrics: str, mode: ProfileMode = ProfileMode.AUTO, attached: bool = False, held: HeldRecord | None = None
+) -> Any:
+    """The measurement after these metrics have failed."""
+    experiment: Any = SimpleNamespace(
+        settings=SimpleNamespace(profile=mode, engine="local"),
+        system=SimpleNamespace(
+            options=SimpleNamespace(root=Path("/srv/project")), is_attached=attached, start=lambda **_: None
+        ),
+        setup=SimpleNamespace(pattern="Url('http://host')"),
+        plan=None,
+        generator=None,
+    )
+    measurement = SimpleNamespace(held=held, interleaved_s=0.0)
+    verdicts = [Verdict(metric, "revision", Outcome.FAIL, "more") for metric in metrics]
+    trace_comparison(experiment, REVISION, cast("Any", measurement), verdicts=verdicts)
+    return measurement
+
+
+def test_a_failure_of_peak_memory_is_traced_on_both_sides(scripted: Scripted) -> None:
+    measurement = traced("rtm", "peak_memory", "memory_growth")
+    assert scripted.asked == [("main (abc1234)", False), ("the present", False)]
+    site = MemorySite("<module>", "model.py", 4, "", MIB, 3 * MIB)
+    assert measurement.held == HeldRecord("", False, MIB, 3 * MIB, (site,))
+    assert measurement.interleaved_s > 0
+
+
+def test_a_leak_is_traced_by_its_growth(scripted: Scripted) -> None:
+    traced("memory_growth")
+    assert [of_growth for _, of_growth in scripted.asked] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"metrics": ("rtm", "error_rate")},
+        {"metrics": ("peak_memory",), "mode": ProfileMode.OFF},
+        {"metrics": ("peak_memory",), "held": HeldRecord("done before")},
+    ],
+)
+def test_nothing_is_traced_without_need(scripted: Scripted, given: dict[str, Any]) -> None:
+    assert traced(*given.pop("metrics"), **given).held == given.get("held")
+    assert scripted.asked == []
+
+
+def test_an_attached_service_cannot_be_traced(scripted: Scripted) -> None:
+    note = "memory by line is not known: the processes of Url('http://host') are not those of this run"
+    assert traced("peak_memory", attached=True).held == HeldRecord(note)
+
+
+def test_a_service_of_the_users_own_has_no_lines(scripted: Scripted) -> None:
+    scripted.held = [None, None]
+    assert traced("peak_memory").held.note.startswith("memory by line is known of models only; ")
+
+
+def test_an_error_is_a_note(scripted: Scripted) -> None:
+    scripted.held[0] = DeploymentError("it died\nat length")
+    measurement = traced("peak_memory")
+    assert measurement.held == HeldRecord("memory by line is not known: it died")
+    assert measurement.interleaved_s > 0
