@@ -132,10 +132,12 @@ def _changed(result: TestResult, verdict: Verdict, *, looked: _Looked, change: S
         return "" if largest is None else f"{whole}: no part stands out (largest: {_moved(largest)})"
     named = change.parts[:_MOST]
     rest_ns = total_ns - sum(part.change_ns for part in named)
-    parts = _parts(result, named)
+    parts, function = _parts(result, named), ""
     if verdict.against == "revision" and named and named[0].is_service:
         function = named_function(result, is_layer=named[0].name in _LAYER_PARTS)
         parts[0] += f" in {function}" if function else ""
+    if [part.name for part in named] == ["service"] and not function:
+        return ""  # which is no news
     texts = [*map(_called_more, change.calls), *parts]
     if abs(rest_ns) >= _LEAST_REST * abs(total_ns):
         texts.append(f"the rest {signed_duration(rest_ns)}")
@@ -161,6 +163,8 @@ def _parts(result: TestResult, named: Sequence[PartChange]) -> list[str]:
 def _consists_of(split: LatencySplit, looked: _Looked) -> str:
     """The largest parts of a latency, as a line."""
     whole_ns = split.mean_ns if looked.of == "mean" else split.median_ns
+    if [part.name for part in split.parts] == ["service"]:
+        return ""
     parts = [(part.label, part.mean_ns if looked.of == "mean" else part.median_ns) for part in split.parts]
     named = sorted((part for part in parts if part[1] >= _LARGE * whole_ns), key=lambda part: -part[1])[:_MOST]
     rest_ns = whole_ns - sum(ns for _, ns in named)

@@ -158,3 +158,14 @@ def test_only_failures_and_suspected_regressions_have_a_line() -> None:
     assert where_texts(found, [failing("peak_memory"), suspected]) != []
     assert where_sentence(result(), [failing()]) == ""
     assert where_sentence(replace(found, verdicts=(suspected,))) == where_sentence(found, [failing()])
+
+
+def test_a_service_whose_inside_is_not_known_has_no_line() -> None:
+    before, now = split({"service": 9 * MS}), split({"service": 21 * MS})
+    found = result(split={"rtm": now}, setup=make_setup("App('app:app')", "closed(1)"))
+
+    assert line(before, now) == ""
+    assert where_texts(found, [failing(against="limit")]) == []
+    assert line(split({"service": 9 * MS, "queue_wait": MS}), split({"service": 21 * MS, "queue_wait": 3 * MS})) == (
+        "+14.0 ms: service +12.0 ms, queue wait +2.00 ms"
+    )
