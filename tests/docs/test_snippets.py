@@ -15,6 +15,7 @@ import yaml
 from support import HAS_RAY
 from support.other_clients import aiperf_line, lines, vllm_run
 from support.pages import ROOT, Block, blocks, commands, page, pages
+from support.profiles import slower_normalize
 from support.project import Project
 from support.repository import Repository
 from support.streams import stream_result
@@ -168,7 +169,8 @@ def test_pytest_takes_the_options_of_a_shown_command(
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory with the result files that the commands of the pages name."""
     measured = [
-        result(f"test_perf.py::test_x[{pattern}]", setup=make_setup(pattern)) for pattern in ("single", "replicated")
+        result(f"test_perf.py::test_x[{pattern}]", setup=make_setup(pattern), profile=slower_normalize())
+        for pattern in ("single", "replicated")
     ]
     text = results_json(measured, ENVIRONMENT, "2026-11-24", baseline={})
     for name in ("results.json", "perf-results.json"):

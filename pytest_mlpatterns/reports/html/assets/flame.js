@@ -90,7 +90,10 @@
           .setSearchHandler((found, sum, of) => say(`${found.length} found: ${time(sum)} of ${time(of)} per request, ${units.format("ratio", of ? sum / of : 0)}`))
           .setDetailsHandler((text) => say(text))
           .setLabelHandler(({ data }) => wordsOf(data, compared))
-          .onClick((one) => go(one));
+          .onClick((one) => {
+            dress(); // the library has drawn anew
+            go(one);
+          });
         const height = d3.hierarchy(all).height + 1;
         d3.select(place).datum(all).call(chart.height(height * ROW));
       }
@@ -99,9 +102,9 @@
     }
 
     function go(one) {
+      const both = bars().filter((other) => other === one || other === active);
       active = one;
-      dress();
-      bars().filter((other) => other === one).node()?.focus();
+      both.attr("tabindex", (other) => (other === one ? 0 : -1)).filter((other) => other === one).node()?.focus();
     }
     function zoomOut() {
       chart.resetZoom(); // goes to the root
