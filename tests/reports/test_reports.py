@@ -121,7 +121,8 @@ def test_the_columns_of_the_summary_stand_below_each_other(width: int) -> None:
 def test_narrow_tables_name_a_file_once_above_its_tests() -> None:
     rows = table(everything(), 80)
     assert rows[1] == "test_perf.py"
-    assert rows[2].startswith("test_passes ")
+    assert rows[2].startswith("…st_passes ")
+    assert rows[3].strip() == "(replicas=3)"
     assert sum("test_perf.py" in row for row in rows) == 1
     assert sum("::" in row for row in table(everything(), 400)) == len(everything())
 
@@ -144,7 +145,8 @@ def test_a_row_of_the_summary_ends_with_its_verdict(changes: dict[str, object], 
     sign, word = verdict.split()
     narrow = table([one], 80)
     assert narrow[2].endswith(f" {sign} {word[0].upper()}")
-    assert narrow[3:] == ([] if word in ("pass", "FAIL") else [f"{word[0].upper()} {word}"])
+    assert narrow[3].strip() == "(replicas=3)"
+    assert narrow[4:] == ([] if word in ("pass", "FAIL") else [f"{word[0].upper()} {word}"])
 
 
 def test_verdicts_are_told_apart_without_colour() -> None:

@@ -23,7 +23,7 @@ from pytest_mlpatterns.reports.text.node_notes import generators_text, nodes_tex
 from pytest_mlpatterns.reports.text.notes import found_nmrt, noise_line, tokens_text
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
 from pytest_mlpatterns.reports.text.suspicions import suspicion_lines
-from pytest_mlpatterns.reports.text.text_table import TextColumn, natural_width, table_lines, wrapped
+from pytest_mlpatterns.reports.text.text_table import TextColumn, folded, natural_width, table_lines, wrapped
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
 
     Args:
         results: in the order in which the tests ran, at least one.
-        width: width of the terminal in columns; tests are cut on the left to fit, patterns on the right.
+        width: width of the terminal in columns; to fit, tests are cut on the left, and patterns go on below.
         verbose: add percentiles, the statistics of the load generator and the warm-up of every test.
     """
     lines = _table(results, width)
@@ -138,16 +138,26 @@ def _rows(results: Sequence[TestResult], width: int) -> list[Line]:
     if natural_width([whole, *others]) <= width:
         return table_lines([whole, *others], width)
     short = _test_column([_group(result).partition("::")[2] for result in results])
-    return _below_files(results, table_lines([short, *others], width), width)
+    columns, below = folded([short, *others], width)
+    return _below_files(results, table_lines(columns, width), width, below=below)
 
 
-def _below_files(results: Sequence[TestResult], rows: Sequence[Line], width: int) -> list[Line]:
-    """The rows of the table, the file of each group of tests on a line above them."""
+def _below_files(
+    results: Sequence[TestResult], rows: Sequence[Line], width: int, *, below: Sequence[Sequence[str]]
+) -> list[Line]:
+    """The rows of the table, the file of each group of tests on a line above them.
+
+    Args:
+        results: of the tests.
+        rows: the heading, and a row for each test.
+        width: of the terminal.
+        below: lines that go on below each row.
+    """
     lines, file = [rows[0]], ""
-    for result, row in zip(results, rows[1:], strict=True):
+    for result, row, further in zip(results, rows[1:], below, strict=True):
         if file != (file := result.test.partition("::")[0]):
             lines.append(line(cut(file, width, left=True), Style.FAINT))
-        lines.append(row)
+        lines += [row, *map(line, further)]
     return lines
 
 

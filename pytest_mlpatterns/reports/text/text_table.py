@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,13 @@ from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, p
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["TextColumn", "natural_width", "table_lines", "wrapped"]
+__all__ = ["TextColumn", "folded", "natural_width", "table_lines", "wrapped"]
 
 _NARROWEST = 20
 _GAP = 2
+_LONGEST_NAME = 16
+"""Longest name of a pattern that is not cut."""
+_PART = re.compile(r"(?=[(|])|(?<=, )")
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ns|µs|ms|s|min|B|[KMGT]iB|req/s|tok/s)(?![\w/]))")
 
 
@@ -61,6 +64,52 @@ def table_lines(columns: Sequence[TextColumn], width: int | None = None) -> list
     return [_row(cells, columns, widths, gap=gap) for cells in (headings, *rows)]
 
 
+def folded(columns: Sequence[TextColumn], width: int) -> tuple[list[TextColumn], list[list[str]]]:
+    """The columns with as much of the second one, which holds patterns, as fits beside the others.
+
+    Args:
+        columns: those that may be cut come first.
+        width: of the terminal, in columns.
+
+    Returns:
+        The columns, and for each row the lines that go on below it, with the rest of its pattern.
+    """
+    first, column, *others = columns
+    names = [len(part) for cell in column.cells for part in _parts(cell.text) if not part.startswith("(")]
+    taken = [one.width if one.least is None else min(one.width, one.least) for one in (first, *others)]
+    free = width - sum(taken) - len(taken)
+    roomy = replace(column, least=max(column.least or 0, min(max(names, default=0), _LONGEST_NAME, free)))
+    _, widths = _fitted([first, roomy, *others], width)
+    heads, rests = zip(*(_head_of(cell.text, widths[1]) for cell in column.cells), strict=True)
+    cells = [Span(head, cell.style) for head, cell in zip(heads, column.cells, strict=True)]
+    found = [first, replace(roomy, cells=cells), *others]
+    gap, widths = _fitted(found, width)
+    start = widths[0] + gap
+    return found, [[" " * start + line for line in _joined(rest, max(width - start, _NARROWEST))] for rest in rests]
+
+
+def _parts(text: str) -> list[str]:
+    """The parts of a pattern: names, and arguments in brackets."""
+    return [part for part in _PART.split(text) if part]
+
+
+def _head_of(text: str, width: int) -> tuple[str, str]:
+    """What of a pattern fits, and the rest of it; all of it, if its first name does not fit."""
+    first, *further = _joined(text, width) or [""]
+    return (cut(text, width), text) if width_of(first) > width else (first, "".join(further))
+
+
+def _joined(text: str, width: int) -> list[str]:
+    """The lines of a pattern: as many of its parts in each as fit."""
+    lines: list[str] = []
+    for part in _parts(text):
+        if lines and width_of(lines[-1] + part.rstrip()) <= width:
+            lines[-1] += part
+        else:
+            lines.append(part)
+    return lines
+
+
 def wrapped(text: str, width: int, first: str = "", *, others: str = "") -> list[str]:
     """Break a text into lines at spaces, so that test ids and patterns stay whole, and numbers keep their unit.
 
@@ -103,7 +152,7 @@ def _fitted(columns: Sequence[TextColumn], width: int) -> tuple[int, list[int]]:
 
 def _row(cells: Sequence[Span], columns: Sequence[TextColumn], widths: Sequence[int], *, gap: int) -> Line:
     spans = []
-    count = len(cells) if cells[-1].text else len(cells) - 1
+    count = max((number for number, cell in enumerate(cells, 1) if cell.text), default=1)
     for position, (cell, column, width) in enumerate(zip(cells[:count], columns, widths, strict=False)):
         text = padded(cut(cell.text, width, left=column.cut_left), width, right=column.right)
         spans.append(Span(text.rstrip() if position == count - 1 else text + " " * gap, cell.style))
