@@ -26,6 +26,7 @@ html_theme = "furo"
 html_title = f"pytest-mlpatterns {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
@@ -45,7 +46,7 @@ nitpick_ignore_regex = [  # no network is asked when this is built, so other pro
     ("py:.*", r"(abc|collections\.abc|enum|httpx|numpy|np|pathlib|pytest)\..*"),
     ("py:class", r"NDArray|np\.int64"),
     ("py:class", r"(.*\.)?(AdaptiveWait|GeneratorMetrics|LaunchValue|Store)"),  # internal; the page describes them
-    ("py:class", r"(.*\.)?(Behaviour|Capacity|FittedLaw|Launch|OverloadStep|ScaleOut)"),  # likewise
+    ("py:class", r"(.*\.)?(Behaviour|Capacity|FittedLaw|Launch|OverloadStep|ScaleOut|Target)"),  # likewise
 ]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from html.parser import HTMLParser
+from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -142,6 +143,14 @@ def test_search_of_the_site_finds_the_page(browser: Browser, start: Page, words:
     start.wait(SEARCHED)
 
     assert expected <= set(start.evaluate(FOUND))
+
+
+@pytest.mark.parametrize("name", ["index", "how-to/failure", "reference/files"])
+def test_axe_finds_no_violation(browser: Browser, start: Page, address: str, name: str) -> None:
+    browser.load(start, f"{address}/{name}.html")
+    start.evaluate(files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
+    found = start.evaluate("axe.run({ resultTypes: ['violations'] })")
+    assert {one["id"]: [node["html"] for node in one["nodes"]] for one in found["violations"]} == {}
 
 
 def test_pages_ask_for_nothing_outside_of_the_site(start: Page, address: str) -> None:
