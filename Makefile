@@ -13,7 +13,7 @@ OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test examples capacity faults ray package covered compiled lint docs bench servers fuzz protos clean
+.PHONY: demo test examples capacity faults ray package covered compiled lint docs pictures bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -56,6 +56,9 @@ lint: $(STAMP)
 
 package:  ## the sdist and the wheel, in dist: reproducible, checked, and used from an empty environment
 	PYTHON=$(PYTHON) bash .ci/package
+
+pictures: $(STAMP)  ## the pictures of README and documentation, of declared results; needs Chromium
+	PYTHONPATH=tests $(BIN)/python -m support.pictures docs/images
 
 docs: $(STAMP)  ## the site of the documentation, in docs/_build; warnings are errors
 	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
