@@ -40,6 +40,8 @@ _MIDDLE = (40, 60)
 """Percentiles between which a request is near the median."""
 _EXPLAINED = 0.05
 """Share of the whole by which the parts may be longer than it."""
+_TWO_SPEEDS = 0.2
+"""Share of the median latency by which the remainder of the median may be longer than that of the mean."""
 _SHORTEST_NS = 1.0
 """A shorter part is none: clocks are not that fine, and sums of numbers are not either."""
 _PRIOR_SD = 0.05
@@ -184,6 +186,13 @@ def _parts(launch: Launch, metric: SplitMetric, whole: _Whole) -> dict[_Key, tup
         rest = ("socket", "")
         parts |= inside
     mean, median = whole.less(parts)
+    typical = whole.median_ns / whole.mean_ns if whole.mean_ns else 1.0
+    most = max(mean, typical * mean) + _TWO_SPEEDS * whole.median_ns
+    if (
+        inside is not None and not -_EXPLAINED * whole.median_ns <= median <= most
+    ):  # two speeds: near its median the residence is another one
+        parts = {key: (of_mean, typical * of_mean) for key, (of_mean, _) in parts.items()}
+        mean, median = whole.less(parts)
     if mean < -_EXPLAINED * whole.mean_ns or median < -_EXPLAINED * whole.median_ns:
         rest = ("unexplained", "")
     return {**parts, rest: (mean, median)}

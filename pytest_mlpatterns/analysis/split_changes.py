@@ -165,7 +165,7 @@ def _by_cause(changes: Sequence[PartChange], total_ns: float, callers: float | N
     callers_behind = max(callers or 1.0, 1.0)
     led, led_ns = 0, abs(total_ns)  # kinds before this one lead
     for kinds, stretch in ((_SERVED, 1.0), (_CODE, _stretch(changes))):
-        grown_ns = sign * sum(change.change_ns for change in certain if change.kind < kinds)
+        grown_ns = sum(max(sign * change.change_ns, 0.0) for change in certain if change.kind < kinds)
         before_ns = sum(change.before_ns for change in changes if change.kind < kinds)
         least_ns = _least_cause(total_ns, before_ns, in_open_loop=callers is None)
         if grown_ns > 0 and grown_ns * stretch * callers_behind >= least_ns:
@@ -186,11 +186,19 @@ def _least_cause(total_ns: float, before_ns: float, *, in_open_loop: bool) -> fl
 
 
 def _stretch(changes: Sequence[PartChange]) -> float:
-    """By how much the machine stretched the time of the code before: the more cores are busy, the longer."""
-    code_ns, others_ns = (
-        sum(max(change.before_ns, 0.0) for change in changes if change.kind == kind) for kind in range(_SERVED)
+    """By how much the machine stretches the time of the code: the more cores are busy, the longer.
+
+    Before, all that it stretches tells; now only the run queue does, since the others may have changed by themselves.
+    """
+    code = [change for change in changes if change.kind == 0]
+    others = [change for change in changes if change.kind == 1]
+    sides = (
+        (sum(max(change.before_ns, 0.0) for change in others), sum(change.before_ns for change in code)),
+        (sum(change.now_ns for change in others if change.name == "run_queue"), sum(change.now_ns for change in code)),
     )
-    return min(1 + others_ns / code_ns, _MOST_STRETCHED) if code_ns else 1.0
+    return min(
+        1 + max((others_ns / code_ns for others_ns, code_ns in sides if code_ns > 0), default=0), _MOST_STRETCHED
+    )
 
 
 def _more_calls(before: LatencySplit, now: LatencySplit, total_ns: float) -> list[CallsChange]:

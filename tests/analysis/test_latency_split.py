@@ -59,6 +59,16 @@ def test_median_parts_are_those_of_requests_near_the_median() -> None:
     assert found.calls == {"": pytest.approx(1 / 3)}
 
 
+def test_a_median_residence_that_is_not_that_of_a_median_request_gives_way_to_the_mean() -> None:
+    """A third of the requests meet a lock, and those behind them wait in the sockets as long."""
+    layer = split_layer([({"model_wait": 60 * US}, 600 * US)] * 190 + [({"model_wait": 6800 * US}, 7400 * US)] * 110)
+
+    found = splits_of([loaded(7 * MS, (layer,))])["rtm"]
+
+    assert times(found, median=True) == pytest.approx(times(found))
+    assert times(found)["model_wait"] == pytest.approx((190 * 60 * US + 110 * 6800 * US) / 300)
+
+
 def test_a_part_of_the_requests_of_an_entry_counts_where_the_percentiles_cut_it() -> None:
     """From p40 to p60 of ten requests are the fifth and the sixth, one of each kind."""
     layer = split_layer([({"wire": 1000}, 2000)] * 5 + [({"wire": 3000}, 8000)] * 5)

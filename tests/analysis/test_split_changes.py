@@ -88,12 +88,26 @@ def test_on_a_busy_machine_the_code_comes_before_what_follows_from_it() -> None:
     assert named(changed(before, now, callers_per_process=1.0)) == ["model_cpu", "server", "run_queue"]
 
 
+def test_code_that_computes_where_it_slept_before_meets_a_busy_machine() -> None:
+    before = {"model_wait": 2 * MS, "run_queue": 0.1 * MS, "socket": 3 * MS}
+    now = {"model_cpu": 8 * MS, "model_wait": 2 * MS, "run_queue": 42 * MS, "socket": 57 * MS}
+
+    assert named(changed(before, now, callers_per_process=2.0)) == ["model_cpu", "run_queue", "socket"]
+
+
 @pytest.mark.parametrize("name", ["run_queue", "server", "hop"])
 def test_what_a_busy_machine_stretches_leads_where_the_code_is_as_it_was(name: str) -> None:
     before = {"model_cpu": 2 * MS, name: MS, "socket": MS}
     now = {"model_cpu": 2.01 * MS, name: 5 * MS, "socket": 3 * MS}
 
     assert named(changed(before, now, callers_per_process=2.0)) == [name, "socket"]
+
+
+def test_a_part_that_became_shorter_takes_nothing_from_one_that_leads() -> None:
+    before = {"model_wait": 5 * MS, "socket": 5 * MS}
+    now = {"model_block": 2 * MS, "model_wait": 1.7 * MS, "socket": 15 * MS}
+
+    assert named(changed(before, now, callers_per_process=4.0)) == ["model_block", "socket", "model_wait"]
 
 
 def test_parts_that_became_shorter_come_last() -> None:
