@@ -38,6 +38,8 @@ _CALLS_CHANGED = 0.1
 _ELSEWHERE = 0.1
 """Share of a function's time from which its other callers show whether it got slower."""
 _LESS = 0.3
+_OF_LAYERS = frozenset({"library", "python", "native"})
+"""Owners of code that works for the layer that calls it."""
 _NO_FUNCTION = frozenset({"process", "model", "await"})
 
 
@@ -117,13 +119,22 @@ class _Drafting:
     def of_chain(self, chain: Sequence[Spot]) -> FunctionChange | None:
         """The change that the end of a chain explains, of the function that a reader can edit; None without one."""
         position = _position(chain)
-        if position is None:
+        if position is None or self._passes_on(chain[position]):
             return None
         while self._is_as_fast_elsewhere(chain[position]) and (caller := _project_caller(chain, position)) is not None:
             position = caller
         leading = [spot.frame for spot in chain[:position] if spot.frame and spot.frame.owner == "project"]
         deeper = [spot.frame for spot in chain[position + 1 :] if spot.frame]
         return self._change(leading, chain[position], inside=_inside(deeper[-1]) if deeper else "")
+
+    def _passes_on(self, spot: Spot) -> bool:
+        """Whether a layer of this package has half of its change in layers and functions that it calls."""
+        assert spot.frame is not None
+        if spot.frame.owner != "layer":
+            return False
+        called, _ = self.changes.tree.callees(spot.nodes, {spot.frame, *_frames(self.changes, spot)})
+        below = [node for frame, nodes in called.items() if frame.owner not in _OF_LAYERS for node in nodes]
+        return bool(below) and self.changes.spot(None, below).change.value_ns / spot.change.value_ns >= _HALF
 
     def _is_as_fast_elsewhere(self, spot: Spot) -> bool:
         """Whether the same function did not get slower where others call it, so that its code is not the cause."""
@@ -191,24 +202,27 @@ class _Drafting:
         return text or str(line)
 
 
+def _frames(changes: Changes, spot: Spot) -> set[Frame]:
+    """The functions of a spot: several of a group of layers."""
+    return {changes.tree.frames[node] for node in spot.nodes}
+
+
 def _project_caller(chain: Sequence[Spot], position: int) -> int | None:
     """The next function of the project outside of one in a chain; None without one."""
     return _last([spot.frame.owner if spot.frame else "process" for spot in chain[:position]], {"project"})
 
 
 def _position(chain: Sequence[Spot]) -> int | None:
-    """Which function of a chain is named: the innermost one of the project, else the innermost that says something."""
+    """Which function of a chain is named: the innermost one of the project, else the innermost that says something.
+
+    The boundary of a model and the role of a process say nothing.
+    """
     owners = [spot.frame.owner if spot.frame else "process" for spot in chain]
     if "project" in owners:
         return _last(owners, {"project"})
-    below_model = owners.index("model") + 1 if "model" in owners else len(owners)
-    if below_model < len(owners):
-        return len(owners) - 1
-    return (
-        _last(owners, {"layer"})
-        if "layer" in owners and "model" not in owners
-        else _last(owners, {"library", "python", "native", "model"})
-    )
+    if "layer" in owners and "model" not in owners:
+        return _last(owners, {"layer"})
+    return _last(owners, {"library", "python", "native"})
 
 
 def _last(owners: Sequence[str], wanted: set[str]) -> int | None:

@@ -7,7 +7,7 @@ per call of the model: if it is only called more often, its code is not the caus
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.call_tree import BEFORE, NOW
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Changes", "Spot", "explanation"]
 
-_WHOLE_CONFIDENCE = 0.99
-_PART_CONFIDENCE = 0.99
-"""Of the interval of a part, divided by the number of parts; that the whole has changed is known by then."""
+_WHOLE_CONFIDENCE = 0.995
+_PART_CONFIDENCE, _SURE_PART_CONFIDENCE = 0.99, 0.95
+"""Of the interval of a part, divided by the number of parts; the second one if the whole has certainly changed."""
+_CERTAIN = 0.999
 _LEAST_NS = 5_000.0
 _LEAST_SHARE_OF_TIME = 0.02
 _CANDIDATE = 0.01
@@ -67,6 +68,10 @@ class Changes:
     Args:
         tree: both sides.
         calls: for each model, by its frame's function, its calls per request in each block, ``(sides, blocks)``.
+
+    Attributes:
+        whole: all functions together.
+        part_confidence: that one part of several has to show, before it is divided by their number.
     """
 
     def __init__(self, tree: CallTree, calls: Mapping[str, NDArray[np.float64]]) -> None:
@@ -74,6 +79,7 @@ class Changes:
         self._calls = calls
         self._model = _models_above(tree)
         self.whole: Spot = self.spot(None, tree.roots)
+        self.part_confidence: float = _PART_CONFIDENCE
         self._everywhere = {frame: self._change(nodes, None) for frame, nodes in tree.topmost().items()}
 
     def spot(self, frame: Frame | None, nodes: Iterable[int]) -> Spot:
@@ -87,7 +93,8 @@ class Changes:
 
     def moved_here(self, spot: Spot) -> bool:
         """Whether a function only has other callers now, so that its time is here instead of elsewhere."""
-        return spot.frame is not None and self._everywhere[spot.frame].value_ns / spot.change.value_ns < _HALF_OF_IT
+        everywhere = None if spot.frame is None else self._everywhere.get(spot.frame)
+        return everywhere is not None and everywhere.value_ns / spot.change.value_ns < _HALF_OF_IT
 
     def own(self, nodes: Sequence[int]) -> TimeChange:
         """The change of the time of nodes without their callees."""
@@ -119,6 +126,8 @@ def explanation(changes: Changes, *, is_known: bool) -> list[list[Spot]]:
         is_known: whether a verdict says that requests take longer, so that only the function is in question.
     """
     whole = changes.whole
+    if is_known and whole.change.is_sure(_CERTAIN):
+        changes.part_confidence = _SURE_PART_CONFIDENCE
     is_slower = whole.change.value_ns >= _LEAST_SHARE_OF_TIME * whole.change.level_ns > 0
     if (is_known and is_slower) or _is_named(whole, whole, _WHOLE_CONFIDENCE):
         return [chain for chain in _walk(changes, [whole]) if chain]
@@ -163,6 +172,8 @@ def _walk(changes: Changes, chain: list[Spot], confidences: tuple[float, ...] = 
             if own and changes.own(own).value_ns / here.change.value_ns >= _HALF_OF_IT:
                 return [_sure(changes, chain, confidences)]
             largest = _gathered(changes, here, passed)
+        if largest is None and _is_group(changes, here):
+            return [_sure(changes, chain, confidences)]
         if largest is None:
             return _branches(changes, chain, confidences, parts=parts)
         chain, confidences = [*chain, largest[0]], (*confidences, largest[1])
@@ -171,7 +182,8 @@ def _walk(changes: Changes, chain: list[Spot], confidences: tuple[float, ...] = 
 def _sure(changes: Changes, chain: list[Spot], confidences: tuple[float, ...]) -> list[Spot]:
     """The chain up to the last spot that changed beyond noise, without the whole.
 
-    Empty if there is none, or if one changed per request, but not per call of its model.
+    If no function of the project is on it, the first one below counts that did so taken alone. Empty if there is none,
+    or if one changed per request, but not per call of its model.
     """
     start = len(chain) - len(confidences)
     found: list[Spot] = [spot for spot in chain[:start] if spot.frame is not None]
@@ -183,6 +195,11 @@ def _sure(changes: Changes, chain: list[Spot], confidences: tuple[float, ...]) -
         if spot.is_only_called_more(confidence):
             return []
         end = len(found)
+    if not any(map(_is_of_project, found[:end])) and (own := [*filter(_is_of_project, found[end:])]):
+        if own[0].is_only_called_more(changes.part_confidence):
+            return []
+        if _is_named(own[0], changes.whole, changes.part_confidence):
+            end = found.index(own[0]) + 1
     return found[:end]
 
 
@@ -200,19 +217,34 @@ def _branches(
 
 def _below(changes: Changes, here: Spot, passed: set[Frame]) -> tuple[dict[Frame, list[int]], list[int]]:
     """What a function calls, and the nodes of its own time; for the whole the roots."""
-    if here.frame is not None:
-        return changes.tree.callees(here.nodes, passed)
-    roots: dict[Frame, list[int]] = {}
+    if here.frame is not None and not _is_group(changes, here):
+        called, own = changes.tree.callees(here.nodes, passed)
+        return _grouped(called), own
+    found: dict[Frame, list[int]] = {}  # of the whole, or of a group of layers
     for node in here.nodes:
-        roots.setdefault(changes.tree.frames[node], []).append(node)
-    return roots, []
+        found.setdefault(changes.tree.frames[node], []).append(node)
+    return found, []
+
+
+def _is_group(changes: Changes, spot: Spot) -> bool:
+    """Whether a spot stands for the halves of a layer."""
+    return spot.frame is not None and spot.frame != changes.tree.frames[spot.nodes[0]]
+
+
+def _grouped(called: Mapping[Frame, list[int]]) -> dict[Frame, list[int]]:
+    """Functions with the halves of a layer, such as ``wire: encode`` and ``wire: decode``, as one."""
+    groups: dict[Frame, list[int]] = {}
+    for frame, nodes in called.items():
+        name = frame.function.partition(": ")[0] if frame.owner == "layer" else frame.function
+        groups.setdefault(frame if name == frame.function else replace(frame, function=name), []).extend(nodes)
+    return groups
 
 
 def _parts(changes: Changes, called: Mapping[Frame, list[int]], here: Spot) -> list[tuple[Spot, float]]:
     """Callees that changed in the direction of their caller, each with the confidence that it has to show."""
     spots = [changes.spot(frame, nodes) for frame, nodes in called.items()]
     candidates = [one for one in spots if one.change.level_ns >= _CANDIDATE * changes.whole.change.level_ns]
-    confidence = 1 - (1 - _PART_CONFIDENCE) / max(len(candidates), 1)
+    confidence = 1 - (1 - changes.part_confidence) / max(len(candidates), 1)
     return [(one, confidence) for one in candidates if _share(one, here) > 0 and not changes.moved_here(one)]
 
 
@@ -241,6 +273,10 @@ def _is_named(spot: Spot, whole: Spot, confidence: float) -> bool:
     """Whether the time per request changed beyond noise, and by enough to speak of."""
     least = max(_LEAST_NS, _LEAST_SHARE_OF_TIME * whole.change.level_ns)
     return abs(spot.change.value_ns) >= least and spot.change.is_sure(confidence)
+
+
+def _is_of_project(spot: Spot) -> bool:
+    return spot.frame is not None and spot.frame.owner == "project"
 
 
 def _models_above(tree: CallTree) -> list[str | None]:

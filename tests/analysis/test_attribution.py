@@ -136,6 +136,31 @@ def test_without_a_function_of_the_project_the_layer_is_named() -> None:
     assert (named(record), only(record).inside) == ([("wire: encode",)], "dumps (json/__init__.py)")
 
 
+ENCODE, DECODE = (Frame(f"wire: {verb}", owner="layer") for verb in ("encode", "decode"))
+
+
+def test_the_halves_of_a_layer_are_one_unless_one_has_most() -> None:
+    before: Stacks = {**USUAL, (*ROOTS[:2], ENCODE): 0.1, (*ROOTS[:2], DECODE): 0.1, ROOTS[:2]: 0.1}
+    both: Stacks = {**before, (*ROOTS[:2], ENCODE): 1.1, (*ROOTS[:2], DECODE): 1.0}
+    record = attributed(before, both)
+    assert named(record) == [("wire",)]
+    assert only(record).change.value == pytest.approx(1.9 * MS)
+    assert named(attributed(before, {**before, (*ROOTS[:2], DECODE): 1.0})) == [("wire: decode",)]
+
+
+def test_a_layer_that_passes_on_what_changed_is_not_named() -> None:
+    """Three layers below the server share its change; none has most of it."""
+    parts = [(*ROOTS[:2], Frame(name, owner="layer")) for name in ("batched", "cached", "queued")]
+    before: Stacks = {**USUAL, **dict.fromkeys(parts, 0.1)}
+    record = attributed(before, {**before, **dict.fromkeys(parts, 0.5)})
+    assert {chain[-1] for chain in named(record)} <= {"batched", "cached", "queued"}
+    assert named(attributed({ROOTS[:2]: 0.5}, {ROOTS[:2]: 1.5})) == [("HTTP server",)]
+
+
+def test_the_boundary_of_a_model_is_not_named() -> None:
+    assert not attributed({ROOTS: 0.2}, {ROOTS: 1.2}).changes
+
+
 def test_below_a_model_of_a_library_its_function_is_named() -> None:
     fit = Frame("LogisticRegression.predict", "sklearn/linear_model.py", 1, "library")
     record = attributed({(fit,): 1.0}, {(fit,): 2.0})
