@@ -13,7 +13,7 @@ OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test examples capacity faults ray package covered compiled lint docs pictures bench servers fuzz protos clean
+.PHONY: demo test examples capacity faults ray package compat covered compiled lint docs pictures bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -60,6 +60,9 @@ package:  ## the sdist and the wheel, in dist: reproducible, checked, and used f
 pictures: $(STAMP)  ## the pictures of README and documentation, of declared results; needs Chromium
 	PYTHONPATH=tests $(BIN)/python -m support.pictures docs/images
 
+compat:  ## other versions of Python and pytest, and 30 neighbours, in an environment each; with NAME=flaky one, FRESH=1 all anew
+	$(PYTHON) tests/compat/run.py $(if $(NAME),"$(NAME)")
+
 docs: $(STAMP)  ## the site of the documentation, in docs/_build; warnings are errors
 	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo 'open docs/_build/index.html'
@@ -80,7 +83,7 @@ protos: $(STAMP)  ## compile the .proto files into the descriptor set that the p
 	cd pytest_mlpatterns/wire && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.binpb *.proto
 
 clean:
-	rm -rf dist docs/_build .venv .venv-ray .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf dist docs/_build .venv .venv-ray .compat .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
