@@ -12,10 +12,11 @@ from pytest_mlpatterns.records.profile import Frame
 if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.recording import RawFrame
 
-__all__ = ["MODEL", "is_ours", "layer_of", "role_frame"]
+__all__ = ["MODEL", "SERVER_LAYER", "is_ours", "layer_of", "role_frame"]
 
 MODEL = "model"
 """Name of the boundary of a model, below which its own code runs."""
+SERVER_LAYER = Frame("HTTP server", owner="layer")
 _PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 _ELSEWHERE = re.compile(r".*/site-packages/pytest_mlpatterns/")
 """The same package in another environment, that of a revision."""

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.profiling.layers import MODEL, is_ours, layer_of, role_frame
+from pytest_mlpatterns.profiling.layers import MODEL, SERVER_LAYER, is_ours, layer_of, role_frame
 from pytest_mlpatterns.profiling.recording import RawFrame
 from pytest_mlpatterns.profiling.threads import is_idle, is_of_server, is_own, is_torn, serves, without_loops
 from pytest_mlpatterns.records.profile import Frame, StackTime
@@ -65,7 +65,7 @@ def sampled_stacks(recorded: Sequence[RawStacks], roles: Mapping[int, str], name
         lost += raw.lost + _looks(raw.counts, raw.pid) - _looks(whole, raw.pid)
         role = role_frame(roles.get(raw.pid, SERVER))
         for stack, count, each_ns in _weighed(raw, whole, raw.duration_ns / max(_looks(whole, raw.pid), 1)):
-            key = _named(role, stack, names)
+            key = _named(role, stack, names, is_worker=raw.pid in roles)
             ns[key] += count * each_ns
             seen[key] += count
     times = (StackTime(frames, lines, ns[frames, lines], count) for (frames, lines), count in seen.items())
@@ -157,11 +157,16 @@ def _whole_stacks(counts: Mapping[RawStack, int]) -> dict[RawStack, int]:
     }
 
 
-def _named(role: Frame, stack: tuple[RawFrame, ...], names: SourceNames) -> _Key:
-    """The frames as reports show them, below the role of their process, and the line that each runs."""
-    first = next((number for number, raw in enumerate(stack) if is_ours(raw.file)), 0)  # before it: the server's code
+def _named(role: Frame, stack: tuple[RawFrame, ...], names: SourceNames, *, is_worker: bool) -> _Key:
+    """The frames as reports show them, below the role of their process, and the line that each runs.
+
+    In a worker of this package, what runs outside of our functions is the server's.
+    """
     frames, lines = [role], [0]
-    for raw in stack[first:]:
+    first = next((number for number, raw in enumerate(stack) if is_ours(raw.file)), None)
+    if first is None and is_worker and is_of_server(stack[:1]):
+        frames, lines = [role, SERVER_LAYER], [0, 0]
+    for raw in stack[first or 0 :]:
         if is_ours(raw.file):
             layer = layer_of(raw)
             if layer is not None and layer not in (frames[-1], _layer_above(frames)):

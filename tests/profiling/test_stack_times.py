@@ -199,6 +199,14 @@ def test_functions_of_this_package_become_layers() -> None:
     ]
 
 
+def test_the_server_around_our_functions_is_a_layer_too_but_not_around_an_app() -> None:
+    entry = (*LOOP, library("uvicorn/protocols/http/httptools_impl.py", "run_asgi"))
+    middle = main(*entry, library("uvicorn/middleware/proxy_headers.py", "__call__"))
+    assert [*shown(sampled({middle: 1}))] == ["worker; HTTP server; run_asgi; __call__"]
+    app = RawStacks(PID, 100 * MS, {main(*entry, model("app")): 1})
+    assert [*shown(sampled_stacks([app], {}, NAMES))] == ["server; run_asgi; app"]
+
+
 def test_processes_of_one_role_are_added() -> None:
     stacks = {main(*MODEL, model("predict")): 1, main(*LOOP): 9}
     raw = [RawStacks(pid, 100 * MS, {RawStack(pid, *_rest(stack)): n for stack, n in stacks.items()}) for pid in (1, 2)]
