@@ -1,7 +1,8 @@
 """One more interleaved pair with a profiler at the serving processes of both sides: where their time goes.
 
-Both variants start side by side and are warmed up. Each is loaded once without the profiler; then follow rounds of
-blocks A B B A, in which the profiler looks at the processes of the side that is loaded. Nothing here enters a verdict.
+Both variants start side by side and are warmed up. Then follow rounds of blocks A B B A, in which the profiler looks at
+the processes of the side that is loaded. Before the first and after the last round each side is loaded without it,
+which shows how much it slows a request down. Nothing here enters a verdict.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ from pytest_mlpatterns.errors import ProfilerError
 from pytest_mlpatterns.measurement.model_calls import awaits_in, calls_in
 from pytest_mlpatterns.measurement.started_deployments import StartedDeployments
 from pytest_mlpatterns.measurement.variant import VariantRun, named_errors
+from pytest_mlpatterns.profiling.cpu_balance import balanced
 from pytest_mlpatterns.profiling.stack_times import SERVER, awaited_stacks, sampled_stacks
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.measurement.block_plan import ResponsePace
     from pytest_mlpatterns.measurement.variant import Variant
-    from pytest_mlpatterns.profiling.recording import Profiler, RawStacks, Recording
+    from pytest_mlpatterns.profiling.recording import Profiler, Recording
     from pytest_mlpatterns.profiling.source_names import SourceNames
+    from pytest_mlpatterns.profiling.stack_times import SampledStacks
     from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.profile import StackTime
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
 
@@ -83,7 +87,7 @@ class ProfilingPlan:
         Raises:
             ProfilerError: the load of a block takes too long.
         """
-        blocks = 2 * self.fewest + 1  # of each side, the one without the profiler included
+        blocks = 2 * self.fewest + 2  # of each side, with the two without the profiler
         room_ns = max(left_s, self.most_s / 4) * 1e9 / (blocks * len(paces))
         lengths = []
         for pace in paces:
@@ -160,21 +164,22 @@ class ProfiledPair:
             ]
             paces = [side.run.warm_up(self._plan.warmup_ns) for side in sides]
             lengths = self._plan.lengths_ns(paces, self._plan.most_s - (time.perf_counter() - started))
-            for side, length_ns in zip(sides, lengths, strict=True):
-                side.run.load(length_ns, 0)
+            _load_each(sides, lengths)
             for done in range(self._plan.rounds):
                 each_s = (time.perf_counter() - started) / (done + 1)  # the start counts as a round
                 if done >= self._plan.fewest and time.perf_counter() - started + each_s > self._plan.most_s:
                     break
                 _record_round(sides, lengths)
+            _load_each(reversed(sides), reversed(lengths))
             for side in sides:
                 side.run.end()
         return self._found(sides)
 
     def _found(self, sides: Sequence[_Recorded]) -> ProfiledRun:
+        found = [side.blocks(blocks) for side, blocks in zip(sides, balanced([s.sampled for s in sides]), strict=True)]
         return ProfiledRun(
-            now=tuple(sides[-1].blocks),
-            before=tuple(sides[0].blocks) if len(sides) > 1 else (),
+            now=found[-1],
+            before=found[0] if len(found) > 1 else (),
             profiler=self._profiler.name,
             rate_hz=sides[-1].rate_hz,
             slowdown=_slowdown([side.run.rtm_ns for side in sides]),
@@ -187,7 +192,7 @@ class _Recorded:
 
     Attributes:
         run: loads it.
-        blocks: its recorded blocks so far.
+        sampled: the stacks of its recorded blocks so far.
         rate_hz: looks a second at each process, in the last block.
         notes: what a reader has to know.
     """
@@ -202,7 +207,6 @@ class _Recorded:
         plan: ProfilingPlan,
     ) -> None:
         self.run = run
-        self.blocks: list[ProfiledBlock] = []
         self.rate_hz = 0
         self.notes: list[str] = []
         self._side = side
@@ -210,6 +214,9 @@ class _Recorded:
         self._profiler = profiler
         self._plan = plan
         self._unreadable: set[int] = set()
+        self.sampled: list[SampledStacks] = []
+        self._requests: list[int] = []
+        self._stats_of: list[PatternStats] = []
 
     def record(self, length_ns: int, position: int, core: int) -> None:
         """Load one block while the profiler looks.
@@ -236,7 +243,24 @@ class _Recorded:
                 break
         else:
             raise ProfilerError(f"{self._side.variant.name}: {_TRIES} blocks in a row had to be repeated")
-        self._add(found, max(self.run.position - position, 1), after.since(before))
+        self.sampled.append(sampled_stacks(found, self._deployment.roles, self._side.names))
+        self._requests.append(max(self.run.position - position, 1))
+        self._stats_of.append(after.since(before))
+
+    def blocks(self, balanced: Sequence[SampledStacks]) -> tuple[ProfiledBlock, ...]:
+        """The recorded blocks, with these stacks."""
+        recorded = zip(balanced, self._requests, self._stats_of, strict=True)
+        return tuple(
+            ProfiledBlock(
+                (*sampled.stacks, *self._waits(stats)), requests, calls_in(stats), sampled.samples, sampled.lost
+            )
+            for sampled, requests, stats in recorded
+        )
+
+    def _waits(self, stats: PatternStats) -> Iterator[StackTime]:
+        """The waits of coroutines, in the process of the model, which was started first."""
+        role = next(iter(self._deployment.roles.values()), SERVER)
+        return awaited_stacks(awaits_in(stats), role, self._side.names)
 
     def _stats(self) -> PatternStats:
         with named_errors(self._side.variant):
@@ -266,14 +290,11 @@ class _Recorded:
             raise error
         return looking
 
-    def _add(self, found: Sequence[RawStacks], requests: int, stats: PatternStats) -> None:
-        roles, names = self._deployment.roles, self._side.names
-        sampled = sampled_stacks(found, roles, names)
-        waits = awaited_stacks(
-            awaits_in(stats), next(iter(roles.values()), SERVER), names
-        )  # the innermost starts first
-        stacks = (*sampled.stacks, *waits)
-        self.blocks.append(ProfiledBlock(stacks, requests, calls_in(stats), sampled.samples, sampled.lost))
+
+def _load_each(sides: Iterable[_Recorded], lengths_ns: Iterable[int]) -> None:
+    """Load a block of each side without the profiler."""
+    for side, length_ns in zip(sides, lengths_ns, strict=True):
+        side.run.load(length_ns, side.run.position)
 
 
 def _record_round(sides: Sequence[_Recorded], lengths_ns: Sequence[int]) -> None:
@@ -306,16 +327,17 @@ def _runs_python(process: psutil.Process) -> bool:
 
 
 def _slowdown(latencies: Sequence[Sequence[float]]) -> Estimate | None:
-    """Latency with the profiler over that without it; the first block of each side is the one without.
+    """Latency with the profiler over that without it, which is in the first and the last block of each side.
 
     Args:
         latencies: response time median of each block of each side.
     """
-    ratios = [math.log(one / blocks[0]) for blocks in latencies for one in blocks[1:]]
-    if any(len(blocks) < 3 for blocks in latencies):
+    if any(len(blocks) < 4 for blocks in latencies):
         return None
-    spread = fmean(variance([math.log(one) for one in blocks]) for blocks in latencies)
-    profiled = sum(len(blocks) - 1 for blocks in latencies)
-    error = math.sqrt(spread * (1 / profiled + 1 / len(latencies)))
-    half = t_quantile(CONFIDENCE, profiled - len(latencies)) * error
-    return Estimate(math.exp(fmean(ratios)), math.exp(fmean(ratios) - half), math.exp(fmean(ratios) + half))
+    logs = [[math.log(one) for one in blocks] for blocks in latencies]
+    value = fmean(fmean(blocks[1:-1]) - fmean((blocks[0], blocks[-1])) for blocks in logs)
+    spread = fmean(variance(blocks[1:-1]) for blocks in logs)
+    profiled = sum(len(blocks) - 2 for blocks in logs)
+    error = math.sqrt(spread * (1 / profiled + 1 / (2 * len(logs))))
+    half = t_quantile(CONFIDENCE, profiled - len(logs)) * error
+    return Estimate(math.exp(value), math.exp(value - half), math.exp(value + half))

@@ -40,11 +40,15 @@ class SampledStacks:
         stacks: each once; idle ones are left out.
         samples: looks at processes.
         lost: of those, looks that failed or gave no whole stack.
+        cpu_ns: CPU time of all threads of the processes; 0 if the system does not show it.
+        ready_ns: how long they were ready and did not run, likewise.
     """
 
     stacks: tuple[StackTime, ...]
     samples: int
     lost: int
+    cpu_ns: int = 0
+    ready_ns: int = 0
 
 
 def sampled_stacks(recorded: Sequence[RawStacks], roles: Mapping[int, str], names: SourceNames) -> SampledStacks:
@@ -69,7 +73,9 @@ def sampled_stacks(recorded: Sequence[RawStacks], roles: Mapping[int, str], name
             ns[key] += count * each_ns
             seen[key] += count
     times = (StackTime(frames, lines, ns[frames, lines], count) for (frames, lines), count in seen.items())
-    return SampledStacks(tuple(times), samples, lost)
+    threads = [found for raw in recorded for found in raw.threads.values()]
+    cpu_ns, ready_ns = sum(one.cpu_ns for one in threads), sum(one.ready_ns for one in threads)
+    return SampledStacks(tuple(times), samples, lost, cpu_ns, ready_ns)
 
 
 def awaited_stacks(awaits: Iterable[AwaitedTime], role: str, names: SourceNames) -> Iterator[StackTime]:
