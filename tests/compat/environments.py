@@ -89,6 +89,14 @@ ENVIRONMENTS = (
     *(_version(f"Python {version}", python=version) for version in PYTHONS),
     _version("lowest direct dependencies", resolution="lowest-direct"),
     Environment(
+        "lowest direct dependencies, those of the extras too",
+        kind=Kind.VERSIONS,
+        files=("test_installed.py", "test_extras.py", "service.py"),
+        passed=12,
+        resolution="lowest-direct",
+        extras="all",
+    ),
+    Environment(
         "Linux made to look like macOS",
         kind=Kind.VERSIONS,
         files=("test_installed.py", "sitecustomize_macos.py"),

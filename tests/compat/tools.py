@@ -67,6 +67,7 @@ class Tools:
         options = ["--resolution", environment.resolution, *(["--prerelease=allow"] if environment.prerelease else [])]
         if environment.resolution != "highest":  # which holds for what is named here, not for what a wheel needs
             options += ["--requirements", str(ROOT / "pyproject.toml")]
+            options += [f"--extra={extra}" for extra in filter(None, environment.extras.split(","))]
         self._call("pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *options, *packages)
         return folder / "bin" / "python"
 
