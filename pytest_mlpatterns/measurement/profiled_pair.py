@@ -229,6 +229,7 @@ class _Recorded:
         Raises:
             ProfilerError, DeploymentError, InvalidResultError: as for :meth:`ProfiledPair.run`.
         """
+        error = ProfilerError(f"{self._side.variant.name}: {_TRIES} blocks in a row had to be repeated")
         for _ in range(_TRIES):
             repeated = self.run.repeated
             with ExitStack() as recordings:
@@ -238,11 +239,15 @@ class _Recorded:
                 after = self._stats()
                 for recording in looking:
                     recording.request_stop()
-                found = [recording.stop() for recording in looking]
+                try:
+                    found = [recording.stop() for recording in looking]
+                except ProfilerError as ended:
+                    error = ended
+                    continue
             if self.run.repeated == repeated:
                 break
         else:
-            raise ProfilerError(f"{self._side.variant.name}: {_TRIES} blocks in a row had to be repeated")
+            raise error
         self.sampled.append(sampled_stacks(found, self._deployment.roles, self._side.names))
         self._requests.append(max(self.run.position - position, 1))
         self._stats_of.append(after.since(before))

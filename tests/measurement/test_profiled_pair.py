@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,9 +75,13 @@ class ScriptedProfiler:
     name = "scripted 1"
 
     def __init__(
-        self, refused: frozenset[int] = frozenset(), on_start: Callable[[ScriptedRecording], None] = lambda _: None
+        self,
+        refused: frozenset[int] = frozenset(),
+        on_start: Callable[[ScriptedRecording], None] = lambda _: None,
+        ends_early: int = 0,
     ) -> None:
         self.on_start = on_start
+        self.ends_early = ends_early
         self.rates: Counter[tuple[int, int]] = Counter()
         self.running = 0
         self._refused = refused
@@ -100,6 +105,9 @@ class ScriptedRecording:
         """Nothing runs."""
 
     def stop(self) -> RawStacks:
+        if self._profiler.ends_early:
+            self._profiler.ends_early -= 1
+            raise ProfilerError("ended early")
         stack = RawStack(self._pid, "MainThread", (RawFrame("predict", __file__, 1),))
         return RawStacks(self._pid, 50 * MS, {stack: 10}, 2)
 
@@ -243,6 +251,47 @@ def test_waits_are_those_of_the_layer_awaits() -> None:
     )
     (found,) = awaits_in(after.since(before))
     assert (found.chain[0].qualified, found.ns, found.times) == ("Model.fetch", 40, 2)
+
+
+class ScriptedRun:
+    """A load that had to be repeated in its first blocks, as many as ``repeats`` says."""
+
+    def __init__(self, repeats: int = 0) -> None:
+        self.position = self.repeated = 0
+        self._repeats = repeats
+
+    def load(self, _length_ns: int, position: int, _core: int) -> None:
+        self.position = position + 10
+        if self._repeats > self.repeated:
+            self.repeated += 1
+
+
+def recorded(run: ScriptedRun, profiler: ScriptedProfiler, directory: Path) -> profiled_pair._Recorded:
+    """One side whose only process is this one."""
+    processes = SimpleNamespace(pids=[os.getpid()], stats=PatternStats, roles={})
+    arguments: Any = (side("now", directory), processes, run)
+    return profiled_pair._Recorded(*arguments, profiler=profiler, plan=SHORT)
+
+
+def test_a_block_that_was_repeated_or_lost_its_profiler_is_recorded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiled_pair, "_python_processes", lambda roots: roots)
+    profiler = ScriptedProfiler(ends_early=1)
+    found = recorded(ScriptedRun(repeats=2), profiler, tmp_path)
+    found.record(20 * MS, 5, 0)
+    assert profiler.rates.total() == 3
+    (block,) = found.blocks(found.sampled)
+    assert (block.requests, block.samples) == (10, 12)
+    for run, early, words in ((ScriptedRun(9), 0, "now: 3 blocks in a row"), (ScriptedRun(), 9, "ended early")):
+        with pytest.raises(ProfilerError, match=words):
+            recorded(run, ScriptedProfiler(ends_early=early), tmp_path).record(20 * MS, 0, 0)
+
+
+def test_a_side_without_python_cannot_be_profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiled_pair, "_python_processes", lambda _: [])
+    with pytest.raises(ProfilerError, match="now has no process that runs Python"):
+        recorded(ScriptedRun(), ScriptedProfiler(), tmp_path).record(20 * MS, 0, 0)
 
 
 def test_processes_that_do_not_exist_run_no_python() -> None:
