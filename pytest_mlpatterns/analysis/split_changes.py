@@ -36,12 +36,12 @@ _GROWN = 0.05
 _MOST_BEHIND = 50
 """Multiple of the service's growth that a queue behind it may grow by."""
 _SHORTEST_NS = 1.0
-_STRETCHED = ("run_queue", "server", "hop")
-"""Parts in which a process may also wait for a processor that others use."""
+_STRETCHED = ("server", "hop")
+"""Parts around the code of users, in which a process may also wait for a processor that others use."""
 _MOST_STRETCHED = 10.0
 """Multiple of the code's growth that these may grow by."""
-_CODE, _SERVED = 1, 2
-"""Kinds of a part are below these: those of the code, and those of the service."""
+_CODE, _AROUND, _RUN_QUEUE, _WAIT = range(4)
+"""Kinds of a part; each may follow from those before it."""
 _NO_PART = SplitPart("server", "", 0.0, 0.0, 0.0)
 
 
@@ -86,8 +86,10 @@ class PartChange:
 
     @property
     def kind(self) -> int:
-        """What it follows from: 0 for the code itself, 1 for what a busy machine stretches, 2 for a wait."""
-        return 2 if not self.is_service else 1 if self.name in _STRETCHED else 0
+        """What it is: the code, what is around it, the run queue, or a wait; each may follow from those before it."""
+        if not self.is_service:
+            return _WAIT
+        return _RUN_QUEUE if self.name == "run_queue" else _AROUND if self.name in _STRETCHED else _CODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,8 @@ def _changes(before: LatencySplit, now: LatencySplit, of: Literal["mean", "media
 def _by_cause(changes: Sequence[PartChange], total_ns: float, callers: float | None) -> list[PartChange]:
     """The parts that are named, in the order of causes, each by size.
 
-    If the parts of the code explain the change, they come first, then those that a busy machine stretches, then the
-    waits. If the service as a whole explains it, its parts come first. A part is named if it is a share of the whole
+    If the parts of the code explain the change, they come first; or they together with the server and the hops, before
+    the run queue; or all parts of the service, before the waits. A part is named if it is a share of the whole
     change; where others follow from its kind, if it is a share of the change of its kind. Parts that changed against
     the direction of the whole come last.
     """
@@ -164,7 +166,8 @@ def _by_cause(changes: Sequence[PartChange], total_ns: float, callers: float | N
     certain = [change for change in changes if abs(change.change_ns) >= max(_CERTAIN * change.error_ns, _SHORTEST_NS)]
     callers_behind = max(callers or 1.0, 1.0)
     led, led_ns = 0, abs(total_ns)  # kinds before this one lead
-    for kinds, stretch in ((_SERVED, 1.0), (_CODE, _stretch(changes))):
+    for kinds in (_WAIT, _RUN_QUEUE, _AROUND):
+        stretch = _stretch(changes, kinds)
         grown_ns = sum(max(sign * change.change_ns, 0.0) for change in certain if change.kind < kinds)
         before_ns = sum(change.before_ns for change in changes if change.kind < kinds)
         least_ns = _least_cause(total_ns, before_ns, in_open_loop=callers is None)
@@ -185,20 +188,20 @@ def _least_cause(total_ns: float, before_ns: float, *, in_open_loop: bool) -> fl
     return min(follows_ns, max(_GROWN * before_ns, abs(total_ns) / _MOST_BEHIND)) if in_open_loop else follows_ns
 
 
-def _stretch(changes: Sequence[PartChange]) -> float:
-    """By how much the machine stretches the time of the code: the more cores are busy, the longer.
+def _stretch(changes: Sequence[PartChange], kinds: int) -> float:
+    """By how much the machine stretches the time of parts before a kind: the more cores are busy, the longer.
 
-    Before, all that it stretches tells; now only the run queue does, since the others may have changed by themselves.
+    Before, all of the service that follows tells; now only the run queue does, since the others may have changed by
+    themselves.
     """
-    code = [change for change in changes if change.kind == 0]
-    others = [change for change in changes if change.kind == 1]
+    causes = [change for change in changes if change.kind < kinds]
+    followers = [change for change in changes if kinds <= change.kind < _WAIT]
+    ready_ns = sum(change.now_ns for change in followers if change.name == "run_queue")
     sides = (
-        (sum(max(change.before_ns, 0.0) for change in others), sum(change.before_ns for change in code)),
-        (sum(change.now_ns for change in others if change.name == "run_queue"), sum(change.now_ns for change in code)),
+        (sum(max(change.before_ns, 0.0) for change in followers), sum(change.before_ns for change in causes)),
+        (ready_ns, sum(change.now_ns for change in causes)),
     )
-    return min(
-        1 + max((others_ns / code_ns for others_ns, code_ns in sides if code_ns > 0), default=0), _MOST_STRETCHED
-    )
+    return min(1 + max((others_ns / own_ns for others_ns, own_ns in sides if own_ns > 0), default=0), _MOST_STRETCHED)
 
 
 def _more_calls(before: LatencySplit, now: LatencySplit, total_ns: float) -> list[CallsChange]:
@@ -206,10 +209,12 @@ def _more_calls(before: LatencySplit, now: LatencySplit, total_ns: float) -> lis
 
     A model that got slower by a larger factor than its calls grew is itself the cause.
     """
-    found = []
+    found, more = [], sum(now.calls.values()) - sum(before.calls.values())
     for of, calls in now.calls.items():
         then = before.calls.get(of)
         if then is None or (change := calls - then) * total_ns <= 0:
+            continue
+        if abs(more) < abs(change) / 2:  # of an ensemble another model answers last
             continue
         if abs(change) < max(_FEWEST_CALLS, _CALLS * then):
             continue

@@ -88,6 +88,13 @@ def test_on_a_busy_machine_the_code_comes_before_what_follows_from_it() -> None:
     assert named(changed(before, now, callers_per_process=1.0)) == ["model_cpu", "server", "run_queue"]
 
 
+def test_a_gateway_that_computes_comes_before_its_wait_for_a_processor() -> None:
+    before = {"wire": 0.14 * MS, "hop": 0.61 * MS, "run_queue": 3.4 * MS, "server": 0.4 * MS, "socket": 2 * MS}
+    now = {"wire": 0.1 * MS, "hop": 0.5 * MS, "run_queue": 21 * MS, "server": 7.4 * MS, "socket": 5.5 * MS}
+
+    assert named(changed(before, now, callers_per_process=1.0)) == ["server", "run_queue", "socket"]
+
+
 def test_code_that_computes_where_it_slept_before_meets_a_busy_machine() -> None:
     before = {"model_wait": 2 * MS, "run_queue": 0.1 * MS, "socket": 3 * MS}
     now = {"model_cpu": 8 * MS, "model_wait": 2 * MS, "run_queue": 42 * MS, "socket": 57 * MS}
@@ -146,6 +153,13 @@ def test_calls_are_the_cause_if_they_grew_more_than_the_time_of_each(
     before: LatencySplit, now: LatencySplit, found: tuple[CallsChange, ...]
 ) -> None:
     assert split_change(before, now).calls == found
+
+
+def test_a_model_of_an_ensemble_that_answers_last_more_often_is_not_called_more() -> None:
+    before = split({"a/model_cpu": MS, "b/model_cpu": MS}, calls={"a": 0.4, "b": 0.6})
+    now = split({"a/model_cpu": 2 * MS, "b/model_cpu": 0.5 * MS}, calls={"a": 0.8, "b": 0.2})
+
+    assert split_change(before, now).calls == ()
 
 
 def test_other_parts_can_be_left_out() -> None:

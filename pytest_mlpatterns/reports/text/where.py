@@ -153,8 +153,9 @@ def _parts(result: TestResult, named: Sequence[PartChange]) -> list[str]:
         follows = (
             place > 0 and named[0].is_service and part.name == "socket" and part.change_ns * named[0].change_ns > 0
         )
-        if follows and callers is not None and callers > 1:
-            texts.append(f"the wait behind it {signed_duration(part.change_ns)} ({_shared(result)})")
+        if follows and (callers is None or callers > 1):
+            shared = "" if callers is None else f" ({_shared(result)})"
+            texts.append(f"the wait behind it {signed_duration(part.change_ns)}{shared}")
         else:
             texts.append(_moved(part))
     return texts
