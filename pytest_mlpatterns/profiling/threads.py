@@ -63,6 +63,10 @@ _OUR_LOOPS = (
     "patterns/model_thread.py",
     "system/child.py",
 )
+_CALLS = "_run_all"
+"""Function of this package that calls models in a thread of their own."""
+_WAKES = "_call_in_thread"
+"""Function that calls one, and then wakes the thread of the server."""
 _SERVERS = (
     *_LOOPS,
     "http/server.py",
@@ -80,7 +84,6 @@ _SERVERS = (
 _POOLS = (
     "concurrent/futures/thread.py",
     "anyio/_backends/_asyncio.py",
-    "patterns/model_thread.py",
     "socketserver.py",
     "grpc/_server.py",
     "waitress/task.py",
@@ -89,6 +92,8 @@ _POOLS = (
     "starlette/concurrency.py",
 )
 """Files at the root of threads that serve requests, beside the main thread."""
+_DEPTH_OF_POOL = 6
+"""Frames from the root within which a thread shows what it is for."""
 _WAITS = ("select", "poll", "accept", "wait", "get", "readinto", "recv", "readline", "peek", "serve_forever", "run")
 """Functions in which a server waits."""
 
@@ -110,7 +115,7 @@ def serves(stack: RawStack, pid: int) -> bool:
     """
     if stack.thread == pid or stack.name == "MainThread":
         return True
-    return any(_is_in(frame.file, _POOLS) for frame in stack.frames[:6])
+    return any(_is_in(frame.file, _POOLS) or _calls_models(frame) for frame in stack.frames[:_DEPTH_OF_POOL])
 
 
 def is_own(stack: RawStack) -> bool:
@@ -148,7 +153,7 @@ def is_idle(frames: tuple[RawFrame, ...]) -> bool:
 def is_of_server(frames: tuple[RawFrame, ...]) -> bool:
     """Whether a stack ends in the server that reads requests and writes answers, ours or another, not in a model."""
     leaf = frames[-1]
-    if _PROTOCOLS in leaf.file:
+    if _PROTOCOLS in leaf.file or (leaf.name == _WAKES and is_ours(leaf.file)):
         return True
     if any(frame.file.endswith(_MODEL) and is_ours(frame.file) for frame in frames):
         return False
@@ -168,8 +173,12 @@ def is_torn(frames: tuple[RawFrame, ...]) -> bool:
     return False
 
 
+def _calls_models(frame: RawFrame) -> bool:
+    return frame.name == _CALLS and is_ours(frame.file)
+
+
 def _is_loop(frame: RawFrame) -> bool:
-    if frame.file.startswith("<") or frame.name == "<module>":
+    if frame.file.startswith("<") or frame.name == "<module>" or _calls_models(frame):
         return True
     return _is_in(frame.file, _OUR_LOOPS if is_ours(frame.file) else _LOOPS)
 
