@@ -99,11 +99,21 @@ def _first_runs(file: Path, subject: Subject, *, record: bool) -> int:
     sys.stdout.flush()
     if code := _pytest([str(file), "--perf-baseline", "update"], is_shown=True).returncode:
         return code
+    if not _is_recorded(file):
+        _say(f"\nnext: nothing is recorded, for the reason above; measure again: {measure}")
+        return 0
     _say(
         f"\nnext: commit {file} and perf-baseline.json. From now on pytest compares each run with it, and fails if "
         "the model gets slower."
     )
     return 0
+
+
+def _is_recorded(file: Path) -> bool:
+    """Whether a baseline file of this project, which lies in pytest's root directory, knows the tests of a file."""
+    here = Path.cwd()
+    found = [folder / "perf-baseline.json" for folder in (here, *here.parents)]
+    return any(file.name in read_text(one) for one in found if one.is_file())
 
 
 # --- what is tested --------------------------------------------------------------------------------------------------

@@ -74,7 +74,10 @@ def test_baseline_is_recorded_if_that_is_asked(
 ) -> None:
     assert main(["new", "model.joblib", "--record"]) == 0
     assert runs[1] == ["test_perf.py", "--perf-baseline", "update"]
-    assert "next: commit test_perf.py and perf-baseline.json." in capsys.readouterr().out
+    assert "next: nothing is recorded, for the reason above" in capsys.readouterr().out
+    (project / "perf-baseline.json").write_text("test_two.py", encoding="utf-8")
+    assert main(["new", "model.joblib", "--record", "-o", "test_two.py"]) == 0
+    assert "next: commit test_two.py and perf-baseline.json." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("answer", "count"), [("", 2), ("y", 2), ("n", 1), (None, 1)])
