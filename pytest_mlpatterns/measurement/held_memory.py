@@ -70,7 +70,7 @@ class HeldReading:
     """
 
     def __init__(self, deployment: Deployment, most: int) -> None:
-        self.requests = 0
+        self.requests: int = 0
         self._deployment = deployment
         self._left = most
         self._highest: HeldMemory | None = None

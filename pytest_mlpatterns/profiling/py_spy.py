@@ -89,7 +89,7 @@ class PySpy:
         self._start_s = start_s
         self._stop_s = stop_s
         self._numbers = itertools.count()
-        self.name = _version_of(executable)
+        self.name: str = _version_of(executable)
 
     def start(self, pid: int, rate_hz: int) -> PySpyRecording:
         """Begin to look at a process, without waiting until it does.
