@@ -39,7 +39,7 @@ def flame_graph(name: str, profile: ProfileRecord) -> Markup | None:
         profile: what the profiled blocks of a test showed.
     """
     if not profile.nodes:
-        return tag("p", f"No profile: {profile.note}", class_="muted") if profile.note else None
+        return tag("p", profile.note[:1].upper() + profile.note[1:], class_="muted") if profile.note else None
     controls = [
         tag("input", type="search", placeholder="Search functions", aria_label="Search the functions"),
         _switch(name) if profile.compared else None,

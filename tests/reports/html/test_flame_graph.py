@@ -86,7 +86,7 @@ def test_the_script_gets_names_places_and_the_time_of_each_stack_on_both_sides()
 
 
 def test_without_stacks_there_is_the_reason_or_nothing() -> None:
-    note = ProfileRecord(note="py-spy may not read the process")
+    note = ProfileRecord(note="no profile: py-spy may not read the process")
     assert flame_graph("f", note) == '<p class="muted">No profile: py-spy may not read the process</p>'
     assert flame_graph("f", ProfileRecord()) is None
     assert function_table(replace(nothing_stands_out(), functions=())) is None
