@@ -9,6 +9,9 @@ import pytest
 from support.splits import AFTER, BEFORE, split, with_splits
 from support.synthetic import MS, US, counterpart, make_setup, result
 
+from pytest_mlpatterns.config.settings import InconclusivePolicy
+from pytest_mlpatterns.errors import RegressionFailure
+from pytest_mlpatterns.judging.verdict_log import VerdictLog
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
@@ -168,4 +171,17 @@ def test_a_service_whose_inside_is_not_known_has_no_line() -> None:
     assert where_texts(found, [failing(against="limit")]) == []
     assert line(split({"service": 9 * MS, "queue_wait": MS}), split({"service": 21 * MS, "queue_wait": 3 * MS})) == (
         "+14.0 ms: service +12.0 ms, queue wait +2.00 ms"
+    )
+
+
+def test_a_failure_carries_the_line_where_only_its_reasons_are_shown() -> None:
+    found = with_splits({"rtm": BEFORE}, {"rtm": AFTER}, **ONE_CALLER)
+    log = VerdictLog("test_perf.py::test_digits", InconclusivePolicy.WARN, lambda: found)
+
+    with pytest.raises(RegressionFailure) as failure:
+        log.add([failing()], RegressionFailure)
+
+    assert failure.value.reasons == (
+        "rtm is worse",
+        "where: +12.7 ms: model on CPU +11.7 ms, queue wait +1.00 ms",
     )
