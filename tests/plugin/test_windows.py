@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,31 @@ def test_a_run_with_perf_tests_ends_with_one_line_and_one_without_them_runs(tmp_
     run = PROJECT.run_apart(tmp_path, "-m", "perf")
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     assert run.errors == [f"ERROR: {REFUSAL}pytest -m 'not perf'", ""]
+
+
+IMPORTS = """
+import sys
+import psutil
+
+sys.modules.update(fcntl=None, resource=None)
+import pytest_mlpatterns
+from pytest_mlpatterns import errors
+
+for name in {*pytest_mlpatterns.__all__} - {"measure"}:
+    getattr(pytest_mlpatterns, name)
+errors.sys.platform = "win32"
+try:
+    pytest_mlpatterns.measure
+except pytest_mlpatterns.SettingError as error:
+    print(error)
+"""
+
+
+@pytest.mark.processes
+def test_every_name_but_measure_is_imported_so_that_tests_are_collected() -> None:
+    run = subprocess.run([sys.executable, "-c", IMPORTS], check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(REFUSAL)
 
 
 @pytest.mark.processes
