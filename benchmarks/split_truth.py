@@ -94,7 +94,7 @@ BOTH = {"model_cpu": CPU_MS, "model_wait": SLEEP_MS}
 CASES: Mapping[str, tuple[str, str, str, Mapping[str, float | tuple[str, ...]]]] = {
     "one caller": ("model", "Single()", "concurrency=1", BOTH),
     "four callers of one process": ("model", "Single()", "concurrency=4", {**BOTH, "socket": ()}),
-    "open loop": ("model", "Single()", "load=ConstantRate(50)", {**BOTH, "send_wait": 0.0}),
+    "open loop": ("model", "Single()", "load=ConstantRate(50)", BOTH),
     "gRPC": ("model", "Single()", "concurrency=1, wire='grpc'", BOTH),
     "coroutine, four callers": ("coroutine", "Single()", "concurrency=4", {"model_cpu": CPU_MS}),
     "a coroutine that blocks": ("blocking", "Single()", "concurrency=1", {"model_block": SLEEP_MS}),
