@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         OpenPortWarning as OpenPortWarning,
         PerfFailure as PerfFailure,
         PerfWarning as PerfWarning,
+        ProfilerError as ProfilerError,
         RegressionFailure as RegressionFailure,
         ResultFileError as ResultFileError,
         SettingError as SettingError,
@@ -96,7 +97,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     from pytest_mlpatterns.serving.targets import App as App, Command as Command, Url as Url
     from pytest_mlpatterns.wire import Wire as Wire
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "analysis.indices": ("ScalingIndices",),
@@ -117,6 +118,7 @@ _HOMES = {
         "OpenPortWarning",
         "PerfFailure",
         "PerfWarning",
+        "ProfilerError",
         "RegressionFailure",
         "ResultFileError",
         "SettingError",

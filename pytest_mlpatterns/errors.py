@@ -34,7 +34,6 @@ __all__ = [
     "TooFewSamplesError",
     "UnitError",
     "UnusedMarkerWarning",
-    "check_system",
     "missing_extra",
 ]
 
