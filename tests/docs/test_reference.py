@@ -159,3 +159,15 @@ def quoted_messages() -> list[str]:
 @pytest.mark.parametrize("message", quoted_messages())
 def test_quoted_message_is_one_of_the_code(message: str) -> None:
     assert any(comes_from(message, pieces) for pieces in texts_in_the_code())
+
+
+def test_version_is_the_same_everywhere_and_has_its_dated_section() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    sections = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d{2}-\d{2}))?$", page("CHANGELOG.md"), re.MULTILINE)
+
+    assert pytest_mlpatterns.__version__ == version
+    assert f"\nversion: {version}\n" in citation
+    assert sections[0] == ("Unreleased", "")
+    assert sections[1][0] == version
+    assert f'date-released: "{sections[1][1]}"' in citation
