@@ -32,6 +32,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "budget": "measuring time until a verdict is decided (default: 30s)",
     "inconclusive": 'outcome of a test that is still undecided: "warn", "fail" or "pass"',
     "startup_timeout": "time for a deployment to get ready (default: 60s)",
+    "profile": 'whether both sides of a regression are profiled: "auto", "on" or "off"',
     "generators": "load generator processes (default: 1)",
     "wire": 'the format of the requests, or a list that makes one test of each (default: "rest+json")',
     "cpus": 'cores that the deployment gets, such as 2 or 0.5 (default: "all")',
