@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["function_texts", "functions_explain", "named_function", "signed_duration"]
 
+_WIDEST = 0.2
+"""Half the interval of a slow-down from which it says nothing."""
+
 
 def function_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
     """Lines on the functions of a comparison with a revision, or on why none is named; empty without a profile.
@@ -81,7 +84,8 @@ def _of(record: ProfileRecord, change: FunctionChange) -> list[str]:
     callers = "".join(f"{record.frames[index].function} → " for index in change.chain[:-1])
     before = "not seen" if not change.before_ns else format_duration(change.before_ns)
     now = "not seen" if not change.now_ns else f"{format_duration(change.now_ns)} per request"
-    text = f"{callers}{_place(record, change)}: {before} → {now}, {_change(change)} of {signed_duration(change.of_ns)}"
+    of_all = f" of {signed_duration(change.of_ns)}" if abs(change.of_ns) >= abs(change.change.value) else ""  # noise
+    text = f"{callers}{_place(record, change)}: {before} → {now}, {_change(change)}{of_all}"
     source = f"line {change.line}: {change.source}".rstrip(": ") if change.line else ""
     inside = f"in {change.inside}" if change.inside else ""
     return [text, *([f"mostly {', '.join(filter(None, (inside, source)))}"] if source or inside else [])]
@@ -104,6 +108,16 @@ def _made(record: ProfileRecord) -> list[str]:
     """How the profile was made, and what that cost the requests meanwhile."""
     if not record.rate_hz:
         return []
-    ratio = None if record.slowdown is None else record.slowdown[0] - 1
-    cost = "" if ratio is None else f", {format_percent(abs(ratio))} {'slower' if ratio >= 0 else 'faster'} meanwhile"
-    return [f"profiled {record.rate_hz:.0f} times a second by {record.profiler}{cost}"]
+    return [f"profiled {record.rate_hz:.0f} times a second by {record.profiler}{_cost(record)}"]
+
+
+def _cost(record: ProfileRecord) -> str:
+    """``, 2.1 % slower meanwhile (±1.3 %)``; empty if noise hides it."""
+    if record.slowdown is None:
+        return ""
+    ratio, low, high = record.slowdown
+    if (half := (high - low) / 2) > _WIDEST:
+        return ""
+    return (
+        f", {format_percent(abs(ratio - 1))} {'slower' if ratio >= 1 else 'faster'} meanwhile (±{format_percent(half)})"
+    )

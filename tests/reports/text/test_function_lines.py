@@ -20,7 +20,7 @@ from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import Setup
 
-MADE = "profiled 500 times a second by py-spy 0.4.2, 2.1 % slower meanwhile"
+MADE = "profiled 500 times a second by py-spy 0.4.2, 2.1 % slower meanwhile (±1.3 %)"
 
 
 def failing(metric: str = "rtm", **changes: Any) -> Verdict:
@@ -67,6 +67,10 @@ def test_a_function_that_was_elsewhere() -> None:
     assert "normalize (model.py:41, was old.py): " in lines(changed(was="old.py", kind="moved"))[0]
 
 
+def test_the_whole_is_left_out_if_noise_made_it_smaller_than_the_part() -> None:
+    assert lines(changed(of_ns=1_000_000.0))[0].endswith("per request, +2.30 ms (±200 µs)")
+
+
 def test_a_layer_has_no_file() -> None:
     assert lines(changed(chain=(8,), inside=""))[0].startswith("wire: encode: 400 µs → ")
 
@@ -81,7 +85,13 @@ def test_notes_and_a_profile_that_could_not_be_made_are_given() -> None:
     assert lines(replace(slower_normalize(), notes=("a note",)))[2:] == ["a note", MADE]
     assert lines(ProfileRecord(note="no profile: py-spy is missing")) == ["no profile: py-spy is missing"]
     assert lines(replace(slower_normalize(), slowdown=None))[-1] == "profiled 500 times a second by py-spy 0.4.2"
-    assert lines(replace(slower_normalize(), slowdown=(0.99, 0.9, 1.1)))[-1].endswith(", 1.0 % faster meanwhile")
+    assert lines(replace(slower_normalize(), slowdown=(0.99, 0.9, 1.1)))[-1].endswith(
+        ", 1.0 % faster meanwhile (±10.0 %)"
+    )
+    assert (
+        lines(replace(slower_normalize(), slowdown=(1.6, 0.8, 3.2)))[-1]
+        == "profiled 500 times a second by py-spy 0.4.2"
+    )
     assert lines(replace(slower_normalize(), rate_hz=0.0))[-1].startswith("mostly ")
 
 
