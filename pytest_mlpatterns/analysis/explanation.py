@@ -136,13 +136,13 @@ def explanation(changes: Changes, *, is_known: bool) -> list[list[Spot]]:
 
 
 def _largest_part(changes: Changes) -> Spot | None:
-    """The function with the largest change that is beyond noise among all; None if there is none."""
+    """The function with the largest slowdown beyond noise among all, else the largest change; None without one."""
     whole = changes.whole
     spots = [changes.spot(frame, nodes) for frame, nodes in changes.tree.topmost().items() if frame.owner != "process"]
     spots = [one for one in spots if one.change.level_ns >= _CANDIDATE * whole.change.level_ns]
     confidence = 1 - (1 - _WHOLE_CONFIDENCE) / max(len(spots), 1)
     sure = [one for one in spots if _is_named(one, whole, confidence) and not one.is_only_called_more(confidence)]
-    return max(sure, key=lambda one: abs(one.change.value_ns), default=None)
+    return max(sure, key=lambda one: (one.change.value_ns > 0, abs(one.change.value_ns)), default=None)
 
 
 def _leading(changes: Changes, spot: Spot) -> list[Spot]:

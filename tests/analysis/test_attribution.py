@@ -246,6 +246,21 @@ def test_several_functions_that_share_the_change_are_each_named() -> None:
     assert named(record) == [("predict", "classify"), ("predict", "normalize")]
 
 
+def test_a_function_is_found_although_all_together_take_as_long_as_before() -> None:
+    """One got slower by as much as another one got faster."""
+    record = attributed(USUAL, {**USUAL, ("predict", "normalize"): 1.6, ("predict", "classify"): 0.8})
+    assert (named(record), only(record).change.value > 0) == ([("predict", "normalize")], True)
+
+
+def test_a_known_slowdown_that_all_functions_share_is_that_of_the_first_of_the_project() -> None:
+    """Twenty functions got slower by a little; none of them is beyond noise."""
+    names = [f"part{number}" for number in range(20)]
+    before: Stacks = {("predict", name): 0.1 for name in names}
+    now: Stacks = {("predict", name): 0.12 for name in names}
+    record = profile_record(run(before, now), lambda _frame, _line: "", is_known=True)
+    assert named(record) == [("predict",)]
+
+
 def test_a_model_that_is_called_more_often_is_not_slower() -> None:
     now = {names: 3 * ms for names, ms in USUAL.items()}
     record = attributed(USUAL, now, calls=(0.2, 0.6))
