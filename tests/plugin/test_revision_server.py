@@ -47,7 +47,7 @@ def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay 
     sent: list[Any] = []
     job = ReferenceJob("t.py::test", directory, directory / "here", directory / "there", InheritedOptions((), {}, ()))
     server = _Server(SimpleNamespace(send=sent.append), requests, job)  # type: ignore[arg-type]
-    system = SimpleNamespace(start=lambda: deployment, options=SimpleNamespace(cluster=cluster))
+    system = SimpleNamespace(start=lambda **_: deployment, options=SimpleNamespace(cluster=cluster))
     plan = SimpleNamespace(payload=read_payload([1], REST_JSON))
     server.serve(SimpleNamespace(system=system, setup=SETUP, plan=plan))  # type: ignore[arg-type]
     return sent
