@@ -18,6 +18,7 @@ __all__ = ["LoopWatch"]
 
 _REQUESTS_WATCHED = 16
 _LONG_NS = 150_000
+_LATE_NS = 50_000
 _ON_LOOP = frozenset({WIRE, HOP})
 _WAITS = frozenset({QUEUE_WAIT, BATCH_WAIT, SHARED_WAIT})
 """Parts in which the thread works on other requests, and may wait for a processor for them."""
@@ -28,28 +29,32 @@ class LoopWatch:
 
     Args:
         run_queue: knows how long a thread has waited, and what models have charged of it.
-        always: watch every request, also how long the thread took to run after it had reached the process.
     """
 
-    def __init__(self, run_queue: RunQueueClock, *, always: bool = False) -> None:
+    def __init__(self, run_queue: RunQueueClock) -> None:
         self._run_queue = run_queue
-        self._always = always
         self._watched = 0
+        self._requests = 0
         self._ended: int | None = None
 
     def begin(self) -> int | None:
         """A request begins; what :meth:`end` takes, None if it is not watched."""
-        if not self._watched and not self._always:
+        if self._watched:
+            self._watched -= 1
+        elif self._ended is None:
             return None
-        self._watched -= 1
         return self._run_queue.unclaimed_ns()
 
     def end_for_gateway(self, clock: RequestClock, total_ns: int, begun: int | None) -> None:
-        """As :meth:`end`, in a process behind another, which learns how long this one took to run."""
+        """As :meth:`end`, in a process behind another, which learns how long this one took to run, where it was late."""
         self.end(clock, total_ns, begun)
         if begun is not None and self._ended is not None and begun > self._ended:
             clock.add(WOKEN, begun - self._ended)
-        self._ended = self._run_queue.unclaimed_ns()
+            if begun - self._ended > _LATE_NS:
+                self._watched = _REQUESTS_WATCHED
+        self._requests += 1
+        looks = self._watched or not self._requests % _REQUESTS_WATCHED
+        self._ended = self._run_queue.unclaimed_ns() if looks else None
 
     def end(self, clock: RequestClock, total_ns: int, begun: int | None) -> None:
         """A request is answered: charge what its thread waited for a processor.

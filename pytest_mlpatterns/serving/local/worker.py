@@ -166,7 +166,7 @@ def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
         internal=source.internal,
         position=job.position,
     )
-    app.watch = LoopWatch(service.stack.run_queue, always=source.internal)
+    app.watch = LoopWatch(service.stack.run_queue)
     if source.internal:
         service.count_with(app.tally)
     else:
