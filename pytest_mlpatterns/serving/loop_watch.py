@@ -46,7 +46,7 @@ class LoopWatch:
         return self._run_queue.unclaimed_ns()
 
     def end_for_gateway(self, clock: RequestClock, total_ns: int, begun: int | None) -> None:
-        """As :meth:`end`, in a process behind another, which learns how long this one took to run, where it was late."""
+        """As :meth:`end`, in a process behind another, which learns how late this one ran."""
         self.end(clock, total_ns, begun)
         if begun is not None and self._ended is not None and begun > self._ended:
             clock.add(WOKEN, begun - self._ended)

@@ -77,8 +77,8 @@ MAX_BODY_BYTES = 64 * 2**20
 BODY = "mlpatterns.body"
 """Key of a long body in the ASGI scope; the body is complete when ``receive`` returns."""
 _WATCH = "mlpatterns.watch"
-_IS_TIMED = "mlpatterns.is_timed"
-"""Key of a request whose time counts in the split of latencies."""
+_BEGAN_NS = "mlpatterns.began_ns"
+"""Key of when a request began whose time counts in the split of latencies."""
 _JOBS_PATH = "/v1/jobs/"
 _CARRIED = "choose the wire rest+json or openai"
 _POLLED = "Queued(wait=False) is for clients that poll, which those of the wire openai do not; write Queued()"
@@ -160,7 +160,7 @@ class ModelApp:
             if error.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
         worked_ns = perf_counter_ns() - started  # before the first write, which wakes the client
-        if watch is not None and _IS_TIMED in scope:
+        if watch is not None and status == 200 and _BEGAN_NS in scope:  # a job goes on
             (watch.end_for_gateway if self._internal else watch.end)(clock, worked_ns, watched)
         if self._internal:
             parts = written_parts(clock.report())
@@ -170,7 +170,7 @@ class ModelApp:
             await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
             await body.send(send, scope[_WATCH], times, tally=self.split)
             return
-        if self.split is not None and status == 200 and _IS_TIMED in scope:
+        if self.split is not None and status == 200 and _BEGAN_NS in scope:
             self.split.add(clock.parts, worked_ns)
         headers += _RAW_JSON if body.headers is _JSON else _raw(body.headers)
         headers.append((b"content-length", b"%d" % body.size))
@@ -204,7 +204,7 @@ class ModelApp:
     async def _infer(
         self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]
     ) -> tuple[int, Body | StreamResponse]:
-        scope[_IS_TIMED] = True
+        scope[_BEGAN_NS] = perf_counter_ns()
         request_headers = dict(scope["headers"])
         is_v2 = scope["path"] in self._infer_paths
         body = await self._read(scope, request_headers, receive)
@@ -219,7 +219,7 @@ class ModelApp:
             is_invocation=scope["path"] == INVOCATIONS,
         )
         if self._jobs is not None:
-            location = _JOBS_PATH + await self._jobs.submit(call.inputs, self.split)
+            location = _JOBS_PATH + await self._jobs.submit(call.inputs, self.split, scope[_BEGAN_NS])
             asked = {"as": call.kind if call.kind != "json" else None, "coding": call.coding}
             return self._accepted(
                 location, "&".join(f"{key}={value}" for key, value in asked.items() if value), headers
@@ -279,7 +279,7 @@ class ModelApp:
         if is_list:
             return self._openai.models()
         self._caller.requests += 1
-        scope[_IS_TIMED] = True
+        scope[_BEGAN_NS] = perf_counter_ns()
         request = self._openai.read(path, await self._read(scope, dict(scope["headers"]), receive))
         if self._jobs is not None:
             raise RequestError(NOT_STREAMED, _POLLED)

@@ -45,18 +45,19 @@ class AsyncJobs:
         self._jobs: dict[str, asyncio.Future[Sequence[Any]]] = {}
         self._done_ns: OrderedDict[str, int] = OrderedDict()  # finished and not fetched, oldest first
 
-    async def submit(self, instances: list[Any], split: SplitTally | None = None) -> str:
+    async def submit(self, instances: list[Any], split: SplitTally | None = None, began_ns: int = 0) -> str:
         """Accept a request and return the id of its job.
 
         Args:
             instances: its inputs.
             split: counts where the time went until there was a result; None: nothing does.
+            began_ns: when the request began, on the clock of ``perf_counter_ns``.
 
         Raises:
             RequestError: the queue refuses the request.
         """
         self._drop_expired()
-        started_ns, clock = perf_counter_ns(), current_clock()
+        clock = current_clock()
         outputs = await self._queue.enqueue(instances)
         job = secrets.token_hex(8)  # unique over all processes of the service
         self._jobs[job] = outputs
@@ -64,7 +65,7 @@ class AsyncJobs:
         def finish(outputs: asyncio.Future[Sequence[Any]]) -> None:
             self._finish(job)
             if split is not None and clock is not None and not outputs.cancelled() and outputs.exception() is None:
-                split.add(clock.parts, perf_counter_ns() - started_ns)
+                split.add(clock.parts, perf_counter_ns() - began_ns)
 
         outputs.add_done_callback(finish)
         return job
