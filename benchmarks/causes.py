@@ -150,6 +150,10 @@ def _brief(profile: dict[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
+_NOTHING = ("no function stands out", "profiled ")
+"""Beginnings of lines that name nothing."""
+
+
 # --- what it is worth -----------------------------------------------------------------------------------------------
 
 
@@ -162,8 +166,9 @@ def is_named(cause: Cause, run: dict[str, Any]) -> bool:
 
 
 def first_line(run: dict[str, Any]) -> str:
-    """What a reader sees first: the line on the parts of a request's time, and the first function that it names."""
-    return " / ".join(run["where"][:2])
+    """What a reader sees first: the line on the parts of a request's time, and the first function that is named."""
+    named = [line for line in run["where"][:2] if not line.startswith(_NOTHING)]
+    return " / ".join(named)
 
 
 def wrongly_named(cause: Cause, run: dict[str, Any]) -> list[str]:

@@ -143,7 +143,7 @@ CAUSES = (
         "answers fifty times as large",
         numeric_project(),
         (_edit("LENGTH = 400", "LENGTH = 20_000"),),
-        parts=("wire", "encode"),
+        parts=("wire", "encode", "sockets", "HTTP server"),
         callers=(*_ABOVE, "describe"),
     ),
     Cause(
