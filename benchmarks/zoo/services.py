@@ -11,7 +11,7 @@ __all__ = ["CAUSES"]
 STAGES = '''
 """Steps of a pipeline, and members of an ensemble."""
 
-NAMES = [f"label {number}" for number in range(3000)]
+NAMES = [f"label {number}" for number in range(10_000)]
 
 
 class Scorer:
