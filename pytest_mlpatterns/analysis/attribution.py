@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_mlpatterns.analysis.call_tree import BEFORE, NOW, CallTree, call_tree, matched
 from pytest_mlpatterns.analysis.explanation import Changes, explanation
+from pytest_mlpatterns.analysis.model_calls import calls_notes, model_calls
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, ProfileNode, ProfileRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from pytest_mlpatterns.analysis.explanation import Spot
-    from pytest_mlpatterns.records.profile import ChangeKind, Frame, ProfiledRun
+    from pytest_mlpatterns.records.profile import ChangeKind, Frame, ProfiledBlock, ProfiledRun
 
     SourceLine = Callable[[Frame, int], str]
 
@@ -34,7 +33,6 @@ _MOST_NODES = 2_000
 _LEAST_SHARE = 0.002
 """Share of the time below which a stack is counted to its caller, and a function is not listed."""
 _HALF, _MOST = 0.5, 0.7
-_CALLS_CHANGED = 0.1
 _ELSEWHERE = 0.1
 """Share of a function's time from which its other callers show whether it got slower."""
 _LESS = 0.3
@@ -56,17 +54,19 @@ def profile_record(
     """
     run, was = matched(run)
     tree = call_tree(run)
-    calls = _calls(run)
+    calls = model_calls(run)
     changes = Changes(tree, calls)
     drafting = _Drafting(changes, was, source_now, source_before)
     named = _named(drafting, is_known=is_known) if run.before else []
+    if run.before and not any(change.change.value > 0 for change in named):
+        named = _blocking(run, drafting, is_known=is_known) or named
     largest = drafting.largest() if run.before and not named else None
     functions = _functions(changes, compared=bool(run.before))
     nodes = _nodes(tree)
     index = drafting.index
     sides = (*run.before, *run.now)
     return ProfileRecord(
-        notes=(*run.notes, *_notes(calls if run.before else {})),
+        notes=(*run.notes, *calls_notes(calls if run.before else {})),
         profiler=run.profiler,
         rate_hz=run.rate_hz,
         slowdown=None if run.slowdown is None else (run.slowdown.value, run.slowdown.low, run.slowdown.high),
@@ -94,6 +94,24 @@ def _named(drafting: _Drafting, *, is_known: bool) -> list[FunctionChange]:
     return sorted(found.values(), key=lambda one: -abs(one.change.value))
 
 
+def _blocking(run: ProfiledRun, drafting: _Drafting, *, is_known: bool) -> list[FunctionChange]:
+    """The functions that are named if suspended coroutines do not count; empty if there are none.
+
+    While a coroutine is suspended, others go on. Once it blocks the event loop for the same time, its own request takes
+    as long as before, and all others wait for it.
+    """
+    awake = replace(run, before=tuple(map(_awake, run.before)), now=tuple(map(_awake, run.now)))
+    if awake == run:
+        return []
+    changes = Changes(call_tree(awake), model_calls(run))
+    return _named(replace(drafting, changes=changes), is_known=is_known)
+
+
+def _awake(block: ProfiledBlock) -> ProfiledBlock:
+    """A block without the waits of coroutines."""
+    return replace(block, stacks=tuple(it for it in block.stacks if all(one.owner != "await" for one in it.frames)))
+
+
 @dataclass(slots=True)
 class _Drafting:
     """Makes function changes, and counts the frames that a record needs."""
@@ -103,7 +121,7 @@ class _Drafting:
     source_now: SourceLine
     source_before: SourceLine | None
     frames: list[Frame] = field(default_factory=list)
-    _indices: dict[Frame, int] = field(default_factory=dict)
+    indices: dict[Frame, int] = field(default_factory=dict)
     everywhere: Mapping[Frame, Sequence[int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,10 +129,10 @@ class _Drafting:
 
     def index(self, frame: Frame) -> int:
         """Index of a frame in the record."""
-        if frame not in self._indices:
-            self._indices[frame] = len(self.frames)
+        if frame not in self.indices:
+            self.indices[frame] = len(self.frames)
             self.frames.append(frame)
-        return self._indices[frame]
+        return self.indices[frame]
 
     def of_chain(self, chain: Sequence[Spot]) -> FunctionChange | None:
         """The change that the end of a chain explains, of the function that a reader can edit; None without one."""
@@ -250,29 +268,6 @@ def _kind(spot: Spot, was: Mapping[Frame, Frame]) -> ChangeKind:
     if not spot.change.now_ns:
         return "gone"
     return "slower" if spot.change.value_ns > 0 else "faster"
-
-
-def _calls(run: ProfiledRun) -> dict[str, NDArray[np.float64]]:
-    """Calls of each model per request, ``(sides, blocks)``; without models whose calls are not known in every block.
-
-    The present alone stands on both sides.
-    """
-    sides = (run.before or run.now, run.now)
-    names = {name for block in run.now for name in block.calls}
-    known = [name for name in names if all(block.calls.get(name, 0) > 0 for side in sides for block in side)]
-    return {
-        name: np.array([[block.calls[name] / block.requests for block in side] for side in sides]) for name in known
-    }
-
-
-def _notes(calls: Mapping[str, NDArray[np.float64]]) -> list[str]:
-    """A sentence for each model that is called more or less often."""
-    means = {name: (float(times[BEFORE].mean()), float(times[NOW].mean())) for name, times in sorted(calls.items())}
-    return [
-        f"{name} is called {before:.3g} → {now:.3g} times a request"
-        for name, (before, now) in means.items()
-        if abs(now / before - 1) >= _CALLS_CHANGED
-    ]
 
 
 def _functions(changes: Changes, *, compared: bool) -> list[Spot]:

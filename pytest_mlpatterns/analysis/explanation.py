@@ -37,6 +37,8 @@ _HALF_OF_IT = 0.5
 _BRANCH = 0.1
 _REST_CONFIDENCE = 0.9
 _MOST_BRANCHES = 3
+_NO_CALL_BEFORE = TimeChange(0.0, 0.0, 0.0, 1.0)
+"""Of a call, if the reference called the model not once: the number of calls explains all of its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class Changes:
         calls = None
         models = {self._model[node] for node in chosen}
         if len(models) == 1 and (per_request := self._calls.get(models.pop() or "")) is not None:
-            calls = self._change(chosen, per_request / per_request[BEFORE].mean())
+            before = per_request[BEFORE].mean()
+            calls = self._change(chosen, per_request / before) if before else _NO_CALL_BEFORE
         return Spot(frame, tuple(chosen), self._change(chosen, None), calls)
 
     def moved_here(self, spot: Spot) -> bool:

@@ -30,7 +30,7 @@ def calls_in(stats: PatternStats) -> dict[str, float]:
     layers = [layer for layer in stats.layers if layer.layer == _LAYER]
     counters = [(name, value) for layer in layers for name, value in layer.counters.items()]
     calls = sum(value for name, value in counters if name.rpartition("/")[2] == CALLS)
-    return {MODEL: float(calls)} if calls else {}
+    return {MODEL: float(calls)} if layers else {}
 
 
 def awaits_in(stats: PatternStats) -> Iterator[AwaitedTime]:

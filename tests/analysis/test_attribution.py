@@ -268,6 +268,23 @@ def test_a_model_that_is_called_more_often_is_not_slower() -> None:
     assert record.notes == ("a note", "model is called 0.2 → 0.6 times a request")
 
 
+def test_a_model_that_only_the_present_calls_is_not_slower() -> None:
+    """A cache that always hit does not any more."""
+    layer = (*ROOTS[:2], Frame("cached", owner="layer"))
+    record = attributed({layer: 0.1}, {layer: 0.1, **USUAL}, calls=(0.0, 1.0))
+    assert not record.changes
+    assert record.notes == ("a note", "model is called 0 → 1 times a request")
+
+
+def test_a_coroutine_that_blocks_for_as_long_as_it_waited_is_named() -> None:
+    waits: Stacks = {(*ROOTS[::2], Frame("waiting", owner="await"), "predict", "fetch"): 2.0}
+    blocks: Stacks = {("predict", "fetch"): 2.0}
+    record = attributed({**USUAL, **waits}, {**USUAL, **blocks})
+    assert named(record) == [("predict", "fetch")]
+    assert only(record).change.value == pytest.approx(2.0 * MS)
+    assert not attributed({**USUAL, **waits}, {**USUAL, **waits}).changes
+
+
 def test_a_function_that_is_slower_per_call_is_named_although_calls_changed() -> None:
     now = {names: 0.5 * ms for names, ms in USUAL.items()}
     record = attributed(USUAL, {**now, ("predict", "normalize"): 4.0}, calls=(1.0, 0.5))

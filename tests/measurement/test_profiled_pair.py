@@ -240,6 +240,7 @@ def test_calls_of_all_models_are_added() -> None:
         return PatternStats(layers=(layer, LayerStats(1, "batched", {"calls": 900})))
 
     assert calls_in(stats(11, 4).since(stats(1, 2))) == {"model": 12.0}
+    assert calls_in(stats(1, 2).since(stats(1, 2))) == {"model": 0.0}
     assert calls_in(PatternStats()) == {}
 
 

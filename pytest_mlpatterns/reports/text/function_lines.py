@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["function_texts", "functions_explain", "named_function", "signed_duration"]
 
+_IN_PART = 0.25
+"""Share of a function's change that the part of the latency at least has which it is named in."""
 _WIDEST = 0.2
 """Half the interval of a slow-down from which it says nothing."""
 
@@ -45,15 +47,16 @@ def functions_explain(metric: str) -> bool:
     return is_known_metric(metric) and metric_named(metric).unit in (Unit.DURATION, Unit.RATE, Unit.TOKEN_RATE)
 
 
-def named_function(result: TestResult, *, is_layer: bool) -> str:
+def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str:
     """The function with the largest change, if that is a slowdown: ``normalize (model.py:41)``; empty if none is named.
 
     Args:
         result: of one test.
+        part_ns: change of the part that it is in; a function that changed by far more is not in it.
         is_layer: whether it has to be a layer of this package, or has to be none.
     """
     record = result.profile
-    if record is None or not record.changes or record.changes[0].change.value <= 0:
+    if record is None or not record.changes or not 0 < record.changes[0].change.value * _IN_PART <= part_ns:
         return ""
     frame = record.frames[record.changes[0].chain[-1]]
     return _place(record, record.changes[0]) if (frame.owner == "layer") is is_layer else ""

@@ -134,7 +134,7 @@ def _changed(result: TestResult, verdict: Verdict, *, looked: _Looked, change: S
     rest_ns = total_ns - sum(part.change_ns for part in named)
     parts, function = _parts(result, named), ""
     if verdict.against == "revision" and named and named[0].is_service:
-        function = named_function(result, is_layer=named[0].name in _LAYER_PARTS)
+        function = named_function(result, named[0].change_ns, is_layer=named[0].name in _LAYER_PARTS)
         parts[0] += f" in {function}" if function else ""
     if [part.name for part in named] == ["service"] and not function:
         return ""  # which is no news

@@ -139,9 +139,10 @@ def test_the_first_line_names_the_function_of_the_part_that_leads() -> None:
         nothing_stands_out(),
         changed(chain=(8,)),
         changed(change=Estimate(-1.0, -2.0, -0.5)),
+        changed(change=Estimate(60.0 * MS, 50.0 * MS, 70.0 * MS)),  # far more than the part
     ],
 )
-def test_a_part_of_the_model_names_no_layer_and_nothing_faster(record: ProfileRecord) -> None:
+def test_a_part_of_the_model_names_no_layer_nothing_faster_and_nothing_elsewhere(record: ProfileRecord) -> None:
     assert where_texts(with_profile(record), [failing()])[0].startswith("+12.7 ms: model on CPU +11.7 ms, ")
 
 
