@@ -55,7 +55,7 @@ def profile_record(
     run, was = matched(run)
     tree = call_tree(run)
     calls = model_calls(run)
-    changes = Changes(tree, calls)
+    changes = Changes(tree, calls, _lost_ratio(run))
     drafting = _Drafting(changes, was, source_now, source_before)
     named = _named(drafting, is_known=is_known) if run.before else []
     if run.before and not any(change.change.value > 0 for change in named):
@@ -94,6 +94,12 @@ def _named(drafting: _Drafting, *, is_known: bool) -> list[FunctionChange]:
     return sorted(found.values(), key=lambda one: -abs(one.change.value))
 
 
+def _lost_ratio(run: ProfiledRun) -> float:
+    """By how much the shares of lost samples of the two sides differ."""
+    shares = [sum(it.lost for it in side) / max(sum(it.samples for it in side), 1) for side in (run.before, run.now)]
+    return abs(shares[0] - shares[1]) if run.before else 0.0
+
+
 def _blocking(run: ProfiledRun, drafting: _Drafting, *, is_known: bool) -> list[FunctionChange]:
     """The functions that are named if suspended coroutines do not count; empty if there are none.
 
@@ -103,7 +109,7 @@ def _blocking(run: ProfiledRun, drafting: _Drafting, *, is_known: bool) -> list[
     awake = replace(run, before=tuple(map(_awake, run.before)), now=tuple(map(_awake, run.now)))
     if awake == run:
         return []
-    changes = Changes(call_tree(awake), model_calls(run))
+    changes = Changes(call_tree(awake), model_calls(run), _lost_ratio(run))
     return _named(replace(drafting, changes=changes), is_known=is_known)
 
 

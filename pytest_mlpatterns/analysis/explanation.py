@@ -70,14 +70,16 @@ class Changes:
     Args:
         tree: both sides.
         calls: for each model, by its frame's function, its calls per request in each block, ``(sides, blocks)``.
+        lost_ratio: by how much the shares of lost samples of the two sides differ.
 
     Attributes:
         whole: all functions together.
         part_confidence: that one part of several has to show, before it is divided by their number.
     """
 
-    def __init__(self, tree: CallTree, calls: Mapping[str, NDArray[np.float64]]) -> None:
+    def __init__(self, tree: CallTree, calls: Mapping[str, NDArray[np.float64]], lost_ratio: float = 0.0) -> None:
         self.tree = tree
+        self._lost_ratio = lost_ratio
         self._calls = calls
         self._model = _models_above(tree)
         self.whole: Spot = self.spot(None, tree.roots)
@@ -102,21 +104,21 @@ class Changes:
     def own(self, nodes: Sequence[int]) -> TimeChange:
         """The change of the time of nodes without their callees."""
         times, variances = self.tree.own_ns[:, :, nodes].sum(2), self.tree.own_variance[:, :, nodes].sum((0, 2))
-        return time_change(times[BEFORE], times[NOW], variances)
+        return time_change(times[BEFORE], times[NOW], variances, lost_ratio=self._lost_ratio)
 
     def rest(self, spot: Spot, part: Spot) -> TimeChange:
         """The change of the time of a spot without that of a part of it."""
         tree, (nodes, less) = self.tree, (list(spot.nodes), list(part.nodes))
         times = tree.total_ns[:, :, nodes].sum(2) - tree.total_ns[:, :, less].sum(2)
         variances = tree.total_variance[:, :, nodes].sum((0, 2))
-        return time_change(times[BEFORE], times[NOW], variances)
+        return time_change(times[BEFORE], times[NOW], variances, lost_ratio=self._lost_ratio)
 
     def _change(self, nodes: Sequence[int], divisor: NDArray[np.float64] | None) -> TimeChange:
         times = self.tree.total_ns[:, :, nodes].sum(2)
         variances = self.tree.total_variance[:, :, nodes].sum(2)
         if divisor is not None:
             times, variances = times / divisor, variances / divisor**2
-        return time_change(times[BEFORE], times[NOW], variances.sum(0))
+        return time_change(times[BEFORE], times[NOW], variances.sum(0), lost_ratio=self._lost_ratio)
 
 
 def explanation(changes: Changes, *, is_known: bool) -> list[list[Spot]]:

@@ -64,7 +64,11 @@ class TimeChange:
 
 
 def time_change(
-    before_ns: NDArray[np.float64], now_ns: NDArray[np.float64], variance: NDArray[np.float64]
+    before_ns: NDArray[np.float64],
+    now_ns: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    *,
+    lost_ratio: float = 0.0,
 ) -> TimeChange:
     """The mean over pairs of blocks of now - before.
 
@@ -75,13 +79,15 @@ def time_change(
         first = (k0 v0 + Σ(x - m)²) / (k0 + n - 1)
 
     with t at k + n - 1 degrees of freedom, as :mod:`pytest_mlpatterns.analysis.log_ratio` does. v0 is the variance from
-    counting and that of blocks, 2 % of the time. The last term is the variance between starts of equal code, s = 1.5 %
-    of the time; blocks of one start cannot show it.
+    counting and that of blocks, 2 % of the time. The last term is what blocks cannot show: two starts of equal code
+    differ by 1.5 %, and samples that only one side lost make its other functions seem slower by their share l;
+    s² = 0.015² + l².
 
     Args:
         before_ns: time per request in each block of the reference, shape ``(pairs,)``.
         now_ns: the same of the present.
         variance: of the difference of each pair, from the counting of samples alone, shape ``(pairs,)``.
+        lost_ratio: by how much the shares of lost samples of the two sides differ.
     """
     difference = now_ns - before_ns
     pairs = len(difference)
@@ -92,4 +98,4 @@ def time_change(
     prior = prior_weight(_PRIOR_DEGREES, expected, scatter=scatter, degrees=pairs - 1)
     degrees = prior + pairs - 1
     within = (prior * expected + scatter) / degrees / pairs
-    return TimeChange(before, now, math.sqrt(within + (RATIO_SD * level) ** 2), degrees)
+    return TimeChange(before, now, math.sqrt(within + (RATIO_SD**2 + lost_ratio**2) * level**2), degrees)

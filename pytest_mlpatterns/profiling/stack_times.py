@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.profiling.layers import MODEL, SERVER_LAYER, is_ours, layer_of, role_frame
 from pytest_mlpatterns.profiling.recording import RawFrame
-from pytest_mlpatterns.profiling.threads import is_idle, is_of_server, is_own, is_torn, serves, without_loops
+from pytest_mlpatterns.profiling.threads import is_idle, is_of_server, is_own, serves, without_loops
+from pytest_mlpatterns.profiling.whole_stacks import whole_stacks
 from pytest_mlpatterns.records.profile import Frame, StackTime
 from pytest_mlpatterns.system.thread_times import ThreadTimes
 
@@ -63,7 +64,7 @@ def sampled_stacks(recorded: Sequence[RawStacks], roles: Mapping[int, str], name
     seen: Counter[_Key] = Counter()
     samples = lost = 0
     for raw in recorded:
-        whole = _whole_stacks(raw.counts)
+        whole = whole_stacks(raw.counts)
         looks = _looks(raw.counts, raw.pid)
         samples += looks + raw.lost
         lost += raw.lost + _looks(raw.counts, raw.pid) - _looks(whole, raw.pid)
@@ -143,24 +144,6 @@ def _looks(counts: Mapping[RawStack, int], pid: int) -> int:
         totals[is_main, 0 if is_main else stack.thread, "" if is_main else stack.name] += count
     mains = [count for (is_main, _, _), count in totals.items() if is_main]
     return max(mains or totals.values(), default=0)
-
-
-def _whole_stacks(counts: Mapping[RawStack, int]) -> dict[RawStack, int]:
-    """The stacks without broken ones: a thread has one root; one that begins elsewhere was read while it changed."""
-    roots: defaultdict[tuple[int, str], Counter[tuple[str, str]]] = defaultdict(Counter)
-    for stack, count in counts.items():
-        if stack.frames:
-            roots[stack.thread, stack.name][stack.frames[0].name, stack.frames[0].file] += count
-    usual = {thread: found.most_common(1)[0][0] for thread, found in roots.items()}
-    return {
-        stack: count
-        for stack, count in counts.items()
-        if not stack.frames
-        or (
-            (stack.frames[0].name, stack.frames[0].file) == usual[stack.thread, stack.name]
-            and not is_torn(stack.frames)
-        )
-    }
 
 
 def _named(role: Frame, stack: tuple[RawFrame, ...], names: SourceNames, *, is_worker: bool) -> _Key:

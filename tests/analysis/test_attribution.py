@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -283,6 +284,14 @@ def test_a_coroutine_that_blocks_for_as_long_as_it_waited_is_named() -> None:
     assert named(record) == [("predict", "fetch")]
     assert only(record).change.value == pytest.approx(2.0 * MS)
     assert not attributed({**USUAL, **waits}, {**USUAL, **waits}).changes
+
+
+def test_samples_that_one_side_lost_make_no_function_slower() -> None:
+    """A fifth of them, in another function: all others seem slower by a fifth."""
+    whole = run(USUAL, {names: 1.2 * ms for names, ms in USUAL.items()})
+    assert profile_record(whole, lambda _frame, _line: "").changes
+    lossy = replace(whole, now=tuple(replace(one, lost=one.samples // 5) for one in whole.now))
+    assert not profile_record(lossy, lambda _frame, _line: "").changes
 
 
 def test_a_function_that_is_slower_per_call_is_named_although_calls_changed() -> None:

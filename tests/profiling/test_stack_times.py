@@ -71,9 +71,20 @@ def test_a_look_stands_for_its_share_of_the_time_and_idle_ones_for_nothing() -> 
 
 
 def test_looks_that_failed_or_gave_a_broken_stack_are_lost() -> None:
-    found = sampled({main(*MODEL, model("predict")): 40, main(model("predict")): 10, main(*LOOP): 40}, lost=10)
+    found = sampled({main(*MODEL, model("predict")): 40, main(model("unknown")): 10, main(*LOOP): 40}, lost=10)
     assert (found.samples, found.lost) == (100, 20)
     assert shown(found) == {"worker; HTTP server; model; predict": 50}
+
+
+def test_a_stack_without_its_callers_gets_those_that_its_function_has() -> None:
+    leaf = model("normalize")
+    broken = {main(model("predict"), leaf): 10, main(MODEL[-1], model("predict")): 5}
+    found = sampled({main(*MODEL, model("predict")): 40, **broken, main(*LOOP): 45})
+    assert (found.samples, found.lost) == (100, 0)
+    assert shown(found) == {
+        "worker; HTTP server; model; predict": pytest.approx(45),
+        "worker; HTTP server; model; predict; normalize": pytest.approx(10),
+    }
 
 
 def test_each_line_is_a_stack_of_its_own() -> None:
