@@ -6,18 +6,21 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from support.services.py_spy import patient_py_spy
 
 from pytest_mlpatterns.errors import MissingExtraError, ProfilerError
 from pytest_mlpatterns.profiling import py_spy
-from pytest_mlpatterns.profiling.py_spy import PySpy, find_py_spy
+from pytest_mlpatterns.profiling.py_spy import PySpy, PySpyRecording, find_py_spy
+from pytest_mlpatterns.system.tracing import tracer_permission
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
@@ -29,18 +32,30 @@ print("spins", flush=True)
 deep()
 """
 BEGINS = "print('py-spy> Sampling process 100 times a second.', flush=True)"
-WAITS = "import signal; signal.pause()"
+WAITS = "signal.sigwait({signal.SIGINT})"
+HANGS = "while True: signal.pause()"
+INTERRUPTIBLE = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})"
+"""From here on an interrupt is kept until :data:`WAITS`, however early it comes."""
 
 
 @pytest.fixture(autouse=True)
 def _nothing_stays() -> Iterator[None]:
     yield
-    assert not [child for child in psutil.Process().children() if "py-spy" in " ".join(child.cmdline())]
+    assert not [child for child in psutil.Process().children() if "py-spy" in _command_line(child)]
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 @pytest.fixture
 def spinning() -> Iterator[int]:
-    with subprocess.Popen([sys.executable, "-c", SPINS], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", SPINS]
+    permit = tracer_permission()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=permit) as process:  # noqa: PLW1509 - one call
         assert process.stdout is not None
         process.stdout.readline()
         yield process.pid
@@ -64,21 +79,21 @@ def scripted(directory: Path, *lines: str, **limits: float) -> PySpy:
     return PySpy(str(executable), directory, **{"start_s": 30.0, "stop_s": 30.0, **limits})
 
 
-ON_INTERRUPT = """
-def stop(*_):
-    {}
-    os._exit(0)
-signal.signal(signal.SIGINT, stop)
-"""
+def await_looks(recording: PySpyRecording, spinning: int) -> None:
+    """Wait until it has looked some times, before each of which it sleeps, and until the process has worked."""
+    profiler, process = psutil.Process(recording._process.pid), psutil.Process(spinning)
+    looks, worked_s = profiler.num_ctx_switches().voluntary + 30, sum(process.cpu_times()[:2]) + 0.02
+    while profiler.num_ctx_switches().voluntary < looks or sum(process.cpu_times()[:2]) < worked_s:
+        assert recording._process.poll() is None
+        time.sleep(0.01)
 
 
 def test_it_sees_what_a_process_does(spinning: int, tmp_path: Path) -> None:
-    profiler = find_py_spy("this test", tmp_path)
+    profiler = patient_py_spy(tmp_path)
     assert profiler.name.startswith("py-spy 0.")
     recording = profiler.start(spinning, 200)
     recording.await_start()
-    while sum(psutil.Process(spinning).cpu_times()[:2]) < 0.1:
-        pass
+    await_looks(recording, spinning)
     recording.request_stop()
     found = recording.stop()
     looks = sum(found.counts.values())
@@ -88,13 +103,13 @@ def test_it_sees_what_a_process_does(spinning: int, tmp_path: Path) -> None:
     assert found.pid == spinning
     assert found.duration_ns > 0
     assert [*tmp_path.iterdir()] == []
-    if sys.platform == "linux":
+    if Path("/proc/thread-self/schedstat").exists():
         assert found.threads[spinning].cpu_ns > 0
 
 
 def test_a_process_that_is_gone_is_named(tmp_path: Path) -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    recording = find_py_spy("this test", tmp_path).start(int(gone.stdout), 100)
+    recording = patient_py_spy(tmp_path).start(int(gone.stdout), 100)
     with pytest.raises(ProfilerError, match=f"py-spy cannot read process {int(gone.stdout)}: "):
         recording.await_start()
     recording.abandon()
@@ -102,7 +117,7 @@ def test_a_process_that_is_gone_is_named(tmp_path: Path) -> None:
 
 def test_a_recording_ends_with_what_it_wrote(tmp_path: Path) -> None:
     write = "open(out, 'w').write('thread (7): MainThread;f (/a.py:1) 3'); print('Samples: 3 Errors: 2', flush=True)"
-    recording = scripted(tmp_path, ON_INTERRUPT.format(write), BEGINS, WAITS).start(os.getpid(), 100)
+    recording = scripted(tmp_path, INTERRUPTIBLE, BEGINS, WAITS, write).start(os.getpid(), 100)
     recording.await_start()
     found = recording.stop()
     assert ([*found.counts.values()], found.lost) == ([3], 2)
@@ -126,7 +141,7 @@ def test_a_refusal_says_why_and_what_permits_it(tmp_path: Path, said: str, words
 
 
 def test_one_that_does_not_begin_is_ended(tmp_path: Path) -> None:
-    recording = scripted(tmp_path, WAITS, start_s=0.0).start(1, 100)
+    recording = scripted(tmp_path, HANGS, start_s=0.0).start(1, 100)
     with pytest.raises(ProfilerError, match="py-spy did not begin within 0 s: it printed nothing"):
         recording.await_start()
     recording.abandon()
@@ -138,13 +153,12 @@ def test_one_that_does_not_begin_is_ended(tmp_path: Path) -> None:
     [
         ("pass", {}, "ended early: py-spy> Sampling"),
         ("open(out, 'w').write('f (a.py:1) 2')", {}, "wrote what cannot be read: a stack that does not begin"),
-        ("return", {"stop_s": 0.2}, "did not end within 0.2 s"),
+        (HANGS, {"stop_s": 0.2}, "did not end within 0.2 s"),
     ],
     ids=["wrote-nothing", "garbage", "hangs"],
 )
 def test_a_bad_end_is_an_error(tmp_path: Path, at_the_end: str, limits: dict[str, float], words: str) -> None:
-    lines = ON_INTERRUPT.format(at_the_end), BEGINS, "while True: signal.pause()"
-    recording = scripted(tmp_path, *lines, **limits).start(1, 100)
+    recording = scripted(tmp_path, INTERRUPTIBLE, BEGINS, WAITS, at_the_end, **limits).start(1, 100)
     recording.await_start()
     with pytest.raises(ProfilerError, match=words):
         recording.stop()

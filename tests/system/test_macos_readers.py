@@ -74,10 +74,9 @@ def test_the_processor_has_the_name_that_python_knows(monkeypatch: pytest.Monkey
     assert environment.environment().processor == "arm"
 
 
-def test_a_machine_is_known_by_its_name_and_the_time_of_its_boot() -> None:
-    machine_identity.machine_identity.cache_clear()
-    assert machine_identity.machine_identity(NONE) == f"{platform.node()}-{psutil.boot_time():.0f}"
-    machine_identity.machine_identity.cache_clear()
+def test_a_machine_is_known_by_its_name_and_the_time_of_its_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "boot_time", lambda: 1_700_000_000.4)
+    assert machine_identity.machine_identity.__wrapped__(NONE) == f"{platform.node()}-1700000000"
 
 
 def test_energy_and_gpus_are_not_known() -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+import threading
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.system import tracing
 from pytest_mlpatterns.system.thread_times import ThreadTimes, thread_times
 from pytest_mlpatterns.system.tracing import permit_tracer, tracer_permission, why_not_traceable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -50,10 +48,11 @@ def test_macos_lets_only_root_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_not_traceable() == ""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show it")
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this system does not show it")
 def test_threads_have_cpu_times() -> None:
-    before = thread_times(os.getpid())[os.getpid()]
-    while not (since := thread_times(os.getpid())[os.getpid()].since(before)).cpu_ns:
+    own = threading.get_native_id()
+    before = thread_times(os.getpid())[own]
+    while not (since := thread_times(os.getpid())[own].since(before)).cpu_ns:
         pass
     assert since.ready_ns >= 0
     assert ThreadTimes(5, 3).since(ThreadTimes(1, 1)) == ThreadTimes(4, 2)

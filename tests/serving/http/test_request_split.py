@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from support.asgi import Call
-from support.scenarios import run
+from support.scenarios import run, settle
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
@@ -150,8 +150,7 @@ def test_a_job_counts_when_it_is_done_and_only_if_it_succeeded() -> None:
         for one in (1, "broken"):
             status, _ = await answer(app, V1, {"instances": [one]})
             assert status == 202
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settle()
         return split_of(app)
 
     counters = run(scenario()).counters

@@ -180,11 +180,11 @@ class ScriptedServer:
                 waiting = True
                 for step in self._script(request):
                     if waiting and isinstance(step, Send):
-                        self._count(-1)  # before the bytes: the peer may answer them with its next request
+                        self._answered()  # before the bytes: the peer may answer them with its next request
                         waiting = False
                     self._take(connection, step)
                 if waiting:
-                    self._count(-1)
+                    self._answered()
                 if connection.fileno() < 0:
                     break
         with self._lock:
@@ -235,7 +235,8 @@ class ScriptedServer:
         with self._lock:
             request = Request(len(self.requests), number, count, head, body)
             self.requests.append(request)
-        self._count(1)
+            self._in_flight += 1  # together with its number: a script may hold all until the last has come
+            self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
         return request
 
     def _receive(self, connection: socket.socket, buffer: bytearray) -> bool:
@@ -243,7 +244,6 @@ class ScriptedServer:
         buffer += data
         return bool(data)
 
-    def _count(self, change: int) -> None:
+    def _answered(self) -> None:
         with self._lock:
-            self._in_flight += change
-            self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
+            self._in_flight -= 1
