@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import samples
+from support.synthetic import PROPERTY, samples
 
 from pytest_mlpatterns.analysis.sample_rows import join_samples, shift_samples, take_rows
 from pytest_mlpatterns.records.outcomes import Failure
@@ -35,6 +35,7 @@ def chunks_of(found: Samples) -> list[list[int]]:
     return [part.tolist() for part in np.split(found.stream.chunk_ns, ends[:-1])]
 
 
+@PROPERTY
 @given(_CHUNKS, st.data())
 def test_a_row_takes_its_chunks_along(chunks: list[list[int]], data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(chunks) - 1), min_size=1, max_size=8))
@@ -43,6 +44,7 @@ def test_a_row_takes_its_chunks_along(chunks: list[list[int]], data: st.DataObje
     assert found.due_ns.tolist() == [1000 + 10 * row for row in rows]
 
 
+@PROPERTY
 @given(_CHUNKS, _CHUNKS)
 def test_joined_recordings_are_in_the_order_of_completion(first: list[list[int]], second: list[list[int]]) -> None:
     found = join_samples([streamed(first), streamed(second, first_due_ns=1003)])

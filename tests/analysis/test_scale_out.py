@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import MS, S, capacity, samples
+from support.synthetic import MS, PROPERTY, S, capacity, samples
 
 from pytest_mlpatterns.analysis.scale_out import ScaleOut, ScaleOutTimes, answers_in_share, scale_out_ns
 from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
@@ -39,6 +39,7 @@ def in_turn(before: int, after: int, replicas: int = 1) -> list[int]:
     return [i % replicas for i in range(before)] + [replicas - i % (replicas + 1) for i in range(after)]
 
 
+@PROPERTY
 @given(st.integers(1, 6), st.integers(150, 300))
 def test_it_lasts_until_the_first_answer_of_the_replica_that_gets_its_share_at_once(replicas: int, before: int) -> None:
     found = added(load(in_turn(before, 200, replicas)), replicas=replicas)

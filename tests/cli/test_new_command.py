@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.project import clean_environment
 
 from pytest_mlpatterns.cli import main, new_command
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
@@ -249,7 +250,15 @@ def test_probe_that_dies_or_refuses_is_one_line(
 def test_first_test_of_a_model_in_the_project_passes(tmp_path: Path) -> None:
     (tmp_path / "ranking.py").write_text("def rank(batch):\n    return [sum(row) for row in batch]\n", encoding="utf-8")
     command = [sys.executable, "-m", "pytest_mlpatterns", "new", "ranking:rank"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False, timeout=300)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "smoke run: one request was answered" in done.stdout
 

@@ -16,6 +16,8 @@ from support.repository import Repository
 from support.services.processes import our_children
 from support.services.scripted import ScriptedServer, Send, answer
 
+from pytest_mlpatterns.system.tracing import why_not_traceable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -198,11 +200,11 @@ def test_a_failure_says_which_part_of_a_request_got_slower(compared: Run) -> Non
     for side, slept_ns in (("split", 10e6), ("present_split", 60e6)):
         split = reference[side]["rtm"]
         parts = {part["name"]: part for part in split["parts"]}
-        assert parts["model_wait"]["mean_ns"] >= slept_ns
+        assert parts["model_wait"]["mean_ns"] >= 0.8 * slept_ns  # less what it was ready in meanwhile, but not running
         assert sum(part["mean_ns"] for part in split["parts"]) == pytest.approx(split["mean_ns"], abs=100)
         assert split["calls"] == {"": 1.0}
     (where,) = re.findall("where +(.+)", compared.failure("test_shop"))
-    assert re.match(r"\+[\d.]+ m?s: model waits \+\d", where)
+    assert re.match(r"\+[\d.]+ m?s: (no part stands out \(largest: )?model waits \+\d", where)  # a stall is noise
 
 
 def test_a_check_is_asked_although_the_comparison_could_do_without_it(compared: Run) -> None:
@@ -230,11 +232,14 @@ def test_a_test_that_asks_for_the_fixture_by_name_is_compared(compared: Run) -> 
 
 def test_a_failure_is_profiled_on_both_sides_and_one_that_asks_for_none_is_not(compared: Run) -> None:
     profile = result_of(compared, "test_by_name")["profile"]
+    assert result_of(compared, "test_shop")["profile"] is None
+    if why := why_not_traceable():  # as on macOS for all but root
+        assert profile["note"].endswith(why)
+        return
     assert profile["note"] == ""
     assert profile["compared"]
     assert profile["blocks"] >= 4
     assert ["Model.__call__", "src/shop/model.py"] in [frame[:2] for frame in profile["frames"]]
-    assert result_of(compared, "test_shop")["profile"] is None
 
 
 def test_another_set_up_there_is_not_comparable(compared: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from support.result_strategies import OBJECTIVES
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.objective import Bound, Objective, Promise, parse_objective, parse_promise
@@ -23,6 +24,7 @@ def test_an_objective_prints_three_digits_or_as_many_as_it_has(objective: Object
     assert str(objective) == text
 
 
+@PROPERTY
 @given(OBJECTIVES)
 def test_an_objective_survives_its_text(objective: Objective) -> None:
     assert parse_objective(str(objective)) == objective

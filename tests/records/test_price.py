@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from support.result_strategies import PRICES
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.price import Amount, Price, parse_amount, parse_price
@@ -25,6 +26,7 @@ def test_a_price_names_what_each_resource_costs(text: str, price: Price) -> None
     assert parse_price(text) == price
 
 
+@PROPERTY
 @given(PRICES)
 def test_a_price_survives_its_text(price: Price) -> None:
     assert parse_price(str(price)) == price

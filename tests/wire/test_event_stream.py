@@ -7,6 +7,7 @@ import collections
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import event_stream
 from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventStreamParser
@@ -49,6 +50,7 @@ def test_a_stream_is_read_alike_wherever_it_is_split(stream: bytes, events: list
         assert parsed([stream[:at], b"", stream[at:]]) == events
 
 
+@PROPERTY
 @given(st.lists(st.sampled_from([stream for stream, _ in STREAMS.values()]), max_size=4), st.data())
 def test_any_split_of_any_streams_gives_the_same_events(streams: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(streams)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import wire
 from pytest_mlpatterns.wire import Wire, WireError, codec_of
@@ -224,6 +225,7 @@ def test_ragged_outputs_are_refused_to_clients_of_others() -> None:
 
 
 class TestSplitting:
+    @PROPERTY
     @given(st.lists(st.binary(max_size=300), max_size=4), st.text(max_size=200), st.integers(0, 3))
     def test_raw_contents_are_found_wherever_they_are(self, contents: list[bytes], text: str, inputs: int) -> None:
         message = Request(model_name=text, raw_input_contents=contents, inputs=[{"name": text}] * inputs)
@@ -232,6 +234,7 @@ class TestSplitting:
         assert [bytes(one) for one in found] == contents * 2
         assert Request.FromString(bytes(rest)) == Request(model_name=text, id=text, inputs=[{"name": text}] * inputs)
 
+    @PROPERTY
     @given(st.binary(max_size=60))
     def test_noise_is_refused_or_read(self, data: bytes) -> None:
         with contextlib.suppress(WireError):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import event_stream
 from pytest_mlpatterns.wire.stream_events import StreamReader
@@ -174,6 +175,7 @@ PARTS = [
 ]
 
 
+@PROPERTY
 @given(st.lists(st.sampled_from(PARTS), max_size=12), st.booleans(), st.data())
 def test_the_short_way_counts_what_the_long_way_counts(
     parts: list[bytes],

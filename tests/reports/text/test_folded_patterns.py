@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import make_setup, result
+from support.synthetic import PROPERTY, make_setup, result
 
 from pytest_mlpatterns.reports.text.styled_text import Span, width_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
@@ -34,6 +34,7 @@ def test_wide_terminal_has_one_line_a_test() -> None:
     assert len([line for line in rows(160) if "::test_under_load" in line]) == len(PATTERNS)
 
 
+@PROPERTY
 @given(st.lists(st.sampled_from([*PATTERNS, ""]), min_size=1), st.integers(30, 120))
 def test_nothing_of_a_pattern_is_lost(patterns: list[str], width: int) -> None:
     columns = [

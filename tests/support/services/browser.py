@@ -50,7 +50,8 @@ for place, end in zip((3, 4), ends):
 os.execv(sys.argv[3], sys.argv[3:])
 """
 """Chromium reads commands from its third descriptor and answers on its fourth."""
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 300.0
+"""What takes longer hangs, however busy the machine is."""
 _KEYS = {
     "Tab": 9,
     "Enter": 13,
@@ -105,7 +106,7 @@ class Page:
         self.evaluate(_SETTLED)
 
     def wait(self, expression: str) -> None:
-        """Wait until a JavaScript expression is true; it is looked at in every frame, for a minute."""
+        """Wait until a JavaScript expression is true; it is looked at in every frame, for five minutes."""
         self.evaluate(
             f"new Promise(done => {{ const look = () => {expression} ? done() : requestAnimationFrame(look); look() }})"
         )
@@ -185,7 +186,7 @@ class Browser:
         """One command, and its answer; events that come meanwhile are kept.
 
         Raises:
-            BrowserError: the browser refused, went away, or was silent for a minute.
+            BrowserError: the browser refused, went away, or was silent for five minutes.
         """
         self._count += 1
         asked = {"id": self._count, "method": method, "params": parameters}
