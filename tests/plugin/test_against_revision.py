@@ -233,10 +233,11 @@ def test_a_test_that_asks_for_the_fixture_by_name_is_compared(compared: Run) -> 
 def test_a_failure_is_profiled_on_both_sides_and_one_that_asks_for_none_is_not(compared: Run) -> None:
     profile = result_of(compared, "test_by_name")["profile"]
     assert result_of(compared, "test_shop")["profile"] is None
-    if why := why_not_traceable():  # as on macOS for all but root
-        assert profile["note"].endswith(why)
+    if profile["note"]:  # the system permits none, or a busy machine had no time for one
+        assert profile["note"].startswith("no profile: ")
+        assert profile["note"].endswith(why_not_traceable())
+        assert profile["blocks"] == 0
         return
-    assert profile["note"] == ""
     assert profile["compared"]
     assert profile["blocks"] >= 4
     assert ["Model.__call__", "src/shop/model.py"] in [frame[:2] for frame in profile["frames"]]
