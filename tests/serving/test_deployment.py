@@ -143,7 +143,8 @@ class TestKnowing:
     def test_a_late_answer_is_not_mistaken_for_the_next(
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 0.2)
+        (worker,) = deployment.processes.workers
+        monkeypatch.setattr(worker, "_answer_timeout_s", 0.2)
         (pid,) = deployment.pids
         process = psutil.Process(pid)
         process.suspend()
@@ -153,7 +154,7 @@ class TestKnowing:
                 deployment.stats()
         finally:
             process.resume()
-        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 30)
+        monkeypatch.setattr(worker, "_answer_timeout_s", 30)
         deployment.predict(1)
         assert deployment.stats().replica_requests == (1,)
 

@@ -158,7 +158,7 @@ class TestKnowing:
     def test_a_process_that_does_not_answer_is_named(
         self, member: SupervisedWorker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(member, "_answer_timeout_s", 0.05)
         os.kill(member.child.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, member.child.pid, os.WSTOPPED)  # until then it may still answer
         try:
@@ -166,7 +166,7 @@ class TestKnowing:
                 member.stats()
         finally:
             os.kill(member.child.pid, signal.SIGCONT)
-        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", PATIENCE_S)
+        monkeypatch.setattr(member, "_answer_timeout_s", PATIENCE_S)
         assert told(member, 3, "").predict_requests == 3  # and not what the question before was answered
 
 
