@@ -59,7 +59,7 @@ def test_on_github_a_failing_test_is_annotated_at_its_line(tmp_path: Path, distr
     assert fails.startswith(
         f"::error file=test_perf.py,line={number},title=test_perf.py%3A%3Atest_fails::LimitFailure: RTM "
     )
-    assert fails.endswith(" is not below 1.00 ns")
+    assert " is not below 1.00 ns%0Awhere: " in fails
     assert f"line={line_of(tmp_path, 'def test_breaks(perf): pass')}," in breaks
     assert summary.startswith("### Performance: 2 of 3 tests failed\n")
     assert "\n| ✗ FAIL | test\\_perf.py::test\\_fails | single | " in summary
