@@ -43,7 +43,8 @@ class Cause:
         functions: qualified names of which the first line should name one; empty if no function got slower.
         parts: words for the part of a request's time that grew, such as ``"wire"``: one of them is enough if
             ``functions`` is empty.
-        callers: qualified names that grow because they call what got slower: naming one is no help, and not wrong.
+        callers: qualified names that grow with it, mostly because they call what got slower: naming one is no help, and
+            not wrong.
         part_suffices: whether one of ``parts`` is enough although there are functions.
     """
 

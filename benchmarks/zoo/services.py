@@ -226,13 +226,13 @@ CAUSES = (
         _service('App("service:app")'),
         (Edit("service.py", "@functools.cache\ndef options():", "def options():"),),
         functions=("options",),
-        callers=("rank", "allowed"),
+        callers=("app", "rank", "allowed"),
     ),
     Cause(
         "logging for every request",
         _service('Command("{python} -m uvicorn service:app --port {port} --log-level warning")'),
         (Edit("service.py", 'LOG.setLevel("WARNING")', 'LOG.setLevel("INFO")'),),
         functions=("candidates",),
-        callers=("rank",),
+        callers=("app", "rank"),
     ),
 )

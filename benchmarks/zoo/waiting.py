@@ -19,7 +19,7 @@ TABLE = {str(number): float(number) for number in range(5000)}
 
 
 def load_table():
-    time.sleep(0.008)  # from a database
+    time.sleep(0.003)  # from a database
     return dict(TABLE)
 
 
@@ -41,7 +41,7 @@ class Prices:
 
     def renew(self):
         while True:
-            time.sleep(0.002)
+            time.sleep(0.001)
             table = load_table()
             with self.lock:
                 self.table = table

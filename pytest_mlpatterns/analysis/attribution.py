@@ -33,6 +33,8 @@ _MOST_NODES = 2_000
 _LEAST_SHARE = 0.002
 """Share of the time below which a stack is counted to its caller, and a function is not listed."""
 _HALF, _MOST = 0.5, 0.7
+_LEAST_OF_ALL = 0.05
+"""Share of the time, waits of coroutines included, from which blocking it can explain why requests take longer."""
 _ELSEWHERE = 0.1
 """Share of a function's time from which its other callers show whether it got slower."""
 _LESS = 0.3
@@ -58,8 +60,8 @@ def profile_record(
     changes = Changes(tree, calls, _lost_ratio(run))
     drafting = _Drafting(changes, was, source_now, source_before)
     named = _named(drafting, is_known=is_known) if run.before else []
-    if run.before and not any(change.change.value > 0 for change in named):
-        named = _blocking(run, drafting, is_known=is_known) or named
+    if run.before and is_known and not any(change.change.value > 0 for change in named):
+        named = _blocking(run, drafting) or named
     largest = drafting.largest() if run.before and not named else None
     functions = _functions(changes, compared=bool(run.before))
     nodes = _nodes(tree)
@@ -100,17 +102,19 @@ def _lost_ratio(run: ProfiledRun) -> float:
     return abs(shares[0] - shares[1]) if run.before else 0.0
 
 
-def _blocking(run: ProfiledRun, drafting: _Drafting, *, is_known: bool) -> list[FunctionChange]:
+def _blocking(run: ProfiledRun, drafting: _Drafting) -> list[FunctionChange]:
     """The functions that are named if suspended coroutines do not count; empty if there are none.
 
     While a coroutine is suspended, others go on. Once it blocks the event loop for the same time, its own request takes
-    as long as before, and all others wait for it.
+    as long as before, and all others wait for it. So this is asked only if a verdict says that requests take longer.
     """
     awake = replace(run, before=tuple(map(_awake, run.before)), now=tuple(map(_awake, run.now)))
     if awake == run:
         return []
     changes = Changes(call_tree(awake), model_calls(run), _lost_ratio(run))
-    return _named(replace(drafting, changes=changes), is_known=is_known)
+    least_ns = _LEAST_OF_ALL * drafting.changes.whole.change.level_ns
+    named = _named(replace(drafting, changes=changes), is_known=True)
+    return [change for change in named if change.change.value >= least_ns]
 
 
 def _awake(block: ProfiledBlock) -> ProfiledBlock:

@@ -280,10 +280,13 @@ def test_a_model_that_only_the_present_calls_is_not_slower() -> None:
 def test_a_coroutine_that_blocks_for_as_long_as_it_waited_is_named() -> None:
     waits: Stacks = {(*ROOTS[::2], Frame("waiting", owner="await"), "predict", "fetch"): 2.0}
     blocks: Stacks = {("predict", "fetch"): 2.0}
-    record = attributed({**USUAL, **waits}, {**USUAL, **blocks})
+    before: Stacks = {**USUAL, **waits}
+    record = profile_record(run(before, {**USUAL, **blocks}), lambda _frame, _line: "", is_known=True)
     assert named(record) == [("predict", "fetch")]
     assert only(record).change.value == pytest.approx(2.0 * MS)
-    assert not attributed({**USUAL, **waits}, {**USUAL, **waits}).changes
+    server: Stacks = {**USUAL, **waits, ROOTS[:2]: 0.1}  # little beside what requests take
+    assert not attributed(before, {**USUAL, **blocks}).changes
+    assert not profile_record(run(server, before), lambda _frame, _line: "", is_known=True).changes
 
 
 def test_samples_that_one_side_lost_make_no_function_slower() -> None:
