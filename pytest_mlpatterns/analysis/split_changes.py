@@ -191,8 +191,8 @@ def _least_cause(total_ns: float, before_ns: float, *, in_open_loop: bool) -> fl
 def _stretch(changes: Sequence[PartChange], kinds: int) -> float:
     """By how much the machine stretches the time of parts before a kind: the more cores are busy, the longer.
 
-    Before, all of the service that follows tells; now only the run queue does, since the others may have changed by
-    themselves.
+    The state before is read from every part of the service that follows in the order of causes. The state now is read
+    from the run queue alone, since the other parts may have changed by themselves.
     """
     causes = [change for change in changes if change.kind < kinds]
     followers = [change for change in changes if kinds <= change.kind < _WAIT]

@@ -1,6 +1,6 @@
 """How long the thread of a server was ready and did not run while it worked on a request outside of the model.
 
-On a busy machine that is most of what a server seems to take. The system tells it of a thread, not of a stretch of
+On a busy machine that is most of what a server seems to take. The system counts it for a thread, not for a stretch of
 code, so it is taken out of the times that can contain it, in proportion.
 """
 

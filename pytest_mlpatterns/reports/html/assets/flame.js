@@ -5,7 +5,7 @@
   const ROW = 20; // pixels
   const LEAST = 0.5; // narrower bars are left out
   const ON_PAPER = 690; // pixels: the width of an A4 or letter page
-  let onPaper = false; // then the width is that of the page, whatever the window does
+  let onPaper = false; // then the width is that of the paper, not of the window
   const time = (ns) => units.format("duration", ns);
   const signed = (ns) => `${ns > 0 ? "+" : ""}${time(ns)}`;
 
@@ -118,7 +118,7 @@
       dress();
     }
 
-    /** The bar beside one at its depth, whoever calls it. */
+    /** The bar beside one at its depth, of the same caller or another. */
     function beside(one, step) {
       const level = root().descendants().filter((other) => other.depth === one.depth && shown(other)).sort((a, b) => a.x0 - b.x0);
       return level[level.indexOf(one) + step];
