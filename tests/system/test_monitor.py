@@ -192,7 +192,7 @@ class TestUsage:
             observer.sample()
         finally:
             parent.end()
-        assert used >= WORK_NS
+        assert used > 0.8 * WORK_NS  # the system counts user and system time in whole ticks of 10 ms
         assert 0.8 * used < np.diff(usage_of(observer).cpu_ns)[0]
 
     def test_a_child_that_was_seen_is_not_counted_twice_after_its_end(self) -> None:
