@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
 
 import pytest_mlpatterns
 
 if TYPE_CHECKING:
-    from docutils import nodes
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
@@ -25,6 +27,7 @@ highlight_language = "text"
 html_theme = "furo"
 html_title = f"pytest-mlpatterns {release}"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_copy_source = False
@@ -67,7 +70,18 @@ def keep_colon(app: Sphinx, what: str, name: str, obj: object, options: object, 
         lines[0] = lines[0].replace(": ", " – ", 1)
 
 
+def describe(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Tell search engines what a page is about: its first paragraph."""
+    paragraph = next(iter(doctree.findall(nodes.paragraph)), None) if doctree is not None else None
+    if paragraph is not None:
+        words = escape(" ".join(paragraph.astext().split()))
+        context["metatags"] = f'{context.get("metatags", "")}<meta name="description" content="{words}">'
+
+
 def setup(app: Sphinx) -> None:
     """Connect what this file defines."""
     app.connect("autodoc-process-docstring", keep_colon, priority=400)  # before napoleon
     app.connect("missing-reference", public_name)
+    app.connect("html-page-context", describe)

@@ -26,7 +26,7 @@ from pytest_mlpatterns.reports.html.overview import (
     tally,
 )
 from pytest_mlpatterns.reports.html.test_page import details_section
-from pytest_mlpatterns.wording import listed
+from pytest_mlpatterns.wording import count, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,6 +61,7 @@ def html_report(results: Results) -> str:
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=_policy(scripts)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="description", content=f"How {count(len(results.results), 'performance test')} went"),
         tag("title", f"Performance report, {_when(results.date)}"),
         tag("style", _file("report.css")),
     )
