@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import signal
+import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import pytest_mlpatterns.plugin.session  # noqa: F401 - numpy loads once a process, and runs in this process forget modules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-_STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
-"""Events of Python that precede the start of a process."""
+_STARTS = ((subprocess.Popen, "__init__"), *((os, name) for name in ("fork", "forkpty", "posix_spawn", "system")))
+"""Functions that start a process."""
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"
 """Set where this process measures coverage; a Python that inherits it measures too, which costs it 0.1 s and more."""
 _running: list[pytest.Item] = []
@@ -26,13 +29,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _refuse_unmarked_process(event: str, _arguments: object) -> None:
-    """Keep the marker true, by which ``make test FAST=1`` leaves tests out."""
-    if event in _STARTS and _running and not _starts_processes(_running[0]):
-        raise AssertionError(f"{_running[0].nodeid} starts a process, expected the marker processes")
+def _refused_in_unmarked_tests(start: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep the marker true, by which ``make test FAST=1`` leaves tests out.
+
+    An audit hook of Python would see all starts, too. But it runs while coverage installs its trace function in a new
+    thread, and if another thread does the same meanwhile, Python 3.11 refuses it.
+    """
+
+    @functools.wraps(start)
+    def starting(*arguments: Any, **named: Any) -> Any:
+        if _running and not _starts_processes(_running[0]):
+            raise AssertionError(f"{_running[0].nodeid} starts a process, expected the marker processes")
+        return start(*arguments, **named)
+
+    return starting
 
 
-sys.addaudithook(_refuse_unmarked_process)
+for _owner, _name in _STARTS:
+    setattr(_owner, _name, _refused_in_unmarked_tests(getattr(_owner, _name)))
 
 
 def _starts_processes(item: pytest.Item) -> bool:

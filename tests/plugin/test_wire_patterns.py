@@ -37,6 +37,8 @@ ONE_WIRE = {
 """Patterns whose layers hand on what was decoded, and never encode it again: one wire tells what the others do."""
 CARRIED = [(name, wire) for name in PATTERNS for wire in WIRES if ONE_WIRE.get(name, wire) == wire]
 HEAD = """
+import time
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,7 @@ from pytest_mlpatterns import *
 
 
 def doubled(batch):
+    time.sleep(0.005)  # so that the load is light
     return [2 * np.asarray(value, dtype="f4") for value in batch]
 
 

@@ -56,9 +56,17 @@ CALLERS = 16
 class Squares:
     """The squares of an input's numbers; takes a millisecond a call."""
 
+    takes_ns = MS
+
     def __call__(self, batch: list[Any]) -> list[Any]:
-        time.sleep(0.001)
+        time.sleep(self.takes_ns / 1e9)
         return [[number * number for number in one] for one in batch]
+
+
+class SlowSquares(Squares):
+    """The same in five milliseconds a call, so that the load is light."""
+
+    takes_ns = 5 * MS
 
 
 def shift(batch: list[Any]) -> list[Any]:
@@ -191,7 +199,7 @@ def test_every_caller_gets_the_right_answer(
     generator: Generator, tmp_path: Path, pattern: Pattern, expected: Callable[[Any], Any]
 ) -> None:
     check = Checked(expected)
-    with make_runner(generator, tmp_path, pattern, check=check, milliseconds=150) as runner:
+    with make_runner(generator, tmp_path, pattern, model=SlowSquares, check=check, milliseconds=150) as runner:
         launch = runner.measure()
         # since the start: on a busy machine the short window may be over before the first reading at its beginning
         launch = replace(launch, stats=runner.deployment.stats())
@@ -211,7 +219,7 @@ def split_adds_up(pattern: Pattern, launch: Launch) -> bool:
     if not names & {"Cached", "Ensemble"}:  # of an ensemble only the member counts that was the last
         assert calls == split.counters["requests"] if "Batched" not in names else calls > 0
         waited = sum(count for key, count in times.items() if key.endswith(("model_wait", "run_queue")))
-        assert waited >= 0.9 * MS * calls  # it sleeps for a millisecond
+        assert waited >= 0.9 * SlowSquares.takes_ns * calls  # it sleeps
     return True
 
 
