@@ -11,13 +11,8 @@ difference of the times is what the profile costs.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import shlex
-import subprocess
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +20,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench import HERE, Claim, Table
-from verdict_error_rates import NOT_PASSED, OFF, Records
+from plugin_runs import Records, run_pytest
 from zoo import numeric, services, text, waiting
 from zoo.cause import Cause, make_repository
 
@@ -86,35 +81,18 @@ def run(case: Case) -> dict[str, Any]:
     """
     top = PLACE / case.cause.folder
     make_repository(top, case.cause, changed=case.changed)
-    with tempfile.TemporaryDirectory() as name:
-        file = Path(name) / "results.json"
-        options = ("-q", "--perf-against=HEAD", f"--perf-profile={case.profile}", f"--perf-json={file}")
-        command = [sys.executable, "-m", "pytest", *OFF, *options]
-        started = time.perf_counter()
-        done = subprocess.run(
-            command,
-            cwd=top,
-            env={name: value for name, value in os.environ.items() if name not in NOT_PASSED},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-        wall_s = time.perf_counter() - started
-        results = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else []
-    if not results or done.returncode not in (0, 1):
-        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    (result,) = results
+    ran = run_pytest(top, "--perf-against=HEAD", f"--perf-profile={case.profile}")
+    (result,) = ran.results
     return {
         "kind": "run",
         "case": case.name,
         "failed": not result["passed"],
-        "wall_s": round(wall_s, 1),
+        "wall_s": round(ran.wall_s, 1),
         "load": os.getloadavg()[0],
-        "where": where_lines(done.stdout),
+        "where": where_lines(ran.output),
         "profile": _brief(result.get("profile")),
         "verdicts": [{name: one[name] for name in ("metric", "outcome", "change")} for one in result["verdicts"]],
-        "output": done.stdout,
+        "output": ran.output,
     }
 
 
@@ -202,7 +180,7 @@ def measure() -> Iterator[Table]:
 def go_on(records: Records, cases: Sequence[Case], *, times: float = 1.0, until: float = float("inf")) -> None:
     """Run the case that is furthest behind, until all have what they want or time is up (of ``time.monotonic``)."""
     while time.monotonic() < until:
-        done = [len(_runs(records, case)) / (times * case.wanted) for case in cases]
+        done = [len(records.runs(case.name)) / (times * case.wanted) for case in cases]
         case = cases[done.index(min(done))]
         if min(done) >= 1:
             return
@@ -224,7 +202,7 @@ def _causes(records: Records) -> Table:
     named: list[float] = []
     wrong: list[str] = []
     for case in CASES:
-        if not (case.changed and case.profile == "auto" and (runs := _runs(records, case))):
+        if not (case.changed and case.profile == "auto" and (runs := records.runs(case.name))):
             continue
         rights = [is_named(case.cause, one) for one in runs]
         wrongs = [name for one in runs for name in wrongly_named(case.cause, one)]
@@ -251,7 +229,7 @@ def _unchanged(records: Records) -> Table:
     rows: list[Sequence[str]] = []
     named = 0
     for case in CASES:
-        if case.changed or not (runs := _runs(records, case)):
+        if case.changed or not (runs := records.runs(case.name)):
             continue
         found = [change["chain"][-1][0] for one in runs for change in (one["profile"] or {"changes": ()})["changes"]]
         named += len(found)
@@ -264,7 +242,7 @@ def _cost(records: Records) -> Table:
     rows: list[Sequence[str]] = []
     claims: list[Claim] = []
     for name in TIMED:
-        with_profile, without = (_runs(records, Case(_BY_NAME[name], profile=how)) for how in ("auto", "off"))
+        with_profile, without = (records.runs(Case(_BY_NAME[name], profile=how).name) for how in ("auto", "off"))
         if not (with_profile and without):
             continue
         times = [median(one["wall_s"] for one in runs) for runs in (with_profile, without)]
@@ -274,10 +252,6 @@ def _cost(records: Records) -> Table:
         claims.append(Claim(f"{name}: seconds of the profile", times[0] - times[1], at_most=8))
         claims.append(Claim(f"{name}: slower with the profiler", slowdown - 1, at_most=0.05))
     return Table("cost of a profile", ("cause", "off", "auto", "slower with the profiler"), rows, claims)
-
-
-def _runs(records: Records, case: Case) -> list[dict[str, Any]]:
-    return [record for record in records.of("run") if record["case"] == case.name]
 
 
 def _records(path: Path | None = None) -> Records:

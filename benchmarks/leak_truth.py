@@ -7,10 +7,6 @@ requests, and one makes cycles that wait for the garbage collector.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -19,6 +15,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from bench import Claim, Table
+from plugin_runs import run_pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 CLAIM = "0 of 40 runs of models that do not leak fail, and at least 19 of 20 that leak 1 KiB a request do"
 CLEAN_RUNS, LEAK_RUNS = 10, 20
 CLEAN = ("nothing", "arrays", "full_cache", "cycles")
-NOT_PASSED = ("CI", "PYTHONDONTWRITEBYTECODE")
 """Environment variables of the caller that the runs do without."""
 MODELS = """
     import time
@@ -92,16 +88,11 @@ TESTS = f"""
 
 def outcomes() -> dict[str, list[tuple[str, float, str]]]:
     """Outcome, seconds and reason of the verdict on memory, by model."""
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED}
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         (place / "models.py").write_text(dedent(MODELS), encoding="utf-8")
         (place / "test_models.py").write_text(dedent(TESTS), encoding="utf-8")
-        options = ("-q", "--perf-baseline=off", "--perf-json=results.json", "-pno:cacheprovider")
-        subprocess.run(
-            [sys.executable, "-m", "pytest", *options], cwd=place, env=environment, stdout=sys.stderr, check=False
-        )
-        results = json.loads((place / "results.json").read_text(encoding="utf-8"))["results"]
+        results = run_pytest(place, "--perf-baseline=off", "-pno:cacheprovider").results
     found: dict[str, list[tuple[str, float, str]]] = {}
     for result in results:
         name = result["test"].partition("[")[2].partition("-")[0]

@@ -7,10 +7,6 @@ and the parts must add up to the latency. A busy machine sleeps longer, and its 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import timeit
 from pathlib import Path
@@ -19,6 +15,7 @@ from time import thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from bench import Claim, Table
+from plugin_runs import run_pytest
 
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.split_tally import SplitTally
@@ -32,7 +29,6 @@ CPU_MS, SLEEP_MS, SLOW_MS = 2.0, 3.0, 20.0
 CALLERS = 4
 WITHIN, WITHIN_MS = 0.05, 0.05
 CALLS = 100_000
-NOT_PASSED = ("CI", "PYTHONDONTWRITEBYTECODE")
 """Environment variables of the caller that the runs do without."""
 MODELS = f"""
     import asyncio
@@ -148,17 +144,12 @@ def measured() -> dict[str, dict[str, Any]]:
         f"pytest.param({name!r}, marks=pytest.mark.perf(model=models.{model}, pattern={pattern}, {load})),"
         for name, (model, pattern, load, _) in CASES.items()
     ]
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED}
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         (place / "models.py").write_text(dedent(MODELS), encoding="utf-8")
         tests = dedent(TESTS).format(cases="\n    ".join(marked))
         (place / "test_models.py").write_text(tests, encoding="utf-8")
-        options = ("-q", "--perf-baseline=off", "--perf-json=results.json", "-pno:cacheprovider")
-        subprocess.run(
-            [sys.executable, "-m", "pytest", *options], cwd=place, env=environment, stdout=sys.stderr, check=False
-        )
-        results = json.loads((place / "results.json").read_text(encoding="utf-8"))["results"]
+        results = run_pytest(place, "--perf-baseline=off", "-pno:cacheprovider").results
     return {result["test"].partition("[")[2].removesuffix("]"): result["split"] for result in results}
 
 

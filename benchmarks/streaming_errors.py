@@ -21,7 +21,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench import HERE, Claim, Table
-from verdict_error_rates import Records, result_of_run
+from plugin_runs import Records, run_pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,13 +104,14 @@ class Laboratory:
     def run(self, case: Case) -> None:
         """One run, and its line."""
         self._write_rounds(case)
-        result, wall_s = result_of_run(self._top, "--perf-against=main", f"--perf-tolerance={TOLERANCE}")
+        ran = run_pytest(self._top, "--perf-against=main", f"--perf-tolerance={TOLERANCE}")
+        (result,) = ran.results
         self._records.add(
             {
                 "kind": "run",
                 "case": case.name,
                 "outcome": _outcome(result),
-                "wall_s": wall_s,
+                "wall_s": ran.wall_s,
                 "load": os.getloadavg()[0],
                 "verdicts": result["verdicts"],
                 "launches": len(result["launches"]),

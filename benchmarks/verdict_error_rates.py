@@ -14,13 +14,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import json
 import math
 import os
-import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import verdict_rules
 from bench import HERE, Claim, Table
 from peers.forest import DIGITS, WALKS, Added, make_repository, set_added
+from plugin_runs import Records, run_pytest
 
 from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
 
@@ -45,9 +43,6 @@ PLACE = HERE / ".environments" / "verdict_error_rates"
 TEST = "test_digits.py::test_digits"
 FAST_TEST = "test_digits.py::test_few"
 FAST_DIGITS = 6
-OFF = tuple(f"-pno:{name}" for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust"))
-NOT_PASSED = ("CI", "PYTHONDONTWRITEBYTECODE")
-"""Environment variables of the caller that the runs do without; byte code is kept between runs, as by default."""
 RUNS_PER_BASELINE = 8
 BASELINE_AGE_S = 1800
 CALIBRATIONS = 3
@@ -102,27 +97,6 @@ CASES = (
     Case("check", 0.10, 0.0, 40, fast=True),
     Case("against", 0.025, 0.05, 20),
 )
-
-
-class Records:
-    """The file of results: one JSON object a line, of kind ``calibration``, ``baseline`` or ``run``."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.all: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("}")]
-
-    def add(self, record: dict[str, Any]) -> None:
-        record["at"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.all.append(record)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [record for record in self.all if record["kind"] == kind]
-
-    def runs(self, case: Case) -> list[dict[str, Any]]:
-        return [record for record in self.of("run") if record["case"] == case.name]
 
 
 class Laboratory:
@@ -196,41 +170,16 @@ class Laboratory:
 
     def _pytest(self, added: Added, test: str, *arguments: str) -> dict[str, Any]:
         set_added(self._top, added)
-        result, wall_s = result_of_run(self._top, *arguments, test)
+        ran = run_pytest(self._top, *arguments, test)
+        (result, *_) = ran.results
         kept = ("launches", "verdicts", "noise", "seconds_spent", "notes", "baseline_note", "metrics", "passed")
         return {
             "walks": added.walks,
-            "wall_s": wall_s,
+            "wall_s": ran.wall_s,
             "load": os.getloadavg()[0],
             "result": {name: result[name] for name in kept},
             "log_ratios": (result["reference"] or {}).get("log_ratios", {}),
         }
-
-
-def result_of_run(directory: Path, *arguments: str) -> tuple[dict[str, Any], float]:
-    """Run pytest in a directory: the first result, and the seconds that the run took.
-
-    Raises:
-        RuntimeError: there is no result, or pytest ended otherwise than with passed or failed tests.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        results_file = Path(name) / "results.json"
-        command = [sys.executable, "-m", "pytest", *OFF, "-q", f"--perf-json={results_file}", *arguments]
-        started = time.perf_counter()
-        done = subprocess.run(
-            command,
-            cwd=directory,
-            env={name: value for name, value in os.environ.items() if name not in NOT_PASSED},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-        wall_s = time.perf_counter() - started
-        results = json.loads(results_file.read_text(encoding="utf-8"))["results"] if results_file.exists() else []
-    if not results or done.returncode not in (0, 1):
-        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    return results[0], round(wall_s, 2)
 
 
 _BUSY = """
@@ -288,7 +237,7 @@ def go_on(records: Records, times: float = 1.0, until: float = float("inf")) -> 
     while time.monotonic() < until and len(records.of("calibration")) < CALIBRATIONS:
         laboratory.calibrate()
     while time.monotonic() < until:
-        behind = {case: len(records.runs(case)) / (times * case.wanted) for case in CASES}
+        behind = {case: len(records.runs(case.name)) / (times * case.wanted) for case in CASES}
         case = min(CASES, key=behind.__getitem__)
         if behind[case] >= 1:
             return
@@ -301,7 +250,7 @@ def tables(records: Records) -> Iterator[Table]:
     rows: list[Sequence[str]] = []
     claims: list[Claim] = []
     for case in CASES:
-        runs = records.runs(case)
+        runs = records.runs(case.name)
         if not runs:
             continue
         outcomes = [run["outcome"] for run in runs]
@@ -322,8 +271,8 @@ def tables(records: Records) -> Iterator[Table]:
     headings = ("judged by", "change", "RTM measured", "runs", "FAIL", "PASS", "no verdict", "time, median", "p95")
     yield Table("live verdicts", headings, rows, claims)
     plain = [case for case in CASES if case.mode == "check" and not case.change and not case.fast]
-    base = [run for case in plain if case.slower == 0 for run in records.runs(case)]
-    slowed = {case.slower: records.runs(case) for case in plain if case.slower > 0}
+    base = [run for case in plain if case.slower == 0 for run in records.runs(case.name)]
+    slowed = {case.slower: records.runs(case.name) for case in plain if case.slower > 0}
     yield verdict_rules.table(base, slowed, [one for one in records.of("baseline") if one["test"] == TEST])
 
 

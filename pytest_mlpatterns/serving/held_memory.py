@@ -6,6 +6,7 @@ as the arenas of torch or onnxruntime. memray does, but it has to start the proc
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import time
 import tracemalloc
@@ -28,7 +29,7 @@ _DEPTH = 8
 _MOST_SITES = 50
 _FRESH_S = 0.2
 """Age up to which what was found is still good: to find it takes most of a second."""
-_PACKAGE = str(Path(__file__).parents[1])
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 def trace_memory() -> None:
