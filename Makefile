@@ -5,15 +5,16 @@ STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none should compile the package anew
 
 EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py tests/reports/html/test_flame_page.py
+PATTERNS := tests/every_pattern
 FAULTS := tests/faults
 CAPACITY := tests/capacity
 RAY := tests/ray
 PACKAGE := tests/package
-OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY) $(RAY) $(PACKAGE)
+OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test examples capacity faults ray package compat covered compiled lint docs pictures bench servers fuzz protos clean
+.PHONY: demo test patterns examples capacity faults ray package compat covered compiled lint docs pictures bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -32,6 +33,9 @@ covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 endif
+
+patterns: compiled  ## every pattern, many compositions and all wires, really deployed and under load
+	$(BIN)/python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder $(PATTERNS)
 
 examples: compiled  ## every example and block of the documentation as a user runs them, and the pages in a real browser
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(EXAMPLES)

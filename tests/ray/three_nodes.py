@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_enable_worker_prestart="0", RAY_AUTH_MODE="disabled")
@@ -31,6 +32,8 @@ def say(line: str) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mlt-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        os.environ["RAY_TMPDIR"] = directory  # there Cluster writes which one runs, and makes no folder for it
+        Path(directory, "ray").mkdir()
         cluster = Cluster()
         nodes = {"2": add(cluster, "127.0.0.2", temp_dir=directory)}
         nodes |= {last: add(cluster, f"127.0.0.{last}") for last in ("3", "4")}
