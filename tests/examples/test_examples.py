@@ -309,6 +309,24 @@ class TestDemo:
         assert demo.judge(*(run_of(*run) for run in runs)) == 1
         assert problem in capsys.readouterr().out
 
+    def test_a_step_that_a_busy_machine_left_open_is_tried_again(
+        self, demo: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        open_, clear = demo.Run(0, {TESTS[0]: {}}, ()), demo.Run(0, {TESTS[0]: {}}, (TESTS[0],))
+        coming = [open_, clear, open_, open_, open_]
+        monkeypatch.setattr(demo, "run_pytest", lambda *_, **__: coming.pop(0))
+        assert demo.run_until(demo.everything_is_recorded, tmp_path) is clear
+        assert demo.run_until(demo.everything_is_recorded, tmp_path) is open_
+        assert coming == []
+
+    def test_a_baseline_that_could_not_be_recorded_is_named(
+        self, demo: ModuleType, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert demo.judge(demo.Run(0, {TESTS[0]: {}, TESTS[1]: {}}, (TESTS[0],)), None) == 1
+        said = capsys.readouterr().out
+        assert f"- {TESTS[1]} was not recorded: the speed of this machine varied too much" in said
+        assert f"- {TESTS[0]}" not in said
+
     def test_a_run_that_wrote_no_results_has_none(self, demo: ModuleType, tmp_path: Path) -> None:
         assert demo.read_results(tmp_path / "results.json") == {}
 
