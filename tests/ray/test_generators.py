@@ -96,7 +96,7 @@ def test_three_generators_send_exactly_the_schedule_from_one_agreed_time(
     generator: Generator, server: ScriptedServer, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generator that hears late of the agreed time would have sent requests of its warm-up that are due after it."""
-    monkeypatch.setattr("pytest_mlpatterns.loadgen.ray.pool._OPENING_NS", 3_000 * MS)  # all hear of it in time
+    monkeypatch.setattr("pytest_mlpatterns.loadgen.ray.pool._OPENING_NS", 6_000 * MS)  # all hear of it in time
     window_ns = schedule.length_ns or 400 * MS
     result = run(generator, a_job([server.address], schedule, duration_ns=window_ns, warmup_ns=50 * MS))
     samples = samples_of(result)
