@@ -65,12 +65,10 @@ def main() -> int:
 
 def run_until(is_clear: Callable[[Run], bool], directory: Path, *options: str, **environment: str) -> Run:
     """Run the tests, and again where this machine was too busy, as the plugin advises."""
-    run = run_pytest(directory, *options, **environment)
-    for _ in range(TRIES - 1):
-        if is_clear(run):
-            break
+    tries = 1
+    while not is_clear(run := run_pytest(directory, *options, **environment)) and tries < TRIES:
         say("The speed of this machine varied too much for a clear answer. Once more:")
-        run = run_pytest(directory, *options, **environment)
+        tries += 1
     return run
 
 
