@@ -46,6 +46,18 @@ FAST_DIGITS = 6
 RUNS_PER_BASELINE = 8
 BASELINE_AGE_S = 1800
 CALIBRATIONS = 3
+KEPT = (
+    "launches",
+    "verdicts",
+    "noise",
+    "seconds_spent",
+    "notes",
+    "baseline_note",
+    "metrics",
+    "passed",
+    "generator_costs_ns",
+)
+"""What is kept of a result."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +184,11 @@ class Laboratory:
         set_added(self._top, added)
         ran = run_pytest(self._top, *arguments, test)
         (result, *_) = ran.results
-        kept = ("launches", "verdicts", "noise", "seconds_spent", "notes", "baseline_note", "metrics", "passed")
         return {
             "walks": added.walks,
             "wall_s": ran.wall_s,
             "load": os.getloadavg()[0],
-            "result": {name: result[name] for name in kept},
+            "result": {name: result[name] for name in KEPT},
             "log_ratios": (result["reference"] or {}).get("log_ratios", {}),
         }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass, field, replace
+from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from pytest_mlpatterns.analysis.count_comparison import STORED_TAIL_ALPHA, TAIL_
 from pytest_mlpatterns.analysis.intervals import estimate, min_samples
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio
+from pytest_mlpatterns.analysis.machine_speed import SLOWER, slowdowns
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR, Tolerances
 from pytest_mlpatterns.analysis.verdicts import judge_change, judge_guard, judge_limit
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Procedure = Callable[[np.random.Generator, "Service", "Change"], "Run"]
+    Judge = Callable[["Sample", "Sample"], dict[str, Outcome]]
 
 CLAIM = (
     "over all default metrics together at most 1 % of unchanged runs fail; at least 95 % of runs with 2 % of the "
@@ -44,11 +47,16 @@ RATE_RPS = 330
 LATENCY_NS = 3e6
 RECORDED, STORED_LAUNCHES, STORED_S = 6, 8, 0.7
 PAIRED_LAUNCHES, PAIRS, BLOCK_S = 15, 4, 0.1
+DISTURBED_LAUNCHES = 3
+GENERATOR_NS, GENERATOR_SD, WAITING = 60e3, 0.05, 0.5
+"""CPU time of the generator per request, its scatter, and by which power of the latency it grows."""
 LAUNCH_S = 1.7
 """From one launch to the next: start, warm-up and window."""
 SPEED = ("rtm", "throughput")
 TAIL = (95, 99)
 VALUES = ("cpu_per_request", "peak_memory", "cold_start")
+NOT_OF_THE_MACHINE = ("error_rate", "peak_memory")
+QUIET_LAUNCHES = 2
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,8 @@ class Service:
     """How the latency of a service is distributed, and by how much its launches and the machine vary.
 
     ``heavy`` requests have a Pareto tail of exponent 2.5 (a share), ``second`` take 2.5 times as long (a share),
-    ``pauses`` come per second and hold five neighbouring requests for 10 ms each.
+    ``pauses`` come per second and hold five neighbouring requests for 10 ms each. On a ``disturbed`` host this share of
+    the time everything takes up to 1.8 times as long, for some launches in a row.
     """
 
     label: str
@@ -67,6 +76,7 @@ class Service:
     drift: float = 0.0
     pauses: float = 0.0
     failing: float = 0.0
+    disturbed: float = 0.0
 
 
 USUAL = Service("launches 1.7 %, lognormal")
@@ -79,6 +89,10 @@ SERVICES = (
     Service("drift of ±2.5 % within and between launches", drift=0.025),
     Service("a pause of 10 ms every 2 s", pauses=0.5),
     Service("1 % of the requests always fail", failing=0.01),
+)
+DISTURBED = (
+    Service("disturbed for a fifth of the time", disturbed=0.2),
+    Service("disturbed for half of the time", disturbed=0.5),
 )
 
 
@@ -113,9 +127,59 @@ class Sample:
 
     counts: list[RequestCounts] = field(default_factory=list)
     values: dict[str, list[LaunchValue]] = field(default_factory=dict)
+    generator_ns: list[float] = field(default_factory=list)
+
+    def of(self, launches: Sequence[int]) -> Sample:
+        """Some of the launches, by their numbers from zero."""
+        values = {name: [found[number] for number in launches] for name, found in self.values.items()}
+        generator_ns = [self.generator_ns[number] for number in launches if self.generator_ns]
+        return Sample([self.counts[number] for number in launches], values, generator_ns)
 
     def first(self, launches: int) -> Sample:
-        return Sample(self.counts[:launches], {name: found[:launches] for name, found in self.values.items()})
+        return self.of(range(launches))
+
+    def slower(self, ratio: float) -> Sample:
+        """What the same launches would be on a machine on which everything takes so many times as long."""
+        values = {
+            name: [LaunchValue(one.value * METRICS[name].unit.scale(ratio), one.relative_error) for one in found]
+            for name, found in self.values.items()
+        }
+        counts = [
+            replace(one, latencies={round(ns * ratio): count for ns, count in one.latencies.items()})
+            for one in self.counts
+        ]
+        return Sample(counts, values, self.generator_ns)
+
+
+@dataclass(frozen=True)
+class Slowness:
+    """How a host slows a launch down: a factor on the service and one on the generator, for a share of the requests.
+
+    The generator suffers more, as it was seen to: its caches are cold whenever it wakes up.
+    """
+
+    service: float = 1.0
+    generator: float = 1.0
+    share: float = 0.0
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, launches: int, disturbed: float) -> list[Slowness]:
+        """One for each of neighbouring launches; a disturbance lasts for three of them in the mean."""
+        found, is_disturbed = [], bool(rng.random() < disturbed)
+        for _ in range(launches):
+            if is_disturbed:
+                everything, caches = rng.uniform(0.05, 0.6), rng.uniform(0, 0.6)
+                service, generator = math.exp(everything + 0.25 * caches), math.exp(everything + caches)
+                found.append(cls(service, generator, rng.uniform(0.2, 1)))
+            else:
+                found.append(cls())
+            if rng.random() < 1 / DISTURBED_LAUNCHES:  # the state is drawn anew
+                is_disturbed = bool(rng.random() < disturbed)
+        return found
+
+    def mean(self, factor: float) -> float:
+        """The mean over all requests of what a factor is for those that are slowed down."""
+        return 1 + self.share * (factor - 1)
 
 
 @dataclass(frozen=True)
@@ -168,17 +232,23 @@ def sample(rng: np.random.Generator, service: Service, change: Change, *, launch
     machine = (float(rng.random()), float(rng.uniform(30, 150)))
     found = Sample(values={name: [] for name in (*SPEED, *VALUES)})
     count = round(RATE_RPS * window_s)
-    for number in range(launches):
+    for number, slowness in enumerate(Slowness.draw(rng, launches, service.disturbed)):
         scatter = Scatter.draw(rng, service, number=number, machine=machine)
         requests = latencies(rng, service, change, scatter=scatter, count=count)
+        requests[: round(slowness.share * count)] *= slowness.service
+        own = slowness.mean(slowness.generator) * change.rtm**WAITING * math.exp(rng.normal(0, GENERATOR_SD))
+        found.generator_ns.append(GENERATOR_NS * own)
         found.counts.append(one_launch(requests, service.failing + change.failing, rng))
         median, mean = float(np.median(requests)), float(requests.mean())
         error = 1.2533 * service.spread / math.sqrt(count)
         found.values["rtm"].append(LaunchValue(median, error))
         found.values["throughput"].append(LaunchValue(1e9 / mean, float(requests.std()) / mean / math.sqrt(count)))
-        found.values["cpu_per_request"].append(LaunchValue(2e6 * scatter.cpu * change.cpu, 0.005))
+        found.values["cpu_per_request"].append(
+            LaunchValue(2e6 * scatter.cpu * change.cpu * slowness.mean(slowness.service), 0.005)
+        )
         found.values["peak_memory"].append(LaunchValue(100 * 2**20 * scatter.memory * change.memory, 0.0))
-        found.values["cold_start"].append(LaunchValue(0.6e9 * scatter.start * change.start, 0.0))
+        start = scatter.start * change.start * slowness.mean(slowness.service)
+        found.values["cold_start"].append(LaunchValue(0.6e9 * start, 0.0))
     return found
 
 
@@ -230,26 +300,50 @@ def decided(outcomes: Mapping[str, Outcome], launches: int) -> Run | None:
     return Run(Outcome.PASS, launches) if set(outcomes.values()) == {Outcome.PASS} else None
 
 
-def stored(rng: np.random.Generator, service: Service, change: Change) -> Run:
-    """A run against a stored baseline."""
-    then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S)
-    everything = sample(rng, service, change, launches=STORED_LAUNCHES, window_s=STORED_S)
+def stored_outcomes(then: Sample, now: Sample) -> dict[str, Outcome]:
+    """The outcomes of all default metrics beside a stored baseline."""
     tolerances = Tolerances()
     plan = SequentialPlan(
         first=1, last=STORED_LAUNCHES, alpha=0.01 / len(SPEED), pass_alpha=0.01, fixed_launches=RECORDED
     )
+    outcomes = {
+        name: judge_change(
+            METRICS[name], now.values[name], then.values[name], tolerance=tolerances.of(name), plan=plan
+        ).outcome
+        for name in SPEED
+    }
+    return outcomes | guards(then, now, tolerances, tail_factor=STORED_TAIL_FACTOR, tail_alpha=STORED_TAIL_ALPHA)
+
+
+def doubted_outcomes(then: Sample, now: Sample) -> dict[str, Outcome]:
+    """As :func:`stored_outcomes`; a failure that a slower machine explains stays open."""
+    outcomes = stored_outcomes(then, now)
+    ratios = slowdowns(now.generator_ns, then.generator_ns)
+    if Outcome.FAIL not in outcomes.values() or max(ratios) < SLOWER:
+        return outcomes
+    quiet = [number for number, ratio in enumerate(ratios) if ratio < SLOWER]
+    alone = stored_outcomes(then, now.of(quiet)) if len(quiet) >= QUIET_LAUNCHES else {}
+    slower = stored_outcomes(then.slower(geometric_mean(ratios)), now)
+    for name, outcome in outcomes.items():
+        explained = Outcome.FAIL not in (alone.get(name), slower[name]) and name not in NOT_OF_THE_MACHINE
+        if outcome is Outcome.FAIL and explained:
+            outcomes[name] = Outcome.INCONCLUSIVE
+    return outcomes
+
+
+def stored(rng: np.random.Generator, service: Service, change: Change, *, judge: Judge = doubted_outcomes) -> Run:
+    """A run against a stored baseline."""
+    then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S)
+    everything = sample(rng, service, change, launches=STORED_LAUNCHES, window_s=STORED_S)
     for launches in range(1, STORED_LAUNCHES + 1):
-        now = everything.first(launches)
-        outcomes = {
-            name: judge_change(
-                METRICS[name], now.values[name], then.values[name], tolerance=tolerances.of(name), plan=plan
-            ).outcome
-            for name in SPEED
-        }
-        guarded = guards(then, now, tolerances, tail_factor=STORED_TAIL_FACTOR, tail_alpha=STORED_TAIL_ALPHA)
-        if (run := decided(outcomes | guarded, launches)) is not None:
+        if (run := decided(judge(then, everything.first(launches)), launches)) is not None:
             return run
     return Run(Outcome.INCONCLUSIVE, STORED_LAUNCHES)
+
+
+def stored_undoubted(rng: np.random.Generator, service: Service, change: Change) -> Run:
+    """A run against a stored baseline that does not ask how fast the machine was."""
+    return stored(rng, service, change, judge=stored_outcomes)
 
 
 @dataclass
@@ -319,6 +413,7 @@ DESIGNS: dict[str, Procedure] = {"stored baseline, 10 %": stored, "against a rev
 def measure() -> Iterator[Table]:
     yield false_alarms()
     yield power()
+    yield disturbances()
     yield limits()
 
 
@@ -348,6 +443,22 @@ def power() -> Table:
                     claims.append(Claim(f"{design}, {change.label}: FAIL", share(runs, Outcome.FAIL), at_least=least))
     headings = ("design", "change", "service", "pass", "fail", "no verdict", "launches, median", "failed by")
     return Table(f"something became worse: {TRIALS} simulated runs each", headings, rows, claims)
+
+
+def disturbances() -> Table:
+    """A host that slows down everything for some launches, with and without the load generator's cost per request."""
+    rows: list[Sequence[str]] = []
+    claims = []
+    doubled = Change("RTM and CPU time doubled", rtm=2.0, cpu=2.0)
+    for label, procedure in (("as it is", stored), ("without the generator's cost", stored_undoubted)):
+        for change in (UNCHANGED, CHANGES[-1][0], doubled):
+            for service in DISTURBED:
+                runs = trials(procedure, service, change)
+                rows.append((label, change.label, service.label, *cells(runs), blamed(runs)))
+                if procedure is stored and change is UNCHANGED:
+                    claims.append(Claim(f"a host {service.label}: FAIL", share(runs, Outcome.FAIL), at_most=0.01))
+    headings = ("judged", "change", "host", "pass", "fail", "no verdict", "launches, median", "failed by")
+    return Table(f"stored baseline on a disturbed host: {TRIALS} simulated runs each", headings, rows, claims)
 
 
 def limits() -> Table:

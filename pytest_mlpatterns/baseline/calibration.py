@@ -76,7 +76,8 @@ def scaled(entry: Entry, ratio: float) -> Entry:
         replace(launch, latencies={round(ns * ratio): count for ns, count in launch.latencies.items()})
         for launch in entry.counts
     )
-    return replace(entry, metrics=metrics, anchor=None, latency=latency, counts=counts)
+    costs = tuple(cost * ratio for cost in entry.generator_costs_ns)
+    return replace(entry, metrics=metrics, anchor=None, latency=latency, counts=counts, generator_costs_ns=costs)
 
 
 def _factor(name: str, ratio: float) -> float:

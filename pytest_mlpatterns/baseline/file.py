@@ -6,10 +6,10 @@ one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``
 earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``), its ``latency`` distribution (``[[percent, ns], …]``,
 for charts only), the ``counts`` of requests (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies
 up to the median as one), the ``facts`` of the service's environment (texts by name), the ``split`` of its latency (see
-:mod:`pytest_mlpatterns.baseline.stored_split`), and what was ``disturbed`` when it was recorded. A set-up has
-a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are
-absent from older entries and are then not compared. A file of another format or a later version is refused and stays
-as it is.
+:mod:`pytest_mlpatterns.baseline.stored_split`), the ``generator_costs_ns`` of each launch, and what was ``disturbed``
+when it was recorded. A set-up has a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``,
+``timeout`` and ``generators`` are absent from older entries and are then not compared. A file of another format or a
+later version is refused and stays as it is.
 
 This module must not know verdicts.
 """
@@ -162,6 +162,7 @@ def _entry(data: dict[str, Any]) -> Entry:
         disturbed=tuple(data.get("disturbed", ())),
         facts=data.get("facts", {}),
         split=read_splits(data.get("split", {})),
+        generator_costs_ns=tuple(map(float, data.get("generator_costs_ns", ()))),
     )
 
 
@@ -211,6 +212,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
         plain["facts"] = dict(entry.facts)
     if entry.split:
         plain["split"] = plain_splits(entry.split)
+    if entry.generator_costs_ns:
+        plain["generator_costs_ns"] = [rounded(cost) for cost in entry.generator_costs_ns]
     if entry.disturbed:
         plain["disturbed"] = list(entry.disturbed)
     if anchor is not None:

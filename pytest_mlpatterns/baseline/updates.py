@@ -79,6 +79,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         disturbed=disturbances(result),
         facts=result.facts,
         split=result.split,
+        generator_costs_ns=result.generator_costs_ns,
     )
     if before is None:
         return Update(result.test, None, entry)

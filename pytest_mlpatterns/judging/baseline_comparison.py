@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.indices import why_unknown
 from pytest_mlpatterns.analysis.intervals import min_samples
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.noise import why_busy
+from pytest_mlpatterns.analysis.machine_speed import SLOWER
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
-from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
@@ -29,6 +27,7 @@ from pytest_mlpatterns.judging.guards import (
     launches_for_tail,
     not_judged,
 )
+from pytest_mlpatterns.judging.machine_doubts import MachineDoubts
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
 from pytest_mlpatterns.records.environment_facts import differing_facts
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -50,12 +50,6 @@ _SPARE = 1.1
 """Factor on the window that is recommended, since the number of requests varies."""
 _PASS_ALPHA = 0.01
 """Probability that a comparison passes a change exactly at the tolerance, over all interim looks."""
-_CALIBRATION_NOISE = 1.15
-"""Ratio of calibration times that occurs without any change of the machine; 1.08 was observed."""
-_QUIET_LAUNCHES = 2
-"""Launches on a quiet machine that a failure may rest on while the others were disturbed."""
-_NOT_OF_THE_MACHINE = frozenset({"error_rate", "peak_memory", "request_bytes", "response_bytes"})
-"""Metrics that busy neighbours do not change."""
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> str:
@@ -120,14 +114,6 @@ class Comparison(Protocol):
             InvalidResultError: the measurement supports no verdict.
             PerfFailure: a metric that the test requested cannot be compared.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """One interim look: what is judged, and what it rests on."""
-
-    entry: Entry
-    metrics: Metrics
 
 
 class BaselineComparison:
@@ -201,11 +187,11 @@ class BaselineComparison:
         growths = [one for one in widened if one.metric.resource]
         together = [one for one in widened if one.metric.of is not None and not one.metric.resource]
         verdicts = [*self._decide(together, entry)] if together else []
-        found = self._judge_look(growths, _Look(entry, self._measurement.metrics))
+        found = self._judge_look(growths, entry, self._measurement.metrics)
         verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
         for one in widened:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
-                verdicts += self._judge_all([one], _Look(entry, self._measurement.metrics))
+                verdicts += self._judge_all([one], entry)
             elif one.metric.of is None and (one.requested or not self._measurement.metrics.only_at_least(one.metric)):
                 more = functools.partial(self._measurement.search, one.metric.objective)
                 verdicts += self._decide([one], entry, more)
@@ -224,54 +210,35 @@ class BaselineComparison:
         self, compared: Sequence[ComparedMetric], entry: Entry, more: Callable[[], None] | None = None
     ) -> Sequence[Verdict]:
         """Measure until the changes of these metrics are decided, and discount what a slower machine explains."""
-        verdicts = self._measurement.decide_all(
-            lambda: self._judge_all(compared, _Look(entry, self._measurement.metrics)), more
-        )
-        if not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
+        verdicts = self._measurement.decide_all(lambda: self._judge_all(compared, entry), more)
+        doubts = self._doubts(entry)
+        if not any(verdict.outcome is Outcome.FAIL for verdict in verdicts) or doubts.slowdowns:
+            return verdicts  # the load generator told how fast the machine was in the very windows
+        if self._slowdown is None or self._slowdown < SLOWER:
             return verdicts
-        if self._slowdown is None or self._slowdown < _CALIBRATION_NOISE:
-            return verdicts
-        slower = _Look(scaled(entry, self._slowdown), self._measurement.metrics)
-        explained = {verdict.metric: verdict for verdict in self._judge_all(compared, slower)}
-        why = (
-            f"but this machine takes {self._slowdown:.2f} times as long for the same work as when the baseline was "
-            "recorded, which explains it: run it again, or compare interleaved (--perf-against)"
-        )
-        return _doubted(verdicts, why, lambda failed: explained[failed.metric].outcome is Outcome.FAIL)
+        return doubts.explained_by(self._slowdown, verdicts, compared)
+
+    def _doubts(self, entry: Entry) -> MachineDoubts:
+        neighbours = self._experiment.settings.noise is not NoisePolicy.TRUST
+        return MachineDoubts(entry, self._measurement.metrics, self._judge_look, neighbours=neighbours)
 
     @functools.cached_property
     def _slowdown(self) -> float | None:
         """How many times slower the machine is than when the baseline was recorded; measured at the first access."""
         return self._baseline.slowdown()
 
-    def _judge_all(self, compared: Sequence[ComparedMetric], look: _Look) -> Sequence[Verdict]:
-        """The verdicts of one look; a failure that busy neighbours may explain stays open."""
+    def _judge_all(self, compared: Sequence[ComparedMetric], entry: Entry) -> Sequence[Verdict]:
+        """The verdicts of one look; a failure that the machine may explain stays open."""
         self._measurement.require_valid()
-        verdicts = self._judge_look(compared, look)
-        trusted = self._experiment.settings.noise is NoisePolicy.TRUST
-        if trusted or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
-            return verdicts
-        quiet = tuple(launch for launch in look.metrics.launches if not why_busy([launch]))
-        if len(quiet) == len(look.metrics.launches):
-            return verdicts
-        alone: dict[str, Outcome] = {}
-        if len(quiet) >= _QUIET_LAUNCHES:
-            of_launches = [one for one in compared if one.metric.of is not None]
-            found = self._judge_look(of_launches, _Look(look.entry, Metrics(quiet)))
-            alone = {one.metric: one.outcome for one in found}
-        why = f"but {why_busy(look.metrics.launches)} while this was measured: run it again in a quieter moment"
-        return _doubted(
-            verdicts,
-            why,
-            lambda failed: failed.metric in _NOT_OF_THE_MACHINE or alone.get(failed.metric) is Outcome.FAIL,
-        )
+        verdicts = self._judge_look(compared, entry, self._measurement.metrics)
+        return self._doubts(entry).leave_open(verdicts, compared)
 
-    def _judge_look(self, compared: Sequence[ComparedMetric], look: _Look) -> Sequence[Verdict]:
+    def _judge_look(self, compared: Sequence[ComparedMetric], entry: Entry, metrics: Metrics) -> Sequence[Verdict]:
         """A verdict for each metric that both sides have; notes why the others have none."""
         verdicts = []
         for one in compared:
             try:
-                verdict = self._judge_one(one, look)
+                verdict = self._judge_one(one, entry, metrics)
             except UnknownMetricError as error:
                 if one.requested:
                     raise not_judged(one.metric, str(error), "the baseline") from None
@@ -291,12 +258,12 @@ class BaselineComparison:
             verdicts.append(replace(verdict, reason=f"{verdict.reason}; {note}") if note else verdict)
         return verdicts
 
-    def _judge_one(self, compared: ComparedMetric, look: _Look) -> Verdict:
+    def _judge_one(self, compared: ComparedMetric, entry: Entry, metrics: Metrics) -> Verdict:
         metric, in_flight = compared.metric, self._experiment.setup.load.in_flight
-        before = look.entry.metrics.get(metric.name, ())
-        present = MeasuredSample(look.metrics)
+        before = entry.metrics.get(metric.name, ())
+        present = MeasuredSample(metrics)
         if compared.is_guard:
-            return judge_guarded(compared, EntrySample(look.entry), present, against="baseline", in_flight=in_flight)
+            return judge_guarded(compared, EntrySample(entry), present, against="baseline", in_flight=in_flight)
         plan = SequentialPlan(
             first=1,
             last=self._experiment.settings.launches,
@@ -305,9 +272,9 @@ class BaselineComparison:
             fixed_launches=max(len(before), 1),
         )
         if metric.percentile is not None:
-            look.metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
-        values = () if look.metrics.only_at_least(metric) else present.values(metric)
-        why = "" if values else why_unknown(metric.name, look.metrics.indices.missing)
+            metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
+        values = () if metrics.only_at_least(metric) else present.values(metric)
+        why = "" if values else why_unknown(metric.name, metrics.indices.missing)
         if not before and not why:
             raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
         if not values:
@@ -319,7 +286,7 @@ class BaselineComparison:
             before,
             tolerance=compared.tolerance,
             plan=plan,
-            size=SampleSize(len(values), look.metrics.blocks),
+            size=SampleSize(len(values), metrics.blocks),
             in_flight=in_flight,
         )
 
@@ -332,13 +299,3 @@ class BaselineComparison:
         """Search for NMRT if no search has found it yet."""
         if not self._measurement.metrics.launch_values(metric):
             self._measurement.search(metric.objective)
-
-
-def _doubted(verdicts: Sequence[Verdict], why: str, stands: Callable[[Verdict], bool]) -> Sequence[Verdict]:
-    """The verdicts with every failure left open, for the reason ``why``, unless it ``stands`` nevertheless."""
-    return [
-        replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}")
-        if verdict.outcome is Outcome.FAIL and not stands(verdict)
-        else verdict
-        for verdict in verdicts
-    ]

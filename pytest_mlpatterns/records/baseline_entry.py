@@ -68,6 +68,8 @@ class Entry:
         disturbed: what was wrong when it was recorded, a phrase each; empty if nothing was.
         facts: the environment of the service; empty in entries of older versions.
         split: where the time of requests went, to say what changed; empty in entries of older versions.
+        generator_costs_ns: CPU time of the load generator per request in each launch, by which later launches tell
+            whether the machine is slower; empty in entries of older versions, and where it does not tell that.
     """
 
     setup: Setup
@@ -82,6 +84,7 @@ class Entry:
     counts: tuple[RequestCounts, ...] = ()
     facts: EnvironmentFacts = field(default_factory=dict)
     split: LatencySplits = field(default_factory=dict)
+    generator_costs_ns: tuple[float, ...] = ()
 
     @property
     def recorded_at(self) -> str:

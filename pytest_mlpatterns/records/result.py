@@ -144,6 +144,8 @@ class TestResult:
         profile: where the time went by function, or why that is not known; None if nothing asked for it.
         held: which lines hold more memory, or why that is not known; None if nothing asked for it.
         split: where the time of the requests went, over all launches.
+        generator_costs_ns: CPU time of the load generator per request in each launch; empty where that does not tell
+            the machine's speed.
     """
 
     __test__ = False
@@ -196,6 +198,7 @@ class TestResult:
     profile: ProfileRecord | None = None
     held: HeldRecord | None = None
     split: LatencySplits = field(default_factory=dict)
+    generator_costs_ns: tuple[float, ...] = ()
 
     @property
     def outcome(self) -> State:
@@ -260,6 +263,7 @@ class TestResult:
                 "held": HeldRecord.from_json(data["held"]) if data.get("held") else None,
                 "profile": ProfileRecord.from_json(data["profile"]) if data.get("profile") else None,
                 "split": _splits(data.get("split", {})),
+                "generator_costs_ns": tuple(data.get("generator_costs_ns", ())),
             }
         )
 

@@ -47,6 +47,7 @@ FULL = replace(
             {"wire": 21_000.0, "features/model_cpu": 4_000_000.0, "socket": -1_000.0}, calls={"features": 0.25}
         )
     },
+    generator_costs_ns=(61_200.0, 63_450.0),
 )
 """With everything that an entry may have."""
 PLAIN: dict[str, Any] = {

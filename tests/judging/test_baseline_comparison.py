@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usage
+from support.synthetic import MS, START_NS, US, S, launch, make_setup, samples, usage
 
 from pytest_mlpatterns import PerfFailure
 from pytest_mlpatterns.analysis.indices import NO_INDICES, NOT_MEASURED, ScalingIndices
+from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.tolerances import Tolerances
@@ -45,10 +46,14 @@ def make_launch(
     cpu_cores: float = 0.9,
     size: int = 150,
     others_cores: float = 0.0,
+    machine: float = 1.0,
 ) -> Launch:
-    """A launch of 0.7 s with one caller: launches differ by 2 %, requests by 5 %."""
+    """A launch of 0.7 s with one caller: launches differ by 2 %, requests by 5 %.
+
+    On a slower ``machine`` all work takes so many times as long, that of the load generator included.
+    """
     rng = np.random.default_rng(seed)
-    level = rtm_ns * np.exp(rng.normal(0, 0.02))
+    level = rtm_ns * machine * np.exp(rng.normal(0, 0.02))
     count = int(0.7 * S / level)
     latency = level * np.exp(rng.normal(0, 0.05, count)) * np.where(rng.random(count) < slow, 4.0, 1.0)
     due = START_NS + np.cumsum(latency) - latency
@@ -64,7 +69,8 @@ def make_launch(
         samples(due.astype(np.int64), latency.astype(np.int64), outcome=outcome, received_bytes=size),
         seconds=0.7,
         used=busy,
-        cold_start_ns=round(start_s * S * np.exp(rng.normal(0, 0.05))),
+        cpu_ns=round(60 * US * machine * count),
+        cold_start_ns=round(start_s * machine * S * np.exp(rng.normal(0, 0.05))),
     )
 
 
@@ -72,7 +78,8 @@ def make_entry(launches: Sequence[Launch]) -> Entry:
     metrics = Metrics(tuple(launches))
     values = {name: metrics.launch_values(metric) for name, metric in METRICS.items() if metric.of is not None}
     recorded = {name: found for name, found in values.items() if found}
-    return Entry(SETUP, recorded, {}, None, "2026-01-31", counts=metrics.request_counts)
+    costs = generator_costs_ns(launches, SETUP.load)
+    return Entry(SETUP, recorded, {}, None, "2026-01-31", counts=metrics.request_counts, generator_costs_ns=costs)
 
 
 BEFORE = make_entry([make_launch(seed) for seed in range(100, 106)])
@@ -96,6 +103,7 @@ def compare(
     entry: Entry | None = BEFORE,
     requested: bool = False,
     indices: ScalingIndices = NO_INDICES,
+    slowdown: float | None = None,
     **marker: object,
 ) -> tuple[dict[str, Verdict], BaselineComparison]:
     """Compare the launches of a runner with an entry, in the default metrics or in those that are named."""
@@ -104,7 +112,7 @@ def compare(
         settings=settings,
         setup=SETUP,
         smoke=False,
-        baseline=BaselineMatch(SETUP, BaselineMode.CHECK, entry, name="2026-01-31"),
+        baseline=BaselineMatch(SETUP, BaselineMode.CHECK, entry, name="2026-01-31", slowdown=lambda: slowdown),
     )
     measurement = SequentialMeasurement(runner, 60 * S, 8)
     if indices is not NO_INDICES:
@@ -180,6 +188,47 @@ def test_two_launches_in_quiet_moments_are_enough_for_a_failure() -> None:
     verdicts, _ = compare(runner)
     assert "rtm" in failing(verdicts)
     assert len(runner.launches) == 3
+
+
+def test_a_machine_that_is_slower_than_it_was_does_not_fail_unchanged_code() -> None:
+    runner = Runner(machine=1.4)
+    verdicts, _ = compare(runner)
+    assert failing(verdicts) == set()
+    assert verdicts["rtm"].suspected
+    assert "this machine takes 1.40 times as long for the same work as when the baseline was" in verdicts["rtm"].reason
+    assert len(runner.launches) == 8
+
+
+@pytest.mark.parametrize("marker", [{}, {"noise": "trust"}])
+def test_what_a_slower_machine_does_not_explain_fails(marker: dict[str, Any]) -> None:
+    verdicts, _ = compare(Runner(rtm_ns=4.2 * MS, rss_mib=80.0, machine=1.3), **marker)
+    assert {"rtm", "throughput", "cpu_per_request", "peak_memory"} <= failing(verdicts)
+
+
+def test_two_launches_while_the_machine_was_as_fast_as_before_are_enough_for_a_failure() -> None:
+    class Mixed(Runner):
+        def measure(self) -> Launch:
+            number = len(self.launches)
+            self.launches.append(make_launch(number, rtm_ns=3.75 * MS, machine=1.8 if number % 2 else 1.0))
+            return self.launches[-1]
+
+    verdicts, _ = compare(Mixed())
+    assert "cpu_per_request" in failing(verdicts)
+
+
+def test_longer_answers_are_no_slower_machine() -> None:
+    verdicts, _ = compare(Runner(machine=1.4, size=165), slowdown=1.0)
+    assert "rtm" in failing(verdicts)
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "expected"), [(1.4, Outcome.INCONCLUSIVE), (1.1, Outcome.FAIL), (None, Outcome.FAIL)]
+)
+def test_without_the_costs_of_the_generator_the_calibration_tells_how_fast_the_machine_is(
+    slowdown: float | None, expected: Outcome
+) -> None:
+    verdicts, _ = compare(Runner(machine=1.4), entry=replace(BEFORE, generator_costs_ns=()), slowdown=slowdown)
+    assert verdicts["rtm"].outcome is expected
 
 
 @pytest.mark.parametrize("name", ["cache_hit_ratio", "p99"])

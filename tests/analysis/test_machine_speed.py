@@ -1,0 +1,56 @@
+"""The machine's speed by the load generator's cost per request: ratios, and where the cost tells nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.synthetic import US, S, even_launch
+
+from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns, slowdowns
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Launch
+
+CLOSED = ClosedLoop(8).describe()
+
+
+def launch_of(**report: Any) -> Launch:
+    """A launch of 3 s with 600 requests, 80 µs of the generator for each."""
+    launch = even_launch()
+    usual = {"cpu_ns": 600 * 80 * US, "wall_ns": 3 * S, "completed": 600, "connections": 8}
+    return replace(launch, generator=replace(launch.generator, **{**usual, **report}))
+
+
+def test_the_cost_is_the_generator_s_cpu_time_per_request_of_each_launch() -> None:
+    assert generator_costs_ns([launch_of(), launch_of(cpu_ns=600 * 90 * US)], CLOSED) == (80 * US, 90 * US)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"completed": 149},
+        {"completed": 19, "wall_ns": S // 10},
+        {"connections": 61},
+        {"cpu_ns": 0},
+    ],
+    ids=["49.7 requests/s", "19 requests", "new connections", "no clock of CPU time"],
+)
+def test_a_launch_whose_cost_is_not_that_of_requests_leaves_all_unknown(report: dict[str, int]) -> None:
+    assert generator_costs_ns([launch_of(), launch_of(**report)], CLOSED) == ()
+
+
+@pytest.mark.parametrize("load", [ConstantRate(200), ClosedLoop(8, think_time="5ms")], ids=str)
+def test_a_generator_that_waits_for_a_moment_tells_nothing(load: ClosedLoop | ConstantRate) -> None:
+    assert generator_costs_ns([launch_of()], load.describe()) == ()
+
+
+def test_slowdowns_are_relative_to_the_geometric_mean_of_before() -> None:
+    assert slowdowns((90.0, 180.0), (45.0, 180.0)) == pytest.approx((1.0, 2.0))
+
+
+@pytest.mark.parametrize(("now", "then"), [((), (1.0,)), ((1.0,), ())])
+def test_a_slowdown_is_not_known_from_one_side_alone(now: tuple[float, ...], then: tuple[float, ...]) -> None:
+    assert slowdowns(now, then) == ()
