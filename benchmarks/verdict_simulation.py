@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass, field, replace
-from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,7 @@ from pytest_mlpatterns.analysis.count_comparison import STORED_TAIL_ALPHA, TAIL_
 from pytest_mlpatterns.analysis.intervals import estimate, min_samples
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio
-from pytest_mlpatterns.analysis.machine_speed import SLOWER, slowdowns
+from pytest_mlpatterns.analysis.machine_speed import SLOWER, explained_slowdown, slowdowns
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR, Tolerances
 from pytest_mlpatterns.analysis.verdicts import judge_change, judge_guard, judge_limit
@@ -48,13 +47,15 @@ LATENCY_NS = 3e6
 RECORDED, STORED_LAUNCHES, STORED_S = 6, 8, 0.7
 PAIRED_LAUNCHES, PAIRS, BLOCK_S = 15, 4, 0.1
 DISTURBED_LAUNCHES = 3
-GENERATOR_NS, GENERATOR_SD, WAITING = 60e3, 0.05, 0.5
+GENERATOR_NS, GENERATOR_SD, WAITING = 60e3, 0.2, 0.45
 """CPU time of the generator per request, its scatter, and by which power of the latency it grows."""
 LAUNCH_S = 1.7
 """From one launch to the next: start, warm-up and window."""
 SPEED = ("rtm", "throughput")
 TAIL = (95, 99)
 VALUES = ("cpu_per_request", "peak_memory", "cold_start")
+DEFAULTS = Tolerances()
+NO_TOLERANCE = Tolerances(dict.fromkeys((*SPEED, *VALUES, "p95", "p99", "error_rate"), 0.0))
 NOT_OF_THE_MACHINE = ("error_rate", "peak_memory")
 QUIET_LAUNCHES = 2
 
@@ -300,9 +301,8 @@ def decided(outcomes: Mapping[str, Outcome], launches: int) -> Run | None:
     return Run(Outcome.PASS, launches) if set(outcomes.values()) == {Outcome.PASS} else None
 
 
-def stored_outcomes(then: Sample, now: Sample) -> dict[str, Outcome]:
+def stored_outcomes(then: Sample, now: Sample, tolerances: Tolerances = DEFAULTS) -> dict[str, Outcome]:
     """The outcomes of all default metrics beside a stored baseline."""
-    tolerances = Tolerances()
     plan = SequentialPlan(
         first=1, last=STORED_LAUNCHES, alpha=0.01 / len(SPEED), pass_alpha=0.01, fixed_launches=RECORDED
     )
@@ -323,7 +323,7 @@ def doubted_outcomes(then: Sample, now: Sample) -> dict[str, Outcome]:
         return outcomes
     quiet = [number for number, ratio in enumerate(ratios) if ratio < SLOWER]
     alone = stored_outcomes(then, now.of(quiet)) if len(quiet) >= QUIET_LAUNCHES else {}
-    slower = stored_outcomes(then.slower(geometric_mean(ratios)), now)
+    slower = stored_outcomes(then.slower(explained_slowdown(ratios)), now, NO_TOLERANCE)
     for name, outcome in outcomes.items():
         explained = Outcome.FAIL not in (alone.get(name), slower[name]) and name not in NOT_OF_THE_MACHINE
         if outcome is Outcome.FAIL and explained:

@@ -1,7 +1,7 @@
 """Failures against a stored baseline that the machine may explain, because it is busy or slower than it was.
 
-Such a failure stays open, and more launches are measured. It stands if quiet launches alone show it, or if the baseline
-as it would be on the slower machine shows it too. This module must not know how launches are measured.
+Such a failure stays open, and more launches are measured. It stands if quiet launches alone show it, or if the test is
+worse than the baseline would be on the slower machine. This module must not know how launches are measured.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.machine_speed import SLOWER, generator_costs_ns, slowdowns
+from pytest_mlpatterns.analysis.machine_speed import SLOWER, explained_slowdown, generator_costs_ns, slowdowns
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
@@ -74,7 +74,8 @@ class MachineDoubts:
             standing |= _failed(self.judge(of_launches, self.entry, Metrics(quiet)))
         if busy:
             return _doubted(verdicts, f"but {busy} while this was measured: run it again in a quieter moment", standing)
-        return self.explained_by(geometric_mean(ratios), verdicts, compared, standing=standing)
+        rest = [replace(one, tolerance=0.0) for one in compared]  # anything beyond what the machine explains
+        return self.explained_by(explained_slowdown(ratios), verdicts, rest, standing=standing)
 
     def explained_by(
         self,
@@ -89,12 +90,12 @@ class MachineDoubts:
         Args:
             slowdown: how many times as long the same work takes now.
             verdicts: of this look.
-            compared: the metrics that they judge.
+            compared: the metrics that they judge, with the tolerance beside a machine that is slower.
             standing: names of metrics whose failures stand anyway.
         """
         slower = scaled(self.entry, slowdown)
         why = (
-            f"but this machine takes {slowdown:.2f} times as long for the same work as when the baseline was "
+            f"but this machine takes up to {slowdown:.2f} times as long for the same work as when the baseline was "
             f"recorded, which explains it: {_ADVICE}"
         )
         return _doubted(verdicts, why, standing | _failed(self.judge(compared, slower, self.metrics)))

@@ -95,6 +95,7 @@ class LoadRun:
         self._window_row = 0
         self._window_start_ns = 0
         self._window_cpu_ns = 0
+        self._ticks_cpu_ns = 0
         self._loop_lag_ns = 0
         self._opened_late_ns = 0
         self._report: GeneratorReport | None = None
@@ -154,6 +155,7 @@ class LoadRun:
             connections: number of open connections, for the report.
             limit_reached: whether requests had to wait for a connection, for the report.
         """
+        cpu_ns = process_time_ns()
         self._loop_lag_ns = max(self._loop_lag_ns, now_ns - self._last_tick_ns - TICK_NS)
         self._last_tick_ns = now_ns
         self._ticks += 1
@@ -171,6 +173,7 @@ class LoadRun:
             recent = max(self._window_row, len(self.recording) - 1000)
             latency, ttft = self.recording.median_latency_ns(recent), self.recording.median_ttft_ns(recent)
             self._emit(Progress(now_ns - self._start_ns, len(self.recording), latency, ttft))
+        self._ticks_cpu_ns += process_time_ns() - cpu_ns
 
     def result(self) -> LoadResult:
         """Everything recorded; valid once the window is closed."""
@@ -227,8 +230,9 @@ class LoadRun:
                 self._arrivals_since_ns = now_ns
             self._arrivals = self._arrivals_of(self._job.schedule)
             self._arrivals.start(now_ns)
-        self._window_cpu_ns = process_time_ns()
         self._emit(WindowOpened(now_ns))
+        self._ticks_cpu_ns = 0
+        self._window_cpu_ns = process_time_ns()
 
     def _close_window(self, now_ns: int, connections: int, *, limit_reached: bool) -> None:
         self.draining = True
@@ -245,6 +249,7 @@ class LoadRun:
             connection_waits=len(self.waited_ns),
             loop_lag_ns=self._loop_lag_ns,
             opened_late_ns=self._opened_late_ns,
+            ticks_cpu_ns=self._ticks_cpu_ns,
         )
 
 

@@ -50,6 +50,7 @@ def merged(parts: Sequence[LoadResult]) -> LoadResult:
             answers_cut=any(report.answers_cut for report in reports),
             texts_cut=any(report.texts_cut for report in reports),
             opened_late_ns=max(report.opened_late_ns for report in reports),
+            ticks_cpu_ns=sum(report.ticks_cpu_ns for report in reports),
         ),
         answers=[answer for part in parts for answer in part.answers],
         stopped_early=any(part.stopped_early for part in parts),

@@ -136,6 +136,7 @@ def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
         loop_lag_ns=max(report.loop_lag_ns for report in reports),
         texts_cut=any(report.texts_cut for report in reports),
         opened_late_ns=max(report.opened_late_ns for report in reports),
+        ticks_cpu_ns=sum(report.ticks_cpu_ns for report in reports),
         parts=tuple(_merge_part(reports, number) for number in range(len(reports[-1].parts))),
     )
 

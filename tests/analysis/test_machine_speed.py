@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.synthetic import US, S, even_launch
 
-from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns, slowdowns
+from pytest_mlpatterns.analysis.machine_speed import explained_slowdown, generator_costs_ns, slowdowns
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ def launch_of(**report: Any) -> Launch:
     return replace(launch, generator=replace(launch.generator, **{**usual, **report}))
 
 
-def test_the_cost_is_the_generator_s_cpu_time_per_request_of_each_launch() -> None:
-    assert generator_costs_ns([launch_of(), launch_of(cpu_ns=600 * 90 * US)], CLOSED) == (80 * US, 90 * US)
+def test_the_cost_is_the_generator_s_cpu_time_per_request_of_each_launch_without_its_ticks() -> None:
+    other = launch_of(cpu_ns=600 * 90 * US, ticks_cpu_ns=600 * 5 * US)
+    assert generator_costs_ns([launch_of(), other], CLOSED) == (80 * US, 85 * US)
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,8 @@ def test_slowdowns_are_relative_to_the_geometric_mean_of_before() -> None:
 @pytest.mark.parametrize(("now", "then"), [((), (1.0,)), ((1.0,), ())])
 def test_a_slowdown_is_not_known_from_one_side_alone(now: tuple[float, ...], then: tuple[float, ...]) -> None:
     assert slowdowns(now, then) == ()
+
+
+def test_a_service_slows_down_less_than_the_generator_and_never_below_one() -> None:
+    assert explained_slowdown((1.5, 2.0)) == pytest.approx(3.0**0.4)
+    assert explained_slowdown((0.5, 0.8)) == 1.0
