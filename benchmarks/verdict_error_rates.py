@@ -6,7 +6,8 @@ Every run is one line of RESULTS (JSON lines); the benchmark goes on where it st
 turns, so that each sees the machine in the same moods. A slow-down is trees of a forest that are walked once more: RTM
 with a quarter of them says how many make 10 %, and the table says what the slow-down came to in the runs themselves.
 Other changes leave the median as it is: 2 % of the requests slowed by four times the median, 2 % of them failing, a
-quarter more memory, a start twice as long. Beside one busy core an unchanged model must not fail.
+quarter more memory, a start twice as long. Beside one busy core an unchanged model must not fail. Failures are not
+profiled, which would take some seconds more.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class Laboratory:
             self._record_baseline_where_old(case)
         how = "--perf-against=main" if case.mode == "against" else "--perf-baseline=check"
         own = () if case.mode == "check" and case.tolerance == DEFAULT_TOLERANCES["rtm"] else (case.tolerance,)
-        options = (how, *(f"--perf-tolerance={tolerance}" for tolerance in own))
+        options = (how, "--perf-profile=off", *(f"--perf-tolerance={tolerance}" for tolerance in own))
         with _neighbour() if case.change == "busy" else contextlib.nullcontext():
             ran = self._pytest(self._added(case), _test_of(case), *options)
         self._records.add({"kind": "run", "case": case.name, "outcome": _outcome(ran, case), **ran})
