@@ -221,7 +221,8 @@ class BaselineComparison:
 
     def _doubts(self, entry: Entry) -> MachineDoubts:
         neighbours = self._experiment.settings.noise is not NoisePolicy.TRUST
-        return MachineDoubts(entry, self._measurement.metrics, self._judge_look, neighbours=neighbours)
+        judge = functools.partial(self._judge_look, is_aside=True)
+        return MachineDoubts(entry, self._measurement.metrics, judge, neighbours=neighbours)
 
     @functools.cached_property
     def _slowdown(self) -> float | None:
@@ -234,27 +235,21 @@ class BaselineComparison:
         verdicts = self._judge_look(compared, entry, self._measurement.metrics)
         return self._doubts(entry).leave_open(verdicts, compared)
 
-    def _judge_look(self, compared: Sequence[ComparedMetric], entry: Entry, metrics: Metrics) -> Sequence[Verdict]:
-        """A verdict for each metric that both sides have; notes why the others have none."""
+    def _judge_look(
+        self, compared: Sequence[ComparedMetric], entry: Entry, metrics: Metrics, *, is_aside: bool = False
+    ) -> Sequence[Verdict]:
+        """A verdict for each metric that both sides have; notes why the others have none, unless this is an aside."""
         verdicts = []
         for one in compared:
             try:
                 verdict = self._judge_one(one, entry, metrics)
-            except UnknownMetricError as error:
-                if one.requested:
-                    raise not_judged(one.metric, str(error), "the baseline") from None
-                self._leave_out(one, str(error))
+            except (UnknownMetricError, InvalidResultError) as error:
+                if not is_aside:
+                    self._leave_out(one, error)
                 continue
-            except TooFewSamplesError as error:
-                if one.requested:
-                    raise
-                self._leave_out(one, describe_too_few(error, self._experiment.settings.duration_ns))
-                continue
-            except InvalidResultError as error:
-                self._leave_out(one, str(error))
-                continue
-            self._left_out.pop(one.metric.label, None)
-            self._judged.add(one.metric.name)
+            if not is_aside:
+                self._left_out.pop(one.metric.label, None)
+                self._judged.add(one.metric.name)
             note = self._baseline.note
             verdicts.append(replace(verdict, reason=f"{verdict.reason}; {note}") if note else verdict)
         return verdicts
@@ -291,8 +286,20 @@ class BaselineComparison:
             in_flight=in_flight,
         )
 
-    def _leave_out(self, compared: ComparedMetric, why: str) -> None:
-        """Note a metric that cannot be compared; a guard that this system never has is not worth a note."""
+    def _leave_out(self, compared: ComparedMetric, error: UnknownMetricError | InvalidResultError) -> None:
+        """Note a metric that cannot be compared; a guard that this system never has is not worth a note.
+
+        Raises:
+            PerfFailure, TooFewSamplesError: the test requested it.
+        """
+        why = str(error)
+        if isinstance(error, UnknownMetricError):
+            if compared.requested:
+                raise not_judged(compared.metric, why, "the baseline") from None
+        elif isinstance(error, TooFewSamplesError):
+            if compared.requested:
+                raise error
+            why = describe_too_few(error, self._experiment.settings.duration_ns)
         if not (compared.is_guard and "known" in why):
             self._left_out[compared.metric.label] = why
 

@@ -219,6 +219,21 @@ def test_two_launches_while_the_machine_was_as_fast_as_before_are_enough_for_a_f
     assert "cpu_per_request" in failing(verdicts)
 
 
+def test_what_only_the_quiet_launches_lack_is_judged_all_the_same() -> None:
+    """Two quiet launches have too few requests for a p99."""
+
+    class Mixed(Runner):
+        def measure(self) -> Launch:
+            number = len(self.launches)
+            self.launches.append(make_launch(number, rtm_ns=3.75 * MS, machine=1.0 if number < 2 else 1.8))
+            return self.launches[-1]
+
+    verdicts, comparison = compare(Mixed(), "cpu_per_request", "p99", requested=True)
+    assert failing(verdicts) == {"cpu_per_request"}
+    assert "p99" in verdicts
+    assert comparison.left_out == {}
+
+
 def test_longer_answers_are_no_slower_machine() -> None:
     verdicts, _ = compare(Runner(machine=1.4, size=165), slowdown=1.0)
     assert "rtm" in failing(verdicts)
