@@ -28,6 +28,7 @@ NAMES = (
     "baseline_simulation",
     "verdict_simulation",
     "verdict_error_rates",
+    "disturbed_runs",
     "suite_time",
     "xdist_isolation",
     "truth",

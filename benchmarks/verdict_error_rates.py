@@ -1,6 +1,6 @@
 """How often a verdict is wrong or missing, live: pytest runs on a real model, with and without a known slow-down.
 
-    python benchmarks/verdict_error_rates.py [RESULTS] [--times N] [--seconds S] [--report]
+    python benchmarks/verdict_error_rates.py [RESULTS] [--times N] [--seconds S] [--only CASE ...] [--report]
 
 Every run is one line of RESULTS (JSON lines); the benchmark goes on where it stopped last. All cases take
 turns, so that each sees the machine in the same moods. A slow-down is trees of a forest that are walked once more: RTM
@@ -243,14 +243,14 @@ def measure() -> Iterator[Table]:
     yield from tables(records)
 
 
-def go_on(records: Records, times: float = 1.0, until: float = float("inf")) -> None:
+def go_on(records: Records, times: float = 1.0, until: float = float("inf"), *, cases: Sequence[Case] = CASES) -> None:
     """Run the case that is furthest behind, until all have what they want or time is up (of ``time.monotonic``)."""
     laboratory = Laboratory(records)
     while time.monotonic() < until and len(records.of("calibration")) < CALIBRATIONS:
         laboratory.calibrate()
     while time.monotonic() < until:
-        behind = {case: len(records.runs(case.name)) / (times * case.wanted) for case in CASES}
-        case = min(CASES, key=behind.__getitem__)
+        behind = {case: len(records.runs(case.name)) / (times * case.wanted) for case in cases}
+        case = min(cases, key=behind.__getitem__)
         if behind[case] >= 1:
             return
         laboratory.run(case)
@@ -329,6 +329,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("results", nargs="?", type=Path, default=PLACE / "results.jsonl", help="the file of results")
     parser.add_argument("--times", type=float, default=1.0, help="so many times the usual number of runs")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after so long")
+    parser.add_argument(
+        "--only", nargs="+", metavar="CASE", default=[case.name for case in CASES], help="such as 'check 0.1 0.2'"
+    )
     parser.add_argument("--report", action="store_true", help="run nothing, show what is recorded")
     return parser.parse_args()
 
@@ -338,7 +341,8 @@ def main() -> None:
     PLACE.mkdir(parents=True, exist_ok=True)
     records = Records(arguments.results)
     if not arguments.report:
-        go_on(records, arguments.times, time.monotonic() + arguments.seconds)
+        cases = [case for case in CASES if case.name in arguments.only]
+        go_on(records, arguments.times, time.monotonic() + arguments.seconds, cases=cases)
     if arguments.report or arguments.seconds == float("inf"):
         for table in tables(records):
             print(f"\n{table}")
