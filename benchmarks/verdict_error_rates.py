@@ -329,8 +329,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("results", nargs="?", type=Path, default=PLACE / "results.jsonl", help="the file of results")
     parser.add_argument("--times", type=float, default=1.0, help="so many times the usual number of runs")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after so long")
+    names = [case.name for case in CASES]
     parser.add_argument(
-        "--only", nargs="+", metavar="CASE", default=[case.name for case in CASES], help="such as 'check 0.1 0.2'"
+        "--only", nargs="+", metavar="CASE", choices=names, default=names, help="such as 'check 0.1 0.2'"
     )
     parser.add_argument("--report", action="store_true", help="run nothing, show what is recorded")
     return parser.parse_args()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     Procedure = Callable[[np.random.Generator, "Service", "Change"], "Run"]
     Judge = Callable[["Sample", "Sample"], dict[str, Outcome]]
+    TolerantJudge = Callable[["Sample", "Sample", Tolerances], dict[str, Outcome]]
 
 CLAIM = (
     "over all default metrics together at most 1 % of unchanged runs fail; at least 95 % of runs with 2 % of the "
@@ -124,7 +125,7 @@ CHANGES = (
 
 @dataclass
 class Sample:
-    """The launches of one side: counts of requests, and values by metric."""
+    """The launches of one side: counts of requests (empty if unknown), values by metric, and the generator's cost."""
 
     counts: list[RequestCounts] = field(default_factory=list)
     values: dict[str, list[LaunchValue]] = field(default_factory=dict)
@@ -134,7 +135,7 @@ class Sample:
         """Some of the launches, by their numbers from zero."""
         values = {name: [found[number] for number in launches] for name, found in self.values.items()}
         generator_ns = [self.generator_ns[number] for number in launches if self.generator_ns]
-        return Sample([self.counts[number] for number in launches], values, generator_ns)
+        return Sample([self.counts[number] for number in launches if self.counts], values, generator_ns)
 
     def first(self, launches: int) -> Sample:
         return self.of(range(launches))
@@ -301,34 +302,45 @@ def decided(outcomes: Mapping[str, Outcome], launches: int) -> Run | None:
     return Run(Outcome.PASS, launches) if set(outcomes.values()) == {Outcome.PASS} else None
 
 
-def stored_outcomes(then: Sample, now: Sample, tolerances: Tolerances = DEFAULTS) -> dict[str, Outcome]:
-    """The outcomes of all default metrics beside a stored baseline."""
+def speed_outcomes(then: Sample, now: Sample, tolerances: Tolerances) -> dict[str, Outcome]:
+    """The outcomes of RTM and throughput beside a stored baseline."""
+    recorded = len(then.values[SPEED[0]])
     plan = SequentialPlan(
-        first=1, last=STORED_LAUNCHES, alpha=0.01 / len(SPEED), pass_alpha=0.01, fixed_launches=RECORDED
+        first=1, last=STORED_LAUNCHES, alpha=0.01 / len(SPEED), pass_alpha=0.01, fixed_launches=recorded
     )
-    outcomes = {
+    return {
         name: judge_change(
             METRICS[name], now.values[name], then.values[name], tolerance=tolerances.of(name), plan=plan
         ).outcome
         for name in SPEED
     }
-    return outcomes | guards(then, now, tolerances, tail_factor=STORED_TAIL_FACTOR, tail_alpha=STORED_TAIL_ALPHA)
 
 
-def doubted_outcomes(then: Sample, now: Sample) -> dict[str, Outcome]:
-    """As :func:`stored_outcomes`; a failure that a slower machine explains stays open."""
-    outcomes = stored_outcomes(then, now)
+def stored_outcomes(then: Sample, now: Sample, tolerances: Tolerances = DEFAULTS) -> dict[str, Outcome]:
+    """The outcomes of all default metrics beside a stored baseline."""
+    guarded = guards(then, now, tolerances, tail_factor=STORED_TAIL_FACTOR, tail_alpha=STORED_TAIL_ALPHA)
+    return speed_outcomes(then, now, tolerances) | guarded
+
+
+def doubted(then: Sample, now: Sample, judge: TolerantJudge) -> dict[str, Outcome]:
+    """The outcomes by ``judge``; a failure that a slower machine explains stays open, as the plugin leaves it."""
+    outcomes = judge(then, now, DEFAULTS)
     ratios = slowdowns(now.generator_ns, then.generator_ns)
     if Outcome.FAIL not in outcomes.values() or max(ratios) < SLOWER:
         return outcomes
     quiet = [number for number, ratio in enumerate(ratios) if ratio < SLOWER]
-    alone = stored_outcomes(then, now.of(quiet)) if len(quiet) >= QUIET_LAUNCHES else {}
-    slower = stored_outcomes(then.slower(explained_slowdown(ratios)), now, NO_TOLERANCE)
+    alone = judge(then, now.of(quiet), DEFAULTS) if len(quiet) >= QUIET_LAUNCHES else {}
+    slower = judge(then.slower(explained_slowdown(ratios)), now, NO_TOLERANCE)
     for name, outcome in outcomes.items():
         explained = Outcome.FAIL not in (alone.get(name), slower[name]) and name not in NOT_OF_THE_MACHINE
         if outcome is Outcome.FAIL and explained:
             outcomes[name] = Outcome.INCONCLUSIVE
     return outcomes
+
+
+def doubted_outcomes(then: Sample, now: Sample) -> dict[str, Outcome]:
+    """As :func:`stored_outcomes`, and as :func:`doubted`."""
+    return doubted(then, now, stored_outcomes)
 
 
 def stored(rng: np.random.Generator, service: Service, change: Change, *, judge: Judge = doubted_outcomes) -> Run:

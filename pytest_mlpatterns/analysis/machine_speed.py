@@ -1,7 +1,7 @@
 """How much slower the machine was in a launch than in earlier ones, by what the load generator used for a request.
 
 Pure. With a closed loop the generator does the same work for every request, in turn with the service. A host that slows
-down everything slows down both, which no counter of the machine tells. The generator is the more sensitive one: between
+down everything slows down both, and no counter of the machine shows it. The generator is the more sensitive: between
 launches of unchanged code on a disturbed host its cost doubled where the service took a third longer. A slower service
 alone makes it wait longer and find its caches colder: a service of twice the time raises the cost by a third. So only a
 large change counts, and what it explains is less than itself. This module must not know verdicts.
@@ -32,10 +32,10 @@ _NEW_CONNECTIONS = 0.1
 
 
 def generator_costs_ns(launches: Sequence[Launch], load: LoadDescription) -> tuple[float, ...]:
-    """CPU time of the load generator per request in each launch, without its ticks; empty if it tells no speed.
+    """CPU time of the load generator per request in each launch, without its ticks; empty if it is no measure.
 
-    It does not for a paced load, where the generator waits actively for the moment of each request, and with few
-    requests or many new connections.
+    It is none of the machine's speed for a paced load, where the generator waits actively for the moment of each
+    request, and with few requests or many new connections.
 
     Args:
         launches: of one test.

@@ -214,7 +214,7 @@ class BaselineComparison:
         verdicts = self._measurement.decide_all(lambda: self._judge_all(compared, entry), more)
         doubts = self._doubts(entry)
         if not any(verdict.outcome is Outcome.FAIL for verdict in verdicts) or doubts.slowdowns:
-            return verdicts  # the load generator told how fast the machine was in the very windows
+            return verdicts  # the machine's speed in the very windows is known
         if self._slowdown is None or self._slowdown < _CALIBRATION_NOISE:
             return verdicts
         return doubts.explained_by(self._slowdown, verdicts, compared)

@@ -66,9 +66,12 @@ class MachineDoubts:
         slow = [ratio >= SLOWER for ratio in ratios] or [False] * len(launches)
         if not busy and not any(slow):
             return verdicts
-        disturbed = [is_slow or bool(busy and why_busy([one])) for one, is_slow in zip(launches, slow, strict=True)]
-        quiet = tuple(one for one, is_disturbed in zip(launches, disturbed, strict=True) if not is_disturbed)
-        standing = set(_NOT_OF_THE_MACHINE)
+        quiet = tuple(
+            one
+            for one, is_slow in zip(launches, slow, strict=True)
+            if not is_slow and not (self.neighbours and why_busy([one]))
+        )
+        standing = _NOT_OF_THE_MACHINE
         if len(quiet) >= _QUIET_LAUNCHES:
             of_launches = [one for one in compared if one.metric.of is not None]
             standing |= _failed(self.judge(of_launches, self.entry, Metrics(quiet)))
@@ -83,7 +86,7 @@ class MachineDoubts:
         verdicts: Sequence[Verdict],
         compared: Sequence[ComparedMetric],
         *,
-        standing: set[str] | frozenset[str] = _NOT_OF_THE_MACHINE,
+        standing: frozenset[str] = _NOT_OF_THE_MACHINE,
     ) -> Sequence[Verdict]:
         """The verdicts, with every failure left open that a slower machine explains.
 
@@ -102,11 +105,11 @@ class MachineDoubts:
 
     @property
     def slowdowns(self) -> tuple[float, ...]:
-        """How many times as long the machine took for the same work in each launch; empty if that is not known."""
-        load = self.entry.setup.load
+        """Ratio of the load generator's cost in each launch to that of the baseline; empty if it is not known."""
         if not self._answers_as_before():
             return ()
-        return slowdowns(generator_costs_ns(self.metrics.launches, load), self.entry.generator_costs_ns)
+        costs_ns = generator_costs_ns(self.metrics.launches, self.entry.setup.load)
+        return slowdowns(costs_ns, self.entry.generator_costs_ns)
 
     def _answers_as_before(self) -> bool:
         """Whether the answers are as large as they were, so that the load generator has the same work with them."""
@@ -118,11 +121,11 @@ class MachineDoubts:
         return max(before, present) <= _EQUAL_ANSWERS * min(before, present)
 
 
-def _failed(verdicts: Sequence[Verdict]) -> set[str]:
-    return {verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL}
+def _failed(verdicts: Sequence[Verdict]) -> frozenset[str]:
+    return frozenset(verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL)
 
 
-def _doubted(verdicts: Sequence[Verdict], why: str, standing: set[str] | frozenset[str]) -> Sequence[Verdict]:
+def _doubted(verdicts: Sequence[Verdict], why: str, standing: frozenset[str]) -> Sequence[Verdict]:
     """The verdicts with every failure left open, for the reason ``why``, except those that stand nevertheless."""
     return [
         replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}")
