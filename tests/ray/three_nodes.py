@@ -13,6 +13,7 @@ from typing import Any
 
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_enable_worker_prestart="0", RAY_AUTH_MODE="disabled")
 
+import psutil
 from ray.cluster_utils import Cluster
 
 CPUS = 4
@@ -23,6 +24,17 @@ def add(cluster: Cluster, ip: str, **more: Any) -> Any:
     return cluster.add_node(
         node_ip_address=ip, num_cpus=CPUS, object_store_memory=STORE_BYTES, include_dashboard=False, **more
     )
+
+
+def lose_power(node: Any) -> None:
+    """End all processes of a node at once, as where a machine loses its power: none of them sees another one end."""
+    (raylet,) = node.all_processes["raylet"]
+    first = psutil.Process(raylet.process.pid)
+    processes = [first, *first.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    for process in processes:
+        process.kill()
 
 
 def say(line: str) -> None:
@@ -40,7 +52,8 @@ def main() -> None:
         say(f"address {cluster.address}")
         for line in sys.stdin:
             command, _, last = line.strip().partition(" ")
-            if command == "kill":  # as a machine that loses its power
+            if command == "kill":
+                lose_power(nodes[last])
                 cluster.remove_node(nodes.pop(last), allow_graceful=False)
             elif command == "add":
                 nodes[last] = add(cluster, f"127.0.0.{last}")
