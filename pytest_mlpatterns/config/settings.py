@@ -78,7 +78,8 @@ class GeneratorPlace(StrEnum):
 
 
 class NoisePolicy(StrEnum):
-    """What a failure against a stored baseline is worth if neighbours took cores that the test needed."""
+    """What a failure against a stored baseline, or a missed factor between two patterns, is worth if neighbours took
+    cores that the test needed."""
 
     DOUBT = "doubt"
     TRUST = "trust"

@@ -14,6 +14,7 @@ from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, PairedLaunch, judge_ratio
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
@@ -68,7 +69,7 @@ class _Question:
         return judge_ratio(self.ratios(found), self.limit, self.better, plan=self.plan, equivalence=self.equivalence)
 
 
-def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int) -> Verdict:
+def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int, neighbours: bool) -> Verdict:
     """Measure until it is decided whether the first variant is ``by`` times as fast as the second.
 
     Args:
@@ -76,6 +77,7 @@ def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int) -> 
         on: one of :data:`COMPARABLE_METRICS`; a lower RTM is faster.
         by: smallest acceptable factor.
         budget_ns: time that the run may take.
+        neighbours: whether busy neighbours leave a missed factor open.
 
     Raises:
         DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
@@ -86,12 +88,14 @@ def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int) -> 
     question = _Question(
         on, by if lower else 1 / by, "higher" if lower else "lower", SequentialPlan(first=first, last=8)
     )
+    busy = None
     if on == "nmrt":
         run.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
         verdict = question.verdict(run.capacities)
     else:
-        run.decide(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
-        verdict = question.verdict(run.launches)
+        factor = _Factor(run, question, doubted=neighbours and by > 1)
+        run.decide(lambda _found: factor.verdict()[0].outcome, budget_ns, max_launches=8)
+        verdict, busy = factor.verdict()
     faster = verdict.judged if lower else _inverse(verdict.judged)
     verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[verdict.outcome]
     figures = _figures(run, on, _printed(run, on, verdict))
@@ -99,7 +103,41 @@ def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int) -> 
         f"{METRICS[on].label} {figures}: {faster.value:.3g} times as fast ({faster.low:.3g} to {faster.high:.3g}), "
         f"which {verb} at least {by:g}; {_measured(run, verdict)}"
     )
+    if busy:
+        reason += f"; {busy} meanwhile, which makes patterns alike: run it again in a quieter moment"
     return Verdict(on, "pattern", verdict.outcome, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Factor:
+    """How many times as fast one variant is as the other.
+
+    Neighbours do not make the slower variant the faster one, but waiting for a core takes both equally long, and so the
+    factor shrinks. A missed factor therefore rests on quiet launches alone.
+
+    Attributes:
+        run: measures both variants.
+        question: what is asked of its launches.
+        doubted: whether busy neighbours leave a missed factor open.
+    """
+
+    run: InterleavedRun
+    question: _Question
+    doubted: bool
+
+    def verdict(self) -> tuple[RatioVerdict, str | None]:
+        """The verdict on all launches so far; and what disturbed them, if that leaves it open."""
+        run = self.run
+        verdict = self.question.verdict(run.launches)
+        if verdict.outcome is not Outcome.FAIL or not self.doubted:
+            return verdict, None
+        pairs = list(zip(run.first_launches, run.second_launches, strict=True))
+        if not (busy := why_busy(one for pair in pairs for one in pair)):
+            return verdict, None
+        quiet = [found for found, pair in zip(run.launches, pairs, strict=True) if not why_busy(pair)]
+        if len(quiet) >= self.question.plan.first:
+            return self.question.verdict(quiet), None
+        return replace(verdict, outcome=Outcome.INCONCLUSIVE), busy
 
 
 def judge_no_slower(

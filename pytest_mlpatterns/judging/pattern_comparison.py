@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS, judge_faster
 from pytest_mlpatterns.wording import shown
@@ -58,4 +59,6 @@ class PatternComparison:
             return None
         self._runner.close()  # both variants need the machine to themselves
         run = self._experiment.interleave(self._experiment.variant(str(pattern)), theirs)
-        return judge_faster(run, on, times, budget_ns=self._experiment.settings.budget_ns)
+        settings = self._experiment.settings
+        neighbours = settings.noise is not NoisePolicy.TRUST
+        return judge_faster(run, on, times, budget_ns=settings.budget_ns, neighbours=neighbours)

@@ -242,7 +242,8 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         """The model is faster under this pattern than under another, measured interleaved.
 
         Both are started several times and loaded in short alternating blocks, so that the speed of the machine does not
-        matter. A launch takes some seconds; the comparison has a budget of its own, as large as the test's.
+        matter. A launch takes some seconds; the comparison has a budget of its own, as large as the test's. A factor
+        above 1 that is missed beside busy neighbours stays undecided (see ``noise=``).
 
         Args:
             other: a pattern, or its name.

@@ -96,8 +96,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "json": {"metavar": "PATH", "help": "write every result to this file"},
     "noise": {
         "choices": ("doubt", "trust"),
-        "help": "whether a failure against a stored baseline counts while other processes use cores that the test "
-        "needs: doubt leaves it undecided, trust fails the test (default: doubt)",
+        "help": "whether a failure against a stored baseline, or a missed factor of assert_faster_than, counts while "
+        "other processes use cores that the test needs: doubt leaves it undecided, trust fails the test "
+        "(default: doubt)",
     },
     "patterns": {
         "metavar": "PATTERNS",

@@ -13,7 +13,7 @@ from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedLaunch, Variant
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
-from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
+from pytest_mlpatterns.judging.interleaved_verdicts import judge_faster, judge_no_slower
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -46,9 +46,18 @@ def paired(before_ns: float, after_ns: float, *, in_flight: int = 1, cpu: bool =
 
 
 def declared_launch(
-    *, slow: float = 0.0, failed: float = 0.0, rss_mib: float = 100, start_s: float = 0.9, size: int = 150
+    *,
+    slow: float = 0.0,
+    failed: float = 0.0,
+    rss_mib: float = 100,
+    start_s: float = 0.9,
+    size: int = 150,
+    others: float = 0.0,
 ) -> Launch:
-    """A launch of 400 requests of 2 ms, of which a share takes four times as long, and another share fails."""
+    """A launch of 400 requests of 2 ms, of which a share takes four times as long, and another share fails.
+
+    Other processes use ``others`` cores beside it.
+    """
     count = 400
     due = START_NS + np.arange(count) * (S // count)
     every = np.arange(count)
@@ -57,20 +66,23 @@ def declared_launch(
     return launch(
         samples(due, latency, outcome=outcome, received_bytes=size),
         seconds=1.0,
-        used=usage(seconds=1.0, rss_bytes=(round(rss_mib * 2**20),)),
+        used=usage(machine_cores=0.5 + others, seconds=1.0, rss_bytes=(round(rss_mib * 2**20),), others_cores=others),
         cold_start_ns=round(start_s * S),
     )
 
 
 @dataclass
 class Declared:
-    """A pairing whose launches are declared: as many as it takes, the last one again and again."""
+    """A pairing whose launches are declared: as many as it takes, the last one again and again.
+
+    From the fourth paired launch on, ``later`` takes the place of ``present``."""
 
     given: Sequence[PairedLaunch]
     in_flight: int | None = 1
     names: tuple[str, str] = ("main (1a2b3c4)", "the present")
     spent_s: float = 1.0
     present: Launch = field(default_factory=declared_launch)
+    later: Launch | None = None
     launches: list[PairedLaunch] = field(default_factory=list)
     first_launches: list[Launch] = field(default_factory=list)
     second_launches: list[Launch] = field(default_factory=list)
@@ -79,7 +91,7 @@ class Declared:
         while True:
             self.launches.append(self.given[min(len(self.launches), len(self.given) - 1)])
             self.first_launches.append(declared_launch())
-            self.second_launches.append(self.present)
+            self.second_launches.append(self.later if self.later and len(self.launches) > 3 else self.present)
             outcome = judge(self.launches) if len(self.launches) >= 3 else Outcome.INCONCLUSIVE
             if outcome is not Outcome.INCONCLUSIVE or len(self.launches) == max_launches:
                 return outcome
@@ -189,3 +201,49 @@ def test_the_ratio_of_the_printed_rates_is_the_printed_change() -> None:
     assert "throughput 508 req/s (main (1a2b3c4)) against 461 req/s (the present): 9.3 % worse" in verdict.reason
     assert verdict.change is not None
     assert (verdict.reference_value, verdict.present_value) == (508.0, pytest.approx(508 * (1 - verdict.change.value)))
+
+
+BUSY = "other processes used 1.4 of the 2 cores meanwhile"
+
+
+def faster(pairing: Any, by: float, *, neighbours: bool = True, on: str = "rtm") -> tuple[Outcome, str]:
+    verdict = judge_faster(pairing, on, by, budget_ns=10**12, neighbours=neighbours)
+    return verdict.outcome, verdict.reason
+
+
+class TestFasterBesideBusyNeighbours:
+    """The present answers 1.5 times as fast as the other pattern."""
+
+    FASTER = (paired(2 * MS, 3 * MS),)
+
+    @pytest.mark.parametrize("on", ["rtm", "throughput"])
+    def test_a_missed_factor_stays_open_as_neighbours_make_patterns_alike(self, on: str) -> None:
+        run = Declared(self.FASTER, present=declared_launch(others=1.4))
+        outcome, reason = faster(run, 2.0, on=on)
+        assert outcome is Outcome.INCONCLUSIVE
+        assert "1.5 times as fast" in reason
+        assert f"which may or may not be at least 2; 3 paired launches in 1.0 s; {BUSY}" in reason
+        assert len(run.launches) == 8
+        assert reason.endswith("run it again in a quieter moment")
+
+    def test_it_is_missed_once_three_quiet_launches_show_it(self) -> None:
+        run = Declared(self.FASTER, present=declared_launch(others=1.4), later=declared_launch())
+        outcome, reason = faster(run, 2.0)
+        assert outcome is Outcome.FAIL
+        assert BUSY not in reason
+        assert len(run.launches) == 6
+
+    def test_it_is_missed_where_neighbours_are_trusted(self) -> None:
+        run = Declared(self.FASTER, present=declared_launch(others=1.4))
+        outcome, reason = faster(run, 2.0, neighbours=False)
+        assert outcome is Outcome.FAIL
+        assert BUSY not in reason
+
+    def test_a_slower_pattern_is_slower_beside_any_neighbours(self) -> None:
+        run = Declared((paired(3 * MS, 2 * MS),), present=declared_launch(others=1.4))
+        assert faster(run, 1.0)[0] is Outcome.FAIL
+
+    def test_a_factor_that_is_kept_is_kept(self) -> None:
+        run = Declared(self.FASTER, present=declared_launch(others=1.4))
+        assert faster(run, 1.2)[0] is Outcome.PASS
+        assert len(run.launches) == 3
