@@ -73,12 +73,13 @@ def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturban
         return float(last - first)
 
     duration = window.duration_ns
+    others_ns = gained(usage.others_ns) - _generator_ns(usage, generator_ns)
     inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns) & (usage.frequency_hz > 0)
     frequencies = usage.frequency_hz[inside]
     return Disturbance(
         duration_ns=duration,
         cores=usage.machine_cores,
-        others_cores=max(0.0, (gained(usage.others_ns) - _generator_ns(usage, generator_ns)) / duration),
+        others_cores=min(max(0.0, others_ns / duration), usage.machine_cores),  # ticks of 10 ms in a short window
         steal_ratio=gained(usage.steal_ns) / (duration * usage.machine_cores),
         throttled_ratio=gained(usage.throttled_ns) / duration,
         frequencies_hz=(int(frequencies.min()), int(frequencies.max())) if frequencies.size else (0, 0),

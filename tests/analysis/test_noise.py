@@ -42,6 +42,10 @@ def test_other_processes_are_told_in_cores() -> None:
     assert "--perf-against" in sentence
 
 
+def test_others_use_no_more_cores_than_there_are_however_coarse_the_systems_clock_is() -> None:
+    assert told(noisy(others_cores=3.6))[0].startswith("other processes used 2.0 of the 2 cores")
+
+
 def test_the_load_generator_is_none_of_the_others() -> None:
     assert told(noisy(others_cores=0.5, generator_ns=int(1.2 * S))) == ()
     assert told(noisy(others_cores=0.9, generator_ns=int(1.2 * S)))
