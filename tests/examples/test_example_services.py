@@ -36,6 +36,7 @@ def run(example: str, directory: Path, *arguments: str, **environment: str) -> s
         assert text.count('duration="1s"') == 1
         duration = "1s" if example == "streaming" else "500ms"  # whole texts take longer than predictions
         text = text.replace('duration="1s"', f'duration="{duration}", warmup="100ms", launches=6')
+        text = text.replace("output_tokens=(96, 16)", "output_tokens=(24, 4)")  # so that a busy machine ends some
         text = re.sub(r'assert_(\w+)_below\("\w+"\)', r'assert_\1_below("60s")', text)  # this machine may be busy
         patient = text.replace("rps=50", "rps=0.01").replace(
             'rps=1, slo="ttft<2s, tpot<200ms"', 'rps=0.01, slo="ttft<60s"'
@@ -114,7 +115,7 @@ def test_a_prompt_that_is_read_more_often_is_a_regression_of_the_first_token(tra
     recorded = run("streaming", trained, *RECORD, "-k", "continuous")
     assert recorded.returncode == 0, recorded.stdout + recorded.stderr
     if is_recorded(recorded, trained / "streaming"):
-        slowed = run("streaming", trained, RESULTS, "-k", "continuous", READINGS="9")
+        slowed = run("streaming", trained, RESULTS, "-k", "continuous", READINGS="4")
         assert_found_worse(slowed, trained / "streaming", "ttft")
 
 
