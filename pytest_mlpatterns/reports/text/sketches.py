@@ -29,6 +29,8 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _LABEL = 10
 _FEWEST_POINTS = 3
 _MARGIN = 0.02
+_SHORTEST_NS = 1_000.0
+"""Shorter times are drawn as this one: tokens that arrive together are apart by nothing, which has no logarithm."""
 
 
 def latency_picture(result: TestResult, quantity: str = LATENCY) -> list[str]:
@@ -75,7 +77,7 @@ def _rows(result: TestResult, quantity: str) -> dict[str, Percentiles]:
 
 def _without_slowest(shape: Percentiles) -> Percentiles:
     """Percentiles without the maximum, which would take most of the width."""
-    return tuple((percent, max(ns, 1.0)) for percent, ns in shape if percent < 100)
+    return tuple((percent, max(ns, _SHORTEST_NS)) for percent, ns in shape if percent < 100)
 
 
 def _edges(shapes: Sequence[Percentiles]) -> list[float]:

@@ -96,6 +96,11 @@ def test_requests_that_all_take_the_same_time_are_one_bar() -> None:
     assert sorted(heights(now))[-2:] == [0, 8]
 
 
+def test_times_of_nothing_take_no_room_on_the_axis() -> None:
+    _, axis = latency_picture(of([0] * 500 + [4 * MS] * 500))
+    assert axis.lstrip().startswith("980 ns ")
+
+
 @PROPERTY
 @given(
     st.lists(st.integers(0, 10**10), min_size=1, max_size=200),
