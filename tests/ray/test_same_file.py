@@ -43,7 +43,7 @@ def perf_payload():
     return [1, 2, 3]
 
 
-@pytest.mark.perf(concurrency=8, duration="1500ms", warmup="100ms", launches=2, tolerance=0.5, budget="15s")
+@pytest.mark.perf(concurrency=8, duration="1500ms", warmup="100ms", launches=3, budget="15s")
 def test_shop(perf):
     pass
 """
