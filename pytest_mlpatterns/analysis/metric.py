@@ -106,6 +106,19 @@ class Metric:
         """The floor in words."""
         return f"{format_duration(self.cycle_floor)} a request" if self.cycle_floor else self.show(self.floor)
 
+    def allowed(self, tolerance: float, before: float, in_flight: int | None = None) -> float:
+        """Largest worsening that a comparison accepts, as a share: the tolerance, or the floor where that is more.
+
+        Args:
+            tolerance: 0.10 for 10 %.
+            before: the value that the share is of, above zero, in the metric's unit.
+            in_flight: as for :meth:`is_small`.
+        """
+        if self.cycle_floor and in_flight:
+            slower = before * self.cycle_floor / 1e9 / in_flight  # share by which the time of a request may grow
+            return max(tolerance, slower / (1 + slower))
+        return max(tolerance, self.floor / before) if self.floor else tolerance
+
     def is_small(self, before: float, after: float, in_flight: int | None = None) -> bool:
         """Whether a change is too small for a comparison to take it seriously.
 

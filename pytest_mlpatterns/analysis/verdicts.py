@@ -165,8 +165,8 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     """Compare with a baseline.
 
     The change is present/baseline - 1, turned so that worse is positive if higher is better. FAIL if the whole
-    interval of the change is beyond the tolerance and the change is larger than the metric's absolute floor; PASS
-    when the whole interval is within the tolerance, or the change is below the floor.
+    interval of the change is beyond the tolerance and the metric's absolute floor; PASS when the whole interval is
+    within the larger of the two.
 
     Args:
         metric: what is compared.
@@ -179,21 +179,19 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
     change = _change(metric, present, baseline, levels=_levels(plan, len(present)))
-    small = metric.is_small(then.value, now.value, in_flight)
-    if change.high <= tolerance + _ROUNDING or small:
-        outcome = Outcome.PASS
-    elif change.low > tolerance + _ROUNDING:
-        outcome = Outcome.FAIL
-    else:
-        outcome = Outcome.INCONCLUSIVE
-    reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
     varies = _varies(metric, present, baseline)
+    allowed = metric.allowed(tolerance, then.value if varies else max(then.value, metric.floor), in_flight)
+    outcome = Outcome.FAIL if change.low > allowed + _ROUNDING else Outcome.INCONCLUSIVE
+    if change.high <= allowed + _ROUNDING:
+        outcome = Outcome.PASS
+    reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
     if outcome is Outcome.INCONCLUSIVE and size is not None:
-        reason += f"{_undecided(change, tolerance)} after {size}"
+        floor = f" ({metric.floor_text})" if allowed > tolerance else ""
+        reason += f"{_undecided(change, allowed)}{floor} after {size}"
         if varies:
-            reason += f"; {_what_decides(metric, change, tolerance, launches=(len(present), len(baseline)))}"
+            reason += f"; {_what_decides(metric, change, allowed, launches=(len(present), len(baseline)))}"
         return Verdict(metric.name, "baseline", outcome, reason, change, tolerance, then.value, now.value)
-    floor = f"; changes up to {metric.floor_text} do not count" if small and change.high > tolerance else ""
+    floor = f"; changes up to {metric.floor_text} do not count" if tolerance < change.high <= allowed else ""
     kind = "99 % interval" if varies else "range"
     reason += f"{_decided(change, kind)}; tolerance {format_percent(tolerance)}{floor}"
     return Verdict(metric.name, "baseline", outcome, reason, change, tolerance, then.value, now.value)

@@ -247,10 +247,10 @@ class _RevisionJudge:
         first, second = both
         metric, tolerance = compared.metric, compared.tolerance
         if metric.name in PAIRED_METRICS:
-            question = self._question(compared)
-            if not question.ratios(found):
+            if all(launch.ratio(metric.name) is None for launch in found):
                 raise UnknownMetricError("is not known of both sides")
-            return _paired_verdict(self._run, question, tolerance)
+            question = self._question(compared)
+            return _change_verdict(question, question.verdict(found), tolerance=tolerance, run=self._run)
         if compared.is_guard:
             samples = MeasuredSample(first), MeasuredSample(second)
             return judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
@@ -265,35 +265,30 @@ class _RevisionJudge:
         return replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
 
     def _question(self, compared: ComparedMetric) -> _Question:
-        plan = self._plan_of(compared)
-        equivalence = not compared.is_guard
-        if compared.metric.better == "lower":
-            return _Question(compared.metric.name, 1 + compared.tolerance, "lower", plan, equivalence)
-        return _Question(compared.metric.name, max(1 - compared.tolerance, _LEAST), "higher", plan, equivalence)
-
-
-def _paired_verdict(run: InterleavedRun, question: _Question, tolerance: float) -> Verdict:
-    """The verdict on a metric that every pair of blocks measures."""
-    return _change_verdict(question, question.verdict(run.launches), tolerance=tolerance, run=run)
+        metric, plan, equivalence = compared.metric, self._plan_of(compared), not compared.is_guard
+        before, _ = _means(metric.name, self._run.launches)
+        allowed = metric.allowed(compared.tolerance, before, self._run.in_flight)
+        if metric.better == "lower":
+            return _Question(metric.name, 1 + allowed, "lower", plan, equivalence)
+        return _Question(metric.name, max(1 - allowed, _LEAST), "higher", plan, equivalence)
 
 
 def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: float, run: InterleavedRun) -> Verdict:
     metric = METRICS[question.metric]
     printed = _printed(run, question.metric, verdict)
-    small = metric.is_small(*printed, run.in_flight) and verdict.outcome is not Outcome.PASS
-    outcome = Outcome.PASS if small else verdict.outcome
     ratio = verdict.judged
     change = Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
     if metric.better == "higher":
         change = Estimate(-change.value, -change.high, -change.low)
     word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
-    floor = f"; changes up to {metric.floor_text} do not count" if outcome is not verdict.outcome else ""
+    by_floor = abs(question.limit - 1) > tolerance + _LEAST and change.high > tolerance
+    floor = f"; changes up to {metric.floor_text} do not count" if by_floor else ""
     reason = (
         f"{metric.label} {_figures(run, question.metric, printed)}: {format_percent(abs(change.value))} {word} "
         f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
         f"tolerance {format_percent(tolerance)}{floor}; {_measured(run, verdict)}"
     )
-    return Verdict(question.metric, "revision", outcome, reason, change, tolerance, *printed)
+    return Verdict(question.metric, "revision", verdict.outcome, reason, change, tolerance, *printed)
 
 
 def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:

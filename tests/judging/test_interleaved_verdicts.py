@@ -171,6 +171,15 @@ def test_what_the_floor_leaves_undecided_passes_at_once() -> None:
     assert "changes up to 5.00 µs do not count" in found[1]
 
 
+def test_ratios_that_only_happen_to_average_to_no_change_are_no_pass() -> None:
+    noisy = [paired(0.4 * MS, 0.4 * MS * (1.3 if number % 2 else 1 / 1.3)) for number in range(24)]
+    pairing = Declared(noisy)
+    for outcome, reason in verdicts(pairing, "rtm", "throughput").values():
+        assert outcome is Outcome.INCONCLUSIVE
+        assert "do not count" not in reason
+    assert len(pairing.launches) > 3
+
+
 def test_the_rate_of_an_open_loop_has_no_floor() -> None:
     found = verdicts(Declared([paired(0.020 * MS, 0.024 * MS)], in_flight=None), "throughput")
     assert found["throughput"][0] is Outcome.FAIL
