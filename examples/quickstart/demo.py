@@ -1,4 +1,4 @@
-"""Train a model, record its performance, make it twice as slow, and see both tests fail.
+"""Train a model, record its performance, make it four times as slow, and see both tests fail.
 
 Exits 0 when and only when the first run passed and the second failed with a regression in every test. Nothing but
 digits.joblib is written to this folder: the baseline of the demo lives in a temporary one.
@@ -58,8 +58,8 @@ def main() -> int:
         recorded = run_until(everything_is_recorded, Path(directory), "--perf-baseline", "update")
         if recorded.exit_code or not everything_is_recorded(recorded):
             return judge(recorded, None)
-        say("3. A change makes the model twice as slow. Every answer is still right, but the same tests fail now.")
-        slowed = run_until(lambda run: not run.undecided, Path(directory), DIGITS_SLOWDOWN="2")
+        say("3. A change makes the model four times as slow. Every answer is still right, but the same tests fail now.")
+        slowed = run_until(lambda run: not run.undecided, Path(directory), DIGITS_SLOWDOWN="4")
     return judge(recorded, slowed)
 
 

@@ -206,7 +206,7 @@ def _native_threads() -> dict[str, str]:
         about = (pool["internal_api"], pool["version"], pool.get("architecture"), pool.get("threading_layer"))
         found.setdefault(kind, {})[" ".join(filter(None, about))] = None
         found.setdefault(f"{kind} threads", {})[str(pool["num_threads"])] = None
-    return {name: ", ".join(values) for name, values in found.items()}
+    return {name: ", ".join(sorted(values)) for name, values in found.items()}  # they come as they lie in memory
 
 
 def _asked() -> dict[str, str]:

@@ -76,9 +76,9 @@ def test_blas_and_its_threads_come_from_threadpoolctl(monkeypatch: pytest.Monkey
     def pool(api: str, name: str, threads: int, **more: str) -> dict[str, object]:
         return {"user_api": api, "internal_api": name, "num_threads": threads, "version": "0.3", **more}
 
-    pools = [
-        pool("blas", "openblas", 2, architecture="Haswell", threading_layer="pthreads"),
+    pools = [  # in any order, as the files are mapped
         pool("blas", "openblas", 8, architecture="Haswell", threading_layer="pthreads"),
+        pool("blas", "openblas", 2, architecture="Haswell", threading_layer="pthreads"),
         {**pool("openmp", "openmp", 4), "version": None},
     ]
     monkeypatch.setitem(sys.modules, "threadpoolctl", SimpleNamespace(threadpool_info=lambda: pools))
