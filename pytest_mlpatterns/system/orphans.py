@@ -201,13 +201,16 @@ def describe_exit(code: int) -> str:
 
 
 def _matching(fits: Callable[[psutil.Process], bool]) -> set[psutil.Process]:
-    """The running processes that fit, except this one; one that this user may not look at does not."""
+    """The running processes that fit, except this one; one that this user may not look at does not.
+
+    ``psutil.process_iter`` would keep processes from one call to the next, and take a new one for an old one of its id.
+    """
     import psutil
 
     found = set()
-    for process in psutil.process_iter():
+    for pid in psutil.pids():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and fits(process):
+            if pid != os.getpid() and fits(process := psutil.Process(pid)):
                 found.add(process)
     return alive(found)
 

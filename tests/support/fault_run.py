@@ -228,8 +228,9 @@ def await_true(condition: Callable[[], object], limit_s: float, otherwise: str) 
 def _marked(mark: str) -> list[psutil.Process]:
     """Processes that run with this mark in their environment; one that has ended and waits for its parent does not."""
     found = []
-    for process in psutil.process_iter():
+    for pid in psutil.pids():  # process_iter would take a new process for an old one of its id
         with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
             if process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.orphans import Stopped, describe_exit, describe_killed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class FakeProcess:
@@ -121,19 +123,64 @@ def test_other_systems_have_no_such_calls(call: Callable[[], object], monkeypatc
     assert call() is None
 
 
+@contextlib.contextmanager
+def running(mark: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with this mark, in a session of its own; it is killed whatever happens."""
+    environment = {**os.environ, orphans.MARK: mark}
+    code = "import signal; signal.pause()"
+    with subprocess.Popen([sys.executable, "-S", "-c", code], env=environment, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.processes
 def test_a_process_is_found_by_its_mark_its_session_and_its_run(tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("run")
     mark = str(directory / "worker.log")
-    environment = {**os.environ, orphans.MARK: mark}
-    code = "import signal; signal.pause()"
-    with subprocess.Popen([sys.executable, "-S", "-c", code], env=environment, start_new_session=True) as process:
+    with running(mark) as process:
         (found,) = orphans.related(mark, ())
         assert found.pid == process.pid
         assert orphans.related("", {process.pid}) >= {found}
         assert orphans.of_sessions({process.pid}) == orphans.of_runs_in(str(directory)) == {found}
         assert orphans.of_runs_in(str(directory.parent)) == set()
-        process.kill()
+
+
+LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+
+
+@pytest.fixture
+def next_pid() -> Iterator[Callable[[int], None]]:
+    """Chooses the id of the next process, where the system lets this user."""
+
+    def choose(pid: int) -> None:
+        try:
+            LAST_PID.write_text(str(pid - 1), encoding="utf-8")
+        except OSError as error:
+            pytest.skip(f"the id of the next process cannot be chosen here: {error}")
+
+    before = int(LAST_PID.read_text(encoding="utf-8")) if LAST_PID.exists() else 0
+    yield choose
+    choose(before + 1)
+
+
+@pytest.mark.processes
+def test_a_process_is_found_that_has_the_id_of_one_that_was_seen_before(
+    tmp_path: Path, next_pid: Callable[[int], None]
+) -> None:
+    with running("") as first:
+        (seen,) = orphans.of_sessions({first.pid})
+        started = seen.create_time()
+    mark = str(tmp_path / "worker.log")
+    for _ in range(100):  # others start processes too
+        next_pid(first.pid)
+        with running(mark) as second:
+            (found,) = orphans.related(mark, ())
+            assert found.pid == second.pid
+            if second.pid == first.pid and found.create_time() > started:  # the clock of starts has ticks of 10 ms
+                return
+    pytest.fail(f"no second process had the id {first.pid}")
 
 
 @pytest.mark.processes

@@ -136,8 +136,9 @@ class NodeProcesses:
 
 def _of_session(session: str) -> Iterator[psutil.Process]:
     """The processes of the head that no raylet started, such as its store of cluster metadata."""
-    for process in psutil.process_iter():
+    for pid in psutil.pids():  # process_iter would take a new process for an old one of its id
         with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
             command = process.cmdline()
             is_named = any(session in part for part in command[1:])
             if is_named and kind_of(command) is Kind.RAY and not command[0].endswith("raylet"):
