@@ -112,25 +112,13 @@ class Metric:
         Args:
             tolerance: 0.10 for 10 %.
             before: the value that the share is of, above zero, in the metric's unit.
-            in_flight: as for :meth:`is_small`.
+            in_flight: requests that the load kept in flight at any time; None for other loads, whose rate does not
+                depend on the time of a request.
         """
         if self.cycle_floor and in_flight:
             slower = before * self.cycle_floor / 1e9 / in_flight  # share by which the time of a request may grow
             return max(tolerance, slower / (1 + slower))
         return max(tolerance, self.floor / before) if self.floor else tolerance
-
-    def is_small(self, before: float, after: float, in_flight: int | None = None) -> bool:
-        """Whether a change is too small for a comparison to take it seriously.
-
-        Args:
-            before: a value, in the metric's unit.
-            after: likewise.
-            in_flight: requests that the load kept in flight at any time; None for other loads, whose rate does not
-                depend on the time of a request.
-        """
-        if self.cycle_floor and in_flight and min(before, after) > 0:
-            return in_flight * abs(1 / after - 1 / before) * 1e9 <= self.cycle_floor
-        return abs(after - before) <= self.floor
 
 
 def nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:

@@ -175,12 +175,12 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
         tolerance: largest acceptable worsening, 0.10 for 10 %.
         plan: confidence of each end of the interval at each interim look; None for a single look at 99 %.
         size: what the present values rest on, for the reason of an undecided verdict.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.is_small`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.allowed`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
     change = _change(metric, present, baseline, levels=_levels(plan, len(present)))
     varies = _varies(metric, present, baseline)
-    allowed = metric.allowed(tolerance, then.value if varies else max(then.value, metric.floor), in_flight)
+    allowed = _allowed(metric, tolerance, then.value, varies=varies, in_flight=in_flight)
     outcome = Outcome.FAIL if change.low > allowed + _ROUNDING else Outcome.INCONCLUSIVE
     if change.high <= allowed + _ROUNDING:
         outcome = Outcome.PASS
@@ -218,17 +218,18 @@ def judge_guard(
         baseline: likewise, as recorded.
         tolerance: largest acceptable worsening, 0.15 for 15 %.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.is_small`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.allowed`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
     change = _change(metric, present, baseline, levels=(1 - 2 * alpha, 1 - 2 * alpha))
-    small = metric.is_small(then.value, now.value, in_flight)
-    if change.value <= tolerance + _ROUNDING or small:
+    varies = _varies(metric, present, baseline)
+    allowed = _allowed(metric, tolerance, then.value, varies=varies, in_flight=in_flight)
+    if change.value <= allowed + _ROUNDING:
         outcome = Outcome.PASS
     else:
         outcome = Outcome.FAIL if change.low > tolerance + _ROUNDING else Outcome.INCONCLUSIVE
-    kind = f"{format_percent(1 - 2 * alpha)} interval" if _varies(metric, present, baseline) else "range"
-    floor = f"; changes up to {metric.floor_text} do not count" if small and change.value > tolerance else ""
+    kind = f"{format_percent(1 - 2 * alpha)} interval" if varies else "range"
+    floor = f"; changes up to {metric.floor_text} do not count" if tolerance < change.value <= allowed else ""
     reason = (
         f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: {_decided(change, kind)}; "
         f"tolerance {format_percent(tolerance)}{floor}"
@@ -284,6 +285,13 @@ def _change(
         for confidence in levels
     )
     return Estimate(for_fail.value, for_fail.low, for_pass.high)
+
+
+def _allowed(metric: Metric, tolerance: float, before: float, *, varies: bool, in_flight: int | None) -> float:
+    """The largest acceptable worsening, in the terms of :func:`_change`."""
+    if varies:
+        return metric.allowed(tolerance, before, in_flight)
+    return max(tolerance, (before + metric.floor) / max(before, metric.floor, _SMALLEST) - 1)
 
 
 def _varies(metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue]) -> bool:

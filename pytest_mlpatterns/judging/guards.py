@@ -132,7 +132,7 @@ def judge_guarded(
         reference: launches that it is compared with.
         present: launches of the present.
         against: kind of the reference.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.is_small`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.allowed`.
 
     Raises:
         UnknownMetricError: a sample has no value of it.

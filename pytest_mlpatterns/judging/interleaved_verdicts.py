@@ -131,13 +131,11 @@ class _Factor:
         verdict = self.question.verdict(run.launches)
         if verdict.outcome is not Outcome.FAIL or not self.doubted:
             return verdict, None
-        pairs = list(zip(run.first_launches, run.second_launches, strict=True))
-        if not (busy := why_busy(one for pair in pairs for one in pair)):
-            return verdict, None
-        quiet = [found for found, pair in zip(run.launches, pairs, strict=True) if not why_busy(pair)]
+        sides = run.first_launches, run.second_launches
+        quiet = [found for found, *pair in zip(run.launches, *sides, strict=True) if not why_busy(pair)]
         if len(quiet) >= self.question.plan.first:
             return self.question.verdict(quiet), None
-        return replace(verdict, outcome=Outcome.INCONCLUSIVE), busy
+        return replace(verdict, outcome=Outcome.INCONCLUSIVE), why_busy([*sides[0], *sides[1]])
 
 
 def judge_no_slower(

@@ -200,13 +200,13 @@ def _native_threads() -> dict[str, str]:
         pools: list[dict[str, Any]] = threadpoolctl.threadpool_info()
     except _ANY:
         return {name: value for name, value in _mapped_packages(os.getpid()) if not name.startswith(PACKAGE)}
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, set[str]] = {}  # the pools come as their libraries lie in memory
     for pool in pools:
         kind = {"blas": "BLAS", "openmp": "OpenMP"}.get(pool["user_api"], pool["user_api"])
         about = (pool["internal_api"], pool["version"], pool.get("architecture"), pool.get("threading_layer"))
-        found.setdefault(kind, {})[" ".join(filter(None, about))] = None
-        found.setdefault(f"{kind} threads", {})[str(pool["num_threads"])] = None
-    return {name: ", ".join(sorted(values)) for name, values in found.items()}  # they come as they lie in memory
+        found.setdefault(kind, set()).add(" ".join(filter(None, about)))
+        found.setdefault(f"{kind} threads", set()).add(str(pool["num_threads"]))
+    return {name: ", ".join(sorted(values)) for name, values in found.items()}
 
 
 def _asked() -> dict[str, str]:

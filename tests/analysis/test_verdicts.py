@@ -27,9 +27,11 @@ from pytest_mlpatterns.analysis.verdicts import (
 )
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_mlpatterns.records.samples import Samples
 
 RTM, THROUGHPUT, SIZE = METRICS["rtm"], METRICS["throughput"], replace(METRICS["request_bytes"], floor=0.0)
@@ -234,6 +236,14 @@ def test_a_metric_that_varies_by_itself_has_a_floor(name: str) -> None:
     assert metric.floor > 0
     present, before = (exact(metric.floor / part) * 6 for part in (2, 10))
     assert judge_change(metric, present, before, tolerance=0.1).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(("present", "outcome"), [(21, Outcome.PASS), (22, Outcome.FAIL)])
+@pytest.mark.parametrize("judge", [judge_change, judge_guard])
+def test_a_size_below_the_floor_may_grow_by_the_floor_and_no_more(
+    judge: Callable[..., Verdict], present: float, outcome: Outcome
+) -> None:
+    assert judge(METRICS["request_bytes"], exact(present), exact(5), tolerance=0.1).outcome is outcome
 
 
 def test_a_change_within_the_tolerance_does_not_speak_of_the_floor() -> None:
