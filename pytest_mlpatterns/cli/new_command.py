@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from pytest_mlpatterns.cli.first_test import first_test
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.files import read_text, replace_file
+from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.wording import listed, named, visible
 
 if TYPE_CHECKING:
@@ -163,8 +163,8 @@ def _probed(candidate: Candidate, path: str) -> Subject:
     if candidate.kind is SubjectKind.URL:
         return _of_address(candidate.name, path)
     kind = "" if candidate.kind is SubjectKind.MODEL else candidate.kind.value
-    with tempfile.TemporaryDirectory() as directory:
-        target = Path(directory) / "subject.json"
+    with temporary_directory("mlpatterns-new-") as directory:
+        target = directory / "subject.json"
         module = "pytest_mlpatterns.cli.subject_probe"
         command = [sys.executable, "-P", "-m", module, str(target), kind, candidate.name, path]
         try:

@@ -17,7 +17,8 @@ from pytest_mlpatterns.revision.dependencies import change_note
 from pytest_mlpatterns.revision.environment import revision_environment
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.resolve import resolve_revision
-from pytest_mlpatterns.revision.worktree import checkout, remove_stale
+from pytest_mlpatterns.revision.worktree import checkout
+from pytest_mlpatterns.revision.worktree_place import remove_stale
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, visible
 
@@ -60,12 +61,13 @@ def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitS
         return None
     root = config.rootpath
     revision = resolve_revision(root, run.against)
-    remove_stale(root)
-    worktree = resources.enter_context(checkout(root, revision, run.against_files))
+    say = functools.partial(_say, config)
+    remove_stale(root, say)
+    worktree = resources.enter_context(checkout(root, revision, run.against_files, say=say))
     if not run.against_env or run.smoke or config.option.collectonly:
         return worktree
     cache = config.cache.mkdir(_CACHE) if config.cache else worktree.root.parent
-    environment = revision_environment(worktree, cache, lambda text: _say(config, text))
+    environment = revision_environment(worktree, cache, say)
     return replace(worktree, environment=resources.enter_context(environment))
 
 

@@ -23,6 +23,7 @@ from pytest_mlpatterns.errors import MissingExtraError, ProfilerError, missing_e
 from pytest_mlpatterns.profiling.collapsed import read_collapsed
 from pytest_mlpatterns.profiling.recording import RawStacks
 from pytest_mlpatterns.system.orphans import MARK, end_with_creator
+from pytest_mlpatterns.system.owned_files import remove_file
 from pytest_mlpatterns.system.thread_times import ThreadTimes, thread_times
 from pytest_mlpatterns.system.tracing import why_not_traceable
 
@@ -171,7 +172,7 @@ class PySpyRecording:
             self._process.kill()
             self._process.wait()
         with contextlib.suppress(OSError):
-            self._file.unlink()
+            remove_file(self._file)
 
     def _counts(self) -> Mapping[RawStack, int]:
         """How often it saw each stack, from its file."""

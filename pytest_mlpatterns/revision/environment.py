@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.revision.dependencies import dependency_key, installs_project, locked_versions
+from pytest_mlpatterns.system.owned_files import owned_directory, remove_tree
 from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.revision.worktree import Worktree
+    from pytest_mlpatterns.system.owned_files import OwnedDirectory
 
 __all__ = ["RevisionEnvironment", "project_paths", "revision_environment"]
 
@@ -73,29 +75,33 @@ def revision_environment(worktree: Worktree, cache: Path, say: Callable[[str], N
 
     Args:
         worktree: the revision's files.
-        cache: an existing directory.
-        say: takes a sentence before something that takes long.
+        cache: an existing directory; one of another user is not used.
+        say: takes a sentence before something that takes long, and about a cache that is not used.
 
     Raises:
         DeploymentError: the revision names no dependencies, or an installer failed or took too long.
     """
     uv = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
     installer = _Installer(worktree, uv, say)
-    _remove_unused(cache)
-    key = dependency_key(worktree, [installer.name, sys.version, platform.platform(), sys.prefix, *_site_folders()])
-    folder = cache / key
-    lock = os.open(cache / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.utime(cache / f"{key}.lock")
-        if (found := _built_in(folder)) is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            found = installer.build(folder)
-            (folder / _READY).write_text(json.dumps(found.to_plain()), encoding="utf-8")
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        yield found
-    finally:
-        os.close(lock)
+    with _private(cache, worktree, say) as directory:
+        _remove_unused(directory)
+        key = dependency_key(worktree, [installer.name, sys.version, platform.platform(), sys.prefix, *_site_folders()])
+        folder = directory.path / key
+        try:
+            lock = directory.open(f"{key}.lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise _not_usable(error) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.utime(lock)
+            if (found := _built_in(folder)) is None:
+                _remove_incomplete(folder)
+                found = installer.build(folder)
+                (folder / _READY).write_text(json.dumps(found.to_plain()), encoding="utf-8")
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield found
+        finally:
+            os.close(lock)
 
 
 def project_paths(top: str) -> list[str]:
@@ -222,13 +228,44 @@ class _Installer:
         return text
 
 
+@contextlib.contextmanager
+def _private(cache: Path, worktree: Worktree, say: Callable[[str], None]) -> Iterator[OwnedDirectory]:
+    """The cache, closed to other users; the directory of the worktree if the cache is not this user's."""
+    with contextlib.ExitStack() as opened:
+        try:
+            directory = opened.enter_context(owned_directory(cache))
+        except OSError as error:
+            say(
+                f"{cache} is not used: {error.strerror}; the environment of {worktree.revision.name} is built for this "
+                "run alone; name a cache of your own to keep it: -o cache_dir=DIRECTORY"
+            )
+            directory = opened.enter_context(owned_directory(worktree.root.parent))
+        directory.close_to_others()
+        yield directory
+
+
+def _not_usable(error: OSError) -> DeploymentError:
+    return DeploymentError(
+        f"--perf-against-env: {error.filename} cannot be used: {error.strerror}; expected a file or directory of this "
+        "user, remove it"
+    )
+
+
 def _built_in(folder: Path) -> RevisionEnvironment | None:
-    """The environment in a folder; None if it is not complete, or was moved, or its Python is gone."""
+    """The environment in a folder of this user; None if it is not complete, or was moved, or its Python is gone."""
     try:
-        found = RevisionEnvironment.from_plain(json.loads((folder / _READY).read_text(encoding="utf-8")))
+        with owned_directory(folder) as directory, open(directory.open(_READY, os.O_RDONLY), encoding="utf-8") as file:
+            found = RevisionEnvironment.from_plain(json.load(file))
     except (OSError, ValueError, KeyError):
         return None
     return found if found.python.exists() else None
+
+
+def _remove_incomplete(folder: Path) -> None:
+    try:
+        remove_tree(folder)
+    except OSError as error:
+        raise _not_usable(error) from error
 
 
 def _site_folders() -> list[str]:
@@ -237,11 +274,19 @@ def _site_folders() -> list[str]:
     return [entry for entry in dict.fromkeys(map(os.path.abspath, sys.path)) if os.path.basename(entry) in named]
 
 
-def _remove_unused(cache: Path) -> None:
+def _remove_unused(cache: OwnedDirectory) -> None:
     """Remove the environments that no run has used for a long time, and that none uses."""
-    for file in cache.glob("*.lock"):
-        if file.stat().st_mtime > time.time() - _KEPT_S:
-            continue
-        with file.open("r+b") as lock, contextlib.suppress(BlockingIOError):
+    for name in os.listdir(cache.descriptor):
+        if name.endswith(".lock"):
+            with contextlib.suppress(OSError):  # it is in use, or not this user's
+                _remove_if_unused(cache, name)
+
+
+def _remove_if_unused(cache: OwnedDirectory, name: str) -> None:
+    lock = cache.open(name, os.O_RDWR)
+    try:
+        if os.fstat(lock).st_mtime < time.time() - _KEPT_S:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(cache / file.stem, ignore_errors=True)
+            remove_tree(cache.path / name.removesuffix(".lock"))
+    finally:
+        os.close(lock)

@@ -8,7 +8,6 @@ tests at the revision cannot change a file of the working tree.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import os
 import re
@@ -22,18 +21,15 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.revision.environment import RevisionEnvironment
 from pytest_mlpatterns.revision.resolve import Revision
+from pytest_mlpatterns.revision.worktree_place import common_directory, place_worktree, unheard
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.import_redirect import is_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Worktree", "checkout", "missing_extensions", "remove_stale"]
+__all__ = ["Worktree", "checkout", "missing_extensions"]
 
-_PREFIX = "mlpatterns-against-"
-_OWNER = "owner"
-"""Lock file, locked while the process that made a worktree runs. The kernel releases the lock when that process and the
-git processes it started have ended. Unlike a process id, a lock is never reused."""
 _PATHS = ("root", "directory", "present_root")
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 
@@ -75,16 +71,20 @@ class Worktree:
 
 
 @contextlib.contextmanager
-def checkout(project: Path, revision: Revision, extra: Sequence[str] = ()) -> Iterator[Worktree]:
+def checkout(
+    project: Path, revision: Revision, extra: Sequence[str] = (), *, say: Callable[[str], None] = unheard
+) -> Iterator[Worktree]:
     """Write the files of a revision to a temporary directory, which is removed when the context ends.
 
-    If the process is killed, :func:`remove_stale` removes the directory in a later run.
+    If the process is killed, :func:`~pytest_mlpatterns.revision.worktree_place.remove_stale` removes the directory in a
+    later run.
 
     Args:
         project: directory of the project, at or below the top of the repository.
         revision: from :func:`resolve_revision`.
         extra: glob patterns relative to ``project`` of untracked files or directories that the tests need. Files that
             the revision has are not replaced.
+        say: takes a sentence about files that had to be left at the end.
 
     Raises:
         SettingError: a pattern matches nothing, or a file outside the repository.
@@ -92,12 +92,9 @@ def checkout(project: Path, revision: Revision, extra: Sequence[str] = ()) -> It
     """
     position = Git(project).position()
     top, below = position.top, position.below
-    base = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")).resolve()
-    owner = os.open(base / _OWNER, os.O_RDWR | os.O_CREAT, 0o600)
-    root = base / (top.name or "top")  # a top that is itself a package is imported by its name
-    try:
-        fcntl.flock(owner, fcntl.LOCK_EX)
-        Git(top, inherits=(owner,)).run("worktree", "add", "--quiet", "--detach", str(root), revision.sha)
+    with place_worktree(top, say) as place:
+        base, root = place.base, place.root
+        Git(top, inherits=(place.owner,)).run("worktree", "add", "--quiet", "--detach", str(root), revision.sha)
         if not (root / below).is_dir():
             raise DeploymentError(f"{below} does not exist at {revision.name} ({revision.short}), expected a directory")
         git = Git(root)
@@ -105,24 +102,6 @@ def checkout(project: Path, revision: Revision, extra: Sequence[str] = ()) -> It
         for pattern in extra:
             _copy(pattern, top / below, top, base=base, root=root)
         yield Worktree(revision, root, root / below, top, (*notes, *missing_extensions(top, root)))
-    finally:
-        _remove(top, root)
-        os.close(owner)
-
-
-def remove_stale(project: Path) -> list[Path]:
-    """Remove the worktrees of this repository whose processes have ended.
-
-    Returns:
-        Top directories of the removed worktrees.
-    """
-    git = Git(project)
-    top = git.position().top
-    listed = (line.removeprefix("worktree ") for line in git.run("worktree", "list", "--porcelain").split("\n"))
-    left = [root for root in map(Path, listed) if root.parent.name.startswith(_PREFIX) and _has_no_owner(root.parent)]
-    for root in left:
-        _remove(top, root)
-    return left
 
 
 def missing_extensions(project_top: Path, worktree_top: Path) -> list[str]:
@@ -147,40 +126,6 @@ def missing_extensions(project_top: Path, worktree_top: Path) -> list[str]:
         "without it: name it in perf_against_files if the revision has the same source for it"
         for subdirectory, names in built.items()
     ]
-
-
-def _has_no_owner(base: Path) -> bool:
-    try:
-        owner = os.open(base / _OWNER, os.O_RDWR)
-    except FileNotFoundError:  # the system has cleaned its temporary directory
-        return True
-    except OSError:  # it belongs to another user
-        return False
-    try:
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(owner)
-    return True
-
-
-def _remove(top: Path, root: Path) -> None:
-    """Remove a worktree and its parent directory; they may be incomplete."""
-    _delete(root)
-    # `git worktree prune` would also forget the user's worktrees on a disk that is not connected. --force twice also
-    # removes an incomplete worktree.
-    with contextlib.suppress(DeploymentError):  # git does not know it, or the repository was removed
-        Git(top).run("worktree", "remove", "--force", "--force", str(root))
-    _delete(root.parent)
-
-
-def _delete(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    if directory.exists():  # a test made a directory in it read-only
-        for folder, _, _ in os.walk(directory):
-            os.chmod(folder, 0o700)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _write_submodules(git: Git, present: Path, base: Path) -> list[str]:
@@ -223,7 +168,7 @@ def _repositories(git: Git, present: Path, path: str) -> Iterator[Path]:
         listed = git.run("config", "--file", ".gitmodules", "--null", "--list").split("\0")
         for key, _, value in (item.partition("\n") for item in listed):
             if key.endswith(".path") and value == path:
-                yield _common(git) / "modules" / key.removeprefix("submodule.").removesuffix(".path")
+                yield common_directory(git) / "modules" / key.removeprefix("submodule.").removesuffix(".path")
 
 
 def _has_commit(repository: Path, sha: str) -> bool:
@@ -231,13 +176,9 @@ def _has_commit(repository: Path, sha: str) -> bool:
     return Git(repository, options).succeeds("cat-file", "-e", f"{sha}^{{commit}}")
 
 
-def _common(git: Git) -> Path:
-    return git.directory / git.run("rev-parse", "--git-common-dir").rstrip("\n")
-
-
 def _fill_pointers(git: Git, sha: str) -> list[str]:
     """Replace Git LFS pointers by the content that this clone has; returns notes about those that remain."""
-    objects, remaining = _common(git) / "lfs" / "objects", []
+    objects, remaining = common_directory(git) / "lfs" / "objects", []
     for path in git.run("ls-files", "-z", "--", ":(attr:filter=lfs)").split("\0")[:-1]:
         file = git.directory / path
         pointer = None
@@ -271,6 +212,11 @@ def _copy(pattern: str, project: Path, top: Path, *, base: Path, root: Path) -> 
             target = root / file.relative_to(top)
             if os.path.lexists(target):
                 continue
+            if not (real := target.parent.resolve()).is_relative_to(root):
+                raise DeploymentError(
+                    f"perf_against_files: {file} would be copied to {real}, through a link that the revision has, "
+                    "expected a directory in the worktree; leave it out"
+                )
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(file, target)

@@ -20,6 +20,7 @@ import psutil
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.cgroups import cpu_groups
 from pytest_mlpatterns.system.environment import available_cores
+from pytest_mlpatterns.system.owned_files import remove_empty
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class CpuShare:
         """Remove the control group, after its processes have ended. Safe to call twice."""
         if self.group is not None:
             with contextlib.suppress(OSError):  # a process that survived keeps its limit
-                self.group.rmdir()
+                remove_empty(self.group)
 
 
 def current_share() -> CpuShare | None:
@@ -277,7 +278,7 @@ def _created(parent: Path, cpus: float, *, version: int) -> Path:
                 probe.kill()
     except OSError:
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            remove_empty(folder)
         raise
     return folder
 
@@ -288,4 +289,4 @@ def _remove_stale(parent: Path) -> None:
         pid = folder.name.removeprefix(_NAME).partition("-")[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                remove_empty(folder)

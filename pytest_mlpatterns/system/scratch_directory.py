@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
-import stat
 import tempfile
 import time
 from pathlib import Path
 
 from pytest_mlpatterns.system import orphans
+from pytest_mlpatterns.system.owned_files import owned_directory, remove_tree
 
 __all__ = ["ScratchDirectory"]
 
@@ -43,34 +42,34 @@ class ScratchDirectory:
         for left in (*base.glob(f"{prefix}*"), *base.glob(f"{_NEW}{prefix}*")):
             _remove_if_unused(left)
         new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{prefix}", dir=base))
-        self._lock = os.open(new / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.path: Path = new.rename(base / new.name.removeprefix(_NEW))  # locked before another run can find it
+        with owned_directory(new) as directory:
+            self._lock = directory.open(_LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            name = new.name.removeprefix(_NEW)
+            self.path: Path = directory.rename(name).path  # locked before another run can find it
 
     def remove(self) -> None:
         """Remove the directory and everything in it. Safe to call twice."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(self.path)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
 
-def _remove_if_unused(directory: Path) -> None:
-    """Remove the directory of a run that has ended; one of another user is left alone."""
-    with contextlib.suppress(OSError):  # of another version, in use, or removed meanwhile
-        status = directory.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+def _remove_if_unused(path: Path) -> None:
+    """Remove the directory of a run that has ended; a link, and one of another user, is left alone."""
+    with contextlib.suppress(OSError), owned_directory(path) as directory:  # of another version, in use, removed
+        if path.name.startswith(_NEW):
+            if time.time() - os.fstat(directory.descriptor).st_mtime > _NEW_S:
+                directory.remove()
             return
-        if directory.name.startswith(_NEW):
-            if time.time() - status.st_mtime > _NEW_S:
-                shutil.rmtree(directory, ignore_errors=True)
-            return
-        lock = os.open(directory / _LOCK, os.O_RDWR)
+        lock = directory.open(_LOCK, os.O_RDWR)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left = orphans.of_runs_in(str(directory))
+            left = orphans.of_runs_in(str(path))
             orphans.terminate(left)
-            orphans.end_remaining(lambda: orphans.of_runs_in(str(directory)), orphans.GRACE_S if left else 0.0)
-            shutil.rmtree(directory, ignore_errors=True)
+            orphans.end_remaining(lambda: orphans.of_runs_in(str(path)), orphans.GRACE_S if left else 0.0)
+            directory.remove()
         finally:
             os.close(lock)

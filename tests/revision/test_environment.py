@@ -17,6 +17,7 @@ from pytest_mlpatterns.revision import environment
 from pytest_mlpatterns.revision.environment import RevisionEnvironment, project_paths, revision_environment
 from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree
+from pytest_mlpatterns.system.owned_files import owned_directory
 
 BUILT = RevisionEnvironment(Path(sys.executable), ("src",), "requirements.txt")
 
@@ -40,6 +41,11 @@ def cache(tmp_path: Path) -> Path:
 def build(worktree: Worktree, cache: Path) -> RevisionEnvironment:
     with revision_environment(worktree, cache, lambda _: None) as found:
         return found
+
+
+def remove_unused(cache: Path) -> None:
+    with owned_directory(cache) as directory:
+        environment._remove_unused(directory)
 
 
 @pytest.mark.processes
@@ -164,10 +170,10 @@ def test_what_no_run_used_for_a_month_is_removed_unless_a_run_uses_it(
         (used,) = cache.glob("*/ready.json")
         for lock in cache.glob("*.lock"):
             os.utime(lock, (0, 0))
-        environment._remove_unused(cache)
+        remove_unused(cache)
         assert used.exists()
         assert not (cache / "old").exists()
-    environment._remove_unused(cache)
+    remove_unused(cache)
     assert not used.exists()
 
 

@@ -17,7 +17,8 @@ from support.repository import Repository, settings
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.revision.resolve import resolve_revision
-from pytest_mlpatterns.revision.worktree import checkout, missing_extensions, remove_stale
+from pytest_mlpatterns.revision.worktree import checkout, missing_extensions
+from pytest_mlpatterns.revision.worktree_place import remove_stale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -258,7 +259,9 @@ def test_what_a_killed_run_left_goes_and_what_a_living_one_uses_stays(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("state", ["locked by git", "emptied", "without its own .git", "in part"])
+@pytest.mark.parametrize(
+    "state", ["locked by git", "emptied", "without its own .git", "in part", "in the middle of its removal"]
+)
 def test_what_a_killed_run_left_goes_in_whatever_state(
     repository: Repository, temporary: Path, holders: list[Holder], state: str
 ) -> None:
@@ -274,16 +277,29 @@ def test_what_a_killed_run_left_goes_in_whatever_state(
             (root / ".git").unlink()
         case "in part":
             shutil.rmtree(root / "src")
+        case "in the middle of its removal":
+            shutil.rmtree(root)
+            (root.parent / "owner").unlink()
     assert remove_stale(repository.top / "data") == [root]
     assert repository.worktrees() == [repository.top]
     assert list(temporary.iterdir()) == []
 
 
-def test_a_worktree_that_only_looks_like_ours_stays(repository: Repository, temporary: Path) -> None:
+@pytest.mark.parametrize("has_owner", [True, False])
+def test_a_worktree_that_only_looks_like_ours_stays(
+    repository: Repository, temporary: Path, *, has_owner: bool
+) -> None:
     root = temporary / "mlpatterns-against-mine" / "project"
     repository.git("worktree", "add", "--quiet", "--detach", str(root))
-    (root.parent / "owner").mkdir()
-    assert remove_stale(repository.top) == []
+    if has_owner:
+        (root.parent / "owner").mkdir()
+    said: list[str] = []
+    assert remove_stale(repository.top, said.append) == []
+    assert said == [
+        f"{root} has no lock of a run of --perf-against, so it is left as it is; if it is no worktree of your own, "
+        f"remove it: git worktree remove --force {root}"
+    ]
+    assert (root / "src" / "pkg" / "model.py").exists()
     assert repository.worktrees() == [repository.top, root]
 
 
@@ -334,6 +350,26 @@ def test_extra_files_are_copied_and_what_the_revision_has_is_kept(repository: Re
             (worktree.root / copied).write_text("changed by the reference", encoding="utf-8")
     assert (repository.top / "data" / "a.csv").read_text(encoding="utf-8") == "a"
     assert (outside / "weights.bin").read_text(encoding="utf-8") == "weights"
+
+
+def test_an_extra_file_is_not_copied_through_a_link_of_the_revision(repository: Repository, temporary: Path) -> None:
+    outside = repository.top.parent / "outside"
+    outside.mkdir()
+    (repository.top / "models").symlink_to(outside)
+    repository.git("add", "models")
+    repository.commit({})
+    (repository.top / "models").unlink()
+    repository.write({"models/new/weights.bin": "weights"})
+    message = (
+        r"weights.bin would be copied to .*/outside/new, through a link that the revision has, expected a directory"
+    )
+    with (
+        pytest.raises(DeploymentError, match=message),
+        checkout(repository.top, resolve_revision(repository.top, "main"), ["models/new"]),
+    ):
+        pass
+    assert os.listdir(outside) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_extra_files_are_found_from_the_project_not_from_the_top(repository: Repository) -> None:

