@@ -66,8 +66,9 @@ def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitS
     worktree = resources.enter_context(checkout(root, revision, run.against_files, say=say))
     if not run.against_env or run.smoke or config.option.collectonly:
         return worktree
-    cache = config.cache.mkdir(_CACHE) if config.cache else worktree.root.parent
-    environment = revision_environment(worktree, cache, say)
+    cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
+    folder = worktree.root.parent if cache is None else cache.mkdir(_CACHE)
+    environment = revision_environment(worktree, folder, say)
     return replace(worktree, environment=resources.enter_context(environment))
 
 

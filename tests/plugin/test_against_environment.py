@@ -80,3 +80,17 @@ def test_a_slower_dependency_and_an_installed_copy_are_seen_in_an_environment_of
     again = run_here(repository.top, "--perf-against=main", "--perf-against-env", "-k", "nothing")
     assert again.exit_code == 5
     assert "building an environment" not in again.out
+
+
+def test_without_the_cache_of_pytest_the_environment_is_built_for_one_run(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    tests = "import pytest\n\n@pytest.mark.skip\n@pytest.mark.perf\ndef test_shop(perf): pass\n"
+    repository.commit({"test_shop.py": tests, "requirements.txt": "# none\n", "pytest.ini": "[pytest]\n"})
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    arguments = ("-p", "no:cacheprovider", "--perf-against=main", "--perf-against-env")
+    run = run_here(repository.top, *arguments, environment={"TMPDIR": str(temporary)})
+    assert run.outcomes == {"skipped": 1}
+    assert "building an environment for main (" in run.out
+    assert not (repository.top / ".pytest_cache").exists()
+    assert list(temporary.iterdir()) == []
