@@ -103,7 +103,7 @@ def write_baselines(
         path: the file.
         updates: what is written.
         remove: tests whose entries are removed, of every machine.
-        timeout_s: how long to wait for another run that updates a file of the directory.
+        timeout_s: how long to wait for another run that updates the file.
 
     Raises:
         BaselineFileError: the file on disk cannot be read, or not be written; it stays as it was.
@@ -122,8 +122,8 @@ def write_baselines(
         replace_file(path, merged_text, timeout_s=timeout_s)
     except TimeoutError as error:
         raise BaselineFileError(
-            f"{path} is unchanged: another process has locked its directory for {timeout_s:.0f} s; "
-            "wait until no other run updates it, then update again"
+            f"{path} is unchanged: another process has held its lock {error.filename} for {timeout_s:.0f} s; "
+            "wait until no other run updates it, remove that file if it is still there, then update again"
         ) from error
     except OSError as error:
         raise BaselineFileError(

@@ -1,7 +1,9 @@
 """Files of the user's project: read with a bound, replaced as a whole, and locked while two runs change them.
 
-The lock is ``flock`` on the directory: the kernel releases it when a process dies, and no lock file stays beside the
-user's file, as one of the package filelock would. The content of a file is of no concern here.
+The lock is ``flock`` on a file beside the user's, which is removed when the lock is released. Only users with
+permission to replace files of the directory can open it. ``flock`` on the directory would need no file, but each user
+with permission to read the directory could hold it, and so with each lock on the user's file: a shared lock keeps
+exclusive ones out. The content of a file is of no concern here.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.system.owned_files import is_same, remove_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,21 +68,22 @@ def replace_file(path: Path, make: Callable[[], str], *, timeout_s: float = _LOC
         OSError: the file cannot be written; it is as it was.
     """
     target = Path(os.path.realpath(path))
-    with _locked(target.parent, timeout_s):
-        content = make().encode("utf-8", "replace")  # half a surrogate pair, from a file name that is no UTF-8
-        try:
-            before = target.stat()
-        except FileNotFoundError:
-            before = None
-        if before is not None and not stat.S_ISREG(before.st_mode):
-            _write(os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), content)
-            return
-        name = os.fsdecode(os.fsencode(target.name)[:_MOST_NAME_BYTES])
-        for leftover in target.parent.iterdir():
-            if leftover.name.startswith(f".{name}.") and leftover.suffix == ".tmp":
-                with contextlib.suppress(OSError):  # a file that only looks like ours stays
-                    leftover.unlink()
-        _replace(target, content, before, temporary=target.with_name(f".{name}.{secrets.token_hex(4)}.tmp"))
+    if _is_special(target):
+        content = _encoded(make())
+        _write(os.open(target, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), content)
+        return
+    name = os.fsdecode(os.fsencode(target.name)[:_MOST_NAME_BYTES])
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with _locked(directory, f".{name}.lock", timeout_s):
+            content = _encoded(make())
+            for leftover in os.listdir(directory):
+                if leftover.startswith(f".{name}.") and leftover.endswith(".tmp"):
+                    with contextlib.suppress(OSError):  # a file that only looks like ours stays
+                        remove_file(target.with_name(leftover))
+            _replace(directory, target.name, content, temporary=f".{name}.{secrets.token_hex(4)}.tmp")
+    finally:
+        os.close(directory)
 
 
 def append_text(path: Path, text: str) -> None:
@@ -91,17 +96,33 @@ def append_text(path: Path, text: str) -> None:
     _write(os.open(path, flags, 0o666), text.encode("utf-8", "replace"))
 
 
-def _replace(target: Path, content: bytes, before: os.stat_result | None, *, temporary: Path) -> None:
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def _is_special(path: Path) -> bool:
+    """Whether it is there and no regular file, such as a pipe or a device."""
     try:
-        if before is not None:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")  # half a surrogate pair, from a file name that is no UTF-8
+
+
+def _replace(directory: int, name: str, content: bytes, *, temporary: str) -> None:
+    """Write a new file in an open directory and give it the name of the old one, with its mode and owner."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o666, dir_fd=directory)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            before = os.stat(name, dir_fd=directory, follow_symlinks=False)
             with contextlib.suppress(PermissionError):  # only root gives files away
-                os.chown(temporary, before.st_uid, before.st_gid)
-            os.chmod(temporary, stat.S_IMODE(before.st_mode))
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
         _write(descriptor, content, durable=True)
-        os.replace(temporary, target)
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
         raise
 
 
@@ -116,27 +137,75 @@ def _write(descriptor: int, content: bytes, *, durable: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path, timeout_s: float) -> Iterator[None]:
-    """Hold the lock of a directory."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _locked(directory: int, name: str, timeout_s: float) -> Iterator[None]:
+    """Hold the lock of this name in an open directory.
+
+    Raises:
+        TimeoutError: it was held all that time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (lock := _lock(directory, name)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, "Another process has held the lock all the time", name)
+        time.sleep(_POLL_S)
     try:
-        _lock(descriptor, directory, time.monotonic() + timeout_s)
         yield
     finally:
-        os.close(descriptor)
+        if is_same(name, directory, lock):
+            os.unlink(name, dir_fd=directory)  # before the lock is free: a process that waits looks at the name again
+        os.close(lock)
 
 
-def _lock(descriptor: int, directory: Path, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    errno.ETIMEDOUT, "Another process has locked the directory all the time", str(directory)
-                ) from None
-            time.sleep(_POLL_S)
-        except OSError:  # a file system without locks: NFS, some of user space
-            return
-        else:
-            return
+def _lock(directory: int, name: str) -> int | None:
+    """Take the lock; None if another process has it, or took it in a moment in which it was free.
+
+    It is opened anew each time, so that this process never waits for a file that has lost its name.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        lock = os.open(name, flags, 0o600, dir_fd=directory)
+    except OSError:
+        if _exists(name, directory):  # of another user, or a link
+            return None
+        raise
+    try:
+        with contextlib.suppress(OSError):  # another user made it, or a file system without modes
+            _share_with_writers(lock, os.fstat(directory))
+        if _is_locked(lock) and is_same(name, directory, lock):
+            return lock
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
+def _share_with_writers(lock: int, directory: os.stat_result) -> None:
+    """Give users with permission to replace files of the directory the permission to open the lock."""
+    sticky = bool(directory.st_mode & stat.S_ISVTX)  # files of other users cannot be replaced there
+    group = 0 if sticky or not directory.st_mode & stat.S_IWGRP else stat.S_IRGRP | stat.S_IWGRP
+    others = 0 if sticky or not directory.st_mode & stat.S_IWOTH else stat.S_IROTH | stat.S_IWOTH
+    mode, status = 0o600 | group | others, os.fstat(lock)
+    if group and status.st_gid != directory.st_gid:
+        os.fchown(lock, -1, directory.st_gid)
+    if stat.S_IMODE(status.st_mode) != mode:
+        os.fchmod(lock, mode)
+
+
+def _is_locked(lock: int) -> bool:
+    """Lock an open file for this process; False if another one has locked it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: NFS, some of user space
+        return True
+    return True
+
+
+def _exists(name: str, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -295,18 +295,19 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
 
 def test_a_lock_that_another_run_holds_is_waited_for_until_its_time_limit(path: Path) -> None:
-    directory = os.open(path.parent, os.O_RDONLY)
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(
-            BaselineFileError, match=r"is unchanged: another process has locked its directory for 0 s; "
+            BaselineFileError,
+            match=r"is unchanged: another process has held its lock \.perf-baseline\.json\.lock for 0 s; ",
         ):
             write_baselines(path, {"a": {"x": ENTRY}}, timeout_s=0.01)
         assert not path.exists()
     finally:
-        os.close(directory)
+        os.close(lock)
     write_baselines(path, {"a": {"x": ENTRY}}, timeout_s=0)
-    assert path.exists()
+    assert os.listdir(path.parent) == [path.name]
 
 
 GOOD = json.dumps(PLAIN)

@@ -6,8 +6,10 @@ own; who owns what is then tested by declared user ids in tests/system/test_owne
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +17,18 @@ from typing import TYPE_CHECKING
 import pytest
 from support.project import run_here
 from support.repository import Repository
+from support.synthetic import SETUP
 
+from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
+from pytest_mlpatterns.errors import BaselineFileError
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.revision import environment
 from pytest_mlpatterns.revision.environment import RevisionEnvironment, revision_environment
 from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree, checkout
 from pytest_mlpatterns.revision.worktree_place import remove_stale
+from pytest_mlpatterns.system.files import replace_file
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
@@ -212,6 +220,96 @@ def test_links_in_place_of_directories_of_runs_are_not_followed(temporary: Path,
     assert link.is_symlink()
     assert directory.exists() or not IS_ROOT
     assert not scratch.path.exists()
+
+
+# --- locks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def baseline(temporary: Path) -> Path:
+    """A baseline file that all users can read and this user alone can replace."""
+    directory = temporary / "project"
+    directory.mkdir()
+    directory.chmod(0o755)
+    path = directory / "perf-baseline.json"
+    write_baselines(path, {})
+    path.chmod(0o644)
+    return path
+
+
+def locked_by_a_reader(path: Path) -> subprocess.Popen[bytes]:
+    """A process of another user that has opened a path for reading and locked it; it ends with its input."""
+
+    def lock() -> None:
+        become_another_user()
+        descriptor = os.open(path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.set_inheritable(descriptor, True)
+
+    # The program begins after the lock is held, and inherits it. No other thread of this process holds a lock then.
+    return subprocess.Popen(["cat"], stdin=subprocess.PIPE, preexec_fn=lock, close_fds=False)  # noqa: PLW1509
+
+
+@pytest.mark.parametrize("name", ["", "perf-baseline.json"], ids=["directory", "file"])
+def test_a_lock_of_a_user_who_can_only_read_holds_up_no_update(baseline: Path, name: str) -> None:
+    entry = Entry(SETUP, {"rtm": (LaunchValue(4_120_000.0, 0.012),)}, {}, None, "2026-11-24")
+    reader = locked_by_a_reader(baseline.parent / name)
+    try:
+        write_baselines(baseline, {"t": {"box": entry}}, timeout_s=0)
+    finally:
+        reader.communicate()
+    assert set(read_baselines(baseline)) == {"t"}
+    assert os.listdir(baseline.parent) == [baseline.name]
+
+
+def test_no_user_who_can_only_read_opens_the_lock(baseline: Path) -> None:
+    opened = []
+
+    def make() -> str:
+        (lock,) = set(os.listdir(baseline.parent)) - {baseline.name}
+        command = ["cat", str(baseline.parent / lock)]
+        opened.append(subprocess.run(command, preexec_fn=become_another_user, check=False).returncode)
+        return "text"
+
+    replace_file(baseline, make)
+    assert opened == [1 if IS_ROOT else 0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [(0o755, 0o600), (0o700, 0o600), (0o775, 0o660), (0o2775, 0o660), (0o777, 0o666), (0o1777, 0o600), (0o1775, 0o600)],
+    ids=oct,
+)
+def test_the_lock_can_be_opened_by_those_who_can_replace_the_file(baseline: Path, mode: int, expected: int) -> None:
+    """In a directory with the sticky bit, files of other users cannot be replaced."""
+    baseline.parent.chmod(mode)
+    if IS_ROOT:
+        os.chown(baseline.parent, -1, NOBODY)
+    seen = []
+
+    def make() -> str:
+        (lock,) = set(os.listdir(baseline.parent)) - {baseline.name}
+        status = (baseline.parent / lock).stat()
+        seen.append((status.st_mode & 0o777, status.st_gid))
+        return "text"
+
+    replace_file(baseline, make)
+    group = baseline.parent.stat().st_gid if expected & 0o060 else os.getegid()
+    assert seen == [(expected, group)]
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed_and_is_named(baseline: Path, projects: Path) -> None:
+    lock = baseline.with_name(f".{baseline.name}.lock")
+    lock.symlink_to(projects / "other" / "thesis.txt")
+    give_away(lock)
+    with pytest.raises(BaselineFileError, match=rf"has held its lock {lock.name} for 0 s; .* remove that file if"):
+        write_baselines(baseline, {}, timeout_s=0.05)
+    assert (projects / "other" / "thesis.txt").read_text(encoding="utf-8") == "years"
+    assert (projects / "other" / "thesis.txt").stat().st_mode & 0o077 == 0o044
+    lock.unlink()
+    lock.touch(mode=0o600)  # of an update that was killed
+    write_baselines(baseline, {}, timeout_s=0)
+    assert os.listdir(baseline.parent) == [baseline.name]
 
 
 # --- the cache of environments ---------------------------------------------------------------------------------------

@@ -76,10 +76,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     if present:
         path.write_text("old", encoding="utf-8")
 
-    def fail(*_args: object) -> None:
+    def fail(*_args: object, **_keywords: object) -> None:
         raise fault
 
-    for step in ("replace", "fsync", *(["chmod"] if present else [])):
+    for step in ("replace", "fsync", *(["fchmod"] if present else [])):
         with monkeypatch.context() as patched:
             patched.setattr(os, step, fail)
             with pytest.raises(type(fault)):
@@ -151,3 +151,25 @@ def test_writers_at_once_lose_nothing(path: Path) -> None:
 def test_text_that_is_no_unicode_is_written_all_the_same(path: Path) -> None:
     replace_file(path, lambda: "test_\udce4.py")
     assert path.read_text(encoding="utf-8") == "test_?.py"
+
+
+def test_a_lock_that_lost_its_name_excludes_no_other(path: Path, tmp_path: Path) -> None:
+    """The lock is opened anew for each try: a process that waits does not wait for a file that was removed."""
+    lock = tmp_path / f".{path.name}.lock"
+
+    def make() -> str:
+        with pytest.raises(TimeoutError):
+            replace_file(path, lambda: "lost", timeout_s=0)
+        lock.unlink()
+        replace_file(path, lambda: "second", timeout_s=0)
+        return "first"
+
+    replace_file(path, make)
+    assert path.read_text(encoding="utf-8") == "first"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_lock_goes_also_if_the_new_content_cannot_be_made(path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        replace_file(path, lambda: str(1 / 0))
+    assert os.listdir(path.parent) == []
