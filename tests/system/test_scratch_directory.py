@@ -42,6 +42,13 @@ def test_directory_is_gone_after_its_removal(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_this_user_can_enter_the_directory() -> None:
+    scratch = ScratchDirectory()
+    status = scratch.path.stat()
+    assert (status.st_mode & 0o777, status.st_uid) == (0o700, os.geteuid())
+    scratch.remove()
+
+
 def test_directories_in_use_or_of_others_stay(tmp_path: Path) -> None:
     (tmp_path / "pytest-mlpatterns-against-1").mkdir()
     (tmp_path / "other").mkdir()

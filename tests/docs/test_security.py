@@ -1,0 +1,151 @@
+"""Each promise of SECURITY.md names tests that show it, and they exist; what no run can show is read from the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+from support.pages import ROOT, page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = ROOT / "pytest_mlpatterns"
+PROMISES = [
+    (cells[0].strip(), cells[1])
+    for line in page("SECURITY.md").splitlines()
+    if line.startswith("| ") and not line.startswith(("| promise", "|---"))
+    for cells in [line.strip("|").split(" | ", 1)]
+]
+REFERENCE = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
+UNPICKLE = frozenset({"pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"})
+UNPICKLING = {
+    "cli/subject_probe.py": "the model file that the user names",
+    "serving/handler_stack.py": "a pattern, from the parent process",
+    "serving/model.py": "a model, from the parent process",
+    "system/pipe_messages.py": "messages of the parent or of a child, through an inherited pipe",
+}
+"""What each module unpickles."""
+CLIENTS = frozenset(
+    """
+    aiohttp ftplib grpc http.client httpx pyreqwest redis requests smtplib socket urllib.request urllib3 websockets
+    """.split()  # noqa: SIM905 - a list of words is easier to read so
+)
+"""Modules with which a connection can be opened."""
+CONNECTING = {
+    "cli/new_command.py": "the address that the user gives",
+    "loadgen/connection.py": "the deployment",
+    "loadgen/null_server.py": "listens, for the ceiling of the generator",
+    "loadgen/pyreqwest_loop.py": "the deployment",
+    "measurement/answer_check.py": "the deployment",
+    "measurement/last_answer.py": "the deployment",
+    "measurement/smoke.py": "the deployment",
+    "serving/bounded_client.py": "the transport of the clients below",
+    "serving/deployment.py": "the deployment",
+    "serving/external/attach.py": "the deployment: a Url",
+    "serving/external/scraper.py": "the endpoint with figures of the deployment",
+    "serving/external/start.py": "the deployment: an App or a Command",
+    "serving/external/supervisor.py": "listens, for an App",
+    "serving/external/wrong_path.py": "the deployment",
+    "serving/failed_request.py": "the deployment",
+    "serving/grpc/client.py": "the deployment",
+    "serving/grpc/server.py": "listens, as the deployment",
+    "serving/local/upstream.py": "the services of the deployment, from its gateway",
+    "serving/ray/link.py": "the replicas of the deployment",
+    "serving/readiness.py": "the deployment",
+    "serving/redis/cache.py": "the store that the user names",
+    "serving/redis/embedded_server.py": "finds a free port",
+    "serving/redis/queue.py": "the broker that the user names",
+    "serving/redis/queue_worker.py": "the broker that the user names",
+    "serving/served_model.py": "the deployment",
+    "system/ray/address.py": "the name of a host",
+    "system/ray/remote/cluster.py": "finds a free port",
+    "system/sockets.py": "listens, for the deployment",
+    "workload/request_builder.py": "none: requests as values",
+}
+"""What each module connects to."""
+
+
+@cache
+def names_of_tests(file: str) -> frozenset[str]:
+    """The tests in a file, with the names of their classes."""
+    found = set()
+    for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+        members = node.body if isinstance(node, ast.ClassDef) else [node]
+        prefix = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
+        found |= {f"{prefix}{one.name}" for one in members if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return frozenset(found)
+
+
+def executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those below ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from executed(node)
+
+
+def imported(node: ast.AST) -> set[str]:
+    """Names of modules that a statement imports, each with the packages that it lies in."""
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    if isinstance(node, ast.ImportFrom) and node.module:
+        names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return {".".join(name.split(".")[: end + 1]) for name in names for end in range(name.count(".") + 1)}
+
+
+def modules_where(holds: object) -> set[str]:
+    """Modules of the package with a node for which a function holds."""
+    assert callable(holds)
+    return {
+        module.relative_to(PACKAGE).as_posix()
+        for module in PACKAGE.rglob("*.py")
+        if any(holds(node) for node in executed(ast.parse(module.read_text(encoding="utf-8"))))
+    }
+
+
+def connects(node: ast.AST) -> bool:
+    """Whether a node is a call that opens a connection, of an event loop too."""
+    function = node.func if isinstance(node, ast.Call) else None
+    return isinstance(function, ast.Attribute) and function.attr in ("create_connection", "open_connection")
+
+
+def unpickles(node: ast.AST) -> bool:
+    """Whether a node is a call that unpickles."""
+    function = node.func if isinstance(node, ast.Call) else None
+    return (
+        isinstance(function, ast.Attribute)
+        and function.attr in ("load", "loads", "Unpickler", "open")
+        and isinstance(function.value, ast.Name)
+        and function.value.id in UNPICKLE
+    )
+
+
+@pytest.mark.parametrize(("promise", "shown"), PROMISES, ids=[promise[:40] for promise, _ in PROMISES])
+def test_each_promise_names_tests_that_exist(promise: str, shown: str) -> None:
+    references = REFERENCE.findall(shown)
+    assert references, f"{promise} is shown by no test"
+    assert shown.count("::") >= len(references)
+    for file, name in references:
+        assert name in names_of_tests(file), f"{file}::{name}"
+    assert REFERENCE.sub("", shown).strip(" ,|") == ""
+
+
+def test_there_are_promises_of_each_topic() -> None:
+    topics = re.findall(r"^### (.+)$", page("SECURITY.md"), re.MULTILINE)
+    assert len(topics) >= 10
+    for part in page("SECURITY.md").split("\n### ")[1:]:
+        assert "| promise | shown by |" in part, part.partition("\n")[0]
+
+
+def test_only_these_modules_unpickle() -> None:
+    assert modules_where(unpickles) == set(UNPICKLING)
+    arguments = modules_where(lambda node: isinstance(node, ast.keyword) and node.arg == "allow_pickle")
+    assert not arguments
+
+
+def test_only_these_modules_can_open_connections() -> None:
+    assert modules_where(lambda node: bool(imported(node) & CLIENTS) or connects(node)) == set(CONNECTING)
