@@ -32,10 +32,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.telemetry import PatternStats
 
-__all__ = ["BLOCK_NS", "LaunchBlocks", "completions_between"]
+__all__ = ["BLOCK_NS", "MOST_BLOCKS", "LaunchBlocks", "completions_between"]
 
 BLOCK_NS = 250_000_000
 """Nominal length of a block."""
+MOST_BLOCKS = 2_400
+"""Most blocks of a window, ten minutes of nominal length; a longer window has longer blocks. More would not narrow a
+standard error that 200 resamples find, and memory grows with them, for a trend with their square."""
 _MIN_BLOCKS = 8
 _TREND = 0.10
 _TREND_Z = 2.576
@@ -85,7 +88,7 @@ class LaunchBlocks:
     def __init__(self, launch: Launch, price: Price | None = None) -> None:
         samples, window = launch.samples, launch.window
         self._launch, self._price = launch, price
-        self.count: int = max(_MIN_BLOCKS, round(window.duration_ns / BLOCK_NS))
+        self.count: int = min(max(_MIN_BLOCKS, round(window.duration_ns / BLOCK_NS)), MOST_BLOCKS)
         self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
         due, good = samples.due_in(window), samples.succeeded
         self.requests: int = int(due.sum())

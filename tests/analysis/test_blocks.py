@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, noisy_launch, samples, usage
 
-from pytest_mlpatterns.analysis.blocks import BLOCK_NS, LaunchBlocks, completions_between
+from pytest_mlpatterns.analysis.blocks import BLOCK_NS, MOST_BLOCKS, LaunchBlocks, completions_between
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ def value(found: LaunchValue | None) -> float:
 def test_blocks_are_a_quarter_of_a_second_and_at_least_eight(seconds: float, blocks: int) -> None:
     assert BLOCK_NS == S // 4
     assert LaunchBlocks(launch(samples([START_NS], MS), seconds=seconds)).count == blocks
+
+
+@pytest.mark.parametrize(("seconds", "blocks"), [(599.0, 2396), (3_600.0, MOST_BLOCKS), (86_400.0, MOST_BLOCKS)])
+def test_a_long_window_has_longer_blocks_instead_of_more(seconds: float, blocks: int) -> None:
+    assert MOST_BLOCKS * BLOCK_NS == 600 * S
+    found = LaunchBlocks(launch(samples([START_NS, START_NS + int(seconds * S) - 1], MS), seconds=seconds))
+    assert found.count == blocks
+    assert value(found.percentile(50)) == MS
 
 
 @PROPERTY

@@ -18,6 +18,7 @@ from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.outcomes import Failure, describe_outcome
 from pytest_mlpatterns.records.request_log import LoggedRequest, RequestLog
 from pytest_mlpatterns.reports.files.json_schema import Schema, parsed
+from pytest_mlpatterns.reports.files.run_bounds import fault_of_times
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.stream_record import StreamedRequest
@@ -94,9 +95,9 @@ def read_aiperf(text: str) -> RequestLog:
     """Read the requests of one run, without those of its warm-up.
 
     Raises:
-        ResultFileError: it is damaged, or another file of AIPerf.
+        ResultFileError: it is damaged, another file of AIPerf, or has times that are days apart.
     """
-    schema, found = Schema(_SCHEMA), []
+    schema, found, rows = Schema(_SCHEMA), [], []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -112,8 +113,11 @@ def read_aiperf(text: str) -> RequestLog:
             )
         if data["metadata"].get("benchmark_phase") != "warmup":
             found.append(_request(data))
+            rows.append(number)
     if not found:
         raise ResultFileError("has no request; run aiperf profile again")
+    if fault := fault_of_times(found, lambda request: f"line {rows[request]}"):
+        raise ResultFileError(f"is damaged: {fault}; run aiperf profile again")
     begun = sorted([(one.sent_ns, 1) for one in found] + [(one.end_ns, -1) for one in found])
     most = max(accumulate(step for _, step in begun))
     return RequestLog("aiperf", tuple(found), f"closed({max(most, 1)})")

@@ -19,6 +19,7 @@ from pytest_mlpatterns.records.latency import interpolated
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.request_log import LoggedRequest, RequestLog
 from pytest_mlpatterns.reports.files.json_schema import Schema, parsed
+from pytest_mlpatterns.reports.files.run_bounds import fault_of_times
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.latency import Latency
@@ -67,7 +68,7 @@ def read_vllm(text: str) -> RequestLog:
     """Read the requests of one run.
 
     Raises:
-        ResultFileError: it is damaged, or has no times of its requests.
+        ResultFileError: it is damaged, has no times of its requests, or times that are days apart.
     """
     try:
         data = parsed(text)
@@ -89,6 +90,8 @@ def read_vllm(text: str) -> RequestLog:
     paced = isinstance(rate, int | float) and math.isfinite(rate)
     load = f"poisson({rate:g}/s)" if paced else f"closed({concurrency or len(data['ttfts'])})"
     requests = tuple(_request(data, row) for row in range(len(data["ttfts"])))
+    if fault := fault_of_times(requests, "start_times[{}]".format):
+        raise ResultFileError(f"is damaged: {fault}; run vllm bench serve again")
     return RequestLog("vllm", requests, load, data.get("model_id") or "")
 
 

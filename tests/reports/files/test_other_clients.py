@@ -10,6 +10,7 @@ from support.other_clients import aiperf_line, lines, vllm_run
 from support.streams import stream_result
 from support.synthetic import ENVIRONMENT, MS, result
 
+from pytest_mlpatterns.analysis.blocks import MOST_BLOCKS
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.judging.imported_result import imported_result
@@ -112,6 +113,51 @@ def test_answers_of_aiperf_that_do_not_stream_have_latencies_only() -> None:
 def test_a_file_that_has_no_requests_of_aiperf_is_told(text: str, words: str) -> None:
     with pytest.raises(ResultFileError, match=words):
         read_aiperf(text)
+
+
+DAY_S = 86_400
+
+
+@pytest.mark.parametrize(
+    ("changes", "row", "seconds"),
+    [
+        ({"start_times": [100.0, 100.0, 1e6, 100.2]}, 2, "999,900"),
+        ({"start_times": [1e9, 100.0, 100.1, 100.2]}, 0, "999,999,900"),
+        ({"ttfts": [0.1, 0.12, 0.0, 1e9]}, 3, "1,000,000,000"),
+        ({"itls": [[0.02, 0.02], [1e9] * 20, [], [0.02]]}, 1, "20,000,000,000"),
+        ({"latencies": [0.2, 1e8, 0.0, 0.2]}, 1, "100,000,000"),
+    ],
+)
+def test_times_of_vllm_that_are_days_apart_are_refused_with_their_place(
+    changes: dict[str, Any], row: int, seconds: str
+) -> None:
+    words = rf"is damaged: start_times\[{row}\]: with this request the run takes {seconds} s, expected 86,400 s"
+    with pytest.raises(ResultFileError, match=words):
+        read_vllm(json.dumps(vllm_run(**changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "moved_ns"),
+    [
+        ("credit_issued_ns", -(10**15)),
+        ("request_start_ns", -(10**15)),
+        ("request_start_ns", 10**15),
+        ("request_end_ns", 10**15),
+        ("request_end_ns", 10**18),
+    ],
+)
+def test_times_of_aiperf_that_are_days_apart_are_refused_with_their_line(name: str, moved_ns: int) -> None:
+    rows = [aiperf_line(0, metadata={"benchmark_phase": "warmup"}), *map(aiperf_line, range(1, 9))]
+    rows[5]["metadata"][name] += moved_ns
+    with pytest.raises(ResultFileError, match=r"is damaged: line 6: with this request the run takes .* at most; run"):
+        read_aiperf(lines(*rows))
+
+
+def test_a_run_of_a_day_is_read_in_blocks_that_fit_memory() -> None:
+    starts = [0.0, 1.0, 2.0, DAY_S - 1.0]
+    found = imported_result(read_vllm(json.dumps(vllm_run(start_times=starts))), "run")
+    assert found.requests == 4
+    assert found.blocks == MOST_BLOCKS
 
 
 # --- written --------------------------------------------------------------------------------------------------------
