@@ -1,13 +1,33 @@
-"""Text of messages and settings: plurals, lists, suggestions, splitting outside brackets, and hidden characters."""
+"""Text of messages and settings: plurals, lists, suggestions, splitting outside brackets, and foreign text.
+
+Foreign text comes from files, servers, models and test ids. It must neither change how our own is shown, nor command
+the program that reads our output.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["HIDDEN", "count", "did_you_mean", "listed", "named", "shown", "split_outside_brackets", "visible"]
+__all__ = [
+    "HIDDEN",
+    "MARK",
+    "count",
+    "did_you_mean",
+    "listed",
+    "marked",
+    "named",
+    "shown",
+    "spelled",
+    "split_outside_brackets",
+    "visible",
+]
+
+MARK = "| "
+"""Beginning of each line that a service printed."""
 
 _LONGEST = 300
 """Longest text of a value in a message."""
@@ -26,6 +46,9 @@ HIDDEN = frozenset(
     )
 )
 """Characters that change how text is shown instead of being shown."""
+_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##\[", re.MULTILINE)
+"""Commands of GitHub's runner, which reads them from the output of a step: ``::`` after spaces at the beginning of a
+line, and ``##[`` anywhere in it. One can add an error, or switch off the commands that come after it."""
 _SPELLED = {ord(sign): f"\\x{ord(sign):02x}" if ord(sign) < 0x100 else f"\\u{ord(sign):04x}" for sign in HIDDEN}
 
 
@@ -87,9 +110,24 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """The text with hidden characters spelled, such as ``\\x1b``; tabs and line breaks stay.
+    r"""The text with hidden characters spelled, and without commands.
 
     Text from files, servers, models and test ids passes here on its way to a terminal, a log or a report, where it
-    could otherwise clear the screen or paint another verdict.
+    could otherwise clear the screen, paint another verdict, or command GitHub's runner: ``::error`` at the beginning of
+    a line is spelled ``\x3a:error``, and ``##[`` is spelled ``##\x5b``.
     """
+    return _COMMAND.sub(_spelled_command, spelled(text))
+
+
+def spelled(text: str) -> str:
+    r"""The text with hidden characters spelled, such as ``\x1b``; tabs and line breaks stay. For our own commands."""
     return text.replace("\r\n", "\n").translate(_SPELLED)
+
+
+def marked(text: str) -> str:
+    """The text with :data:`MARK` before each of its lines, which tells them from our own."""
+    return "\n".join(f"{MARK}{line}" for line in text.splitlines())
+
+
+def _spelled_command(found: re.Match[str]) -> str:
+    return r"##\x5b" if found[1] is None else rf"{found[1]}\x3a"

@@ -62,11 +62,27 @@ def test_separators_inside_brackets_do_not_split(text: str, parts: list[str]) ->
         ("\u202egnp.\u2066x\u200f", "\\u202egnp.\\u2066x\\u200f"),
         ("\udce4.py", "\\udce4.py"),
         ("\x00\x7f", "\\x00\\x7f"),
+        ("::error file=a::b\n \t\u3000::stop-commands::x", "\\x3a:error file=a::b\n \t\u3000\\x3a:stop-commands::x"),
+        ("\r\n::set-output name=a::b\x0b\r::debug::c", "\n\\x3a:set-output name=a::b\\x0b\\x0d::debug::c"),
+        ("a ##[error]b ##[command]c", "a ##\\x5berror]b ##\\x5bcommand]c"),
+        ("test_a.py::test_one[##]\n: :\n| ::error::", "test_a.py::test_one[##]\n: :\n| ::error::"),
     ],
 )
 def test_hidden_characters_are_spelled_and_all_others_stay(text: str, shown: str) -> None:
     assert wording.visible(text) == shown
     assert not wording.HIDDEN & set(wording.visible(text))
+    assert wording.visible(shown) == shown
+
+
+def test_each_line_that_a_service_printed_has_a_mark() -> None:
+    assert wording.marked("") == ""
+    assert wording.marked("one\r\n\n  ::error::two\x0bthree\u2028::four") == (
+        "| one\n| \n|   ::error::two\n| three\n| ::four"
+    )
+
+
+def test_a_text_of_spaces_is_searched_for_commands_in_linear_time() -> None:
+    assert wording.visible(" " * 10**6) == " " * 10**6
 
 
 @pytest.mark.parametrize(

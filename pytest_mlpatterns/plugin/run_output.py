@@ -138,7 +138,7 @@ class RunOutput:
             self._terminal.write(line(text) for text in lines)
         if self._on_github:
             root = self._root_in_repository()
-            self._terminal.write(line(annotation(failure, root)) for failure in self._failures)
+            self._terminal.write_commands(annotation(failure, root) for failure in self._failures)
 
     def _compared_with(self, revision: Revision) -> str:
         """How many of the tests that ran were compared with the revision."""

@@ -112,6 +112,8 @@ class RuntestHooks:
         if isinstance(failure, MlpatternsError | PerfFailure):
             failure.args = tuple(map(str, failure.args))
             self._terminal.spell_error(failure)
+        elif PERF_ITEM in item.stash:  # a user's check may quote an answer
+            self._terminal.spell_error(failure)
         report = yield
         if (state := item.stash.get(PERF_ITEM, None)) is None or self.watched is item:  # then it is a subtest's
             return report

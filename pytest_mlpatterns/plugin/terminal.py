@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.reports.text.styled_text import Style, in_ascii
-from pytest_mlpatterns.wording import visible
+from pytest_mlpatterns.wording import spelled, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,7 +62,7 @@ class Terminal:
         return self._config.get_terminal_writer().fullwidth
 
     def spell(self, text: str) -> str:
-        """The text with hidden characters spelled, and without those that the stream does not have."""
+        """The text as :func:`~pytest_mlpatterns.wording.visible` has it, in characters that the stream has."""
         return in_ascii(visible(text)) if self.ascii_only else visible(text)
 
     def spell_error(self, error: BaseException | None) -> None:
@@ -80,3 +80,9 @@ class Terminal:
             for span in spans:
                 writer.write(self.spell(span.text), **_MARKUP[span.style])
             writer.line()
+
+    def write_commands(self, texts: Iterable[str]) -> None:
+        """Write commands of GitHub's runner, a line each."""
+        writer = self._config.get_terminal_writer()
+        for text in texts:
+            writer.line(in_ascii(spelled(text)) if self.ascii_only else spelled(text))

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.revision.dependencies import dependency_key, installs_project, locked_versions
 from pytest_mlpatterns.system.owned_files import owned_directory, remove_tree
-from pytest_mlpatterns.wording import listed
+from pytest_mlpatterns.wording import listed, marked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -220,7 +220,7 @@ class _Installer:
             log.seek(0)
             text = log.read().decode(errors="replace").strip()
         if code != 0:
-            last = "\n".join(text.splitlines()[-_LINES:])
+            last = marked("\n".join(text.splitlines()[-_LINES:]))
             raise DeploymentError(
                 f"--perf-against-env: {self.name} could not build the environment of {revision.name} "
                 f"({revision.short}): it {how}; it printed last:\n{last}"

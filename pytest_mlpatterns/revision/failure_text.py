@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["error_line", "hint_at_files", "without_markers"]
 
 _ERROR = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Failed|Skipped|Exit|Warning)\b(?:: .*)?")
-_MARKERS = re.compile(r"(?:E\s)?[\s~^]*\^[\s~^]*")
+_BEFORE = re.compile(r"(?:E\s+)?(?:\| )?")
+"""What stands before the text of a line: pytest's mark of an error, and ours of what a service printed."""
+_MARKERS = re.compile(rf"{_BEFORE.pattern}[\s~^]*\^[\s~^]*")
 """A row under a line of a traceback that points into it."""
 _QUOTED = re.compile(r"""(?<!\w)(['"])([^'"\n]{1,300})\1""")
 _MODULE = re.compile(r"[A-Za-z_][\w.]*")
@@ -30,7 +32,7 @@ _SHOWN = 3
 
 def error_line(text: str) -> str:
     """The line of a traceback or message that names the error: its last one, or else its last line with text."""
-    lines = [re.sub(r"^E\s+", "", line).strip() for line in without_markers(text).splitlines()]
+    lines = [_BEFORE.sub("", line, count=1).strip() for line in without_markers(text).splitlines()]
     lines = [line for line in lines if line]
     return next((line for line in reversed(lines) if _ERROR.fullmatch(line)), lines[-1] if lines else "")
 

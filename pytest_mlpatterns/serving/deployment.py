@@ -18,6 +18,7 @@ from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, path_of
 from pytest_mlpatterns.wire.openai import with_model
 from pytest_mlpatterns.wire.rest_stream import is_event_stream
+from pytest_mlpatterns.wording import marked
 from pytest_mlpatterns.workload.payload import arguments_of
 from pytest_mlpatterns.workload.request_builder import answer_in, text_of
 
@@ -190,7 +191,7 @@ class Deployment:
         if response.status_code != httpx.codes.OK:
             reason = self.reason_of_failure()
             if response.is_server_error and not reason and (text := self.processes.traceback_since(printed)):
-                reason = f"\nThe service printed:\n{text}"
+                reason = f"\nThe service printed:\n{marked(text)}"
             raise DeploymentError(f"{response.url} answered {response.status_code}: {text_of(response)[:2000]}{reason}")
         try:
             return self.outputs_of(response)[0] if self._builder is None else answer_in(response)

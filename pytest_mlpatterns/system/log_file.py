@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.units import format_size
+from pytest_mlpatterns.wording import marked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,8 +77,8 @@ class LogFile:
             return ""
 
     def tail(self, lines: int = 30) -> str:
-        """The last lines, as far as they are among the last 16 KiB; a first line says if the log was cut."""
-        text = "\n".join(map(_shortened, self.printed_since(0).splitlines()[-lines:]))
+        """The last lines, each with a mark, of those in the last 16 KiB; a first line says if the log was cut."""
+        text = marked("\n".join(map(_shortened, self.printed_since(0).splitlines()[-lines:])))
         if (size := self.size) > LIMIT_BYTES:
             limit = format_size(LIMIT_BYTES)
             text = f"({format_size(size)} printed, of which the log keeps the last {limit} at most)\n{text}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -50,9 +51,26 @@ def make_terminal(stream: io.StringIO) -> Terminal:
 def test_they_reach_no_terminal_and_no_workflow_command() -> None:
     stream = io.StringIO()
     terminal = make_terminal(stream)
-    terminal.write([*summary_lines([RESULT], 140, verbose=True), line(annotation(FAILURE))])
+    terminal.write(
+        [
+            *summary_lines([RESULT], 140, verbose=True),
+        ]
+    )
+    terminal.write_commands([annotation(FAILURE)])
     assert not hidden_in(stream.getvalue())
     assert "\\x1b[2J\\x9b1m\\u202e\\x07" in stream.getvalue()
+
+
+def test_text_from_elsewhere_commands_no_runner_and_annotations_do() -> None:
+    stream = io.StringIO()
+    terminal = make_terminal(stream)
+    foreign = "::error file=a::b ##[error]c"
+    terminal.write([line(foreign), *summary_lines([replace(RESULT, notes=(f"it printed\n{foreign}",))], 140)])
+    assert not re.search(r"(?m)^\s*::|##\[", stream.getvalue())
+    terminal.write_commands([annotation(replace(FAILURE, reason=f"LimitFailure: a\n{foreign}"))])
+    last = stream.getvalue().splitlines()[-1]
+    assert last.startswith("::error file=test")
+    assert "%0A::error file=a::b" in last
 
 
 def test_they_reach_no_traceback_however_the_errors_are_chained() -> None:

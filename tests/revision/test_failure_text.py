@@ -30,6 +30,8 @@ E   FileNotFoundError: [Errno 2] No such file or directory: 'w.json'"""
             "ModuleNotFoundError: No module named 'a'",
         ),
         ("the first\nthe last\n", "the last"),
+        ("E   ChildError: it printed last:\nE   | KeyError: 'no'\nE   |   ^^^^^", "KeyError: 'no'"),
+        ("| RuntimeError: it ended", "RuntimeError: it ended"),
         ("", ""),
     ],
 )
@@ -40,6 +42,7 @@ def test_the_line_that_names_the_error_comes_first(text: str, line: str) -> None
 def test_rows_of_markers_are_left_out() -> None:
     assert "^" not in without_markers(TRACEBACK)
     assert len(without_markers(TRACEBACK).splitlines()) == 3
+    assert without_markers("2 ^ 3\n|     ^^^\nE   |   ~^~") == "2 ^ 3"
     assert without_markers("2 ^ 3\n   ~~^~~\nE       ^^^") == "2 ^ 3"
 
 

@@ -95,12 +95,12 @@ class TestMessages:
 
     def test_what_a_child_prints_is_in_its_log_and_not_among_the_messages(self, child: Child) -> None:
         assert ask(child, "print", "a printed line") == "printed"
-        assert child.log_tail().splitlines() == ["a printed line"] * 4
+        assert child.log_tail().splitlines() == ["| a printed line"] * 4
         assert ask(child, "echo", 1) == 1
 
     def test_the_tail_of_the_log_is_its_last_lines(self, child: Child) -> None:
         assert ask(child, "print", "\n".join(str(number) for number in range(50))) == "printed"
-        assert child.log_tail(3).splitlines() == ["47", "48", "49"]
+        assert child.log_tail(3).splitlines() == ["| 47", "| 48", "| 49"]
         assert len(child.log_tail().splitlines()) == 30
 
     def test_a_long_log_is_limited_while_the_child_runs(

@@ -42,7 +42,7 @@ def test_a_long_log_gives_its_beginning_back_and_keeps_its_offsets(log: LogFile)
     write(descriptor, b"\nthe last line\n")
     os.close(descriptor)
     assert log.printed_since(3 * MIB) == "\nthe last line\n"
-    assert log.tail(1) == "(3.00 MiB printed, of which the log keeps the last 1.00 MiB at most)\nthe last line"
+    assert log.tail(1) == "(3.00 MiB printed, of which the log keeps the last 1.00 MiB at most)\n| the last line"
 
 
 def test_a_file_system_without_holes_empties_the_log(log: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,29 +53,30 @@ def test_a_file_system_without_holes_empties_the_log(log: LogFile, monkeypatch: 
     assert log.size == 0
     write(descriptor, b"the last line\n")
     os.close(descriptor)
-    assert log.tail() == log.printed_since(3 * MIB).rstrip() == "the last line"
+    assert log.printed_since(3 * MIB) == "the last line\n"
+    assert log.tail() == "| the last line"
 
 
 def test_a_short_log_stays_as_it_is(log: LogFile) -> None:
     os.close(log.create())
     log.path.write_text("one\ntwo\nthree\n")
     log.limit()
-    assert log.tail() == "one\ntwo\nthree"
-    assert log.tail(2) == "two\nthree"
+    assert log.tail() == "| one\n| two\n| three"
+    assert log.tail(2) == "| two\n| three"
     assert log.printed_since(4) == "two\nthree\n"
 
 
 def test_only_the_end_of_a_log_is_read(log: LogFile) -> None:
     log.path.write_bytes(b"lost\n" + b"\n".join(b"%d" % number for number in range(10_000)))
     assert len(log.printed_since(0)) == 16_384
-    assert log.tail(2) == "9998\n9999"
+    assert log.tail(2) == "| 9998\n| 9999"
 
 
 def test_a_long_line_is_shortened(log: LogFile) -> None:
     log.path.write_text(f"before\n{'a' * 5_000}{'b' * 5_000}\n")
     first, second = log.tail().splitlines()
-    assert first == "before"
-    assert second == f"{'a' * 500} … (9,000 letters left out) … {'b' * 500}"
+    assert first == "| before"
+    assert second == f"| {'a' * 500} … (9,000 letters left out) … {'b' * 500}"
 
 
 def test_a_log_that_vanished_is_empty_and_its_directory_is_made_again(log: LogFile) -> None:

@@ -21,6 +21,7 @@ from pytest_mlpatterns.system.machine import read_machine
 from pytest_mlpatterns.system.machine_identity import machine_identity
 from pytest_mlpatterns.system.process_tree import ProcessTree
 from pytest_mlpatterns.system.ray.run_name import base_of
+from pytest_mlpatterns.wording import marked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,7 +154,7 @@ class _Tree:
 
 
 def _tail(file: Path) -> str:
-    """The end of a file, from the beginning of a line on; empty if it cannot be read."""
+    """The end of a file, from the beginning of a line on, with marks; empty if it cannot be read."""
     try:
         with file.open("rb") as stream:
             size = stream.seek(0, 2)
@@ -163,4 +164,4 @@ def _tail(file: Path) -> str:
         return ""
     text = data.decode("utf-8", "replace")
     lines = (text.partition("\n")[2] if size > _TAIL_BYTES else text).splitlines()
-    return "\n".join(line for line in lines if not line.startswith(_MARKS_OF_RAY)).strip()
+    return marked("\n".join(line for line in lines if not line.startswith(_MARKS_OF_RAY)).strip())

@@ -133,7 +133,7 @@ class TestCommand:
         target = Command("sh run.sh {port} {grpc_port}", env={"A": "{port}", "B": "{grpc_port} {metrics_port}"})
         deployment = start(target)
 
-        first, *others = map(int, deployment.log_tail().split())
+        first, *others = map(int, deployment.log_tail().removeprefix("| ").split())
         assert first == deployment.addresses[0][1]
         assert others[0] == others[2]
         assert len({first, *others}) == 3
@@ -165,11 +165,11 @@ class TestCommand:
             (Command("no-such-server --port {port}"), "no-such-server cannot be started: No such file or directory"),
             (Command([str(SERVER), "{port}"]), "cannot be started: Permission denied"),
             (command(cwd="nowhere"), "nowhere does not exist, expected the working directory; correct cwd="),
-            (command("dies-loading"), "ended with exit code 1; it printed last:\nthere is no such model"),
+            (command("dies-loading"), "ended with exit code 1; it printed last:\n| there is no such model"),
             (Command(["{python}", "-c", "", "{port}"]), "ended with exit code 0; it printed nothing"),
             (command("status=422"), "answered 422 to its first request, POST /predict"),
             (command("status=404", path="/"), 'name the path that takes inputs: Command(..., path="/predict")'),
-            (command("dies-at=1"), "ended with exit code 4; it printed last:\nout of memory"),
+            (command("dies-at=1"), "ended with exit code 4; it printed last:\n| out of memory"),
         ],
         ids=["unknown command", "no program", "no directory", "dies", "ends", "422", "no path", "dies of a request"],
     )
@@ -357,7 +357,7 @@ def test_a_500_of_an_application_shows_its_traceback(start: Starting, tmp_path: 
 def test_a_500_after_the_start_shows_its_traceback_and_names_the_error(start: Starting, tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(APP)
     deployment = start(App("service:broken"))
-    with pytest.raises(DeploymentError, match=r"(?s)answered 500: .*\nThe service printed:\nTraceback .*KeyError"):
+    with pytest.raises(DeploymentError, match=r"(?s)answered 500: .*\nThe service printed:\n\| Traceback .*KeyError"):
         deployment.predict([1])
     request = read_payload([[1]]).first("/")
     assert error_of(deployment, request, 5.0) == "KeyError: 'no_such_feature'"

@@ -93,9 +93,9 @@ def test_programs_that_end_are_known_by_their_last_words(tmp_path: Path) -> None
     programs = SupervisedPrograms(
         [program(tmp_path, "-c", "print('the last words'); raise SystemExit(7)"), waits(tmp_path)], tmp_path
     )
-    with pytest.raises(DeploymentError, match=r"ended with exit code 7; it printed last:\nthe last words"):
+    with pytest.raises(DeploymentError, match=r"ended with exit code 7; it printed last:\n\| the last words"):
         programs.check(30)
-    assert programs.log_tail() == "the last words"
+    assert programs.log_tail() == "| the last words"
     assert programs.stop() == Stopped((), ())
     assert programs.stop() == Stopped((), ())
     programs.check()

@@ -104,9 +104,9 @@ def test_the_end_of_what_replicas_printed_is_read(monitor: NodeMonitor, tmp_path
     with linked(monitor, *(tmp_path / name for name in ("out", "err", "empty", "absent")), pid=os.getpid()):
         tail = monitor.log_tail("app")
     assert "line 999" in tail
-    assert "line 1\n" not in tail
-    assert tail.endswith("10.0.0.1):\nan error")
-    assert tail.startswith(f"replica (process {os.getpid()} on node 10.0.0.1):\nline ")
+    assert "| line 1\n" not in tail
+    assert tail.endswith("10.0.0.1):\n| an error")
+    assert tail.startswith(f"replica (process {os.getpid()} on node 10.0.0.1):\n| line ")
     assert monitor.log_tail("another") == ""
 
 
