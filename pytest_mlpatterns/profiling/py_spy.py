@@ -45,6 +45,10 @@ _ERRORS = re.compile(r"Errors: (\d+)")
 _FORBIDDEN = re.compile(r"permission denied|operation not permitted", re.IGNORECASE)
 _PERMIT = "a container permits it with docker run --cap-add SYS_PTRACE, or capabilities.add of Kubernetes"
 _MOST_WORDS = 3
+_QUIET = {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
+"""Without these it prints its own stack after the reason, if the variables are set for another program."""
+_LONGEST_NAME = 80
+"""Letters of its name and version in reports; it is a word and a number."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -76,6 +80,7 @@ class PySpy:
         directory: for what it writes.
         start_s: time that it may take to start.
         stop_s: time that it may take to write what it saw.
+        version_s: time that it may take to name its version.
 
     Attributes:
         name: with its version.
@@ -84,13 +89,21 @@ class PySpy:
         ProfilerError: it cannot be started.
     """
 
-    def __init__(self, executable: str, directory: Path, *, start_s: float = _START_S, stop_s: float = _STOP_S) -> None:
+    def __init__(
+        self,
+        executable: str,
+        directory: Path,
+        *,
+        start_s: float = _START_S,
+        stop_s: float = _STOP_S,
+        version_s: float = _START_S,
+    ) -> None:
         self._executable = executable
         self._directory = directory
         self._start_s = start_s
         self._stop_s = stop_s
         self._numbers = itertools.count()
-        self.name: str = _version_of(executable)
+        self.name: str = _version_of(executable, directory, version_s)
 
     def start(self, pid: int, rate_hz: int) -> PySpyRecording:
         """Begin to look at a process, without waiting until it does.
@@ -123,6 +136,7 @@ class PySpyRecording:
         self._stop_s = stop_s
         self._started_ns = self._ended_ns = 0
         self._threads: Mapping[int, ThreadTimes] = {}
+        self._is_gone = False
         self._printed: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._process = _started([*words, "--output", str(file)], file)
@@ -147,7 +161,7 @@ class PySpyRecording:
         self._ended_ns = time.perf_counter_ns()
         before, now = self._threads, thread_times(self._pid)
         self._threads = {thread: times.since(before.get(thread, ThreadTimes())) for thread, times in now.items()}
-        self._process.send_signal(signal.SIGINT)
+        _signal_group(self._process, signal.SIGINT)
 
     def stop(self) -> RawStacks:
         """What it saw, after it has ended.
@@ -167,9 +181,10 @@ class PySpyRecording:
         return RawStacks(self._pid, self._ended_ns - self._started_ns, counts, lost, self._threads)
 
     def abandon(self) -> None:
-        """End it at once. Safe to call at any time, and twice."""
-        if self._process.poll() is None:
-            self._process.kill()
+        """End it and what it started at once. Safe to call at any time, and twice."""
+        if not self._is_gone:  # else the system may have given its id to another process
+            self._is_gone = True
+            _signal_group(self._process, signal.SIGKILL)
             self._process.wait()
         with contextlib.suppress(OSError):
             remove_file(self._file)
@@ -220,7 +235,7 @@ class PySpyRecording:
 
 
 def _started(words: Sequence[str], file: Path) -> subprocess.Popen[bytes]:
-    """Start py-spy, so that it ends with this process, and that a later run finds what a killed one left.
+    """Start py-spy in a session of its own, so that it ends with this process, and a later run finds what is left.
 
     Raises:
         ProfilerError: it cannot be started.
@@ -231,7 +246,7 @@ def _started(words: Sequence[str], file: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, MARK: str(file)},
+            env={**os.environ, **_QUIET, MARK: str(file)},
             start_new_session=True,  # Ctrl-C is for pytest, which then ends it
             preexec_fn=end_with_creator(),  # noqa: PLW1509 - it makes one system call and takes no lock
         )
@@ -239,14 +254,26 @@ def _started(words: Sequence[str], file: Path) -> subprocess.Popen[bytes]:
         raise ProfilerError(f"{words[0]} cannot be started: {error.strerror}") from error
 
 
-def _version_of(executable: str) -> str:
-    """Name and version, such as ``py-spy 0.4.2``.
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to a process and all that it started: a wrapper script, for instance, has children."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _version_of(executable: str, directory: Path, limit_s: float) -> str:
+    """Name and version, such as ``py-spy 0.4.2``; ``directory`` marks its process.
 
     Raises:
-        ProfilerError: it cannot be started.
+        ProfilerError: it cannot be started, or does not answer in time.
     """
+    process = _started([executable, "--version"], directory)
     try:
-        said = subprocess.run([executable, "--version"], capture_output=True, text=True, timeout=_START_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ProfilerError(f"{executable} cannot be started: {error}") from error
-    return said.stdout.strip() or "py-spy"
+        said, _ = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        raise ProfilerError(f"{executable} --version did not answer within {limit_s:g} s") from None
+    finally:
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+    return said.decode(errors="replace").strip().rpartition("\n")[2][:_LONGEST_NAME] or "py-spy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -138,6 +139,55 @@ def test_a_refusal_says_why_and_what_permits_it(tmp_path: Path, said: str, words
     assert all(word in str(refused.value) for word in words)
     assert ("SYS_PTRACE" in str(refused.value)) == ("SYS_PTRACE" in words)
     recording.abandon()
+
+
+def test_its_reason_is_not_lost_in_its_own_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUST_BACKTRACE", "full")
+    monkeypatch.setenv("RUST_LIB_BACKTRACE", "1")
+    says = "print('Error: Permission denied (os error 13)', flush=True)"
+    stack = "if {os.environ['RUST_BACKTRACE'], os.environ['RUST_LIB_BACKTRACE']} != {'0'}: print('4: a\\n5: b\\n6: c')"
+    recording = scripted(tmp_path, says, stack).start(1, 100)
+    with pytest.raises(ProfilerError, match=r"cannot read process 1: Error: Permission denied .*SYS_PTRACE"):
+        recording.await_start()
+    recording.abandon()
+
+
+WRAPS = """\
+import subprocess
+child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout={stdout}, stderr={stdout})
+open({pids!r}, "w").write(str(child.pid))
+"""
+SLEEPS = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}); signal.pause()"
+
+
+@pytest.mark.parametrize("end", ["child.wait()", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_what_a_wrapper_started_ends_with_it(tmp_path: Path, end: str) -> None:
+    pids = tmp_path / "pids"
+    wraps = WRAPS.format(child=SLEEPS, stdout="None", pids=str(pids))
+    recording = scripted(tmp_path, wraps, BEGINS, end).start(os.getpid(), 100)
+    recording.await_start()
+    child = psutil.Process(int(pids.read_text()))
+    recording.abandon()
+    child.wait(30)
+    recording.abandon()
+
+
+def test_what_a_wrapper_started_to_name_its_version_ends_too(tmp_path: Path) -> None:
+    pids, executable = tmp_path / "pids", tmp_path / "py-spy"
+    wraps = WRAPS.format(child=SLEEPS, stdout="subprocess.DEVNULL", pids=str(pids))
+    executable.write_text(f"#!{sys.executable}\nimport sys\n{wraps}print('py-spy 9.9')\n")
+    executable.chmod(0o755)
+    assert PySpy(str(executable), tmp_path).name == "py-spy 9.9"
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(pids.read_text())).wait(30)
+
+
+def test_one_that_does_not_name_its_version_ends_in_time(tmp_path: Path) -> None:
+    executable = tmp_path / "py-spy"
+    executable.write_text("#!/bin/sh\nsleep 60 &\nwait\n")
+    executable.chmod(0o755)
+    with pytest.raises(ProfilerError, match=r"py-spy --version did not answer within 0\.2 s"):
+        PySpy(str(executable), tmp_path, version_s=0.2)
 
 
 def test_one_that_does_not_begin_is_ended(tmp_path: Path) -> None:
