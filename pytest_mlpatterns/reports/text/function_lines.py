@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["function_texts", "functions_explain", "named_function", "signed_duration"]
+__all__ = ["function_texts", "functions_explain", "missing_profile", "named_function", "signed_duration"]
 
 _IN_PART = 0.25
 """Share of a function's change that the part of the latency at least has which it is named in."""
@@ -40,6 +40,14 @@ def function_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]
     if not record.compared:
         return []
     return [*_changed(record), *record.notes, *_made(record)]
+
+
+def missing_profile(result: TestResult) -> str:
+    """Why a test that asked for a profile has none; empty if it has one, or if :func:`function_texts` says it."""
+    record = result.profile
+    if record is None or any(map(_asks_for_functions, result.verdicts)):
+        return ""
+    return record.note
 
 
 def functions_explain(metric: str) -> bool:

@@ -19,6 +19,7 @@ from pytest_mlpatterns.reports.text.comparison import (
     worst_comparison,
 )
 from pytest_mlpatterns.reports.text.environment_lines import changed_note
+from pytest_mlpatterns.reports.text.function_lines import missing_profile
 from pytest_mlpatterns.reports.text.node_notes import generators_text, nodes_text
 from pytest_mlpatterns.reports.text.notes import found_nmrt, noise_line, tokens_text
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
@@ -271,7 +272,8 @@ def _words(result: TestResult) -> list[str]:
         if _is_better(verdict, result)
     ]
     note = [result.baseline_note] if result.baseline_note and result.baseline_gap is not BaselineGap.ABSENT else []
-    return [*undecided, *better, *note, *filter(None, [changed_note(result), compared_line(result)]), *result.notes]
+    further = [changed_note(result), compared_line(result), missing_profile(result)]
+    return [*undecided, *better, *note, *filter(None, further), *result.notes]
 
 
 def _without_baseline(results: Sequence[TestResult]) -> str:

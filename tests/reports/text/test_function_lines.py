@@ -14,7 +14,9 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import FunctionChange, ProfileRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import next_step
-from pytest_mlpatterns.reports.text.function_lines import function_texts
+from pytest_mlpatterns.reports.text.function_lines import function_texts, missing_profile
+from pytest_mlpatterns.reports.text.styled_text import text_of
+from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
 
 if TYPE_CHECKING:
@@ -79,6 +81,16 @@ def test_if_no_function_stands_out_the_nearest_is_given() -> None:
     nearest = "no function stands out (largest: normalize (model.py:41) +100 µs (±200 µs))"
     assert lines(nothing_stands_out())[0] == nearest
     assert lines(replace(nothing_stands_out(), largest=None))[0] == "no function stands out"
+
+
+def test_a_profile_that_was_asked_for_and_is_missing_is_said_once() -> None:
+    missing = ProfileRecord(note="no profile: py-spy did not begin within 10 s")
+    passed = result(profile=missing)
+    assert missing_profile(passed) == missing.note
+    summary = "\n".join(map(text_of, summary_lines([passed], 120)))
+    assert summary.count(missing.note) == 1
+    assert missing_profile(result(profile=missing, verdicts=(failing(),))) == "", "the failure says it"
+    assert missing_profile(result(profile=slower_normalize())) == missing_profile(result()) == ""
 
 
 def test_notes_and_a_profile_that_could_not_be_made_are_given() -> None:
