@@ -120,7 +120,7 @@ def visible(text: str) -> str:
 
 
 def spelled(text: str) -> str:
-    r"""The text with hidden characters spelled, such as ``\x1b``; tabs and line breaks stay. For our own commands."""
+    r"""The text with hidden characters spelled, such as ``\x1b``; tabs and line breaks stay."""
     return text.replace("\r\n", "\n").translate(_SPELLED)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.markup import Content, Markup, data_script, tag
-from pytest_mlpatterns.wording import visible
+from pytest_mlpatterns.wording import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ def tone_of(verdict: Verdict, tolerance: float) -> str | None:
 
 def breakable(test: str) -> Markup:
     """A test id with places where a browser may break the line."""
-    pieces = re.split(r"(?<=[:\[|,(/_])(?=[^:])", visible(test))
+    pieces = re.split(r"(?<=[:\[|,(/_])(?=[^:])", spelled(test))
     return Markup(tag("wbr").join(escape(piece) for piece in pieces))
 
 
@@ -98,7 +98,7 @@ def anchors_of(results: Sequence[TestResult]) -> list[str]:
     Spaces become underscores. A name that could be that of another place, such as ``tests``, gets two colons, and
     what is there twice a number.
     """
-    names = [re.sub(r"\s+", "_", visible(result.test)) for result in results]
+    names = [re.sub(r"\s+", "_", spelled(result.test)) for result in results]
     names = [name if "::" in name else f"::{name}" for name in names]
     seen: Counter[str] = Counter()
     anchors = []

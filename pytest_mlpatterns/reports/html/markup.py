@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from html import escape
 
-from pytest_mlpatterns.wording import HIDDEN, visible
+from pytest_mlpatterns.wording import HIDDEN, spelled
 
 __all__ = ["Content", "Markup", "data_script", "tag"]
 
@@ -44,7 +44,7 @@ def tag(element: str, /, *children: Content, **attributes: str | int | bool | No
     if element in _VOID:
         return Markup(f"<{element}{start}>")
     inside = "".join(
-        child if isinstance(child, Markup) else escape(visible(child)) for child in children if child is not None
+        child if isinstance(child, Markup) else escape(spelled(child)) for child in children if child is not None
     )
     return Markup(f"<{element}{start}>{inside}</{element}>")
 
@@ -59,4 +59,4 @@ def _attribute(name: str, value: str | int | bool | None) -> str:
     if value is None or value is False:
         return ""
     shown = name.rstrip("_").replace("_", "-")
-    return f" {shown}" if value is True else f' {shown}="{escape(visible(str(value)))}"'
+    return f" {shown}" if value is True else f' {shown}="{escape(spelled(str(value)))}"'
