@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pytest_mlpatterns.credentials import HIDDEN, names_credential, without_users
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import shown
 
@@ -16,14 +17,6 @@ __all__ = ["NO_VARIABLES", "Variables", "read_variables", "set_variables"]
 _MAX_BYTES = 100_000
 """Longest variable; Linux takes 128 KiB."""
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_SECRET = re.compile(
-    r"((?<![a-z])pass|auth(orization)?|cookie|credential|key|passphrase|passwd|password|pwd|secret|signature|token)"
-    r"s?(?![a-z])",
-    re.IGNORECASE,
-)
-"""Word in the name of a variable that may hold a credential; ``TOKENIZERS_PARALLELISM`` has none."""
-_HIDDEN = "***"
-"""Printed instead of a value that may be a credential."""
 _PLAIN = re.compile(r"[\w.+/@%:=-]+", re.ASCII)
 """A value that is printed without quotes."""
 _BREAKS_TEXT = frozenset("\\'\"()[]{}")
@@ -68,7 +61,7 @@ class Variables(Mapping[str, str]):
 
     def _public(self) -> Iterator[tuple[str, str]]:
         for name, value in self.pairs:
-            yield name, _HIDDEN if _SECRET.search(name) else re.sub(r"(?<=://)[^/@\s]*(?=@)", _HIDDEN, value)
+            yield name, HIDDEN if names_credential(name) else without_users(value)
 
 
 NO_VARIABLES = Variables()
@@ -137,7 +130,7 @@ def _fits(value: str) -> bool:
 
 
 def _quoted(text: str) -> str:
-    if _PLAIN.fullmatch(text) or text == _HIDDEN:
+    if _PLAIN.fullmatch(text) or text == HIDDEN:
         return text
     return f"'{''.join(map(_spelled, text))}'"
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.credentials import address_without_credentials, public_description
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -229,8 +231,10 @@ def _system(text: str) -> SystemDescription:
     """The service that a file names."""
     prefixes = {"http://": SystemKind.URL, "https://": SystemKind.URL, "App(": SystemKind.APP}
     prefixes["Command("] = SystemKind.COMMAND
-    kinds = (kind for prefix, kind in prefixes.items() if text.startswith(prefix))
-    return SystemDescription(text, next(kinds, SystemKind.PATTERN))
+    kind = next((kind for prefix, kind in prefixes.items() if text.startswith(prefix)), SystemKind.PATTERN)
+    if kind is SystemKind.COMMAND:  # earlier versions wrote credentials
+        text = public_description(text)
+    return SystemDescription(address_without_credentials(text) if kind is SystemKind.URL else text, kind)
 
 
 def _load(text: str) -> LoadDescription:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from pytest_mlpatterns.credentials import address_without_credentials, public_command, public_words, unquoted
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.records.addressing import Balance
@@ -52,7 +53,7 @@ class Url:
     metrics: str | Prometheus | None = None
 
     def __post_init__(self) -> None:
-        found = f"Url({re.sub('//[^/@]*@', '//…@', shown(self.url))})"
+        found = f"Url({address_without_credentials(shown(self.url))})"
         if not isinstance(self.url, str):
             raise SettingError(f"{found}, expected an address such as http://127.0.0.1:8000/predict")
         parts = _split(self.url, found)
@@ -70,7 +71,7 @@ class Url:
         _check_metrics("Url", self.metrics)
 
     def __str__(self) -> str:
-        return self.url
+        return address_without_credentials(self.url)
 
     def describe(self) -> SystemDescription:
         """Description of the service for results."""
@@ -135,7 +136,7 @@ class App:
     factory: bool = False
     ready: str | None = None
     metrics: str | Prometheus | None = None
-    env: Mapping[str, str] = field(default_factory=dict, hash=False)
+    env: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
     cwd: str | Path | None = None
     stop: str = "5s"
 
@@ -191,12 +192,12 @@ class Command:
     ready: str | None = None
     path: str = "/"
     metrics: str | Prometheus | None = None
-    env: Mapping[str, str] = field(default_factory=dict, hash=False)
+    env: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
     cwd: str | Path | None = None
     stop: str = "5s"
 
     def __post_init__(self) -> None:
-        found = f"Command({shown(self.command)})"
+        found = f"Command({shown(public_command(self.command))})"
         if not isinstance(self.command, str):
             object.__setattr__(self, "command", _words_of(self.command, found))
         try:
@@ -222,9 +223,11 @@ class Command:
             )
 
     def __str__(self) -> str:
-        words = [word if word.find("/") < 0 or not Path(word).is_absolute() else Path(word).name for word in self.words]
+        words = [Path(word).name if Path(word).is_absolute() else word for word in public_words(self.words)]
         line = self.command if isinstance(self.command, str) and words == list(self.words) else shlex.join(words)
-        return _shown(self, repr(re.sub(r"'(\S*\{\w+\}\S*)'", r"\1", line)), ("path",))
+        return _shown(self, repr(unquoted(line)), ("path",))
+
+    __repr__ = __str__
 
     def describe(self) -> SystemDescription:
         """Description of the service for results."""
@@ -255,7 +258,7 @@ def _shown(target: object, first: str, names: Sequence[str]) -> str:
     """Text form of a target in baselines; without environment and directory, so that it is the same on each machine."""
     defaults = {name: found.default for name, found in type(target).__dataclass_fields__.items()}  # type: ignore[attr-defined]
     given = [f"{name}={getattr(target, name)!r}" for name in names if getattr(target, name) != defaults[name]]
-    return f"{type(target).__name__}({', '.join([first, *given])})"
+    return f"{type(target).__name__}({', '.join([first, *map(address_without_credentials, given)])})"
 
 
 def _check_start(kind: str, target: App | Command) -> None:

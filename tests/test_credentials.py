@@ -1,0 +1,104 @@
+"""Commands, addresses and variables without what may be a credential, and with all else."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import PROPERTY, make_setup
+
+from pytest_mlpatterns import App, Command, SettingError, Url
+from pytest_mlpatterns.credentials import address_without_credentials, names_credential, public_words
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.system.environment_facts import _of_variables
+
+SECRET = "s3cr3t/Value+=="
+HIDES = [
+    (["serve", "--api-key", SECRET, "--port", "3"], ["serve", "--api-key", "***", "--port", "3"]),
+    ([f"--api-key={SECRET}"], ["--api-key=***"]),
+    (["-H", f"Authorization: Bearer {SECRET}"], ["-H", "Authorization: ***"]),
+    ([f"--header=Authorization: Bearer {SECRET}"], ["--header=Authorization: Bearer ***"]),
+    ([f"X-Api-Key:{SECRET}"], ["X-Api-Key:***"]),
+    (["env", f"HF_TOKEN={SECRET}", "serve"], ["env", "HF_TOKEN=***", "serve"]),
+    (["--password", "two words"], ["--password", "***"]),
+    (["--password=two words"], ["--password=***"]),
+    (["sh", "-c", f"KEY={SECRET} serve --token {SECRET} -n 2"], ["sh", "-c", "KEY=*** serve --token *** -n 2"]),
+    (["--config", f'{{"api_key": "{SECRET}", "n": 2}}'], ["--config", '{"api_key": "***", "n": 2}']),
+    (["--db", "redis://user:s3cr3t@host/0"], ["--db", "redis://***@host/0"]),
+    ([f"http://host/?api_key={SECRET}&n=2"], ["http://host/?api_key=***&n=2"]),
+]
+KEEPS = [
+    ["vllm", "serve", "m", "--tokenizer", "slow", "--max-num-batched-tokens", "8192", "--eos-token-id=2"],
+    ["uvicorn", "auth.service:app", "--ssl-key-file", "k.pem", "--api-key-env", "NAME"],
+    ["python", "token_server.py:app", "--model", "keys", "--password"],
+    ["--token", "--port", "3"],
+]
+
+
+@pytest.mark.parametrize(("words", "public"), HIDES)
+def test_values_that_may_be_credentials_are_replaced(words: list[str], public: list[str]) -> None:
+    assert [*public_words(words)] == public
+    assert [*public_words(public)] == public
+
+
+@pytest.mark.parametrize("words", KEEPS, ids=" ".join)
+def test_other_values_stay(words: list[str]) -> None:
+    assert [*public_words(words)] == words
+
+
+@PROPERTY
+@given(st.lists(st.text(max_size=60), max_size=6))
+def test_any_words_give_as_many_words(words: list[str]) -> None:
+    assert len(public_words(words)) == len(words)
+    assert public_words(public_words(words)) == public_words(words)
+
+
+def test_commands_differ_in_all_but_their_credentials() -> None:
+    line = "serve --api-key {} --model {} --port {{port}}"
+    first, second = Command(line.format("a1", "m")), Command(line.format("b2", "m"))
+    assert str(first) == str(second) == "Command('serve --api-key *** --model m --port {port}')"
+    assert str(Command(line.format("a1", "n"))) != str(first)
+    assert str(Command(shlex.split(line.format("a1", "m")))) == str(first)
+    assert repr(Command(line.format("a1", "m"), env={"API_KEY": "a1"})) == str(first)
+    assert "a1" not in repr(App("service:app", env={"API_KEY": "a1"}))
+    assert str(Command("serve --port {port}  --x 'a b'")) == "Command(\"serve --port {port}  --x 'a b'\")"
+
+
+def test_no_message_about_a_command_or_an_address_has_a_credential() -> None:
+    for wrong in ("serve --api-key {}", "serve --api-key {} && x {{port}}", "serve --api-key {} '{{port}}"):
+        with pytest.raises(SettingError) as refused:
+            Command(wrong.format("s3cr3t"))
+        assert "--api-key ***" in str(refused.value)
+        assert "s3cr3t" not in str(refused.value)
+    with pytest.raises(SettingError) as refused:
+        Command(["serve", "--api-key", "s3cr3t"])
+    assert "s3cr3t" not in str(refused.value)
+    with pytest.raises(SettingError) as refused:
+        Url("http://user:s3cr3t@host/?token=s3cr3t")
+    assert "s3cr3t" not in str(refused.value)
+    assert str(Url("http://host/?token=s3cr3t&n=2")) == "http://host/?token=***&n=2"
+    assert str(Command("serve {port}", path="/p?key=s3cr3t")) == "Command('serve {port}', path='/p?key=***')"
+
+
+@pytest.mark.parametrize("line", ["serve --api-key s3cr3t --port {port}", "serve --sort-key price '{port}'"])
+def test_an_entry_of_an_earlier_version_stays_comparable_and_shows_none(line: str) -> None:
+    then = make_setup().to_json() | {"pattern": f"Command({line!r}, path='/x')"}
+    now = make_setup().to_json() | {"pattern": str(Command(line, path="/x"))}
+    assert Setup.from_json(now).differences(Setup.from_json(then)) == ()
+    assert Setup.from_json(then).to_json() == now
+    assert "s3cr3t" not in str(Setup.from_json(then))
+
+
+def test_variables_of_the_environment_that_may_hold_one_are_named_only() -> None:
+    assert _of_variables({"OMP_PASSWORD": "s3cr3t", "OMP_NUM_THREADS": "2"}) == {
+        "OMP_PASSWORD": "***",
+        "OMP_NUM_THREADS": "2",
+    }
+    assert not names_credential("TOKENIZERS_PARALLELISM")
+
+
+@pytest.mark.parametrize("text", ["key" * 30_000, "-" * 100_000, "key " * 30_000, "a=" * 50_000])
+def test_a_long_text_takes_no_long_time(text: str) -> None:
+    address_without_credentials(text)
