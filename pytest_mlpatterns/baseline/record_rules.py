@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.outcomes import describe_failures, error_class
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_percent
@@ -38,14 +38,18 @@ def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
 def disturbances(result: TestResult) -> tuple[str, ...]:
     """What was wrong with a measurement that may be recorded nevertheless, a phrase each.
 
-    These are: noise of the machine, a load that was not steady, failed requests, and verdicts that stayed open.
+    These are: noise of the machine, a load that was not steady, failed requests, and verdicts that stayed open. They
+    are committed with the baseline, so an error is named by its class: its text may quote an input.
     """
-    return (
+    found = (
         *(text.partition(": ")[0] for text in result.noise),
         *result.unsteady,
         *_failures(result),
         *(f"undecided: {verdict.reason}" for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE),
     )
+    if not result.first_failure:
+        return found
+    return tuple(text.replace(result.first_failure, _without_text(result.first_failure)) for text in found)
 
 
 def why_too_wide(result: TestResult) -> str:
@@ -67,6 +71,12 @@ def _too_wide(name: str, result: TestResult) -> str:
         f"{metric.label} {metric.show(value)} is known to ±{format_percent(half)} only, "
         f"wider than the tolerance of {format_percent(tolerance)}"
     )
+
+
+def _without_text(first_failure: str) -> str:
+    """The first failed input and the class of its error: ``perf_payload item 7 -> ValueError``."""
+    name, _, error = first_failure.partition(" -> ")
+    return " -> ".join(filter(None, (name, error_class(error))))
 
 
 def _failures(result: TestResult) -> list[str]:

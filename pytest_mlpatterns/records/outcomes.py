@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["GRPC_OUTCOMES", "Failure", "describe_failures", "describe_outcome", "grpc_outcome"]
+__all__ = ["GRPC_OUTCOMES", "Failure", "describe_failures", "describe_outcome", "error_class", "grpc_outcome"]
+
+
+_CLASS = re.compile(
+    r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Failure|Group|Interrupt|Iteration|Timeout|Warning)(?=:|$)",
+    re.ASCII,
+)
+"""Name of a class of errors, by the endings that these have, so that a word of a text is none."""
 
 
 class Failure(IntEnum):
@@ -79,6 +87,12 @@ def describe_outcome(outcome: int) -> str:
     if outcome < 0:
         return Failure(outcome).label
     return _GRPC_STATUSES[outcome - GRPC_OUTCOMES] if outcome > GRPC_OUTCOMES else str(outcome)
+
+
+def error_class(text: str) -> str:
+    """The class of the error that begins a text: ``ValueError`` of ``ValueError: no sevens``; empty without one."""
+    found = _CLASS.match(text)
+    return found[0] if found else ""
 
 
 def describe_failures(failures: Mapping[int, int], first: str = "") -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.streams import stream_result
 from support.synthetic import MS, result, verdict
@@ -32,6 +34,27 @@ def test_a_quiet_steady_narrow_result_has_no_reason() -> None:
 def test_a_disturbance_is_a_reason_and_is_stored(changes: dict[str, object], reason: str) -> None:
     assert disturbances(result(**changes)) == (reason,)
     assert reasons_not_to_record(result(**changes)) == (reason,)
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        ("ValueError: could not convert 'alice@example.org'", " -> ValueError"),
+        ("torch.cuda.OutOfMemoryError: 'alice'", " -> torch.cuda.OutOfMemoryError"),
+        ("KeyError", " -> KeyError"),
+        ("alice is no customer", ""),
+        ("Alice: no customer", ""),
+        ("500", ""),
+    ],
+)
+def test_an_error_is_stored_by_its_class_since_its_text_may_quote_an_input(error: str, named: str) -> None:
+    first = f"perf_payload item 7 -> {error}"
+    undecided = replace(verdict(Outcome.INCONCLUSIVE, against="limit"), reason=f"1 failed; first: {first}")
+    found = disturbances(result(failed_requests={"500": 8}, first_failure=first, verdicts=(undecided,)))
+    assert found == (
+        f"8 of 7,406 requests failed (500: 8; first: perf_payload item 7{named})",
+        f"undecided: 1 failed; first: perf_payload item 7{named}",
+    )
 
 
 def test_a_failed_test_has_a_reason() -> None:
