@@ -12,6 +12,7 @@ from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, Ml
 from pytest_mlpatterns.plugin.interrupts import follows_an_interrupt
 from pytest_mlpatterns.plugin.location import location_of, raise_at_definition
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.report_text import spell_report_text
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.reports.files.junit import properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text
@@ -118,6 +119,7 @@ class RuntestHooks:
         if (state := item.stash.get(PERF_ITEM, None)) is None or self.watched is item:  # then it is a subtest's
             return report
         if report.failed:
+            spell_report_text(report.longrepr, self._terminal.spell)
             report.perf_failure = _failure(item, state, report, call=call)  # type: ignore[attr-defined]
         if call.when == "call" and state.perf is not None:
             if (result := state.perf.result(passed=report.passed)) is not None:
