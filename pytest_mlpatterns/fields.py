@@ -69,7 +69,7 @@ def concurrency(value: object, name: str) -> int:
     Raises:
         SettingError: not a whole number from 1 to ``MAX_CONCURRENCY``.
     """
-    expected = f"a whole number of requests in flight from 1 to {MAX_CONCURRENCY:,}; write 16"
+    expected = f"a whole number of requests in flight from 1 to {MAX_CONCURRENCY:,}; write {_meant(value)}"
     return whole_number(value, f"{name} is {shown(value)}", least=1, most=MAX_CONCURRENCY, expected=expected)
 
 
@@ -86,6 +86,15 @@ def rate_rps(value: object, name: str) -> float:
             "write 200"
         )
     return number
+
+
+def _meant(value: object) -> str:
+    """The number that a user probably meant: the one in quotes, the smallest, or one that is common."""
+    quoted = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 9 else 0
+    if 1 <= quoted <= MAX_CONCURRENCY:
+        return f"{quoted}, without quotes"
+    number = plain_number(value)
+    return "16" if number is None or number > 0 else "1"
 
 
 def _range(least: float, most: float) -> str:

@@ -30,6 +30,7 @@ from pytest_mlpatterns.config.converters import (
     whole_number,
 )
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
@@ -152,8 +153,9 @@ def merge_markers(
     merged: dict[str, Any] = {}
     for args, given in markers:
         if args:
+            write = "pattern=..." if plain_number(args[0]) is None else f"concurrency={shown(args[0])}"
             raise SettingError(
-                f"{caller}({shown(args[0])}) has a positional argument, expected keywords only; write pattern=..."
+                f"{caller}({shown(args[0])}) has a positional argument, expected keywords only; write {write}"
             )
         for name in given:
             if name not in _READERS and name not in LOAD_ARGUMENTS:

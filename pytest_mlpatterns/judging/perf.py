@@ -162,10 +162,8 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
         share = parse_share(limit, name="assert_error_rate_below(...)")
         if share in (0, 1):
-            raise SettingError(
-                f"assert_error_rate_below({shown(limit)}), expected more than 0, which no run can show, and less than "
-                '1, which no run exceeds; write 0.01 or "1%"'
-            )
+            why = "more than 0, which no run can show" if share == 0 else "less than 1, which is 100 %"
+            raise SettingError(f'assert_error_rate_below({shown(limit)}), expected {why}; write 0.01 or "1%"')
         self._check_limit(
             METRICS["error_rate"], share, lambda metrics, confidence, _scatter: metrics.error_share(confidence)
         )

@@ -109,7 +109,7 @@ class ExperimentBuilder:
         if fixtures.payload is None:
             raise SettingError(
                 f"{item.nodeid} asks for perf but there are no inputs; define a fixture perf_payload that returns "
-                f"a list of inputs, or give payload= to the marker{self._misspelled(item, 'perf_payload')}"
+                f"a list of inputs, or give payload= to the marker{self._absent(item, 'perf_payload')}"
             )
         target = checked_target(fixtures.target, "perf_target")
         builder = request_builder(settings, target, "perf")
@@ -155,11 +155,14 @@ class ExperimentBuilder:
         return system_under_test(model, settings.pattern, target, options=options).start()
 
     def _model(self, node: pytest.Item | pytest.Session, model: object, fixture: str) -> ModelUnderTest:
-        hint = "" if model is not None else self._misspelled(node, "perf_model")
+        hint = "" if model is not None else self._absent(node, "perf_model")
         return ModelUnderTest(model, self._by_value(node), node.nodeid or "this run", fixture, hint)
 
-    def _misspelled(self, node: pytest.Item | pytest.Session, fixture: str) -> str:
-        """The end of a message about a fixture that is not defined, if one of almost the same name is."""
+    def _absent(self, node: pytest.Item | pytest.Session, fixture: str) -> str:
+        """The end of a message about a fixture that gave nothing: it has no return, or almost the same name."""
+        places = [*self._by_value(node), getattr(node, "cls", None)]
+        if any(fixture in vars(place) for place in places if place is not None):
+            return f"; there is {fixture}, which returned None: is its return missing?"
         given = misspelled_fixture(fixture, self._by_value(node))
         return f"; there is {given}, rename it to {fixture}" if given else ""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_import_string"]
+__all__ = ["is_import_string", "meant_import_string"]
 
 
 def is_import_string(value: object) -> bool:
@@ -15,3 +15,10 @@ def is_import_string(value: object) -> bool:
     if not isinstance(value, str) or value.count(":") != 1:
         return False
     return all(name.isidentifier() for name in re.split("[.:]", value))
+
+
+def meant_import_string(text: str) -> str:
+    """The question whether the last dot of a dotted name was meant as a colon; empty for another text."""
+    module, _, attribute = text.rpartition(".")
+    meant = f"{module}:{attribute}"
+    return f'did you mean "{meant}"?' if is_import_string(meant) else ""

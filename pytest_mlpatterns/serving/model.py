@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of
 from pytest_mlpatterns.patterns.process_env import with_env
-from pytest_mlpatterns.serving.import_string import is_import_string
+from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
     if isinstance(model, str):
         if not is_import_string(model):
             raise SettingError(
-                f"{what} is {shown(model)}, expected an import string; write it as package.module:attribute"
+                f"{what} is {shown(model)}, expected an import string; "
+                f"{meant_import_string(model) or 'write it as package.module:attribute'}"
             )
         return ModelSource(name=model, import_string=model)
     if not callable(model) and not is_stepped(model):

@@ -197,6 +197,7 @@ class Command:
     stop: str = "5s"
 
     def __post_init__(self) -> None:
+        __tracebackhide__ = True
         found = f"Command({shown(public_command(self.command))})"
         if not isinstance(self.command, str):
             object.__setattr__(self, "command", _words_of(self.command, found))
@@ -263,6 +264,7 @@ def _shown(target: object, first: str, names: Sequence[str]) -> str:
 
 def _check_start(kind: str, target: App | Command) -> None:
     """Check the fields that ``App`` and ``Command`` share, and copy the mutable one."""
+    __tracebackhide__ = True
     for name, value in (("path", target.path), ("ready", target.ready)):
         if value is not None and not _is_path(value):
             raise SettingError(
@@ -335,10 +337,7 @@ def _is_argument(text: str) -> bool:
 
 
 def _is_file(value: object) -> bool:
-    try:
-        return isinstance(value, str | Path) and Path(value).is_file()
-    except OSError:  # a name that is too long
-        return False
+    return isinstance(value, str | Path) and os.path.isfile(value)  # unlike Path.is_file, for a name of any length
 
 
 def _check_metrics(kind: str, given: object) -> None:

@@ -257,7 +257,7 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"pattern": "cachd"}, "perf(pattern=...) names the pattern 'cachd'", "did you mean cached?"),
         ({"pattern": "replicated(replicas=1)"}, "perf(pattern=...): Replicated(replicas=1)", "write Single()"),
         ({"pattern": Single}, "perf(pattern=...) is the class Single", "write Single()"),
-        ({"concurrency": 0}, "concurrency is 0", IN_FLIGHT),
+        ({"concurrency": 0}, "concurrency is 0", IN_FLIGHT.replace("16", "1")),
         ({"concurrency": 10001}, "concurrency is 10001", IN_FLIGHT),
         (
             {"concurrency": "16"},
@@ -363,6 +363,28 @@ def test_a_positional_argument_of_the_marker_is_refused() -> None:
     assert str(caught.value) == (
         "perf(Single(env={})) has a positional argument, expected keywords only; write pattern=..."
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "write"),
+    [
+        ("4", "write 4, without quotes"),
+        ("0", "write 16"),
+        ("many", "write 16"),
+        ("9" * 5000, "write 16"),
+        (-4, "write 1"),
+        (20_000, "write 16"),
+    ],
+)
+def test_a_wrong_concurrency_has_the_number_that_was_meant(given: object, write: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_settings({"concurrency": given}, {}, {})
+    assert str(caught.value).endswith(f"from 1 to 10,000; {write}")
+
+
+def test_a_number_without_a_name_is_the_concurrency() -> None:
+    with pytest.raises(SettingError, match=r"perf\(4\) has a positional argument, .*; write concurrency=4$"):
+        merge_markers([((4,), {})])
 
 
 def test_an_unknown_argument_is_named_with_the_nearest_and_all_that_are_allowed() -> None:

@@ -69,7 +69,10 @@ REFUSED = {
     "assert_throughput_at_least(-1)": ["rps=...) is -1", "not negative"],
     "assert_asl_below('most')": ["assert_asl_below(...) is 'most'", "expected a"],
     "assert_error_rate_below(0)": ["more than 0, which no run can show", "write 0.01"],
-    "assert_error_rate_below(1)": ["and less than 1, which no run exceeds", "write 0.01"],
+    "assert_error_rate_below(1)": [
+        "expected less than 1, which is 100 %",
+        "write 0.01",
+    ],
     "assert_error_rate_below('few')": ["assert_error_rate_below(...) is 'few'", "expected a"],
     "assert_peak_memory_below(512)": ["assert_peak_memory_below(...) is 512", "a size with its unit", "512MiB"],
     "assert_peak_memory_below('5ms')": ["assert_peak_memory_below(...) is '5ms'", "a size with its unit"],

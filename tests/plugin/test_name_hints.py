@@ -53,6 +53,7 @@ def test_run_answers_misspelled_options_and_fixtures(tmp_path: Path) -> None:
         "test_it.py",
         """
         import pytest
+        import pytest_mlpatterns
 
         @pytest.fixture
         def perf_payloads():
@@ -63,11 +64,31 @@ def test_run_answers_misspelled_options_and_fixtures(tmp_path: Path) -> None:
 
         def test_payload(perf):
             pass
+
+        class TestModel:
+            @pytest.fixture
+            def perf_model(self):
+                len
+
+            @pytest.mark.perf(payload=[1])
+            def test_model(self, perf):
+                perf.assert_rtm_below("1s")
+
+        class TestTarget:
+            @pytest.fixture
+            def perf_target(self):
+                return pytest_mlpatterns.Command("serve")
+
+            def test_target(self, perf_target):
+                pass
         """,
     )
     run = project.run(tmp_path)
     assert "did you mean perf?" in run.out
     assert "there is perf_payloads, rename it to perf_payload" in run.out
+    assert "there is perf_model, which returned None: is its return missing?" in run.out
+    assert "Command('serve') has no {port}" in run.out
+    assert "def __post_init__" not in run.out
 
 
 @pytest.mark.processes

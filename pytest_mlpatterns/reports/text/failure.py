@@ -150,7 +150,7 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
             "in the marker of the test, or run",
             longer_command(result) or f"{again} --perf-budget 120s",
         ]
-    wrong = "leaks" if {one.metric for one in verdicts} <= {*GROWTHS} else "is slower"
+    wrong = _wrong({one.metric for one in verdicts})
     if any(verdict.against == "baseline" for verdict in verdicts):
         recorded = [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
         return [*recorded, *_against_recorded(verdicts, result, again)]
@@ -159,7 +159,14 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
         remedy = "compare with a later revision" if is_service else "give the model another perf_version"
         return [f"find the change that {wrong}; if it is intended,", remedy]
     where = result.test.partition("::")[0] if result.location is None else _position(result.location)
-    return [f"find what {'leaks' if wrong == 'leaks' else 'is slow'}; if the limit is too tight, change it:", where]
+    return [f"find what {wrong.replace('slower', 'slow')}; if the limit is too tight, change it:", where]
+
+
+def _wrong(metrics: set[str]) -> str:
+    """What a change does whose metrics are beyond their tolerance."""
+    if metrics <= {*GROWTHS}:
+        return "leaks"
+    return "fails requests" if metrics == {"error_rate"} else "is slower"
 
 
 def _against_recorded(verdicts: Sequence[Verdict], result: TestResult, again: str) -> list[str]:

@@ -101,6 +101,19 @@ def test_after_a_leak_the_next_step_is_to_find_it(against: Literal["revision", "
     assert said in failure_text([leak], result(verdicts=(leak,)))
 
 
+@pytest.mark.parametrize(
+    ("against", "said"),
+    [
+        ("revision", "find the change that fails requests; if it is intended,"),
+        ("baseline", "find the change that fails requests; if it is intended, record it:"),
+        ("limit", "find what fails requests; if the limit is too tight, change it:"),
+    ],
+)
+def test_failed_requests_are_no_slowness(against: Literal["revision", "baseline", "limit"], said: str) -> None:
+    failing = Verdict("error_rate", against, Outcome.FAIL, "error rate 3 %")
+    assert said in failure_text([failing], result(verdicts=(failing,)))
+
+
 def test_the_last_verdict_on_a_metric_counts() -> None:
     first, last = compared("rtm", 0.5, outcome=Outcome.INCONCLUSIVE), compared("rtm", 0.0)
     assert [row.change for row in comparison_rows(result(verdicts=(first, last)))] == ["+0.0 %"]

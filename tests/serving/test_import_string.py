@@ -1,0 +1,29 @@
+"""Import strings, and what was meant by a text that is almost one."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mlpatterns import SettingError
+from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
+from pytest_mlpatterns.serving.model import pack
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("shop.model.predict", 'did you mean "shop.model:predict"?'),
+        ("model.predict", 'did you mean "model:predict"?'),
+        ("predict", ""),
+        ("no colon", ""),
+        ("a.b:c.d:e", ""),
+        ("a.", ""),
+        (".a", ""),
+    ],
+)
+def test_the_last_dot_may_be_meant_as_a_colon(text: str, meant: str) -> None:
+    assert not is_import_string(text)
+    assert meant_import_string(text) == meant
+    with pytest.raises(SettingError) as refused:
+        pack(text)
+    assert str(refused.value).endswith(meant or "write it as package.module:attribute")
