@@ -304,8 +304,9 @@ class Metrics(PatternMetrics, StreamMetrics):
         return np.sort(self.latencies_ns)
 
     def only_at_least(self, metric: Metric) -> bool:
-        """Whether the metric is NMRT and every search for it ended before the deployment degraded."""
-        return metric.is_nmrt and all(capacity.at_least for capacity in self._searches(metric.objective))
+        """Whether the metric is NMRT, and there were searches that all ended before the deployment degraded."""
+        searches = self._searches(metric.objective) if metric.is_nmrt else []
+        return bool(searches) and all(capacity.at_least for capacity in searches)
 
     def _searches(self, objective: Objective | None) -> list[Capacity]:
         """The searches for NMRT under an objective, or under none: those that went to the end, if any did."""

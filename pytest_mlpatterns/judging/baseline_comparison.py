@@ -17,6 +17,7 @@ from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.judging.compared_metrics import is_asked_for
 from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import (
     EntrySample,
@@ -134,6 +135,7 @@ class BaselineComparison:
         self._baseline = experiment.baseline
         self._left_out: dict[str, str] = {}
         self._judged: set[str] = set()
+        self._nothing_judged = False
         self._reference: Reference | None = None
         if self._baseline.entry is not None:
             self._reference = reference_from_baseline(self._baseline.entry, self._baseline.name)
@@ -145,9 +147,9 @@ class BaselineComparison:
 
     @property
     def missing(self) -> str:
-        """Why there is no comparable entry; empty if there is one."""
-        if not self._baseline.missing and self._left_out and not self._judged:
-            return f"not compared with the baseline: {describe_left_out(self._left_out)}"
+        """Why there is no comparable entry, or why no metric was judged with it; empty otherwise."""
+        if self._nothing_judged:
+            return f"not compared with the baseline: {describe_left_out(self._left_out) or 'no metric of it is known'}"
         return self._baseline.missing
 
     @property
@@ -179,7 +181,7 @@ class BaselineComparison:
         compared = choice(self._measurement.metrics.streams and (entry is None or "ttft" in entry.metrics))
         if self._baseline.mode is not BaselineMode.OFF:
             for one in compared:
-                if one.requested and one.metric.of_search is not None:
+                if one.metric.of_search is not None and is_asked_for(one, self._experiment.settings):
                     self._search_once(one.metric)
         if entry is None:
             return ()
@@ -193,9 +195,12 @@ class BaselineComparison:
         for one in widened:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
                 verdicts += self._judge_all([one], entry)
-            elif one.metric.of is None and (one.requested or not self._measurement.metrics.only_at_least(one.metric)):
+            elif one.metric.of is None and (
+                is_asked_for(one, self._experiment.settings) or not self._measurement.metrics.only_at_least(one.metric)
+            ):
                 more = functools.partial(self._measurement.search, one.metric.objective)
                 verdicts += self._decide([one], entry, more)
+        self._nothing_judged = not self._judged
         return verdicts
 
     def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> None:
@@ -269,7 +274,9 @@ class BaselineComparison:
         )
         if metric.percentile is not None:
             metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
-        values = () if metrics.only_at_least(metric) else present.values(metric)
+        if metrics.only_at_least(metric):
+            raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")
+        values = present.values(metric)
         why = "" if values else why_unknown(metric.name, metrics.indices.missing)
         if not before and not why:
             raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
@@ -300,10 +307,11 @@ class BaselineComparison:
             if compared.requested:
                 raise error
             why = describe_too_few(error, self._experiment.settings.duration_ns)
-        if not (compared.is_guard and "known" in why):
+        if is_asked_for(compared, self._experiment.settings) or not (compared.is_guard and "known" in why):
             self._left_out[compared.metric.label] = why
 
     def _search_once(self, metric: Metric) -> None:
-        """Search for NMRT if no search has found it yet."""
-        if not self._measurement.metrics.launch_values(metric):
+        """Search for NMRT if no search has found it yet; that of a decided assertion found a lower bound only."""
+        metrics = self._measurement.metrics
+        if not metrics.launch_values(metric) or metrics.only_at_least(metric):
             self._measurement.search(metric.objective)

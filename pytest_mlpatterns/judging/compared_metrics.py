@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.tolerances import Tolerances
     from pytest_mlpatterns.config.settings import Settings
 
-__all__ = ["Choice", "ComparedMetric", "compared_by_default", "compared_metrics", "read_metrics"]
+__all__ = [
+    "Choice",
+    "ComparedMetric",
+    "compared_by_default",
+    "compared_metrics",
+    "is_asked_for",
+    "read_metrics",
+]
 
 Choice = Callable[[bool], "Sequence[ComparedMetric]"]
 """Which metrics to compare, given whether the answers stream, which is known after a launch."""
@@ -128,6 +135,11 @@ def compared_metrics(
         )
         for metric, is_guard in roles
     ]
+
+
+def is_asked_for(compared: ComparedMetric, settings: Settings) -> bool:
+    """Whether the test or ``compare=`` names the metric: then it is searched for, or its absence is reported."""
+    return compared.requested or compared.metric.name in (settings.compare or ())
 
 
 def _is_guard(metric: Metric, *, requested: bool) -> bool:

@@ -306,8 +306,9 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         profile_alone(self._experiment, self._measurement)
         self._compare(others, self._experiment.settings.tolerance, requested=False)
         if not self.smoke and mode is BaselineMode.REQUIRE and (why := self._comparison.missing):
-            update = f"{self._experiment.command} --perf-baseline update"
-            raise PerfFailure(f"{why}, and --perf-baseline require asks for one; record it: {update}")
+            update = f"one; record it: {self._experiment.command} --perf-baseline update"
+            asked = update if self._comparison.gap is not None else "a comparison"
+            raise PerfFailure(f"{why}, and --perf-baseline require asks for {asked}")
 
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None if nothing was measured."""

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.errors import PerfFailure, SettingError
+from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
+from pytest_mlpatterns.judging.compared_metrics import is_asked_for
 from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import not_judged
 from pytest_mlpatterns.judging.held_decision import trace_comparison
@@ -76,6 +78,7 @@ class RevisionComparison:
         self._details = ""
         self._is_new = False
         self._left_out: dict[str, str] = {}
+        self._judged = False
         self._reference: Reference | None = None
         self._facts_changed: tuple[FactChange, ...] | None = None
 
@@ -87,6 +90,8 @@ class RevisionComparison:
     @property
     def missing(self) -> str:
         """Why nothing was compared; empty if something was."""
+        if self._left_out and not self._judged:
+            return f"not compared with {self._revision.name}: {describe_left_out(self._left_out)}"
         return self._why_not
 
     @property
@@ -135,8 +140,8 @@ class RevisionComparison:
         if self._experiment.comparison_required and self.missing:
             required = f"{self.missing}, and --perf-baseline require asks for a comparison"
             raise PerfFailure("\n\n".join(filter(None, (required, self._details))))
-        if self._why_not and not self._is_new:
-            raise PerfFailure("\n\n".join(filter(None, (self._why_not, self._details))))
+        if self.missing and not self._is_new:
+            raise PerfFailure("\n\n".join(filter(None, (self.missing, self._details))))
 
     def _compare(self, choice: Choice) -> Sequence[Verdict]:
         if self._experiment.system.is_attached:
@@ -187,7 +192,8 @@ class RevisionComparison:
         why_not: dict[str, str] = {}
         with self._taking(run):
             compared = choice(choice(True) != choice(False) and self._streams(run))
-            searched = [one for one in compared if one.metric.of is None and one.requested]
+            asked = {one.metric.name for one in compared if is_asked_for(one, self._experiment.settings)}
+            searched = [one for one in compared if one.metric.of is None and one.metric.name in asked]
             growths = [one for one in compared if one.metric.resource]
             together = [one for one in compared if one.metric.of is not None and not one.metric.resource]
             if together:
@@ -211,8 +217,9 @@ class RevisionComparison:
                 continue
             if one.requested:
                 raise not_judged(one.metric, why, self._revision.name)
-            if "known" not in why:
+            if "known" not in why or one.metric.name in asked:
                 self._left_out[one.metric.label] = why
+        self._judged |= bool(verdicts)
         return verdicts
 
     def _streams(self, run: InterleavedRun) -> bool:

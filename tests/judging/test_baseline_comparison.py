@@ -24,7 +24,7 @@ from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import Capacity, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -86,15 +86,21 @@ BEFORE = make_entry([make_launch(seed) for seed in range(100, 106)])
 
 
 class Runner:
-    """Gives launches of the same kind, one after the other."""
+    """Gives launches of the same kind, one after the other, and finds the same NMRT in every search."""
 
-    def __init__(self, **change: Any) -> None:
+    def __init__(self, nmrt_rps: float = 300.0, **change: Any) -> None:
         self._change = change
+        self._nmrt_rps = nmrt_rps
         self.launches: list[Launch] = []
+        self.searches = 0
 
     def measure(self) -> Launch:
         self.launches.append(make_launch(len(self.launches), **self._change))
         return self.launches[-1]
+
+    def search(self, _decided: Any, objective: Any, _left_ns: int) -> Capacity:
+        self.searches += 1
+        return Capacity(LaunchValue(self._nmrt_rps, 0.01), 4, (), "declared", at_least=False, objective=objective)
 
 
 def compare(
@@ -316,3 +322,60 @@ class TestScalabilityIndices:
         known = ScalingIndices({"sc": (LaunchValue(2.0, 0.01),)}, {})
         with pytest.raises(PerfFailure, match="is not recorded yet; record it: --perf-baseline update"):
             compare(Runner(), "sc", requested=True, indices=known)
+
+
+WITH_NMRT = replace(BEFORE, metrics={**BEFORE.metrics, "nmrt": (LaunchValue(300.0, 0.01),) * 6})
+
+
+@pytest.mark.parametrize(("nmrt_rps", "outcome"), [(300.0, Outcome.PASS), (100.0, Outcome.FAIL)])
+def test_nmrt_that_compare_names_is_searched_for_and_judged(nmrt_rps: float, outcome: Outcome) -> None:
+    runner = Runner(nmrt_rps)
+    verdicts, comparison = compare(runner, entry=WITH_NMRT, compare=("rtm", "nmrt"))
+    assert {name: verdict.outcome for name, verdict in verdicts.items()} == {"rtm": Outcome.PASS, "nmrt": outcome}
+    assert runner.searches >= 1
+    assert comparison.missing == ""
+
+
+def test_nmrt_that_compare_names_and_the_entry_does_not_have_is_named_as_missing() -> None:
+    runner = Runner()
+    verdicts, comparison = compare(runner, compare=("nmrt",))
+    assert verdicts == {}
+    assert runner.searches == 1  # so that ``update`` records it
+    assert comparison.missing.startswith("not compared with the baseline: NMRT (is not recorded yet")
+
+
+def test_nmrt_that_no_argument_names_is_not_searched_for() -> None:
+    runner = Runner()
+    compare(runner, entry=WITH_NMRT)
+    assert runner.searches == 0
+    assert not Metrics((make_launch(1),)).only_at_least(METRICS["nmrt"])  # without a search
+
+
+def test_a_search_follows_one_that_ended_with_a_decided_limit() -> None:
+    runner = Runner(100.0)
+    settings = read_settings({"launches": 8, "compare": ("nmrt",)}, {}, {})
+    measurement = SequentialMeasurement(runner, 60 * S, 8)  # type: ignore[arg-type]
+    measurement.measure_at_least(1)
+    runner.search, whole = (  # type: ignore[method-assign]
+        lambda _decided, objective, _left: Capacity(
+            LaunchValue(50.0, 0.01), 1, (), "decided", at_least=True, objective=objective
+        ),
+        runner.search,
+    )
+    measurement.search(None)
+    runner.search = whole  # type: ignore[method-assign]
+    experiment: Any = SimpleNamespace(
+        settings=settings, setup=SETUP, smoke=False, baseline=BaselineMatch(SETUP, BaselineMode.CHECK, WITH_NMRT)
+    )
+    comparison = BaselineComparison(experiment, measurement)
+    compared = compared_metrics([METRICS["nmrt"]], settings.tolerance, 0.01, requested=False)
+    (verdict,) = comparison.judge(lambda _streams: compared)
+    assert verdict.outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize("name", ["cache_hit_ratio", "energy_per_request", "hsx", "ttft", "memory_growth"])
+def test_each_metric_that_compare_names_is_judged_or_named(name: str) -> None:
+    verdicts, comparison = compare(Runner(), compare=(name,))
+    assert verdicts == {}
+    assert METRICS[name].label in comparison.left_out
+    assert METRICS[name].label in comparison.missing

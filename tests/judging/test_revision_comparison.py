@@ -1,12 +1,25 @@
-"""A comparison with a revision: loads that it cannot repeat within the budget are refused before it begins."""
+"""A comparison with a revision: loads that it refuses, and the metrics that it searches for or names as missing."""
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from support.synthetic import S, make_setup
+from test_interleaved_verdicts import declared_launch, paired
 
 from pytest_mlpatterns import ClosedLoop, Stages
-from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.revision_comparison import check_length, least_ns
+from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.errors import PerfFailure, SettingError
+from pytest_mlpatterns.judging.compared_metrics import compared_metrics
+from pytest_mlpatterns.judging.revision_comparison import RevisionComparison, check_length, least_ns
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.records.launch import Capacity, LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
 
 
 def test_a_load_whose_repetitions_exceed_the_budget_is_refused_with_the_time_that_they_take() -> None:
@@ -24,3 +37,76 @@ def test_a_load_whose_repetitions_exceed_the_budget_is_refused_with_the_time_tha
 def test_a_load_without_a_length_fits_every_budget() -> None:
     check_length(ClosedLoop(1), 1, "main")
     assert least_ns(ClosedLoop(1)) == 0
+
+
+def settle(
+    *names: str, nmrt: tuple[float, float] = (300.0, 300.0), required: bool = False
+) -> tuple[dict[str, Outcome], RevisionComparison]:
+    """Compare with a revision in the metrics that ``compare=`` names; both sides have a declared NMRT."""
+    settings = read_settings({"compare": names, "profile": "off"}, {}, {})
+    run: Any = SimpleNamespace(
+        launches=[],
+        capacities=[],
+        first_launches=[],
+        second_launches=[],
+        names=("main", "the present"),
+        in_flight=1,
+        spent_s=1.0,
+        measure_first=lambda _budget_ns: run.decide(lambda _found: Outcome.PASS, 0, max_launches=1),
+    )
+
+    def decide(judge: Any, _budget_ns: int, *, max_launches: int) -> None:
+        outcome = Outcome.INCONCLUSIVE
+        while outcome is Outcome.INCONCLUSIVE and len(run.launches) < max_launches:
+            run.launches.append(paired(2e6, 2e6))
+            run.first_launches.append(declared_launch())
+            run.second_launches.append(declared_launch())
+            outcome = judge(run.launches)
+
+    def decide_nmrt(judge: Any, _budget_ns: int, *, max_launches: int) -> None:
+        outcome = Outcome.INCONCLUSIVE
+        first, second = (Capacity(LaunchValue(one, 0.01), 4, (), "declared", at_least=False) for one in nmrt)
+        while outcome is Outcome.INCONCLUSIVE and len(run.capacities) < max_launches:
+            run.capacities.append(PairedCapacity(LogRatio(math.log(nmrt[1] / nmrt[0]), 0.01), first, second))
+            outcome = judge(run.capacities)
+
+    run.decide, run.decide_nmrt = decide, decide_nmrt
+    setup = make_setup()
+    experiment: Any = SimpleNamespace(
+        settings=settings,
+        plan=SimpleNamespace(schedule=ClosedLoop(1), check=None, payload=None),
+        smoke=False,
+        setup=setup,
+        system=SimpleNamespace(is_attached=False),
+        comparison_required=required,
+        variant=lambda name: name,
+        interleave=lambda *_sides: run,
+    )
+    revision: Any = SimpleNamespace(name="main (a6d79f5)", close=lambda: None)
+    runner: Any = SimpleNamespace(close=lambda: None, measure=declared_launch)
+    comparison = RevisionComparison(experiment, revision, SequentialMeasurement(runner, 60 * S, 8), runner=runner)
+    comparison._run = run
+    wanted = compared_metrics([METRICS[name] for name in names], settings.tolerance, comparison.alpha, requested=False)
+    return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, comparison
+
+
+@pytest.mark.parametrize(("now_rps", "outcome"), [(300.0, Outcome.PASS), (100.0, Outcome.FAIL)])
+def test_nmrt_that_compare_names_is_searched_for_on_both_sides(now_rps: float, outcome: Outcome) -> None:
+    found, comparison = settle("nmrt", nmrt=(300.0, now_rps))
+    assert found == {"nmrt": outcome}
+    assert comparison.missing == ""
+
+
+@pytest.mark.parametrize("name", ["asl_at_nmrt", "hsx", "ttft", "cache_hit_ratio", "memory_growth"])
+def test_a_metric_that_compare_names_and_no_comparison_judges_is_named(name: str) -> None:
+    found, comparison = settle("rtm", name)
+    assert found == {"rtm": Outcome.PASS}
+    assert METRICS[name].label in comparison.left_out
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_test_of_which_no_metric_is_judged_fails(required: bool) -> None:
+    with pytest.raises(PerfFailure) as caught:
+        settle("ttft", required=required)
+    nothing = "not compared with main (a6d79f5): TTFT (is not known of both sides)"
+    assert str(caught.value) == nothing + required * ", and --perf-baseline require asks for a comparison"
