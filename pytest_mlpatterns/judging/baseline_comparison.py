@@ -29,6 +29,7 @@ from pytest_mlpatterns.judging.guards import (
 )
 from pytest_mlpatterns.judging.machine_doubts import MachineDoubts
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
+from pytest_mlpatterns.judging.stopped_streams import choose, noted, present_values, why_left_out
 from pytest_mlpatterns.records.environment_facts import differing_facts
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -178,7 +179,10 @@ class BaselineComparison:
             return ()
         self._measurement.require_valid()
         entry = self._baseline.entry
-        compared = choice(self._measurement.metrics.streams and (entry is None or "ttft" in entry.metrics))
+        now = self._measurement.metrics.streams
+        streams = {"before": now if entry is None else "ttft" in entry.metrics, "now": now}
+        compared = choose(choice, **streams)
+        self._left_out |= why_left_out(choice, **streams)
         if self._baseline.mode is not BaselineMode.OFF:
             for one in compared:
                 if one.metric.of_search is not None and is_asked_for(one, self._experiment.settings):
@@ -276,14 +280,14 @@ class BaselineComparison:
             metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
         if metrics.only_at_least(metric):
             raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")
-        values = present.values(metric)
+        values = present_values(metrics, metric, before)
         why = "" if values else why_unknown(metric.name, metrics.indices.missing)
         if not before and not why:
             raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
         if not values:
             pattern = self._experiment.setup.pattern
             raise UnknownMetricError(f"is not known for {pattern}{why and f': {why}'}")
-        return judge_change(
+        verdict = judge_change(
             metric,
             values,
             before,
@@ -292,6 +296,7 @@ class BaselineComparison:
             size=SampleSize(len(values), metrics.blocks),
             in_flight=in_flight,
         )
+        return noted(verdict, metric, metrics)
 
     def _leave_out(self, compared: ComparedMetric, error: UnknownMetricError | InvalidResultError) -> None:
         """Note a metric that cannot be compared; a guard that this system never has is not worth a note.

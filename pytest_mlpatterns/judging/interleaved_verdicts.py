@@ -19,6 +19,7 @@ from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.guards import MeasuredSample, UnknownMetricError, judge_guarded, launches_for_tail
+from pytest_mlpatterns.judging.stopped_streams import noted, present_values
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
@@ -248,16 +249,18 @@ class _RevisionJudge:
             if all(launch.ratio(metric.name) is None for launch in found):
                 raise UnknownMetricError("is not known of both sides")
             question = self._question(compared)
-            return _change_verdict(question, question.verdict(found), tolerance=tolerance, run=self._run)
+            judged = _change_verdict(question, question.verdict(found), tolerance=tolerance, run=self._run)
+            return noted(judged, metric, second)
         if compared.is_guard:
             samples = MeasuredSample(first), MeasuredSample(second)
             return judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
-        before, now = first.launch_values(metric), second.launch_values(metric)
+        before = first.launch_values(metric)
+        now = present_values(second, metric, before)
         if not before or not now:
             raise UnknownMetricError("is not known of both sides")
         size = SampleSize(len(found), second.blocks)
         judged = judge_change(metric, now, before, tolerance=tolerance, plan=self._plan_of(compared), size=size)
-        return replace(judged, against="revision")
+        return noted(replace(judged, against="revision"), metric, second)
 
     def _plan_of(self, compared: ComparedMetric) -> SequentialPlan:
         return replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)

@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.baseline.calibration import scaled
+from pytest_mlpatterns.judging.stopped_streams import failed_by_whole_answers
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class MachineDoubts:
             for one, is_slow in zip(launches, slow, strict=True)
             if not is_slow and not (self.neighbours and why_busy([one]))
         )
-        standing = _NOT_OF_THE_MACHINE
+        standing = self._standing(verdicts)
         if len(quiet) >= _QUIET_LAUNCHES:
             of_launches = [one for one in compared if one.metric.of is not None]
             standing |= _failed(self.judge(of_launches, self.entry, Metrics(quiet)))
@@ -86,7 +87,7 @@ class MachineDoubts:
         verdicts: Sequence[Verdict],
         compared: Sequence[ComparedMetric],
         *,
-        standing: frozenset[str] = _NOT_OF_THE_MACHINE,
+        standing: frozenset[str] = frozenset(),
     ) -> Sequence[Verdict]:
         """The verdicts, with every failure left open that a slower machine explains.
 
@@ -94,14 +95,19 @@ class MachineDoubts:
             slowdown: how many times as long the same work takes now.
             verdicts: of this look.
             compared: the metrics that they judge, with the tolerance beside a machine that is slower.
-            standing: names of metrics whose failures stand anyway.
+            standing: names of further metrics whose failures stand anyway.
         """
         slower = scaled(self.entry, slowdown)
         why = (
             f"but this machine takes up to {slowdown:.2f} times as long for the same work as when the baseline was "
             f"recorded, which explains it: {_ADVICE}"
         )
-        return _doubted(verdicts, why, standing | _failed(self.judge(compared, slower, self.metrics)))
+        standing |= self._standing(verdicts) | _failed(self.judge(compared, slower, self.metrics))
+        return _doubted(verdicts, why, standing)
+
+    def _standing(self, verdicts: Sequence[Verdict]) -> frozenset[str]:
+        """Names of the metrics whose failures no machine explains."""
+        return _NOT_OF_THE_MACHINE | failed_by_whole_answers(verdicts, self.entry, self.metrics)
 
     @property
     def slowdowns(self) -> tuple[float, ...]:

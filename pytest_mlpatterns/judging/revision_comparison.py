@@ -19,6 +19,7 @@ from pytest_mlpatterns.judging.held_decision import trace_comparison
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.profile_decision import profile_comparison
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
+from pytest_mlpatterns.judging.stopped_streams import choose, why_left_out
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.environment_facts import differing_facts
 from pytest_mlpatterns.revision.client import NothingToCompareError
@@ -191,7 +192,8 @@ class RevisionComparison:
         verdicts: list[Verdict] = []
         why_not: dict[str, str] = {}
         with self._taking(run):
-            compared = choice(choice(True) != choice(False) and self._streams(run))
+            streams = self._streaming(run) if choice(True) != choice(False) else {"before": False, "now": False}
+            compared = choose(choice, **streams)
             asked = {one.metric.name for one in compared if is_asked_for(one, self._experiment.settings)}
             searched = [one for one in compared if one.metric.of is None and one.metric.name in asked]
             growths = [one for one in compared if one.metric.resource]
@@ -219,14 +221,16 @@ class RevisionComparison:
                 raise not_judged(one.metric, why, self._revision.name)
             if "known" not in why or one.metric.name in asked:
                 self._left_out[one.metric.label] = why
+        self._left_out |= why_left_out(choice, **streams)
         self._judged |= bool(verdicts)
         return verdicts
 
-    def _streams(self, run: InterleavedRun) -> bool:
-        """Whether the answers of both sides stream, by the first paired launch."""
+    def _streaming(self, run: InterleavedRun) -> dict[str, bool]:
+        """Whether the answers streamed ``before``, and do ``now``, by the first paired launch."""
         if not run.launches:
             run.measure_first(self._experiment.settings.budget_ns)
-        return all(launch.samples.came_in_pieces for launch in (run.first_launches[0], run.second_launches[0]))
+        before, now = (launches[0].samples.came_in_pieces for launches in (run.first_launches, run.second_launches))
+        return {"before": before, "now": now}
 
     @contextmanager
     def _taking(self, run: InterleavedRun) -> Iterator[None]:

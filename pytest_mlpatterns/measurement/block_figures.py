@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.blocks import completions_between
+from pytest_mlpatterns.analysis.log_ratio import paired_log_ratio
 from pytest_mlpatterns.analysis.stream_times import StreamTimes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.analysis.log_ratio import LogRatio
     from pytest_mlpatterns.records.samples import Samples, Window
 
-__all__ = ["answer_rate", "stream_figures"]
+__all__ = ["answer_rate", "stream_figures", "stream_ratios"]
 
 
 def answer_rate(done_ns: NDArray[np.int64], first_due_ns: int, window: Window, *, closed: bool) -> float:
@@ -66,3 +70,28 @@ def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_]) ->
     owner = times.owner[in_time]
     tokens = float((times.tokens[owner] / times.chunk_count[owner]).sum())
     return {**found, "output_tokens": tokens * 1e9 / max(window.end_ns - int(samples.due_ns.min()), 1)}
+
+
+def stream_ratios(
+    first: Mapping[str, Sequence[float]],
+    second: Mapping[str, Sequence[float]],
+    second_rtm_ns: Sequence[float],
+    *,
+    disturbed: Sequence[bool],
+) -> dict[str, LogRatio]:
+    """The ratios second/first of what only streams have, by metric.
+
+    If the second variant does not stream, its first content is the whole answer, so its TTFT is its response time.
+
+    Args:
+        first: figures of the first variant by metric, one of each block; 0 if it is not known.
+        second: those of the second variant.
+        second_rtm_ns: response time median of each block of the second variant.
+        disturbed: for each block, whether other processes disturbed it.
+    """
+    present = second or {"ttft": second_rtm_ns}
+    return {
+        name: paired_log_ratio(values, present[name], disturbed)
+        for name, values in first.items()
+        if name in present and all([*values, *present[name]])
+    }

@@ -21,6 +21,7 @@ from pytest_mlpatterns.analysis.log_ratio import (
     wants_more_pairs,
 )
 from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.measurement.block_figures import stream_ratios
 from pytest_mlpatterns.measurement.block_plan import BlockDesign
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.started_deployments import StartedDeployments
@@ -220,11 +221,7 @@ class InterleavedRun:
                 second_began=bool(first_index),
                 repeated=first.repeated + second.repeated,
                 disturbed=sum(disturbed),
-                streams={
-                    name: paired_log_ratio(values, second.streams[name], disturbed)
-                    for name, values in first.streams.items()
-                    if name in second.streams and all([*values, *second.streams[name]])
-                },
+                streams=stream_ratios(first.streams, second.streams, second.rtm_ns, disturbed=disturbed),
             )
         )
 

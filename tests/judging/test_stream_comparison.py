@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support.streams import stream_launch, streamed
-from support.synthetic import MS, SETUP, START_NS, S, samples
+from support.synthetic import MS, SETUP, START_NS, S, samples, usage
 
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, LogRatio, PairedLaunch, VariantFigures
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
@@ -22,16 +22,18 @@ from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.measurement.block_figures import stream_figures
+from pytest_mlpatterns.judging.stopped_streams import choose
+from pytest_mlpatterns.measurement.block_figures import stream_figures, stream_ratios
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.verdict import Verdict
 
 
 def names(*, streams: bool, **marker: object) -> list[str]:
@@ -54,22 +56,22 @@ def launches(count: int, **changes: Any) -> list[Launch]:
     return [stream_launch(jitter=0.03, rate_rps=40, seed=seed, **changes) for seed in range(count)]
 
 
-def entry() -> Entry:
-    metrics = Metrics(tuple(stream_launch(jitter=0.03, rate_rps=40, seed=100 + seed) for seed in range(6)))
+def entry(**changes: Any) -> Entry:
+    metrics = Metrics(tuple(stream_launch(jitter=0.03, rate_rps=40, seed=100 + seed, **changes) for seed in range(6)))
     values = {name: metrics.launch_values(metric) for name, metric in METRICS.items() if metric.of is not None}
     return Entry(
         SETUP, {name: found for name, found in values.items() if found}, {}, None, "2026-01-31", metrics.request_counts
     )
 
 
-def against_the_baseline(**changes: Any) -> dict[str, Outcome]:
-    """The outcomes of a comparison in the default metrics."""
-    settings, given = read_settings({"launches": 8}, {}, {}), iter(launches(8, **changes))
+def judged(given: Iterable[Launch], before: Entry | None = None) -> tuple[Sequence[Verdict], BaselineComparison]:
+    """A comparison in the default metrics."""
+    settings, given = read_settings({"launches": 8}, {}, {}), iter(given)
     experiment: Any = SimpleNamespace(
         settings=settings,
         setup=SETUP,
         smoke=False,
-        baseline=BaselineMatch(SETUP, BaselineMode.CHECK, entry(), name="2026-01-31"),
+        baseline=BaselineMatch(SETUP, BaselineMode.CHECK, before or entry(), name="2026-01-31"),
     )
     runner: Any = SimpleNamespace(measure=lambda: next(given))
     comparison = BaselineComparison(experiment, SequentialMeasurement(runner, 60 * S, 8))
@@ -79,7 +81,13 @@ def against_the_baseline(**changes: Any) -> dict[str, Outcome]:
             compared_by_default(settings, streams=streams), Tolerances(), comparison.alpha, requested=False
         )
 
-    return {verdict.metric: verdict.outcome for verdict in comparison.judge(choice)}
+    return comparison.judge(choice), comparison
+
+
+def against_the_baseline(**changes: Any) -> dict[str, Outcome]:
+    """The outcomes of a comparison in the default metrics."""
+    verdicts, _ = judged(launches(8, **changes))
+    return {verdict.metric: verdict.outcome for verdict in verdicts}
 
 
 def test_unchanged_streams_pass_against_their_baseline() -> None:
@@ -165,3 +173,69 @@ def test_a_failed_stream_is_in_no_figure() -> None:
     window = Window(START_NS, START_NS + S)
     assert stream_figures(both, window, both.succeeded)["ttft"] == 30 * MS
     assert replace(both, stream=None).stream is None
+
+
+def whole(launched: Launch) -> Launch:
+    """The same answers, each sent at once when its last token is there."""
+    return replace(launched, samples=replace(launched.samples, stream=None))
+
+
+def test_a_service_that_no_longer_streams_fails_by_its_first_content_against_the_baseline() -> None:
+    verdicts, comparison = judged(whole(one) for one in launches(8))
+    found = {verdict.metric: verdict for verdict in verdicts}
+    assert [name for name, verdict in found.items() if verdict.outcome is Outcome.FAIL] == ["ttft"]
+    assert found["ttft"].reason.endswith("the answers no longer stream, so the first content is the whole answer")
+    assert {"rtm", "throughput"} <= set(found)
+    assert comparison.left_out["TPOT"] == "is not known: the answers no longer stream"
+
+
+def test_busy_neighbours_do_not_explain_that_a_service_no_longer_streams() -> None:
+    busy = usage(0.5, 1.9, seconds=3.0, others_cores=1.2)
+    verdicts, _ = judged(replace(whole(one), usage=busy) for one in launches(8))
+    assert {verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL} == {"ttft"}
+
+
+def test_whole_answers_as_early_as_the_first_token_was_are_no_failure() -> None:
+    early = {"chunks": 1}
+    verdicts, _ = judged((whole(one) for one in launches(8, **early)), before=entry(**early))
+    assert {verdict.outcome for verdict in verdicts} == {Outcome.PASS}
+
+
+def test_a_service_that_streams_now_is_compared_by_whole_answers_and_the_rest_is_named() -> None:
+    recorded = entry()
+    before = replace(
+        recorded, metrics={name: found for name, found in recorded.metrics.items() if not _of_streams(name)}
+    )
+    verdicts, comparison = judged(launches(8), before=before)
+    assert {verdict.outcome for verdict in verdicts} == {Outcome.PASS}
+    assert {"rtm", "throughput"} <= {verdict.metric for verdict in verdicts}
+    assert {"TTFT", "TPOT", "output tokens"} <= set(comparison.left_out)
+
+
+def _of_streams(name: str) -> bool:
+    return METRICS[name].of_streams
+
+
+def test_a_metric_more_divides_the_probability_of_a_false_alarm_again() -> None:
+    def choice(streams: bool) -> Sequence[ComparedMetric]:
+        settings = read_settings({}, {}, {})
+        return compared_metrics(compared_by_default(settings, streams=streams), Tolerances(), 0.012, requested=False)
+
+    primary = [one for one in choose(choice, before=True, now=False) if not one.is_guard]
+    assert [(one.metric.name, round(one.alpha, 12)) for one in primary] == [
+        ("ttft", 0.004),
+        ("rtm", 0.004),
+        ("throughput", 0.004),
+    ]
+    assert choose(choice, before=True, now=True) == choice(True)
+    assert choose(choice, before=False, now=True) == choice(False)
+
+
+def test_the_first_content_of_a_block_whose_answers_came_whole_is_the_answer() -> None:
+    first = {"ttft": [8e6] * 8, "tpot": [8e6] * 8}
+    found = stream_ratios(first, {}, [80e6] * 8, disturbed=[False] * 8)
+    assert list(found) == ["ttft"]
+    assert np.exp(found["ttft"].value) == pytest.approx(10)
+    assert set(stream_ratios(first, {"ttft": [8e6] * 8, "tpot": [0.0] * 8}, [80e6] * 8, disturbed=[False] * 8)) == {
+        "ttft"
+    }
