@@ -1,4 +1,4 @@
-"""The guards against leaks: a growth that is suspected in short windows is confirmed by a long load, or passes.
+"""The guards against leaks: a growth that is suspected in short windows is judged by a long load.
 
 The windows of a comparison are too short to tell a leak from a cache that fills. They only raise the suspicion, if all
 launches of the present grow clearly faster than those of the reference. This module must not know how a comparison is
@@ -14,6 +14,7 @@ from pytest_mlpatterns.analysis.growth import growth_of
 from pytest_mlpatterns.analysis.leaks import describe_growth, is_leak
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ _LONGEST_NS = 10_000_000_000
 def confirm_growths(
     verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric], follow: Follow
 ) -> tuple[Verdict, ...]:
-    """The verdicts on growths, each suspicion confirmed or passed.
+    """The verdicts on growths, each suspicion confirmed, passed, or open if the long load had too few readings.
 
     Args:
         verdicts: of the short windows; a failing one is a suspicion, an open one is none.
@@ -72,7 +73,13 @@ def _confirmed(metric: Metric, suspicion: Verdict, limit: float, *, track: Resou
     """The verdict on one suspicion after the long load."""
     growth = None if track is None else growth_of(track.requests, getattr(track, metric.resource))
     if growth is None:
-        return replace(suspicion, outcome=Outcome.PASS)
+        few = "its processes are not known"
+        if track is not None:
+            requests = int(track.requests[-1] - track.requests[0]) if track.requests.size else 0
+            few = f"{count(track.requests.size, 'reading')} over {count(requests, 'request')} are too few"
+        why = f"a longer load could not show whether it is a leak, since {few}"
+        advice = 'follow it for longer with perf.assert_no_leak("1KiB", duration="60s")'
+        return replace(suspicion, outcome=Outcome.INCONCLUSIVE, reason=f"{suspicion.reason}; {why}: {advice}")
     before, now = suspicion.reference_value or 0.0, max(metric.per * growth.slope.value, 0.0)
     ends = [max(metric.per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]
     change = Estimate(*(end / max(before, metric.floor) - 1 for end in ends))

@@ -92,8 +92,22 @@ def test_without_a_suspicion_nothing_more_is_loaded_and_nothing_stays_open() -> 
     assert load.calls == 0
 
 
-def test_a_long_load_without_readings_confirms_nothing() -> None:
+def test_a_suspicion_stays_open_if_the_long_load_has_no_readings() -> None:
     (memory,) = confirm_growths([suspicion(Outcome.FAIL)], COMPARED, LongLoad(None))
 
-    assert memory.outcome is Outcome.PASS
-    assert memory.reason == "short"
+    assert memory.outcome is Outcome.INCONCLUSIVE
+    assert memory.reason.startswith(
+        "short; a longer load could not show whether it is a leak, since its processes are not known: follow it"
+    )
+
+
+def test_a_suspicion_stays_open_if_the_long_load_has_too_few_readings() -> None:
+    def follow(_longest_ns: int, _is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
+        few = REQUESTS[:5]
+        return FollowedGrowth(ResourceTrack(few, few), PatternStats(), PatternStats(), is_whole=False)
+
+    memory, threads = confirm_growths([suspicion(Outcome.FAIL), calm()], COMPARED, follow)
+
+    assert memory.outcome is Outcome.INCONCLUSIVE
+    assert "5 readings over 100 requests are too few" in memory.reason
+    assert threads.outcome is Outcome.PASS
