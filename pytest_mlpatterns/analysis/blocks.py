@@ -19,6 +19,7 @@ from pytest_mlpatterns.analysis.intervals import block_weights
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.promise_blocks import PromiseBlocks
 from pytest_mlpatterns.analysis.resource_tracks import growth_rate
+from pytest_mlpatterns.analysis.sizes import mean_size
 from pytest_mlpatterns.analysis.stream_blocks import StreamBlocks
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.request_counts import RequestCounts
@@ -188,14 +189,15 @@ class LaunchBlocks:
         """Mean size of the requests that succeeded."""
         if not self._successes.size:
             return None
-        sizes = self._launch.request_bytes[self._launch.samples.request[self._successes]]
-        return LaunchValue(float(sizes.mean()), 0.0)
+        inputs = self._launch.samples.request[self._successes]
+        return mean_size(inputs, self._launch.request_bytes[inputs])
 
     def response_bytes(self) -> LaunchValue | None:
         """Mean size of the successful answers."""
         if not self._successes.size:
             return None
-        return LaunchValue(float(self._launch.samples.received_bytes[self._successes].mean()), 0.0)
+        samples = self._launch.samples
+        return mean_size(samples.request[self._successes], samples.received_bytes[self._successes])
 
     @cached_property
     def streams(self) -> StreamBlocks | None:

@@ -35,6 +35,7 @@ class Metric:
         unit: what a value counts; gives how it prints, how a limit is read and how a slower machine scales it.
         better: which values are better.
         launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
+        sampled: whether it is a mean over the requests that a launch happens to hold, which may vary.
         floor: smallest change that a comparison takes seriously, in the metric's unit.
         percentile: of a latency; None for other metrics.
         cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
@@ -69,6 +70,7 @@ class Metric:
     resource: str = ""
     per: int = 1
     least_gain: float = 0.0
+    sampled: bool = False
 
     def show(self, value: float) -> str:
         """Print a value for people."""

@@ -127,6 +127,11 @@ def _growth(name: str, label: str, resource: str, *, unit: Unit, floor: float, l
     )
 
 
+def _size(name: str, label: str, read: Callable[[LaunchBlocks], LaunchValue | None]) -> Metric:
+    """The mean size of requests or answers."""
+    return Metric(name, label, read, Unit.SIZE, launch_sd=0.0, floor=16, sampled=True)
+
+
 def _asl_at_nmrt(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
     return None if capacity.at_least else capacity.asl
 
@@ -198,8 +203,8 @@ METRICS = {
             launch_sd=0.08,
             floor=50_000_000,
         ),
-        Metric("request_bytes", "request size", LaunchBlocks.request_bytes, Unit.SIZE, launch_sd=0.0, floor=16),
-        Metric("response_bytes", "response size", LaunchBlocks.response_bytes, Unit.SIZE, launch_sd=0.0, floor=16),
+        _size("request_bytes", "request size", LaunchBlocks.request_bytes),
+        _size("response_bytes", "response size", LaunchBlocks.response_bytes),
         _of_pattern("cache_hit_ratio", "cache hit ratio", Unit.RATIO, better="higher", floor=0.01, launch_sd=0.0),
         _of_pattern("cache_hit", "time of a cache hit", Unit.DURATION, floor=_LATENCY_FLOOR),
         _of_pattern("cache_miss", "time of a cache miss", Unit.DURATION, floor=_LATENCY_FLOOR),

@@ -49,6 +49,8 @@ GUARD_ALPHA = 0.005
 """Probability, at each interim look and for each guard, of failing a change exactly at the tolerance.
 
 Unchanged metrics are far from their tolerances: ``benchmarks/verdict_simulation.py`` counts the false alarms of all."""
+_SIGN = 0.90
+"""Confidence of the interval above zero with which a mean of sampled requests is suspected: 5 % are beyond each end."""
 _MOST_MORE = 20
 
 
@@ -177,9 +179,9 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
         size: what the present values rest on, for the reason of an undecided verdict.
         in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.allowed`.
     """
-    now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
-    change = _change(metric, present, baseline, levels=_levels(plan, len(present)))
     varies = _varies(metric, present, baseline)
+    now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
+    change = _change(metric, present, baseline, levels=_levels(plan, len(present)))
     allowed = _allowed(metric, tolerance, then.value, varies=varies, in_flight=in_flight)
     outcome = Outcome.FAIL if change.low > allowed + _ROUNDING else Outcome.INCONCLUSIVE
     if change.high <= allowed + _ROUNDING:
@@ -210,7 +212,8 @@ def judge_guard(
 
     FAIL if the whole interval of the change is beyond the tolerance and the change is larger than the metric's absolute
     floor; INCONCLUSIVE if the estimate is beyond the tolerance (a suspicion, for which more launches are worth their
-    time); PASS if there is no sign of it.
+    time), and of a mean over sampled requests only if 95 % of unchanged runs would not show it; PASS if there is no
+    sign of it.
 
     Args:
         metric: what is compared.
@@ -220,14 +223,17 @@ def judge_guard(
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
         in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.allowed`.
     """
-    now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
-    change = _change(metric, present, baseline, levels=(1 - 2 * alpha, 1 - 2 * alpha))
     varies = _varies(metric, present, baseline)
+    now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
+    change = _change(metric, present, baseline, levels=(1 - 2 * alpha, 1 - 2 * alpha))
     allowed = _allowed(metric, tolerance, then.value, varies=varies, in_flight=in_flight)
     if change.value <= allowed + _ROUNDING:
         outcome = Outcome.PASS
     else:
         outcome = Outcome.FAIL if change.low > tolerance + _ROUNDING else Outcome.INCONCLUSIVE
+    is_suspicion = outcome is Outcome.INCONCLUSIVE and metric.sampled and varies
+    if is_suspicion and _change(metric, present, baseline, levels=(_SIGN, _SIGN)).low <= 0:
+        outcome = Outcome.PASS
     kind = f"{format_percent(1 - 2 * alpha)} interval" if varies else "range"
     floor = f"; changes up to {metric.floor_text} do not count" if tolerance < change.value <= allowed else ""
     reason = (
@@ -296,7 +302,14 @@ def _allowed(metric: Metric, tolerance: float, before: float, *, varies: bool, i
 
 def _varies(metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue]) -> bool:
     """Whether the ratio has an interval; otherwise it has a range, over the launches of both samples."""
-    return metric.launch_sd > 0 and all(launch.value > 0 for launch in (*present, *baseline))
+    launches = (*present, *baseline)
+    varies = metric.launch_sd > 0 or (metric.sampled and any(launch.relative_error > 0 for launch in launches))
+    return varies and all(launch.value > 0 for launch in launches)
+
+
+def _middle(metric: Metric, launches: Sequence[LaunchValue], *, varies: bool) -> Estimate:
+    """The value that is printed: the geometric mean if the change is a ratio of geometric means."""
+    return estimate(launches, max(metric.launch_sd, _SMALLEST) if varies else metric.launch_sd)
 
 
 def _worsening(metric: Metric, ratio: Estimate) -> Estimate:
