@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     )
     from pytest_mlpatterns.serving.prometheus import Prometheus as Prometheus
     from pytest_mlpatterns.records.telemetry import LayerStats as LayerStats, PatternStats as PatternStats
-    from pytest_mlpatterns.workload.input_order import Uniform as Uniform, Zipf as Zipf
+    from pytest_mlpatterns.workload.input_order import InOrder as InOrder, Uniform as Uniform, Zipf as Zipf
     from pytest_mlpatterns.workload.prompts import Prompts as Prompts
     from pytest_mlpatterns.workload.schedule import (
         ClosedLoop as ClosedLoop,
@@ -164,6 +164,7 @@ _HOMES = {
     ),
     "wire": ("Wire",),
     "workload.input_order": (
+        "InOrder",
         "Uniform",
         "Zipf",
     ),

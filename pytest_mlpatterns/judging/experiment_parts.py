@@ -53,6 +53,7 @@ def setup_of(settings: Settings, payload: Payload, target: Target | None, *, mod
         cpus="" if settings.cpus is None else f"{settings.cpus:g}",
         env=describe_env(settings.pattern),
         engine="" if target is not None or settings.engine == "local" else settings.engine,
+        order="shuffled" if payload.is_shuffled else "",
     )
 
 

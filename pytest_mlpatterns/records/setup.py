@@ -116,6 +116,8 @@ class Setup:
         env: environment variables that the pattern sets, without credentials; empty without any.
         engine: what serves the pattern, unless it is the local engine; empty for that, and for a service of the
             user's own.
+        order: ``shuffled`` if the inputs are sent in a fixed random order; empty for another one. The digest has the
+            laws of random draws.
     """
 
     pattern: SystemDescription
@@ -131,6 +133,7 @@ class Setup:
     cpus: str = ""
     env: str = ""
     engine: str = ""
+    order: str = ""
 
     def differences(self, other: Setup, *, timing: bool = True) -> tuple[str, ...]:
         """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this.
@@ -166,6 +169,7 @@ class Setup:
             "cpus": self.cpus,
             "env": self.env,
             "engine": self.engine,
+            "order": self.order,
         }
 
     @classmethod
@@ -219,7 +223,7 @@ class Environment:
 
 def _absent(name: str) -> str:
     """What an empty value means."""
-    return {"cpus": "all", "engine": "local"}.get(name, "none")
+    return {"cpus": "all", "engine": "local", "order": "not shuffled"}.get(name, "none")
 
 
 def _without_env(pattern: str) -> str:

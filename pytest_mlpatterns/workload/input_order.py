@@ -1,4 +1,4 @@
-"""The order in which inputs are sent: in turn, uniformly at random, or by a Zipf law.
+"""The order in which inputs are sent: shuffled, as listed, uniformly at random, or by a Zipf law.
 
 Pure. The order is drawn once before the load, so that drawing costs nothing while the load runs.
 """
@@ -18,10 +18,42 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DRAWS", "Uniform", "Zipf", "zipf_probabilities"]
+__all__ = ["DRAWS", "InOrder", "Shuffled", "Uniform", "Zipf", "zipf_probabilities"]
+
+_SHUFFLE_SEED = 0
+"""Seed of the order of lists; another one would make every baseline not comparable."""
 
 DRAWS = 1 << 18
 """Number of draws; a longer load repeats them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InOrder:
+    """Inputs in the order in which they are listed, again and again from the first one, instead of shuffled.
+
+    Requests that build on each other need it. Every launch begins with the first input and measures as many as it has
+    time for: of a list that is sorted by cost, a slower service is measured with earlier, cheaper inputs.
+
+    Args:
+        inputs: inputs as in ``perf_payload``.
+    """
+
+    inputs: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffled:
+    """Each input once in a fixed random order, again and again: the order of a list.
+
+    A window then measures a sample of the whole list, however few of its inputs it reaches.
+    """
+
+    def __str__(self) -> str:
+        return "shuffled"
+
+    def order(self, count: int) -> bytes:
+        """The indices below ``count`` in order, as native unsigned 32-bit integers."""
+        return np.random.default_rng(_SHUFFLE_SEED).permutation(count).astype(np.uint32).tobytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

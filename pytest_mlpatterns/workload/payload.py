@@ -18,8 +18,9 @@ from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.wire.openai import NO_MODEL, with_model
 from pytest_mlpatterns.workload.conversations import Conversations, conversation_requests, is_conversation
 from pytest_mlpatterns.workload.header_digest import describe_headers
-from pytest_mlpatterns.workload.input_order import Uniform, Zipf
+from pytest_mlpatterns.workload.input_order import InOrder, Shuffled, Uniform, Zipf
 from pytest_mlpatterns.workload.json_lines import read_json_lines
+from pytest_mlpatterns.workload.prompts import Prompts
 from pytest_mlpatterns.workload.request_builder import check_request, is_request
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ MAX_INPUTS = 4_000_000
 """Largest number of inputs in a collection, such as a ``range``, which may be longer than fits into memory."""
 _FRAMING = ("host", "content-length", "transfer-encoding")
 
+_Draw = Shuffled | Uniform | Zipf | None
+
 
 @dataclass(frozen=True, slots=True)
 class Payload:
@@ -45,8 +48,9 @@ class Payload:
     Attributes:
         inputs: the inputs as the user gave them.
         bodies: the encoded body of each input; empty if ``requests`` is used.
-        digest: hash of the requests and their order, which identifies the payload in the baseline.
-        draw: the random order; None sends the inputs in turn.
+        digest: hash of the requests, and of the law by which they are drawn, which identifies the payload in the
+            baseline.
+        draw: the random order; None sends the inputs as they are listed.
         wire: the wire that the bodies are encoded for.
         requests: complete requests, from the user or from ``builder``.
         builder: the function that made ``requests`` from the inputs.
@@ -60,7 +64,7 @@ class Payload:
     inputs: tuple[Any, ...]
     bodies: tuple[Body, ...]
     digest: str
-    draw: Uniform | Zipf | None = None
+    draw: _Draw = None
     wire: Wire = REST_JSON
     requests: tuple[httpx.Request, ...] = ()
     builder: RequestBuilder | None = None
@@ -72,6 +76,11 @@ class Payload:
     def bare(self) -> Payload:
         """The payload without the parts that the generator processes do not need, or cannot unpickle."""
         return replace(self, inputs=(), builder=None)
+
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether each input is sent once in a fixed random order, and then all again."""
+        return isinstance(self.draw, Shuffled)
 
     @property
     def needs_model(self) -> bool:
@@ -104,7 +113,7 @@ class Payload:
         return tuple(b"".join([_head(first, body), *body.parts]) for body in self.bodies)
 
     def order(self, *, all_requests: bool = True) -> bytes:
-        """The indices of the requests in order, as a ``LoadJob`` takes them; empty if they are sent in turn.
+        """The indices of the requests in order, as a ``LoadJob`` takes them; empty if they are sent as listed.
 
         Args:
             all_requests: whether all turns of conversations are in the order, else only the first of each.
@@ -149,7 +158,7 @@ def read_payload(
     Args:
         given: a non-empty list, array or other collection of inputs (Python values, or numpy arrays and scalars) or of
             ``httpx.Request``; a function that yields them (the first 10,000 are used); the path of a file with one
-            JSON value per line; or one of these in :class:`Uniform` or :class:`Zipf`, for a random order.
+            JSON value per line; or one of these in :class:`InOrder`, :class:`Uniform` or :class:`Zipf`.
         wire: the wire that encodes the inputs.
         path: path of the target; empty for a server of this package.
         builder: makes the request for each input instead of the wire.
@@ -158,9 +167,8 @@ def read_payload(
         SettingError: no inputs, not a collection, an input that the wire cannot encode, inputs and requests mixed, or
             more than 256 MiB.
     """
-    draw, given = (given, given.inputs) if isinstance(given, Uniform | Zipf) else (None, given)
-    read = _read(given)
-    inputs = read.inputs
+    read = _read(given.inputs if isinstance(given, InOrder | Uniform | Zipf) else given)
+    inputs, draw = read.inputs, _draw_of(given, len(read.inputs))
     if not inputs:
         raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
     requests = [is_request(item) for item in inputs]
@@ -186,7 +194,14 @@ def read_payload(
     return Payload(inputs, bodies, _digest(draw, (body.joined() for body in bodies)), draw, wire)
 
 
-def _payload_of_requests(requests: tuple[httpx.Request, ...], wire: Wire, draw: Uniform | Zipf | None) -> Payload:
+def _draw_of(given: object, count: int) -> _Draw:
+    """The random order of a payload of ``count`` inputs; functions and ``Prompts`` decide their order themselves."""
+    if isinstance(given, Uniform | Zipf):
+        return given
+    return None if count == 1 or isinstance(given, InOrder | Prompts) or callable(given) else Shuffled()
+
+
+def _payload_of_requests(requests: tuple[httpx.Request, ...], wire: Wire, draw: _Draw) -> Payload:
     """The payload of complete requests."""
     for number, request in enumerate(requests):
         check_request(request, f"perf_payload item {number}")
@@ -210,12 +225,13 @@ def _read(given: object) -> _Read:
     return _Read(tuple(line.value for line in lines), lambda number: f"{name} {lines[number].number}")
 
 
-def _openai_payload(read: _Read, wire: Wire, path: str, *, draw: Uniform | Zipf | None) -> Payload:
+def _openai_payload(read: _Read, wire: Wire, path: str, *, draw: _Draw) -> Payload:
     """The payload of the wire ``openai``, whose inputs decide their path, and may be conversations."""
     talks = conversation_requests(read.inputs, read.name) if any(map(is_conversation, read.inputs)) else None
     inputs, name = read.inputs, read.name
     shape: tuple[bytes, ...] = ()
     if talks is not None:
+        draw = None if isinstance(draw, Shuffled) else draw
         origins = talks.origins
         inputs, name, shape = talks.requests, lambda number: read.name(origins[number]), (talks.conversations.think_ns,)
     paths = tuple(path_of(wire, item, path) for item in inputs)
@@ -256,10 +272,10 @@ def _check_size(size: int, number: int, count: int) -> None:
         )
 
 
-def _digest(draw: Uniform | Zipf | None, texts: Iterable[bytes]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the requests and of their order."""
+def _digest(draw: _Draw, texts: Iterable[bytes]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of the requests, and of the law by which they are drawn."""
     sha = hashlib.sha256()
-    if draw is not None:
+    if draw is not None and not isinstance(draw, Shuffled):  # the set-up names that order itself
         sha.update(str(draw).encode())
     for text in texts:
         sha.update(len(text).to_bytes(8, "little"))

@@ -35,6 +35,7 @@ from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.input_order import InOrder
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
@@ -272,7 +273,7 @@ class TestTurns:
         assert min(job.duration_ns for job in generator.jobs[2:10]) >= 100 * MS  # longer where answers are slow
 
     def test_both_blocks_of_a_pair_begin_with_the_same_input_and_the_next_pair_goes_on(self, tmp_path: Path) -> None:
-        plan = replace(PLAN, payload=read_payload(list(range(3000))), schedule=ClosedLoop(1))
+        plan = replace(PLAN, payload=read_payload(InOrder(range(3000))), schedule=ClosedLoop(1))
         generator = Recording(tmp_path / "generator.log")
         with ScriptedServer(after(0.001)) as one, ScriptedServer(after(0.004)) as other:
             measured(
@@ -407,7 +408,7 @@ class TestWhatDoesNotCount:
         [
             (
                 failing_every(1),
-                r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+; first: perf_payload item 0 -> busy\)",
+                r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+; first: perf_payload item \d -> busy\)",
             ),
             (
                 failing_every(8),

@@ -87,6 +87,7 @@ def test_update_records_what_was_measured(recorded: Run) -> None:
         "warmup": "0 ns",
         "timeout": "10.0 s",
         "generators": "1",
+        "order": "shuffled",
     }
     assert re.fullmatch(r"sha256:[0-9a-f]{16}", entry["setup"]["payload"])
     assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory"} <= set(entry["metrics"])

@@ -111,6 +111,13 @@ def test_an_engine_is_the_local_one_unless_it_is_named() -> None:
     assert Setup.from_json(on_ray.to_json()) == on_ray
 
 
+def test_an_order_of_older_entries_is_not_the_shuffled_one() -> None:
+    shuffled = replace(SETUP, order="shuffled")
+    assert shuffled.differences(SETUP) == ("order: not shuffled → shuffled",)
+    assert SETUP.differences(shuffled, timing=False) == ("order: shuffled → not shuffled",)
+    assert Setup.from_json(shuffled.to_json()) == shuffled
+
+
 def test_the_timing_of_one_load_that_drives_both_sides_does_not_count() -> None:
     ours, theirs = replace(SETUP, duration="3.00 s", headers="none"), replace(SETUP, duration="1.00 s", headers="a: b")
     assert ours.differences(theirs) == ("headers: a: b → none", "duration: 1.00 s → 3.00 s")

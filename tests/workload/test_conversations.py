@@ -91,6 +91,7 @@ def test_callers_begin_with_first_turns_and_a_load_without_conversations_sends_a
     payload = payload_of(THREE, "alone", {"turns": ["a", "b"]})
     assert order_of(payload, all_requests=False) == [0, 3, 4]
     assert order_of(payload, all_requests=True) == []  # in turn
+    assert not payload.is_shuffled
     drawn = read_payload(Zipf([THREE, "alone", {"turns": ["a", "b"]}]), OPENAI)
     begun = order_of(drawn, all_requests=False)
     assert set(begun) == {0, 3, 4}

@@ -17,8 +17,9 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.workload import payload as payload_module
-from pytest_mlpatterns.workload.input_order import DRAWS, Uniform, Zipf, zipf_probabilities
+from pytest_mlpatterns.workload.input_order import DRAWS, InOrder, Shuffled, Uniform, Zipf, zipf_probabilities
 from pytest_mlpatterns.workload.payload import MAX_PRODUCED, Payload, read_payload
+from pytest_mlpatterns.workload.prompts import Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,6 +162,7 @@ REQUEST = httpx.Request("POST", "http://test/", json=1)
         (Uniform(iter([1])), "perf_payload is list_iterator, which can be read only once"),
         (Zipf(map(abs, [1])), "perf_payload is map, which can be read only once"),
         (Frame(), "perf_payload is Frame, expected its rows; return frame.to_dict('records') or frame.values.tolist()"),
+        (InOrder(map(abs, [1])), "perf_payload is map, which can be read only once"),
         (Zipf(Frame()), "perf_payload is Frame, expected its rows; return frame.to_dict('records')"),
         (Frame, "perf_payload is type, expected its rows"),
         (a_frame, "perf_payload is a function that returns Frame, expected its rows; return frame.to_dict("),
@@ -313,8 +315,38 @@ def order_of(payload: Payload) -> np.ndarray:
     return np.frombuffer(payload.order(), np.uint32)
 
 
-def test_inputs_are_drawn_in_turn_where_nothing_else_is_asked_for() -> None:
-    assert read_payload([1, 2, 3]).order() == b""
+@pytest.mark.parametrize("kind", [list, tuple, np.array, range], ids=["list", "tuple", "array", "range"])
+def test_the_inputs_of_a_list_are_sent_in_a_shuffled_order_that_is_always_the_same(kind: Any) -> None:
+    given = range(1_000) if kind is range else kind(range(1_000))
+    payload = read_payload(given)
+    order = order_of(payload)
+    assert payload.is_shuffled
+    assert payload.inputs == tuple(given)  # the first input is that of the functional check
+    assert sorted(order) == list(range(1_000)) != order.tolist()
+    assert order.tobytes() == read_payload(range(1_000)).order() == payload.bare().order()
+    assert abs(np.corrcoef(order[:100], range(100))[0, 1]) < 0.2  # no trend within a window
+
+
+def test_the_lines_of_a_file_and_complete_requests_are_shuffled_too(tmp_path: Path) -> None:
+    (tmp_path / "inputs.jsonl").write_text("1\n2\n3\n")
+    assert read_payload(tmp_path / "inputs.jsonl").is_shuffled
+    assert read_payload([request(content=b"1"), request(content=b"2")]).is_shuffled
+
+
+@pytest.mark.parametrize(
+    "given",
+    [InOrder([1, 2, 3]), lambda: iter([1, 2, 3]), Prompts(count=3), [1]],
+    ids=["asked for", "a function", "prompts", "one input"],
+)
+def test_inputs_whose_order_is_decided_are_sent_as_listed(given: Any) -> None:
+    payload = read_payload(given)
+    assert payload.order() == b""
+    assert not payload.is_shuffled
+
+
+def test_the_digest_of_a_list_is_that_of_the_same_inputs_as_listed() -> None:
+    assert read_payload([1, 2, 3]).digest == read_payload(InOrder([1, 2, 3])).digest
+    assert str(Shuffled()) == "shuffled"  # the set-up has it, and says so
 
 
 def test_uniform_draws_are_even() -> None:

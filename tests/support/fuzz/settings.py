@@ -102,6 +102,7 @@ _CLASSES = {
     "ConstantRate": "rate_rps",
     "Ensemble": "models combine",
     "GammaRate": "rate_rps burstiness seed",
+    "InOrder": "inputs",
     "Microservice": "replicas wire",
     "Pipeline": "stages processes",
     "PoissonRate": "rate_rps seed",
