@@ -119,7 +119,8 @@ class BaselineLookup:
             details = "; ".join(differences)
             return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=own.facts)
         slowdown = functools.partial(self._slowdown_since, own.calibration)
-        return replace(sought, entry=own, facts=own.facts, name=self._name_of(own), slowdown=slowdown)
+        entry = own.compared_under(self._environment.versions)
+        return replace(sought, entry=entry, facts=own.facts, name=self._name_of(own), slowdown=slowdown)
 
     def _match_elsewhere(self, by_machine: Mapping[str, Entry], sought: BaselineMatch, cluster: str) -> BaselineMatch:
         """The entry of the machine whose speed is closest, scaled to this one; or why there is none."""
@@ -133,7 +134,7 @@ class BaselineLookup:
             latest = max(by_machine.values(), key=lambda entry: entry.date)
             return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=machines + why, facts=latest.facts)
         machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
-        entry = scaled(by_machine[machine], ratios[machine])
+        entry = scaled(by_machine[machine].compared_under(self._environment.versions), ratios[machine])
         note = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
         note = "; ".join(filter(None, (note, entry.warning)))
         return replace(sought, entry=entry, facts=entry.facts, widening=_WIDENING, note=note, name=self._name_of(entry))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.setup import SystemKind
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Anchor", "Baselines", "Calibration", "Entry", "Update"]
 
+_OURS = "pytest-mlpatterns"
 _ANCHORED = ("rtm", "throughput", "ttft", "tpot", "output_tokens")
 
 
@@ -117,6 +118,13 @@ class Entry:
         servers = [f"{name}: {then[name]} → {now[name]}" for name in then if name in now and then[name] != now[name]]
         return (*setup.differences(self.setup), *servers)
 
+    def compared_under(self, versions: Mapping[str, str]) -> Entry:
+        """This entry for a run of the installed packages; the costs of another release's load generator are left out.
+
+        They tell the machine's speed only if the generator did the same work.
+        """
+        return self if _release(self.versions) == _release(versions) else replace(self, generator_costs_ns=())
+
 
 Baselines = dict[str, dict[str, Entry]]
 """Test id → machine → entry."""
@@ -142,12 +150,19 @@ class Update:
 
 
 def _server_versions(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:
-    """The server software that influences the figures, by name; empty for a service that runs already."""
-    if setup.pattern.kind is SystemKind.URL:
+    """The server software that influences the figures, by name; empty for a service that brings its own."""
+    kind = setup.pattern.kind
+    if kind in (SystemKind.URL, SystemKind.COMMAND):
         return {}
     loop = f"uvloop {versions['uvloop']}" if "uvloop" in versions else "asyncio"
     names = ("uvicorn", "httptools") if setup.engine != "ray" else ("uvicorn", "httptools", "ray")
-    return {"event loop": loop, **{name: versions.get(name, "none") for name in names}}
+    found = {"event loop": loop, **{name: versions.get(name, "none") for name in names}}
+    return found if kind is SystemKind.APP or not (release := _release(versions)) else {_OURS: release, **found}
+
+
+def _release(versions: Mapping[str, str]) -> str:
+    """Major and minor version of this package, whose server and load generator change with them; empty if unknown."""
+    return ".".join(versions.get(_OURS, "").split(".")[:2])
 
 
 def _dated(date: str, commit: str | None) -> str:

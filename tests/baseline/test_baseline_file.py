@@ -230,7 +230,9 @@ SERVING = {
     ("setup", "versions", "differences"),
     [
         ({}, {}, ()),
-        ({}, {"numpy": "3.0.0", "pytest-mlpatterns": "0.2.0"}, ()),
+        ({}, {"numpy": "3.0.0", "pytest-mlpatterns": "0.1.1"}, ()),
+        ({}, {"pytest-mlpatterns": "0.2.0"}, ("pytest-mlpatterns: 0.1 → 0.2",)),
+        ({}, {"pytest-mlpatterns": "1.1.0rc1"}, ("pytest-mlpatterns: 0.1 → 1.1",)),
         ({"load": "closed(16)"}, {}, ("load: closed(8) → closed(16)",)),
         ({"model": "2"}, {}, ("model: none → 2",)),
         ({}, {"uvicorn": "0.40.0"}, ("uvicorn: 0.38.0 → 0.40.0",)),
@@ -251,12 +253,33 @@ def test_an_entry_says_what_differs_from_what_is_measured_now(
     assert replace(ENTRY, versions=SERVING).differences(make_setup(**setup), present) == differences
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/predict", "https://example.org/"])
-def test_our_own_servers_say_nothing_of_a_service_that_runs_without_them(url: str) -> None:
-    setup = make_setup(pattern=url)
+SERVED_ELSEWHERE = [
+    "http://127.0.0.1:8000/predict",
+    "https://example.org/",
+    "Command('serve --port {port}', path='/predict')",
+]
+
+
+@pytest.mark.parametrize("service", SERVED_ELSEWHERE)
+def test_our_own_servers_say_nothing_of_a_service_that_runs_without_them(service: str) -> None:
+    setup = make_setup(pattern=service)
     old = replace(ENTRY, setup=setup, versions=SERVING)
-    assert old.differences(setup, {"uvicorn": "1.0"}) == ()
-    assert old.differences(SETUP, SERVING) == (f"pattern: {url} → {SETUP.pattern}",)
+    assert old.differences(setup, {"uvicorn": "1.0", "pytest-mlpatterns": "9.0"}) == ()
+    assert old.differences(SETUP, SERVING) == (f"pattern: {service} → {SETUP.pattern}",)
+
+
+def test_an_app_has_the_server_of_this_environment_but_not_that_of_this_package() -> None:
+    setup = make_setup(pattern="App('shop:app')")
+    old = replace(ENTRY, setup=setup, versions=SERVING)
+    assert old.differences(setup, {**SERVING, "pytest-mlpatterns": "9.0"}) == ()
+    assert old.differences(setup, {**SERVING, "uvicorn": "0.40.0"}) == ("uvicorn: 0.38.0 → 0.40.0",)
+
+
+@pytest.mark.parametrize(("version", "kept"), [("0.1.0", True), ("0.1.9", True), ("0.2.0", False), ("1.1.0", False)])
+def test_the_costs_of_another_load_generator_are_not_used(version: str, *, kept: bool) -> None:
+    recorded = replace(ENTRY, generator_costs_ns=(60_000.0,))
+    present = recorded.compared_under({**SERVING, "pytest-mlpatterns": version})
+    assert present == (recorded if kept else ENTRY)
 
 
 def test_an_entry_is_its_own_anchor_until_it_has_another() -> None:

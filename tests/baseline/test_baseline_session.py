@@ -72,6 +72,15 @@ def test_a_test_is_compared_with_its_entry_of_this_machine(tmp_path: Path, mode:
     assert found.mode is (BaselineMode.CHECK if mode is BaselineMode.PRUNE else mode)
 
 
+def test_a_service_of_its_own_is_compared_without_the_costs_of_another_load_generator(tmp_path: Path) -> None:
+    setup = make_setup(pattern="http://127.0.0.1:8000")
+    for version, costs in (("0.1.9", (60_000.0,)), ("0.0.1", ())):
+        own = entry(setup=setup, versions={"pytest-mlpatterns": version}, generator_costs_ns=(60_000.0,))
+        found = opened(tmp_path, before={TEST: {HERE: own}}).match(TEST, setup).entry
+        assert found is not None
+        assert found.generator_costs_ns == costs
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("mode", "smoke"), [(BaselineMode.UPDATE, False), (BaselineMode.OFF, False), (BaselineMode.REQUIRE, True)]
@@ -91,11 +100,21 @@ def test_a_run_without_comparison_misses_nothing(tmp_path: Path, mode: BaselineM
             {HERE: entry(versions={"uvloop": "0.22.1", "uvicorn": "0.38.0"})},
             "(event loop: uvloop 0.22.1 → asyncio; uvicorn: 0.38.0 → none)",
         ),
-        ({HERE: entry(versions={"numpy": "1.0", "pytest-mlpatterns": "0.0.1"})}, ""),
+        ({HERE: entry(versions={"numpy": "1.0", "pytest-mlpatterns": "0.1.9"})}, ""),
+        ({HERE: entry(versions={"pytest-mlpatterns": "0.0.1"})}, "(pytest-mlpatterns: 0.0 → 0.1)"),
         ({THERE: entry(), NEAR: entry()}, f"(machine: {THERE}; {NEAR} → {HERE})"),
         ({THERE: entry(calibration=TWICE_AS_FAST)}, f"(machine: {THERE} → {HERE})"),
     ],
-    ids=["new", "load", "model", "servers", "what does not count", "machines", "calibrated, but not asked for"],
+    ids=[
+        "new",
+        "load",
+        "model",
+        "servers",
+        "what does not count",
+        "this package",
+        "machines",
+        "calibrated, but not asked for",
+    ],
 )
 def test_an_entry_that_is_not_comparable_is_not_given_and_says_what_differs(
     tmp_path: Path, before: dict[str, Entry], missing: str
