@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.revision.included_files import with_included
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.wording import listed
 
@@ -65,7 +66,7 @@ def changed_files(worktree: Worktree) -> list[str]:
         Path(os.path.normpath(folder / name))
         for folder in {Path(), below}
         for top in (worktree.root, worktree.present_root)
-        for name in _names_in(top / folder)
+        for name in _names_in(top / folder, top)
     }
     return [
         str(name)
@@ -89,7 +90,7 @@ def named_dependencies(file: Path) -> object:
         extras = dict(parser.items("options.extras_require")) if parser.has_section("options.extras_require") else {}
         return [parser.get(*place, fallback="").split("\n") for place in _OF_SETUP], extras
     text = file.read_text(encoding="utf-8", errors="replace")
-    if file.suffix == ".txt":
+    if file.suffix in (".txt", ".in"):
         lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
         return [line for line in lines if line]
     return text
@@ -126,27 +127,31 @@ def locked_versions(directory: Path) -> tuple[str, list[str]] | None:
 def dependency_key(worktree: Worktree, facts: Sequence[str]) -> str:
     """A hash of the dependency files of a revision, and of the directories and files in it that they name.
 
+    Files that an installer reads because another one includes them, by ``-r base.txt`` for example, are in it too.
+
     Args:
         worktree: the revision's files.
         facts: what else decides what gets installed.
     """
-    texts = {name: (worktree.directory / name).read_bytes() for name in _names_in(worktree.directory)}
-    texts |= {f"/{name}": (worktree.root / name).read_bytes() for name in _names_in(worktree.root)}
+    root = worktree.root
+    texts = {name: (worktree.directory / name).read_bytes() for name in _names_in(worktree.directory, root)}
+    texts |= {f"/{name}": (root / name).read_bytes() for name in _names_in(root, root)}
     git = Git(worktree.directory)
     parts = [*facts, *(f"{name} {hashlib.sha256(text).hexdigest()}" for name, text in sorted(texts.items()))]
     for path in sorted({path for text in texts.values() for path in _paths_in(text.decode(errors="replace"))}):
         place = Path(os.path.normpath(worktree.directory / path))
-        if place.exists() and place != worktree.directory and place.is_relative_to(worktree.root):
-            inside = f"HEAD:{place.relative_to(worktree.root).as_posix()}"
+        if place.exists() and place != worktree.directory and place.is_relative_to(root):
+            inside = f"HEAD:{place.relative_to(root).as_posix()}"
             parts.append(
                 f"{path} {git.run('rev-parse', inside).strip() if git.succeeds('cat-file', '-e', inside) else ''}"
             )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _names_in(directory: Path) -> list[str]:
-    found = {file.relative_to(directory).as_posix() for pattern in _FILES for file in directory.glob(pattern)}
-    return sorted(found)
+def _names_in(directory: Path, root: Path) -> list[str]:
+    """The dependency files of a directory, relative to it, and those inside ``root`` that they include."""
+    found = {file for pattern in _FILES for file in directory.glob(pattern)}
+    return sorted(Path(os.path.relpath(file, directory)).as_posix() for file in with_included(found, root))
 
 
 def _paths_in(text: str) -> Iterator[str]:

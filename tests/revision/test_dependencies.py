@@ -129,3 +129,33 @@ def test_the_key_follows_dependency_files_and_local_packages_and_no_other_file(t
         key_after({"requirements.txt": "./libs/stemmer\nnumpy\n"}),
     ]
     assert len(set(keys)) == len(keys)
+
+
+DYNAMIC = '[project]\nname = "x"\n[tool.setuptools.dynamic]\ndependencies = {file = ["deps.in"]}\n'
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("first", "text", "included"),
+    [
+        ("requirements.txt", "-r base.in\n", "base.in"),
+        ("requirements.txt", "numpy\n-c limits/all.txt\n", "limits/all.txt"),
+        ("pyproject.toml", DYNAMIC, "deps.in"),
+        ("setup.cfg", "[options]\ninstall_requires = file: deps.in\n", "deps.in"),
+    ],
+)
+def test_the_key_follows_files_that_another_one_includes(tmp_path: Path, first: str, text: str, included: str) -> None:
+    repository = Repository.made(tmp_path / "top")
+    tree = Worktree(Revision("0" * 40, "main", "", "0000000"), repository.top, repository.top, repository.top, ())
+    keys = set()
+    for version in ("2.2.0", "2.3.0"):
+        repository.commit({first: text, included: f"numpy=={version}\n"})
+        keys.add(dependency_key(tree, ()))
+    assert len(keys) == 2
+
+
+def test_a_changed_dependency_in_an_included_file_is_seen(trees: Worktree) -> None:
+    for top, version in ((trees.root, 1), (trees.present_root, 2)):
+        (top / "ml" / "requirements.txt").write_text("-r ../base.in\n")
+        (top / "base.in").write_text(f"numpy=={version}  # why {version}\n")
+    assert changed_files(trees) == ["base.in"]
