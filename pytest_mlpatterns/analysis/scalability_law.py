@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["FARTHEST", "FittedLaw", "ScalabilityLaw", "fit_law"]
 
 FARTHEST = 4
-"""Predictions reach to this many times the largest measured number of replicas."""
+"""Predictions reach to this many times the largest measured number of replicas, if three numbers were measured."""
 _PRIOR_DEGREES = 0.25
 """Degrees of freedom of the prior; with more, intervals at 1 % noise are too wide and at 3 % too narrow."""
 _FEWEST_DEGREES = 2.0
@@ -96,12 +96,20 @@ class FittedLaw:
         return int(self.numbers[-1])
 
     @property
+    def farthest(self) -> int:
+        """The largest number of replicas that the law predicts.
+
+        Two numbers cannot tell contention from coherency, which makes little difference between them and much beyond.
+        """
+        return self.largest * (FARTHEST if self._has_coherency else 1)
+
+    @property
     def contention(self) -> Estimate:
-        """Sigma, the share of the work that only one replica can do at a time."""
+        """Sigma, the share of the work that only one replica can do at a time; of two numbers at most that much."""
         others = self.numbers - 1
 
         def squares(sigma: float) -> float:
-            return self._squares([1 + sigma * others, self._all_pairs][: 1 + self._has_coherency])
+            return self._squares([1 + sigma * others, self._all_pairs])
 
         return self._interval(self.best.contention, squares, scale=1.0)
 
@@ -120,17 +128,16 @@ class FittedLaw:
         """Capacity of so many replicas, in requests per second.
 
         Raises:
-            TooFewSamplesError: more than four times as many replicas as were measured.
+            TooFewSamplesError: more than four times as many replicas as were measured, or more than were measured if
+                these are two numbers.
         """
-        if replicas > FARTHEST * self.largest:
-            raise TooFewSamplesError(
-                f"{replicas} replicas are more than {FARTHEST} times the {self.largest} that were measured; measure "
-                "more replicas"
-            )
+        if replicas > self.farthest:
+            raise TooFewSamplesError(self._too_far(f"{replicas} replicas"))
         others, pairs = replicas - 1, replicas * (replicas - 1)
+        is_open = self._has_coherency or replicas not in self.numbers  # else one curve goes through it
 
         def squares(time: float) -> float:  # the law through (replicas, time): the first coefficient follows
-            columns = [self.numbers - 1 - others, self._all_pairs - pairs][: 1 + self._has_coherency]
+            columns = [self.numbers - 1 - others, self._all_pairs - pairs][: 1 + is_open]
             return self._squares(columns, self.times - time, fewest=0)
 
         best = self.best.capacity_rps(replicas)
@@ -143,7 +150,7 @@ class FittedLaw:
         Raises:
             TooFewSamplesError: the rate is out of reach of the law, or of what was measured.
         """
-        numbers = range(1, FARTHEST * self.largest + 1)
+        numbers = range(1, self.farthest + 1)
         predicted = [self.capacity_rps(number) for number in numbers]
         value, low, high = (
             next((number for number, capacity in zip(numbers, column, strict=True) if capacity >= rps), None)
@@ -155,11 +162,25 @@ class FittedLaw:
         )
         if value is None or low is None or high is None:
             surely, most = max(one.low for one in predicted), max(one.value for one in predicted)
+            if not self._has_coherency:
+                raise TooFewSamplesError(self._too_far(f"{format_rate(rps)} ({format_rate(surely)} are sure)"))
             raise TooFewSamplesError(
                 f"{format_rate(rps)} are beyond what the measured numbers of replicas say: up to {numbers[-1]} "
                 f"replicas serve {format_rate(most)} by the law, and surely {format_rate(surely)}; measure more of them"
             )
         return Estimate(value, low, high)
+
+    def _too_far(self, asked: str) -> str:
+        """Why something lies beyond the predictions, and what to do."""
+        if self._has_coherency:
+            return (
+                f"{asked} are more than {FARTHEST} times the {self.largest} that were measured; measure more replicas"
+            )
+        first, second = self.numbers.astype(int)
+        return (
+            f"{asked} are beyond the two numbers of replicas that were measured, {first} and {second}, which cannot "
+            f"tell contention from coherency; measure a third number, as replicas=({first}, {second}, {2 * second})"
+        )
 
     @property
     def _has_coherency(self) -> bool:

@@ -186,7 +186,9 @@ class Scaling:
 
     @property
     def peak_replicas(self) -> float:
-        """Number of replicas with the largest capacity by the law; infinite if each further one adds some."""
+        """Number of replicas with the largest capacity by the law; infinite if each further one adds some, or
+        if only two numbers were measured, which show no peak.
+        """
         return self.law.best.peak_replicas
 
     def efficiency(self, replicas: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -214,7 +216,8 @@ class Scaling:
         """NMRT of this many replicas by the law, on a machine with cores enough for them.
 
         Raises:
-            TooFewSamplesError: more than four times as many replicas as were measured.
+            TooFewSamplesError: more than four times as many replicas as were measured, or more than were measured if
+                these are two numbers.
         """
         return self.law.capacity_rps(replicas)
 
