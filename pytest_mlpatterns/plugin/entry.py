@@ -96,7 +96,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     if ref := _given(config, "against"):
         text = f"mlpatterns: compared with {ref}"
     else:
-        text = f"mlpatterns: baseline {_given(config, 'baseline_file') or 'perf-baseline.json'} ({_mode(config)})"
+        text = f"mlpatterns: baseline {_given(config, 'baseline-file') or 'perf-baseline.json'} ({_mode(config)})"
     if text.isprintable():
         return text
     from pytest_mlpatterns.wording import visible
@@ -268,7 +268,7 @@ def _mode(config: pytest.Config) -> str:
 
 
 def _given(config: pytest.Config, name: str) -> object:
-    return config.getoption(f"perf_{name}") or config.getini(f"perf_{name}")
+    return config.getoption(f"perf_{name.replace('-', '_')}") or options.ini_text(config, name)
 
 
 def _session(config: pytest.Config) -> PerfSession:

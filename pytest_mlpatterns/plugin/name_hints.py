@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import ModuleType
 
-__all__ = ["FIXTURES", "fixture_hint", "misspelled_fixture", "require_known_options"]
+__all__ = ["FIXTURES", "fixture_hint", "misspelled_fixture", "require_known_keys", "require_known_options"]
 
 FIXTURES = ("perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_payload", "perf_target")
 """The fixtures of this plugin."""
@@ -34,6 +34,21 @@ def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
         name = option.removeprefix(_PREFIX)
         if name != option and (hint := did_you_mean(name, known, f"{_PREFIX}{{}}")):
             raise pytest.UsageError(f"{option} is not an option; {hint}pytest --help lists all")
+
+
+def require_known_keys(unknown: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse a key of the ini file that looks like one of ours.
+
+    Args:
+        unknown: keys that neither pytest nor a plugin has.
+        known: our keys, without ``perf_``.
+
+    Raises:
+        pytest.UsageError: one of them is almost one of ours; the message has it.
+    """
+    for key in unknown:
+        if hint := did_you_mean(key.removeprefix("perf_"), known, "perf_{}"):
+            raise pytest.UsageError(f"{key} is not an ini key; {hint}pytest --help lists all")
 
 
 def fixture_hint(name: str) -> str:

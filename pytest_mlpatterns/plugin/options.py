@@ -7,10 +7,13 @@ every pytest, and pytest without perf tests should pay nothing.
 from __future__ import annotations
 
 import argparse
+import ast
 import copy
 import inspect
+import json
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -23,6 +26,7 @@ __all__ = [
     "add_options",
     "given_ini",
     "given_options",
+    "ini_text",
     "refuse_misspelled",
     "values_of_conftests",
 ]
@@ -144,6 +148,10 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 """Arguments of argparse for option ``--perf-NAME`` and ini key ``perf_NAME`` (with underscores). Every default is None,
 so that the ini file counts if the command line gives no value. No option takes an optional value: it would swallow a
 path."""
+_TABLES = ("rank", "ray-runtime-env", "tolerance")
+"""Options that may be tables in TOML."""
+_QUOTED = ("against-files",)
+"""Options that are lists of names, which may contain white space."""
 _HELP = {
     "action": "store_true",
     "help": "show the fixtures, marker arguments, patterns, assertions and metrics with one line each, and exit",
@@ -171,16 +179,18 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
 
 
 def refuse_misspelled(parser: pytest.Parser, early_config: pytest.Config, args: Sequence[str]) -> None:
-    """Refuse an option that looks like one of ours, after conftest files have added theirs.
+    """Refuse an option or an ini key that looks like one of ours, after conftest files have added theirs.
 
     Raises:
         pytest.UsageError: the message has the nearest of ours.
     """
     _, unknown = parser.parse_known_and_unknown_args(list(args), namespace=copy.copy(early_config.option))
-    if any(argument.startswith("--perf-") for argument in unknown):
-        from pytest_mlpatterns.plugin.name_hints import require_known_options
+    keys = [key for key in _ini_of(early_config) if key.startswith("perf_") and not _is_ini_key(early_config, key)]
+    if keys or any(argument.startswith("--perf-") for argument in unknown):
+        from pytest_mlpatterns.plugin.name_hints import require_known_keys, require_known_options
 
         require_known_options(unknown, [*OPTIONS, "help"])
+        require_known_keys(sorted(keys), [name.replace("-", "_") for name in OPTIONS])
 
 
 def add_ini_keys(parser: pytest.Parser) -> None:
@@ -195,8 +205,55 @@ def given_options(config: pytest.Config) -> dict[str, object]:
 
 
 def given_ini(config: pytest.Config) -> dict[str, object]:
-    """The values of the ini file by option name; None or empty if not given."""
-    return {name: config.getini(_key(name)) for name in OPTIONS}
+    """The values of the ini file by option name, as text; None or empty if not given."""
+    return {name: ini_text(config, name) for name in OPTIONS}
+
+
+def ini_text(config: pytest.Config, name: str) -> str | None:
+    """The value of an ini key as the command line takes it, however the file writes it; None if not given.
+
+    TOML has numbers, truth values, lists and tables: ``perf_tolerance = {rtm = 0.05}`` is ``rtm=0.05``.
+    """
+    given = _ini_of(config).get(_key(name))
+    native = getattr(given, "value", None)  # pytest 9 keeps what TOML has, and gives out no other type than text
+    value = config.getini(_key(name)) if native is None or isinstance(native, str) else native
+    if isinstance(value, str) and name in _TABLES and value.startswith("{"):
+        value = _table_of(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(shlex.quote(str(one)) if name in _QUOTED else str(one) for one in value)
+    if isinstance(value, dict):
+        if name == "ray-runtime-env":
+            return json.dumps(value, default=str)
+        return ", ".join(f"{key}={one}" for key, one in value.items())
+    return None if value is None else str(value)
+
+
+def _table_of(text: str) -> object:
+    """The table that pytest has turned into text, as it does in ``[tool.pytest.ini_options]``; else the text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value if isinstance(value, dict) else text
+
+
+def _ini_of(config: pytest.Config) -> Mapping[str, object]:
+    """Everything that the ini file has, by key; what the values are depends on the version of pytest."""
+    held = getattr(config, "_inicfg", None)
+    return cast("Mapping[str, object]", config.inicfg if held is None else held)
+
+
+def _is_ini_key(config: pytest.Config, key: str) -> bool:
+    """Whether pytest or a plugin has such a key."""
+    try:
+        config.getini(key)
+    except ValueError:  # what pytest raises for an unknown one
+        return False
+    except (TypeError, pytest.UsageError):  # a value of another type
+        return True
+    return True
 
 
 def _key(name: str) -> str:

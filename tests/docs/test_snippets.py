@@ -16,7 +16,7 @@ from support import HAS_RAY
 from support.other_clients import aiperf_line, lines, vllm_run
 from support.pages import ROOT, Block, blocks, commands, page, pages
 from support.profiles import slower_normalize
-from support.project import Project
+from support.project import Project, run_here
 from support.repository import Repository
 from support.streams import stream_result
 from support.synthetic import ENVIRONMENT, make_setup, result
@@ -251,13 +251,28 @@ def test_ini_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
     assert run.exit_code == 0, run.out + run.err
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+def test_toml_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(block.text, encoding="utf-8")
+    (tmp_path / "test_perf.py").write_text("def test_x(perf):\n    pass\n", encoding="utf-8")
+
+    run = run_here(tmp_path, "--collect-only", "-W", "error")
+
+    keys = tomllib.loads(block.text)["tool"]["pytest"]
+    assert {key.removeprefix("perf_").replace("_", "-") for key in keys} <= set(OPTIONS)
+    assert run.exit_code == 0, run.out + run.err
+    assert "test_x[single]" in run.out
+    assert "test_x[cached|batched]" in run.out
+
+
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
 def test_yaml_block_is_a_workflow(block: Block) -> None:
     assert {"name", "jobs"} <= set(yaml.safe_load(block.text))
 
 
 def test_every_block_has_a_language_that_is_tested() -> None:
-    tested = {"bash", "console", "ini", "python", "text", "yaml", ""}
+    tested = {"bash", "console", "ini", "python", "text", "toml", "yaml", ""}
     fences = {
         f"{name}: {language}"
         for name in pages()

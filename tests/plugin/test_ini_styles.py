@@ -1,0 +1,185 @@
+"""Every ini key in every style of pytest's configuration: as text, and as the types that TOML has."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import run_here
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+TEXT = {
+    "against": "main",
+    "against-env": "true",
+    "against-files": "data/a.csv 'b c.txt'",
+    "baseline": "require",
+    "baseline-file": "base.json",
+    "budget": "20s",
+    "calibrate": "false",
+    "compare": "rtm, p99",
+    "cpus": "0.5",
+    "duration": "1s",
+    "engine": "local",
+    "generators-on": "local",
+    "html": "out.html",
+    "inconclusive": "fail",
+    "json": "out.json",
+    "noise": "trust",
+    "patterns": "single, cached|batched",
+    "price": "1 USD per core-hour",
+    "profile": "off",
+    "rank": "rtm=0.5, p95<50ms",
+    "ray-address": "auto",
+    "ray-runtime-env": '{"working_dir": "."}',
+    "smoke": "true",
+    "startup-timeout": "9s",
+    "tolerance": "rtm=0.05, p99=30%",
+}
+"""A value of each key, as every style can have it, and as it is read."""
+NATIVE = {
+    "against-env": "true",
+    "against-files": '["data/a.csv", "b c.txt"]',
+    "calibrate": "false",
+    "compare": '["rtm", "p99"]',
+    "cpus": "0.5",
+    "patterns": '["single", "cached|batched"]',
+    "rank": '["rtm=0.5", "p95<50ms"]',
+    "ray-runtime-env": '{working_dir = "."}',
+    "smoke": "true",
+    "tolerance": '{rtm = 0.05, p99 = "30%"}',
+}
+"""The same values in TOML, if it has another type for them than text."""
+READ = {**TEXT, "against-files": "data/a.csv, 'b c.txt'"}
+STYLES = {
+    "pytest.ini": "[pytest]",
+    "pyproject.toml": "[tool.pytest.ini_options]",
+    "pyproject.toml, native": "[tool.pytest]",
+    "pytest.toml": "[pytest]",
+}
+CONFTEST = """
+import json
+from pytest_mlpatterns.plugin.options import given_ini
+
+def pytest_configure(config):
+    (config.rootpath / "found.json").write_text(json.dumps(given_ini(config)))
+"""
+TEST = "def test_nothing():\n    pass\n"
+
+
+def key(name: str) -> str:
+    return f"perf_{name.replace('-', '_')}"
+
+
+def configure(directory: Path, style: str, values: dict[str, str]) -> None:
+    lines = [STYLES[style], *(f"{key(name)} = {value}" for name, value in values.items())]
+    (directory / style.partition(",")[0]).write_text("\n".join(lines), encoding="utf-8")
+    (directory / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+    (directory / "test_it.py").write_text(TEST, encoding="utf-8")
+
+
+def found(directory: Path, style: str, values: dict[str, str]) -> dict[str, str | None]:
+    configure(directory, style, values)
+    run = run_here(directory, "-W", "error")
+    assert run.outcomes == {"passed": 1}, run.out
+    read: dict[str, str | None] = json.loads((directory / "found.json").read_text(encoding="utf-8"))
+    return read
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_key_can_be_text(tmp_path: Path, style: str) -> None:
+    written = {name: value if style == "pytest.ini" else f"'''{value}'''" for name, value in TEXT.items()}
+    assert found(tmp_path, style, written) == TEXT
+
+
+@pytest.mark.parametrize("style", [style for style in STYLES if style != "pytest.ini"])
+def test_every_key_can_have_its_type_of_toml(tmp_path: Path, style: str) -> None:
+    read = found(tmp_path, style, {name: NATIVE.get(name, f"'''{value}'''") for name, value in TEXT.items()})
+    flags = {name: str(read[name]).lower() for name in ("against-env", "calibrate", "smoke")}  # pytest writes True
+    assert {**read, **flags} == READ
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("tolerance", "0.05", "0.05"),
+        ("tolerance", "1", "1"),
+        ("cpus", "2", "2"),
+        ("rank", "{rtm = 0.5, nmrt = 0.5}", "rtm=0.5, nmrt=0.5"),
+        ("compare", "[]", ""),
+    ],
+)
+@pytest.mark.parametrize("style", ["pyproject.toml", "pyproject.toml, native"])
+def test_numbers_and_tables_are_read_as_text(tmp_path: Path, style: str, name: str, value: str, read: str) -> None:
+    assert found(tmp_path, style, {name: value})[name] == read
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_command_line_overrides_a_key(tmp_path: Path, style: str) -> None:
+    configure(tmp_path, style, {"tolerance": "0.05", "smoke": "true"})
+    assert run_here(tmp_path, "-o", "perf_tolerance=0.2").exit_code == 0
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["tolerance"] == "0.2"
+
+
+NAMELESS = """
+import pytest
+
+@pytest.mark.perf(model="test_it:same", payload=[1], warmup="0s")
+def test_perf(perf):
+    assert perf.smoke
+
+def same(batch):
+    return batch
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("perf_budget = 30", "ini key perf_budget is '30', expected a time with its unit"),
+        ("perf_duration = 3", "ini key perf_duration is '3', expected a time with its unit"),
+        ("perf_tolerance = -1.0", "ini key perf_tolerance is '-1.0', expected a share that is not negative"),
+        ("perf_tolerance = {rtx = 0.1}", "ini key perf_tolerance"),
+        ("perf_inconclusive = true", "ini key perf_inconclusive is 'true', expected one of warn, fail, pass"),
+        ("perf_price = [1]", "ini key perf_price is '1'"),
+    ],
+)
+def test_a_value_that_cannot_be_read_ends_the_run_with_one_line(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.pytest]\n{line}\n", encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(NAMELESS, encoding="utf-8")
+    run = run_here(tmp_path)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (message,) = filter(None, run.errors)
+    assert message.startswith(f"ERROR: {words}")
+
+
+def test_a_run_takes_its_settings_from_native_toml(tmp_path: Path) -> None:
+    settings = 'perf_smoke = true\nperf_tolerance = {rtm = 0.05}\nperf_patterns = ["single", "cached"]\nperf_cpus = 1\n'
+    (tmp_path / "pyproject.toml").write_text(f"[tool.pytest]\n{settings}", encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(NAMELESS, encoding="utf-8")
+    run = run_here(tmp_path)
+    assert run.outcomes == {"passed": 2}
+    assert "smoke run: 2 perf tests" in run.section("performance")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_misspelled_key_is_answered_with_the_nearest(tmp_path: Path, style: str) -> None:
+    configure(tmp_path, style, {"tolerence": "0.05"})
+    run = run_here(tmp_path)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (message,) = filter(None, run.errors)
+    assert message == "ERROR: perf_tolerence is not an ini key; did you mean perf_tolerance? pytest --help lists all"
+
+
+def test_keys_of_conftest_files_and_of_another_name_are_left_to_pytest(tmp_path: Path) -> None:
+    configure(tmp_path, "pytest.ini", {"toleranc": "1", "zebra": "1"})
+    own = "\ndef pytest_addoption(parser):\n    parser.addini('perf_toleranc', 'own')\n"
+    (tmp_path / "conftest.py").write_text(CONFTEST + own, encoding="utf-8")
+    run = run_here(tmp_path)
+    assert run.exit_code == 0
+    assert "Unknown config option: perf_zebra" in run.out
+    assert "perf_toleranc" not in run.out
