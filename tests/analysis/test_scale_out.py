@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -129,10 +130,22 @@ class TestScaling:
 
     def test_notes_have_the_time_and_what_callers_noticed(self) -> None:
         note = describe_scaling(Scaling((self.STEP,), 2, (added(load(in_turn(200, 100))),)).record)[-1]
-        assert note.startswith("one more replica under load carries its share 1.01 s (")
+        assert note.startswith("one more replica under load carries its share 1.01 s (1 pass: 1.01 s) after")
         assert note.endswith(
             "after it was asked for, meanwhile p99 was up to 10.0 ms (before: 10.0 ms), 0 of 101 requests failed"
         )
+
+    @pytest.mark.parametrize(
+        ("taken_ms", "spread"),
+        [
+            ((490, 515), r"502 ms \(2 passes: 490 ms, 515 ms\)"),
+            ((490, 502, 515), r"502 ms \([\d.]+ ms to [\d.]+ ms\)"),
+        ],
+    )
+    def test_an_interval_needs_three_passes(self, taken_ms: tuple[int, ...], spread: str) -> None:
+        passes = tuple(replace(added(load(in_turn(200, 100))), duration_ns=one * MS) for one in taken_ms)
+        note = describe_scaling(Scaling((self.STEP,), 2, passes).record)[-1]
+        assert re.search(f"its share {spread} after", note)
 
     def test_notes_say_why_it_is_not_known(self) -> None:
         found = Scaling((self.STEP,), 2, (), "the kernel spreads the requests")

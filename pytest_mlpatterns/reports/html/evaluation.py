@@ -17,6 +17,7 @@ from pytest_mlpatterns.reports.html.fragments import breakable, chart_figure, la
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.text.index_notes import describe_missing_indices
 from pytest_mlpatterns.reports.text.overload_text import BEHAVIOURS
+from pytest_mlpatterns.reports.text.scaling_notes import scale_out_spread
 from pytest_mlpatterns.units import format_count, format_duration, format_percent
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.scaling import ScaleOutRecord
 
 __all__ = ["evaluation_section"]
 
@@ -188,6 +190,12 @@ def _cell(found: Sequence[float] | None, show: Callable[[float], str]) -> _Cell 
     return _Cell(value, f"{low} to {high}")
 
 
+def _scale_out_cell(found: ScaleOutRecord | None) -> _Cell | None:
+    if found is None or found.duration is None:
+        return None
+    return _Cell(format_duration(found.duration[0]), scale_out_spread(found))
+
+
 def _searched(members: Sequence[TestResult]) -> list[str]:
     """NMRT under objectives."""
     found = objectives_of(name for member in members for name in member.metrics)
@@ -213,7 +221,7 @@ def _scaling_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
     for name, label in _LAW.items():
         yield label, [_cell(one.law.get(name) if one else None, "{:.3f}".format) for one in scalings]
     outs = [one.scale_out if one else None for one in scalings]
-    yield "Scale-out time", [_cell(one.duration if one else None, format_duration) for one in outs]
+    yield "Scale-out time", [_scale_out_cell(one) for one in outs]
     worst = [one.p99_ns if one else None for one in outs]
     yield "Highest p99 while scaling out", [None if one is None else _Cell(format_duration(one)) for one in worst]
     yield (
