@@ -11,17 +11,15 @@ from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import median_error
-from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Step
+from pytest_mlpatterns.records.launch import Capacity, LaunchValue, SearchEnd, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DECIDED", "MAX_STEP_ERROR_RATIO", "climb"]
+__all__ = ["MAX_STEP_ERROR_RATIO", "climb"]
 
 MAX_STEP_ERROR_RATIO = 0.01
 """Largest share of failed requests that a step may have and still count as sustained."""
-DECIDED = "decided"
-"""Reason of a search that ended because the caller's question was decided."""
 _MAX_CONCURRENCY = 4096
 _GAIN = 1.10
 _FLAT_DOUBLINGS = 2
@@ -38,10 +36,9 @@ def climb(
     """Double the concurrency until throughput stops growing, then confirm the knee.
 
     The ladder ends at two doublings in a row with under 10 % gain, at over 1 % of failed requests, if the generator is
-    the limit, if time is up, or if ``decided`` is true. The plateau is made of the steps within 5 % of the best
-    one; NMRT is the median over all short windows of the plateau, not their maximum, which would grow with the number
-    of tries. Knee and twice the knee are then measured again in the order A B B A. The knee is the smallest concurrency
-    with 95 % of NMRT.
+    the limit, if time is up, or if ``decided`` is true. The plateau is made of the steps within 5 % of the best one;
+    NMRT is the median over all short windows of the plateau, not their maximum, which would grow with the number of
+    tries. Knee, the smallest concurrency with 95 % of NMRT, and twice the knee are then measured again (A B B A).
 
     Args:
         measure: throughput at a concurrency, in several short windows.
@@ -56,21 +53,22 @@ def climb(
     concurrency, best, flat = 1, 0.0, 0
     while True:
         ladder.append(step := measure(concurrency))
+        at = f"at concurrency {concurrency}"
         if step.limited:
-            return _open_end(ladder, f"the load generator was the limit at concurrency {concurrency}: {step.limited}")
+            return _open_end(ladder, SearchEnd.GENERATOR, f"the load generator was the limit {at}: {step.limited}")
         if step.error_ratio > MAX_STEP_ERROR_RATIO or not step.rates_rps:
-            stopped = f"requests failed at concurrency {concurrency}"
+            stopped = f"requests failed {at}"
             break
         if decided(_value(step.rates_rps)):
-            return _open_end(ladder, DECIDED)
+            return _open_end(ladder, SearchEnd.DECIDED, "the limit was decided")
         flat, best = flat + 1 if best and step.rate_rps < best * _GAIN else 0, max(best, step.rate_rps)
         if flat == _FLAT_DOUBLINGS:
             stopped = "two doublings of the concurrency gained less than 10 %"
             break
         if out_of_time():
-            return _open_end(ladder, f"the time was up at concurrency {concurrency}")
+            return _open_end(ladder, SearchEnd.TIME, f"the time was up {at}")
         if concurrency * 2 > max_concurrency:
-            return _open_end(ladder, f"the ladder ends at concurrency {concurrency}")
+            return _open_end(ladder, SearchEnd.TOP, f"the ladder ends {at}")
         concurrency *= 2
     return _confirm(measure, ladder, stopped, out_of_time=out_of_time)
 
@@ -132,13 +130,13 @@ def _asl_at(steps: list[Step], concurrency: int) -> LaunchValue | None:
     return LaunchValue(mean, error)
 
 
-def _open_end(ladder: list[Step], stopped: str) -> Capacity:
+def _open_end(ladder: list[Step], end: SearchEnd, stopped: str) -> Capacity:
     """A search that ended before the deployment degraded: the best step is a lower bound."""
     reached = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]
     best = max(reached, key=lambda step: step.rate_rps, default=None)
     if best is None:
-        return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=True)
-    return Capacity(_value(best.rates_rps), best.concurrency, tuple(ladder), stopped, at_least=True)
+        return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=True, end=end)
+    return Capacity(_value(best.rates_rps), best.concurrency, tuple(ladder), stopped, at_least=True, end=end)
 
 
 def _value(rates: tuple[float, ...]) -> LaunchValue:

@@ -13,6 +13,7 @@ goodput.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -41,9 +42,11 @@ __all__ = [
     "default_limit_ns",
     "goodput_metric",
     "goodput_share",
+    "is_lost_anyway",
     "judge_recovery",
     "overload_of",
     "plan_overload",
+    "stays_failing",
 ]
 
 BACK_RATIO = 0.8
@@ -67,6 +70,8 @@ _SHEDDING = 0.05
 _RECOVERED = 0.95
 """Share of the answers in time before the peak that a recovered service has again."""
 _REFUSALS = (429, 503, GRPC_OUTCOMES + 8, GRPC_OUTCOMES + 14)
+_BUSY_FACTOR = 3
+"""How many times less goodput neighbours may explain: with two of them on each core a service has a third of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,11 @@ class OverloadPlan:
     step_s: float
     watched_s: float
     cut: str = ""
+
+    @property
+    def backlog_s(self) -> float:
+        """Time in which a service works off what the peak leaves to it, at its NMRT."""
+        return (self.ratios[-1] - 1) * self.step_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +145,12 @@ def overload_of(loads: Sequence[OfferedLoad], nmrt_rps: float, limit_ns: float, 
     end_ns = peak.window.end_ns
     after = Window(end_ns, end_ns + peak.watched_ns)
     back = _step(peak, _settled(after), limit_ns, load_ratio=BACK_RATIO)
-    before = next((step for step in steps if step.load_ratio == BACK_RATIO), steps[0])
     return Overload(
         nmrt_rps=nmrt_rps,
         limit_ns=limit_ns,
         steps=steps,
         back=back,
-        recovery_ns=_recovery_ns(peak.samples, after, limit_ns, before_ratio=before.in_time_ratio),
+        recovery_ns=_recovery_ns(peak.samples, after, limit_ns, before_ratio=_before(steps).in_time_ratio),
         watched_ns=float(peak.watched_ns),
         behaviour=_behaviour(steps),
         cut=cut,
@@ -184,6 +193,28 @@ def goodput_share(overloads: Sequence[Overload], nmrt: LaunchValue, at: float, *
     return Estimate(value, max(value - half, 0.0), value + half)
 
 
+def is_lost_anyway(overloads: Sequence[Overload], measured: Estimate, *, at: float, share: float) -> bool:
+    """Whether busy neighbours cannot be why the goodput at a load is below a share of the NMRT.
+
+    They make answers late, and so requests time out and queues reject. They refuse or close no connection, and they
+    cost a service a part of its goodput, not nearly all of it.
+
+    Args:
+        overloads: measurements, each of which has this load.
+        measured: the goodput as a share of the NMRT.
+        at: the load, as a multiple of the NMRT.
+        share: the limit.
+    """
+    steps = [step for one in overloads for step in one.steps if abs(step.load_ratio - at) < 1e-9]
+    at_most = fmean(at * (1 - step.failed_ratio) for step in steps)
+    return measured.high < share / _BUSY_FACTOR or at_most < share
+
+
+def stays_failing(overload: Overload) -> bool:
+    """Whether so many requests fail after the peak, not by being late, that busy neighbours cannot be the reason."""
+    return 1 - overload.back.failed_ratio < _RECOVERED * _before(overload.steps).in_time_ratio
+
+
 def judge_recovery(overloads: Sequence[Overload], limit_ns: float) -> Verdict:
     """Whether the service recovers within a time, in every measurement.
 
@@ -197,10 +228,7 @@ def judge_recovery(overloads: Sequence[Overload], limit_ns: float) -> Verdict:
     peak = f"{worst.peak.load_ratio:g} times the NMRT"
     if worst.recovery_ns is None:
         outcome = Outcome.FAIL if worst.watched_ns >= limit_ns else Outcome.INCONCLUSIVE
-        found = (
-            f"the service has not recovered {format_duration(worst.watched_ns)} after a load of {peak}: at "
-            f"{BACK_RATIO:g} times the NMRT {worst.back.in_time_ratio:.0%} of its answers come in time"
-        )
+        found = f"the service has not recovered {format_duration(worst.watched_ns)} after a load of {peak}"
         return Verdict("recovery", "limit", outcome, f"{found}; expected {again} within {limit}")
     outcome = Outcome.PASS if worst.recovery_ns < limit_ns else Outcome.FAIL
     verb = "is" if outcome is Outcome.PASS else "is not"
@@ -218,6 +246,11 @@ def _step_s(ratios: Sequence[float], left_s: float, watch_s: float) -> float:
     return min((left_s - watch_s - _OVERHEAD_S * len(ratios)) / parts, _STEP_S)
 
 
+def _before(steps: Sequence[OverloadStep]) -> OverloadStep:
+    """The step that the load after the peak is compared with."""
+    return next((step for step in steps if step.load_ratio == BACK_RATIO), steps[0])
+
+
 def _settled(window: Window) -> Window:
     """The part of a window in which the queues have filled."""
     return Window(window.start_ns + round(_FILLING * window.duration_ns), window.end_ns)
@@ -230,6 +263,8 @@ def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: flo
     due_ns, latency_ns = samples.due_ns[inside], samples.latency_ns[inside]
     in_time = good & (latency_ns <= limit_ns)
     rejected, timed_out = np.isin(outcome, _REFUSALS), outcome == Failure.TIMEOUT
+    failed = ~good & ~rejected & ~timed_out
+    kinds = Counter(outcome[failed].tolist()).most_common(1)
     total, seconds = max(int(inside.sum()), 1), window.duration_ns / SECOND_NS
     pieces = max(2, min(_PIECES, total // _PIECE_REQUESTS))
     edges = np.linspace(window.start_ns, window.end_ns, pieces + 1)
@@ -244,10 +279,11 @@ def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: flo
         late_ratio=float((good & ~in_time).sum()) / total,
         rejected_ratio=float(rejected.sum()) / total,
         timed_out_ratio=float(timed_out.sum()) / total,
-        failed_ratio=float((~good & ~rejected & ~timed_out).sum()) / total,
+        failed_ratio=float(failed.sum()) / total,
         p99_ns=float(np.percentile(latency_ns[good], 99, method="higher")) if good.any() else None,
         limited=load.limited,
         busy=load.busy,
+        failed_outcome=kinds[0][0] if kinds else None,
     )
 
 

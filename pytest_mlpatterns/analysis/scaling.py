@@ -17,8 +17,8 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.scalability_law import FittedLaw, fit_law
 from pytest_mlpatterns.analysis.scale_out import scale_out_ns, scale_out_record
-from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
+from pytest_mlpatterns.records.launch import LaunchValue, SearchEnd
 from pytest_mlpatterns.records.scaling import ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.units import Unit, format_percent
 from pytest_mlpatterns.wording import count, listed
@@ -125,7 +125,12 @@ class ScalingStep:
     @property
     def bound(self) -> str:
         """Why NMRT is only a lower bound; empty if it is known."""
-        return next((one.stopped for one in self.capacities if one.at_least or one.nmrt.value <= 0), "")
+        return next((one.stopped for one in self._unknown), "")
+
+    @property
+    def _unknown(self) -> list[Capacity]:
+        """The searches that found no NMRT, or only a lower bound."""
+        return [one for one in self.capacities if one.at_least or one.nmrt.value <= 0]
 
     @property
     def rates(self) -> tuple[LaunchValue, ...]:
@@ -136,10 +141,13 @@ class ScalingStep:
         """Refuse a step whose NMRT is only a lower bound.
 
         Raises:
-            InvalidResultError: it is; names the reason.
+            GeneratorLimitError: it is, by the load generator; names the reason.
+            InvalidResultError: it is for another reason.
         """
-        if self.bound:
-            raise InvalidResultError(f"NMRT of {count(self.replicas, 'replica')} is not known: {self.bound}")
+        if self._unknown:
+            by_generator = self._unknown[0].end is SearchEnd.GENERATOR
+            why = f"NMRT of {count(self.replicas, 'replica')} is not known: {self.bound}"
+            raise (GeneratorLimitError if by_generator else InvalidResultError)(why)
 
 
 @dataclass(frozen=True)

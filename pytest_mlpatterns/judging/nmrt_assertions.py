@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.capacity_search import DECIDED
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.metric_definitions import nmrt_metric
 from pytest_mlpatterns.analysis.verdicts import judge_limit
-from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.judging.limit_assertions import limit_plan
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_rate
@@ -57,7 +56,7 @@ class NmrtAssertions:
         self._measurement.require_valid()
         for objective in self._experiment.searches:
             capacities = self._measurement.metrics.capacities
-            if not any(one.objective == objective and one.stopped != DECIDED for one in capacities):
+            if not any(one.objective == objective and one.end is not SearchEnd.DECIDED for one in capacities):
                 self._measurement.search(objective)
 
     def decide_at_least(self, limit: float, slo: str | None) -> Verdict | None:
@@ -71,7 +70,8 @@ class NmrtAssertions:
             The verdict; None in a smoke run.
 
         Raises:
-            InvalidResultError: the search ended early, before the limit was decided.
+            GeneratorLimitError: the load generator ended the search, before the limit was decided.
+            InvalidResultError: it ended early for another reason.
         """
         objective = None if slo is None else parse_objective(slo)
         metric = nmrt_metric(objective)
@@ -104,9 +104,11 @@ class NmrtAssertions:
         return self._measurement.decide(judge, search)
 
     def _refuse_early_end(self, metric: Metric) -> None:
-        """Raise if a search ended before it found the capacity, for another reason than a decided limit."""
-        early = [one for one in self._measurement.metrics.capacities if one.at_least and one.stopped != DECIDED]
-        if early:
-            raise InvalidResultError(
-                f"{metric.label} is at least {format_rate(early[-1].nmrt.value)}, but not known: {early[-1].stopped}"
-            )
+        """Raise if no search found the capacity, and one ended for another reason than a decided limit."""
+        searches = [one for one in self._measurement.metrics.capacities if one.objective == metric.objective]
+        early = [one for one in searches if one.at_least and one.end is not SearchEnd.DECIDED]
+        if not early or not all(one.at_least for one in searches):
+            return
+        last = early[-1]
+        why = f"{metric.label} is at least {format_rate(last.nmrt.value)}, but not known: {last.stopped}"
+        raise (GeneratorLimitError if last.end is SearchEnd.GENERATOR else InvalidResultError)(why)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.capacity_search import DECIDED
 from pytest_mlpatterns.analysis.overload import (
     default_limit_ns,
     goodput_metric,
     goodput_share,
+    is_lost_anyway,
     judge_recovery,
     overload_of,
     plan_overload,
+    stays_failing,
 )
 from pytest_mlpatterns.analysis.verdicts import judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.limit_assertions import limit_plan
+from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.reports.text.overload_text import describe_overload, describe_step
+from pytest_mlpatterns.reports.text.overload_text import describe_behaviour, describe_step
 from pytest_mlpatterns.units import SECOND_NS, format_rate, parse_number
 from pytest_mlpatterns.wording import shown
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.launch import Capacity, Estimate
     from pytest_mlpatterns.records.overload import Overload, OverloadStep
 
 __all__ = ["OverloadAssertions"]
@@ -90,18 +93,23 @@ class OverloadAssertions:
             self._offer(peak)
         plan = limit_plan(self._experiment.settings.launches)
 
-        def judge() -> Verdict:
+        def measured() -> tuple[list[Overload], Estimate]:
             runs = [one for one in self._runs if peak in one[1].ratios]
             overloads = [one for one in self.overloads if any(step.load_ratio == peak for step in one.steps)]
+            return overloads, goodput_share(overloads, runs[0][0].nmrt, peak, confidence=plan.confidence(len(runs)))
+
+        def judge() -> Verdict:
+            overloads, found = measured()
             for step in (step for one in overloads for step in one.steps if step.load_ratio == peak):
                 if step.limited:
                     raise GeneratorLimitError(f"at {peak:g} times the NMRT {step.limited}")
-            measured = goodput_share(overloads, runs[0][0].nmrt, peak, confidence=plan.confidence(len(runs)))
-            verdict = judge_limit(goodput_metric(peak, overloads[-1].limit_ns), measured, share)
+            verdict = judge_limit(goodput_metric(peak, overloads[-1].limit_ns), found, share)
             return _with_words(verdict, overloads[-1], peak)
 
         verdict = self._measurement.decide(judge, lambda: self._offer(peak, afresh=True))
-        _refuse_busy(verdict, [step for one in self.overloads for step in one.steps if step.load_ratio == peak])
+        overloads, found = measured()
+        if not is_lost_anyway(overloads, found, at=peak, share=share):
+            _refuse_busy(verdict, [step for one in overloads for step in one.steps if step.load_ratio == peak])
         return verdict
 
     def decide_recovery(self, limit_ns: int, slo: str | None) -> Verdict | None:
@@ -124,10 +132,16 @@ class OverloadAssertions:
         def judge() -> Verdict:
             overloads = [one for one in self.overloads if one.recovery_ns is not None or one.watched_ns >= limit_ns]
             _refuse_unfit(overloads)
-            return judge_recovery(overloads, limit_ns)
+            verdict = judge_recovery(overloads, limit_ns)
+            open_ones = [one for one in overloads if one.recovery_ns is None]
+            if not open_ones:
+                return verdict
+            said = describe_step(open_ones[-1].back, open_ones[-1])
+            return replace(verdict, reason=f"{verdict.reason}; {said}")
 
         verdict = self._measurement.decide(judge, lambda: self._offer(_DEFAULT_PEAK, watch_s=watch_s, afresh=True))
-        _refuse_busy(verdict, [one.peak for one in self.overloads])
+        if not any(stays_failing(one) for one in self.overloads):
+            _refuse_busy(verdict, [one.peak for one in self.overloads])
         return verdict
 
     def _use(self, slo: str | None) -> None:
@@ -155,9 +169,8 @@ class OverloadAssertions:
                 return found[-1]
             raise InvalidResultError(f"there is no NMRT to overload the service with: {found[-1].stopped}")
         last = [one for one in self._measurement.metrics.capacities if one.objective is None][-1]
-        limited = any(step.limited for step in last.ladder)
         why = f"the NMRT is at least {format_rate(last.nmrt.value)}, but not known: {last.stopped}"
-        raise (GeneratorLimitError if limited and last.stopped != DECIDED else InvalidResultError)(why)
+        raise (GeneratorLimitError if last.end is SearchEnd.GENERATOR else InvalidResultError)(why)
 
 
 def _time_of(slo: str) -> int:
@@ -181,7 +194,7 @@ def _refuse_unfit(overloads: list[Overload]) -> None:
 
 
 def _refuse_busy(verdict: Verdict, steps: list[OverloadStep]) -> None:
-    """Raise if a verdict fails and the machine was busy: the service may not be the reason."""
+    """Raise if a verdict fails and the machine was busy: it may be why answers were late."""
     busy = next((step.busy for step in steps if step.busy), None)
     if verdict.outcome is Outcome.FAIL and busy:
         raise GeneratorLimitError(f"{verdict.reason}, while {busy}; measure again when the machine is quieter")
@@ -192,12 +205,8 @@ def _with_words(verdict: Verdict, overload: Overload, at: float) -> Verdict:
     if verdict.outcome is Outcome.PASS:
         return verdict
     step = next(step for step in overload.steps if step.load_ratio == at)
-    return Verdict(
-        verdict.metric,
-        verdict.against,
-        verdict.outcome,
-        f"{verdict.reason}; {describe_step(step, overload)}; {describe_overload(overload)}",
-    )
+    said = f"{describe_step(step, overload)}; {describe_behaviour(overload)}"
+    return replace(verdict, reason=f"{verdict.reason}; {said}")
 
 
 def _peak(given: object, name: str) -> float:

@@ -22,7 +22,7 @@ from pytest_mlpatterns.analysis.sustained import backlog_of, why_not_sustained
 from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, ReferenceQueue, typical_seed
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.load_events import LoadEvents
-from pytest_mlpatterns.records.launch import Capacity, Step
+from pytest_mlpatterns.records.launch import Capacity, SearchEnd, Step
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
@@ -108,18 +108,23 @@ class CapacitySearch:
         capacity = climb(self._step, out_of_time=self._out_of_time, decided=decided)
         if (usage := self.monitor.usage()) is not None:
             capacity = replace(capacity, cores=usage.cores, limited=usage.limited)
-        if objective is None or capacity.nmrt.value <= 0:
+        if objective is None:
             return capacity
+        if capacity.nmrt.value <= 0:
+            return replace(capacity, objective=objective)
         rate, limited = highest_rate(
             lambda plan: self._probe(plan, objective, capacity),
             objective,
             capacity.nmrt.value,
             left_s=lambda: (self.deadline_ns - time.perf_counter_ns()) / SECOND_NS,
         )
-        if limited is None and capacity.at_least and rate.value >= _NEAR_CAPACITY * capacity.nmrt.value:
-            limited = capacity.stopped  # a higher rate may keep the objective too, beyond the part that was climbed
-        stopped = limited or "the highest rate that keeps the objective was found"
-        return replace(capacity, nmrt=rate, stopped=stopped, at_least=limited is not None, objective=objective)
+        found = replace(capacity, nmrt=rate, objective=objective)
+        if limited is not None:
+            return replace(found, stopped=limited, at_least=True, end=SearchEnd.GENERATOR)
+        if capacity.at_least and rate.value >= _NEAR_CAPACITY * capacity.nmrt.value:
+            return found  # a higher rate may keep the objective too, beyond the part that was climbed
+        stopped = "the highest rate that keeps the objective was found"
+        return replace(found, stopped=stopped, at_least=False, end=SearchEnd.FOUND)
 
     def _out_of_time(self) -> bool:
         return time.perf_counter_ns() >= self.deadline_ns

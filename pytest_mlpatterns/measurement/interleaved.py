@@ -20,12 +20,13 @@ from pytest_mlpatterns.analysis.log_ratio import (
     paired_log_ratio,
     wants_more_pairs,
 )
-from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.measurement.block_figures import stream_ratios
 from pytest_mlpatterns.measurement.block_plan import BlockDesign
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.started_deployments import StartedDeployments
 from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors
+from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_rate
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -241,7 +242,8 @@ class InterleavedRun:
                 with named_errors(variant):
                     capacity = runner.search(lambda _value: False, None, budget_ns)
                 if capacity.at_least or capacity.nmrt.value <= 0:
-                    raise InvalidResultError(
+                    by_generator = capacity.end is SearchEnd.GENERATOR
+                    raise (GeneratorLimitError if by_generator else InvalidResultError)(
                         f"{variant.name}: NMRT is at least {format_rate(capacity.nmrt.value)}, "
                         f"but not known: {capacity.stopped}"
                     )

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.silence import silence_of
-from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.system.stopped import describe_stopped
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.silence import Silence
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["why_silent"]
+__all__ = ["require_answer", "require_every_answer", "why_silent"]
 
 _SHORTEST_WAIT_S = 2.0
 _RETRY_S = 1.0
 """Time in which a service that refuses connections may come back, as after the restart of a worker."""
 _PAUSE_S = 0.1
-_BACKLOG = 2
-"""Time-outs in which a service works off what a step of a search left to it: the step before kept within one."""
 
 
 def why_silent(
-    deployment: Deployment, plan: LoadPlan, samples: Samples, *, window: Window, searching: bool = False
+    deployment: Deployment, plan: LoadPlan, samples: Samples, *, window: Window, owed_s: float | None = None
 ) -> str:
     """Why a service is taken for dead at the end of a load; empty if it still answers.
 
@@ -37,8 +34,8 @@ def why_silent(
         plan: what was sent.
         samples: every request of the load.
         window: the measured window.
-        searching: whether the load was a step of a search for the capacity, which may leave the service so much work
-            that only a request without an answer shows that it is dead.
+        owed_s: seconds in which the service may still be busy with what a load beyond its capacity left to it, so that
+            only a request without an answer shows that it is dead; None for a load that is meant to be sustained.
 
     Raises:
         DeploymentError: one of its processes has ended, or is stopped.
@@ -52,20 +49,61 @@ def why_silent(
     if stopped := describe_stopped(deployment.pids):
         raise DeploymentError(f"{said}; {stopped}")
     deployment.processes.stats()
-    if silence.is_certain and not searching:
+    if silence.is_certain and owed_s is None:
         return said
-    wait_s = max((_BACKLOG if searching else 1) * plan.timeout_ns / 1e9, _SHORTEST_WAIT_S)
-    if not (searching or silence.is_suspected) or _answers(deployment, plan, silence, wait_s=wait_s):
+    if owed_s is None and not silence.is_suspected:
         return ""
-    return f"{said}; one more request got no answer within {format_duration(wait_s * 1e9)}"
+    waited = _waited(deployment, plan, silence.target, request=silence.request, owed_s=owed_s or 0.0)
+    return f"{said}; one more request got no answer within {waited}" if waited else ""
 
 
-def _answers(deployment: Deployment, plan: LoadPlan, silence: Silence, *, wait_s: float) -> bool:
-    """Whether one more request to the silent address, with the input that was answered last, gets any answer."""
+def require_answer(
+    deployment: Deployment, plan: LoadPlan, samples: Samples, *, window: Window, when: str, owed_s: float = 0.0
+) -> None:
+    """Refuse a load beyond the capacity that the service did not survive.
+
+    Args:
+        deployment: what was loaded.
+        plan: what was sent.
+        samples: every request of the load.
+        window: the load, to its end.
+        when: begins the message, such as ``in the search for the capacity``.
+        owed_s: as in :func:`why_silent`; at least a time-out, which each step of a search leaves.
+
+    Raises:
+        DeploymentError: one of its processes has ended, or is stopped.
+        InvalidResultError: it no longer answers.
+    """
+    if why := why_silent(deployment, plan, samples, window=window, owed_s=max(owed_s, plan.timeout_ns / 1e9)):
+        raise InvalidResultError(f"{when} {why}")
+
+
+def require_every_answer(deployment: Deployment, plan: LoadPlan, *, when: str) -> None:
+    """Send one more request to each address of a service.
+
+    Raises:
+        InvalidResultError: one of them gives no answer.
+    """
+    for target in range(len(deployment.addresses)):
+        if waited := _waited(deployment, plan, target):
+            raise InvalidResultError(
+                f"{when} the service no longer answers: one more request got no answer within {waited}"
+            )
+
+
+def _waited(deployment: Deployment, plan: LoadPlan, target: int, *, request: int = 0, owed_s: float = 0.0) -> str:
+    """How long one more request waited in vain for any answer; empty if it got one."""
+    wait_s = max(owed_s + plan.timeout_ns / 1e9, _SHORTEST_WAIT_S)
+    if _answers(deployment, deployment.request_of(plan.payload, request), target, wait_s=wait_s):
+        return ""
+    return format_duration(wait_s * 1e9)
+
+
+def _answers(deployment: Deployment, request: dict[str, Any], target: int, *, wait_s: float) -> bool:
+    """Whether a request to an address gets any answer."""
     import httpx
 
-    client = deployment.client_of(silence.target)
-    request = deployment.request_of(plan.payload, silence.request)
+    client = deployment.client_of(target)
     began = time.monotonic()
     while True:
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.resource_tracks import track_of
-from pytest_mlpatterns.errors import InvalidResultError, MlpatternsError
+from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob
@@ -22,13 +22,14 @@ from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
 from pytest_mlpatterns.measurement.generator_placement import apart_from
 from pytest_mlpatterns.measurement.growth_window import GrowthWindow
-from pytest_mlpatterns.measurement.last_answer import why_silent
+from pytest_mlpatterns.measurement.last_answer import require_answer, require_every_answer, why_silent
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.measurement.overload import OverloadRun
 from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
-from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,31 +182,28 @@ class LaunchRunner:
             capacity = search.run(decided, objective)
         deployment.stats()  # raises if a process died in the search
         if last := search.last:
-            silence = why_silent(
-                deployment, replace(plan, schedule=last.schedule), last.samples, window=last.window, searching=True
-            )
-            if silence:
-                raise InvalidResultError(f"in the search for the capacity {silence}")
+            sent = replace(plan, schedule=last.schedule)
+            require_answer(deployment, sent, last.samples, window=last.window, when="in the search for the capacity")
         return capacity
 
     def offer_overload(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
         """Offer loads beyond the NMRT to the running deployment.
 
-        Args:
-            plan: the loads, as multiples of the NMRT.
-            nmrt_rps: the NMRT.
-
         Raises:
             DeploymentError: it did not start, or one of its processes died under the load.
+            InvalidResultError: it no longer answers after the load.
         """
         deployment = self.deployment
-        template = job_for(
-            deployment, replace(self.plan, check=None, tokens=None), deployment.messages(self.plan.payload)
+        run = OverloadRun(
+            self._template(), self._generator, self._on_progress, deployment.monitor, self.plan.generators
         )
-        run = OverloadRun(template, self._generator, self._on_progress, deployment.monitor, self.plan.generators)
         with apart_from(deployment, self._generator, self.plan.generators):
             loads = run.run(plan, nmrt_rps)
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
+        peak, sent = loads[-1], replace(self.plan, schedule=ConstantRate(plan.ratios[-1] * nmrt_rps))
+        whole = Window(peak.window.start_ns, peak.window.end_ns + peak.watched_ns)
+        when = f"after a load of {peak.load_ratio:g} times the NMRT"
+        require_answer(deployment, sent, peak.samples, window=whole, owed_s=plan.backlog_s, when=when)
         return loads
 
     def scale_out(self, concurrency: int, balance: Balance) -> ScaleOut:
@@ -217,24 +215,30 @@ class LaunchRunner:
 
         Raises:
             DeploymentError: the replica did not start, or a process died under the load.
+            InvalidResultError: an address no longer answers after the load.
         """
         deployment = self.deployment
-        template = job_for(
-            deployment, replace(self.plan, check=None, tokens=None), deployment.messages(self.plan.payload)
-        )
         run = ScaleOutRun(
-            deployment, template, self._generator, self._on_progress, balance, generators=self.plan.generators
+            deployment, self._template(), self._generator, self._on_progress, balance, generators=self.plan.generators
         )
         with apart_from(deployment, self._generator, self.plan.generators):
-            return run.run(concurrency)
+            found = run.run(concurrency)
+        require_every_answer(deployment, self.plan, when="after one more replica was added")
+        return found
 
     def follow_growth(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
         """Load the running deployment until the growth of what it holds is decided; see :class:`GrowthWindow`."""
         deployment, plan = self.deployment, replace(self.plan, check=None, tokens=None)
         self._measured = True
-        job = job_for(deployment, plan, deployment.messages(plan.payload))
-        window = GrowthWindow(deployment, plan, job, generator=self._generator, on_progress=self._on_progress)
+        window = GrowthWindow(
+            deployment, plan, self._template(), generator=self._generator, on_progress=self._on_progress
+        )
         return window.run(longest_ns, is_decided)
+
+    def _template(self) -> LoadJob:
+        """A job for the running deployment, whose schedule and times are replaced."""
+        plan = replace(self.plan, check=None, tokens=None)
+        return job_for(self.deployment, plan, self.deployment.messages(plan.payload))
 
     def log_tail(self) -> str:
         """The end of the deployment's log."""

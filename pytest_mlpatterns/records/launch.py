@@ -6,6 +6,7 @@ numpy appears in annotations only, so that importing this module costs nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,6 +28,7 @@ __all__ = [
     "Launch",
     "LaunchValue",
     "NodeUsage",
+    "SearchEnd",
     "Step",
     "Usage",
     "Warmup",
@@ -272,6 +274,21 @@ class Step:
         return median(self.rates_rps) if self.rates_rps else 0.0
 
 
+class SearchEnd(StrEnum):
+    """What ended a capacity search; the value is the text in files."""
+
+    FOUND = "found"
+    """What was searched for."""
+    DECIDED = "decided"
+    """The caller's question was decided."""
+    GENERATOR = "generator"
+    """The load generator was the limit, or it sent too late: nothing is known of the service."""
+    TIME = "time"
+    """The time was up."""
+    TOP = "top"
+    """The ladder has no higher concurrency."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """The outcome of a capacity search.
@@ -280,13 +297,14 @@ class Capacity:
         nmrt: most requests per second that the deployment sustains.
         concurrency: smallest number of requests in flight that reaches it.
         ladder: the steps of the search.
-        stopped: why the search ended.
+        stopped: why the search ended, in words.
         at_least: whether the deployment had not degraded when the search ended, so that ``nmrt`` is a lower bound.
         objective: the latency objective of the search; None for throughput alone.
         asl: average system load at ``concurrency``, over its steps; None if it is not known.
         peak_rss_bytes: highest resident memory in these steps, likewise.
         cores: number of cores that the deployment may use, to which ``asl`` relates; None if it is not known.
         limited: whether it was given these cores (``cpus=``), and not all that there are.
+        end: what ended the search.
     """
 
     nmrt: LaunchValue
@@ -299,6 +317,7 @@ class Capacity:
     peak_rss_bytes: int | None = None
     cores: float | None = None
     limited: bool = False
+    end: SearchEnd = SearchEnd.FOUND
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class Behaviour(StrEnum):
     DEGRADES = "degrades"
     """It loses a part of its goodput."""
     COLLAPSES = "collapses"
-    """It loses over half of its goodput: congestion collapse."""
+    """It loses over half of its goodput."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,11 @@ class OverloadStep:
         late_ratio: share with a successful answer after it.
         rejected_ratio: share that the service refused (429, 503; RESOURCE_EXHAUSTED, UNAVAILABLE).
         timed_out_ratio: share without an answer within the time-out.
-        failed_ratio: share that failed in another way.
+        failed_ratio: share that failed in another way, such as a refused or closed connection.
         p99_ns: 99th percentile of the latency of the successful answers, as observed; None without any.
         limited: why the load generator was the limit; None if it was not.
         busy: what took time that the service needed, such as other processes; None if nothing did.
+        failed_outcome: the most frequent outcome among those that failed in another way; None without any.
     """
 
     load_ratio: float
@@ -58,6 +59,7 @@ class OverloadStep:
     p99_ns: float | None
     limited: str | None
     busy: str | None
+    failed_outcome: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactCh
 from pytest_mlpatterns.records.held_memory import HeldRecord
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
 from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
-from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, SearchEnd, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
@@ -225,6 +225,7 @@ class TestResult:
             plain["baseline_gap"] = self.baseline_gap.value
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
             search["objective"] = None if capacity.objective is None else str(capacity.objective)
+            search["end"] = capacity.end.value
         return plain
 
     @classmethod
@@ -302,9 +303,8 @@ def _capacity(data: Mapping[str, Any]) -> Capacity:
     ladder = tuple(Step(**{**step, "rates_rps": tuple(step["rates_rps"])}) for step in data["ladder"])
     objective = None if data["objective"] is None else parse_objective(data["objective"])
     asl = LaunchValue(**data["asl"]) if data.get("asl") else None
-    return Capacity(
-        **{**data, "nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder, "objective": objective, "asl": asl}
-    )
+    read = {"nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder, "objective": objective, "asl": asl}
+    return Capacity(**{**data, **read, "end": SearchEnd(data["end"])})
 
 
 def _counts(data: Mapping[str, Any]) -> RequestCounts:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import SettingError
-from pytest_mlpatterns.analysis.capacity_search import DECIDED, climb
-from pytest_mlpatterns.records.launch import LaunchValue, Step
+from pytest_mlpatterns.analysis.capacity_search import climb
+from pytest_mlpatterns.records.launch import LaunchValue, SearchEnd, Step
 from pytest_mlpatterns.records.objective import parse_objective
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def test_a_search_stops_as_soon_as_it_knows_enough() -> None:
         return value.value >= 350
 
     found = climb(places(1000, 0.01), out_of_time=forever, decided=enough)
-    assert found.stopped == DECIDED
+    assert found.end is SearchEnd.DECIDED
     assert found.at_least
     assert len(found.ladder) == 3
 

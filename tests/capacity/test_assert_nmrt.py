@@ -102,7 +102,7 @@ def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directo
         """
         def test_enough(perf):
             perf.assert_nmrt_at_least(1)
-            assert perf.metrics.capacities[-1].stopped == "decided"
+            assert perf.metrics.capacities[-1].end == "decided"
 
         def test_too_much(perf):
             perf.assert_nmrt_at_least(10_000)
@@ -118,7 +118,7 @@ def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directo
         def test_no_objective(perf):
             perf.assert_nmrt_at_least(1, slo="fast")
         """
-    ).run(directory, "--perf-baseline", "off")
+    ).run(directory, "--perf-baseline", "off", "--perf-inconclusive", "fail")
     assert run.outcomes == {"passed": 1, "failed": 4}, run.out
     assert "is not at least 10,000 req/s" in run.failure("test_too_much")
     assert "NMRT (p95<5.00s)" in run.failure("test_too_much_under_an_objective")

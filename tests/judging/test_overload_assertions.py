@@ -7,12 +7,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from support.overloaded import NMRT_RPS, SERVICE_NS, offered
+from support.overloaded import NMRT_RPS, SERVICE_NS, Breakdown, offered
 from support.synthetic import MS, S, capacity, even_launch
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.records.launch import SearchEnd
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -21,6 +23,23 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch
 
 SLO = "p95<100ms"
+BUSY = "other processes used 1.9 of the 2 cores"
+BROKEN = {
+    "refuses for good": (Breakdown(Failure.CONNECT, 99), "100 % of the requests fail (connection failed)"),
+    "refuses for a while": (Breakdown(Failure.CONNECT, 1.5), "of the requests fail (connection failed)"),
+    "closes for good": (Breakdown(Failure.CLOSED, 99), "100 % of the requests fail (connection closed)"),
+    "answers 500": (Breakdown(500, 99), "100 % of the requests fail (500)"),
+    "hangs": (Breakdown(Failure.TIMEOUT, 99), "100 % of the requests get no answer within their time-out"),
+    "freezes": (Breakdown(Failure.TIMEOUT, 1.9), "of the requests get no answer within their time-out"),
+    "rejects everything with 503": (Breakdown(503, 99), "it rejects 100 % of the requests, more than the load"),
+    "rejects everything with 429": (Breakdown(429, 99), "it rejects 100 % of the requests, more than the load"),
+    "queues": (None, "requests wait until their answers are too late (congestion collapse)"),
+}
+STAYS_BROKEN = {
+    "refuses": (Breakdown(Failure.CONNECT, 99), "failed (connection failed)"),
+    "closes": (Breakdown(Failure.CLOSED, 99), "failed (connection closed)"),
+    "errors": (Breakdown(500, 99), "failed (500)"),
+}
 
 
 class FakeRunner:
@@ -33,8 +52,10 @@ class FakeRunner:
         found: Capacity | None = None,
         limited_from: float = 99.0,
         busy: str | None = None,
+        breaks: Breakdown | None = None,
     ) -> None:
         self.places = places
+        self.breaks = breaks
         self.found = found or capacity(NMRT_RPS)
         self.limited_from = limited_from
         self.busy = busy
@@ -58,6 +79,8 @@ class FakeRunner:
                 step_s=plan.step_s,
                 watched_s=plan.watched_s if ratio == plan.ratios[-1] else 0.0,
                 places=self.places,
+                timeout_s=2.0 if self.breaks else 10.0,
+                breaks=self.breaks,
             )
             for ratio in plan.ratios
         ]
@@ -94,7 +117,7 @@ def test_a_service_that_collapses_fails_in_words_that_say_so_after_a_second_laun
     assert verdict.outcome is Outcome.FAIL
     assert "goodput (answers within 100 ms) at 2 times the NMRT, as a share of it, 0.0 %" in verdict.reason
     assert "100 % later than 100 ms" in verdict.reason
-    assert "the service collapses (congestion collapse)" in verdict.reason
+    assert "requests wait until their answers are too late (congestion collapse)" in verdict.reason
     assert "Queued(capacity=...)" in verdict.reason
     assert (runner.launches, runner.searches, len(runner.plans)) == (2, 1, 2)
 
@@ -117,21 +140,52 @@ def test_a_generator_at_its_limit_is_no_verdict() -> None:
         overload.decide_recovery(S, SLO)
 
 
-def test_a_failure_on_a_busy_machine_is_no_verdict_and_a_pass_is_one() -> None:
-    busy = "other processes used 1.9 of the 2 cores"
-    collapses, sheds = make(FakeRunner(busy=busy)), make(FakeRunner(places=10, busy=busy))
-    with pytest.raises(GeneratorLimitError, match=f"collapse.*, while {busy}; measure again when the machine is"):
-        collapses.decide_goodput(0.9, 2.0, SLO)
-    with pytest.raises(GeneratorLimitError, match=f"has not recovered .*, while {busy}"):
-        collapses.decide_recovery(S, None)
+def test_lateness_on_a_busy_machine_is_no_verdict_and_a_pass_is_one() -> None:
+    degrades, queues = make(FakeRunner(breaks=Breakdown(503, 0.2), busy=BUSY)), make(FakeRunner(busy=BUSY))
+    sheds = make(FakeRunner(places=10, busy=BUSY))
+    with pytest.raises(GeneratorLimitError, match=f"it rejects .*, while {BUSY}; measure again when the machine is"):
+        degrades.decide_goodput(0.9, 2.0, SLO)
+    with pytest.raises(GeneratorLimitError, match=f"has not recovered .*, while {BUSY}"):
+        queues.decide_recovery(S, SLO)
     passed = sheds.decide_goodput(0.9, 2.0, SLO)
     assert passed is not None
     assert passed.outcome is Outcome.PASS
 
 
+@pytest.mark.parametrize("busy", [None, BUSY], ids=["quiet", "busy"])
+@pytest.mark.parametrize(("breaks", "said"), BROKEN.values(), ids=BROKEN)
+def test_a_service_that_breaks_fails_in_words_of_what_happened_however_busy_the_machine_is(
+    breaks: Breakdown | None, said: str, busy: str | None
+) -> None:
+    verdict = make(FakeRunner(breaks=breaks, busy=busy)).decide_goodput(0.9, 2.0, SLO)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.FAIL
+    assert said in verdict.reason
+    assert ("congestion collapse" in verdict.reason) == (breaks is None)
+
+
+@pytest.mark.parametrize(("breaks", "said"), STAYS_BROKEN.values(), ids=STAYS_BROKEN)
+def test_a_service_that_goes_on_to_fail_after_the_peak_has_not_recovered_however_busy_the_machine_is(
+    breaks: Breakdown, said: str
+) -> None:
+    verdict = make(FakeRunner(breaks=breaks, busy=BUSY)).decide_recovery(3 * S, SLO)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.FAIL
+    assert f"at 0.8 times the NMRT the requests were 0.0 % in time, 100 % {said}" in verdict.reason
+
+
+@pytest.mark.parametrize("outcome", [Failure.CLOSED, 503, 500], ids=["closes", "rejects", "errors"])
+def test_a_service_that_refuses_only_what_it_cannot_bear_passes(outcome: int) -> None:
+    overload = make(FakeRunner(breaks=Breakdown(outcome), busy=BUSY))
+    goodput, recovery = overload.decide_goodput(0.9, 2.0, SLO), overload.decide_recovery(3 * S, SLO)
+    assert goodput is not None
+    assert recovery is not None
+    assert (goodput.outcome, recovery.outcome) == (Outcome.PASS, Outcome.PASS)
+
+
 def test_a_search_that_the_generator_ended_is_no_verdict() -> None:
     found = capacity(NMRT_RPS, at_least=True)
-    limited = replace(found, ladder=(*found.ladder[:-1], replace(found.ladder[-1], limited="the load generator")))
+    limited = replace(found, end=SearchEnd.GENERATOR)
     with pytest.raises(GeneratorLimitError, match="the NMRT is at least 200 req/s, but not known"):
         make(FakeRunner(found=limited)).decide_goodput(0.9, 2.0, SLO)
     with pytest.raises(InvalidResultError, match="the NMRT is at least 200 req/s, but not known"):

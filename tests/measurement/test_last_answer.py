@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, samples
 
-from pytest_mlpatterns import Deployment, DeploymentError
+from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError
 from pytest_mlpatterns.measurement import last_answer
-from pytest_mlpatterns.measurement.last_answer import why_silent
+from pytest_mlpatterns.measurement.last_answer import require_answer, require_every_answer, why_silent
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.telemetry import PatternStats
@@ -148,7 +148,7 @@ def test_a_service_that_answered_to_the_end_is_not_asked() -> None:
 
 @pytest.mark.parametrize(("answer", "dead"), [(200, False), (httpx.ReadTimeout("no answer"), True)])
 def test_after_a_search_only_one_more_request_tells(answer: int | Exception, dead: bool) -> None:
-    found = why(Service(answer), load(4, silent=4), searching=True)
+    found = why(Service(answer), load(4, silent=4), owed_s=10.0)
     assert bool(found) is dead
     assert not dead or found.endswith("one more request got no answer within 20.0 s")
 
@@ -162,3 +162,23 @@ def test_a_process_that_is_stopped_or_gone_is_named_before_anything_is_asked(mon
         why(service, load(4, silent=1))
     assert service.asked == []
     assert why(Service(200), load(4, silent=0)) == ""
+
+
+@pytest.mark.parametrize(("owed_s", "waited"), [(0.0, "20.0 s"), (18.0, "28.0 s")])
+def test_a_load_beyond_the_capacity_waits_for_the_backlog_before_a_service_is_dead(owed_s: float, waited: str) -> None:
+    plan = LoadPlan(read_payload([[0], [10]]), ConstantRate(200), 3 * S, None, TIMEOUT_NS, None)
+    dead, alive = Service(httpx.ReadTimeout("no answer")), Service(503)
+    of = load(8, silent=8, answered=8)  # so many failed that a load that is meant to be sustained asks no more
+    require_answer(alive, plan, of, window=WINDOW, when="after a peak", owed_s=owed_s)
+    with pytest.raises(InvalidResultError, match=f"after a peak the service no longer answers: .* within {waited}"):
+        require_answer(dead, plan, of, window=WINDOW, when="after a peak", owed_s=owed_s)
+    assert len(alive.asked) == 1
+
+
+def test_every_address_is_asked_after_a_scale_out() -> None:
+    plan = LoadPlan(read_payload([[0], [10]]), ClosedLoop(4), 3 * S, None, TIMEOUT_NS, None)
+    alive = Service(200)
+    require_every_answer(alive, plan, when="after it")
+    assert [host for host, _ in alive.asked] == ["0", "1"]
+    with pytest.raises(InvalidResultError, match=r"after it the service no longer answers: one more request got no"):
+        require_every_answer(Service(200, httpx.ConnectError("refused")), plan, when="after it")

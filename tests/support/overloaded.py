@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from pytest_mlpatterns.analysis.overload import OfferedLoad
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Window
 from support.synthetic import START_NS, S, samples
 
@@ -14,8 +17,29 @@ STEP_S = 2.0
 RATIOS = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0)
 
 
+@dataclass(frozen=True)
+class Breakdown:
+    """What happens to requests once a service holds more of them than it can bear.
+
+    Args:
+        outcome: of each request that it does not serve.
+        lasts_s: how long it is broken each time; 0 for the one request.
+        depth: requests that it can bear.
+    """
+
+    outcome: int
+    lasts_s: float = 0.0
+    depth: int = 12
+
+
 def offered(
-    ratio: float, *, step_s: float = STEP_S, watched_s: float = 0.0, places: int | None = None, timeout_s: float = 10.0
+    ratio: float,
+    *,
+    step_s: float = STEP_S,
+    watched_s: float = 0.0,
+    places: int | None = None,
+    timeout_s: float = 10.0,
+    breaks: Breakdown | None = None,
 ) -> OfferedLoad:
     """A load on a service with one server and a fixed service time, fed at even intervals.
 
@@ -25,13 +49,20 @@ def offered(
         watched_s: length of the part after it.
         places: requests that it holds at most, with the one in service; None without a bound.
         timeout_s: a request that waits longer is given up, but served all the same.
+        breaks: how it breaks; None if it bears any load.
     """
     parts = [(0.0, step_s, ratio)] + ([(step_s, watched_s, 0.8)] if watched_s else [])
     due = np.concatenate([start + np.arange(0, length, 1 / (level * NMRT_RPS)) for start, length, level in parts])
     latency, outcome = np.zeros(due.size), np.full(due.size, 200)
-    free, held = 0.0, [0.0]
+    free, held, broken_until = 0.0, [0.0], 0.0
     for number, at in enumerate(due):
         held = [done for done in held if done > at]
+        if breaks is not None and len(held) > breaks.depth and at >= broken_until:
+            broken_until = at + max(breaks.lasts_s, 1e-9)
+        if breaks is not None and at < broken_until:
+            latency[number] = timeout_s if breaks.outcome == Failure.TIMEOUT else 0.0005
+            outcome[number] = breaks.outcome
+            continue
         if places is not None and len(held) >= places:
             latency[number], outcome[number] = 0.0005, 503
             continue

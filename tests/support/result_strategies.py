@@ -8,7 +8,7 @@ from pytest_mlpatterns.records.environment_facts import FactChange
 from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.latency_split import PARTS, LatencySplit, SplitPart
-from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, SearchEnd, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
@@ -56,6 +56,7 @@ CAPACITIES = st.builds(
     peak_rss_bytes=st.none() | st.integers(0, 10**18),
     cores=st.none() | FINITE,
     limited=st.booleans(),
+    end=st.sampled_from(SearchEnd),
 )
 COUNTS = st.integers(0, 10**18)
 OVERLOAD_STEPS = st.builds(
@@ -70,6 +71,7 @@ OVERLOAD_STEPS = st.builds(
     rejected_ratio=FINITE,
     timed_out_ratio=FINITE,
     failed_ratio=FINITE,
+    failed_outcome=st.none() | st.integers(-8, 1016),
     p99_ns=st.none() | FINITE,
     limited=st.none() | NAMES,
     busy=st.none() | NAMES,

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.outcomes import describe_outcome
 from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.overload import Overload, OverloadStep
 
-__all__ = ["BEHAVIOURS", "describe_overload", "describe_recovery", "describe_step", "overload_picture"]
+__all__ = [
+    "BEHAVIOURS",
+    "describe_behaviour",
+    "describe_overload",
+    "describe_recovery",
+    "describe_step",
+    "overload_picture",
+]
 
 BEHAVIOURS = {
     Behaviour.SHEDS: "sheds load",
@@ -35,7 +43,7 @@ def describe_step(step: OverloadStep, overload: Overload) -> str:
         (step.late_ratio, f"later than {format_duration(overload.limit_ns)}"),
         (step.rejected_ratio, "rejected"),
         (step.timed_out_ratio, "timed out"),
-        (step.failed_ratio, "failed"),
+        (step.failed_ratio, f"failed{_kind(step)}"),
     )
     parts = [f"{format_percent(share)} {word}" for share, word in shares if share or word == "in time"]
     p99 = "" if step.p99_ns is None else f", p99 of the answers {format_duration(step.p99_ns)}"
@@ -43,7 +51,14 @@ def describe_step(step: OverloadStep, overload: Overload) -> str:
 
 
 def describe_overload(overload: Overload) -> str:
-    """A measurement in one sentence: what the goodput does, and how long the service takes to recover."""
+    """A measurement in one sentence: what the goodput does, how long recovery takes, and what disturbed it."""
+    limited = next((step.limited for step in overload.steps if step.limited), "")
+    busy = next((step.busy for step in overload.steps if step.busy), "")
+    return "; ".join(filter(None, [describe_behaviour(overload), limited, busy]))
+
+
+def describe_behaviour(overload: Overload) -> str:
+    """What the goodput does, and how long the service takes to recover."""
     peak = overload.peak
     goodput = format_percent(peak.goodput_rps / overload.nmrt_rps)
     load = f"{peak.load_ratio:g} times the NMRT of {format_rate(overload.nmrt_rps)}"
@@ -51,15 +66,11 @@ def describe_overload(overload: Overload) -> str:
         Behaviour.SHEDS: f"the service sheds load: at {load} its goodput is {goodput} of the NMRT, and it rejects "
         f"{format_percent(peak.rejected_ratio)} of the requests",
         Behaviour.HOLDS: f"the service keeps its goodput: at {load} it is {goodput} of the NMRT",
-        Behaviour.DEGRADES: f"the service degrades: at {load} its goodput is {goodput} of the NMRT",
-        Behaviour.COLLAPSES: f"the service collapses (congestion collapse): at {load} its goodput is {goodput} of the "
-        "NMRT, since requests wait until their answers are too late; let it reject sooner, as Queued(capacity=...) "
-        "with a small capacity does",
+        Behaviour.DEGRADES: f"the service degrades: at {load} its goodput is {goodput} of the NMRT, {_loss(peak)}",
+        Behaviour.COLLAPSES: f"the service collapses: at {load} its goodput is {goodput} of the NMRT, {_loss(peak)}",
     }[overload.behaviour]
-    limited = next((step.limited for step in overload.steps if step.limited), "")
-    busy = next((step.busy for step in overload.steps if step.busy), "")
     cut = f"cut: {overload.cut}" if overload.cut else ""
-    return "; ".join(filter(None, [words, describe_recovery(overload), cut, limited, busy]))
+    return "; ".join(filter(None, [words, describe_recovery(overload), cut]))
 
 
 def describe_recovery(overload: Overload) -> str:
@@ -69,6 +80,27 @@ def describe_recovery(overload: Overload) -> str:
     if overload.recovery_ns == 0:
         return "it recovers at once"
     return f"it recovers in {format_duration(overload.recovery_ns)}"
+
+
+def _loss(step: OverloadStep) -> str:
+    """How most of the requests of a load are lost, and what would help."""
+    words = {
+        "since requests wait until their answers are too late (congestion collapse); let it reject sooner, as "
+        "Queued(capacity=...) with a small capacity does": step.late_ratio,
+        f"since {format_percent(step.timed_out_ratio)} of the requests get no answer within their time-out; look for "
+        "what they wait for, and let it reject sooner": step.timed_out_ratio,
+        f"since it rejects {format_percent(step.rejected_ratio)} of the requests, more than the load exceeds the NMRT; "
+        "let it hold more of them": step.rejected_ratio,
+        f"since {format_percent(step.failed_ratio)} of the requests fail{_kind(step)}; its log may say why": (
+            step.failed_ratio
+        ),
+    }
+    return max(words, key=words.__getitem__)
+
+
+def _kind(step: OverloadStep) -> str:
+    """The most frequent failure in brackets; empty without one."""
+    return "" if step.failed_outcome is None else f" ({describe_outcome(step.failed_outcome)})"
 
 
 def overload_picture(overload: Overload) -> list[str]:

@@ -37,7 +37,10 @@ def test_a_curve_has_a_column_for_each_load_and_fits_a_failure() -> None:
     ("overload", "text"),
     [
         (measured(10), "the service sheds load: at 2 times the NMRT of 200 req/s its goodput is 100 % of the NMRT"),
-        (measured(None), "the service collapses (congestion collapse): at 2 times the NMRT of 200 req/s its goodput"),
+        (
+            measured(None),
+            "the service collapses: at 2 times the NMRT of 200 req/s its goodput is 0.0 % of the NMRT, since",
+        ),
         (measured(None, limit_ms=9000), "the service keeps its goodput: at 2 times the NMRT of 200 req/s it is 200 %"),
         (measured(None, peak=1.07), "the service degrades: at 1.07 times the NMRT of 200 req/s its goodput is"),
     ],
