@@ -201,9 +201,9 @@ class LaunchBlocks:
 
     @cached_property
     def streams(self) -> StreamBlocks | None:
-        """The streams of the launch; None if no answer was one."""
+        """The streams of the launch; None if no answer was one, and none was to be one that failed."""
         samples = self._launch.samples
-        if samples.stream is None or not samples.came_in_pieces:
+        if samples.stream is None or not (samples.came_in_pieces or self.failures):
             return None
         return StreamBlocks(samples, samples.stream, self._launch.window, edges=self._edges, weights=self._weights)
 

@@ -53,6 +53,7 @@ class StreamBlocks:
         self._weights = weights
         due = samples.due_in(window)
         self._failed = np.flatnonzero(due & ~samples.succeeded)
+        self._succeeded = np.flatnonzero(due & samples.succeeded)
         self._answered = np.flatnonzero(due & samples.succeeded & self.times.has_chunks)
 
     @property
@@ -74,6 +75,24 @@ class StreamBlocks:
     def failed(self) -> int:
         """Number of requests due in the window that failed."""
         return self._failed.size
+
+    @property
+    def succeeded(self) -> int:
+        """Number of successful requests due in the window, those without a chunk included."""
+        return self._succeeded.size
+
+    def left_out(self, quantity: str) -> int:
+        """Number of successful requests due in the window that have no such time, for their answer has too few tokens.
+
+        Args:
+            quantity: ``ttft``, ``itl`` or ``tpot``.
+        """
+        return int(np.isinf(self.times.of(quantity)[self._succeeded]).sum())
+
+    @property
+    def distrusted(self) -> int:
+        """Number of successful streams due in the window whose usage cannot be, so that their chunks are counted."""
+        return int(self.times.distrusted[self._answered].sum())
 
     @property
     def gaps_ns(self) -> NDArray[np.float64]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, LAUNCH_SD, estimate, min_samples
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, stream_metric
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, STREAM_QUANTITIES, stream_metric
 from pytest_mlpatterns.analysis.percentile_estimate import PooledValues
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.records.objective import Promise, parse_promise
-from pytest_mlpatterns.wording import count, shown
+from pytest_mlpatterns.wording import count, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,16 +174,42 @@ class StreamMetrics(ABC):
         found = self._required([getattr(one, name)() for one in kept], name, confidence)
         return found if goodput else _share(found)
 
-    def unjudged(self, promise: Promise) -> str:
-        """A sentence about successful requests that a promise cannot judge; empty if there are none."""
-        unknown = sum(blocks.promise(promise).unknown for blocks in self.by_launch)
-        if not unknown:
+    def unjudged(self, metric: Metric) -> str:
+        """A sentence about successful requests that a metric cannot judge; empty if there are none."""
+        if metric.promise is not None:
+            what, unknown = (
+                str(metric.promise),
+                sum(blocks.promise(metric.promise).unknown for blocks in self.by_launch),
+            )
+        elif metric.stream is not None:
+            what, unknown = metric.stream[0].upper(), self._left_out(metric.stream[0])
+        else:
             return ""
-        return f"{count(unknown, 'answer')} of too few tokens for {promise} left out"
+        return f"{count(unknown, 'answer')} of too few tokens for {what} left out" if unknown else ""
+
+    def stream_notes(self) -> list[str]:
+        """Sentences about successful requests that a time of streams leaves out, and about usage that cannot be."""
+        notes = []
+        total = sum(one.succeeded for one in self._streams)
+        partly = {name: left for name in STREAM_QUANTITIES if 0 < (left := self._left_out(name)) < total}
+        if partly:
+            counted = listed([f"{left:,} out of {name.upper()}" for name, left in partly.items()], "and")
+            notes.append(f"answers of too few tokens are left out: of {total:,} answers {counted}")
+        if distrusted := sum(one.distrusted for one in self._streams):
+            what = f"{count(distrusted, 'answer')} with a usage that cannot be"
+            notes.append(
+                f"{what}: no token although text came, or more tokens than bytes; their chunks are counted instead"
+            )
+        return notes
+
+    def _left_out(self, quantity: str) -> int:
+        return sum(one.left_out(quantity) for one in self._streams)
 
     @cached_property
     def _streams(self) -> list[StreamBlocks]:
-        return [blocks.streams for blocks in self.by_launch if blocks.streams is not None]
+        """Those of every launch, also of one without an answer, if any answer of the test came in pieces."""
+        found = [blocks.streams for blocks in self.by_launch if blocks.streams is not None]
+        return found if any(one.times.has_chunks.any() for one in found) else []
 
     @staticmethod
     def _mean(values: Sequence[LaunchValue | None]) -> Estimate | None:

@@ -32,7 +32,7 @@ def stream_record(metrics: Metrics) -> StreamRecord | None:
     """What reports need of the streams of these launches; None if no answer came in pieces."""
     found = [(launch, blocks.streams) for launch, blocks in zip(metrics.launches, metrics.by_launch, strict=True)]
     streaming = [(launch, streams) for launch, streams in found if streams is not None]
-    if not streaming:
+    if not metrics.streams:
         return None
     last_launch, last = streaming[-1]
     streams = [streams for _, streams in streaming]

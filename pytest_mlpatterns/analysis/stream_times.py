@@ -1,7 +1,8 @@
 """The times of streams, request by request: first token, gaps between tokens, time per token.
 
 Every time counts from when the request was due. A *chunk* is a piece of an answer with content. If the server reports
-its usage, that is the number of tokens; otherwise each chunk counts as one. Pure; it must not know windows or blocks.
+its usage, that is the number of tokens, unless it cannot be; otherwise each chunk counts as one. Pure; it must not know
+windows or blocks.
 
 Sources of the terms: the documentation of NVIDIA's AIPerf and of vLLM's benchmark for TTFT, ITL and TPOT.
 """
@@ -33,7 +34,7 @@ class StreamTimes:
         self._samples = samples
         self._chunk_ns = streams.chunk_ns
         self.chunk_count: NDArray[np.int64] = streams.chunk_count.astype(np.int64)
-        self._usage_tokens = streams.output_tokens
+        self._usage_tokens = streams.output_tokens.astype(np.int64)
         self.input_tokens: NDArray[np.int32] = streams.input_tokens
         self._ends = np.cumsum(self.chunk_count)
 
@@ -44,9 +45,22 @@ class StreamTimes:
         return found
 
     @cached_property
+    def distrusted(self) -> NDArray[np.bool_]:
+        """Mask of the requests whose usage cannot be: no token although chunks came, or more tokens than bytes.
+
+        The bytes are those of the whole response, so that tokens without a text, such as special ones, are believed. A
+        response of unknown size, of an imported run, is never distrusted for its size.
+        """
+        size = self._samples.received_bytes
+        none = (self._usage_tokens == 0) & self.has_chunks
+        found: NDArray[np.bool_] = none | ((self._usage_tokens > size) & (size > 0))
+        return found
+
+    @cached_property
     def tokens(self) -> NDArray[np.int64]:
-        """Output tokens: by the server's usage, else the number of chunks."""
-        return np.where(self._usage_tokens >= 0, self._usage_tokens, self.chunk_count).astype(np.int64)
+        """Output tokens: by the server's usage if it can be, else the number of chunks."""
+        reported = (self._usage_tokens >= 0) & ~self.distrusted
+        return np.where(reported, self._usage_tokens, self.chunk_count).astype(np.int64)
 
     @cached_property
     def ttft_ns(self) -> NDArray[np.float64]:

@@ -110,7 +110,7 @@ class LimitAssertions:
             if math.isinf(measured.high):
                 return _judge_with_failures(metric, measured, limit, metrics=metrics)
             verdict = judge_limit(metric, measured, limit, size=size)
-            left_out = metrics.unjudged(metric.promise) if metric.promise else ""
+            left_out = metrics.unjudged(metric)
             return replace(verdict, reason=f"{verdict.reason}; {left_out}") if left_out else verdict
 
         self._measurement.measure_at_least(1)

@@ -280,6 +280,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
             f"tokens= counted fewer answers of a launch, because {format_size(KEPT_BYTES)} of their text are kept at "
             "most; in the others each chunk counts as a token"
         )
+    notes += metrics.stream_notes()
     overhead = metrics.launches[-1].generator.library_overhead_ns
     if overhead is not None:
         notes.append(

@@ -25,10 +25,9 @@ from pytest_mlpatterns.loadgen.http1 import Http1
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
 from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.loadgen.stream_connection import StreamConnection, StreamReading
-from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
+from pytest_mlpatterns.loadgen.streamed_answer import answers_to
 from pytest_mlpatterns.loadgen.timerfd import Alarm
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
-from pytest_mlpatterns.wire.stream_events import promises_end
 
 if TYPE_CHECKING:
     from array import array
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
     from pytest_mlpatterns.loadgen.protocol import ClientProtocol
     from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
+    from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
 __all__ = ["LoadLoop"]
 
@@ -109,7 +109,7 @@ class LoadLoop:
         from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
 
         assert self.recording.streams is not None
-        keep, follow, is_openai = job.keep_answers > 0, job.endpoint.polled, promises_end(job.endpoint.wire)
+        keep, follow = job.keep_answers > 0, job.endpoint.polled
 
         def protocol(address: tuple[str, int], answer: StreamedAnswer) -> ClientProtocol:
             if job.transport is not Transport.HTTP1:
@@ -120,7 +120,7 @@ class LoadLoop:
             arrived=self._arrived,
             columns=self.recording.streams,
             cancellations=self._load_run.cancellations,
-            answer=partial(StreamedAnswer, is_openai=is_openai, keep_text=job.keep_texts),
+            answer=answers_to(job),
             protocol=protocol,
         )
         return partial(StreamConnection, self, reading=reading)

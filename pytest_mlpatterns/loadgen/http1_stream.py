@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Http1Stream"]
 
 _TYPE = re.compile(rb"\r\ncontent-type:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_CODING = re.compile(rb"\r\ncontent-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
 class Http1Stream(Http1):
@@ -67,12 +68,16 @@ class Http1Stream(Http1):
     def on_headers_complete(self) -> None:
         """Called by the parser after the head of a response."""
         accepted = self._follow and self._status() == ACCEPTED
-        if not (accepted or self._status_code) and (found := _TYPE.search(self.head())) is not None:
-            self._answer.read_type(found[1].decode("latin-1"))
+        if not (accepted or self._status_code):
+            head = self.head()
+            found, coding = _TYPE.search(head), _CODING.search(head)
+            self._answer.read_type(
+                found[1].decode("latin-1") if found else "", coding[1].decode("latin-1") if coding else ""
+            )
 
     def on_body(self, chunk: bytes) -> None:
         """Called by the parser with a piece of a response's body."""
-        if self._answer.is_stream and not self._status_code:
-            self._take_piece(chunk)
+        if not self._status_code:
+            self._take_piece(chunk) if self._answer.is_stream else self._answer.keep_opening(chunk)
         if self._keep:
             super().on_body(chunk)

@@ -190,6 +190,7 @@ class LoadRun:
             ),
             answers=self.answers.kept if self.answers is not None else [],
             stopped_early=self.stop_early,
+            failed={} if self.recording.streams is None else self.recording.streams.failed,
         )
 
     def _arrivals_of(self, schedule: Schedule) -> Arrivals:

@@ -5,7 +5,7 @@ Recorded columns travel as raw bytes. Keep this module light: the generator proc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from pytest_mlpatterns.records.addressing import Answer, Progress
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
+    from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.samples import Window
     from pytest_mlpatterns.workload.cancellation import Cancellation
     from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -123,7 +124,8 @@ class LoadResult:
     """Result of a job: everything recorded since its start, warm-up included, and the generator's report on itself.
 
     ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes, and those of its
-    streams if the job reads streams.
+    streams if the job reads streams. ``failed`` has, by outcome, the first answer of the window that did not count and
+    says why; only of a job that reads streams.
     """
 
     columns: dict[str, Any]
@@ -132,3 +134,4 @@ class LoadResult:
     generator: GeneratorReport
     answers: list[Answer]
     stopped_early: bool
+    failed: dict[int, FailedAnswer] = field(default_factory=dict)

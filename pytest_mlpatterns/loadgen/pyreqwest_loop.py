@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import traceback
 from datetime import timedelta
-from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
-from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
+from pytest_mlpatterns.loadgen.streamed_answer import answers_to
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.wire.stream_events import promises_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
+    from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
     from pytest_mlpatterns.records.addressing import Remote
 
 __all__ = ["PyreqwestLoop", "parse_message"]
@@ -48,8 +47,8 @@ class PyreqwestLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Any = None
         self._logged = False
-        self._in_pieces, is_openai = job.in_pieces, promises_end(job.endpoint.wire)
-        self._new_answer = partial(StreamedAnswer, is_openai=is_openai, keep_text=job.keep_texts)
+        self._in_pieces = job.in_pieces
+        self._new_answer = answers_to(job)
         self._load_run = LoadRun(job, self._start_request, emit)
 
     def run(self) -> LoadResult:
@@ -104,6 +103,7 @@ class PyreqwestLoop:
         sent_ns = perf_counter_ns()
         due_ns = sent_ns if due_ns is None else due_ns
         received = _Received(self._new_answer())
+        received.answer.begin(request)
         outcome = await self._outcome_of(request, received, self._time_left_s(due_ns))
         now = perf_counter_ns()
         load_run = self._load_run
@@ -137,7 +137,7 @@ class PyreqwestLoop:
             if limit.expired():
                 return Failure.CANCELLED.value
             for kind, failure in (
-                (exceptions.RequestTimeoutError, Failure.TIMEOUT),
+                (exceptions.RequestTimeoutError, received.answer.timed_out()),
                 (exceptions.ConnectError, Failure.CONNECT),
                 (exceptions.NetworkError, Failure.CLOSED),
             ):
@@ -176,7 +176,7 @@ class _Received:
         answer, pieces = self.answer, []
         async with prepared.streamed_read_buffer_limit(0).build_streamed() as response:
             answer.first_byte_ns = perf_counter_ns()
-            answer.read_type(response.get_header("content-type") or "")
+            answer.read_type(*(response.get_header(name) or "" for name in ("content-type", "content-encoding")))
             if with_head:
                 self.head = _head_of(response.headers)
             while (piece := await response.body_reader.read_chunk()) is not None:
@@ -184,6 +184,8 @@ class _Received:
                 pieces.append(bytes(piece))
                 if answer.is_stream:
                     answer.take(pieces[-1])
+                else:
+                    answer.keep_opening(pieces[-1])
         self.body = b"".join(pieces)
         return answer.outcome(int(response.status))
 

@@ -67,10 +67,12 @@ class SampleRecorder:
 
     def _adder_with(self, streams: StreamColumns) -> Callable[[int, int, int, int, int, int, int], None]:
         """The same for a load that is read in pieces: it adds a row there too."""
-        add, add_stream = self._adder(), streams.add
+        add, add_stream, note_failure = self._adder(), streams.add, streams.note_failure
 
         def add_both(*row: int) -> None:
             add(*row)
+            if row[3] < 0:
+                note_failure(row[3], row[4])
             add_stream()
 
         return add_both

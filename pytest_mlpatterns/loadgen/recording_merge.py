@@ -54,6 +54,7 @@ def merged(parts: Sequence[LoadResult]) -> LoadResult:
         ),
         answers=[answer for part in parts for answer in part.answers],
         stopped_early=any(part.stopped_early for part in parts),
+        failed={outcome: answer for part in reversed(parts) for outcome, answer in part.failed.items()},
     )
 
 

@@ -9,6 +9,7 @@ from array import array
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.outcomes import FailedAnswer
 from pytest_mlpatterns.wire.stream_text import TextReader
 
 if TYPE_CHECKING:
@@ -26,16 +27,18 @@ class StreamColumns:
     Attributes:
         answer: what came of the request whose row is added next; None if it was never sent.
         texts_cut: whether a text was not kept because of the limit.
+        failed: by outcome, the first answer that did not count and says why.
     """
 
     COLUMNS = ("first_byte_ns", "chunk_count", "output_tokens", "input_tokens", "chunk_ns")
-    __slots__ = (*COLUMNS, "_text", "_text_bytes", "_text_limit", "answer", "texts_cut")
+    __slots__ = (*COLUMNS, "_text", "_text_bytes", "_text_limit", "answer", "failed", "texts_cut")
 
     def __init__(self, text_limit: int = 0) -> None:
         self._text_limit = text_limit
         self._text = bytearray()
         self._text_bytes = array("i")
         self.texts_cut: bool = False
+        self.failed: dict[int, FailedAnswer] = {}
         self.first_byte_ns: array[int] = array("q")
         self.chunk_count: array[int] = array("I")
         self.output_tokens: array[int] = array("i")
@@ -61,6 +64,11 @@ class StreamColumns:
         self.input_tokens.append(answer.reader.input_tokens)
         self.chunk_ns.extend(answer.chunk_ns)
 
+    def note_failure(self, outcome: int, request: int) -> None:
+        """Keep what the answer of the row that is added next says of itself, if it is the first of its outcome."""
+        if self.answer is not None and outcome not in self.failed and (words := self.answer.words(outcome)):
+            self.failed[outcome] = FailedAnswer(request, words)
+
     def first_chunks_ns(self, first: int) -> dict[int, int]:
         """Arrival of the first chunk of the rows from ``first`` on, by row; rows without a chunk have none."""
         found, position = {}, len(self.chunk_ns)
@@ -78,7 +86,8 @@ class StreamColumns:
         return columns
 
     def drop_texts(self) -> None:
-        """Drop all texts, at the start of the measured window."""
+        """Drop all texts and words, at the start of the measured window."""
+        self.failed = {}
         self._text.clear()
         self._text_bytes = array("i", [-1]) * len(self._text_bytes)
         self.texts_cut = False

@@ -27,7 +27,7 @@ __all__ = ["StreamConnection", "StreamReading"]
 
 _READ = selectors.EVENT_READ
 _PIECE = 1 << 14  # a read of streams brings few chunks; a larger buffer costs more to allocate for each
-_WHOLE = (Failure.ERROR_EVENT, Failure.CUT_OFF)
+_WHOLE = (Failure.ERROR_EVENT, Failure.CUT_OFF, Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.COMPRESSED)
 """Failures of an answer whose connection is as good as before."""
 
 
@@ -65,7 +65,7 @@ class StreamConnection(Connection):
 
     def send(self, request: int, due_ns: int | None = None, ready_ns: int | None = None) -> None:
         """Send the prepared request of this index; see :meth:`Connection.send`."""
-        self._answer.begin()
+        self._answer.begin(request)
         self._is_cancelled = False
         cancellations = self._reading.cancellations
         if cancellations is not None and cancellations.choose():
@@ -81,7 +81,7 @@ class StreamConnection(Connection):
     def fail(self, failure: Failure) -> None:
         """Fail the request in flight, unless what has arrived completes it, and close."""
         if not self._parse_pieces(more=True):  # else it is closed, or carries the next request already
-            super().fail(failure)
+            super().fail(self._answer.timed_out() if failure is Failure.TIMEOUT else failure)
 
     def on_ready(self, mask: int) -> None:
         """Called by the loop if the socket can be read or written."""
@@ -150,7 +150,7 @@ class StreamConnection(Connection):
             return True
         if protocol.outbox:
             if not protocol.duplex:  # the protocol asks again
-                answer.begin()
+                answer.begin(self.request)
             self._go_on()
         return self._socket is None
 

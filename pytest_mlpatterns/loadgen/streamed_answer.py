@@ -6,12 +6,41 @@ It reads no clock: the connection stamps bytes directly after it received them, 
 from __future__ import annotations
 
 from array import array
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader
+from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader, promises_end
+from pytest_mlpatterns.wire.stream_fault import LINE_BYTES, StreamFault, described_fault, fault_of
+from pytest_mlpatterns.wire.stream_request import Asked, asked_by
 from pytest_mlpatterns.wire.stream_text import TextReader
 
-__all__ = ["StreamedAnswer"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.loadgen.messages import LoadJob
+
+__all__ = ["StreamedAnswer", "answers_to"]
+
+_OUTCOMES = {fault: Failure[fault.name].value for fault in StreamFault}
+_FAULTS = {outcome: fault for fault, outcome in _OUTCOMES.items()}
+_ANY = Asked(stream=True, tokens=True)
+
+
+def answers_to(job: LoadJob) -> Callable[[], StreamedAnswer]:
+    """The function that creates what collects the answers of a connection.
+
+    What a request asks for is read only if its answer is no stream, or an empty one.
+    """
+    is_openai = promises_end(job.endpoint.wire)
+
+    @cache
+    def asked(request: int) -> Asked:
+        _, _, body = job.messages[request].partition(b"\r\n\r\n")
+        found = asked_by(body, is_openai=is_openai)
+        return found if job.stream else found._replace(stream=False)
+
+    return partial(StreamedAnswer, is_openai=is_openai, keep_text=job.keep_texts, asked=asked)
 
 
 class StreamedAnswer:
@@ -20,6 +49,7 @@ class StreamedAnswer:
     Args:
         is_openai: whether the events are those of the wire ``openai``, of which every stream ends with ``[DONE]``.
         keep_text: whether the reader is one that keeps the text.
+        asked: what the prepared request of an index asks for.
 
     Attributes:
         now_ns: arrival of the bytes that are read at present.
@@ -29,24 +59,49 @@ class StreamedAnswer:
         reader: what the events say.
     """
 
-    __slots__ = ("_is_openai", "_new_reader", "chunk_ns", "first_byte_ns", "is_stream", "now_ns", "reader")
+    __slots__ = (
+        "_asked",
+        "_coding",
+        "_is_openai",
+        "_media_type",
+        "_new_reader",
+        "_opening",
+        "_request",
+        "chunk_ns",
+        "first_byte_ns",
+        "is_stream",
+        "now_ns",
+        "reader",
+    )
 
-    def __init__(self, *, is_openai: bool, keep_text: bool = False) -> None:
+    def __init__(
+        self, *, is_openai: bool, keep_text: bool = False, asked: Callable[[int], Asked] = lambda _: _ANY
+    ) -> None:
         self._is_openai = is_openai
+        self._asked = asked
         self._new_reader: type[StreamReader] = TextReader if keep_text else StreamReader
         self.chunk_ns: array[int] = array("q")
         self.now_ns: int = 0
+        self._media_type = self._coding = ""
+        self._opening = b""
         self.begin()
 
-    def begin(self) -> None:
-        """Await the next answer."""
+    def begin(self, request: int = 0) -> None:
+        """Await the answer to the prepared request of this index."""
+        self._request = request
         self.first_byte_ns: int = 0
         self.is_stream: bool = False
         del self.chunk_ns[:]
         self.reader: StreamReader = self._new_reader(is_openai=self._is_openai)
 
-    def read_type(self, media_type: str) -> None:
-        """Learn from the head of the answer, from its media type with its parameters, whether it is a stream."""
+    def read_type(self, media_type: str, coding: str = "") -> None:
+        """Learn from the head of the answer, from its media type with its parameters, whether it is a stream.
+
+        Args:
+            media_type: its ``content-type``.
+            coding: its ``content-encoding``.
+        """
+        self._media_type, self._coding, self._opening = media_type, coding, b""
         self.is_stream = media_type.partition(";")[0].strip().lower() == EVENT_STREAM
 
     def take(self, data: bytes) -> None:
@@ -57,21 +112,46 @@ class StreamedAnswer:
         elif count:
             self.chunk_ns.extend([self.now_ns] * count)
 
+    def keep_opening(self, data: bytes) -> None:
+        """Keep the begin of the body of an answer that is no stream."""
+        if len(self._opening) < LINE_BYTES:
+            self._opening += data[:LINE_BYTES]
+
     def outcome(self, status: int, *, delimited: bool = True) -> int:
         """The outcome of the answer when its last byte has come: its status, or a code of :class:`Failure`.
 
-        A stream is whole if it ended with ``[DONE]``, or if HTTP marked its end and the wire promises no ``[DONE]``.
+        A stream is whole if it ended with ``[DONE]``, or if HTTP marked its end and the wire promises no ``[DONE]``. A
+        success that is no stream counts only if none was requested.
 
         Args:
             status: of the answer.
             delimited: whether HTTP marked the end of the answer; not if it lasts until the connection is closed.
         """
-        if not self.is_stream or not 200 <= status < 300:
+        if not 200 <= status < 300:
             return status
-        if self.reader.error is not None:
-            return Failure.ERROR_EVENT.value
-        if self.reader.malformed:
-            return Failure.MALFORMED.value
-        if not self.reader.ended and (self._is_openai or not delimited):
-            return Failure.CUT_OFF.value
-        return status
+        if not self.is_stream:
+            return Failure.NO_STREAM.value if self._asked(self._request).stream else status
+        if self.chunk_ns and self.reader.ended and not self._coding:  # the usual case
+            return status
+        has_chunks = len(self.chunk_ns) > 0
+        fault = fault_of(
+            self.reader,
+            has_chunks=has_chunks,
+            asked=_ANY if has_chunks else self._asked(self._request),
+            needs_end=self._is_openai or not delimited,
+            coding=self._coding,
+        )
+        return status if fault is None else _OUTCOMES[fault]
+
+    def timed_out(self) -> Failure:
+        """The failure of an answer that is not over at its time limit."""
+        return Failure.NOT_ENDED if self.reader.ended else Failure.TIMEOUT
+
+    def words(self, outcome: int) -> str:
+        """What is wrong with the answer, in one line; empty if its outcome says all."""
+        fault = _FAULTS.get(outcome)
+        if fault is None:
+            return ""
+        return described_fault(
+            fault, self.reader, media_type=self._media_type, coding=self._coding, opening=self._opening
+        )

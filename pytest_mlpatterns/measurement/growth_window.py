@@ -25,13 +25,14 @@ from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
@@ -132,7 +133,7 @@ class GrowthWindow:
         samples = samples_of(result)
         self._done_ns.append(samples.done_ns)
         self._windows.append(result.window)
-        self._require_answers(samples, result.window)
+        self._require_answers(samples, result.window, result.failed)
 
     def _order_from(self, answered: int) -> bytes:
         """The inputs from the next one on; a cache would know those of the load before."""
@@ -140,14 +141,16 @@ class GrowthWindow:
         start = answered % len(order)
         return (order[start:] + order[:start]).tobytes()
 
-    def _require_answers(self, samples: Samples, window: Window) -> None:
+    def _require_answers(self, samples: Samples, window: Window, answers: Mapping[int, FailedAnswer]) -> None:
         if silence := why_silent(self._deployment, self._plan, samples, window=window):
             raise InvalidResultError(f"while its growth was followed, {silence}")
         self._requests += int((~samples.cancelled).sum())
         self._failures.update(samples.outcome[samples.failed].tolist())
         if why_too_many_failed(self._failures, self._requests):
             stats = self._deployment.stats()
-            first = describe_first_failure(self._deployment, self._plan.payload, samples, window=None, stats=stats)
+            first = describe_first_failure(
+                self._deployment, self._plan.payload, samples, window=None, stats=stats, answers=answers
+            )
             raise InvalidResultError(why_too_many_failed(self._failures, self._requests, first))
 
     def _may_stop(

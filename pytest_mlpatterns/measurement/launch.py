@@ -29,6 +29,7 @@ from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.wire.stream_request import asks_for_streams
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
@@ -311,7 +312,12 @@ class _LaunchMeasurement:
             open_loop=not schedule.closed,
             rate_rps=self._plan.rate_of(samples, result.window),
             first_failure=describe_first_failure(
-                self._deployment, self._plan.payload, samples, window=result.window, stats=stats
+                self._deployment,
+                self._plan.payload,
+                samples,
+                window=result.window,
+                stats=stats,
+                answers=result.failed,
             ),
             silence=silence,
             track=track_of(usage, samples.done_ns, (result.window,)),
@@ -341,7 +347,7 @@ def job_for(
         timeout_ns=plan.timeout_ns,
         keep_answers=CHECKED_ANSWERS if plan.check else 0,
         cancellation=plan.cancellation,
-        stream=deployment.streams,
+        stream=deployment.streams or asks_for_streams(deployment.endpoint.wire, messages),
         keep_texts=plan.tokens is not None,
         think_ns=b"" if talks is None else talks.think_ns,
     )

@@ -14,12 +14,13 @@ from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.serving.failed_request import error_in
-from pytest_mlpatterns.serving.stream_failure import stream_failure
+from pytest_mlpatterns.serving.stream_failure import stream_fault
 
 if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.wire.stream_fault import StreamFault
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 __all__ = ["send_one"]
@@ -54,14 +55,15 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     except httpx.HTTPError as error:
         raise DeploymentError(f"{deployment.url}: {describe_error(error)}") from error
     done = time.perf_counter_ns()
-    is_whole = response.is_success and not stream_failure(response, deployment.endpoint.wire)
+    fault = stream_fault(response, deployment.endpoint.wire, request["content"])
+    is_whole = response.is_success and fault is None
     if plan.check is not None:
         check_answers(deployment, plan, [_answer(response)] if is_whole else [])
     failure = ""
     if not is_whole:
-        failure = f"perf_payload item 0 -> {error_in(response, deployment, printed)}"
+        failure = f"perf_payload item 0 -> {error_in(response, deployment, printed, body=request['content'])}"
     return Launch(
-        samples=_samples(response, started, done, outcome=_outcome(response, is_whole=is_whole)),
+        samples=_samples(response, started, done, outcome=_outcome(response, fault)),
         window=Window(started, done + 1),
         usage=None,
         stats=deployment.stats().since(before),
@@ -74,8 +76,8 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     )
 
 
-def _outcome(response: httpx.Response, *, is_whole: bool) -> int:
-    return response.status_code if is_whole or not response.is_success else Failure.ERROR_EVENT
+def _outcome(response: httpx.Response, fault: StreamFault | None) -> int:
+    return response.status_code if fault is None or not response.is_success else Failure[fault.name]
 
 
 def _samples(response: httpx.Response, sent_ns: int, done_ns: int, *, outcome: int) -> Samples:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.records.telemetry import PatternStats
@@ -119,6 +120,7 @@ class VariantRun:
         self._requests = 0
         self._failures: Counter[int] = Counter()
         self._failed: Samples | None = None
+        self._failed_answers: dict[int, FailedAnswer] = {}
         self._first_failure = ""
         self._variant = variant
         self._deployment = deployment
@@ -217,7 +219,12 @@ class VariantRun:
             stats = self._deployment.stats()
         if self._failed is not None:
             self._first_failure = describe_first_failure(
-                self._deployment, self._variant.plan.payload, self._failed, window=None, stats=stats
+                self._deployment,
+                self._variant.plan.payload,
+                self._failed,
+                window=None,
+                stats=stats,
+                answers=self._failed_answers,
             )
         if why := why_too_many_failed(self._failures, self._requests, self._first_failure):
             raise InvalidResultError(f"{self._variant.name}: {why}")
@@ -273,7 +280,9 @@ class VariantRun:
         job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order)
         processes = self._variant.plan.generators
         with apart_from(self._deployment, self._generator, processes):
-            return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
+            result = self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
+        self._failed_answers = {**result.failed, **self._failed_answers}
+        return result
 
     def _why_limited(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> InvalidReason | None:
         """Why a block has no information about the variant; None if it has."""

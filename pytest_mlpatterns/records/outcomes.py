@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["GRPC_OUTCOMES", "Failure", "describe_failures", "describe_outcome", "error_class", "grpc_outcome"]
+__all__ = [
+    "GRPC_OUTCOMES",
+    "FailedAnswer",
+    "Failure",
+    "describe_failures",
+    "describe_outcome",
+    "error_class",
+    "grpc_outcome",
+]
 
 
 _CLASS = re.compile(
@@ -25,6 +33,9 @@ class Failure(IntEnum):
 
     ``CANCELLED`` is no failure of the service: the generator cancelled the request on purpose. ``ERROR_EVENT`` is an
     error in the middle of a stream, ``CUT_OFF`` a stream whose connection stayed whole and whose end never came.
+    ``NO_STREAM`` is an answer of another kind although a stream was requested, ``EMPTY_STREAM`` a stream without a
+    chunk, ``COMPRESSED`` one that the generator cannot read, and ``NOT_ENDED`` one whose last event came in time and
+    whose HTTP response did not end.
     """
 
     TIMEOUT = -1
@@ -35,11 +46,32 @@ class Failure(IntEnum):
     CANCELLED = -6
     ERROR_EVENT = -7
     CUT_OFF = -8
+    NO_STREAM = -9
+    EMPTY_STREAM = -10
+    COMPRESSED = -11
+    NOT_ENDED = -12
 
     @property
     def label(self) -> str:
         """How reports name it."""
         return _FAILURES[self.value]
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the service answered, and its answer is none that counts."""
+        return self in _ANSWERS
+
+
+class FailedAnswer(NamedTuple):
+    """An answer that does not count, as the load generator read it.
+
+    Attributes:
+        request: index of the prepared request.
+        words: what it is, or its error, in one line.
+    """
+
+    request: int
+    words: str
 
 
 _FAILURES = {
@@ -51,7 +83,12 @@ _FAILURES = {
     -6: "cancelled",
     -7: "error in the stream",
     -8: "stream cut off",
+    -9: "no stream",
+    -10: "empty stream",
+    -11: "compressed stream",
+    -12: "no end after [DONE]",
 }
+_ANSWERS = (Failure.ERROR_EVENT, Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.COMPRESSED, Failure.NOT_ENDED)
 GRPC_OUTCOMES = 1000
 """Offset of the statuses of gRPC in the column of outcomes."""
 _GRPC_STATUSES = (

@@ -31,6 +31,10 @@ _MAX_BYTES = "max_bytes"
 _MAX_HEAD = "100 KiB"
 """Bound that httpcore puts on a head."""
 _PIECE_BYTES = 1 << 16
+_TAIL_BYTES = 64
+"""End of an answer that is looked at for its last event, with what may follow it."""
+_STALLED = 0.5
+"""Share of the time of an answer that passed without a byte, from which it has stalled rather than gone on for ever."""
 _HTTPCORE_ERRORS = (
     httpcore.TimeoutException,
     httpcore.NetworkError,
@@ -127,6 +131,8 @@ class _Exchange:
         self._max_bytes: int = request.extensions.get(_MAX_BYTES, MAX_ANSWER_BYTES)
         self._began = time.monotonic()
         self._limit_s = self._timeouts.get("read")
+        self._last = self._began
+        self._tail = b""
         self.received = 0
         self.is_stream = False
 
@@ -137,6 +143,13 @@ class _Exchange:
     def left_s(self) -> float:
         """Time left for the answer."""
         return float("inf") if self._limit_s is None else self._began + self._limit_s - time.monotonic()
+
+    def note(self, data: bytes) -> None:
+        """Count bytes that arrived."""
+        if data:
+            self.received += len(data)
+            self._last = time.monotonic()
+            self._tail = (self._tail + data)[-_TAIL_BYTES:]
 
     def bounded(self, parts: Iterable[bytes]) -> Iterator[bytes]:
         """The parts of a decompressed body, up to the bound."""
@@ -164,16 +177,24 @@ class _Exchange:
             raise getattr(httpx, type(error).__name__)(str(error)) from error
 
     def _endless(self, size: int, *, is_over_bound: bool) -> EndlessAnswerError:
-        after = format_duration((time.monotonic() - self._began) * 1e9)
-        advice = "name a path that answers once"
-        if self.is_stream and self._request.method == "POST":
-            advice = "ask for a shorter answer, such as one of fewer tokens"
-        text = f"{self._shown} answers without end: {format_size(size)} after {after}; {advice}"
-        return EndlessAnswerError(
-            text,
-            request=self._request,
-            is_over_bound=is_over_bound,
+        text = f"{self._shown} {self._state(size)}"
+        return EndlessAnswerError(text, request=self._request, is_over_bound=is_over_bound)
+
+    def _state(self, size: int) -> str:
+        """What the answer did until now, and what to do."""
+        now = time.monotonic()
+        after, silent_s = format_duration((now - self._began) * 1e9), now - self._last
+        is_asked = self.is_stream and self._request.method == "POST"
+        if is_asked and b"[DONE]" in self._tail:
+            return f"sent [DONE] and did not end its HTTP response within {after}; end it after the last event"
+        if is_asked and silent_s > _STALLED * (now - self._began):
+            silent = format_duration(silent_s * 1e9)
+            advice = "raise its time limit, or mend the service"
+            return f"stalls: {format_size(size)} came, and nothing in the {silent} after; {advice}"
+        advice = (
+            "ask for a shorter answer, such as one of fewer tokens" if is_asked else "name a path that answers once"
         )
+        return f"answers without end: {format_size(size)} after {after}; {advice}"
 
 
 class _Limit(float):
@@ -235,7 +256,7 @@ class _Stream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data = self._stream.read(max_bytes, _left_s(timeout, httpcore.ReadTimeout))
         if isinstance(timeout, _Limit):
-            timeout.exchange.received += len(data)
+            timeout.exchange.note(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -45,20 +45,22 @@ def error_of(deployment: Deployment, request: dict[str, Any], timeout_s: float) 
         response = deployment.ask(deployment.client, request, timeout_s)
     except httpx.HTTPError:
         return ""
-    if response.is_success and not stream_failure(response, deployment.endpoint.wire):
+    body = request["content"]
+    if response.is_success and not stream_failure(response, deployment.endpoint.wire, body):
         return ""
-    return error_in(response, deployment, printed)
+    return error_in(response, deployment, printed, body=body)
 
 
-def error_in(response: httpx.Response, deployment: Deployment, printed: Sequence[int]) -> str:
+def error_in(response: httpx.Response, deployment: Deployment, printed: Sequence[int], *, body: bytes) -> str:
     """The error of a failed request, in one line: from the service's traceback, or from its answer.
 
     Args:
         response: the answer.
         deployment: what answered.
         printed: what its processes had printed before the request, as :meth:`Processes.log_sizes` says it.
+        body: of the request.
     """
-    failure = stream_failure(response, deployment.endpoint.wire)
+    failure = stream_failure(response, deployment.endpoint.wire, body)
     if response.status_code == _RAISED or failure:
         with contextlib.suppress(DeploymentError):
             if found := error_line(deployment.processes.traceback_since(printed)):

@@ -29,6 +29,8 @@ _EMPTY = (b"", b'""', b"null")
 _CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 """Fields of a chat's delta that hold content, if they are not empty."""
 _OPENAI = (b'"choices"', b'"usage"', b'"error"')
+_BROKEN = ("error", "abort")
+"""Reasons of servers for an end that is none: a choice stopped before the model had ended it."""
 _STRING = re.compile(rb'(?:"(?:text|content)": ?|^data: ?)"((?:[^"\\]|\\.)*)"')
 _TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))++').fullmatch
 """The inside of a JSON string that is not empty."""
@@ -51,6 +53,8 @@ class StreamReader:
         output_tokens: tokens of the answer by the server's usage; -1 while it has reported none.
         ended: whether ``[DONE]`` has come.
         error: data of the error event; None if there was none.
+        finished: whether a choice ended for a reason, such as ``stop``.
+        opening: data of the first event; empty while none has come.
         malformed: whether something in the stream cannot be read.
     """
 
@@ -61,8 +65,10 @@ class StreamReader:
         "_usual",
         "ended",
         "error",
+        "finished",
         "input_tokens",
         "malformed",
+        "opening",
         "output_tokens",
     )
 
@@ -75,7 +81,9 @@ class StreamReader:
         self.output_tokens: int = -1
         self.ended: bool = False
         self.error: bytes | None = None
+        self.finished: bool = False
         self.malformed: bool = False
+        self.opening: bytes = b""
 
     def feed(self, data: bytes) -> int:
         """Take a piece of the stream. Returns the number of chunks that it completes."""
@@ -89,6 +97,8 @@ class StreamReader:
         except EventStreamError:
             self.malformed = True
             return 0
+        if events and not self.opening:
+            self.opening = events[0].data
         count = 0
         for event in events:
             count += self._read(event)
@@ -138,15 +148,39 @@ class StreamReader:
 
     def _read_object(self, value: dict[str, Any], data: bytes) -> bool:
         error, choices, usage = value.get("error"), value.get("choices"), value.get("usage")
-        if (error and self._is_openai) or (isinstance(error, dict) and "message" in error):
+        if (error or choices is None) and self._is_error(value):
             self.error = data
             return False
         if isinstance(usage, dict):
             self.input_tokens = _tokens(usage.get("prompt_tokens"), self.input_tokens)
             self.output_tokens = _tokens(usage.get("completion_tokens"), self.output_tokens)
         if isinstance(choices, list):
-            return any(_has_content(choice) for choice in choices)
+            return self._read_choices(choices, data)
         return not self._is_openai and not isinstance(usage, dict)
+
+    def _is_error(self, value: dict[str, Any]) -> bool:
+        """Whether an event is an error object: of OpenAI, of older versions of vLLM, or of FastAPI."""
+        error = value.get("error")
+        if error and (self._is_openai or (isinstance(error, dict) and "message" in error)):
+            return True
+        if "choices" in value:
+            return False
+        if value.get("object") == "error":
+            return self._is_openai or "message" in value
+        return self._is_openai and bool(value.get("detail"))
+
+    def _read_choices(self, choices: list[Any], data: bytes) -> bool:
+        """Take the choices of an event. Returns whether one of them has content."""
+        has_content = False
+        for choice in choices:
+            if isinstance(choice, dict):
+                if reason := choice.get("finish_reason"):
+                    if reason in _BROKEN:
+                        self.error = data
+                        return False
+                    self.finished = True
+                has_content = has_content or _has_content(choice)
+        return has_content
 
     def _surroundings(self, data: bytes) -> tuple[bytes, bytes]:
         """What surrounds the text of an event that is a chunk; empty if the text does not decide whether it is one."""
@@ -174,10 +208,8 @@ def _json_of(data: bytes) -> Any:
         return None
 
 
-def _has_content(choice: object) -> bool:
+def _has_content(choice: dict[str, Any]) -> bool:
     """Whether a choice of a completion or a chat has text, reasoning or a tool call in it."""
-    if not isinstance(choice, dict):
-        return False
     if choice.get("text"):
         return True
     delta = choice.get("delta")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, goodput_metric, is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.stream_blocks import in_time
 from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
@@ -87,8 +87,11 @@ def test_goodput_counts_the_requests_that_keep_every_time() -> None:
 
 def test_what_an_objective_cannot_judge_is_left_out_and_said() -> None:
     found = metrics(chunks=1)
-    assert found.unjudged(parse_promise("tpot<40ms")) == "60 answers of too few tokens for tpot<40.0ms left out"
-    assert not found.unjudged(parse_promise("ttft<40ms"))
+    assert (
+        found.unjudged(goodput_metric(parse_promise("tpot<40ms")))
+        == "60 answers of too few tokens for tpot<40.0ms left out"
+    )
+    assert not found.unjudged(goodput_metric(parse_promise("ttft<40ms")))
     with pytest.raises(InvalidResultError, match="no request has what the objective judges"):
         found.slo_attainment_ratio("tpot<40ms")
 

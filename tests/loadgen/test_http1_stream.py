@@ -83,7 +83,7 @@ def test_one_connection_reads_one_stream_after_another() -> None:
     for _ in range(3):
         assert reading.take(WHOLE) == 200
         assert reading.chunks() == [1, 1, 1]
-    assert reading.take(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") == 200
+    assert reading.take(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") == Failure.NO_STREAM
     assert reading.chunks() == []
     assert not reading.answer.is_stream
     assert reading.take(WHOLE) == 200

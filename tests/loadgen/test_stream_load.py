@@ -148,12 +148,14 @@ class TestOutcomes:
         assert set(streams_of(samples).chunk_count.tolist()) == {1}
         assert set(samples.received_bytes.tolist()) == {len(HEAD + CHUNK + END)}
 
-    def test_an_answer_that_is_no_stream_counts_as_usual(self) -> None:
+    @pytest.mark.parametrize(("wanted", "outcome"), [(True, Failure.NO_STREAM), (False, 200)])
+    def test_an_answer_that_is_no_stream_counts_only_if_none_was_requested(self, wanted: bool, outcome: int) -> None:
         with ScriptedServer() as server:
-            samples = samples_of(drive(server.address))
-        assert set(samples.outcome.tolist()) == {200}
+            samples = samples_of(drive(server.address, messages=(message("/p", stream=wanted),)))
+        assert set(samples.outcome.tolist()) == {outcome}
         assert set(streams_of(samples).chunk_count.tolist()) == {0}
         assert (streams_of(samples).first_byte_ns > 0).all()
+        assert server.connections == 1
 
 
 class TestCancelled:
@@ -210,7 +212,7 @@ class TestRecordingServer:
             {"max_tokens": 17},
             {"max_tokens": 5, "per_send": 3},
             {"max_tokens": 3, "split": 7},
-            {"max_tokens": 0},
+            {"max_tokens": 0},  # no chunk, which is whole because none was requested
             {"max_tokens": 1, "variant": "no_usage"},
         ]
         messages = tuple(message(path, first_ms=1, gap_ms=0.5, **one) for one in wanted)

@@ -11,6 +11,7 @@ from support.synthetic import MS, START_NS, samples
 
 from pytest_mlpatterns import Deployment
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
+from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.processes import ForeignProcesses
@@ -39,13 +40,20 @@ class Answering(Deployment):
         self._clients = [httpx.Client(transport=httpx.MockTransport(answer), base_url="http://service")]
 
 
-def first_failure(deployment: Deployment, outcome: Any = (500, 200, 503, 500), *tracebacks: str) -> str:
-    """Requests of items 3, 2, 1, 0, of which the first was due before the window."""
+def first_failure(
+    deployment: Deployment, outcome: Any = (500, 200, 503, 500), *tracebacks: str, **answers: FailedAnswer
+) -> str:
+    """Requests of items 3, 2, 1, 0, of which the first was due before the window; ``answers`` by their failure."""
     due = START_NS + np.arange(-1, 3) * MS
     found = samples(due, MS, outcome=outcome, request=[3, 2, 1, 0])
     payload = read_payload([[0], [10], [20], [30]])
     return describe_first_failure(
-        deployment, payload, found, window=WINDOW, stats=PatternStats(tracebacks=tuple(tracebacks))
+        deployment,
+        payload,
+        found,
+        window=WINDOW,
+        stats=PatternStats(tracebacks=tuple(tracebacks)),
+        answers={Failure[name]: answer for name, answer in answers.items()},
     )
 
 
@@ -81,6 +89,19 @@ def test_time_out_is_not_waited_for_again() -> None:
     deployment = Answering()
     assert first_failure(deployment, (200, 200, -1, 500), TRACEBACK) == "perf_payload item 1 -> time-out"
     assert deployment.asked == []
+
+
+def test_what_the_answer_under_load_said_is_not_asked_for_again() -> None:
+    deployment = Answering()
+    outcome, said = (200, 200, Failure.NO_STREAM, 500), FailedAnswer(2, "text/html: <html>")
+    assert first_failure(deployment, outcome, NO_STREAM=said) == "perf_payload item 2 -> text/html: <html>"
+    assert first_failure(deployment, outcome, TRACEBACK, NO_STREAM=said).endswith("ZeroDivisionError: division by zero")
+    assert deployment.asked == []
+
+
+@pytest.mark.parametrize("failure", [failure for failure in Failure if failure.is_answer])
+def test_an_answer_that_does_not_count_is_asked_for_again_if_it_said_nothing(failure: Failure) -> None:
+    assert first_failure(Answering(), (200, 200, failure, 500)) == f"perf_payload item 1 -> {failure.label}"
 
 
 def test_nothing_failed_in_the_window() -> None:

@@ -198,6 +198,11 @@ def test_no_token(perf):
     perf.assert_ttft_below("300ms")
 
 
+@pytest.mark.perf(model=none, wire="openai")
+def test_no_token_of_openai(perf):
+    perf.assert_ttft_below("300ms")
+
+
 def test_percentile_as_attribute(perf):
     perf.metrics.ttft_p95
 """
@@ -216,7 +221,8 @@ MESSAGES = {
     "test_whole_kept_no_promise": "the answers do not stream, so there is no ttft; give a time of the whole answer",
     "test_one_token": "no answer has a second chunk, so there is no TPOT; ask for longer ones",
     "test_goodput_of_one_token": "no request has what the objective judges, so there is no goodput",
-    "test_no_token": "the streams have no chunk with content, so there is no TTFT; yield at least one",
+    "test_no_token": "the stream is empty: no event has content, expected at least one; the first is [DONE]",
+    "test_no_token_of_openai": "the streams have no chunk with content, so there is no TTFT; yield at least one",
     "test_percentile_as_attribute": "has no attribute 'ttft_p95'; use metrics.ttft_ns(95)",
 }
 

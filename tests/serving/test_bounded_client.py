@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from pytest_mlpatterns.serving.bounded_client import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from support.services.scripted import Step
 
@@ -52,14 +53,33 @@ def test_bytes_that_keep_coming_do_not_lengthen_the_time_limit(name: str) -> Non
     assert describe_error(caught.value) == str(caught.value)
 
 
-def test_a_stream_that_is_longer_than_the_time_limit_is_to_be_shorter() -> None:
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000\r\n\r\ndata: 1\n\n"
-    with (
-        client_of(ScriptedServer(lambda _: [Send(head), Silence()])) as client,
-        pytest.raises(
-            EndlessAnswerError, match=r"after \d+ ms; ask for a shorter answer, such as one of fewer tokens$"
+EVENT = b"data: 1\n\n"
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (
+            lambda: itertools.repeat(Send(EVENT)),
+            r"answers without end: \S+ K?i?B after \d+ ms; ask for a shorter answer, such as one of fewer tokens",
         ),
-    ):
+        (
+            lambda: [Send(EVENT), Silence()],
+            r"stalls: \d+\.0 B came, and nothing in the \S+ ms after; raise its time limit, or mend the service",
+        ),
+        (
+            lambda: [Send(EVENT + b"data: [DONE]\n\n"), Silence()],
+            r"sent \[DONE\] and did not end its HTTP response within \d+ ms; end it after the last event",
+        ),
+    ],
+    ids=["endless", "stalls", "no end of HTTP"],
+)
+def test_a_stream_that_does_not_end_in_time_is_told_by_how_it_went_on(
+    steps: Callable[[], Iterable[Step]], words: str
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000000000\r\n\r\n"
+    server = ScriptedServer(lambda _: itertools.chain([Send(head)], steps()))
+    with client_of(server) as client, pytest.raises(EndlessAnswerError, match=rf"^POST /v1/completions {words}$"):
         client.post("/v1/completions", timeout=0.1)
 
 

@@ -27,10 +27,11 @@ from pytest_mlpatterns.workload.endpoint import Endpoint
 def test_an_answer_gives_its_error_in_one_line(content: bytes, charset: str, expected: str) -> None:
     response = httpx.Response(503, headers={"content-type": f"application/json; charset={charset}"}, content=content)
     deployment = Deployment(Endpoint((("127.0.0.1", 1),), "/predict", "m"), ForeignProcesses())
-    assert error_in(response, deployment, ()) == expected
+    assert error_in(response, deployment, (), body=b"") == expected
 
 
 DONE = b"data: [DONE]\n\n"
+ASKS = b'{"prompt": "a", "stream": true}'
 
 
 def stream_of(body: bytes) -> httpx.Response:
@@ -56,15 +57,39 @@ def stream_of(body: bytes) -> httpx.Response:
             b'data: {"error": {"message": "no memory", "code": 500}}\n\n' + DONE,
             "the stream ended with an error: no memory",
         ),
+        ("openai", b'data: {"detail": "no memory"}\n\n' + DONE, "the stream ended with an error: no memory"),
+        ("openai", DONE, "the stream is empty: no event has content, expected at least one; the first is [DONE]"),
+        ("rest+json", b"", "the stream is empty: no event has content, expected at least one"),
     ],
 )
 def test_a_stream_of_status_200_may_have_failed(wire: str, body: bytes, expected: str) -> None:
     response = stream_of(body)
-    assert stream_failure(response, Wire.parse(wire)) == expected
+    assert stream_failure(response, Wire.parse(wire), ASKS) == expected
     endpoint = Endpoint((("127.0.0.1", 1),), "/predict", "m", wire=Wire.parse(wire))
     if expected:
-        assert error_in(response, Deployment(endpoint, ForeignProcesses()), ()) == expected
+        assert error_in(response, Deployment(endpoint, ForeignProcesses()), (), body=ASKS) == expected
 
 
-def test_an_answer_that_is_no_stream_has_not_failed_as_one() -> None:
-    assert stream_failure(httpx.Response(200, json={"predictions": [1]}), Wire()) == ""
+def test_an_answer_that_is_no_stream_has_not_failed_as_one_if_none_was_requested() -> None:
+    whole = httpx.Response(200, json={"predictions": [1]})
+    assert stream_failure(whole, Wire(), ASKS) == ""
+    assert stream_failure(whole, Wire.parse("openai"), b'{"prompt": "a", "stream": false}') == ""
+
+
+@pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        (
+            httpx.Response(200, json={"error": {"message": "no memory"}}),
+            'application/json, expected text/event-stream: {"error":',
+        ),
+        (
+            httpx.Response(200, html="\n<html>login</html>\n<p>"),
+            "text/html; charset=utf-8, expected text/event-stream: <html>login</html>",
+        ),
+        (httpx.Response(204), "no content-type, expected text/event-stream: an empty body"),
+    ],
+    ids=["json", "html", "nothing"],
+)
+def test_a_success_that_is_no_stream_has_failed_if_one_was_requested(response: httpx.Response, found: str) -> None:
+    assert stream_failure(response, Wire.parse("openai"), ASKS).startswith(f"its answer is no stream: {found}")

@@ -66,6 +66,8 @@ REST = [
     ("a role of OpenAI", delta(role="assistant"), 0),
     ("the usage of OpenAI", usage(1, 2), 0),
     ("an object that speaks of errors", {"error": "none"}, 1),
+    ("an object that is called error", {"object": "error"}, 1),
+    ("an object with details", {"detail": "a"}, 1),
     ("what is no JSON", b"plain words", 1),
     ("a broken object", b'{"choices"', 1),
 ]
@@ -114,6 +116,11 @@ def test_nothing_counts_after_the_end(is_openai: bool) -> None:
         (event({"error": {"message": "no memory", "code": 500}}), True),
         (event({"error": "no memory"}), True),
         (event({"error": {"message": "no memory"}}), False),
+        (event({"object": "error", "message": "no memory", "code": 50001}), True),
+        (event({"object": "error", "message": "no memory"}), False),
+        (event({"detail": "no memory"}), True),
+        (event({"choices": [{"text": "no memory", "finish_reason": "error"}]}), True),
+        (event({"choices": [{"delta": {"content": "no memory"}, "finish_reason": "abort"}]}), False),
         (event({"error": "no memory"}, name="error"), False),
         (event("no memory", name="error"), True),
     ],
@@ -123,6 +130,17 @@ def test_an_error_in_the_middle_ends_the_stream(stream: bytes, is_openai: bool) 
     assert reader.feed(event(text("a")) + stream + event(text("b"))) == 1
     assert b"no memory" in (reader.error or b"")
     assert reader.feed(event(text("b"))) == 0
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter", "eos_token"])
+def test_a_choice_that_ends_for_a_reason_finishes_the_answer(reason: str) -> None:
+    reader = StreamReader(is_openai=True)
+    reader.feed(event(text("")))
+    assert not reader.finished
+    assert reader.feed(event(text("")) + event({"choices": [{"text": "", "finish_reason": reason}]}) + DONE) == 0
+    assert reader.finished
+    assert reader.error is None
+    assert reader.opening.startswith(b'{"id": "c"')
 
 
 def test_what_is_no_json_is_malformed_in_openai() -> None:

@@ -80,7 +80,7 @@ def _check_first_answer(deployment: Deployment, target: Url, options: StartOptio
     if not response.is_success:
         advice = advice_on_path(response, target, options, client=deployment.client)
         raise DeploymentError(f"{target.url} answered {response.status_code}: {text_of(response)[:2000]}{advice}")
-    if failure := stream_failure(response, options.wire):
+    if failure := stream_failure(response, options.wire, request["content"]):
         raise DeploymentError(f"{target.url} answered {response.status_code}, and {failure}")
 
 

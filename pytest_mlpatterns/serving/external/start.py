@@ -182,7 +182,7 @@ class _Start:
         )
         if deployment.cold_start_ns is None:
             deployment.cold_start_ns = time.perf_counter_ns() - self._programs.started_ns
-        failure = stream_failure(response, self._options.wire)
+        failure = stream_failure(response, self._options.wire, request["content"])
         if failure or not response.is_success:
             advice = advice_on_path(response, self._target, self._options, client=client)
             if response.is_server_error:
