@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Silence", "silence_of"]
 
-_UNANSWERED = (Failure.TIMEOUT, Failure.CONNECT, Failure.CLOSED)
+_LATE = frozenset((Failure.TIMEOUT, Failure.NOT_ENDED))
+"""Failures of a request whose response did not end in its time."""
+_UNANSWERED = (*_LATE, Failure.CONNECT, Failure.CLOSED)
 _RETRY_NS = 100_000_000
 """A caller whose connection failed pauses for less than this, so its last request may have ended before the window."""
 _LONG_NS = 1_000_000_000
@@ -69,7 +71,7 @@ class Silence:
         """
         if not self.requests:
             return self.everyone
-        together = self.everyone and self.waiting > 1 and set(self.outcomes) == {Failure.TIMEOUT}
+        together = self.everyone and self.waiting > 1 and self.outcomes.keys() <= _LATE
         by_number = self.failed == self.requests > self.waiting
         return together and self.lasted_ns >= _LONG_NS and not by_number
 
@@ -86,9 +88,11 @@ class Silence:
         if not self.everyone:
             last = wording.count(sum(self.outcomes.values()), "last request")
             return f"the service no longer answers: {last} without an answer ({describe_failures(self.outcomes)})"
-        if set(self.outcomes) != {Failure.TIMEOUT}:
+        if not self.outcomes.keys() <= _LATE:
             return f"no answer {since}: every request failed ({describe_failures(self.outcomes)})"
         who = f"all {self.waiting:,} callers" if self.waiting > 1 else "the only caller"
+        if Failure.TIMEOUT not in self.outcomes:
+            return f"no response ended {since}: {who} got [DONE], and no end of HTTP in {format_duration(timeout_ns)}"
         return f"no answer {since}: {who} timed out after {format_duration(timeout_ns)}"
 
 

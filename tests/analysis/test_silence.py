@@ -66,6 +66,14 @@ def test_the_only_caller_that_waits_in_the_whole_window_is_certain_too() -> None
     assert found.describe(WINDOW, TIMEOUT_NS).endswith("the only caller timed out after 10.0 s")
 
 
+def test_responses_that_do_not_end_after_their_last_event_are_told_apart_from_time_outs() -> None:
+    ended = silence(closed_loop(4, hangs_at=dict.fromkeys(range(4), 1 * S), outcome=Failure.NOT_ENDED))
+    assert ended.is_certain
+    assert ended.describe(WINDOW, TIMEOUT_NS) == (
+        "no response ended since 1.00 s of the window: all 4 callers got [DONE], and no end of HTTP in 10.0 s"
+    )
+
+
 def test_the_only_caller_of_a_loop_may_have_met_the_one_request_that_hangs() -> None:
     found = silence(closed_loop(1, hangs_at={0: 2 * S}))
     assert (found.everyone, found.is_certain, found.is_suspected) == (True, False, True)

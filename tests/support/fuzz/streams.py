@@ -1,4 +1,7 @@
-"""Streams of events as they arrive, mutated and split anywhere. However they are split, the same chunks are counted."""
+"""Streams of events as they arrive, mutated and split anywhere. However they are split, the same chunks are counted.
+
+Whole answers too: however they are split, they have the same outcome, and what a failed one says of itself is one line.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
+from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.wire.stream_events import StreamReader
 from support.fuzz import Area
 from support.fuzz.hostile import octets
+from support.stream_modes import MODES
 
 if TYPE_CHECKING:
     import random
@@ -34,6 +40,7 @@ STREAMS = (
 )
 SPLICES = (
     *(b"\n", b"\r", b"\r\n", b"\n\n", b"\0", b"\xff", b"\xef\xbb\xbf", b":", b"data:", b"data: ", b"event: error\n"),
+    *(b'"finish_reason":"error"', b'"finish_reason":"stop"', b'{"detail":"x"}', b'{"object":"error","message":"x"}'),
     *(_DONE, _USAGE, b'"', b"\\", b"\\ud800", b"[" * 3000, b"9" * 400, b'{"choices":', b'"usage":', b"null"),
 )
 
@@ -71,8 +78,51 @@ def read(case: Arriving) -> None:
         reader = StreamReader(is_openai=case.is_openai)
         count = sum(reader.feed(piece) for piece in pieces)
         tokens = reader.input_tokens, reader.output_tokens
-        found.append((count, tokens, reader.ended, reader.error, reader.malformed))
+        found.append((count, tokens, reader.ended, reader.finished, reader.error, reader.malformed))
     assert found[0] == found[1], f"in pieces {found[0]}, at once {found[1]}"
 
 
-AREAS = [Area("streams", 100_000, arriving, read, ())]
+_ANSWERS = tuple(mode.data for mode in MODES)
+_OF_HTTP = (
+    *SPLICES,
+    b"content-encoding: br\r\n",
+    b"content-type: x\r\n",
+    b"\r\n\r\n",
+    b"0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n",
+)
+_LONGEST_WORDS = 400
+
+
+def answering(draw: random.Random) -> Arriving:
+    answer = octets(draw, _ANSWERS, _OF_HTTP)
+    cuts = sorted(draw.randrange(len(answer) + 1) for _ in range(draw.randrange(6)))
+    return Arriving(answer, tuple(cuts), draw.random() < 0.7)
+
+
+def judge(case: Arriving) -> None:
+    """Take an answer in pieces and at once.
+
+    Raises:
+        AssertionError: the split changes its outcome, or what it says of itself is long or several lines.
+    """
+    found = []
+    for pieces in (case.pieces(), [case.stream]):
+        answer = StreamedAnswer(is_openai=case.is_openai)
+        protocol = Http1Stream([b""], "host", follow=False, keep=False, answer=answer)
+        protocol.ask(0)
+        answer.begin()
+        outcome = (
+            next((outcome for piece in pieces if piece and (outcome := protocol.take(piece))), 0) or protocol.end()
+        )
+        found.append((outcome, len(answer.chunk_ns), answer.words(outcome)))
+    words = found[0][2]
+    assert found[0] == found[1], f"in pieces {found[0]}, at once {found[1]}"
+    assert len(words) <= _LONGEST_WORDS, f"{len(words)} characters of words"
+    assert len(words.splitlines()) <= 1, f"several lines: {words!r}"
+
+
+AREAS = [
+    Area("streams", 80_000, arriving, read, ()),
+    Area("answers to requests for streams", 20_000, answering, judge, ()),
+]

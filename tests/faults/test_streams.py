@@ -1,0 +1,180 @@
+"""Servers of OpenAI's protocol whose answers are no streams: the test fails, and says what came instead.
+
+One server answers for all: the prompt of a request names its mode. Every second answer is a good one, so that nothing
+but the failed ones can fail the test.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import pytest
+from support.fault_run import run_fault
+from support.project import Project
+from support.repository import Repository
+from support.services.scripted import Close, ScriptedServer, Send, Silence, answer
+from support.stream_modes import GOOD, LEGITIMATE, MODES, NOT_COUNTED, Ending, Mode
+
+from pytest_mlpatterns.records.outcomes import Failure, describe_outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.services.scripted import Request, Step
+
+pytestmark = pytest.mark.processes
+
+APP = """
+import asyncio
+
+posts = 0
+
+
+async def app(scope, receive, send):
+    global posts
+    if scope["type"] != "http":
+        return
+    await receive()
+    is_asked = scope["path"].endswith("completions")
+    posts += is_asked
+    broken = {broken} and posts % 2 == 0
+    kind = b"text/event-stream" if is_asked and not broken else b"application/json"
+    await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]}})
+    if not is_asked:
+        body = b'{{"data": [{{"id": "m"}}]}}'
+    elif broken:
+        body = b'{{"error": {{"message": "no memory"}}}}'
+    else:
+        event = b'data: {{"choices":[{{"text":"w"}}]}}\\n\\n'
+        for _ in range(4):
+            await send({{"type": "http.response.body", "body": event, "more_body": True}})
+            await asyncio.sleep(0.002)
+        body = b"data: [DONE]\\n\\n"
+    await send({{"type": "http.response.body", "body": body}})
+"""
+COMPARED = """
+import pytest
+from pytest_mlpatterns import App
+
+
+@pytest.fixture
+def perf_target():
+    return App("app:app")
+
+
+@pytest.fixture
+def perf_payload():
+    return [{{"prompt": "a"}}]
+
+
+@pytest.mark.perf(wire="openai", warmup="0s", duration="200ms", launches=1, {load})
+def test_it(perf):
+    pass
+"""
+
+TEST = """
+import pytest
+from pytest_mlpatterns import Url
+
+NOT_COUNTED, COUNTED = {not_counted!r}, {counted!r}
+marked = pytest.mark.perf(wire="openai", duration="150ms", warmup="0s", launches=1, concurrency=4)
+
+
+@pytest.fixture
+def perf_target():
+    return Url("http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+def perf_payload(request):
+    return [request.node.callspec.params["mode"]]
+
+
+@marked
+@pytest.mark.parametrize("mode", NOT_COUNTED)
+def test_not_counted(perf, mode):
+    perf.assert_ttft_below("10s")
+
+
+@marked
+@pytest.mark.perf(timeout="50ms", duration="300ms")
+@pytest.mark.parametrize("mode", ["no end of HTTP"])
+def test_not_ended(perf, mode):
+    perf.assert_ttft_below("10s")
+
+
+@marked
+@pytest.mark.parametrize("mode", COUNTED)
+def test_counted(perf, mode):
+    perf.assert_ttft_below("10s")
+    perf.assert_error_rate_below(0.5)
+    print(mode, perf.metrics.output_tokens.value)
+"""
+ENDS: dict[Ending, list[Step]] = {Ending.KEEP: [], Ending.CLOSE: [Close()], Ending.SILENCE: [Silence()]}
+BROKEN = [mode.name for mode in NOT_COUNTED if mode.ending is not Ending.SILENCE]
+USUAL = ("error as JSON", "no content", "the end only", "empty texts", "an error object", "ends in error", "gzip")
+"""Modes that run with every ``make faults``; one of each kind of failure."""
+WELL = [mode.name for mode in MODES if mode not in NOT_COUNTED and mode not in LEGITIMATE] + [
+    "stops at once",
+    "tool call",
+]
+
+
+def answers() -> ScriptedServer:
+    modes = {mode.name: mode for mode in MODES}
+    asked: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
+
+    def script(request: Request) -> list[Step]:
+        if not request.body:
+            return [Send(answer(b'{"data": [{"id": "m"}]}'))]
+        name = json.loads(request.body)["prompt"]
+        mode: Mode = GOOD if next(asked[name]) % 2 == 0 else modes[name]
+        return [Send(mode.data), *ENDS[mode.ending]]
+
+    return ScriptedServer(script)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [USUAL, pytest.param(tuple(set(BROKEN) - set(USUAL)), marks=pytest.mark.all_faults)],
+    ids=["usual", "others"],
+)
+def test_an_answer_that_is_no_stream_fails_the_test_and_says_what_it_is(
+    tmp_path: Path, broken: tuple[str, ...]
+) -> None:
+    with answers() as server:
+        text = TEST.format(port=server.address[1], not_counted=broken, counted=WELL)
+        run = run_fault(Project().with_file("test_it.py", text), tmp_path, "-rA")
+    run.assert_left_nothing()
+    assert run.outcomes == {"failed": len(broken) + 1, "passed": len(WELL)}, run.text
+    for mode in NOT_COUNTED:
+        if mode.name in broken:
+            said = run.run.failure(f"test_not_counted[{mode.name}]")
+            assert f"requests failed ({describe_outcome(mode.outcome)}: " in said, mode.name
+            assert mode.words in said.replace("\n", " "), mode.name
+    assert Failure.NOT_ENDED.label in run.run.failure("test_not_ended[no end of HTTP]")
+    assert "usage of too much 10.0" in run.text
+
+
+@pytest.mark.parametrize(
+    "load", ["concurrency=2", pytest.param("rate_rps=50", marks=pytest.mark.all_faults)], ids=["closed", "open"]
+)
+def test_a_change_whose_answers_are_half_errors_of_status_200_fails_against_its_revision(
+    tmp_path: Path, load: str
+) -> None:
+    def project(*, broken: bool) -> Project:
+        return (
+            Project().with_file("app.py", APP.format(broken=broken)).with_file("test_it.py", COMPARED.format(load=load))
+        )
+
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit({"pytest.ini": "[pytest]\n", **project(broken=False).files})
+    run = project(broken=True).run(repository.top, "--perf-against=main", "--perf-budget=4s")
+    assert run.outcomes == {"failed": 1}, run.out
+    said = run.failure("test_it")
+    assert "requests failed (no stream: " in said
+    assert '{"error": {"message": "no memory"}}' in said
