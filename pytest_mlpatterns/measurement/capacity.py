@@ -25,6 +25,7 @@ from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Capacity, SearchEnd, Step
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.units import SECOND_NS
+from pytest_mlpatterns.wording import count
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class CapacitySearch:
     tokens: Callable[[str], int] | None = None
     last: LastStep | None = None
     _last_rate_rps: float = 0.0
+    _left_out: int = 0
 
     def run(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> Capacity:
         """Climb the ladder of concurrencies; with an objective, then search for the highest rate that keeps it.
@@ -119,11 +121,14 @@ class CapacitySearch:
             left_s=lambda: (self.deadline_ns - time.perf_counter_ns()) / SECOND_NS,
         )
         found = replace(capacity, nmrt=rate, objective=objective)
+        left_out = f"{count(self._left_out, 'answer')} of too few tokens for {objective} left out"
+        also = f"; {left_out}" if self._left_out else ""
         if limited is not None:
-            return replace(found, stopped=limited, at_least=True, end=SearchEnd.GENERATOR)
+            return replace(found, stopped=f"{limited}{also}", at_least=True, end=SearchEnd.GENERATOR)
         if capacity.at_least and rate.value >= _NEAR_CAPACITY * capacity.nmrt.value:
-            return found  # a higher rate may keep the objective too, beyond the part that was climbed
-        stopped = "the highest rate that keeps the objective was found"
+            stopped = f"{capacity.stopped}{also}"
+            return replace(found, stopped=stopped)  # a higher rate may keep the objective too, beyond what was climbed
+        stopped = f"the highest rate that keeps the objective was found{also}"
         return replace(found, stopped=stopped, at_least=False, end=SearchEnd.FOUND)
 
     def _out_of_time(self) -> bool:
@@ -171,7 +176,8 @@ class CapacitySearch:
             first_seed=plan.number * SEEDS,
         )
         result = self._drive(PoissonRate(plan.rate_rps, seed), duration_ns, warmup_ns)
-        samples, inside, _ = self._window(result)
+        samples, inside, good = self._window(result)
+        self._left_out += _without_value(objective, samples, inside & good)
         backlog = backlog_of(samples, result.window, plan.rate_rps)
         lags = backlog is not None and why_not_sustained([backlog]) is not None
         return Probe(
@@ -214,6 +220,15 @@ def _tally(bound: Bound, samples: Samples, inside: NDArray[np.bool_]) -> Tally:
     return Tally(
         int(judged.sum()) + fails, int((judged & late).sum()) + fails, int((judged & late_unlagged).sum()) + fails
     )
+
+
+def _without_value(objective: Objective, samples: Samples, good: NDArray[np.bool_]) -> int:
+    """Number of successful requests that a bound of streams cannot judge: their answers have too few tokens."""
+    if samples.stream is None:
+        return 0
+    times = StreamTimes(samples, samples.stream)
+    unknown = np.any([np.isinf(times.of(bound.quantity)) for bound in objective.bounds], axis=0)
+    return int((good & unknown).sum())
 
 
 def _values(quantity: str, samples: Samples) -> tuple[NDArray[np.int64] | NDArray[np.float64], NDArray[np.int64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -30,10 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class QueueGenerator:
-    """A generator whose every job is answered by one server that takes ``service_ns`` for each request."""
+    """A generator whose every job is answered by one server that takes ``service_ns`` for each request.
+
+    Its answers are streams of that number of ``chunks``, and every tenth of them has one; 0 for whole answers.
+    """
 
     service_ns: int
     busy_above: int = 10_000
+    chunks: int = 0
     open_loops: list[PoissonRate] = field(default_factory=list)
 
     def run(self, job: LoadJob, **_options: Any) -> LoadResult:
@@ -49,7 +54,7 @@ class QueueGenerator:
             self.open_loops.append(job.schedule)
             due = arrivals_until(job.schedule, length_ns)
             done = served_ns(due, np.full(due.size, self.service_ns))
-        return result_of(due + START_NS, done + START_NS, job, limited=limited)
+        return result_of(due + START_NS, done + START_NS, job, limited=limited, chunks=self.chunks)
 
 
 def arrivals_until(schedule: PoissonRate, length_ns: int) -> NDArray[np.int64]:
@@ -60,7 +65,9 @@ def arrivals_until(schedule: PoissonRate, length_ns: int) -> NDArray[np.int64]:
     return np.array(due, dtype=np.int64)
 
 
-def result_of(due_ns: NDArray[np.int64], done_ns: NDArray[np.int64], job: LoadJob, *, limited: bool) -> LoadResult:
+def result_of(
+    due_ns: NDArray[np.int64], done_ns: NDArray[np.int64], job: LoadJob, *, limited: bool, chunks: int
+) -> LoadResult:
     count = due_ns.size
     start_ns = START_NS + (job.warmup_ns or 0)
     zeros = np.zeros(count)
@@ -73,6 +80,11 @@ def result_of(due_ns: NDArray[np.int64], done_ns: NDArray[np.int64], job: LoadJo
         "target": zeros.astype(np.uint8),
         "received_bytes": zeros.astype(np.uint32),
     }
+    if chunks:
+        chunk_count = np.where(np.arange(count) % 10, chunks, 1).astype(np.uint32)
+        unknown = np.full(count, -1, dtype=np.int32)
+        columns |= {"first_byte_ns": done_ns, "chunk_count": chunk_count, "chunk_ns": np.repeat(done_ns, chunk_count)}
+        columns |= {"output_tokens": unknown, "input_tokens": unknown}
     report = GeneratorReport(
         cpu_ns=job.duration_ns if limited else 0, wall_ns=job.duration_ns, completed=count, connections=1
     )
@@ -120,3 +132,12 @@ def test_a_climb_that_the_generator_ended_makes_a_rate_near_its_end_a_lower_boun
 
     assert found.at_least
     assert "the load generator was the limit at concurrency 2" in found.stopped
+
+
+def test_answers_that_an_objective_cannot_judge_are_named() -> None:
+    found = search(QueueGenerator(10 * MS, chunks=4), "ttft:p95<50ms, tpot:p95<50ms")
+
+    assert re.search(
+        r"; [1-9]\d* answers of too few tokens for ttft:p95<50\.0ms,tpot:p95<50\.0ms left out$", found.stopped
+    )
+    assert "left out" not in search(QueueGenerator(10 * MS, chunks=4), "ttft:p95<50ms").stopped
