@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: both end a run with what was measured until then, and a second one shortens the end only.
+"""Ctrl-C, SIGTERM and SIGHUP: each ends a run with what was measured until then; a second one shortens the end only.
 
-pytest dies of SIGTERM, which job schedulers and CI send at a time limit: its results would be lost. Here SIGTERM
-interrupts a run that has perf tests, as Ctrl-C does. A second interrupt ends what the first is waiting for, such as the
-teardown of a fixture; files and summary are written all the same.
+pytest dies of SIGTERM, which job schedulers and CI send at a time limit, and of SIGHUP, which a closed terminal sends:
+its results would be lost. Here both interrupt a run that has perf tests, as Ctrl-C does. A second interrupt ends what
+the first is waiting for, such as the teardown of a fixture; files and summary are written all the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.system.closed_terminals import Terminals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -25,34 +26,44 @@ if TYPE_CHECKING:
 __all__ = ["InterruptHooks", "ends_with_summary", "follows_an_interrupt", "written_first"]
 
 
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a run as Ctrl-C does."""
+
+
 class InterruptHooks:
-    """SIGTERM interrupts this process from now on, until pytest is done; a handler of anyone else stays.
+    """SIGTERM and SIGHUP interrupt this process from now on, until pytest is done.
+
+    A handler of anyone else stays, and so does a signal that is ignored, as ``nohup`` ignores SIGHUP.
 
     Args:
         writes_results: whether this process does; another one ends as it would without this plugin.
     """
 
     def __init__(self, *, writes_results: bool) -> None:
-        self._is_terminated = False
-        is_free = _in_main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        self._is_installed = writes_results and is_free
-        if self._is_installed:
-            signal.signal(signal.SIGTERM, self._interrupt)
+        self._ended_by: signal.Signals | None = None
+        self._terminals = Terminals()
+        takes = writes_results and _in_main_thread()
+        self._installed = [one for one in _ENDING if takes and signal.getsignal(one) is signal.SIG_DFL]
+        for number in self._installed:
+            signal.signal(number, self._interrupt)
+        if self._installed:
             _spare_forked_children()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say that it was SIGTERM; pytest names a KeyboardInterrupt only."""
-        if self._is_terminated:
-            terminalreporter.write_line("SIGTERM ended this run; its results are those measured until then", red=True)
+        """Name the signal; pytest names a KeyboardInterrupt only."""
+        if self._ended_by is not None:
+            name = self._ended_by.name
+            terminalreporter.write_line(f"{name} ended this run; its results are those measured until then", red=True)
 
     def pytest_unconfigure(self) -> None:
-        """Restore the default of SIGTERM."""
-        if self._is_installed and _in_main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self._is_installed = False
+        """Restore the default of the signals."""
+        while self._installed and _in_main_thread():
+            signal.signal(self._installed.pop(), signal.SIG_DFL)
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        self._is_terminated = True
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        self._ended_by = signal.Signals(number)
+        if self._ended_by is signal.SIGHUP:
+            self._terminals.replace_closed()  # pytest would fail at its next line, and write no results
         raise KeyboardInterrupt
 
 
@@ -64,7 +75,7 @@ def written_first() -> Iterator[None]:
     def noting(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
         return lambda number, frame: arrived.append(lambda: handler(number, frame))
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
+    numbers = (signal.SIGINT, *_ENDING) if _in_main_thread() else ()
     handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
     for number, handler in handlers.items():
         signal.signal(number, noting(handler))
@@ -103,29 +114,29 @@ def ends_with_summary(session: pytest.Session, exitstatus: int) -> Generator[Non
 
 @functools.cache
 def _spare_forked_children() -> None:
-    """SIGTERM ends a child that a test forks, as ever.
+    """The signals end a child that a test forks, as ever.
 
-    It is blocked during the fork: Python forgets what arrives between the fork and the child's first step.
+    They are blocked during the fork: Python forgets what arrives between the fork and the child's first step.
     """
 
     def block() -> None:
-        if _is_ours():
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ours())
 
     def unblock() -> None:
-        if _is_ours():
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ours())
 
     def restore() -> None:
-        if _is_ours():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        ours = _ours()
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
 
     os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=restore)
 
 
-def _is_ours() -> bool:
-    return isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), InterruptHooks)
+def _ours() -> list[signal.Signals]:
+    """The signals that interrupt this process now."""
+    return [one for one in _ENDING if isinstance(getattr(signal.getsignal(one), "__self__", None), InterruptHooks)]
 
 
 def _in_main_thread() -> bool:

@@ -90,13 +90,36 @@ def assert_next_run_cleans_up(directory: Path) -> None:
     run_fault(nothing, directory, "--perf-smoke").assert_ended({"passed": 1})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["INT", "TERM", "HUP"])
 def test_an_interrupted_run_shows_and_writes_what_it_measured(tmp_path: Path, number: signal.Signals) -> None:
     run = interrupted_by(tmp_path, number)
     run.assert_left_nothing()
     assert_partial(run)
     assert re.search(r"^!+ KeyboardInterrupt !+$", run.run.out, re.MULTILINE)
-    assert ("SIGTERM ended this run" in run.run.out) == (number is signal.SIGTERM)
+    assert (f"{number.name} ended this run" in run.run.out) == (number is not signal.SIGINT)
+
+
+def test_a_run_whose_terminal_is_closed_writes_what_it_measured(tmp_path: Path) -> None:
+    ours, terminal = os.openpty()
+    with start_fault(PROJECT, tmp_path, "-q", *JSON, terminal=terminal) as running:
+        os.close(terminal)
+        running.await_file("under-way")
+        os.close(ours)
+        run = running.end()
+    run.assert_left_nothing()
+    assert run.exit_code == INTERRUPTED
+    assert [one["interrupted"] for one in run.run.json("out.json")["results"]] == [False, True]
+
+
+def test_a_run_that_ignores_sighup_goes_on_without_its_terminal(tmp_path: Path) -> None:
+    short = Project().with_file("served.py", SERVED).with_tests(TESTS.replace("120s", "1s"))
+    ignoring = short.with_file("conftest.py", "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    with start_fault(ignoring, tmp_path, "-k", "long") as running:
+        running.await_file("under-way")
+        running.send_signal(signal.SIGHUP)
+        run = running.end()
+    run.assert_left_nothing()
+    assert sum(run.outcomes.get(name, 0) for name in ("passed", "failed")) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])

@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""What ends a run as Ctrl-C does."""
+
+
 @pytest.fixture(autouse=True)
 def _handlers_are_restored() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -47,41 +52,61 @@ class Session:
         self.interrupted += 1
 
 
-def test_sigterm_interrupts_until_the_run_is_done() -> None:
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_interrupts_until_the_run_is_done(number: signal.Signals) -> None:
     hooks = InterruptHooks(writes_results=True)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+    written: list[str] = []
+    reporter: Any = SimpleNamespace(write_line=lambda text, **_: written.append(text))
+    hooks.pytest_terminal_summary(reporter)
+    hooks.pytest_unconfigure()
+    assert [signal.getsignal(one) for one in ENDING] == [signal.SIG_DFL] * 2
+    assert written == [f"{number.name} ended this run; its results are those measured until then"]
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_process_that_writes_no_results_ends_by_the_signal(number: signal.Signals) -> None:
+    InterruptHooks(writes_results=False)
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_the_handler_of_a_project_stays(number: signal.Signals) -> None:
+    seen: list[int] = []
+    signal.signal(number, lambda number, _frame: seen.append(number))
+    hooks = InterruptHooks(writes_results=True)
+    os.kill(os.getpid(), number)
+    hooks.pytest_unconfigure()
+    os.kill(os.getpid(), number)
+    assert seen == [number] * 2
+
+
+def test_a_signal_that_is_ignored_stays_so_and_the_other_interrupts() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    hooks = InterruptHooks(writes_results=True)
+    os.kill(os.getpid(), signal.SIGHUP)
+    with written_first():
+        os.kill(os.getpid(), signal.SIGHUP)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
     hooks.pytest_unconfigure()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def test_a_process_that_writes_no_results_ends_by_sigterm() -> None:
-    InterruptHooks(writes_results=False)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def test_the_handler_of_a_project_stays() -> None:
-    seen: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))
-    hooks = InterruptHooks(writes_results=True)
-    os.kill(os.getpid(), signal.SIGTERM)
-    hooks.pytest_unconfigure()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert seen == [signal.SIGTERM] * 2
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 @pytest.mark.processes
-def test_sigterm_ends_a_forked_child_whenever_it_comes() -> None:
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_ends_a_forked_child_whenever_it_comes(number: signal.Signals) -> None:
     InterruptHooks(writes_results=True)
     for _ in range(20):
         child = os.fork()
         while not child:
             signal.pause()
-        os.kill(child, signal.SIGTERM)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        os.kill(child, number)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -number
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDING])
 def test_what_is_written_is_written_to_its_end_and_then_interrupted(number: signal.Signals) -> None:
     InterruptHooks(writes_results=True)
     written = False

@@ -7,6 +7,7 @@ inherit finds those that outlive it, however they hide from their parent.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -96,7 +97,9 @@ class RunningFault:
         project: directory of the project.
     """
 
-    def __init__(self, directory: Path, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, arguments: tuple[str, ...], environment: Mapping[str, str], terminal: int | None = None
+    ) -> None:
         self.project = directory / "project"
         self._temporary = directory / "tmp"
         self._temporary.mkdir(exist_ok=True)
@@ -113,10 +116,11 @@ class RunningFault:
                     **environment,
                     _MARK: self._mark,
                 },
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
+                stdout=out if terminal is None else terminal,
+                stderr=err if terminal is None else terminal,
                 start_new_session=True,
+                preexec_fn=None if terminal is None else _take_terminal,  # noqa: PLW1509 - two calls without a lock
             )
         self._output = directory / "out.txt", directory / "err.txt"
 
@@ -179,7 +183,11 @@ class RunningFault:
 
 @contextlib.contextmanager
 def start_fault(
-    project: Project, directory: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    project: Project,
+    directory: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    terminal: int | None = None,
 ) -> Iterator[RunningFault]:
     """Write a project, start pytest in it, and kill at the end of the block whatever still runs.
 
@@ -188,9 +196,10 @@ def start_fault(
         directory: where to write it, in a directory ``project``; ``tmp`` beside it is for temporary files.
         arguments: of pytest.
         environment: further variables.
+        terminal: descriptor of the terminal that pytest runs in; None: it has none, and its output goes to files.
     """
     project.write(directory / "project")
-    running = RunningFault(directory, arguments, environment or {})
+    running = RunningFault(directory, arguments, environment or {}, terminal)
     try:
         yield running
     finally:
@@ -223,6 +232,11 @@ def await_true(condition: Callable[[], object], limit_s: float, otherwise: str) 
     while not condition():
         assert time.monotonic() < until, f"{otherwise} within {limit_s:.0f} s"
         time.sleep(0.02)
+
+
+def _take_terminal() -> None:
+    """Make standard input, a terminal, the one that controls this new session, and whose end SIGHUP reports to it."""
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
 
 
 def _marked(mark: str) -> list[psutil.Process]:
