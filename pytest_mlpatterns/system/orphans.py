@@ -129,8 +129,8 @@ def with_ids(pids: Iterable[int]) -> set[psutil.Process]:
 
 
 def related(mark: str, sessions: Collection[int]) -> set[psutil.Process]:
-    """All running processes with this mark in their environment, or of one of these sessions."""
-    return _matching(lambda process: _mark_of(process) == mark or os.getsid(process.pid) in sessions)
+    """All running processes with this mark in their environment, or of one of these sessions; an empty mark is none."""
+    return _matching(lambda process: (_mark_of(process) == mark != "") or os.getsid(process.pid) in sessions)
 
 
 def of_sessions(sessions: Collection[int]) -> set[psutil.Process]:

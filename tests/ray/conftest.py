@@ -151,7 +151,21 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def long_run(
     directory: Path, called: Path, *options: str, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A run whose load takes longer than a test may, from the first call of its model on.
+    """As :func:`begun_run`, from the first call of its model on."""
+    with begun_run(directory, called, *options, environment=environment) as process:
+        wait_until(lambda: called.exists() or process.poll() is not None)
+        assert process.poll() is None, (directory / "out").read_text(encoding="utf-8")
+        yield process
+
+
+@contextlib.contextmanager
+def begun_run(
+    directory: Path, called: Path, *options: str, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A run whose load takes longer than a test may, from its start on.
+
+    Its temporary files are its own: the next run on this machine would otherwise end what a killed one left, before the
+    processes have done so themselves.
 
     Args:
         directory: of its project.
@@ -173,13 +187,17 @@ def long_run(
             perf.assert_rtm_below("60s")
     """
     Project().with_tests(body, marker=None).write(directory)
+    temporary = directory.with_name(f"{directory.name}-tmp")
+    temporary.mkdir()
     with (directory / "out").open("wb") as out:
         process = subprocess.Popen(
-            command(*options), cwd=directory, env={**clean_environment(), **environment}, stdout=out, stderr=out
+            command(*options),
+            cwd=directory,
+            env={**clean_environment(), "TMPDIR": str(temporary), **environment},
+            stdout=out,
+            stderr=out,
         )
     try:
-        wait_until(lambda: called.exists() or process.poll() is not None)
-        assert process.poll() is None, (directory / "out").read_text(encoding="utf-8")
         yield process
     finally:
         process.kill()  # its children end with it

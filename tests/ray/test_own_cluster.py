@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import stat
+import subprocess
+import threading
+from collections import defaultdict
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from conftest import PATIENT_S, long_run, wait_until
+import pytest
+from conftest import PATIENT_S, begun_run, long_run, wait_until
 from support.project import Project
 
+from pytest_mlpatterns.system import orphans
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
 BODY = """
     import json
@@ -65,19 +74,152 @@ def test_all_tests_share_one_ray_which_only_this_machine_reaches_and_which_ends_
     assert [*home.iterdir()] == []  # Ray would put a token there
 
 
-def test_a_ray_of_a_run_that_is_killed_ends_with_it(tmp_path: Path) -> None:
+def test_a_ray_is_closed_to_other_users_and_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
     called = tmp_path / "called"
-    with long_run(tmp_path, called, "--perf-engine=ray", environment={"RAY_ADDRESS": ""}) as process:
+    options = ("--perf-engine=ray", '--perf-ray-runtime-env={"working_dir": "."}')
+    with (
+        watched_modes() as modes,
+        long_run(tmp_path, called, *options, environment={"RAY_ADDRESS": ""}) as process,
+    ):
         family = psutil.Process(process.pid).children(recursive=True)
         commands = [*map(_command_of, family)]
         assert sum(command.partition(" ")[0].endswith("/raylet") for command in commands) == 1
         (directory,) = directories(commands)
 
+        assert_closed(directory, family)
         process.kill()
 
         _, left = psutil.wait_procs(family, PATIENT_S)
     assert left == []
     wait_until(lambda: not directory.exists())
+    assert modes[directory] == {0o700}  # from its first moment on
+
+
+@pytest.mark.parametrize("begun", ["gcs_server", "ray::ServeController"])
+def test_a_ray_ends_with_a_run_that_is_killed_while_it_starts(tmp_path: Path, begun: str) -> None:
+    called = tmp_path / "called"
+    with begun_run(tmp_path, called, "--perf-engine=ray", environment={"RAY_ADDRESS": ""}) as process:
+        pytest_itself = psutil.Process(process.pid)
+        wait_until(lambda: any(begun in _command_of(one) for one in pytest_itself.children(recursive=True)))
+        family = pytest_itself.children(recursive=True)
+        (directory,) = directories(map(_command_of, family))
+        (mark,) = {mark for mark in map(_mark_of, family) if mark.endswith("ray-driver.log")}
+
+        process.kill()
+
+        _, left = psutil.wait_procs(family, PATIENT_S)
+    assert left == []
+    assert not called.exists()
+    wait_until(lambda: not directory.exists() and not orphans.related(mark, ()))
+
+
+OTHER_USER = 65534
+"""The user nobody."""
+SOCKET_PATH_BYTES = 107
+"""Longest path of a socket (Linux); Ray refuses to start beyond it."""
+LONGER_PROCESS_ID = 6
+"""Digits that the process id in the path may have beyond the one here: it has 1 to 7."""
+ATTACK = """
+import json, os, socket, stat, sys
+
+
+def connect(path):
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect(path)
+
+
+def create(path):
+    open(os.path.join(path, "planted"), "x").close()
+
+
+def read(path):
+    open(path).close()
+
+
+reached = []
+for path, kind in json.load(sys.stdin):
+    # what has let another user's code run: a package moved away, and another one put in its place
+    attempts = [lambda path: os.rename(path, path + "-away")]
+    if kind == stat.S_IFDIR:
+        attempts += [os.listdir, create]
+    elif kind == stat.S_IFSOCK:
+        attempts += [connect]
+    else:
+        attempts += [read]
+    for attempt in attempts:
+        try:
+            attempt(path)
+        except PermissionError:
+            continue
+        reached.append(path)
+print(json.dumps(reached))
+"""
+
+
+def assert_closed(directory: Path, family: Iterable[psutil.Process]) -> None:
+    """No other user enters the directory of a Ray, which has all its sockets, and all packages of the project.
+
+    Root tries it as another user, who knows every path; a user who cannot become another one relies on the mode.
+    """
+    paths = [directory, *directory.rglob("*")]
+    assert any(path.name.startswith("_ray_pkg_") and (path / "test_perf.py").exists() for path in paths)
+    sockets = {one for process in family for one in _unix_sockets(process)}
+    assert any(path.endswith("/plasma_store") for path in sockets)
+    assert [path for path in sockets if not Path(path).is_relative_to(directory)] == []
+    assert max(map(len, sockets)) <= SOCKET_PATH_BYTES - LONGER_PROCESS_ID
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    if os.geteuid() == 0:
+        asked = []
+        for path in paths:
+            with suppress(FileNotFoundError):
+                asked.append((str(path), stat.S_IFMT(path.lstat().st_mode)))
+        attack = subprocess.run(
+            ["/usr/bin/env", "python3", "-c", ATTACK],
+            input=json.dumps(asked),
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            user=OTHER_USER,
+            group=OTHER_USER,
+            extra_groups=(),
+            cwd="/",
+            check=True,
+            timeout=PATIENT_S,
+        )
+        assert json.loads(attack.stdout) == []
+
+
+@contextmanager
+def watched_modes() -> Iterator[Mapping[Path, set[int]]]:
+    """The modes that directories of Rays have from now on, which a thread looks at again and again."""
+    modes: defaultdict[Path, set[int]] = defaultdict(set)
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):  # a mode that changes is no event that Python offers
+            for directory in Path("/tmp").glob("mlp-*"):
+                with suppress(FileNotFoundError):
+                    modes[directory].add(stat.S_IMODE(directory.stat().st_mode))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield modes
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _unix_sockets(process: psutil.Process) -> list[str]:
+    """Paths of the sockets that a process has bound; those without one belong to nobody else anyway."""
+    with suppress(psutil.Error):
+        return [one.laddr for one in process.net_connections("unix") if one.laddr and not one.laddr.startswith("@")]
+    return []
+
+
+def _mark_of(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return process.environ().get(orphans.MARK, "")
+    return ""
 
 
 def _command_of(process: psutil.Process) -> str:

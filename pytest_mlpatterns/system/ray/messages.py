@@ -25,7 +25,8 @@ class RayJob:
         runtime_env: Ray's runtime environment of the processes on the nodes.
         root: directory to which paths in the runtime environment are relative.
         run: name of the run that this driver belongs to, if another driver began it.
-        temporary: directory in which a Ray of this run's own keeps its files; its path has to be short.
+        temporary: where the driver makes a directory for a Ray of this run's own, and then that directory, which no
+            other user may enter; its path has to be short.
         environment: environment variables of the driver, beside those of this process.
     """
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,6 +16,7 @@ from support import ROOT
 from support.fake_ray import cluster_facts
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, SettingError
+from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.ray import session as session_module
 from pytest_mlpatterns.system.ray.messages import RayJob
 from pytest_mlpatterns.system.ray.session import RaySession
@@ -169,9 +173,6 @@ session.cluster
 pathlib.Path({str(started)!r}).write_text(str(session._child.pid))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    import subprocess
-    import sys
-
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
     subprocess.run([sys.executable, "-c", script], env=environ, check=False, timeout=PATIENT_S)
 
@@ -179,3 +180,34 @@ os.kill(os.getpid(), signal.SIGKILL)
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.wait_procs([psutil.Process(pid)], PATIENT_S)
     assert left.read_text(encoding="ascii") == "left"
+
+
+def test_a_driver_whose_parent_is_killed_while_it_connects_ends_at_once_with_its_processes_and_files(
+    tmp_path: Path,
+) -> None:
+    script = f"""
+import pathlib
+from pytest_mlpatterns.system.ray.messages import RayJob
+from pytest_mlpatterns.system.ray.session import RaySession
+here = pathlib.Path({str(tmp_path)!r})
+job = RayJob(runtime_env={{"never": str(here / "child")}}, temporary=here)
+RaySession(job, here / "log", {HERE!r}).cluster
+"""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
+    child = tmp_path / "child"
+    with subprocess.Popen([sys.executable, "-c", script], env=environ) as parent:
+        await_that(child.exists)
+        (directory,) = tmp_path.glob("mlp-*")
+        assert directory.stat().st_mode & 0o777 == 0o700
+        left = [psutil.Process(int(child.read_text(encoding="ascii")))]
+        left += psutil.Process(parent.pid).children()
+        parent.kill()
+
+    await_that(lambda: not directory.exists() and not orphans.alive(left))
+
+
+def await_that(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)

@@ -1,7 +1,7 @@
 """Connects this process to a Ray cluster, which it starts or attaches to, and leaves it again.
 
 A Ray of this run's own listens on the loopback interface only, asks for a token of its own, has no dashboard and keeps
-its files in a short temporary directory. On a cluster of others nothing is changed that is not ours.
+its files in a directory that no other user may enter. On a cluster of others nothing is changed that is not ours.
 """
 
 from __future__ import annotations
@@ -23,11 +23,8 @@ from pytest_mlpatterns.system.ray.remote.lease import NAMESPACE, remove_applicat
 from pytest_mlpatterns.system.ray.remote.node_probe import probe
 from pytest_mlpatterns.system.ray.run_name import new_run, part_of
 from pytest_mlpatterns.system.ray.runtime_env import with_absolute_paths
-from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_mlpatterns.system.ray.messages import RayJob
 
 __all__ = ["Connection", "connect"]
@@ -36,6 +33,8 @@ _OWN_CPUS = 64
 """Logical CPUs of a Ray of this run's own: as with the local engine, there may be more processes than cores."""
 _STORE_BYTES = 256 << 20
 _LOOPBACK = "127.0.0.1"
+_FILES = "r"
+"""Directory of Ray's files, below the one that no other user may enter: Ray sets the mode 0777 on all of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,10 @@ class Connection:
 
     Attributes:
         ready: the cluster, and what the user should know of it.
-        scratch: directory of a Ray that this process started.
         lease: shows other runs that this one lives.
     """
 
     ready: DriverReady
-    scratch: ScratchDirectory | None = None
     lease: object = None
 
     def leave(self) -> None:
@@ -60,8 +57,6 @@ class Connection:
                 remove_applications(facts.run)
         finally:  # a cluster that is gone has none of them
             ray.shutdown()
-            if self.scratch is not None:
-                self.scratch.remove()
 
 
 def connect(job: RayJob) -> Connection:
@@ -74,17 +69,15 @@ def connect(job: RayJob) -> Connection:
 
 
 def _start(job: RayJob) -> Connection:
-    scratch = ScratchDirectory(job.temporary, "mlp-")
     try:
-        return Connection(DriverReady(_started(job, scratch.path)), scratch)
+        return Connection(DriverReady(_started(job)))
     except BaseException:
         ray.shutdown()
-        scratch.remove()
         raise
 
 
-def _started(job: RayJob, directory: Path) -> ClusterFacts:
-    """Start a Ray with its files in this directory."""
+def _started(job: RayJob) -> ClusterFacts:
+    """Start a Ray with its files below the directory of the job."""
     context = ray.init(
         address="local",
         num_cpus=_OWN_CPUS,
@@ -95,7 +88,7 @@ def _started(job: RayJob, directory: Path) -> ClusterFacts:
         log_to_driver=False,
         configure_logging=False,
         _node_ip_address=_LOOPBACK,
-        _temp_dir=str(directory),
+        _temp_dir=str(job.temporary / _FILES),
     )
     port = _free_port(_LOOPBACK)
     serve.start(proxy_location="EveryNode", http_options={"host": _LOOPBACK, "port": port})
