@@ -1,4 +1,4 @@
-"""Sockets on 127.0.0.1 that one process opens and another serves from."""
+"""Sockets that one process opens and another serves from."""
 
 from __future__ import annotations
 
@@ -21,14 +21,27 @@ def listening_socket() -> socket.socket:
     return listener
 
 
-def held_port() -> socket.socket:
-    """A socket that reserves a free port of 127.0.0.1 until a server that binds its port itself listens there.
+def held_port(host: str = "127.0.0.1", wanted: int = 0) -> socket.socket:
+    """A socket that reserves a free port for a server that binds its port itself.
 
-    It does not listen. SO_REUSEPORT lets a server of the same user bind the same port.
+    It does not listen, so the system gives it no connection. Its port was free when it was bound: SO_REUSEPORT, which
+    lets a server of the same user bind the port too, is set only afterwards. So no other socket of this function gets
+    the port until this one is closed.
+
+    Args:
+        host: address of the port.
+        wanted: number of the port if it is free; another free one otherwise.
     """
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    holder.bind(("127.0.0.1", 0))
+    try:
+        try:
+            holder.bind((host, wanted))
+        except OSError:
+            holder.bind((host, 0))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except BaseException:
+        holder.close()
+        raise
     return holder
 
 

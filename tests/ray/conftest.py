@@ -118,8 +118,9 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeNodes
 
 
 @pytest.fixture
-def run_on(three_nodes: ThreeNodes, tmp_path: Path) -> Callable[..., Run]:
-    """Runs a project, in a process of its own, on the three nodes."""
+def run_on(three_nodes: ThreeNodes, on_cluster: RaySession, tmp_path: Path) -> Callable[..., Run]:
+    """Runs a project, in a process of its own, on the three nodes, where the tests' own driver has started Serve."""
+    assert on_cluster.cluster.http[0] == ""
 
     def run(project: Project, *arguments: str) -> Run:
         options = ("--perf-engine=ray", f"--perf-ray-address={three_nodes.address}")

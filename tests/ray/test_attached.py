@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,42 @@ def test_a_run_removes_its_applications_and_leaves_those_of_others(
     assert applications() == {FOREIGN: "RUNNING"}
     assert still_here(on_cluster) == "still here"
     wait_until(lambda: on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S) == [on_cluster.cluster.run])
+
+
+def test_serve_on_several_nodes_listens_on_all_interfaces_and_the_run_says_so(on_cluster: RaySession) -> None:
+    host, port = on_cluster.cluster.http
+    assert host == ""
+    assert on_cluster.notes == (
+        "Ray Serve was started on the 3 nodes of the cluster; its HTTP proxies listen on all interfaces of each node, "
+        f"port {port}, ask for no token, and go on after this run; `serve shutdown` ends them",
+    )
+    assert listeners(port) == {"0.0.0.0"}
+
+
+def test_serve_on_a_single_node_listens_for_its_machine_only(on_cluster: RaySession) -> None:
+    port, options, notes = on_cluster.call(f"{HERE}:start_serve_on_a_single_node", timeout_s=PATIENT_S)
+    assert options == {"host": "127.0.0.1", "port": port}
+    assert notes == ()
+
+
+def listeners(port: int) -> set[str]:
+    """The addresses of this machine on which Ray Serve listens with this port."""
+    of_serve = [process for process in map(process_of, psutil.pids()) if process is not None]
+    return {
+        one.laddr.ip.removeprefix("::ffff:")
+        for process in of_serve
+        for one in process.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == port
+    }
+
+
+def process_of(pid: int) -> psutil.Process | None:
+    """A process if it is a proxy of Ray Serve."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        if process.name().startswith("ray::ProxyActor"):
+            return process
+    return None
 
 
 @pytest.fixture

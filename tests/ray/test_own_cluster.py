@@ -13,12 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import psutil
 import pytest
 from conftest import PATIENT_S, begun_run, long_run, wait_until
 from support.project import Project
 
 from pytest_mlpatterns.system import orphans
+from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -74,7 +76,7 @@ def test_all_tests_share_one_ray_which_only_this_machine_reaches_and_which_ends_
     assert [*home.iterdir()] == []  # Ray would put a token there
 
 
-def test_a_ray_is_closed_to_other_users_and_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
+def test_a_ray_is_closed_to_other_users_holds_its_port_and_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
     called = tmp_path / "called"
     options = ("--perf-engine=ray", '--perf-ray-runtime-env={"working_dir": "."}')
     with (
@@ -87,6 +89,9 @@ def test_a_ray_is_closed_to_other_users_and_ends_with_a_run_that_is_killed(tmp_p
         (directory,) = directories(commands)
 
         assert_closed(directory, family)
+        (port,) = {port for name, port in listening(family) if name.startswith("ray::ProxyActor") and is_serve(port)}
+        with held_port(wanted=port) as holder:  # what another run would do to get it
+            assert holder.getsockname()[1] != port
         process.kill()
 
         _, left = psutil.wait_procs(family, PATIENT_S)
@@ -207,6 +212,22 @@ def watched_modes() -> Iterator[Mapping[Path, set[int]]]:
     finally:
         over.set()
         watcher.join()
+
+
+def listening(family: Iterable[psutil.Process]) -> Iterator[tuple[str, int]]:
+    """Name and TCP port of each process that listens."""
+    for process in family:
+        with suppress(psutil.Error):
+            for one in process.net_connections("tcp"):
+                if one.status == psutil.CONN_LISTEN:
+                    yield process.name(), one.laddr.port
+
+
+def is_serve(port: int) -> bool:
+    """Whether Ray Serve answers on a port, and not a service of the process itself."""
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"http://127.0.0.1:{port}/-/healthz", timeout=PATIENT_S, trust_env=False).text == "success"
+    return False
 
 
 def _unix_sockets(process: psutil.Process) -> list[str]:

@@ -48,3 +48,26 @@ def replicas_by_node() -> dict[str, int]:
         if "ServeReplica" in actor.class_name:
             found[ips[actor.node_id]] = found.get(ips[actor.node_id], 0) + 1
     return found
+
+
+def start_serve_on_a_single_node() -> tuple[int, dict[str, object], tuple[str, ...]]:
+    """What a cluster of one node, where Serve does not run, gets from this package.
+
+    Returns:
+        The port of the proxies, the options of Ray Serve, and the notes for the user.
+    """
+    from unittest.mock import patch
+
+    from pytest_mlpatterns.system.ray.messages import RayJob
+    from pytest_mlpatterns.system.ray.remote import attached
+
+    with (
+        patch.object(attached, "_get_global_client", return_value=None),
+        patch.object(attached.serve, "start") as start,
+    ):
+        proxies = attached.serve_proxies(RayJob("127.0.0.1:6379"), nodes=1)
+    host, port = proxies.http
+    assert proxies.port is not None
+    with proxies.port as held:
+        assert held.getsockname() == (host, port)
+    return port, start.call_args.kwargs["http_options"], proxies.notes

@@ -17,6 +17,8 @@ _NO_PRESTART = {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_dr
 """A node otherwise starts a process for each of its logical CPUs."""
 _SOON = {"RAY_gcs_server_request_timeout_seconds": "12"}
 """How long a driver looks for a node on its machine, and waits for an answer of the cluster."""
+_SHARES_HELD_PORT = {"SERVE_SOCKET_REUSE_PORT_ENABLED": "1"}
+"""Ray Serve binds a port that the driver holds, which is its default."""
 _LOOPBACK = "127.0.0.1"
 _ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray otherwise replaces the loopback address by the machine's own (Linux), and listens on all interfaces."""
@@ -32,4 +34,4 @@ def driver_environment(job: RayJob) -> Mapping[str, str]:
         is_local = job.address.startswith(f"{_LOOPBACK}:")
         return {**_QUIET, **_SOON, **(_ON_LOOPBACK if is_local else {}), **job.environment}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    return {**_QUIET, **_NO_PRESTART, **_ON_LOOPBACK, **token, **job.environment}
+    return {**_QUIET, **_NO_PRESTART, **_ON_LOOPBACK, **_SHARES_HELD_PORT, **token, **job.environment}

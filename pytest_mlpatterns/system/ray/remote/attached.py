@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -14,19 +15,22 @@ from pytest_mlpatterns.system.ray.address import require_reachable
 from pytest_mlpatterns.system.ray.refusal import why_refused
 from pytest_mlpatterns.system.ray.remote.lease import NAMESPACE
 from pytest_mlpatterns.system.ray.remote.node_probe import own_version, probe
+from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import socket
+    from collections.abc import Mapping
 
     from pytest_mlpatterns.system.ray.cluster import NodeFacts
     from pytest_mlpatterns.system.ray.messages import RayJob
     from pytest_mlpatterns.system.ray.remote.node_probe import Probed
 
-__all__ = ["connect_to", "require_fit", "serve_address"]
+__all__ = ["connect_to", "require_fit", "serve_proxies"]
 
 _PROBE_S = 45.0
 _SERVE_PORT = 8000
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - other nodes have to reach the proxies
+_LOOPBACK = "127.0.0.1"
 _HEAD = "node:__internal_head__"
 
 
@@ -107,23 +111,33 @@ def _without_package(ip: str, found: str, mine: str) -> str:
     )
 
 
-def serve_address(job: RayJob, free_port: Callable[[str, int], int]) -> tuple[str, int]:
-    """Where the proxies of Ray Serve listen, which is started if it does not run.
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The HTTP proxies of Ray Serve.
+
+    Attributes:
+        http: host and port; an empty host if they listen on every interface of their node.
+        port: holds the port if Serve was started just now.
+        notes: what the user should know of it.
+    """
+
+    http: tuple[str, int]
+    port: socket.socket | None = None
+    notes: tuple[str, ...] = ()
+
+
+def serve_proxies(job: RayJob, nodes: int) -> Proxies:
+    """The proxies of Ray Serve, which is started if it does not run.
 
     Args:
         job: for messages.
-        free_port: finds a port on an address; the wanted one if it is free.
-
-    Returns:
-        Host and port; an empty host if they listen on every interface of their node.
+        nodes: how many the cluster has; on a single one Serve is started for this machine only.
 
     Raises:
         SettingError: Ray Serve runs without proxies.
     """
     if (client := _get_global_client(raise_if_no_controller_running=False)) is None:
-        port = free_port(_EVERYWHERE[0], _SERVE_PORT)
-        serve.start(proxy_location="EveryNode", http_options={"host": _EVERYWHERE[0], "port": port})
-        return "", port
+        return _start_serve(nodes)
     options = client.http_config
     if _location_of_proxies(client) in ("NoServer", "Disabled", "None"):
         raise SettingError(
@@ -131,7 +145,25 @@ def serve_address(job: RayJob, free_port: Callable[[str, int], int]) -> tuple[st
             "which the load goes; start Serve with proxies"
         )
     host = options.host or ""
-    return "" if host in _EVERYWHERE else host, options.port
+    return Proxies(("" if host in _EVERYWHERE else host, options.port))
+
+
+def _start_serve(nodes: int) -> Proxies:
+    host = _LOOPBACK if nodes == 1 else _EVERYWHERE[0]
+    holder = held_port(host, _SERVE_PORT)
+    port: int = holder.getsockname()[1]
+    try:
+        serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+    except BaseException:
+        holder.close()
+        raise
+    if nodes == 1:
+        return Proxies((host, port), holder)
+    note = (
+        f"Ray Serve was started on the {nodes} nodes of the cluster; its HTTP proxies listen on all interfaces of each "
+        f"node, port {port}, ask for no token, and go on after this run; `serve shutdown` ends them"
+    )
+    return Proxies(("", port), holder, (note,))
 
 
 def _location_of_proxies(client: Any) -> str:

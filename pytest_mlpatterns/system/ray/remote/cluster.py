@@ -7,9 +7,7 @@ its files in a directory that no other user may enter. On a cluster of others no
 from __future__ import annotations
 
 import os
-import socket
 import time
-from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,13 +16,16 @@ from ray import serve
 
 from pytest_mlpatterns.system.ray.cluster import ClusterFacts
 from pytest_mlpatterns.system.ray.messages import DriverReady
-from pytest_mlpatterns.system.ray.remote.attached import connect_to, require_fit, serve_address
+from pytest_mlpatterns.system.ray.remote.attached import connect_to, require_fit, serve_proxies
 from pytest_mlpatterns.system.ray.remote.lease import NAMESPACE, remove_applications, remove_dead, take_lease
 from pytest_mlpatterns.system.ray.remote.node_probe import probe
 from pytest_mlpatterns.system.ray.run_name import new_run, part_of
 from pytest_mlpatterns.system.ray.runtime_env import with_absolute_paths
+from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
+    import socket
+
     from pytest_mlpatterns.system.ray.messages import RayJob
 
 __all__ = ["Connection", "connect"]
@@ -43,10 +44,12 @@ class Connection:
 
     Attributes:
         ready: the cluster, and what the user should know of it.
+        port: holds the port of Ray Serve if this process started it.
         lease: shows other runs that this one lives.
     """
 
     ready: DriverReady
+    port: socket.socket | None = None
     lease: object = None
 
     def leave(self) -> None:
@@ -57,6 +60,8 @@ class Connection:
                 remove_applications(facts.run)
         finally:  # a cluster that is gone has none of them
             ray.shutdown()
+            if self.port is not None:
+                self.port.close()
 
 
 def connect(job: RayJob) -> Connection:
@@ -69,15 +74,17 @@ def connect(job: RayJob) -> Connection:
 
 
 def _start(job: RayJob) -> Connection:
+    port = held_port(_LOOPBACK)
     try:
-        return Connection(DriverReady(_started(job)))
+        return Connection(DriverReady(_started(job, port.getsockname()[1])), port)
     except BaseException:
         ray.shutdown()
+        port.close()
         raise
 
 
-def _started(job: RayJob) -> ClusterFacts:
-    """Start a Ray with its files below the directory of the job."""
+def _started(job: RayJob, port: int) -> ClusterFacts:
+    """Start a Ray whose Serve listens on this port."""
     context = ray.init(
         address="local",
         num_cpus=_OWN_CPUS,
@@ -90,7 +97,6 @@ def _started(job: RayJob) -> ClusterFacts:
         _node_ip_address=_LOOPBACK,
         _temp_dir=str(job.temporary / _FILES),
     )
-    port = _free_port(_LOOPBACK)
     serve.start(proxy_location="EveryNode", http_options={"host": _LOOPBACK, "port": port})
     (node,) = ray.nodes()
     probed = probe(node["NodeID"], node["NodeManagerAddress"], is_head=True)
@@ -108,21 +114,11 @@ def _started(job: RayJob) -> ClusterFacts:
 def _attach(job: RayJob) -> Connection:
     address = connect_to(job, with_absolute_paths(job.runtime_env, job.root))
     nodes = require_fit(job)
-    http = serve_address(job, _free_port)
+    proxies = serve_proxies(job, len(nodes))
     run = part_of(job.run) if job.run else new_run(time.time())
     lease = None if job.run else take_lease(run)
-    notes = () if job.run else remove_dead()
+    notes = proxies.notes if job.run else (*proxies.notes, *remove_dead())
     cpus = float(ray.cluster_resources().get("CPU", 0.0))
     token = os.environ.get("RAY_AUTH_TOKEN", "")
-    facts = ClusterFacts(address, is_own=False, run=run, nodes=nodes, cpus=cpus, http=http, token=token)
-    return Connection(DriverReady(facts, notes), lease=lease)
-
-
-def _free_port(host: str, wanted: int = 0) -> int:
-    """The wanted port if it is free, else another one."""
-    for port in (wanted, 0):
-        with closing(socket.socket()) as listener, suppress(OSError):
-            listener.bind((host, port))
-            found: int = listener.getsockname()[1]
-            return found
-    raise OSError(f"no port is free on {host}")
+    facts = ClusterFacts(address, is_own=False, run=run, nodes=nodes, cpus=cpus, http=proxies.http, token=token)
+    return Connection(DriverReady(facts, notes), proxies.port, lease)
