@@ -15,7 +15,7 @@ layer     packages
 4         ``config``: settings; ``reports``: results as text
 3         ``analysis``: mathematics; ``patterns``; ``workload``: what is sent, and when; ``system``: the machine
 2         ``records``: values that travel; ``wire``: formats of requests and responses
-1         ``errors``, ``units``, ``fields``, ``wording``
+1         ``errors``, ``units``, ``fields``, ``wording``, ``credentials``
 ========  ===============================================================================================
 
 To read the code, begin with ``records``, then follow a test from the top: ``plugin/entry``, ``plugin/session``,
