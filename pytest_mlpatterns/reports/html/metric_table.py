@@ -15,7 +15,7 @@ from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.fragments import scrolling, tone_of
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.stream_charts import is_goodput
-from pytest_mlpatterns.reports.text.comparison import shown_change
+from pytest_mlpatterns.reports.text.comparison import comparisons_of, figure_of, shown_change
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -100,21 +100,23 @@ def _bounds(result: TestResult, width: int) -> list[Markup]:
 
 def _metric_row(name: str, result: TestResult) -> Markup:
     metric = priced_metric(name, result.price)
-    value, low, high = result.metrics[name]
+    value, low, high = figure_of(result, name) or result.metrics[name]
+    is_of_longer_load = low == high and value != result.metrics[name][0]
+    interval = "–" if is_of_longer_load else f"{metric.show(low)} to {metric.show(high)}"
     cells = [
         tag("td", heading_of(metric)),
         tag("td", metric.show(value), class_="number"),
-        tag("td", f"{metric.show(low)} to {metric.show(high)}", class_="number less interval"),
+        tag("td", interval, class_="number less interval"),
     ]
     if (other := result.reference) is not None:
-        then = other.metrics.get(name)
-        now = other.present_metrics.get(name, (value,))[0]
-        judged = next((one for one in result.verdicts if one.metric == name and one.change is not None), None)
+        then = other.metrics.get(name, (None,))[0]
+        judged = next((one for one in comparisons_of(result) if one.metric == name and one.change is not None), None)
         if judged is not None:
+            then = judged.reference_value if judged.reference_value is not None else then
             changed, tone = shown_change(judged), tone_of(judged, result.tolerance)
         else:
-            changed = format_percent(now / then[0] - 1, signed=True) if then and then[0] else "–"
+            changed = format_percent(value / then - 1, signed=True) if then else "–"
             tone = "muted"
-        cells.append(tag("td", metric.show(then[0]) if then else "–", class_="number less"))
+        cells.append(tag("td", "–" if then is None else metric.show(then), class_="number less"))
         cells.append(tag("td", tag("span", changed, class_=tone), class_="number"))
     return tag("tr", *cells)

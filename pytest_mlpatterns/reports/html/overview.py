@@ -27,7 +27,7 @@ from pytest_mlpatterns.reports.html.fragments import (
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.stream_charts import goodput_charts
-from pytest_mlpatterns.reports.text.comparison import named_change, worst_comparison
+from pytest_mlpatterns.reports.text.comparison import figure_of, named_change, worst_comparison
 from pytest_mlpatterns.reports.text.notes import found_nmrt
 from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
 from pytest_mlpatterns.reports.text.where import where_sentence
@@ -174,7 +174,8 @@ def _is_known(name: str, result: TestResult) -> bool:
 
 
 def _number_cell(name: str, result: TestResult) -> Markup:
-    value = result.metrics[name][0] if name in result.metrics else None
+    figure = figure_of(result, name)
+    value = None if figure is None else figure[0]
     shown = "–" if value is None else priced_metric(name, result.price).show(value)
     if value is None and name == "nmrt" and (found := found_nmrt(result)) is not None:
         value, is_bound = found

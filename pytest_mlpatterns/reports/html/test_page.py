@@ -25,7 +25,7 @@ from pytest_mlpatterns.reports.html.fragments import (
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.metric_table import metric_table
 from pytest_mlpatterns.reports.html.node_table import node_table
-from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of
+from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, figure_of
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.where import where_texts
@@ -66,9 +66,9 @@ def details_section(results: Sequence[TestResult]) -> Markup | None:
 def _test(number: int, anchor: str, result: TestResult, *, is_open: bool) -> Markup:
     state = state_of(result)
     brief = ", ".join(
-        f"{METRICS[name].label} {METRICS[name].show(result.metrics[name][0])}"
+        f"{METRICS[name].label} {METRICS[name].show(figure[0])}"
         for name in (("rtm", "throughput") if result.stream is None else ("ttft", "tpot", "output_tokens"))
-        if name in result.metrics
+        if (figure := figure_of(result, name)) is not None
     )
     deciding = deciding_charts(result)
     figures = [
@@ -155,10 +155,16 @@ def _comparison(result: TestResult) -> Markup | None:
     if not comparisons_of(result):
         return None
     other = "Reference" if result.reference is None else result.reference.kind.capitalize()
-    head = [
-        tag("th", text, scope="col", class_=None if text in ("Compared", "Outcome") else "number")
-        for text in ("Compared", other, "Present", "Change", "Interval", "Tolerance", "Outcome")
-    ]
+    columns = {
+        "Compared": None,
+        other: "number",
+        "Present": "number",
+        "Change": "number",
+        "Interval": "number interval",
+        "Tolerance": "number tolerance",
+        "Outcome": None,
+    }
+    head = [tag("th", text, scope="col", class_=kind) for text, kind in columns.items()]
     rows = [_comparison_row(verdict, result.tolerance) for verdict in comparisons_of(result)]
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures comparison")
     missing = compared_line(result)
@@ -176,7 +182,7 @@ def _comparison_row(verdict: Verdict, tolerance: float) -> Markup:
         tag("td", row.present, class_="number"),
         tag("td", tag("span", row.change, class_=tone_of(verdict, tolerance)), class_="number"),
         tag("td", row.interval or "–", class_="number less interval"),
-        tag("td", row.tolerance, class_="number less"),
+        tag("td", row.tolerance, class_="number less tolerance"),
         tag("td", mark),
     )
 

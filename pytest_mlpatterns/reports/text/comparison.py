@@ -26,6 +26,7 @@ __all__ = [
     "comparison_row",
     "comparison_rows",
     "comparisons_of",
+    "figure_of",
     "named_change",
     "shown_change",
     "worst_comparison",
@@ -79,6 +80,24 @@ def comparisons_of(result: TestResult) -> list[Verdict]:
     """The verdicts on changes against the baseline or the revision; the last one of each metric counts."""
     found = [verdict for verdict in result.verdicts if verdict.against in ("baseline", "revision")]
     return list({verdict.metric: verdict for verdict in found}.values())
+
+
+def figure_of(result: TestResult, name: str) -> tuple[float, float, float] | None:
+    """Value and interval of a metric, from the same measurement as its change; None if it is not known.
+
+    An interleaved run with a revision measures the present once more, and a suspected growth is followed by a longer
+    load. What is shown beside a change is the figure that was compared.
+    """
+    found = result.metrics.get(name)
+    if result.reference is None or (result.reference.kind == "baseline" and name not in GROWTHS):
+        return found
+    found = result.reference.present_metrics.get(name, found)
+    judged = next((one.present_value for one in comparisons_of(result) if one.metric == name), None)
+    if found is None or judged is None or not math.isfinite(judged) or judged == found[0]:
+        return found
+    if found[0] <= 0 or judged <= 0:
+        return judged, judged, judged
+    return judged, found[1] * judged / found[0], found[2] * judged / found[0]
 
 
 def comparison_rows(result: TestResult) -> list[ComparisonRow]:

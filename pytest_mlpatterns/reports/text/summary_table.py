@@ -14,7 +14,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import (
     compared_line,
     compared_sentences,
-    comparisons_of,
+    figure_of,
     named_change,
     worst_comparison,
 )
@@ -204,24 +204,13 @@ def _group(result: TestResult) -> str:
     return result.group or result.test
 
 
-def _figure(result: TestResult, name: str) -> tuple[float, float, float] | None:
-    """Value and interval of a metric, from the same measurement as its change; None if it is not known."""
-    found = result.metrics.get(name)
-    if result.reference is not None and result.reference.kind == "revision":
-        found = result.reference.present_metrics.get(name, found)
-        judged = next((one.present_value for one in comparisons_of(result) if one.metric == name), None)
-        if judged and found is not None and found[0]:
-            return judged, found[1] * judged / found[0], found[2] * judged / found[0]
-    return found
-
-
 def _shown(result: TestResult, name: str) -> str:
-    found = _figure(result, name)
+    found = figure_of(result, name)
     return priced_metric(name, result.price).show(found[0]) if found is not None else "–"
 
 
 def _half_width(result: TestResult, name: str) -> str:
-    found = _figure(result, name)
+    found = figure_of(result, name)
     return format_percent((found[2] - found[1]) / (2 * found[0])) if found is not None and found[0] else "–"
 
 

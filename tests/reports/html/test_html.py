@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from urllib.parse import unquote
@@ -20,7 +21,9 @@ from support.profiles import slower_normalize
 from support.reported import HOSTILE, everything, report
 from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, make_setup, result, verdict
 
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.reports.html.fragments import anchors_of, state_of
 from pytest_mlpatterns.reports.html.overview import failures_section, groups_section, overview_section, ranking_section
@@ -375,3 +378,28 @@ def test_two_hundred_tests_make_a_page_of_a_sensible_size() -> None:
 def test_the_underline_of_a_link_is_below_the_underscores_of_a_test_id() -> None:
     (offset,) = re.findall(r"a\.id \{ text-underline-offset: ([\d.]+)em", report([]))
     assert float(offset) > 0.3  # the underscore of a monospaced font is about 0.15 em below the baseline, 0.1 em thick
+
+
+def test_every_figure_of_a_compared_test_is_from_the_measurement_of_its_change() -> None:
+    judged = replace(
+        verdict(Outcome.PASS, against="revision", change=(0.0066, -0.01, 0.02)),
+        reference_value=4e6,
+        present_value=4.0264e6,
+    )
+    compared = result(reference=counterpart(kind="revision"), verdicts=(judged,))
+    page = report([compared])
+    assert METRICS["rtm"].show(compared.metrics["rtm"][0]) == "4.12 ms"  # what the test measured alone
+    assert "4.12 ms" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert 'data-label="RTM">4.03 ms</td>' in page  # the overview
+    assert '<span class="brief">RTM 4.03 ms, ' in page  # the heading
+    assert re.search(r'<td>RTM</td><td class="number">4.03 ms</td>.*?<td class="number less">4.00 ms</td>', page)
+
+
+def test_a_growth_is_shown_from_the_longer_load_that_judged_it() -> None:
+    leak = Verdict("memory_growth", "baseline", Outcome.FAIL, "leaks", Estimate(3.0, 2.0, 4.0), 0.5, 5.0, 71.4)
+    shown = result(reference=counterpart(), verdicts=(leak,))
+    shown = replace(shown, metrics={**shown.metrics, "memory_growth": (0.0, 0.0, 0.0)})
+    row = re.search(r"<td>Memory growth per request</td>.*?</tr>", report([shown]), flags=re.DOTALL)
+    assert row is not None
+    cells = re.findall(r"<td[^>]*>(?:<span[^>]*>)?([^<]*)", row.group())
+    assert cells == ["Memory growth per request", "71.4 B", "–", "5.00 B", "+66.4 B"]

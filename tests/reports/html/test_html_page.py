@@ -97,6 +97,29 @@ def test_every_chart_is_drawn_without_a_word_and_without_a_request(opened: Calla
     assert [address.partition(":")[0] for address in page.requests] == ["file"]
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_column_of_figures_stands_under_its_heading_and_the_outcome_is_in_sight(
+    opened: Callable[..., Page], width: int
+) -> None:
+    page = opened(width=width)
+    page.evaluate("document.querySelectorAll('details.test, details.group').forEach(one => one.open = true)")
+    apart = page.evaluate("""[...document.querySelectorAll('table.figures')].flatMap(table => {
+      const seen = row => [...row.cells].filter(cell => cell.getClientRects().length);
+      const head = seen(table.tHead.rows[0]);
+      return [...table.tBodies[0].rows].map(seen).filter(row => row.length === head.length || row.length > 3).map(row =>
+        Math.max(...row.map((cell, at) => Math.abs(
+          cell.getBoundingClientRect().right - (head[at]?.getBoundingClientRect().right ?? 1e9)))));
+    })""")
+    assert len(apart) > 20
+    assert max(apart) < 1
+    outcomes = page.evaluate(
+        "[...document.querySelectorAll('table.comparison tr > :last-child')]"
+        ".map(one => one.getBoundingClientRect().right)"
+    )
+    assert outcomes
+    assert max(outcomes) <= width
+
+
 def test_charts_are_drawn_anew_where_the_window_changes(opened: Callable[..., Page]) -> None:
     page = opened([result()])
     page.size(1280, 4000)
