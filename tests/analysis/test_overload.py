@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,9 +19,10 @@ from pytest_mlpatterns.analysis.overload import (
     judge_recovery,
     overload_of,
     plan_overload,
+    recovery_time,
 )
 from pytest_mlpatterns.analysis.verdicts import judge_limit
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.overload import Behaviour, Overload
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -113,15 +116,68 @@ def test_the_goodput_is_judged_by_its_interval(places: int | None, share: float,
     ("places", "watched_s", "limit_s", "outcome"),
     [
         (10, 1.0, 1.0, Outcome.PASS),
-        (None, 12.0, 10.0, Outcome.PASS),
+        (None, 12.0, 13.0, Outcome.PASS),
+        (None, 12.0, 10.0, Outcome.INCONCLUSIVE),
+        (None, 12.0, 9.0, Outcome.INCONCLUSIVE),
         (None, 12.0, 5.0, Outcome.FAIL),
         (None, 6.0, 5.0, Outcome.FAIL),
         (None, 6.0, 8.0, Outcome.INCONCLUSIVE),
     ],
-    ids=["at once", "in time", "too late", "not at all", "not watched long enough"],
+    ids=[
+        "at once",
+        "in time",
+        "hardly in time",
+        "hardly too late",
+        "too late",
+        "not at all",
+        "not watched long enough",
+    ],
 )
 def test_the_recovery_is_judged(places: int | None, watched_s: float, limit_s: float, outcome: Outcome) -> None:
     assert judge_recovery([measured(places=places, watched_s=watched_s)], limit_s * S).outcome is outcome
+
+
+def recovering(*after_s: float | None, watched_s: float = 12.5) -> list[Overload]:
+    return [
+        replace(measured(), recovery_ns=None if one is None else one * S, watched_ns=watched_s * S) for one in after_s
+    ]
+
+
+@pytest.mark.parametrize(
+    ("after_s", "outcome"),
+    [
+        ((0.0,), Outcome.PASS),
+        ((7.5,), Outcome.PASS),
+        ((9.5,), Outcome.INCONCLUSIVE),
+        ((10.5,), Outcome.INCONCLUSIVE),
+        ((8.2,), Outcome.INCONCLUSIVE),
+        ((8.2, 8.2), Outcome.PASS),  # two say more than one
+        ((10.5, 9.7), Outcome.INCONCLUSIVE),
+        ((12.4, 12.2), Outcome.FAIL),
+        ((None,), Outcome.FAIL),
+        ((None, 2.0), Outcome.INCONCLUSIVE),
+        ((None, 2.0, None), Outcome.FAIL),
+    ],
+    ids=str,
+)
+def test_the_recovery_within_ten_seconds_is_judged_by_its_interval(
+    after_s: tuple[float | None, ...], outcome: Outcome
+) -> None:
+    assert judge_recovery(recovering(*after_s), 10.0 * S).outcome is outcome
+
+
+def test_the_interval_of_a_recovery_has_the_resolution_and_the_scatter_of_launches() -> None:
+    (one,) = recovering(0.0)
+    resolution_ns = 20 / one.back.offered_rps * S
+    assert resolution_ns == pytest.approx(S / 8, rel=0.01)
+    assert recovery_time([one]) == Estimate(0.0, 0.0, resolution_ns)
+    found, again = recovery_time(recovering(8.0)), recovery_time(recovering(8.0, 8.0))
+    assert found.low < again.low < 8.0 * S < again.high < found.high
+    assert found.high == pytest.approx(8.0 * S * math.exp(2.33 * 6 * 0.017) + resolution_ns)
+    assert recovery_time(recovering(2.0, None)).high == math.inf
+    assert "recovery 8.00 s (6.18 s to 10.3 s) after a load of 2 times the NMRT" in (
+        judge_recovery(recovering(8.0), 10.0 * S).reason
+    )
 
 
 def test_without_an_objective_ten_times_the_median_is_in_time() -> None:

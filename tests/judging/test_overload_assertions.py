@@ -122,7 +122,7 @@ def test_a_service_that_collapses_fails_in_words_that_say_so_after_a_second_laun
     assert (runner.launches, runner.searches, len(runner.plans)) == (2, 1, 2)
 
 
-@pytest.mark.parametrize(("limit_s", "outcome"), [(10, Outcome.PASS), (3, Outcome.FAIL)])
+@pytest.mark.parametrize(("limit_s", "outcome"), [(13, Outcome.PASS), (10, Outcome.INCONCLUSIVE), (3, Outcome.FAIL)])
 def test_the_recovery_is_watched_for_longer_than_its_limit(limit_s: int, outcome: Outcome) -> None:
     runner = FakeRunner()
     verdict = make(runner).decide_recovery(limit_s * S, SLO)
