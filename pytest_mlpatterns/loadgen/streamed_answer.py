@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader, promises_end
-from pytest_mlpatterns.wire.stream_fault import LINE_BYTES, StreamFault, described_fault, fault_of
+from pytest_mlpatterns.wire.stream_fault import OPENING_BYTES, StreamFault, described_fault, fault_of
 from pytest_mlpatterns.wire.stream_request import Asked, asked_by
 from pytest_mlpatterns.wire.stream_text import TextReader
 
@@ -114,8 +114,8 @@ class StreamedAnswer:
 
     def keep_opening(self, data: bytes) -> None:
         """Keep the begin of the body of an answer that is no stream."""
-        if len(self._opening) < LINE_BYTES:
-            self._opening += data[:LINE_BYTES]
+        if len(self._opening) < OPENING_BYTES:
+            self._opening += data[:OPENING_BYTES]
 
     def outcome(self, status: int, *, delimited: bool = True) -> int:
         """The outcome of the answer when its last byte has come: its status, or a code of :class:`Failure`.

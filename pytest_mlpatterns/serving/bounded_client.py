@@ -177,24 +177,25 @@ class _Exchange:
             raise getattr(httpx, type(error).__name__)(str(error)) from error
 
     def _endless(self, size: int, *, is_over_bound: bool) -> EndlessAnswerError:
-        text = f"{self._shown} {self._state(size)}"
-        return EndlessAnswerError(text, request=self._request, is_over_bound=is_over_bound)
+        return EndlessAnswerError(self._described(size), request=self._request, is_over_bound=is_over_bound)
 
-    def _state(self, size: int) -> str:
+    def _described(self, size: int) -> str:
         """What the answer did until now, and what to do."""
         now = time.monotonic()
         after, silent_s = format_duration((now - self._began) * 1e9), now - self._last
         is_asked = self.is_stream and self._request.method == "POST"
         if is_asked and b"[DONE]" in self._tail:
-            return f"sent [DONE] and did not end its HTTP response within {after}; end it after the last event"
+            return (
+                f"{self._shown} sent [DONE] and did not end its HTTP response in {after}; end it after its last event"
+            )
         if is_asked and silent_s > _STALLED * (now - self._began):
-            silent = format_duration(silent_s * 1e9)
+            came, silent = format_size(size), format_duration(silent_s * 1e9)
             advice = "raise its time limit, or mend the service"
-            return f"stalls: {format_size(size)} came, and nothing in the {silent} after; {advice}"
+            return f"{self._shown} stalls: {came} came, and nothing in the {silent} after; {advice}"
         advice = (
             "ask for a shorter answer, such as one of fewer tokens" if is_asked else "name a path that answers once"
         )
-        return f"answers without end: {format_size(size)} after {after}; {advice}"
+        return f"{self._shown} answers without end: {format_size(size)} after {after}; {advice}"
 
 
 class _Limit(float):

@@ -20,7 +20,7 @@ from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventSt
 if TYPE_CHECKING:
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = ["EVENT_STREAM", "StreamReader", "promises_end"]
+__all__ = ["BROKEN", "EVENT_STREAM", "StreamReader", "promises_end"]
 
 EVENT_STREAM = "text/event-stream"
 """Media type of a stream of events."""
@@ -29,7 +29,7 @@ _EMPTY = (b"", b'""', b"null")
 _CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 """Fields of a chat's delta that hold content, if they are not empty."""
 _OPENAI = (b'"choices"', b'"usage"', b'"error"')
-_BROKEN = ("error", "abort")
+BROKEN = ("error", "abort")
 """Reasons of servers for an end that is none: a choice stopped before the model had ended it."""
 _STRING = re.compile(rb'(?:"(?:text|content)": ?|^data: ?)"((?:[^"\\]|\\.)*)"')
 _TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))++').fullmatch
@@ -175,7 +175,7 @@ class StreamReader:
         for choice in choices:
             if isinstance(choice, dict):
                 if reason := choice.get("finish_reason"):
-                    if reason in _BROKEN:
+                    if reason in BROKEN:
                         self.error = data
                         return False
                     self.finished = True

@@ -1,6 +1,7 @@
 """Whether an answer is the stream that was requested, and if not, what it is: for the load and the requests before it.
 
-Status and end of the HTTP response are judged elsewhere: an answer here is one of status 2xx whose last byte came.
+Status and end of the HTTP response are judged elsewhere: an answer here is one of status 2xx whose last byte came. What
+describes an answer stands in reports: texts of errors and pages, and nothing that may be an output of a model.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.wire.stream_events import EVENT_STREAM
+from pytest_mlpatterns.wire.stream_events import BROKEN, EVENT_STREAM
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.wire.stream_events import StreamReader
     from pytest_mlpatterns.wire.stream_request import Asked
 
-__all__ = ["LINE_BYTES", "StreamFault", "described_fault", "error_text", "fault_of"]
+__all__ = ["OPENING_BYTES", "StreamFault", "described_fault", "error_text", "fault_of"]
 
-LINE_BYTES = 200
+OPENING_BYTES = 4096
+"""Begin of a body that is kept to describe it: enough for an error object with a trace."""
+_LINE_LETTERS = 200
 """Longest line of an answer in a message: enough for the text of an error, and one line of a terminal or two."""
 _KEYS = ("error", "message", "detail")
 """Names under which servers put the text of an error, the outer ones first."""
@@ -73,37 +76,63 @@ def described_fault(
         coding: its ``content-encoding``.
         opening: begin of its body, if it is no stream.
     """
+    media_type, coding = (_first_line(text.encode("utf-8", "replace")) for text in (media_type, coding))
     match fault:
         case StreamFault.NO_STREAM:
-            found = _first_line(media_type.encode("utf-8", "replace")) or "no content-type"
-            line = f"content-encoding {coding}" if coding else _first_line(opening) or "an empty body"
-            return f"{found}, expected {EVENT_STREAM}: {line}"
+            found = f"content-encoding {coding}" if coding else _described_body(media_type, opening)
+            return f"{media_type or 'no content-type'}, expected {EVENT_STREAM}: {found}"
         case StreamFault.COMPRESSED:
             return f"compressed (content-encoding: {coding}), which was not asked for; send the stream as it is"
         case StreamFault.ERROR_EVENT:
             return error_text(reader.error or b"")
         case StreamFault.EMPTY_STREAM:
-            line = _first_line(reader.opening)
-            return f"no event has content, expected at least one{f'; the first is {line}' if line else ''}"
+            return f"no event has content, expected at least one{_described_event(reader.opening)}"
     return ""
 
 
 def error_text(data: bytes) -> str:
     """The text of an error object in one line: of ``error``, of ``message`` in it or beside it, or of ``detail``.
 
-    If the object has no such text, its own first line, such as that of a choice that ended with an error.
+    If the object has no such text, its own first line. Of a choice that ended with an error, the reason alone.
     """
-    try:
-        found: Any = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return _first_line(data)
+    found = _json_of(data)
+    choices = found.get("choices") if isinstance(found, dict) and not found.get("error") else None
+    if isinstance(choices, list):
+        reasons = (choice.get("finish_reason") for choice in choices if isinstance(choice, dict))
+        return f"a choice ended with finish_reason {next((reason for reason in reasons if reason in BROKEN), '')}"
     for key in _KEYS:
         if isinstance(found, dict) and found.get(key):
             found = found[key]
-    return _first_line(data if isinstance(found, dict | list) else str(found).encode("utf-8", "replace"))
+    return _first_line(str(found).encode("utf-8", "replace") if isinstance(found, str | int | float) else data)
+
+
+def _described_body(media_type: str, opening: bytes) -> str:
+    """A body that is no stream: the text of an error object, the first line of a page, or that it is neither."""
+    found = _json_of(opening)
+    if isinstance(found, dict) and (found.get("error") or found.get("detail") or found.get("object") == "error"):
+        return error_text(opening)
+    if media_type.lower().startswith("text/html") and (line := _first_line(opening)):
+        return line
+    return "a body that is no error object" if opening.strip() else "an empty body"
+
+
+def _described_event(data: bytes) -> str:
+    """The first event of an empty stream: its end, or the names of its fields; empty if it has another form."""
+    if data == b"[DONE]":
+        return "; the first is [DONE]"
+    found = _json_of(data)
+    return f"; the first has {_first_line(', '.join(found).encode())}" if found and isinstance(found, dict) else ""
+
+
+def _json_of(data: bytes) -> Any:
+    """The JSON value; None if it is none."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _first_line(data: bytes) -> str:
-    """The first line that is not empty, cut to :data:`LINE_BYTES`."""
-    lines = data[: 4 * LINE_BYTES].decode("utf-8", "replace").strip().splitlines()
-    return " ".join(lines[0].split())[:LINE_BYTES] if lines else ""
+    """The first line that is not empty, cut to its longest length."""
+    lines = data[: 4 * _LINE_LETTERS].decode("utf-8", "replace").strip().splitlines()
+    return " ".join(lines[0].split())[:_LINE_LETTERS] if lines else ""

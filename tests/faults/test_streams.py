@@ -177,4 +177,4 @@ def test_a_change_whose_answers_are_half_errors_of_status_200_fails_against_its_
     assert run.outcomes == {"failed": 1}, run.out
     said = run.failure("test_it")
     assert "requests failed (no stream: " in said
-    assert '{"error": {"message": "no memory"}}' in said
+    assert "application/json, expected text/event-stream: no memory" in said

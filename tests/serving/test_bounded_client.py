@@ -69,7 +69,7 @@ EVENT = b"data: 1\n\n"
         ),
         (
             lambda: [Send(EVENT + b"data: [DONE]\n\n"), Silence()],
-            r"sent \[DONE\] and did not end its HTTP response within \d+ ms; end it after the last event",
+            r"sent \[DONE\] and did not end its HTTP response in \d+ ms; end it after its last event",
         ),
     ],
     ids=["endless", "stalls", "no end of HTTP"],

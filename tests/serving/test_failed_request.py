@@ -81,7 +81,7 @@ def test_an_answer_that_is_no_stream_has_not_failed_as_one_if_none_was_requested
     [
         (
             httpx.Response(200, json={"error": {"message": "no memory"}}),
-            'application/json, expected text/event-stream: {"error":',
+            "application/json, expected text/event-stream: no memory",
         ),
         (
             httpx.Response(200, html="\n<html>login</html>\n<p>"),

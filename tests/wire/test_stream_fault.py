@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_mlpatterns.wire.stream_events import StreamReader
-from pytest_mlpatterns.wire.stream_fault import LINE_BYTES, StreamFault, described_fault, error_text, fault_of
+from pytest_mlpatterns.wire.stream_fault import StreamFault, described_fault, error_text, fault_of
 from pytest_mlpatterns.wire.stream_request import Asked
 
 ASKED = Asked(stream=True, tokens=True)
@@ -44,7 +44,7 @@ def test_a_request_for_no_tokens_gets_none() -> None:
         (b'{"detail": "no memory"}', "no memory"),
         (b'{"detail": [{"loc": 1}]}', '{"detail": [{"loc": 1}]}'),
         (b'{"error": {"code": 5}}', '{"error": {"code": 5}}'),
-        (b'{"choices": [{"finish_reason": "abort"}]}', '{"choices": [{"finish_reason": "abort"}]}'),
+        (b'{"choices": [{"text": "OUTPUT", "finish_reason": "abort"}]}', "a choice ended with finish_reason abort"),
         (b'"no\\nmemory"', "no"),
         (b"boom\nat line 1", "boom"),
         (b"\xff\xfe", "\ufffd\ufffd"),
@@ -55,9 +55,30 @@ def test_an_error_object_gives_one_line(data: bytes, text: str) -> None:
     assert error_text(data) == text
 
 
+@pytest.mark.parametrize(
+    ("fault", "body", "media_type"),
+    [
+        (StreamFault.NO_STREAM, b'data: {"choices": [{"text": "OUTPUT"}]}\n\n', "application/json"),
+        (StreamFault.NO_STREAM, b'{"choices": [{"text": "OUTPUT"}]}', "application/json"),
+        (StreamFault.NO_STREAM, b'{"predictions": ["OUTPUT"]}', ""),
+        (StreamFault.NO_STREAM, b"OUTPUT", "text/plain"),
+        (StreamFault.EMPTY_STREAM, b'data: {"token": {"text": "OUTPUT"}}\n\n', "text/event-stream"),
+        (StreamFault.ERROR_EVENT, b'data: {"choices": [{"text": "OUTPUT", "finish_reason": "error"}]}\n\n', ""),
+    ],
+)
+def test_what_may_be_an_output_is_not_shown(fault: StreamFault, body: bytes, media_type: str) -> None:
+    words = described_fault(fault, read(body), media_type=media_type, opening=body)
+    assert words
+    assert "OUTPUT" not in words
+
+
 def test_a_line_is_cut() -> None:
     page = b"\n \n<html>" + b"x" * 100_000
     words = described_fault(StreamFault.NO_STREAM, read(b""), media_type="text/html", opening=page)
     assert words.startswith("text/html, expected text/event-stream: <html>xxx")
-    assert len(words) < LINE_BYTES + 50
-    assert len(error_text(b"y" * 100_000)) == LINE_BYTES
+    assert len(words) < 250
+    assert len(error_text(b"y" * 100_000)) == 200
+    for fault in (StreamFault.NO_STREAM, StreamFault.COMPRESSED):
+        words = described_fault(fault, read(b""), media_type="a" * 100_000, coding="b\nc" * 100_000)
+        assert len(words) < 500
+        assert "\n" not in words
