@@ -141,10 +141,14 @@ def read(path):
     open(path).close()
 
 
+def move(path):  # what let another user's code run: a package moved away, and another one put in its place
+    os.rename(path, path + "-away")
+    os.rename(path + "-away", path)
+
+
 reached = []
 for path, kind in json.load(sys.stdin):
-    # what has let another user's code run: a package moved away, and another one put in its place
-    attempts = [lambda path: os.rename(path, path + "-away")]
+    attempts = [move]
     if kind == stat.S_IFDIR:
         attempts += [os.listdir, create]
     elif kind == stat.S_IFSOCK:
