@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.setup import SystemKind
+from pytest_mlpatterns.records.taken import Taken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["Anchor", "Baselines", "Calibration", "Entry", "Update"]
+__all__ = ["Anchor", "Baselines", "Calibration", "Entry", "EntryKey", "Update"]
 
 _OURS = "pytest-mlpatterns"
 _ANCHORED = ("rtm", "throughput", "ttft", "tpot", "output_tokens")
@@ -71,6 +72,9 @@ class Entry:
         split: where the time of requests went, to say what changed; empty in entries of older versions.
         generator_costs_ns: CPU time of the load generator per request in each launch, by which later launches tell
             whether the machine is slower; empty in entries of older versions, and where it does not tell that.
+        tree: digest of the files that were measured (:mod:`pytest_mlpatterns.system.tree_digest`); empty in entries of
+            older versions and outside git.
+        taken: what of the machine the deployment could not have while it was recorded.
     """
 
     setup: Setup
@@ -86,6 +90,8 @@ class Entry:
     facts: EnvironmentFacts = field(default_factory=dict)
     split: LatencySplits = field(default_factory=dict)
     generator_costs_ns: tuple[float, ...] = ()
+    tree: str = ""
+    taken: Taken = field(default_factory=Taken)
 
     @property
     def recorded_at(self) -> str:
@@ -128,6 +134,23 @@ class Entry:
 
 Baselines = dict[str, dict[str, Entry]]
 """Test id → machine → entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryKey:
+    """Which entry of the baseline file it is, and what the entry knows of the code that it was recorded from.
+
+    Attributes:
+        test: the test's id.
+        machine: identity of the machine.
+        commit: the commit that was checked out then, with ``+`` if files were changed; None outside git.
+        tree: digest of the files that were measured; empty if unknown.
+    """
+
+    test: str
+    machine: str
+    commit: str | None
+    tree: str = ""
 
 
 @dataclass(frozen=True, slots=True)

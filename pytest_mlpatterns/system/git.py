@@ -79,13 +79,17 @@ class Git:
         """
         return self._process(arguments).returncode == 0
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, stdin: bytes = b"") -> str:
         """Output of a git command; bytes that are no text are decoded as in file names.
+
+        Args:
+            arguments: the command and its arguments.
+            stdin: what the command reads.
 
         Raises:
             DeploymentError: the command failed; the message is git's.
         """
-        process = self._process(arguments)
+        process = self._process(arguments, stdin)
         if process.returncode:
             message = process.stderr.decode(errors="replace").strip()
             raise DeploymentError(f"`git {arguments[0]}` failed in {self.directory}: {message}")
@@ -108,7 +112,7 @@ class Git:
             ) from None
         return RepositoryPosition(Path(top), Path(below))
 
-    def _process(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    def _process(self, arguments: Sequence[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         executable = shutil.which("git")
         if executable is None:
             raise DeploymentError("found no `git` on PATH, expected it to lay out a revision: install git")
@@ -122,7 +126,7 @@ class Git:
         return subprocess.run(
             [executable, "-C", str(self.directory), *settings, *self.options, *arguments],
             env={**passed, **index, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             check=False,
             pass_fds=self.inherits,
