@@ -19,7 +19,6 @@ from pytest_mlpatterns.analysis.count_comparison import STORED_TAIL_ALPHA, TAIL_
 from pytest_mlpatterns.analysis.intervals import estimate, min_samples
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio
-from pytest_mlpatterns.analysis.machine_speed import SLOWER, explained_slowdown, slowdowns
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR, Tolerances
 from pytest_mlpatterns.analysis.verdicts import judge_change, judge_guard, judge_limit
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
     Procedure = Callable[[np.random.Generator, "Service", "Change"], "Run"]
     Judge = Callable[["Sample", "Sample"], dict[str, Outcome]]
-    TolerantJudge = Callable[["Sample", "Sample", Tolerances], dict[str, Outcome]]
 
 CLAIM = (
     "over all default metrics together at most 1 % of unchanged runs fail; at least 95 % of runs with 2 % of the "
@@ -56,9 +54,6 @@ SPEED = ("rtm", "throughput")
 TAIL = (95, 99)
 VALUES = ("cpu_per_request", "peak_memory", "cold_start")
 DEFAULTS = Tolerances()
-NO_TOLERANCE = Tolerances(dict.fromkeys((*SPEED, *VALUES, "p95", "p99", "error_rate"), 0.0))
-NOT_OF_THE_MACHINE = ("error_rate", "peak_memory")
-QUIET_LAUNCHES = 2
 
 
 @dataclass(frozen=True)
@@ -322,28 +317,7 @@ def stored_outcomes(then: Sample, now: Sample, tolerances: Tolerances = DEFAULTS
     return speed_outcomes(then, now, tolerances) | guarded
 
 
-def doubted(then: Sample, now: Sample, judge: TolerantJudge) -> dict[str, Outcome]:
-    """The outcomes by ``judge``; a failure that a slower machine explains stays open, as the plugin leaves it."""
-    outcomes = judge(then, now, DEFAULTS)
-    ratios = slowdowns(now.generator_ns, then.generator_ns)
-    if Outcome.FAIL not in outcomes.values() or max(ratios) < SLOWER:
-        return outcomes
-    quiet = [number for number, ratio in enumerate(ratios) if ratio < SLOWER]
-    alone = judge(then, now.of(quiet), DEFAULTS) if len(quiet) >= QUIET_LAUNCHES else {}
-    slower = judge(then.slower(explained_slowdown(ratios)), now, NO_TOLERANCE)
-    for name, outcome in outcomes.items():
-        explained = Outcome.FAIL not in (alone.get(name), slower[name]) and name not in NOT_OF_THE_MACHINE
-        if outcome is Outcome.FAIL and explained:
-            outcomes[name] = Outcome.INCONCLUSIVE
-    return outcomes
-
-
-def doubted_outcomes(then: Sample, now: Sample) -> dict[str, Outcome]:
-    """As :func:`stored_outcomes`, and as :func:`doubted`."""
-    return doubted(then, now, stored_outcomes)
-
-
-def stored(rng: np.random.Generator, service: Service, change: Change, *, judge: Judge = doubted_outcomes) -> Run:
+def stored(rng: np.random.Generator, service: Service, change: Change, *, judge: Judge = stored_outcomes) -> Run:
     """A run against a stored baseline."""
     then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S)
     everything = sample(rng, service, change, launches=STORED_LAUNCHES, window_s=STORED_S)
@@ -351,11 +325,6 @@ def stored(rng: np.random.Generator, service: Service, change: Change, *, judge:
         if (run := decided(judge(then, everything.first(launches)), launches)) is not None:
             return run
     return Run(Outcome.INCONCLUSIVE, STORED_LAUNCHES)
-
-
-def stored_undoubted(rng: np.random.Generator, service: Service, change: Change) -> Run:
-    """A run against a stored baseline that does not ask how fast the machine was."""
-    return stored(rng, service, change, judge=stored_outcomes)
 
 
 @dataclass
@@ -425,7 +394,6 @@ DESIGNS: dict[str, Procedure] = {"stored baseline, 10 %": stored, "against a rev
 def measure() -> Iterator[Table]:
     yield false_alarms()
     yield power()
-    yield disturbances()
     yield limits()
 
 
@@ -455,22 +423,6 @@ def power() -> Table:
                     claims.append(Claim(f"{design}, {change.label}: FAIL", share(runs, Outcome.FAIL), at_least=least))
     headings = ("design", "change", "service", "pass", "fail", "no verdict", "launches, median", "failed by")
     return Table(f"something became worse: {TRIALS} simulated runs each", headings, rows, claims)
-
-
-def disturbances() -> Table:
-    """A host that slows down everything for some launches, with and without the load generator's cost per request."""
-    rows: list[Sequence[str]] = []
-    claims = []
-    doubled = Change("RTM and CPU time doubled", rtm=2.0, cpu=2.0)
-    for label, procedure in (("as it is", stored), ("without the generator's cost", stored_undoubted)):
-        for change in (UNCHANGED, CHANGES[-1][0], doubled):
-            for service in DISTURBED:
-                runs = trials(procedure, service, change)
-                rows.append((label, change.label, service.label, *cells(runs), blamed(runs)))
-                if procedure is stored and change is UNCHANGED:
-                    claims.append(Claim(f"a host {service.label}: FAIL", share(runs, Outcome.FAIL), at_most=0.01))
-    headings = ("judged", "change", "host", "pass", "fail", "no verdict", "launches, median", "failed by")
-    return Table(f"stored baseline on a disturbed host: {TRIALS} simulated runs each", headings, rows, claims)
 
 
 def limits() -> Table:

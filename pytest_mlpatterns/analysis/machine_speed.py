@@ -1,10 +1,9 @@
-"""How much slower the machine was in a launch than in earlier ones, by what the load generator used for a request.
+"""How much slower a machine makes a service: what its counters say was taken, and what the load generator needed.
 
-Pure. With a closed loop the generator does the same work for every request, in turn with the service. A host that slows
-down everything slows down both, and no counter of the machine shows it. The generator is the more sensitive: between
-launches of unchanged code on a disturbed host its cost doubled where the service took a third longer. A slower service
-alone makes it wait longer and find its caches colder: a service of twice the time raises the cost by a third. So only a
-large change counts, and what it explains is less than itself. This module must not know verdicts.
+Pure. An excuse explains at most what it can do: neighbours on x of n cores leave n - x, a host that takes a share s of
+the time leaves 1 - s, and so does a limit. No counter inside a machine shows a host that slows everything down. The
+load generator shows it: with a closed loop it does the same work for every request, in turn with the service. This
+module must not know verdicts.
 """
 
 from __future__ import annotations
@@ -17,18 +16,39 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Launch
     from pytest_mlpatterns.records.setup import LoadDescription
+    from pytest_mlpatterns.records.taken import Taken
 
-__all__ = ["SLOWER", "explained_slowdown", "generator_costs_ns", "slowdowns"]
+__all__ = ["CPU_FACTOR", "generator_costs_ns", "ratio_of_costs", "taken_factor"]
 
-SLOWER = 1.3
-"""Ratio of the generator's costs from which the machine slowed down a launch; 1.2 occurs on a quiet machine."""
-_OF_SERVICE = 0.8
-"""A service slows down at most by this power of the generator's ratio."""
+CPU_FACTOR = 1.5
+"""Times as much CPU time as neighbours make a request need at most: they share caches and the two threads of a core."""
+_LEAST_LEFT = 0.05
+"""Share of the machine that is left at least, since counters of 10 ms may report that others used all of it."""
 _LEAST_RATE_RPS = 50.0
 """Below this the generator runs too rarely to tell how fast the machine is while the service computes."""
 _LEAST_REQUESTS = 20
 _NEW_CONNECTIONS = 0.1
 """Share of requests that open a connection from which the cost of opening them counts."""
+
+
+def taken_factor(now: Taken, then: Taken, cores: int) -> float:
+    """Times as long a request takes at most because others have more of the machine than before; at least 1.
+
+    ``n/(n-x) · 1/(1-s) · 1/(1-t)`` of now, divided by that of before: with x of n cores used by others, a share s of
+    the time stolen and a share t throttled.
+
+    Args:
+        now: what was taken in the present launches.
+        then: the same when the reference was recorded.
+        cores: n, of the machine.
+    """
+
+    def left(taken: Taken) -> float:
+        shares = (1 - taken.others_cores / cores, 1 - taken.steal_ratio, 1 - taken.throttled_ratio)
+        free, given, running = (max(share, _LEAST_LEFT) for share in shares)
+        return free * given * running
+
+    return max(left(then) / left(now), 1.0)
 
 
 def generator_costs_ns(launches: Sequence[Launch], load: LoadDescription) -> tuple[float, ...]:
@@ -45,26 +65,17 @@ def generator_costs_ns(launches: Sequence[Launch], load: LoadDescription) -> tup
     return costs if all(costs) else ()
 
 
-def slowdowns(now: Sequence[float], then: Sequence[float]) -> tuple[float, ...]:
-    """Ratio of the generator's cost in each launch to its mean in those of before; empty if one side is not known.
+def ratio_of_costs(now: Sequence[float], then: Sequence[float]) -> float | None:
+    """How many times as much the generator needs per request as before; None if one side is not known.
+
+    Between launches of unchanged code on a quiet machine it varies by up to 1.2. A slower service alone raises it by
+    its 0.4th power, since the generator finds its caches colder; more pieces per answer by up to three times.
 
     Args:
         now: its cost per request in each launch.
         then: the same in the launches of before.
     """
-    if not now or not then:
-        return ()
-    usual = geometric_mean(then)
-    return tuple(cost / usual for cost in now)
-
-
-def explained_slowdown(ratios: Sequence[float]) -> float:
-    """How many times as long a service takes at most because the machine is slower; at least 1.
-
-    Args:
-        ratios: of the generator's costs in each launch, see :func:`slowdowns`.
-    """
-    return float(max(geometric_mean(ratios), 1.0) ** _OF_SERVICE)
+    return geometric_mean(now) / geometric_mean(then) if now and then else None
 
 
 def _cost_ns(launch: Launch) -> float:

@@ -31,6 +31,7 @@ __all__ = [
     "COMPARED_METRICS",
     "GROWTHS",
     "METRICS",
+    "NOT_OF_THE_MACHINE",
     "SCALING_INDICES",
     "STREAM_QUANTITIES",
     "Metric",
@@ -222,6 +223,8 @@ METRICS = {
 """Every metric by its name, in the order in which reports show them."""
 GROWTHS = tuple(name for name, metric in METRICS.items() if metric.resource)
 """Growth of what a deployment holds, per request."""
+NOT_OF_THE_MACHINE = frozenset({"error_rate", "peak_memory", "request_bytes", "response_bytes", *GROWTHS})
+"""Metrics that neither busy neighbours nor a slower machine change, so that a stored baseline alone judges them."""
 SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of_scaling)
 """Indices that ``perf.measure_scaling()`` gives."""
 COMPARED_METRICS: Mapping[str, Metric] = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.records.taken import Taken
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch, Usage
     from pytest_mlpatterns.records.samples import Window
 
-__all__ = ["Disturbance", "disturbance_of", "is_disturbed", "noise_sentences", "why_busy", "why_busy_in"]
+__all__ = [
+    "Disturbance",
+    "disturbance_of",
+    "is_disturbed",
+    "noise_sentences",
+    "taken_in",
+    "why_busy",
+    "why_busy_in",
+]
 
 OTHERS_CORES = 0.2
 """Other processes are reported from this many cores on average; an idle desktop uses 0.05."""
@@ -125,6 +134,17 @@ def why_busy_in(seen: Sequence[Disturbance]) -> str | None:
     if throttled := max((one.throttled_ratio for one in seen if one.throttled_ratio >= _THROTTLED_RATIO), default=0.0):
         return f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time"
     return None
+
+
+def taken_in(launches: Iterable[Launch]) -> Taken:
+    """What these launches could not have of the machine, on average over their windows; nothing if that is unknown."""
+    seen = _disturbances(launches)
+    if not seen:
+        return Taken()
+    weights = [one.duration_ns for one in seen]
+    shares = [(one.others_cores, one.steal_ratio, one.throttled_ratio) for one in seen]
+    others, steal, throttled = (float(share) for share in np.average(shares, axis=0, weights=weights))
+    return Taken(others, min(steal, 1.0), min(throttled, 1.0))
 
 
 def noise_sentences(launches: Iterable[Launch], *, interleaved: bool = False) -> tuple[str, ...]:

@@ -4,12 +4,13 @@ Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 
 {"setup": …, "metrics": {name: [[value, relative error], …]}, "versions": …, "commit": …, "date": …}}}}``; keys sorted,
 one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
 earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``), its ``latency`` distribution (``[[percent, ns], …]``,
-for charts only), the ``counts`` of requests (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies
-up to the median as one), the ``facts`` of the service's environment (texts by name), the ``split`` of its latency (see
-:mod:`pytest_mlpatterns.baseline.stored_split`), the ``generator_costs_ns`` of each launch, and what was ``disturbed``
-when it was recorded. A set-up has a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``,
-``timeout`` and ``generators`` are absent from older entries and are then not compared. A file of another format or a
-later version is refused and stays as it is.
+for charts only), the ``counts`` of requests (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies up
+to the median as one), the ``facts`` of the service's environment (texts by name), the ``split`` of its latency (see
+:mod:`pytest_mlpatterns.baseline.stored_split`), the ``generator_costs_ns`` of each launch, the digest of the ``tree``
+that was measured, what others had ``taken`` of the machine, and what was ``disturbed`` when it was recorded. A set-up
+has a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are
+absent from older entries and are then not compared. A file of another format or a later version is refused and stays as
+it is.
 
 This module must not know verdicts.
 """
@@ -26,6 +27,7 @@ from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibrat
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.taken import Taken
 from pytest_mlpatterns.reports.files.json_layout import laid_out, rounded
 from pytest_mlpatterns.reports.files.json_schema import Schema, parsed, shown
 from pytest_mlpatterns.system.files import read_text, replace_file
@@ -163,6 +165,8 @@ def _entry(data: dict[str, Any]) -> Entry:
         facts=data.get("facts", {}),
         split=read_splits(data.get("split", {})),
         generator_costs_ns=tuple(map(float, data.get("generator_costs_ns", ()))),
+        tree=data.get("tree", ""),
+        taken=Taken(**{name: float(share) for name, share in data.get("taken", {}).items()}),
     )
 
 
@@ -208,14 +212,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
             f"{number:03}": [one.requests, one.failed, [list(pair) for pair in sorted(one.latencies.items())]]
             for number, one in enumerate(entry.counts, start=1)
         }
-    if entry.facts:
-        plain["facts"] = dict(entry.facts)
-    if entry.split:
-        plain["split"] = plain_splits(entry.split)
-    if entry.generator_costs_ns:
-        plain["generator_costs_ns"] = [rounded(cost) for cost in entry.generator_costs_ns]
-    if entry.disturbed:
-        plain["disturbed"] = list(entry.disturbed)
+    plain |= _plain_circumstances(entry)
     if anchor is not None:
         plain["anchor"] = {
             "metrics": _pairs(anchor.metrics),
@@ -224,6 +221,20 @@ def _plain(entry: Entry) -> dict[str, Any]:
             "updates": anchor.updates,
         }
     return plain
+
+
+def _plain_circumstances(entry: Entry) -> dict[str, Any]:
+    """What else was known when the entry was recorded, without what is empty."""
+    taken = {name: share and rounded(share, 2) for name, share in asdict(entry.taken).items()}
+    found = {
+        "facts": dict(entry.facts),
+        "split": plain_splits(entry.split),
+        "generator_costs_ns": [rounded(cost) for cost in entry.generator_costs_ns],
+        "tree": entry.tree,
+        "taken": taken if any(taken.values()) else {},
+        "disturbed": list(entry.disturbed),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _pairs(metrics: Mapping[str, tuple[LaunchValue, ...]]) -> dict[str, list[list[float | int]]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.baseline.calibration import measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.records.baseline_entry import EntryKey
 from pytest_mlpatterns.records.result import BaselineGap
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class BaselineMatch:
         widening: factor on the tolerance.
         note: what a reader of the comparison has to know; empty if there is nothing.
         name: name of the entry in reports.
+        recorded: the entry whose code a comparison can be settled with, also one of another machine or of other server
+            software; None without one.
         slowdown: measures how many times as long a fixed workload takes now as when the entry was recorded; returns
             None if that is unknown.
     """
@@ -61,6 +64,7 @@ class BaselineMatch:
     widening: float = 1.0
     note: str = ""
     name: str = ""
+    recorded: EntryKey | None = None
     slowdown: Callable[[], float | None] = field(default=lambda: None, compare=False)
 
     @property
@@ -113,14 +117,26 @@ class BaselineLookup:
                     self._calibrate()  # now, while no load runs
             return BaselineMatch(setup, mode)
         by_machine, sought = self._entries.get(test, {}), BaselineMatch(setup, mode)
-        if (own := by_machine.get(self._environment.machine_of(cluster))) is None:
-            return self._match_elsewhere(by_machine, sought, cluster)
+        machine = self._environment.machine_of(cluster)
+        if (own := by_machine.get(machine)) is None:
+            return self._with_recorded(self._match_elsewhere(by_machine, sought, cluster), test, by_machine)
         if differences := self._differences(own, setup):
             details = "; ".join(differences)
-            return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=own.facts)
+            sought = replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=own.facts)
+            return self._with_recorded(sought, test, {machine: own})
         slowdown = functools.partial(self._slowdown_since, own.calibration)
         entry = own.compared_under(self._environment.versions)
-        return replace(sought, entry=entry, facts=own.facts, name=self._name_of(own), slowdown=slowdown)
+        found = replace(sought, entry=entry, facts=own.facts, name=self._name_of(own), slowdown=slowdown)
+        return self._with_recorded(found, test, {machine: own})
+
+    def _with_recorded(self, found: BaselineMatch, test: str, entries: Mapping[str, Entry]) -> BaselineMatch:
+        """The match with the latest entry of the same set-up, whose code says what the test was."""
+        same = {name: entry for name, entry in entries.items() if not found.setup.differences(entry.setup)}
+        if not same:
+            return found
+        machine = max(same, key=lambda name: same[name].date)
+        entry = same[machine]
+        return replace(found, recorded=EntryKey(test, machine, entry.commit, entry.tree), name=self._name_of(entry))
 
     def _match_elsewhere(self, by_machine: Mapping[str, Entry], sought: BaselineMatch, cluster: str) -> BaselineMatch:
         """The entry of the machine whose speed is closest, scaled to this one; or why there is none."""

@@ -1,7 +1,7 @@
 """Whether a result is fit to be compared with later, and what speaks against recording it. Pure.
 
-Two rules: what was wrong with a measurement is a reason to measure it again, and is stored beside it if it is recorded
-nevertheless; an interval wider than the tolerance is never recorded, since every change within it would pass later.
+What was wrong with a measurement is a reason to measure it again, and is stored beside it if it is recorded
+nevertheless. A wide entry decides little by itself; the code that it was recorded from decides then.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["disturbances", "reasons_not_to_record", "why_too_wide"]
+__all__ = ["disturbances", "reasons_not_to_record"]
 
 _JUDGED = ("rtm",)
 _JUDGED_OF_STREAMS = ("ttft", "tpot")
@@ -32,19 +32,21 @@ def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
         result: of one test; a failed test has at least one reason.
     """
     failed = ("the test failed",) if result.outcome is State.FAILED else ()
-    return (*failed, *disturbances(result), *filter(None, [why_too_wide(result)]))
+    return (*failed, *disturbances(result))
 
 
 def disturbances(result: TestResult) -> tuple[str, ...]:
     """What was wrong with a measurement that may be recorded nevertheless, a phrase each.
 
-    These are: noise of the machine, a load that was not steady, failed requests, and verdicts that stayed open. They
-    are committed with the baseline, so an error is named by its class: its text may quote an input.
+    These are: noise of the machine, a load that was not steady, failed requests, an interval wider than the tolerance,
+    and verdicts that stayed open. They are committed with the baseline, so an error is named by its class: its text may
+    quote an input.
     """
     found = (
         *(text.partition(": ")[0] for text in result.noise),
         *result.unsteady,
         *_failures(result),
+        *filter(None, [_why_too_wide(result)]),
         *(f"undecided: {verdict.reason}" for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE),
     )
     if not result.first_failure:
@@ -52,10 +54,10 @@ def disturbances(result: TestResult) -> tuple[str, ...]:
     return tuple(text.replace(result.first_failure, _without_text(result.first_failure)) for text in found)
 
 
-def why_too_wide(result: TestResult) -> str:
+def _why_too_wide(result: TestResult) -> str:
     """The width of an interval that exceeds the tolerance on either side; empty if there is none.
 
-    Judged are RTM, or TTFT and TPOT where the answers stream: what a comparison judges first.
+    Judged are RTM, or TTFT and TPOT of streams: what a comparison judges first.
     """
     names = _JUDGED if result.stream is None else _JUDGED_OF_STREAMS
     return next((why for name in names if name in result.metrics and (why := _too_wide(name, result))), "")

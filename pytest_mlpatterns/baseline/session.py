@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.lookup import BaselineLookup
-from pytest_mlpatterns.baseline.record_rules import why_too_wide
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode
+from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.records.baseline_entry import Baselines, Calibration, Update
-from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, refused_lines, update_lines
+from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
 from pytest_mlpatterns.system.git import commit
+from pytest_mlpatterns.system.tree_digest import tree_digest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -71,7 +72,7 @@ class BaselineSession:
         self._lookup = BaselineLookup(run, environment, self._before, directory=directory)
         self._gone: set[str] = set()
         self._updates: list[Update] = []
-        self._refused: dict[str, str] = {}
+        self._failed: list[str] = []
         self._pruned: list[str] = []
         self.lines: list[str] = []
 
@@ -109,7 +110,8 @@ class BaselineSession:
             return result
         if entry.differences(result.setup, self._environment.versions):
             return result
-        warning = [entry.warning] if entry.disturbed and result.reference is not None else []
+        by_the_file = result.reference is not None and result.reference.kind == "baseline"
+        warning = [entry.warning] if entry.disturbed and by_the_file else []
         return replace(result, notes=(*result.notes, *warning, *drift_notes(result, entry)))
 
     # --- between the processes of a distributed run --------------------------------------------------------------
@@ -139,18 +141,24 @@ class BaselineSession:
         """
         mode = self._run.baseline
         if mode is BaselineMode.UPDATE and not self._run.smoke:
+            self._failed = [result.test for result in results if not result.passed]
             self._update([result for result in results if result.passed], complete=complete)
         if mode is BaselineMode.PRUNE:
             self._prune(complete=complete)
         elif complete and self._gone:
             self.lines += gone_lines({test: len(self._before.get(test, ())) for test in sorted(self._gone)})
 
+    @property
+    def recorded_nothing(self) -> bool:
+        """Whether the run was to update the file and recorded no entry, so that it must not look like a success."""
+        return self._run.baseline is BaselineMode.UPDATE and not self._run.smoke and not self._updates
+
     def report(self) -> dict[str, Any]:
         """What was done with the file, as plain values for the result file."""
         return {
             "mode": str(self._run.baseline),
             "recorded": [update.test for update in self._updates],
-            "not_recorded": self._refused,
+            "not_recorded": dict.fromkeys(self._failed, "the test failed"),
             "recorded_although_disturbed": {
                 update.test: list(update.after.disturbed) for update in self._updates if update.after.disturbed
             },
@@ -181,16 +189,22 @@ class BaselineSession:
             commit=commit(self._root),
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             calibration=self._lookup.calibration,
+            tree=self._tree(),
         )
-        self._refused = {result.test: why for result in passed if (why := why_too_wide(result))}
-        fit = [result for result in passed if result.test not in self._refused]
-        updates = [update_of(result, self._entry_of(result), facts) for result in fit]
-        if updates:
-            machines = {result.test: self._machine_of(result) for result in fit}
-            write_baselines(file, {update.test: {machines[update.test]: update.after} for update in updates})
-            self.lines += [f"baseline {file} updated:", *update_lines(updates)]
+        updates = [update_of(result, self._entry_of(result), facts) for result in passed]
+        machines = {result.test: self._machine_of(result) for result in passed}
+        write_baselines(file, {update.test: {machines[update.test]: update.after} for update in updates})
+        self.lines += [f"baseline {file} updated:", *update_lines(updates)]
         self._updates = updates
-        self.lines += refused_lines(self._refused, self._before)
+
+    def _tree(self) -> str:
+        """The digest of the files that were measured; empty outside git."""
+        run = self._run
+        results = [file for file in (run.baseline_file, run.json_file, run.html_file) if file is not None]
+        try:
+            return tree_digest(self._root, results)
+        except (SettingError, DeploymentError):
+            return ""
 
     def _prune(self, *, complete: bool) -> None:
         if not complete or not self._gone:

@@ -47,12 +47,14 @@ class RunFacts:
         commit: short hash of the present commit; None outside git.
         date: ISO date of the run.
         calibration: how fast the machine is; None if that was not measured.
+        tree: digest of the files that were measured; empty outside git.
     """
 
     versions: Mapping[str, str]
     commit: str | None
     date: str
     calibration: Calibration | None = None
+    tree: str = ""
 
 
 def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Update:
@@ -80,6 +82,8 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         facts=result.facts,
         split=result.split,
         generator_costs_ns=result.generator_costs_ns,
+        tree=facts.tree,
+        taken=result.taken,
     )
     if before is None:
         return Update(result.test, None, entry)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.criteria import SelectionCriteria
 
-__all__ = ["BaselineMode", "RunSettings", "read_run_settings"]
+__all__ = ["BaselineMode", "RunSettings", "SettleMode", "read_run_settings"]
 
 
 class BaselineMode(StrEnum):
@@ -32,6 +32,14 @@ class BaselineMode(StrEnum):
     REQUIRE = "require"
     PRUNE = "prune"
     OFF = "off"
+
+
+class SettleMode(StrEnum):
+    """The modes of ``--perf-settle``: whether the recorded code decides what the baseline file does not."""
+
+    AUTO = "auto"
+    OFF = "off"
+    FETCH = "fetch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,7 @@ class RunSettings:
     against_required: bool
     against_env: bool
     against_files: tuple[str, ...]
+    settle: SettleMode = SettleMode.AUTO
 
 
 def read_run_settings(
@@ -99,6 +108,7 @@ def read_run_settings(
         against_required=against is not None and text("baseline") == BaselineMode.REQUIRE,
         against_env=flag("against-env"),
         against_files=_names_in(text("against-files")),
+        settle=read_choice(SettleMode, text("settle") or SettleMode.AUTO, "ini key perf_settle"),
     )
 
 

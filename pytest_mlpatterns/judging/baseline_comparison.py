@@ -45,13 +45,16 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.result import BaselineGap, Reference
 
-__all__ = ["BaselineComparison", "Comparison", "describe_left_out", "describe_too_few"]
+__all__ = ["CALIBRATION_NOISE", "BaselineComparison", "Comparison", "describe_left_out", "describe_too_few"]
 
 _SPARE = 1.1
 """Factor on the window that is recommended, since the number of requests varies."""
 _PASS_ALPHA = 0.01
 """Probability that a comparison passes a change exactly at the tolerance, over all interim looks."""
-_CALIBRATION_NOISE = 1.15
+_SCREEN_LAUNCHES = 3
+"""Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
+interval by an eighth, and the revision decides in the time of two."""
+CALIBRATION_NOISE = 1.15
 """Ratio of calibration times that occurs without any change of the machine; 1.08 was observed."""
 
 
@@ -99,6 +102,10 @@ class Comparison(Protocol):
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
 
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether the test was measured interleaved with another revision."""
+
     def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
         """What of the present environment differs from the reference's, comparable or not; None if one is unknown."""
 
@@ -137,6 +144,7 @@ class BaselineComparison:
         self._left_out: dict[str, str] = {}
         self._judged: set[str] = set()
         self._nothing_judged = False
+        self._is_screen = False
         self._reference: Reference | None = None
         if self._baseline.entry is not None:
             self._reference = reference_from_baseline(self._baseline.entry, self._baseline.name)
@@ -168,12 +176,33 @@ class BaselineComparison:
         """What a reader of the comparison has to know; empty if there is nothing."""
         return "" if self._experiment.smoke else "; ".join(filter(None, (self._baseline.note, self._baseline.missing)))
 
+    @property
+    def is_interleaved(self) -> bool:
+        """Never: the entry is of an earlier run."""
+        return False
+
     def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
         """What of the environment differs from that of the entry; see :meth:`Comparison.facts_changed`."""
         return differing_facts(self._baseline.facts, now)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
-        """Compare the metrics of a choice with the baseline; see :meth:`Comparison.judge`."""
+        """Compare the metrics of a choice with the baseline; see :meth:`Comparison.judge`.
+
+        What the machine may explain stays open, since nothing else decides it.
+        """
+        return self._compare(choice, is_screen=False)
+
+    def screen(self, choice: Choice) -> Sequence[Verdict]:
+        """Compare with few launches and without excuses: what does not pass is settled by the recorded revision."""
+        return self._compare(choice, is_screen=True)
+
+    @property
+    def slowdown(self) -> float | None:
+        """How many times slower the machine is than when the baseline was recorded; measured at the first access."""
+        return self._slowdown
+
+    def _compare(self, choice: Choice, *, is_screen: bool) -> Sequence[Verdict]:
+        self._is_screen = is_screen
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
@@ -220,18 +249,21 @@ class BaselineComparison:
         self, compared: Sequence[ComparedMetric], entry: Entry, more: Callable[[], None] | None = None
     ) -> Sequence[Verdict]:
         """Measure until the changes of these metrics are decided, and discount what a slower machine explains."""
-        verdicts = self._measurement.decide_all(lambda: self._judge_all(compared, entry), more)
-        doubts = self._doubts(entry)
-        if not any(verdict.outcome is Outcome.FAIL for verdict in verdicts) or doubts.slowdowns:
-            return verdicts  # the machine's speed in the very windows is known
-        if self._slowdown is None or self._slowdown < _CALIBRATION_NOISE:
+        at_most = _SCREEN_LAUNCHES if self._is_screen else None
+        verdicts = self._measurement.decide_all(lambda: self._judge_all(compared, entry), more, at_most=at_most)
+        if self._trusts or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
             return verdicts
-        return doubts.explained_by(self._slowdown, verdicts, compared)
+        if self._slowdown is None or self._slowdown < CALIBRATION_NOISE:
+            return verdicts
+        return self._doubts(entry).explained_by(self._slowdown, verdicts, compared)
+
+    @property
+    def _trusts(self) -> bool:
+        """Whether verdicts stand as they are."""
+        return self._is_screen or self._experiment.settings.noise is NoisePolicy.TRUST
 
     def _doubts(self, entry: Entry) -> MachineDoubts:
-        neighbours = self._experiment.settings.noise is not NoisePolicy.TRUST
-        judge = functools.partial(self._judge_look, is_aside=True)
-        return MachineDoubts(entry, self._measurement.metrics, judge, neighbours=neighbours)
+        return MachineDoubts(entry, self._measurement.metrics, functools.partial(self._judge_look, is_aside=True))
 
     @functools.cached_property
     def _slowdown(self) -> float | None:
@@ -242,7 +274,7 @@ class BaselineComparison:
         """The verdicts of one look; a failure that the machine may explain stays open."""
         self._measurement.require_valid()
         verdicts = self._judge_look(compared, entry, self._measurement.metrics)
-        return self._doubts(entry).leave_open(verdicts, compared)
+        return verdicts if self._trusts else self._doubts(entry).leave_open(verdicts, compared)
 
     def _judge_look(
         self, compared: Sequence[ComparedMetric], entry: Entry, metrics: Metrics, *, is_aside: bool = False
@@ -253,6 +285,9 @@ class BaselineComparison:
             try:
                 verdict = self._judge_one(one, entry, metrics)
             except (UnknownMetricError, InvalidResultError) as error:
+                too_few = isinstance(error, TooFewSamplesError) and not one.is_guard
+                if too_few and not is_aside and self._measurement.may_launch_again:
+                    raise  # a primary metric is worth another launch
                 if not is_aside:
                     self._leave_out(one, error)
                 continue
@@ -276,7 +311,7 @@ class BaselineComparison:
             pass_alpha=_PASS_ALPHA,
             fixed_launches=max(len(before), 1),
         )
-        if metric.percentile is not None:
+        if metric.percentile is not None and not self._is_screen:  # whose verdict the recorded code checks
             metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
         if metrics.only_at_least(metric):
             raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.system.ray.cluster_use import ClusterUse
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["Experiment", "LoadDriver", "ModelUnderTest", "SystemUnderTest"]
+__all__ = ["Experiment", "LoadDriver", "ModelUnderTest", "Settlement", "SystemUnderTest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,21 @@ class LoadDriver:
             generator.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What decides a test that its stored baseline does not: the code that the baseline was recorded from.
+
+    Attributes:
+        revision: the same test at that code; None if the working tree is that code.
+        name: of that code in messages, such as ``the baseline's commit (1a2b3c4)``.
+        note: half a sentence on how the commit differs from what was measured; empty if it does not.
+    """
+
+    revision: RevisionClient | None
+    name: str
+    note: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """Everything that one perf test measures and compares.
@@ -159,6 +174,8 @@ class Experiment:
         command: command line that runs this test alone, with the same baseline.
         baseline: the stored entry to compare with, or why there is none.
         revision: the same test at another git revision, which then replaces the baseline; None without one.
+        settle: finds the code that the baseline was recorded from, for a test that the file does not decide; raises
+            :class:`pytest_mlpatterns.revision.recorded.UnknownRevisionError`. None if the file alone decides.
         comparison_required: a test that is not compared with the revision fails, also if it is new.
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
         cluster: the Ray cluster that takes part; None without one.
@@ -173,6 +190,7 @@ class Experiment:
     command: str
     baseline: BaselineMatch
     revision: RevisionClient | None = None
+    settle: Callable[[], Settlement] | None = None
     comparison_required: bool = False
     searches: tuple[Objective | None, ...] = ()
     cluster: ClusterUse | None = None

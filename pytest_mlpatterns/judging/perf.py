@@ -14,7 +14,6 @@ from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import GeneratorLimitError, LimitFailure, PerfFailure, RegressionFailure, SettingError
 from pytest_mlpatterns.judging.at_the_call import at_the_call
-from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, read_metrics
 from pytest_mlpatterns.judging.cost_methods import CostMethods
@@ -28,10 +27,10 @@ from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
 from pytest_mlpatterns.judging.profile_decision import profile_alone
 from pytest_mlpatterns.judging.result_builder import build_result, with_further
-from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.scaling_methods import ScalingMethods
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.judging.settled_comparison import comparison_of
 from pytest_mlpatterns.judging.stream_methods import StreamMethods
 from pytest_mlpatterns.judging.verdict_log import VerdictLog, no_verdict
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.analysis.metrics import Metrics
-    from pytest_mlpatterns.judging.baseline_comparison import Comparison
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.limit_assertions import ReadMetric
     from pytest_mlpatterns.measurement.launch import LaunchRunner
@@ -79,11 +77,7 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         self._leaks = LeakAssertions(experiment, self._measurement)
         self._faster = PatternComparison(experiment, self._measurement, runner)
         self._scaling = ScalingAssertions(experiment, self._measurement, runner.close)
-        self._comparison: Comparison
-        if experiment.revision is None:
-            self._comparison = BaselineComparison(experiment, self._measurement)
-        else:
-            self._comparison = RevisionComparison(experiment, experiment.revision, self._measurement, runner=runner)
+        self._comparison = comparison_of(experiment, self._measurement, runner)
         self._verdicts = VerdictLog(experiment.test, settings.inconclusive, lambda: self.result(passed=False))
 
     @property

@@ -20,7 +20,7 @@ from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns
 from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.node_figures import node_figures
-from pytest_mlpatterns.analysis.noise import noise_sentences
+from pytest_mlpatterns.analysis.noise import noise_sentences, taken_in
 from pytest_mlpatterns.analysis.resource_tracks import growth_record
 from pytest_mlpatterns.analysis.stream_summary import stream_percentiles, stream_record
 from pytest_mlpatterns.judging.estimates import estimates_of, launch_values_of
@@ -197,11 +197,12 @@ def _with_conditions(
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
-        noise=(*noise_sentences(metrics.launches, interleaved=experiment.revision is not None), *_changes(experiment)),
+        noise=(*noise_sentences(metrics.launches, interleaved=comparison.is_interleaved), *_changes(experiment)),
         unsteady=_unsteady(metrics, result.setup),
         first_failure=metrics.first_failure,
         counts=metrics.request_counts,
         generator_costs_ns=generator_costs_ns(metrics.launches, result.setup.load),
+        taken=taken_in(metrics.launches),
         stream=stream_record(metrics),
         cancelled_requests=_cancelled(metrics),
         cluster="" if experiment.cluster is None else experiment.cluster.description,

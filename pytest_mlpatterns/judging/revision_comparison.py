@@ -57,6 +57,7 @@ class RevisionComparison:
         revision: the same test at the other revision.
         measurement: takes the launches of the present revision, so that nothing is measured twice.
         runner: runs the test's deployment, which is closed before both revisions are started.
+        name: of the revision in messages; empty for its own.
     """
 
     alpha: float = 0.025
@@ -69,7 +70,9 @@ class RevisionComparison:
         measurement: SequentialMeasurement,
         *,
         runner: LaunchRunner,
+        name: str = "",
     ) -> None:
+        self._name = name or revision.name
         self._experiment = experiment
         self._revision = revision
         self._measurement = measurement
@@ -87,6 +90,11 @@ class RevisionComparison:
     def reference(self) -> Reference | None:
         """The other revision's figures, for reports; None before they are measured."""
         return self._reference
+
+    @property
+    def run(self) -> InterleavedRun | None:
+        """The interleaved run; None if nothing was measured."""
+        return self._run
 
     @property
     def missing(self) -> str:
@@ -110,6 +118,11 @@ class RevisionComparison:
         """What a reader of the comparison has to know; empty if there is nothing."""
         return "" if self._experiment.smoke else self._why_not
 
+    @property
+    def is_interleaved(self) -> bool:
+        """Always: both revisions are measured in the same minutes."""
+        return True
+
     def facts_changed(self, _now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
         """What differs between the environments of the two deployments, or if none ran, of the two pytest processes."""
         return self._facts_changed
@@ -130,7 +143,7 @@ class RevisionComparison:
             return ()
         if may_lag:
             self._measurement.require_valid()
-        verdicts = self._compare(choice)
+        verdicts = self.compare(choice)
         self._measurement.measure_at_least(1)  # if nothing could be compared
         self._measurement.require_valid()
         self._fail_unless_compared()
@@ -144,10 +157,17 @@ class RevisionComparison:
         if self.missing and not self._is_new:
             raise PerfFailure("\n\n".join(filter(None, (self.missing, self._details))))
 
-    def _compare(self, choice: Choice) -> Sequence[Verdict]:
+    def compare(self, choice: Choice) -> Sequence[Verdict]:
+        """Measure both revisions and judge; nothing is an error here that only makes a comparison impossible.
+
+        Raises:
+            DeploymentError, InvalidResultError: as for
+                :func:`pytest_mlpatterns.judging.interleaved_verdicts.judge_no_slower`.
+            PerfFailure: a metric that the test requested cannot be compared.
+        """
         if self._experiment.system.is_attached:
             self._why_not = (
-                f"not compared with {self._revision.name}: {self._experiment.setup.pattern} runs already and is the "
+                f"not compared with {self._name}: {self._experiment.setup.pattern} runs already and is the "
                 "same service on both sides; name it as App(...) or Command(...), which a revision can start, or "
                 "deselect the test"
             )
@@ -165,7 +185,7 @@ class RevisionComparison:
             return verdicts
         except NothingToCompareError as error:
             self._is_new = error.reason is Reason.ABSENT
-            new = f"new: nothing to compare with at {self._revision.name}"
+            new = f"new: nothing to compare with at {self._name}"
             self._why_not, self._details = new if self._is_new else str(error), error.details
             return ()
         finally:
@@ -176,15 +196,15 @@ class RevisionComparison:
         theirs = self._revision.setup()
         if differences := self._experiment.setup.differences(theirs.setup, timing=False):
             self._why_not = (
-                f"not comparable with {self._revision.name} ({'; '.join(differences)}); change that in a commit of its "
+                f"not comparable with {self._name} ({'; '.join(differences)}); change that in a commit of its "
                 "own, or give the test another name: a new test has nothing to compare with"
             )
             self._facts_changed = differing_facts(self._revision.facts(), environment_facts(), same_program=False)
             return None
-        check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._revision.name)
+        check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._name)
         plan = replace(self._experiment.plan, payload=theirs.payload)
         return self._experiment.interleave(
-            Variant(self._revision.name, self._revision.start, plan), self._experiment.variant("the present")
+            Variant(self._name, self._revision.start, plan), self._experiment.variant("the present")
         )
 
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
@@ -218,7 +238,7 @@ class RevisionComparison:
             if (why := why_not.get(one.metric.name)) is None:
                 continue
             if one.requested:
-                raise not_judged(one.metric, why, self._revision.name)
+                raise not_judged(one.metric, why, self._name)
             if "known" not in why or one.metric.name in asked:
                 self._left_out[one.metric.label] = why
         self._left_out |= why_left_out(choice, **streams)

@@ -177,13 +177,18 @@ class SequentialMeasurement:
         return verdict
 
     def decide_all(
-        self, judge: Callable[[], Sequence[Verdict]], more: Callable[[], None] | None = None
+        self,
+        judge: Callable[[], Sequence[Verdict]],
+        more: Callable[[], None] | None = None,
+        *,
+        at_most: int | None = None,
     ) -> Sequence[Verdict]:
         """Judge, and measure more until a verdict fails or none is open, as far as the budget allows.
 
         Args:
             judge: judges what is measured so far.
             more: measures more; None for another launch.
+            at_most: launches after which open verdicts are returned, since something else decides them; None to go on.
 
         Raises:
             TooFewSamplesError: there are too few samples, and no further launch is allowed.
@@ -201,7 +206,8 @@ class SequentialMeasurement:
                 if not unconfirmed and (failed or Outcome.INCONCLUSIVE not in outcomes):
                     return verdicts
                 confirms = unconfirmed and more is None and self._tries - self.dropped < self._max_confirming
-                if not confirms and not self._may_launch_again():
+                is_enough = at_most is not None and len(self._launches) >= at_most
+                if not confirms and (is_enough or not self._may_launch_again()):
                     return verdicts
             (more or self._measure)()
 
@@ -225,6 +231,11 @@ class SequentialMeasurement:
     def left_s(self) -> float:
         """Seconds of the budget that are left."""
         return max(self._budget_ns / 1e9 - self.spent_s, 0.0)
+
+    @property
+    def may_launch_again(self) -> bool:
+        """Whether the budget and the largest number of launches allow another one."""
+        return self._may_launch_again()
 
     def launch_again(self) -> None:
         """Measure another launch, whose deployment later searches and loads use."""

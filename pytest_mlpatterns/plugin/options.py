@@ -134,6 +134,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "Ray's runtime environment of the processes on the nodes, as a JSON object or the path of a .json or "
         '.yaml file: {"working_dir": "."}',
     },
+    "settle": {
+        "choices": ("auto", "off", "fetch"),
+        "help": "measure a test that the baseline file does not decide interleaved with the commit that the baseline "
+        "was recorded at (auto, the default), fetch that commit into a shallow clone too (fetch), or let the file "
+        "decide alone (off)",
+    },
     "smoke": {"action": "store_true", "help": "send one request per perf test, without verdicts"},
     "startup-timeout": {
         "metavar": "TIME",

@@ -15,6 +15,7 @@ from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.cluster_access import access_options
 from pytest_mlpatterns.revision.dependencies import change_note
 from pytest_mlpatterns.revision.environment import revision_environment
+from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copies
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.revision.worktree import checkout
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.revision.resolve import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.system.ray.session import RaySession
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["OtherRevision", "lay_out"]
+__all__ = ["OtherRevision", "files_of", "lay_out"]
 
 _CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
@@ -59,17 +61,34 @@ def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitS
     """
     if run.against is None:
         return None
-    root = config.rootpath
-    revision = resolve_revision(root, run.against)
     say = functools.partial(_say, config)
-    remove_stale(root, say)
-    worktree = resources.enter_context(checkout(root, revision, run.against_files, say=say))
+    worktree = files_of(resolve_revision(config.rootpath, run.against), config, run, resources=resources)
     if not run.against_env or run.smoke or config.option.collectonly:
         return worktree
     cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
     folder = worktree.root.parent if cache is None else cache.mkdir(_CACHE)
     environment = revision_environment(worktree, folder, say)
     return replace(worktree, environment=resources.enter_context(environment))
+
+
+def files_of(
+    revision: Revision, config: pytest.Config, run: RunSettings, *, resources: contextlib.ExitStack
+) -> Worktree:
+    """Write the files of a commit into a directory, after those that killed runs left are removed.
+
+    Args:
+        revision: the commit.
+        config: knows the root directory and the terminal.
+        run: names the files that git does not track and the tests need.
+        resources: removes the directory when it closes.
+
+    Raises:
+        SettingError: a file that the tests need is missing.
+        DeploymentError: the files cannot be written.
+    """
+    root, say = config.rootpath, functools.partial(_say, config)
+    remove_stale(root, say)
+    return resources.enter_context(checkout(root, revision, run.against_files, say=say))
 
 
 def _say(config: pytest.Config, text: str) -> None:
@@ -102,6 +121,16 @@ class OtherRevision:
         else:
             notes = [f"{name} ran in an environment of its own ({environment.contents})", *self.worktree.notes]
         return [f"note: {note}" for note in notes]
+
+    def require_own_code(self) -> None:
+        """Refuse a project that is imported from a copy, which is the same code on both sides.
+
+        Raises:
+            SettingError: the message names the copy.
+        """
+        root = self._config.rootpath
+        if copies := installed_copies(root, self.worktree.present_root):
+            raise copy_error(copies, root)
 
     def announce(self, schedules: Iterable[Schedule]) -> None:
         """Say how long the loads that have a length of their own will take, before anything is sent."""

@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pytest_mlpatterns.analysis.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.records.result import Location, TestResult
@@ -25,8 +27,6 @@ from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import pytest
 
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.config.run_settings import RunSettings
@@ -102,15 +102,17 @@ class RunOutput:
         if not measured:
             self._unmeasured.append(Unmeasured(data["test"], data["group"], data["pattern"]))
 
-    def close(self, *, complete: bool, measured: bool) -> bool:
+    def close(self, exitstatus: int, *, complete: bool, measured: bool) -> int:
         """Write the files.
 
         Args:
+            exitstatus: of the run so far.
             complete: whether the run was not interrupted.
             measured: whether tests ran, and were not only collected.
 
         Returns:
-            Whether all files were written; :attr:`lines` name each of them, or the error.
+            The exit status of the run: another one if a file was not written, or if an update recorded nothing, which
+            must not look like a success. :attr:`lines` name each file, or the error.
         """
         if measured and self.revision is not None and (self._results or self._unmeasured):
             self.lines.insert(0, self._compared_with(self.revision))
@@ -119,7 +121,10 @@ class RunOutput:
             self._rankings = rank(self._results, self._run.rank, self._unmeasured)
         done = self._write_files() and done
         self._write_job_summary()
-        return done
+        if not done:
+            return pytest.ExitCode.USAGE_ERROR
+        is_green = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        return pytest.ExitCode.TESTS_FAILED if is_green and measured and self._baseline.recorded_nothing else exitstatus
 
     def show(self, reporter: pytest.TerminalReporter, *, verbose: bool) -> None:
         """Print the table of all perf tests and :attr:`lines`."""

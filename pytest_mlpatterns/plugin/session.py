@@ -35,10 +35,10 @@ from pytest_mlpatterns.plugin.report_hooks import ReportHooks
 from pytest_mlpatterns.plugin.run_output import RunOutput
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
 from pytest_mlpatterns.plugin.served_perf import ServedPerf
+from pytest_mlpatterns.plugin.settlements import Settlements
 from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.plugin.xdist import ControllerHooks, WorkerInput, report_baseline, report_usage_error
 from pytest_mlpatterns.records.result import group_of
-from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copies
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
@@ -63,7 +63,7 @@ REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
 """Set if this pytest only serves tests of another revision: the tops of the present tree and of that one."""
 SERVE_REVISION: pytest.StashKey[Callable[[Experiment], None]] = pytest.StashKey()
 """Set beside it: starts and stops deployments of one test, until the other side is done."""
-_OPTIONS_OF_THE_RUN = ("against", "baseline", "baseline-file", "calibrate", "html", "json", "rank", "smoke")
+_OPTIONS_OF_THE_RUN = ("against", "baseline", "baseline-file", "calibrate", "html", "json", "rank", "settle", "smoke")
 """Options without influence on how a single test is served."""
 _COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a complete run."""
@@ -117,6 +117,7 @@ class PerfSession:
             raise pytest.UsageError(terminal.spell(str(error))) from None
         self._live.plain = self._run.baseline is BaselineMode.UPDATE
         self._revision = None if worktree is None else self._other_revision(worktree)
+        self._settlements = Settlements(config, self._run, directory=self._directory, resources=self._resources)
         self._ray = SessionRay(self._options, self._ini, root=root, directory=self._directory)
         generators = {
             "local": Generator(self._directory / "generator.log", measure_ceiling),
@@ -139,9 +140,9 @@ class PerfSession:
             pytest.UsageError: Ray is not installed, or its settings cannot be read; or the project is imported from a
                 copy and compared with a revision.
         """
-        if items and self._revision is not None and not self._run.against_env:
-            self._refuse_copies(self._revision)
         try:
+            if items and self._revision is not None and not self._run.against_env:
+                self._revision.require_own_code()
             for item in items:
                 item.stash[PERF_ITEM] = self._item_reader.read(item)
             if not (self._is_worker or self._trees or self._config.option.collectonly):
@@ -218,8 +219,9 @@ class PerfSession:
                 measured = not self._config.option.collectonly
                 if self._is_worker:
                     report_baseline(self._config, self._baseline)
-                elif not self._output.close(complete=exitstatus in _COMPLETE, measured=measured):
-                    session.exitstatus = pytest.ExitCode.USAGE_ERROR
+                else:
+                    complete = exitstatus in _COMPLETE
+                    session.exitstatus = self._output.close(exitstatus, complete=complete, measured=measured)
             self._driver.close()
             self._ray.close()
         with ends_with_summary(session, exitstatus):  # also if the end was interrupted before, pytest goes on here
@@ -268,12 +270,6 @@ class PerfSession:
             self._output.lines += other.lines
         return other
 
-    def _refuse_copies(self, revision: OtherRevision) -> None:
-        """End the run if the project is imported from a copy, which is the same code on both sides."""
-        root = self._config.rootpath
-        if copies := installed_copies(root, revision.worktree.present_root):
-            self._end_run(str(copy_error(copies, root)))
-
     def _end_run(self, text: str) -> NoReturn:
         """End the run with a usage error; under pytest-xdist the controller shows it."""
         if self._is_worker:
@@ -306,11 +302,12 @@ class PerfSession:
     ) -> Perf:
         """The measurement of one test; ``resources`` ends its processes."""
         revision: RevisionClient | None = None
+        serving = self._ray.serving(settings, fixtures.target)
         self._ray.await_ready(settings)
         generator = self._driver.on(settings.generators_on)
         generator.start(1 if self._run.smoke else settings.generators)  # in the time that the model takes to start
         if self._revision is not None:
-            revision = self._revision.client(item.nodeid, settings, self._ray.serving(settings, fixtures.target))
+            revision = self._revision.client(item.nodeid, settings, serving)
             resources.callback(revision.close)
             if not self._run.smoke:
                 revision.start_process()
@@ -319,11 +316,13 @@ class PerfSession:
             criteria.check_currency(settings.price)
         experiment = self._builder.experiment(item, settings, fixtures)
         cluster = self._ray.use_in(settings, fixtures.target)
+        match = self._baseline.match(item.nodeid, experiment.setup, cluster.description if cluster else "")
         experiment = replace(
             experiment,
             cluster=cluster,
-            baseline=self._baseline.match(item.nodeid, experiment.setup, cluster.description if cluster else ""),
+            baseline=match,
             revision=revision,
+            settle=self._settlements.of(item.nodeid, match, settings, cluster=serving, closing=resources),
             comparison_required=self._run.against_required,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),
         )

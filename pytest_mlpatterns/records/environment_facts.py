@@ -59,6 +59,11 @@ class FactChange:
         return self.name.removeprefix(PACKAGE)
 
     @property
+    def may_be_intended(self) -> bool:
+        """Whether a person sets it: packages, the interpreter, variables and limits; not the system."""
+        return _place(self.name) < len(_ORDER)
+
+    @property
     def values(self) -> tuple[str, str]:
         """Before and now, in words if one of them is absent."""
         absent = "not loaded" if self.name.startswith(PACKAGE) else "unset"

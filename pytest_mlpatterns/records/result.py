@@ -29,6 +29,7 @@ from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.stream_record import StreamRecord
+from pytest_mlpatterns.records.taken import Taken
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -79,6 +80,7 @@ class Reference:
         present_stream_percentiles: the same of the present in the interleaved run; empty for a baseline.
         split: where the time of the reference's requests went; empty if unknown.
         present_split: the same of the present in the interleaved run; empty for a baseline.
+        entry: name of the baseline entry whose recorded code the revision is; empty for other references.
     """
 
     kind: Literal["baseline", "revision"]
@@ -93,6 +95,7 @@ class Reference:
     present_stream_percentiles: Mapping[str, Percentiles] = field(default_factory=dict)
     split: LatencySplits = field(default_factory=dict)
     present_split: LatencySplits = field(default_factory=dict)
+    entry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ class TestResult:
         split: where the time of the requests went, over all launches.
         generator_costs_ns: CPU time of the load generator per request in each launch; empty where that does not tell
             the machine's speed.
+        taken: what of the machine the deployment could not have.
     """
 
     __test__ = False
@@ -199,6 +203,7 @@ class TestResult:
     held: HeldRecord | None = None
     split: LatencySplits = field(default_factory=dict)
     generator_costs_ns: tuple[float, ...] = ()
+    taken: Taken = field(default_factory=Taken)
 
     @property
     def outcome(self) -> State:
@@ -265,6 +270,7 @@ class TestResult:
                 "profile": ProfileRecord.from_json(data["profile"]) if data.get("profile") else None,
                 "split": _splits(data.get("split", {})),
                 "generator_costs_ns": tuple(data.get("generator_costs_ns", ())),
+                "taken": Taken(**data.get("taken", {})),
             }
         )
 
@@ -325,6 +331,7 @@ def _reference(data: Mapping[str, Any]) -> Reference:
         _distributions(data.get("present_stream_percentiles", {})),
         _splits(data.get("split", {})),
         _splits(data.get("present_split", {})),
+        data.get("entry", ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""The machine's speed by the load generator's cost per request: ratios, and where the cost tells nothing."""
+"""The machine's speed: what others take of it, and the load generator's cost per request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.synthetic import US, S, even_launch
 
-from pytest_mlpatterns.analysis.machine_speed import explained_slowdown, generator_costs_ns, slowdowns
+from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns, ratio_of_costs, taken_factor
+from pytest_mlpatterns.records.taken import Taken
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
@@ -48,15 +49,28 @@ def test_a_generator_that_waits_for_a_moment_tells_nothing(load: ClosedLoop | Co
     assert generator_costs_ns([launch_of()], load.describe()) == ()
 
 
-def test_slowdowns_are_relative_to_the_geometric_mean_of_before() -> None:
-    assert slowdowns((90.0, 180.0), (45.0, 180.0)) == pytest.approx((1.0, 2.0))
+def test_the_ratio_is_that_of_the_geometric_means() -> None:
+    assert ratio_of_costs((90.0, 180.0), (45.0, 180.0)) == pytest.approx(2.0**0.5)
 
 
 @pytest.mark.parametrize(("now", "then"), [((), (1.0,)), ((1.0,), ())])
-def test_a_slowdown_is_not_known_from_one_side_alone(now: tuple[float, ...], then: tuple[float, ...]) -> None:
-    assert slowdowns(now, then) == ()
+def test_a_ratio_is_not_known_from_one_side_alone(now: tuple[float, ...], then: tuple[float, ...]) -> None:
+    assert ratio_of_costs(now, then) is None
 
 
-def test_a_service_slows_down_less_than_the_generator_and_never_below_one() -> None:
-    assert explained_slowdown((1.5, 2.0)) == pytest.approx(3.0**0.4)
-    assert explained_slowdown((0.5, 0.8)) == 1.0
+@pytest.mark.parametrize(
+    ("now", "then", "times"),
+    [
+        (Taken(), Taken(), 1.0),
+        (Taken(others_cores=1.0), Taken(), 2.0),
+        (Taken(others_cores=0.35), Taken(), 1.2121),
+        (Taken(steal_ratio=0.02), Taken(), 1.0204),
+        (Taken(throttled_ratio=0.5), Taken(), 2.0),
+        (Taken(others_cores=1.0, steal_ratio=0.5), Taken(), 4.0),
+        (Taken(throttled_ratio=0.5), Taken(throttled_ratio=0.5), 1.0),
+        (Taken(), Taken(others_cores=1.0), 1.0),
+        (Taken(others_cores=2.0), Taken(), 20.0),
+    ],
+)
+def test_others_explain_what_they_leave(now: Taken, then: Taken, times: float) -> None:
+    assert taken_factor(now, then, 2) == pytest.approx(times, abs=1e-4)

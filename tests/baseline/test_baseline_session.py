@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.repository import Repository
 from support.synthetic import ENVIRONMENT, MS, SETUP, counterpart, make_setup, result
 
 from pytest_mlpatterns.baseline import calibration as calibrate
@@ -15,10 +16,11 @@ from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
-from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry, EntryKey
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.system.tree_digest import tree_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -442,7 +444,7 @@ def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> N
     assert session.report() == {
         "mode": "update",
         "recorded": [TEST, "test_c.py::test"],
-        "not_recorded": {},
+        "not_recorded": {"test_b.py::test": "the test failed"},
         "recorded_although_disturbed": {},
         "recorded_although_worse": [],
         "without_test": [],
@@ -656,26 +658,46 @@ def test_a_file_that_was_harmed_meanwhile_is_an_error_and_stays_as_it_is(tmp_pat
 
 
 @pytest.mark.processes
-def test_an_entry_wider_than_its_tolerance_is_not_recorded_and_the_summary_says_the_width(tmp_path: Path) -> None:
+def test_a_wide_entry_is_recorded_with_its_width_since_the_recorded_code_decides_then(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
-    wide = measured(metrics={"rtm": (10e6, 3e6, 20e6)})
-    session.close([wide, measured(test="test_perf.py::test_quiet")], complete=True)
-    assert recorded(tmp_path)[TEST][HERE] == entry()
-    assert "test_perf.py::test_quiet" in recorded(tmp_path)
-    text = "\n".join(session.lines)
-    assert "not recorded; record them again while the machine does nothing else, or with more launches" in text
-    assert f"  {TEST}: RTM 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %" in text
-    assert "its earlier entry stays" in text
-    assert session.report()["not_recorded"].keys() == {TEST}
-    assert session.report()["recorded"] == ["test_perf.py::test_quiet"]
+    session.close([measured(metrics={"rtm": (10e6, 3e6, 20e6)})], complete=True)
+    width = "RTM 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %"
+    assert recorded(tmp_path)[TEST][HERE].disturbed == (width,)
+    assert f"  {TEST}: {width}" in session.lines
+    assert not session.recorded_nothing
 
 
 @pytest.mark.processes
-def test_a_first_entry_wider_than_its_tolerance_is_not_recorded_either(tmp_path: Path) -> None:
+def test_an_update_that_records_nothing_is_no_success(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE)
-    session.close([measured(metrics={"rtm": (10e6, 3e6, 20e6)})], complete=True)
+    session.close([measured(passed=False)], complete=True)
+    assert session.recorded_nothing
+    assert session.report()["not_recorded"] == {TEST: "the test failed"}
     assert not (tmp_path / "perf-baseline.json").exists()
-    assert session.lines[0].startswith("not recorded; ")
+    assert not opened(tmp_path).recorded_nothing
+
+
+@pytest.mark.processes
+def test_an_update_records_which_files_were_measured(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "project")
+    repository.commit({"model.py": "1\n"})
+    session = opened(repository.top, BaselineMode.UPDATE)
+    session.close([measured()], complete=True)
+    assert recorded(repository.top)[TEST][HERE].tree == tree_digest(
+        repository.top, [repository.top / "perf-baseline.json"]
+    )
+
+
+@pytest.mark.parametrize("mode", COMPARING)
+def test_the_newest_entry_of_the_same_set_up_names_the_recorded_code(tmp_path: Path, mode: BaselineMode) -> None:
+    old, new = entry(date="2026-01-31", commit="a" * 12), entry(date="2026-02-28", commit="b" * 12, tree="c" * 20)
+    other = entry(date="2026-03-31", setup=replace(SETUP, wire="rest+msgpack"))
+    before = {TEST: {THERE: old, "a third": new, "a fourth": other}}
+    found = opened(tmp_path, mode, before).match(TEST, SETUP)
+    assert found.entry is None
+    assert found.recorded == EntryKey(TEST, "a third", "b" * 12, "c" * 20)
+    own = opened(tmp_path, mode, {TEST: {HERE: old, "a third": new}}).match(TEST, SETUP)
+    assert own.recorded == EntryKey(TEST, HERE, "a" * 12)
 
 
 @pytest.mark.processes

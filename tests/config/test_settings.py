@@ -142,6 +142,7 @@ RUN_LEVEL = {
     "rank",
     "ray-address",
     "ray-runtime-env",
+    "settle",
     "smoke",
 }
 COLLECTION_LEVEL = {"patterns"}

@@ -252,15 +252,15 @@ def _unsure(machines: dict[str, Any]) -> None:
 
 def test_a_failure_that_the_machine_itself_explains_is_left_open(directory: Path) -> None:
     def change(machines: dict[str, Any]) -> None:
-        """A faster machine, by the load generator's cost, and by the calibration where that is not known."""
+        """A faster machine, by the calibration."""
         for entry in machines.values():
             entry["calibration"]["ns"] /= 1e6
-            entry["generator_costs_ns"] = [cost / 1e6 for cost in entry.get("generator_costs_ns", [])]
 
     _edit(directory / FILE, _in_metrics({"rtm": 1e-3, "throughput": 1e3}))
     assert ONE.run(directory).outcomes == {"failed": 1}
     _edit(directory / FILE, change)
-    run = ONE.run(directory)
+    assert ONE.run(directory).outcomes == {"failed": 1}  # this suite trusts the machine
+    run = ONE.run(directory, "--perf-noise", "doubt")
     assert run.outcomes == {"passed": 1, "warnings": 1}
     explained = r"RTM .+ % worse, .+; but this machine takes up to [\d.]+ times as long for the same work as when the"
     assert re.search(explained, " ".join(run.section("performance").split()))

@@ -36,6 +36,7 @@ TEXT = {
     "rank": "rtm=0.5, p95<50ms",
     "ray-address": "auto",
     "ray-runtime-env": '{"working_dir": "."}',
+    "settle": "fetch",
     "smoke": "true",
     "startup-timeout": "9s",
     "tolerance": "rtm=0.05, p99=30%",

@@ -19,6 +19,7 @@ from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import BaselineGap, Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
+from pytest_mlpatterns.records.taken import Taken
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from support.synthetic import make_setup
@@ -278,6 +279,7 @@ RESULTS = st.builds(
     facts=st.dictionaries(NAMES, NAMES, max_size=2),
     split=SPLITS,
     generator_costs_ns=st.lists(st.floats(0, 1e9), max_size=3).map(tuple),
+    taken=st.builds(Taken, st.floats(0, 64), st.floats(0, 1), st.floats(0, 1)),
     facts_changed=st.none() | st.lists(st.builds(FactChange, NAMES, st.none() | NAMES, NAMES), max_size=2).map(tuple),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )

@@ -9,20 +9,16 @@ from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectiv
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.baseline_entry import Entry, Update
 
-__all__ = ["gone_lines", "refused_lines", "update_lines"]
+__all__ = ["gone_lines", "update_lines"]
 
 _MOST_GONE = 10
 _WRITTEN = ("rtm", "throughput")
 _WRITTEN_OF_STREAMS = ("ttft", "tpot", "output_tokens")
 _DISTURBED = "recorded although disturbed; record them again while the machine does nothing else:"
-_REFUSED = (
-    "not recorded; record them again while the machine does nothing else, or with more launches "
-    "(launches= in the marker, --perf-budget 120s):"
-)
 
 
 def update_lines(updates: Sequence[Update]) -> list[str]:
@@ -39,20 +35,6 @@ def update_lines(updates: Sequence[Update]) -> list[str]:
         *([_DISTURBED, *disturbed] if disturbed else []),
         *(["recorded although worse:", *worse] if worse else []),
     ]
-
-
-def refused_lines(refused: Mapping[str, str], before: Collection[str]) -> list[str]:
-    """The tests that ``--perf-baseline update`` did not record, and what to do; empty if it recorded all.
-
-    Args:
-        refused: why, by test id.
-        before: ids of the tests that have an entry already, which stays.
-    """
-    if not refused:
-        return []
-    stays = {test: "; its earlier entry stays" if test in before else "" for test in refused}
-    lines = [f"  {test}: {why}{stays[test]}" for test, why in refused.items()]
-    return [_REFUSED, *lines]
 
 
 def gone_lines(entries: Mapping[str, int]) -> list[str]:

@@ -154,6 +154,8 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
     if any(verdict.against == "baseline" for verdict in verdicts):
         recorded = [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
         return [*recorded, *_against_recorded(verdicts, result, again)]
+    if result.reference is not None and result.reference.entry:
+        return [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
     if any(verdict.against == "revision" for verdict in verdicts):
         is_service = result.setup.pattern.is_started_from_source
         remedy = "compare with a later revision" if is_service else "give the model another perf_version"

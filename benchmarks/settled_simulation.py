@@ -1,0 +1,164 @@
+"""How often a stored baseline that the recorded revision settles is wrong or undecided, where the truth is known.
+
+The machine of a run is faster or slower than when the baseline was recorded: everything, the load generator included,
+takes that many times as long. A run is screened by the file with three launches; what is not clearly within its
+tolerance is measured interleaved with the recorded code, and that verdict counts, as
+``judging/settled_comparison.py`` does it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from bench import Claim, Table
+from verdict_simulation import (
+    CHANGES,
+    DISTURBED,
+    PAIRED_LAUNCHES,
+    SERVICES,
+    SPEED,
+    STORED_S,
+    TRIALS,
+    UNCHANGED,
+    Change,
+    Run,
+    Sample,
+    Service,
+    blamed,
+    cells,
+    decided,
+    guards,
+    paired_sample,
+    sample,
+    share,
+    stored_outcomes,
+)
+
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.log_ratio import judge_ratio
+from pytest_mlpatterns.analysis.machine_speed import ratio_of_costs
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, NOT_OF_THE_MACHINE
+from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+CLAIM = (
+    "settled by the recorded revision, at most 1 % of unchanged runs fail and 2 % stay undecided, and at least 97 % of "
+    "those with 20 % more RTM fail, on machines that are 0.7 to 2 times as slow as when the baseline was recorded"
+)
+RECORDED, SCREEN_LAUNCHES = 8, 3
+FASTER, SURE, MARGIN = 0.93, 1.15, 1.1
+"""As in ``judging/settled_comparison.py`` and ``judging/machine_sign.py``."""
+CALIBRATION_SD = 0.04
+"""Scatter of the fixed workload between two runs."""
+LAST = 8
+FACTORS = (0.7, 2.0)
+TOLERANCES = Tolerances(0.10)
+GUARD_PLAN_ALPHA = 0.005
+SETTLED = (UNCHANGED, *(change for change, _ in CHANGES))
+
+
+def on_machine(found: Sample, factor: float) -> Sample:
+    """Launches on a machine on which everything takes so many times as long, the load generator too."""
+    slower = found.slower(factor)
+    slower.generator_ns = [factor * cost for cost in found.generator_ns]
+    return slower
+
+
+def settled(rng: np.random.Generator, service: Service, change: Change, *, factor: float) -> Run:
+    """One run: the file with few launches, then the recorded code."""
+    then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S)
+    now = on_machine(sample(rng, service, change, launches=SCREEN_LAUNCHES, window_s=STORED_S), factor)
+    launches, screened = 1, stored_outcomes(then, now.first(1))
+    while launches < SCREEN_LAUNCHES and decided(screened, launches) is None:
+        launches += 1
+        screened = stored_outcomes(then, now.first(launches))
+    now = now.first(launches)
+    costs = ratio_of_costs(now.generator_ns, then.generator_ns) or 1.0
+    if set(screened.values()) == {Outcome.PASS} and costs >= FASTER:
+        return Run(Outcome.PASS, launches)
+    judged, count, suspected = interleaved(rng, service, change)
+    both = (
+        now.generator_ns
+        + on_machine(sample(rng, service, UNCHANGED, launches=count, window_s=0.5), factor).generator_ns
+    )
+    sign = max(ratio_of_costs(both, then.generator_ns) or 1.0, factor * math.exp(rng.normal(0, CALIBRATION_SD)))
+    outcomes = {}
+    for name in {**screened, **judged}:
+        seen, found = screened.get(name), judged.get(name)
+        worse = seen is Outcome.FAIL
+        explained = sign >= SURE and least_times(then, now) <= sign * MARGIN and name not in NOT_OF_THE_MACHINE
+        if found is None or (name in NOT_OF_THE_MACHINE and seen in (Outcome.PASS, Outcome.FAIL)):
+            outcomes[name] = seen or Outcome.PASS
+        elif found is Outcome.PASS and worse:
+            outcomes[name] = Outcome.PASS if explained else Outcome.INCONCLUSIVE
+        elif found is Outcome.INCONCLUSIVE and worse and suspected[name] and not explained:
+            outcomes[name] = Outcome.FAIL
+        elif found is Outcome.INCONCLUSIVE and seen is Outcome.PASS and not suspected[name] and sign >= FASTER:
+            outcomes[name] = Outcome.PASS
+        else:
+            outcomes[name] = found
+    return decided(outcomes, launches + count) or Run(Outcome.INCONCLUSIVE, launches + count)
+
+
+def least_times(then: Sample, now: Sample) -> float:
+    """How many times as long a request takes at least, by the better end of the interval."""
+    change = judge_change(METRICS["rtm"], now.values["rtm"], then.values["rtm"], tolerance=0.10).change
+    return 1.0 if change is None else 1 + change.low
+
+
+def interleaved(
+    rng: np.random.Generator, service: Service, change: Change
+) -> tuple[dict[str, Outcome], int, dict[str, bool]]:
+    """The recorded code and the present one in the same minutes, at the tolerance of the test."""
+    everything = paired_sample(rng, service, change)
+    plan = SequentialPlan(first=3, last=LAST, alpha=0.025 / len(SPEED), pass_alpha=0.025)
+    outcomes: dict[str, Outcome] = {}
+    suspected: dict[str, bool] = {}
+    launches = plan.first
+    for launches in range(plan.first, min(plan.last, PAIRED_LAUNCHES) + 1):
+        then, now = everything.then.first(launches), everything.now.first(launches)
+        outcomes = guards(then, now, TOLERANCES, values=("peak_memory", "cold_start"))
+        suspected = {name: outcome is not Outcome.PASS for name, outcome in outcomes.items()}
+        for name, ratios in everything.ratios.items():
+            better, tolerance = METRICS[name].better, TOLERANCES.of(name)
+            limit = 1 + tolerance if better == "lower" else 1 - tolerance
+            judged = plan if name in SPEED else replace(plan, alpha=GUARD_PLAN_ALPHA)
+            verdict = judge_ratio(ratios[:launches], limit, better, plan=judged, equivalence=name in SPEED)
+            outcomes[name] = verdict.outcome
+            value = verdict.judged.value
+            suspected[name] = value > limit if better == "lower" else value < limit
+        if decided(outcomes, launches) is not None:
+            break
+    return outcomes, launches, suspected
+
+
+def measure() -> Iterator[Table]:
+    rows: list[Sequence[str]] = []
+    claims = []
+    for service in (*SERVICES[:3], *DISTURBED):
+        for change in SETTLED:
+            runs = trials(service, change)
+            rows.append((change.label, service.label, *cells(runs), blamed(runs)))
+            where = f"{service.label}, {change.label}"
+            if change is UNCHANGED:
+                claims.append(Claim(f"{where}: FAIL", share(runs, Outcome.FAIL), at_most=0.01))
+                claims.append(Claim(f"{where}: undecided", share(runs, Outcome.INCONCLUSIVE), at_most=0.02))
+            elif change.rtm >= 1.2:
+                claims.append(Claim(f"{where}: FAIL", share(runs, Outcome.FAIL), at_least=0.97))
+    headings = ("change", "service", "pass", "fail", "no verdict", "launches, median", "failed by")
+    low, high = FACTORS
+    title = f"settled, machines {low:g} to {high:g} times as slow: {TRIALS} simulated runs each"
+    yield Table(title, headings, rows, claims)
+
+
+def trials(service: Service, change: Change) -> list[Run]:
+    rng = np.random.default_rng(7)
+    low, high = map(math.log, FACTORS)
+    return [settled(rng, service, change, factor=math.exp(rng.uniform(low, high))) for _ in range(TRIALS)]

@@ -1,0 +1,257 @@
+"""One test screened by its stored baseline, and settled by the revision that the baseline was recorded at.
+
+The file is fast: a test that is clearly within its tolerance passes by it. Anything else is measured against the
+recorded code, now and interleaved, and that verdict counts. It must not know pytest, nor how a revision is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns, ratio_of_costs
+from pytest_mlpatterns.analysis.metric_definitions import NOT_OF_THE_MACHINE
+from pytest_mlpatterns.config.settings import NoisePolicy
+from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.machine_sign import MachineSign
+from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
+from pytest_mlpatterns.judging.settled_verdicts import SettledVerdicts, is_decided
+from pytest_mlpatterns.revision.recorded import UnknownRevisionError
+from pytest_mlpatterns.wording import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.judging.baseline_comparison import Comparison
+    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
+    from pytest_mlpatterns.judging.experiment import Experiment, Settlement
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.measurement.launch import LaunchRunner
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
+    from pytest_mlpatterns.records.result import BaselineGap, Reference
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = ["SettledComparison", "comparison_of"]
+
+_FASTER = 0.93
+"""Ratio of the load generator's cost to that of the recording from which the machine counts as faster, which would hide
+a slower service. A quiet machine stays above it in nine of ten runs; the tenth takes the time of a settling."""
+_MOST_FACTS = 3
+"""Changed facts that a verdict names."""
+
+
+def comparison_of(experiment: Experiment, measurement: SequentialMeasurement, runner: LaunchRunner) -> Comparison:
+    """What compares a test: with a revision, with the baseline, or with the baseline and the code that it is of.
+
+    Args:
+        experiment: what is measured, and what it is compared with.
+        measurement: what was measured so far.
+        runner: runs the test's deployment.
+    """
+    if experiment.revision is not None:
+        return RevisionComparison(experiment, experiment.revision, measurement, runner=runner)
+    if experiment.settle is not None:
+        return SettledComparison(experiment, measurement, runner=runner)
+    return BaselineComparison(experiment, measurement)
+
+
+class SettledComparison:
+    """Compares one test with its stored baseline, and with the recorded code where the file does not decide.
+
+    Args:
+        experiment: what is measured, and its baseline; knows how to find the recorded code.
+        measurement: what was measured so far; grows as verdicts need it.
+        runner: runs the test's deployment, which is closed before both revisions are started.
+    """
+
+    alpha: float = BaselineComparison.alpha
+    kind: Literal["baseline", "revision"] = "baseline"
+
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, *, runner: LaunchRunner) -> None:
+        self._experiment = experiment
+        self._measurement = measurement
+        self._runner = runner
+        self._screen = BaselineComparison(experiment, measurement)
+        self._settlement: Settlement | None = None
+        self._revision: RevisionComparison | None = None
+        self._why_not = ""
+        self._calm = ""
+
+    @property
+    def reference(self) -> Reference | None:
+        """The recorded code's figures if it was measured, else the baseline entry's; None without both."""
+        found = None if self._revision is None else self._revision.reference
+        return self._screen.reference if found is None else replace(found, entry=self._experiment.baseline.name)
+
+    @property
+    def missing(self) -> str:
+        """Why nothing was compared; empty if something was."""
+        return "" if self._is_settled else self._screen.missing
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Why each metric was not compared, by its label."""
+        found = {} if self._revision is None else self._revision.left_out
+        return {**self._screen.left_out, **found}
+
+    @property
+    def gap(self) -> BaselineGap | None:
+        """Why there is no comparable baseline; None if there is one, or if the recorded code was compared with."""
+        return None if self._is_settled else self._screen.gap
+
+    @property
+    def note(self) -> str:
+        """What a reader of the comparison has to know; empty if there is nothing."""
+        if self._experiment.smoke:
+            return ""
+        if not self._is_settled:
+            return "; ".join(filter(None, (self._screen.note, self._why_not)))
+        details = self._experiment.baseline.details
+        elsewhere = f"its entry is of another environment ({details})" if details else ""
+        return "; ".join(filter(None, (self._calm, elsewhere)))
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether the recorded code was measured too."""
+        return self._revision is not None and self._revision.run is not None
+
+    def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
+        """What of the environment differs from that of the entry; see :meth:`Comparison.facts_changed`."""
+        return self._screen.facts_changed(now)
+
+    def judge(self, choice: Choice) -> Sequence[Verdict]:
+        """Compare the metrics of a choice; see :meth:`Comparison.judge`."""
+        if self._experiment.smoke or not (choice(False) or choice(True)):
+            return self._screen.judge(choice)
+        alone = [*self._screen.judge(_only(choice, settled=False))] if _has_others(choice) else []
+        choice = _only(choice, settled=True)
+        try:
+            seen = {verdict.metric: verdict for verdict in self._screen.screen(choice)}
+        except GeneratorLimitError:  # the machine is too busy for the file; both revisions may still be compared
+            seen = {}
+        is_clear = bool(seen) and all(is_decided(verdict) for verdict in seen.values())
+        if is_clear and not self._is_faster():
+            return [*seen.values(), *alone]
+        settled = self._settle(choice, seen)
+        if settled is None and is_clear:  # nothing speaks against it but a machine that may be faster
+            self._why_not = ""
+            return [*seen.values(), *alone]
+        return [*(self._screen.judge(choice) if settled is None else settled), *alone]
+
+    @property
+    def _is_settled(self) -> bool:
+        if self._settlement is None:
+            return False
+        return self._settlement.revision is None or (self._revision is not None and not self._revision.missing)
+
+    def _settle(self, choice: Choice, seen: Mapping[str, Verdict]) -> Sequence[Verdict] | None:
+        """The verdicts of the recorded code; None if it cannot be measured, and notes why."""
+        if self._why_not:
+            return None
+        stands = {name for name, verdict in seen.items() if name in NOT_OF_THE_MACHINE and is_decided(verdict)}
+        try:
+            verdicts = self._by_the_recorded_code(_settled(choice, stands))
+        except (UnknownRevisionError, SettingError) as error:
+            verdicts, self._why_not = None, f"not settled by the recorded revision: {error}"
+        return None if verdicts is None else self._merged(seen, verdicts)
+
+    def _by_the_recorded_code(self, choice: Choice) -> Sequence[Verdict]:
+        """The verdicts by the recorded code; none if the present is that code.
+
+        Raises:
+            UnknownRevisionError: it is not known, or cannot be measured.
+            SettingError: the load is longer than the budget allows.
+            DeploymentError, InvalidResultError: the present fails.
+        """
+        settlement = self._found()
+        if settlement.revision is None:
+            return ()
+        if self._revision is None:
+            self._revision = RevisionComparison(
+                self._experiment, settlement.revision, self._measurement, runner=self._runner, name=settlement.name
+            )
+        try:
+            verdicts = self._revision.compare(choice)
+        except (DeploymentError, InvalidResultError) as error:
+            if str(error).startswith(settlement.name):
+                raise UnknownRevisionError(str(error)) from error
+            raise
+        if self._revision.missing:
+            raise UnknownRevisionError(self._revision.missing)
+        return verdicts
+
+    def _found(self) -> Settlement:
+        assert self._experiment.settle is not None
+        if self._settlement is None:
+            self._settlement = self._experiment.settle()
+        return self._settlement
+
+    def _merged(self, seen: Mapping[str, Verdict], settled: Sequence[Verdict]) -> Sequence[Verdict]:
+        """The verdict on each metric, of the recorded code and of the file; and the line that says what decided."""
+        assert self._settlement is not None
+        name, note = self._settlement.name, self._settlement.note
+        is_present = self._settlement.revision is None
+        both = SettledVerdicts(
+            name, is_present, seen, sign=self._sign(), is_faster=self._is_faster(), facts=self._changed_facts()
+        )
+        verdicts = both.merged(settled)
+        self._calm = ": ".join(filter(None, (both.calm(verdicts), f"settled by {name}"))) + (note and f", {note}")
+        return verdicts
+
+    def _is_faster(self) -> bool:
+        """Whether the load generator needs less than when the entry was recorded, so that the machine is faster."""
+        entry = self._experiment.baseline.entry
+        if entry is None:
+            return True
+        now = generator_costs_ns(self._measurement.metrics.launches, entry.setup.load)
+        ratio = ratio_of_costs(now, entry.generator_costs_ns)
+        return ratio is not None and ratio < _FASTER
+
+    def _sign(self) -> MachineSign | None:
+        entry = self._experiment.baseline.entry
+        so_far = self._measurement.so_far
+        if entry is None or so_far is None or self._experiment.settings.noise is NoisePolicy.TRUST:
+            return None
+        run = None if self._revision is None else self._revision.run
+        reference = so_far.launches if run is None else run.first_launches
+        return MachineSign(entry, so_far.launches, reference, lambda: self._screen.slowdown)
+
+    def _changed_facts(self) -> str:
+        so_far = self._measurement.so_far
+        facts = next((one.facts for one in so_far.launches if one.facts), {}) if so_far is not None else {}
+        changes = [str(one) for one in self._screen.facts_changed(facts) or () if one.may_be_intended]
+        more = f" and {len(changes) - _MOST_FACTS} more" if len(changes) > _MOST_FACTS else ""
+        return f"{', '.join(changes[:_MOST_FACTS])}{more}" if more else listed(changes)
+
+
+def _can_be_settled(one: ComparedMetric) -> bool:
+    """Whether an interleaved run gives the metric."""
+    return one.metric.of is not None or (one.metric.is_nmrt and one.metric.objective is None)
+
+
+def _has_others(choice: Choice) -> bool:
+    return any(not _can_be_settled(one) for streams in (False, True) for one in choice(streams))
+
+
+def _only(choice: Choice, *, settled: bool) -> Choice:
+    """The metrics of a choice that the recorded code can settle, or the others."""
+    return lambda streams: [one for one in choice(streams) if _can_be_settled(one) is settled]
+
+
+def _settled(choice: Choice, stands: set[str]) -> Choice:
+    """The metrics that the recorded code settles, at the level of a comparison with a revision."""
+    factor = RevisionComparison.alpha / BaselineComparison.alpha
+
+    def settled(streams: bool) -> Sequence[ComparedMetric]:
+        return [
+            replace(
+                one,
+                alpha=one.alpha if one.is_guard else one.alpha * factor,
+                requested=one.requested or one.metric.is_nmrt,
+            )
+            for one in choice(streams)
+            if one.metric.name not in stands
+        ]
+
+    return settled

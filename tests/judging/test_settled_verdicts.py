@@ -1,0 +1,197 @@
+"""The verdict on each metric, of what the baseline file and the recorded code say: a table of all cases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.synthetic import MS, launch, make_setup, samples, usage
+
+from pytest_mlpatterns.judging.machine_sign import MachineSign
+from pytest_mlpatterns.judging.settled_verdicts import SettledVerdicts, is_decided
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.taken import Taken
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Launch
+
+PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
+THEN_NS = 4.0 * MS
+
+
+def screened(outcome: Outcome, change: float = 0.0, *, half: float = 0.05, metric: str = "rtm") -> Verdict:
+    """What the file says: a change in the interval of this half width, at a tolerance of 10 %."""
+    interval = Estimate(change, change - half, change + half)
+    return Verdict(metric, "baseline", outcome, "by the file", interval, 0.10, THEN_NS, THEN_NS * (1 + change))
+
+
+def judged(outcome: Outcome, change: float = 0.0, *, half: float = 0.05, metric: str = "rtm") -> Verdict:
+    """What the recorded code says."""
+    return replace(screened(outcome, change, half=half, metric=metric), against="revision", reason="interleaved")
+
+
+def merged(seen: Verdict, settled: Verdict | None, **known: Any) -> Verdict:
+    both = SettledVerdicts(known.pop("name", "a1b2c3d"), settled is None, {seen.metric: seen}, **known)
+    (verdict,) = both.merged(() if settled is None else (settled,))
+    return verdict
+
+
+def make_entry(*, costs_ns: float = 60_000.0, taken: Taken | None = None) -> Entry:
+    metrics = {"rtm": (LaunchValue(THEN_NS, 0.01),), "cpu_per_request": (LaunchValue(1e6, 0.01),)}
+    return Entry(make_setup(), metrics, {}, None, "2026-01-31", generator_costs_ns=(costs_ns,), taken=taken or Taken())
+
+
+def make_launch(*, costs_ns: float = 60_000.0, others_cores: float = 0.0) -> Launch:
+    """A launch of a second with 200 requests, beside neighbours that use this many of two cores."""
+    due = [number * 5 * MS for number in range(200)]
+    used = usage(0.5, 0.6 + others_cores, seconds=1.0, others_cores=others_cores)
+    return launch(samples(due, 4 * MS), seconds=1.0, used=used, cpu_ns=round(200 * costs_ns))
+
+
+def sign(
+    *, others_cores: float = 0.0, costs: float = 1.0, fixed: float | None = None, taken: Taken | None = None
+) -> MachineSign:
+    """A machine beside neighbours, whose generator and whose fixed workload need as many times as long as then."""
+    entry = make_entry(taken=taken)
+    now = make_launch(costs_ns=60_000.0 * costs, others_cores=others_cores)
+    return MachineSign(entry, [now], [now], lambda: fixed)
+
+
+class TestTheRecordedCodeDecides:
+    @pytest.mark.parametrize("seen", [screened(PASS), screened(OPEN, 0.05), screened(OPEN, 0.5), screened(FAIL, 0.3)])
+    def test_a_failure_beside_it_fails(self, seen: Verdict) -> None:
+        assert merged(seen, judged(FAIL, 0.3)).outcome is FAIL
+
+    def test_its_reason_names_what_the_file_saw_too(self) -> None:
+        verdict = merged(screened(FAIL, 0.5), judged(FAIL, 0.3))
+        assert verdict.reason == "interleaved; by the file: RTM 4.00 ms → 6.00 ms, 50.0 % worse than the baseline"
+
+    @pytest.mark.parametrize("seen", [screened(PASS), screened(OPEN, 0.05), screened(OPEN, -0.5)])
+    def test_a_pass_beside_it_passes_unless_the_file_saw_it_worse(self, seen: Verdict) -> None:
+        assert merged(seen, judged(PASS)).outcome is PASS
+
+    def test_a_metric_that_the_file_does_not_know_is_its_own(self) -> None:
+        both = SettledVerdicts("a1b2c3d", False, {})
+        assert both.merged([judged(FAIL, 0.5)]) == [judged(FAIL, 0.5)]
+
+    def test_a_metric_that_only_the_file_knows_is_the_file_s(self) -> None:
+        both = SettledVerdicts("a1b2c3d", False, {"rtm": screened(PASS), "p99": screened(PASS, metric="p99")})
+        assert [verdict.metric for verdict in both.merged([judged(PASS)])] == ["rtm", "p99"]
+
+
+class TestWhatBothSidesShare:
+    """Present and recorded code are equally slow, and both slower than the recording."""
+
+    def test_without_a_sign_of_the_machine_it_stays_open_and_names_what_may_have_changed(self) -> None:
+        verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=sign(fixed=1.02))
+        assert verdict.outcome is OPEN
+        assert "and so is a1b2c3d today: not the code, and no sign of the machine explains it" in verdict.reason
+        assert "a data file, a variable or another service" in verdict.reason
+
+    def test_a_changed_environment_fails_and_is_named(self) -> None:
+        verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=sign(), facts="numpy 1.26 → 2.0")
+        assert verdict.outcome is FAIL
+        assert "not the code, but numpy 1.26 → 2.0 changed since the baseline was recorded" in verdict.reason
+
+    @pytest.mark.parametrize(
+        ("machine", "why"),
+        [
+            (sign(others_cores=1.2), "other processes used 1.2 of the 2 cores"),
+            (sign(costs=1.5), "its load generator needs as much more time for a request"),
+            (sign(fixed=1.5), "a fixed workload takes as much longer"),
+        ],
+        ids=["neighbours", "generator", "fixed workload"],
+    )
+    def test_a_sign_of_the_machine_lets_it_pass(self, machine: MachineSign, why: str) -> None:
+        verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=machine)
+        assert verdict.outcome is PASS
+        assert why in verdict.reason
+
+    @pytest.mark.parametrize(
+        "machine",
+        [sign(others_cores=1.2), sign(costs=1.5), sign(fixed=1.5)],
+        ids=["neighbours", "generator", "fixed workload"],
+    )
+    def test_a_sign_explains_at_most_what_it_can_do(self, machine: MachineSign) -> None:
+        assert merged(screened(FAIL, 9.0), judged(PASS), sign=machine).outcome is OPEN
+
+    def test_neighbours_that_were_there_at_the_recording_explain_less(self) -> None:
+        same = Taken(others_cores=1.2)
+        change = screened(FAIL, 4.0)  # 5 times as long
+        assert merged(change, judged(PASS), sign=sign(others_cores=1.2)).outcome is PASS
+        assert merged(change, judged(PASS), sign=sign(others_cores=1.2, taken=same)).outcome is OPEN
+
+    def test_neighbours_do_not_make_a_request_need_twice_the_cpu_time(self) -> None:
+        machine = sign(others_cores=1.2)
+        for change, outcome in ((0.4, PASS), (1.0, OPEN)):
+            seen = screened(FAIL, change, metric="cpu_per_request")
+            assert merged(seen, judged(PASS, metric="cpu_per_request"), sign=machine).outcome is outcome
+
+    def test_no_machine_makes_answers_larger(self) -> None:
+        seen = screened(FAIL, 0.5, metric="response_bytes")
+        verdict = merged(seen, judged(PASS, metric="response_bytes"), sign=sign(others_cores=1.2))
+        assert verdict.outcome is OPEN
+
+    def test_a_calm_line_says_how_much_slower_the_machine_is(self) -> None:
+        both = SettledVerdicts("a1b2c3d", False, {"rtm": screened(FAIL, 0.4)}, sign=sign(others_cores=1.2))
+        assert both.calm(both.merged([judged(PASS)])) == (
+            "this machine takes 1.4 times as long as when the baseline was recorded (other processes used 1.2 of the 2 "
+            "cores); the code does not"
+        )
+
+    def test_a_test_that_fails_otherwise_has_no_calm_line(self) -> None:
+        seen = {"rtm": screened(FAIL, 0.4), "throughput": screened(FAIL, 0.4, metric="throughput")}
+        both = SettledVerdicts("a1b2c3d", False, seen, sign=sign(others_cores=1.2))
+        assert both.calm(both.merged([judged(PASS), judged(FAIL, 0.4, metric="throughput")])) == ""
+
+
+class TestTheVeryCode:
+    """The working tree is the code that the baseline was recorded from, so that there is nothing to compare with."""
+
+    @pytest.mark.parametrize("seen", [screened(OPEN, 0.05), screened(OPEN, -0.3)])
+    def test_what_is_open_passes(self, seen: Verdict) -> None:
+        assert merged(seen, None).outcome is PASS
+
+    def test_what_got_worse_needs_a_reason(self) -> None:
+        assert merged(screened(FAIL, 0.5), None).outcome is OPEN
+        assert merged(screened(FAIL, 0.5), None, facts="OMP_NUM_THREADS 1 → 4").outcome is FAIL
+        verdict = merged(screened(FAIL, 0.5), None, sign=sign(costs=1.5))
+        assert verdict.outcome is PASS
+        assert "with the code that was recorded: its load generator" in verdict.reason
+
+    @pytest.mark.parametrize("metric", ["error_rate", "peak_memory"])
+    def test_what_no_machine_changes_fails(self, metric: str) -> None:
+        assert merged(screened(FAIL, 0.5, metric=metric), None, sign=sign(others_cores=1.2)).outcome is FAIL
+
+
+class TestTwoMeasurements:
+    """The recorded code leaves open what the file decides."""
+
+    def test_what_the_file_passes_passes_on_a_machine_that_is_no_faster(self) -> None:
+        assert merged(screened(PASS), judged(OPEN, 0.05)).outcome is PASS
+        assert merged(screened(PASS), judged(OPEN, 0.05), is_faster=True).outcome is OPEN
+        assert merged(screened(PASS), judged(OPEN, 0.15)).outcome is OPEN  # suspected
+
+    def test_what_the_file_fails_fails_if_the_recorded_code_is_surely_faster(self) -> None:
+        seen = screened(FAIL, 0.5)
+        assert merged(seen, judged(OPEN, 0.13), sign=sign()).outcome is FAIL
+        assert merged(seen, judged(OPEN, 0.13), sign=sign(others_cores=1.2)).outcome is OPEN
+        assert merged(seen, judged(OPEN, 0.13, half=0.2), sign=sign()).outcome is OPEN
+        assert merged(seen, judged(OPEN, 0.05, half=0.1), sign=sign()).outcome is OPEN
+
+
+@pytest.mark.parametrize(
+    ("verdict", "decided"),
+    [
+        (screened(PASS), True),
+        (screened(FAIL, 0.5), False),
+        (screened(OPEN, 0.5), False),
+        (screened(FAIL, 0.5, metric="peak_memory"), True),
+        (screened(OPEN, 0.5, metric="peak_memory"), False),
+    ],
+)
+def test_the_file_alone_decides_what_passes_and_what_no_machine_changes(verdict: Verdict, decided: bool) -> None:
+    assert is_decided(verdict) is decided

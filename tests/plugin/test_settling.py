@@ -1,0 +1,203 @@
+"""A stored baseline settled by the commit that it was recorded at, through the real plugin, in real repositories."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.project import Run, run_here
+from support.repository import Repository
+from support.services.processes import our_children
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+FILE = "perf-baseline.json"
+MODEL = """
+import os
+import time
+from pathlib import Path
+
+DATA = Path(__file__).with_name("wait.txt")
+
+
+class Model:
+    def __init__(self):
+        self.seconds = {seconds} * float(os.environ.get("SHOP_FACTOR", 1))
+        if DATA.exists():
+            self.seconds *= float(DATA.read_text())
+
+    def __call__(self, batch):
+        time.sleep(self.seconds)
+        return batch
+"""
+TESTS = """
+import pytest
+
+from shop import Model
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+@pytest.mark.perf(duration="300ms", warmup="100ms", tolerance=0.5, budget="20s", compare=("rtm",))
+def test_shop(perf):
+    pass
+"""
+IGNORED = "wait.txt\n.pytest_cache\n__pycache__\n"
+
+
+def model(seconds: float) -> dict[str, str]:
+    return {"shop.py": MODEL.format(seconds=seconds)}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Repository:
+    """A repository with a model that takes 10 ms, and no test yet."""
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit({"pytest.ini": "[pytest]\npythonpath = .\n", ".gitignore": IGNORED, **model(0.01)})
+    return repository
+
+
+def run(repository: Repository, *arguments: str) -> Run:
+    found = run_here(repository.top, *arguments)
+    assert len(repository.worktrees()) == 1
+    assert our_children() == set()
+    return found
+
+
+def edit(repository: Repository, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the entries of the only test, by machine."""
+    file = repository.top / FILE
+    data = json.loads(file.read_text(encoding="utf-8"))
+    for machines in data["tests"].values():
+        change(machines)
+    file.write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+
+def as_of_another_machine(machines: dict[str, Any]) -> None:
+    (entry,) = machines.values()
+    machines.clear()
+    machines["Another processor, 8 cores, x86_64, Python 3.11"] = entry
+
+
+def much_faster(machines: dict[str, Any]) -> None:
+    """As if it had been recorded on a machine that is faster beyond any noise."""
+    for entry in machines.values():
+        entry["metrics"]["rtm"] = [[value / 1000, error] for value, error in entry["metrics"]["rtm"]]
+
+
+def recorded(repository: Repository, change: Callable[[dict[str, Any]], object] = lambda _machines: None) -> None:
+    """Write the test, record it in a tree with changes, and commit test, model and baseline together."""
+    repository.write({"test_shop.py": TESTS, "notes.md": "not committed yet\n"})
+    assert run(repository, "--perf-baseline", "update").exit_code == 0
+    edit(repository, change)
+    repository.git("add", "--all")
+    repository.git("commit", "--quiet", "--message", "A test, and what it measured")
+
+
+def test_a_branch_that_was_recorded_on_a_laptop_and_squashed_gates_a_fresh_clone(
+    shop: Repository, tmp_path: Path
+) -> None:
+    shop.git("checkout", "--quiet", "-b", "feature")
+    recorded(shop, as_of_another_machine)
+    shop.git("checkout", "--quiet", "main")
+    shop.git("merge", "--quiet", "--squash", "feature")
+    shop.commit({}, "Feature (#1)")
+    shop.git("branch", "--quiet", "-D", "feature")
+    shop.commit({"README.md": "The shop\n"}, "Later")
+    clone = Repository.cloned(shop, tmp_path / "clone")
+
+    unchanged = run(clone, "--perf-baseline", "require")
+    assert unchanged.exit_code == 0, unchanged.out
+    assert "settled by the baseline's commit (" in unchanged.out
+    assert "baseline not comparable" not in unchanged.out
+
+    clone.write(model(0.06))
+    slower = run(clone)
+    assert slower.exit_code == 1
+    assert "RegressionFailure: RTM" in slower.out
+    assert "(the baseline's commit (" in slower.out
+    assert "--perf-baseline update" in slower.out
+    assert "perf_version" not in slower.out
+
+
+def test_what_the_file_does_not_decide_is_settled_by_its_commit_also_in_a_worker(shop: Repository) -> None:
+    recorded(shop)
+    shop.commit(model(0.06), "Slower")
+    slower = run(shop, "-n", "1")
+    assert slower.exit_code == 1
+    assert "(the baseline's commit (" in slower.out
+    assert "by the file: RTM" in slower.out
+    alone = run(shop, "--perf-settle", "off", "--perf-noise", "trust")
+    assert alone.exit_code == 1
+    assert "the baseline's commit" not in alone.out
+
+
+def test_the_very_tree_of_the_entry_is_not_measured_twice_and_what_it_shares_is_no_pass(shop: Repository) -> None:
+    recorded(shop, much_faster)
+    shared = run(shop, "--perf-noise", "trust")
+    assert shared.exit_code == 0
+    assert "undecided" in shared.out
+    words = " ".join(shared.out.split())
+    assert "with the code that was recorded: not the code, and no sign of the machine explains it" in words
+    assert "settled by the present code" in words
+
+
+@pytest.mark.parametrize("kind", ["data", "variable"])
+def test_what_slows_down_present_and_recorded_code_alike_is_no_pass(
+    shop: Repository, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(shop)
+    shop.commit({"README.md": "The shop\n"}, "Later")
+    files: list[str] = []
+    if kind == "data":
+        shop.write({"wait.txt": "6"})
+        files = ["--perf-against-files", "wait.txt"]
+    else:
+        monkeypatch.setenv("SHOP_FACTOR", "6")
+    slower = run(shop, "--perf-noise", "trust", *files)
+    assert "undecided" in slower.out
+    words = " ".join(slower.out.split())
+    assert "and so is the baseline's commit (" in words
+    assert "look for a data file, a variable or another service that changed" in words
+
+
+def test_a_commit_that_cannot_be_measured_leaves_it_to_the_file_and_says_why(shop: Repository) -> None:
+    shop.write({"test_shop.py": TESTS})
+    assert run(shop, "--perf-baseline", "update").exit_code == 0
+    edit(shop, much_faster)
+    shop.commit({"shop.py": "raise ImportError('no such weights')\n", "test_shop.py": TESTS})
+    shop.git("add", FILE)
+    shop.git("commit", "--quiet", "--amend", "--no-edit")
+    shop.commit(model(0.011), "Mended")
+    found = run(shop, "--perf-noise", "trust")
+    assert found.exit_code == 1
+    words = " ".join(found.out.split())
+    assert "not settled by the recorded revision: test_shop.py::test_shop fails at the baseline's commit (" in words
+    assert "no such weights" in words
+
+
+def test_a_shallow_clone_says_what_to_do_and_fetches_if_it_may(shop: Repository, tmp_path: Path) -> None:
+    recorded(shop, as_of_another_machine)
+    shop.commit(model(0.06), "Slower")
+    clone = Repository.cloned(shop, tmp_path / "clone", "--depth=1")
+    shallow = run(clone)
+    assert shallow.exit_code == 0
+    words = " ".join(shallow.out.split())
+    assert "not settled by the recorded revision: this clone is shallow" in words
+    assert "`fetch-depth: 0`" in words
+    fetched = run(clone, "--perf-settle", "fetch")
+    assert fetched.exit_code == 1
+    assert "RegressionFailure: RTM" in fetched.out
