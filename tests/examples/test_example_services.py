@@ -54,13 +54,6 @@ def run(example: str, directory: Path, *arguments: str, **environment: str) -> s
     )
 
 
-def is_recorded(run: subprocess.CompletedProcess[str], project: Path) -> bool:
-    """Whether there is a baseline; a machine that is too busy for one is told so, and then nothing can be compared."""
-    has_baseline = (project / "perf-baseline.json").exists()
-    assert has_baseline != ("not recorded; record them again while the machine does nothing else" in run.stdout)
-    return has_baseline
-
-
 def assert_found_worse(run: subprocess.CompletedProcess[str], project: Path, metric: str) -> None:
     """A metric is a regression from the baseline, or undecided if this machine is busy, and the run says the same."""
     (result,) = json.loads((project / "out.json").read_text(encoding="utf-8"))["results"]
@@ -78,17 +71,15 @@ def test_the_fastapi_service_is_measured_and_its_slower_self_is_a_regression(tmp
     assert recorded.returncode == 0, recorded.stdout + recorded.stderr
     (words,) = re.findall(r"batched: ([\d.]+) inputs per call\n", recorded.stdout)
     assert float(words) == pytest.approx(3, abs=0.5)  # of as many texts as a busy machine has time for
-    if is_recorded(recorded, tmp_path / "fastapi"):
-        slowed = run("servers/fastapi", tmp_path, RESULTS, SLOWDOWN="20")
-        assert_found_worse(slowed, tmp_path / "fastapi", "rtm")
+    slowed = run("servers/fastapi", tmp_path, RESULTS, SLOWDOWN="20")
+    assert_found_worse(slowed, tmp_path / "fastapi", "rtm")
 
 
 def test_more_threads_of_onnxruntime_are_a_regression_of_cpu_per_request(tmp_path: Path) -> None:
     recorded = run("onnx", tmp_path, *RECORD, INTRA_OP_NUM_THREADS="1")
     assert recorded.returncode == 0, recorded.stdout + recorded.stderr
-    if is_recorded(recorded, tmp_path / "onnx"):
-        threaded = run("onnx", tmp_path, RESULTS, INTRA_OP_NUM_THREADS="4")
-        assert_found_worse(threaded, tmp_path / "onnx", "cpu_per_request")
+    threaded = run("onnx", tmp_path, RESULTS, INTRA_OP_NUM_THREADS="4")
+    assert_found_worse(threaded, tmp_path / "onnx", "cpu_per_request")
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +105,8 @@ def test_a_language_model_is_served_in_both_patterns_with_whole_answers(trained:
 def test_a_prompt_that_is_read_more_often_is_a_regression_of_the_first_token(trained: Path) -> None:
     recorded = run("streaming", trained, *RECORD, "-k", "continuous")
     assert recorded.returncode == 0, recorded.stdout + recorded.stderr
-    if is_recorded(recorded, trained / "streaming"):
-        slowed = run("streaming", trained, RESULTS, "-k", "continuous", READINGS="4")
-        assert_found_worse(slowed, trained / "streaming", "ttft")
+    slowed = run("streaming", trained, RESULTS, "-k", "continuous", READINGS="4")
+    assert_found_worse(slowed, trained / "streaming", "ttft")
 
 
 def test_one_request_is_enough_to_pass_where_figures_are_read(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from support.half_core import VARIANT
-from support.project import Project, run_here
+from support.project import Project, clean_environment, command, run_here
 from support.repository import Repository
 
 from pytest_mlpatterns.system.cgroups import cpu_groups
+from pytest_mlpatterns.system.cpu_share import give_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,3 +88,58 @@ def test_a_rival_and_a_search_for_nmrt_are_limited(tmp_path: Path) -> None:
     for result in run.json("results.json")["results"]:
         assert result["setup"]["cpus"] == "1"
         assert result["metrics"]["error_rate"][0] == 0
+
+
+SPINNING = """
+import os
+import time
+
+import pytest
+
+
+def spinning(batch):
+    end = time.process_time() + 0.004 * float(os.environ.get("TIMES", 1))
+    while time.process_time() < end:
+        pass
+    return batch
+
+
+@pytest.fixture
+def perf_model():
+    return spinning
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+@pytest.mark.perf(duration="500ms", warmup="200ms", launches=3, tolerance=0.5, compare=("rtm", "cpu_per_request"))
+def test_it(perf):
+    pass
+"""
+
+
+@VARIANT
+def test_in_a_container_with_a_quota_a_service_ten_times_slower_fails_and_an_unchanged_one_does_not(
+    tmp_path: Path, refused: bool
+) -> None:
+    """The load saturates the quota, so that the container stops the service, at the recording and later."""
+    (tmp_path / "test_perf.py").write_text(SPINNING, encoding="utf-8")
+
+    def run(*arguments: str, times: int = 1) -> subprocess.CompletedProcess[str]:
+        with contextlib.ExitStack() as container:
+            words = command("--perf-noise", "doubt", *arguments)
+            if not refused:
+                share = give_cpus(0.5)
+                container.callback(share.release)
+                assert share.group is not None
+                enter = f'echo $$ > "{share.group}/cgroup.procs" && exec "$@"'
+                words = ["sh", "-c", enter, "sh", *words]
+            env = {**clean_environment(), "TIMES": str(times)}
+            return subprocess.run(
+                words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+            )
+
+    for exit_code, done in ((0, run("--perf-baseline", "update")), (0, run()), (1, run(times=10))):
+        assert done.returncode == exit_code, done.stdout

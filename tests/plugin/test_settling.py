@@ -174,6 +174,20 @@ def test_what_slows_down_present_and_recorded_code_alike_is_no_pass(
     assert "look for a data file, a variable or another service that changed" in words
 
 
+def test_a_slower_environment_fails_and_is_named_although_the_code_is_the_same(
+    shop: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write({"shop.py": MODEL.replace("SHOP_FACTOR", "OMP_NUM_THREADS").format(seconds=0.01)})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    recorded(shop)
+    shop.commit({"README.md": "The shop\n"}, "Later")
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    slower = run(shop, "--perf-noise", "trust")
+    assert slower.exit_code == 1
+    words = " ".join(slower.out.replace("\nE ", " ").split())
+    assert "not the code, but OMP_NUM_THREADS 1 → 6 changed since the baseline was recorded" in words
+
+
 def test_a_commit_that_cannot_be_measured_leaves_it_to_the_file_and_says_why(shop: Repository) -> None:
     shop.write({"test_shop.py": TESTS})
     assert run(shop, "--perf-baseline", "update").exit_code == 0
