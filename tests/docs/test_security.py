@@ -62,7 +62,6 @@ CONNECTING = {
     "serving/redis/queue_worker.py": "the broker that the user names",
     "serving/served_model.py": "the deployment",
     "system/ray/address.py": "the name of a host",
-    "system/ray/remote/cluster.py": "finds a free port",
     "system/sockets.py": "listens, for the deployment",
     "workload/request_builder.py": "none: requests as values",
 }
