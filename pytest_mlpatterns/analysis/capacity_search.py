@@ -23,6 +23,7 @@ MAX_STEP_ERROR_RATIO = 0.01
 _MAX_CONCURRENCY = 4096
 _GAIN = 1.10
 _FLAT_DOUBLINGS = 2
+_FLAT = "two doublings of the concurrency gained less than 10 %"
 _PLATEAU = 0.95
 
 
@@ -32,19 +33,20 @@ def climb(
     out_of_time: Callable[[], bool],
     decided: Callable[[LaunchValue], bool] = lambda _value: False,
     max_concurrency: int = _MAX_CONCURRENCY,
+    confirms: bool = True,
 ) -> Capacity:
     """Double the concurrency until throughput stops growing, then confirm the knee.
 
-    The ladder ends at two doublings in a row with under 10 % gain, at over 1 % of failed requests, if the generator is
-    the limit, if time is up, or if ``decided`` is true. The plateau is made of the steps within 5 % of the best one;
-    NMRT is the median over all short windows of the plateau, not their maximum, which would grow with the number of
-    tries. Knee, the smallest concurrency with 95 % of NMRT, and twice the knee are then measured again (A B B A).
+    It ends at two doublings in a row with under 10 % gain, at over 1 % of failed requests, if the generator is the
+    limit, if time is up, or if ``decided`` is true. The plateau is made of the steps within 5 % of the best one; NMRT
+    is the median over all its windows. The knee is the smallest concurrency with 95 % of NMRT.
 
     Args:
-        measure: throughput at a concurrency, in several short windows.
+        measure: throughput at a concurrency, in short windows.
         out_of_time: whether the search has to end.
         decided: whether the throughput of a step already decides the caller's question.
         max_concurrency: last concurrency of the ladder.
+        confirms: whether knee and twice the knee are measured again.
 
     Returns:
         The capacity; ``at_least`` is set if the search ended before the deployment degraded.
@@ -63,20 +65,22 @@ def climb(
             return _open_end(ladder, SearchEnd.DECIDED, "the limit was decided")
         flat, best = flat + 1 if best and step.rate_rps < best * _GAIN else 0, max(best, step.rate_rps)
         if flat == _FLAT_DOUBLINGS:
-            stopped = "two doublings of the concurrency gained less than 10 %"
+            stopped = _FLAT
             break
         if out_of_time():
             return _open_end(ladder, SearchEnd.TIME, f"the time was up {at}")
-        if concurrency * 2 > max_concurrency:
+        if (concurrency := concurrency * 2) > max_concurrency:
             return _open_end(ladder, SearchEnd.TOP, f"the ladder ends {at}")
-        concurrency *= 2
-    return _confirm(measure, ladder, stopped, out_of_time=out_of_time)
+    return _confirm(measure, ladder, stopped, out_of_time=lambda: not confirms or out_of_time())
 
 
 def _confirm(
     measure: Callable[[int], Step], ladder: list[Step], stopped: str, *, out_of_time: Callable[[], bool]
 ) -> Capacity:
-    """Measure the knee and twice the knee again, in the order A B B A, and pool them with the ladder."""
+    """Measure the knee and twice the knee again, in the order A B B A, and pool them with the ladder.
+
+    The median over all windows of the plateau is no maximum, which would grow with the number of tries.
+    """
     good = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]
     if not good:
         return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=False)

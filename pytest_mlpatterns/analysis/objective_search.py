@@ -1,22 +1,25 @@
-"""The highest arrival rate that keeps a latency objective: windows of open-loop load near the answer, and a fit.
+"""The highest arrival rate that keeps a latency objective: windows of open-loop load, and one curve through all.
 
 Pure: the search is over a function that measures, with no clock and no socket of its own.
 
-The share of requests over the limit x is taken to be ``P(rate) = exp(-k (capacity - rate) x)``, which is exact for
-exponential service times with k = 1; for other services k differs, and near the answer the form hardly matters. Each
-window is at the answer of those before it. k is fitted to all windows, with weights that fall with their distance from
-the answer; the answer is where P is the share that the objective allows. The standard error is that of the answers over
-resampled windows.
+The curve is the share of late requests over the rate. Its form is that of a queue with constant service times and the
+measured capacity (:mod:`pytest_mlpatterns.analysis.reference_queue`), which gets the very arrivals that the service
+got: what chance brought in a window of a few seconds it brings to both. One number is fitted, the level of its latency
+above which as many requests are as were late; by Kingman's heavy-traffic limit services with other service times differ
+from it by that scale. The answer is the rate at which the long run of the queue has the share above the level that the
+objective allows. The standard error is that of what is left between the two in pieces of the windows.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.reference_queue import HIGHEST_LOAD, LOWEST_LOAD, LongRun, ReferenceQueue
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.units import format_rate
 
@@ -26,30 +29,48 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.objective import Bound, Objective
+    from pytest_mlpatterns.records.samples import Window
 
-__all__ = ["Probe", "ProbePlan", "Tally", "highest_rate", "warmup_s"]
+__all__ = ["MAX_WINDOWS", "PIECES", "Found", "Probe", "ProbePlan", "Tally", "highest_rate", "warmup_s"]
 
-_WINDOWS = 9
-_MIN_WINDOWS, _MAX_WINDOWS = 2, 14
-"""Windows that are measured even without time, and most windows."""
-_ENOUGH_WINDOWS, _ENOUGH_ERROR = 8, 0.012
+PIECES = 4
+"""Pieces of a window whose scatter gives the standard error: few, so that bursts of late requests stay whole."""
+MAX_WINDOWS = 14
+"""Most windows of a search."""
+_MIN_WINDOWS = 3
+"""Windows that are measured even without time."""
+_ENOUGH_WINDOWS, _ENOUGH_ERROR = 6, 0.008
 """Windows and standard error with which the search ends before its time is up."""
-_FIRST_WINDOW_S, _MIN_WINDOW_S, _MAX_WINDOW_S = 1.5, 0.5, 4.0
+_WINDOW_S, _MIN_WINDOW_S = 1.5, 0.5
+"""Usual length of a window, and the shortest one if time is short."""
 _OVERHEAD_S = 0.15
 """Start and drain of a window."""
-_LARGEST_STEPS = (2.0, 2.0, 1.2)
+_LARGEST_STEPS = (2.0, 2.0, 1.4)
 """Largest factor between the rates of two windows: after the first, after the second, later."""
 _LOWEST, _HIGHEST = 0.05, 0.97
 """Rates that are measured, in shares of the capacity."""
 _NEAR = 1.5
-"""Standard deviation of the weights, on the logarithm of P."""
-_FIRST_K = 1.5
-_PRIOR_EVENTS = 1.5
-"""What the first guess of k counts: as many requests over the limit."""
-_MIN_K, _MAX_K = 1e-2, 1e3
-_RESAMPLES = 100
-_FEW_WINDOWS_ERROR = 0.2
-_ROUNDS, _BISECTIONS = 4, 30
+"""Standard deviation of the weights of the windows, on the logarithm of the share of late requests."""
+_BEYOND = 0.85
+"""Windows of an objective of latency or TTFT, which wait in a queue, are at the rate whose share of late requests is
+this power of the allowed one: seconds hold too few late ones. The curve of another quantity may be steeper."""
+_FIRST_SCALE = 0.75
+"""First guess of the level, as a share of the limit on the wait: 1 for constant service times, 0.5 for exponential."""
+_FIRST_LOAD = 0.5
+"""Load of the first window of an objective whose times need not be times of a queue, such as TPOT."""
+_OF_THEORY = 2.0
+"""Requests that the long run of the queue counts beside those of a window, which may have hardly any."""
+_PRIOR_EVENTS = 0.3
+"""What the first guess of the level counts: as many late requests."""
+_MIN_EVENTS = 0.5
+"""Least standard deviation of the number of late requests, in requests."""
+_SERVED_TOGETHER = 1.5
+"""Service times from which on a limit on the latency is about the wait for one of several servers."""
+_TABLE_ERROR = 0.005
+"""Relative standard error of the long run of the reference queue."""
+_ROUNDS, _BISECTIONS = 4, 40
+_STEP = 0.1
+"""Half of the step, on the logarithm of the level, over which the slope of the curve is taken."""
 _LAG_CHANGES = 0.03
 """Largest part of the answer that the lag of the generator may make."""
 
@@ -66,28 +87,48 @@ class ProbePlan:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Values that one bound judges in a window, one for each request that was due, and those over its limit.
+    """What one bound judges in each piece of a window, three numbers of shape ``(PIECES,)`` each.
 
-    ``violations_unlagged`` counts those that would be without the time by which the generator sent the requests late.
+    ``late_unlagged`` counts those that would be late without the time by which the generator sent the requests late.
     """
 
-    judged: int
-    violations: int
-    violations_unlagged: int
+    judged: NDArray[np.int64]
+    late: NDArray[np.int64]
+    late_unlagged: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
     """One window of an open-loop rate.
 
-    ``tallies`` has one for each bound of the objective. ``answered_rps`` is the rate of the answers if the rate is not
-    sustained, so that no higher one is either; None if it is sustained. ``limited`` is the reason why the generator was
-    the limit; None if it was not.
+    Attributes:
+        tallies: one for each bound of the objective.
+        due_ns: arrivals of the load up to the end of the window, ascending, shape ``(requests,)``.
+        window: the measured part, on the same clock.
+        limited: why the load generator was the limit; None if it was not.
+        answered_rps: the rate of the answers if the rate is not sustained, so that no higher one is either; else None.
     """
 
     tallies: tuple[Tally, ...]
-    limited: str | None
+    due_ns: NDArray[np.float64]
+    window: Window
+    limited: str | None = None
     answered_rps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        rate: at most the capacity, and 0 if no rate keeps the objective, with its relative standard error.
+        limited: why the load generator, not the deployment, was the limit; None if it was not.
+        levels: of each bound, where a further search of the same service begins.
+    """
+
+    rate: LaunchValue
+    limited: str | None
+    levels: tuple[float, ...]
 
 
 def warmup_s(limit_s: float, utilisation: float) -> float:
@@ -102,38 +143,43 @@ def warmup_s(limit_s: float, utilisation: float) -> float:
 def highest_rate(
     probe: Callable[[ProbePlan], Probe],
     objective: Objective,
-    capacity_rps: float,
+    reference: ReferenceQueue,
     *,
     left_s: Callable[[], float],
-) -> tuple[LaunchValue, str | None]:
+    levels: Sequence[float] = (),
+) -> Found:
     """The highest arrival rate that keeps the objective.
 
     Args:
         probe: measures one window of open-loop load.
         objective: the latency objective.
-        capacity_rps: a rate that cannot be exceeded.
+        reference: a queue with the capacity of the service, which cannot be exceeded, and as many servers.
         left_s: seconds that are left for the search.
-
-    Returns:
-        The rate, at most the capacity and 0 if no rate keeps the objective, with its relative standard error; and why
-        the load generator, not the deployment, was the limit, None if it was not.
+        levels: what an earlier search of the same service found; empty for none.
     """
-    fits = [_Fit(bound, objective.longest_ns, capacity_rps) for bound in objective.bounds]
-    budget_s, answer = left_s(), LaunchValue(0.0, 0.0)
-    for number in range(_MAX_WINDOWS):
-        plan = min((fit.next_window(number, budget_s / _WINDOWS) for fit in fits), key=lambda one: one.rate_rps)
-        if number >= _MIN_WINDOWS and (_enough(answer, number) or left_s() < plan.warmup_s + plan.window_s / 2):
+    starts = levels or [math.nan] * len(objective.bounds)
+    fits = [_Fit(bound, reference, level) for bound, level in zip(objective.bounds, starts, strict=True)]
+    longest_s, answer, last = objective.longest_ns / 1e9, LaunchValue(0.0, 0.0), 0.0
+    for number in range(MAX_WINDOWS):
+        rate = min(fit.next_rate for fit in fits)
+        if last:
+            step = _LARGEST_STEPS[min(number, len(_LARGEST_STEPS)) - 1]
+            rate = min(max(rate, last / step), last * step)
+        warm_s = warmup_s(longest_s, rate / min(fit.capacity_rps for fit in fits))
+        window_s = min(max(left_s() - warm_s - _OVERHEAD_S, _MIN_WINDOW_S), max(_WINDOW_S, 3 * warm_s))
+        if number >= _MIN_WINDOWS and (_enough(answer, number) or left_s() < warm_s + window_s / 2):
             break
-        window = probe(plan)
+        window = probe(ProbePlan(rate, warm_s, window_s, number))
         if window.limited:
-            return LaunchValue(max(answer.value, 0.0), 0.0), window.limited
+            return Found(answer, window.limited, ())
         for fit, tally in zip(fits, window.tallies, strict=True):
-            fit.add(plan.rate_rps, tally, window.answered_rps)
-        answer = _lowest(fits, unlagged=False)
+            fit.add(rate, tally, window)
+        answer, last = _lowest(fits, unlagged=False), rate
+    late = None
+    capacity_rps = min(fit.capacity_rps for fit in fits)
     if abs(_lowest(fits, unlagged=True).value - answer.value) > _LAG_CHANGES * capacity_rps:
-        late = f"the load generator sent too late to tell whether {objective} holds at {format_rate(plan.rate_rps)}"
-        return answer, late
-    return answer, None
+        late = f"the load generator sent too late to tell whether {objective} holds at {format_rate(last)}"
+    return Found(answer, late, tuple(fit.level for fit in fits))
 
 
 def _lowest(fits: Sequence[_Fit], *, unlagged: bool) -> LaunchValue:
@@ -142,7 +188,7 @@ def _lowest(fits: Sequence[_Fit], *, unlagged: bool) -> LaunchValue:
 
 
 def _enough(answer: LaunchValue, windows: int) -> bool:
-    return windows >= _ENOUGH_WINDOWS and answer.relative_error <= _ENOUGH_ERROR
+    return windows >= _ENOUGH_WINDOWS and 0 < answer.relative_error <= _ENOUGH_ERROR
 
 
 class _Fit:
@@ -150,84 +196,127 @@ class _Fit:
 
     Args:
         bound: the percentile and its limit.
-        longest_ns: the longest limit of the objective; the warm-up of a window grows with it.
-        capacity_rps: a rate that cannot be exceeded.
+        reference: the queue; its servers count only if the limit leaves time for a wait.
+        level: of an earlier search; nan for none, which begins at the limit itself.
+
+    Attributes:
+        level: the fitted level of the queue's latency, in its service times.
     """
 
-    def __init__(self, bound: Bound, longest_ns: int, capacity_rps: float) -> None:
-        self._limit_s = bound.limit_ns / 1e9
-        self._longest_s = longest_ns / 1e9
+    def __init__(self, bound: Bound, reference: ReferenceQueue, level: float) -> None:
+        together = bound.quantity == "latency" and bound.limit_ns >= _SERVED_TOGETHER * reference.takes_ns
+        self._queue = reference if together else ReferenceQueue(reference.capacity_rps, 1)
         self._allowed = bound.allowed
-        self._depth = math.log(1 / self._allowed)
-        self._capacity_rps = capacity_rps
-        self._rate_rps = float(self._at(np.array(_FIRST_K)))
-        self._rows: list[tuple[float, int, int, int]] = []
+        self._long_run = LongRun(self._queue.servers, self._allowed)
+        self._measured = self._allowed ** (_BEYOND if bound.quantity in ("latency", "ttft") else 1)
+        self._beyond = LongRun(self._queue.servers, self._measured)
+        wait = bound.limit_ns / self._queue.takes_ns - 1
+        self.level = level
+        if math.isnan(level):
+            queues = bound.quantity == "latency" and wait > 0
+            self.level = 1 + _FIRST_SCALE * wait if queues else self._beyond.level_at(_FIRST_LOAD)
+        self._first = self.level
+        self._windows: list[_Window] = []
 
-    def add(self, rate_rps: float, window: Tally, answered_rps: float | None) -> None:
-        """Note a window. All requests of a rate that is not sustained count as too late."""
-        if answered_rps is not None:
-            self._capacity_rps = min(self._capacity_rps, answered_rps)
-            window = Tally(window.judged, window.judged, window.judged)
-        self._rows.append((rate_rps, window.judged, window.violations, window.violations_unlagged))
+    @property
+    def capacity_rps(self) -> float:
+        """The rate that cannot be exceeded."""
+        return self._queue.capacity_rps
 
-    def next_window(self, number: int, share_s: float) -> ProbePlan:
-        """The next window: at the present answer, at most a factor from the last, and within the capacity."""
-        rate = min(max(self._rate_rps, _LOWEST * self._capacity_rps), _HIGHEST * self._capacity_rps)
-        if self._rows:
-            last, step = self._rows[-1][0], _LARGEST_STEPS[min(len(self._rows), len(_LARGEST_STEPS)) - 1]
-            rate = min(max(rate, last / step), last * step)
-        warm_s = warmup_s(self._longest_s, rate / self._capacity_rps)
-        window_s = _FIRST_WINDOW_S if number < _MIN_WINDOWS else share_s - warm_s - _OVERHEAD_S
-        return ProbePlan(rate, warm_s, min(max(window_s, _MIN_WINDOW_S), _MAX_WINDOW_S), number)
+    @property
+    def next_rate(self) -> float:
+        """The rate of the next window."""
+        return min(max(self._beyond.load_at(self.level), _LOWEST), _HIGHEST) * self.capacity_rps
+
+    def add(self, rate_rps: float, tally: Tally, probe: Probe) -> None:
+        """Note a window. All requests of a rate that is not sustained count as late."""
+        if probe.answered_rps is not None and probe.answered_rps < self.capacity_rps:
+            self._queue = ReferenceQueue(probe.answered_rps, self._queue.servers)
+            self._windows = [
+                _Window.of(one.probe, one.tally, self._queue, rate_rps=one.rate_rps) for one in self._windows
+            ]
+        if probe.answered_rps is not None:
+            tally = Tally(tally.judged, tally.judged, tally.judged)
+        self._windows.append(_Window.of(probe, tally, self._queue, rate_rps=rate_rps))
 
     def answer(self, *, unlagged: bool) -> LaunchValue:
-        """The rate that keeps the objective, and its standard error over resampled windows."""
-        rows = np.array(self._rows, dtype=np.float64)[:, [0, 1, 3 if unlagged else 2]]
-        count = len(rows)
-        chosen = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
-        found, *resampled = self._solve(rows[np.vstack([np.arange(count), chosen])])
+        """The rate that keeps the objective, and its standard error."""
+        level, weights = self._solve(unlagged=unlagged)
         if not unlagged:
-            self._rate_rps = float(found)
-        if found < _LOWEST * self._capacity_rps:
+            self.level = level
+        load = self._long_run.load_at(level)
+        if load <= max(_LOWEST, LOWEST_LOAD):
             return LaunchValue(0.0, 0.0)
-        rate = min(float(found), self._capacity_rps)
-        error = np.std(np.clip(resampled, 0.0, self._capacity_rps)) * math.sqrt(count / max(count - 1, 1))
-        least = _FEW_WINDOWS_ERROR / count if count < _ENOUGH_WINDOWS else 0.0  # few windows may agree by chance
-        return LaunchValue(rate, max(float(error) / rate, least))
+        sd = self._level_error(level, weights, unlagged=unlagged)
+        low, high = (self._long_run.load_at(level * math.exp(sign * sd)) for sign in (-1, 1))
+        rate = self.capacity_rps * (1.0 if load >= HIGHEST_LOAD else load)
+        return LaunchValue(rate, math.hypot((high - low) / 2 / load, _TABLE_ERROR))
 
-    def _at(self, k: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The rates with the share that the objective allows."""
-        return self._capacity_rps - self._depth / (k * self._limit_s)
-
-    def _solve(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The rates that samples of windows say, shape ``(samples,)``: the weights and the answer, in turn.
-
-        Args:
-            rows: rate, requests and violations, shape ``(samples, windows, 3)``.
-        """
-        rate, requests, violations = np.moveaxis(rows, 2, 0)
-        weights = np.ones_like(rate)
+    def _solve(self, *, unlagged: bool) -> tuple[float, NDArray[np.float64]]:
+        """The level above which the queue has as many requests as were late, and the weights of the windows."""
+        late = np.array([one.late(unlagged=unlagged).sum() for one in self._windows], dtype=np.float64)
+        level = self.level
         for _ in range(_ROUNDS):
-            k = self._fit_k(rate, weights * requests, weights * violations)
-            found = self._at(k)
-            weights = np.exp(-0.5 * ((rate - found) * k * self._limit_s / _NEAR) ** 2)
-        return found[:, 0]
+            weights = self._weights(level)
+            low, high = math.log(1.0), math.log(1e3)
+            for _ in range(_BISECTIONS):
+                middle = (low + high) / 2
+                expected = float(weights @ self._expected(math.exp(middle))) + self._prior(math.exp(middle))
+                low, high = (middle, high) if expected > weights @ late + _PRIOR_EVENTS else (low, middle)
+            level = math.exp((low + high) / 2)
+        return level, weights
 
-    def _fit_k(
-        self, rate: NDArray[np.float64], requests: NDArray[np.float64], violations: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """k of each sample, with which as many requests are expected over the limit as were.
+    def _expected(self, level: float) -> NDArray[np.float64]:
+        return np.array([one.expected(level).sum() for one in self._windows])
 
-        By bisection on the logarithm of k. The first guess counts like a window more.
-        """
-        events = violations.sum(axis=1, keepdims=True) + _PRIOR_EVENTS
-        room = np.maximum(self._capacity_rps - rate, 0.0) * self._limit_s
-        prior_room = self._depth / _FIRST_K
-        low, high = np.full_like(events, math.log(_MIN_K)), np.full_like(events, math.log(_MAX_K))
-        for _ in range(_BISECTIONS):
-            k = np.exp((low + high) / 2)
-            expected = (requests * np.exp(-k * room)).sum(axis=1, keepdims=True)
-            expected += _PRIOR_EVENTS / self._allowed * np.exp(-k * prior_room)
-            too_many = expected > events
-            low, high = np.where(too_many, np.log(k), low), np.where(too_many, high, np.log(k))
-        return np.asarray(k)
+    def _prior(self, level: float) -> float:
+        """Late requests that the first guess has at another level, by an exponential tail."""
+        depth = math.log(1 / self._allowed)
+        return _PRIOR_EVENTS * math.exp(min(-depth * ((level - 1) / max(self._first - 1, 0.1) - 1), depth))
+
+    def _weights(self, level: float) -> NDArray[np.float64]:
+        judged = np.array([max(one.tally.judged.sum(), 1) for one in self._windows])
+        share = np.maximum(self._expected(level) / judged, 0.1 / judged)
+        wanted = math.sqrt(self._allowed * self._measured)
+        weights: NDArray[np.float64] = np.exp(-0.5 * (np.log(share / wanted) / _NEAR) ** 2)
+        return weights
+
+    def _level_error(self, level: float, weights: NDArray[np.float64], *, unlagged: bool) -> float:
+        """Standard error of the logarithm of the level: that of the late requests, over the slope of the curve."""
+        left = np.array([one.late(unlagged=unlagged) - one.expected(level) for one in self._windows])
+        pieces = left.size
+        variance = float(((weights[:, None] * left) ** 2).sum()) * pieces / max(pieces - 1, 1)
+        step = math.exp(_STEP)
+        slope = float(weights @ (self._expected(level / step) - self._expected(level * step))) / (2 * _STEP)
+        return min(math.sqrt(max(variance, _MIN_EVENTS**2)) / max(slope, 1e-3), 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """One window, with the latencies of the queue under its arrivals, sorted in each piece, in service times."""
+
+    probe: Probe
+    tally: Tally
+    rate_rps: float
+    queue: ReferenceQueue
+    latencies: tuple[NDArray[np.float64], ...]
+
+    @classmethod
+    def of(cls, probe: Probe, tally: Tally, queue: ReferenceQueue, *, rate_rps: float) -> _Window:
+        latency = queue.latency_ns(probe.due_ns) / queue.takes_ns
+        edges = np.searchsorted(probe.due_ns, np.linspace(probe.window.start_ns, probe.window.end_ns, PIECES + 1))
+        pieces = tuple(np.sort(latency[first:end]) for first, end in pairwise(edges))
+        return cls(probe, tally, rate_rps, queue, pieces)
+
+    def late(self, *, unlagged: bool) -> NDArray[np.int64]:
+        """Late requests in each piece."""
+        return self.tally.late_unlagged if unlagged else self.tally.late
+
+    def expected(self, level: float) -> NDArray[np.float64]:
+        """How many of the judged would be late in each piece if the queue's latency were judged by a level."""
+        theory = _OF_THEORY / PIECES * self.queue.share_above(level, self.rate_rps)
+        shares = [
+            (one.size - np.searchsorted(one, level, side="right") + theory) / (one.size + _OF_THEORY / PIECES)
+            for one in self.latencies
+        ]
+        return np.asarray(self.tally.judged * np.array(shares))

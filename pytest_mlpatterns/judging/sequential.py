@@ -19,7 +19,9 @@ from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.verdicts import SampleSize, why_invalid
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.judging.search_time import share_of
 from pytest_mlpatterns.measurement.launch import Interrupted
+from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -82,11 +84,13 @@ class SequentialMeasurement:
         self._max_confirming = min(_CONFIRMING_LAUNCHES, max_launches)
         self._overload = overload
         self._price = price
+        self._reserved_ns = 0
         self._launches: list[Launch] = []
         self._capacities: list[Capacity] = []
         self._metrics: Metrics | None = None
         self._indices = NO_INDICES
         self._tries = 0
+        self._launched_s = 0.0
         self.spent_s: float = 0.0
         self.interleaved_s: float = 0.0
         self.interrupted: bool = False
@@ -171,9 +175,11 @@ class SequentialMeasurement:
         self._indices = indices
         self._add()
 
-    def decide(self, judge: Callable[[], Verdict], more: Callable[[], None] | None = None) -> Verdict:
+    def decide(
+        self, judge: Callable[[], Verdict], more: Callable[[], None] | None = None, *, more_s: float | None = None
+    ) -> Verdict:
         """As :meth:`decide_all`, for one verdict."""
-        (verdict,) = self.decide_all(lambda: [judge()], more)
+        (verdict,) = self.decide_all(lambda: [judge()], more, more_s=more_s)
         return verdict
 
     def decide_all(
@@ -182,6 +188,7 @@ class SequentialMeasurement:
         more: Callable[[], None] | None = None,
         *,
         at_most: int | None = None,
+        more_s: float | None = None,
     ) -> Sequence[Verdict]:
         """Judge, and measure more until a verdict fails or none is open, as far as the budget allows.
 
@@ -189,6 +196,7 @@ class SequentialMeasurement:
             judge: judges what is measured so far.
             more: measures more; None for another launch.
             at_most: launches after which open verdicts are returned, since something else decides them; None to go on.
+            more_s: least time that ``more`` needs after a launch; None for what it took so far.
 
         Raises:
             TooFewSamplesError: there are too few samples, and no further launch is allowed.
@@ -197,7 +205,7 @@ class SequentialMeasurement:
             try:
                 verdicts = judge()
             except TooFewSamplesError:
-                if not self._may_launch_again():
+                if not self._may_launch_again(more_s):
                     raise
             else:
                 outcomes = {verdict.outcome for verdict in verdicts}
@@ -207,22 +215,36 @@ class SequentialMeasurement:
                     return verdicts
                 confirms = unconfirmed and more is None and self._tries - self.dropped < self._max_confirming
                 is_enough = at_most is not None and len(self._launches) >= at_most
-                if not confirms and (is_enough or not self._may_launch_again()):
+                if not confirms and (is_enough or not self._may_launch_again(more_s)):
                     return verdicts
             (more or self._measure)()
 
+    def reserve_for_search(self) -> None:
+        """Leave half of the budget to the first search, which comes when all else is decided."""
+        self._reserved_ns = self._budget_ns // 2
+
     def search(
-        self, objective: Objective | None, decided: Callable[[LaunchValue], bool] = lambda _value: False
+        self,
+        objective: Objective | None,
+        decided: Callable[[LaunchValue], bool] = lambda _value: False,
+        *,
+        shares: bool = False,
     ) -> None:
         """Search for the capacity of the deployment; a second search for the same objective has a fresh deployment.
 
         Args:
             objective: latency objective to keep; None for throughput alone.
             decided: ends the search early; by default it goes on to its end.
+            shares: whether a search under an objective leaves time for further ones.
         """
-        if any(capacity.objective == objective and not capacity.at_least for capacity in self._capacities):
+        self._reserved_ns = 0
+        ended = [one for one in self._capacities if one.objective == objective]
+        if any(not one.at_least or one.end is SearchEnd.GENERATOR for one in ended):
             self._measure()
         left_ns = max(self._budget_ns - round(self.spent_s * 1e9), 0)
+        if objective is not None and shares:
+            most = self._max_launches - len(ended)
+            left_ns = share_of(left_ns, round(self._per_launch_s * 1e9), most, climbs=not ended)
         with self._counted_time():
             self._capacities.append(self._runner.search(decided, objective, left_ns))
         self._add()
@@ -260,11 +282,22 @@ class SequentialMeasurement:
             self.interleaved_s += time.perf_counter() - started
         return self.growth
 
-    def _may_launch_again(self) -> bool:
+    @property
+    def _per_launch_s(self) -> float:
+        """Mean time of a launch without what follows it, such as a search."""
+        return self._launched_s / max(self._tries, 1)
+
+    def _may_launch_again(self, further_s: float | None = None) -> bool:
+        """Whether the budget has time for another launch.
+
+        Args:
+            further_s: time that is needed after it; None if each launch so far shows what one takes with all of it.
+        """
         if any(launch.silence for launch in self._launches):  # the test fails, and no further launch changes that
             return False
-        per_launch = self.spent_s / max(self._tries, 1)
-        return (self.spent_s + per_launch) * 1e9 <= self._budget_ns and self._tries < self._max_launches
+        per_launch = self.spent_s / max(self._tries, 1) if further_s is None else self._per_launch_s + further_s
+        budget_ns = self._budget_ns - self._reserved_ns
+        return (self.spent_s + per_launch) * 1e9 <= budget_ns and self._tries < self._max_launches
 
     def _measure(self) -> None:
         launch = self._launch()
@@ -278,6 +311,7 @@ class SequentialMeasurement:
 
     def _launch(self) -> Launch:
         self._tries += 1
+        started = time.perf_counter()
         with self._counted_time():
             try:
                 return self._runner.measure()
@@ -286,6 +320,8 @@ class SequentialMeasurement:
                 if isinstance(stop, Interrupted):
                     self._add(stop.launch)
                 raise
+            finally:
+                self._launched_s += time.perf_counter() - started
 
     def _add(self, *launches: Launch) -> None:
         self._launches += launches

@@ -16,10 +16,11 @@ import numpy as np
 from pytest_mlpatterns.analysis.blocks import completions_between
 from pytest_mlpatterns.analysis.capacity_search import climb
 from pytest_mlpatterns.analysis.generator_health import why_limited
-from pytest_mlpatterns.analysis.objective_search import Probe, Tally, highest_rate
+from pytest_mlpatterns.analysis.objective_search import MAX_WINDOWS, PIECES, Probe, Tally, highest_rate
+from pytest_mlpatterns.analysis.reference_queue import ReferenceQueue
 from pytest_mlpatterns.analysis.stream_times import StreamTimes
 from pytest_mlpatterns.analysis.sustained import backlog_of, why_not_sustained
-from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, ReferenceQueue, typical_seed
+from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, typical_seed
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Capacity, SearchEnd, Step
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.system.monitor import Monitor
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["CapacitySearch"]
+__all__ = ["CapacitySearch", "Climbed"]
 
 _STEP_NS = 500_000_000
 _MAX_STEP_NS = 3_000_000_000
@@ -70,6 +71,19 @@ class LastStep:
     peak_rss_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Climbed:
+    """What a search under an objective leaves to the next one of the same service, which need not climb again.
+
+    Attributes:
+        capacity: of the climb, for throughput alone.
+        levels: of the fitted curves, one for each bound of the objective.
+    """
+
+    capacity: Capacity
+    levels: tuple[float, ...]
+
+
 @dataclass(slots=True)
 class CapacitySearch:
     """One search over one deployment.
@@ -86,6 +100,8 @@ class CapacitySearch:
 
     Attributes:
         last: the last load of the search; None before the first.
+        climbed: what a search under an objective leaves to the next one; None if it was ended by the load generator.
+        number: of this search in the test, from 0, so that its windows have arrivals of their own.
     """
 
     template: LoadJob
@@ -97,6 +113,8 @@ class CapacitySearch:
     generators: int = 1
     tokens: Callable[[str], int] | None = None
     last: LastStep | None = None
+    climbed: Climbed | None = None
+    number: int = 0
     _last_rate_rps: float = 0.0
     _left_out: int = 0
 
@@ -107,21 +125,36 @@ class CapacitySearch:
             decided: ends the climb early.
             objective: latency objective to keep; None for throughput alone.
         """
-        capacity = climb(self._step, out_of_time=self._out_of_time, decided=decided)
+        if objective is not None and self.climbed is not None:
+            again = self._under(objective, self.climbed.capacity, self.climbed.levels)
+            return replace(again, ladder=(), asl=None, peak_rss_bytes=None)
+        capacity = climb(self._step, out_of_time=self._out_of_time, decided=decided, confirms=objective is None)
         if (usage := self.monitor.usage()) is not None:
             capacity = replace(capacity, cores=usage.cores, limited=usage.limited)
         if objective is None:
             return capacity
         if capacity.nmrt.value <= 0:
             return replace(capacity, objective=objective)
-        rate, limited = highest_rate(
-            lambda plan: self._probe(plan, objective, capacity),
+        return self._under(objective, capacity, ())
+
+    def _under(self, objective: Objective, capacity: Capacity, levels: tuple[float, ...]) -> Capacity:
+        """Search for the highest rate that keeps an objective, below the capacity of a climb."""
+        reference = ReferenceQueue(capacity.nmrt.value, _servers(capacity))
+        found = highest_rate(
+            lambda plan: self._probe(plan, objective, reference),
             objective,
-            capacity.nmrt.value,
+            reference,
             left_s=lambda: (self.deadline_ns - time.perf_counter_ns()) / SECOND_NS,
+            levels=levels,
         )
-        found = replace(capacity, nmrt=rate, objective=objective)
-        left_out = f"{count(self._left_out, 'answer')} of too few tokens for {objective} left out"
+        rate, limited = found.rate, found.limited
+        self.climbed = Climbed(capacity, found.levels) if limited is None else None
+        return self._found(replace(capacity, nmrt=rate, objective=objective), capacity, limited)
+
+    def _found(self, found: Capacity, capacity: Capacity, limited: str | None) -> Capacity:
+        """What was found under an objective, and what ended the search for it."""
+        rate = found.nmrt
+        left_out = f"{count(self._left_out, 'answer')} of too few tokens for {found.objective} left out"
         also = f"; {left_out}" if self._left_out else ""
         if limited is not None:
             return replace(found, stopped=f"{limited}{also}", at_least=True, end=SearchEnd.GENERATOR)
@@ -164,16 +197,16 @@ class CapacitySearch:
         self._last_rate_rps = step.rate_rps
         return step
 
-    def _probe(self, plan: ProbePlan, objective: Objective, capacity: Capacity) -> Probe:
+    def _probe(self, plan: ProbePlan, objective: Objective, reference: ReferenceQueue) -> Probe:
         """One open-loop window with arrivals of its own; a failed request violates the objective."""
         warmup_ns, duration_ns = int(plan.warmup_s * SECOND_NS), int(plan.window_s * SECOND_NS)
         seed = typical_seed(
             lambda seed: PoissonRate(plan.rate_rps, seed).merged_arrivals(self.generators),
             plan.rate_rps,
-            ReferenceQueue(capacity.nmrt.value, _servers(capacity)),
+            reference,
             window=Window(warmup_ns, warmup_ns + duration_ns),
             tail=min(bound.allowed for bound in objective.bounds),
-            first_seed=plan.number * SEEDS,
+            first_seed=(self.number * MAX_WINDOWS + plan.number) * SEEDS,
         )
         result = self._drive(PoissonRate(plan.rate_rps, seed), duration_ns, warmup_ns)
         samples, inside, good = self._window(result)
@@ -181,7 +214,9 @@ class CapacitySearch:
         backlog = backlog_of(samples, result.window, plan.rate_rps)
         lags = backlog is not None and why_not_sustained([backlog]) is not None
         return Probe(
-            tallies=tuple(_tally(bound, samples, inside) for bound in objective.bounds),
+            tallies=tuple(_tally(bound, samples, result.window) for bound in objective.bounds),
+            due_ns=np.sort(samples.due_ns[samples.due_ns < result.window.end_ns]).astype(np.float64),
+            window=result.window,
             limited=why_limited(replace(result.generator, ceiling_rps=self.ceiling_rps)),
             answered_rps=backlog.answered_rps if backlog is not None and lags else None,
         )
@@ -204,22 +239,25 @@ class CapacitySearch:
         return result
 
 
-def _tally(bound: Bound, samples: Samples, inside: NDArray[np.bool_]) -> Tally:
-    """What one bound says of a window. A failed request breaks it; one that has no such value is not judged.
+def _tally(bound: Bound, samples: Samples, window: Window) -> Tally:
+    """What one bound says of the pieces of a window. A failed request breaks it; one without a value is not judged.
 
     Args:
         bound: of a percentile.
         samples: of the load.
-        inside: mask of the requests of the window.
+        window: the measured part.
     """
     values, owner = _values(bound.quantity, samples)
+    inside, edges = samples.due_in(window), np.linspace(window.start_ns, window.end_ns, PIECES + 1)
     judged = (inside & samples.succeeded)[owner] & np.isfinite(values)
     lag_ns = samples.send_lag_ns[owner] if bound.quantity in ("latency", "ttft") else 0
-    fails = int((inside & ~samples.succeeded).sum())
     late, late_unlagged = values >= bound.limit_ns, values - lag_ns >= bound.limit_ns
-    return Tally(
-        int(judged.sum()) + fails, int((judged & late).sum()) + fails, int((judged & late_unlagged).sum()) + fails
-    )
+    due_ns, fails = samples.due_ns[owner], samples.due_ns[inside & ~samples.succeeded]
+
+    def counts(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.asarray(np.histogram(due_ns[chosen], edges)[0] + np.histogram(fails, edges)[0])
+
+    return Tally(counts(judged), counts(judged & late), counts(judged & late_unlagged))
 
 
 def _without_value(objective: Objective, samples: Samples, good: NDArray[np.bool_]) -> int:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.scale_out import ScaleOut
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
+    from pytest_mlpatterns.measurement.capacity import Climbed
     from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
@@ -100,6 +101,8 @@ class LaunchRunner:
         self._deployment: Deployment | None = None
         self._measured = False
         self._facts: EnvironmentFacts = {}
+        self._climbed: dict[Objective | None, Climbed | None] = {}
+        self._searches = 0
 
     @property
     def deployment(self) -> Deployment:
@@ -166,8 +169,7 @@ class LaunchRunner:
         """
         deployment = self.deployment
         plan = replace(self.plan, schedule=ClosedLoop(1), check=None)
-        messages = deployment.messages(plan.payload)
-        template = job_for(deployment, plan, messages)
+        template = job_for(deployment, plan, deployment.messages(plan.payload))
         longest_ns = MAX_SEARCH_NS if objective is None else MAX_OBJECTIVE_SEARCH_NS
         search = CapacitySearch(
             template=template,
@@ -178,9 +180,13 @@ class LaunchRunner:
             generators=plan.generators,
             ceiling_rps=self._generator.ceiling_of(template),
             tokens=plan.tokens,
+            climbed=self._climbed.get(objective),
+            number=self._searches,
         )
+        self._searches += 1
         with apart_from(deployment, self._generator, plan.generators):
             capacity = search.run(decided, objective)
+        self._climbed[objective] = search.climbed
         deployment.stats()  # raises if a process died in the search
         if last := search.last:
             sent = replace(plan, schedule=last.schedule)
@@ -203,8 +209,8 @@ class LaunchRunner:
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
         peak, sent = loads[-1], replace(self.plan, schedule=ConstantRate(plan.ratios[-1] * nmrt_rps))
         whole = Window(peak.window.start_ns, peak.window.end_ns + peak.watched_ns)
-        when = f"after a load of {peak.load_ratio:g} times the NMRT"
-        require_answer(deployment, sent, peak.samples, window=whole, owed_s=plan.backlog_s, when=when)
+        when, owed_s = f"after a load of {peak.load_ratio:g} times the NMRT", plan.backlog_s
+        require_answer(deployment, sent, peak.samples, window=whole, owed_s=owed_s, when=when)
         return loads
 
     def scale_out(self, concurrency: int, balance: Balance) -> ScaleOut:
@@ -218,22 +224,18 @@ class LaunchRunner:
             DeploymentError: the replica did not start, or a process died under the load.
             InvalidResultError: an address no longer answers after the load.
         """
-        deployment = self.deployment
-        run = ScaleOutRun(
-            deployment, self._template(), self._generator, self._on_progress, balance, generators=self.plan.generators
-        )
-        with apart_from(deployment, self._generator, self.plan.generators):
+        deployment, generators, template = self.deployment, self.plan.generators, self._template()
+        run = ScaleOutRun(deployment, template, self._generator, self._on_progress, balance, generators=generators)
+        with apart_from(deployment, self._generator, generators):
             found = run.run(concurrency)
         require_every_answer(deployment, self.plan, when="after one more replica was added")
         return found
 
     def follow_growth(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
         """Load the running deployment until the growth of what it holds is decided; see :class:`GrowthWindow`."""
-        deployment, plan = self.deployment, replace(self.plan, check=None, tokens=None)
+        deployment, plan, job = self.deployment, replace(self.plan, check=None, tokens=None), self._template()
         self._measured = True
-        window = GrowthWindow(
-            deployment, plan, self._template(), generator=self._generator, on_progress=self._on_progress
-        )
+        window = GrowthWindow(deployment, plan, job, generator=self._generator, on_progress=self._on_progress)
         return window.run(longest_ns, is_decided)
 
     def _template(self) -> LoadJob:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from support.synthetic import S, capacity, even_launch
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.records.launch import SearchEnd
+from pytest_mlpatterns.records.launch import LaunchValue, SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -24,27 +25,36 @@ SLO = "p95<50ms"
 class FakeRunner:
     """A deployment whose searches find what is declared, in this order; the last one for ever."""
 
-    def __init__(self, *found: Capacity) -> None:
+    def __init__(self, *found: Capacity, seconds: float = 0.0) -> None:
         self.found = list(found)
+        self.seconds = seconds
         self.launches = self.searches = 0
+        self.given_ns: list[int] = []
 
     def measure(self) -> Launch:
         self.launches += 1
+        time.sleep(self.seconds)
         return even_launch()
 
-    def search(self, *_: object) -> Capacity:
+    def search(self, _decided: object, _objective: object, budget_ns: int) -> Capacity:
         self.searches += 1
+        self.given_ns.append(budget_ns)
         return self.found.pop(0) if len(self.found) > 1 else self.found[0]
 
 
-def make(runner: FakeRunner, *, launches: int = 1) -> NmrtAssertions:
-    experiment = SimpleNamespace(smoke=False, settings=SimpleNamespace(launches=launches), searches=())
-    measurement = SequentialMeasurement(runner, 60 * S, launches)  # type: ignore[arg-type]
+def make(runner: FakeRunner, *, launches: int = 1, budget_s: float = 60.0) -> NmrtAssertions:
+    settings = SimpleNamespace(launches=launches, budget_ns=round(budget_s * S))
+    experiment = SimpleNamespace(smoke=False, settings=settings, searches=())
+    measurement = SequentialMeasurement(runner, round(budget_s * S), launches)  # type: ignore[arg-type]
     return NmrtAssertions(experiment, measurement)  # type: ignore[arg-type]
 
 
 def ended(end: SearchEnd, rate: float = 18.3, *, objective: str | None = SLO) -> Capacity:
     return replace(capacity(rate, at_least=True, objective=objective), end=end, stopped=f"of {end}")
+
+
+def found(rate: float, error: float = 0.01, objective: str | None = SLO) -> Capacity:
+    return replace(capacity(rate, objective=objective), nmrt=LaunchValue(rate, error))
 
 
 def test_a_search_that_the_generator_ended_is_no_verdict_but_its_lower_bound_passes() -> None:
@@ -54,6 +64,14 @@ def test_a_search_that_the_generator_ended_is_no_verdict_but_its_lower_bound_pas
     verdict = make(FakeRunner(late)).decide_at_least(10, SLO)
     assert verdict is not None
     assert verdict.outcome is Outcome.PASS
+
+
+def test_a_search_that_the_generator_ended_is_made_again() -> None:
+    runner = FakeRunner(ended(SearchEnd.GENERATOR), found(80), found(81))
+    verdict = make(runner, launches=8).decide_at_least(60, SLO)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.PASS
+    assert runner.searches >= 2
 
 
 @pytest.mark.parametrize("end", [SearchEnd.TIME, SearchEnd.TOP])
@@ -70,3 +88,52 @@ def test_how_a_search_for_another_objective_ended_does_not_matter() -> None:
     verdict = assertions.decide_at_least(60, SLO)
     assert verdict is not None
     assert verdict.outcome is Outcome.FAIL
+
+
+def test_three_searches_share_the_budget_and_know_the_rate_to_ten_percent() -> None:
+    runner = FakeRunner(found(69.5, 0.015), found(68.5, 0.015), found(70.0, 0.015))
+    verdict = make(runner, launches=8, budget_s=30).decide_at_least(65, SLO)
+
+    assert verdict is not None
+    assert verdict.outcome is Outcome.PASS
+    assert (runner.launches, runner.searches) == (3, 3)
+    assert [round(each / S, 1) for each in runner.given_ns] == [11.5, 14.2, 14.2]  # no launch takes any time here
+
+
+def test_a_budget_for_one_search_gives_it_all_the_time() -> None:
+    runner = FakeRunner(found(40))
+    make(runner, launches=8, budget_s=7).decide_at_least(62, SLO)
+    assert runner.given_ns[0] / S == pytest.approx(7, abs=0.1)
+
+
+def test_a_capacity_that_fails_is_confirmed_by_a_second_search() -> None:
+    runner = FakeRunner(found(40), found(41))
+    verdict = make(runner, launches=8, budget_s=30).decide_at_least(62, SLO)
+
+    assert verdict is not None
+    assert verdict.outcome is Outcome.FAIL
+    assert (runner.launches, runner.searches) == (2, 2)
+    assert "rests on" not in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("launches", "budget_s", "said"),
+    [(8, 2.0, 'one search; budget="5s" has time for a second'), (1, 60.0, 'launches=2 and budget="5s" has')],
+)
+def test_a_failure_by_one_search_says_what_a_second_one_takes(launches: int, budget_s: float, said: str) -> None:
+    verdict = make(FakeRunner(found(40)), launches=launches, budget_s=budget_s).decide_at_least(100, SLO)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.FAIL
+    assert said in verdict.reason
+
+
+def test_the_search_of_a_ranking_keeps_half_of_the_budget_from_assertions_before_it() -> None:
+    runner = FakeRunner(found(40), seconds=0.2)
+    measurement = SequentialMeasurement(runner, 2 * S, 99)  # type: ignore[arg-type]
+    measurement.reserve_for_search()
+    measurement.measure_at_least(50)
+    assert 1 <= runner.launches <= 5
+    before = runner.launches
+    measurement.search(None)
+    measurement.measure_at_least(50)
+    assert runner.launches > before

@@ -40,12 +40,14 @@ class QueueGenerator:
     busy_above: int = 10_000
     chunks: int = 0
     open_loops: list[PoissonRate] = field(default_factory=list)
+    closed_loops: int = 0
 
     def run(self, job: LoadJob, **_options: Any) -> LoadResult:
         assert job.warmup_ns is not None
         length_ns = job.warmup_ns + job.duration_ns
         limited = False
         if isinstance(job.schedule, ClosedLoop):
+            self.closed_loops += 1
             done = np.arange(1, length_ns // self.service_ns + 1) * self.service_ns
             due = np.concatenate([np.zeros(job.schedule.concurrency, dtype=np.int64), done])[: done.size]
             limited = job.schedule.concurrency >= self.busy_above
@@ -92,16 +94,20 @@ def result_of(
     return LoadResult(columns, window, Warmup(job.warmup_ns or 0, 0, None), report, [], stopped_early=False)
 
 
-def search(generator: QueueGenerator, slo: str) -> Capacity:
-    searching = CapacitySearch(
+def searching(generator: QueueGenerator, **more: Any) -> CapacitySearch:
+    return CapacitySearch(
         template=a_job([("127.0.0.1", 1)], ClosedLoop(1)),
         generator=cast("Generator", generator),
         monitor=ResourceMonitor(list),
         deadline_ns=time.perf_counter_ns() + 24 * S,
         on_progress=lambda _progress: None,
         ceiling_rps=None,
+        **more,
     )
-    return searching.run(lambda _value: False, parse_objective(slo))
+
+
+def search(generator: QueueGenerator, slo: str) -> Capacity:
+    return searching(generator).run(lambda _value: False, parse_objective(slo))
 
 
 def test_the_rate_that_keeps_an_objective_is_that_of_the_long_run() -> None:
@@ -117,7 +123,7 @@ def test_each_window_has_a_seed_of_its_own_and_a_rate_below_the_capacity() -> No
     search(generator, "p95<50ms")
     seeds = [load.seed for load in generator.open_loops]
 
-    assert len(set(seeds)) == len(seeds) >= 8
+    assert len(set(seeds)) == len(seeds) >= 6
     assert all(load.rate_rps <= 100 for load in generator.open_loops)
 
 
@@ -141,3 +147,19 @@ def test_answers_that_an_objective_cannot_judge_are_named() -> None:
         r"; [1-9]\d* answers of too few tokens for ttft:p95<50\.0ms,tpot:p95<50\.0ms left out$", found.stopped
     )
     assert "left out" not in search(QueueGenerator(10 * MS, chunks=4), "ttft:p95<50ms").stopped
+
+
+def test_a_further_search_under_an_objective_does_not_climb_again_and_has_arrivals_of_its_own() -> None:
+    generator = QueueGenerator(10 * MS)
+    first = searching(generator)
+    first.run(lambda _value: False, parse_objective("p95<50ms"))
+    assert first.climbed is not None
+    climbs, seeds = generator.closed_loops, {load.seed for load in generator.open_loops}
+
+    second = searching(generator, climbed=first.climbed, number=1)
+    found = second.run(lambda _value: False, parse_objective("p95<50ms"))
+
+    assert generator.closed_loops == climbs == 3
+    assert seeds.isdisjoint(load.seed for load in generator.open_loops[len(seeds) :])
+    assert found.nmrt.value == pytest.approx(69.3, rel=0.05)
+    assert (found.ladder, found.asl, found.concurrency) == ((), None, 1)
