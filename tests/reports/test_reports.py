@@ -161,8 +161,8 @@ def test_a_summary_of_good_results_has_nothing_below_its_table() -> None:
 @pytest.mark.parametrize(
     ("count", "line"),
     [
-        (1, "1 test has no baseline on this machine; record it: pytest --perf-baseline update"),
-        (3, "3 tests have no baseline on this machine; record it: pytest --perf-baseline update"),
+        (1, "1 test has no baseline yet; record it: pytest --perf-baseline update"),
+        (3, "3 tests have no baseline yet; record it: pytest --perf-baseline update"),
     ],
 )
 def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str) -> None:

@@ -270,7 +270,7 @@ def _without_baseline(results: Sequence[TestResult]) -> str:
     if not absent:
         return ""
     tests = "1 test has" if absent == 1 else f"{absent} tests have"
-    return f"{tests} no baseline on this machine; record it: pytest --perf-baseline update"
+    return f"{tests} no baseline yet; record it: pytest --perf-baseline update"
 
 
 def _details(result: TestResult) -> list[str]:
