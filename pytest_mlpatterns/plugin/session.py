@@ -322,7 +322,9 @@ class PerfSession:
             cluster=cluster,
             baseline=match,
             revision=revision,
-            settle=self._settlements.of(item.nodeid, match, settings, cluster=serving, closing=resources),
+            settle=None
+            if experiment.system.is_attached  # the same service on both sides, whatever the repository holds
+            else self._settlements.of(item.nodeid, match, settings, cluster=serving, closing=resources),
             comparison_required=self._run.against_required,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),
         )

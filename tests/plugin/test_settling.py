@@ -9,6 +9,7 @@ import pytest
 from support.project import Run, run_here
 from support.repository import Repository
 from support.services.processes import our_children
+from support.services.scripted import ScriptedServer, Send, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,14 @@ def perf_payload():
 @pytest.mark.perf(duration="300ms", warmup="100ms", tolerance=0.5, budget="20s", compare=("rtm",))
 def test_shop(perf):
     pass
+"""
+TARGET = """
+
+@pytest.fixture
+def perf_target():
+    from pytest_mlpatterns import Url
+
+    return Url("{url}")
 """
 IGNORED = "wait.txt\n.pytest_cache\n__pycache__\n"
 
@@ -215,3 +224,16 @@ def test_a_shallow_clone_says_what_to_do_and_fetches_if_it_may(shop: Repository,
     fetched = run(clone, "--perf-settle", "fetch")
     assert fetched.exit_code == 1
     assert "RegressionFailure: RTM" in fetched.out
+
+
+def test_a_service_that_runs_already_is_judged_by_the_file(shop: Repository) -> None:
+    """Nothing in the repository says whether it changed."""
+    with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
+        target = TARGET.format(url=f"http://{server.address[0]}:{server.address[1]}/v1/models/m:predict")
+        shop.write({"test_shop.py": TESTS.replace('"20s"', '"5s"') + target})
+        assert run(shop, "--perf-baseline", "update").exit_code == 0
+        edit(shop, much_faster)
+        slower = run(shop, "--perf-noise", "trust")
+    assert slower.exit_code == 1
+    assert "RegressionFailure: RTM" in slower.out
+    assert "settled" not in slower.out
