@@ -125,7 +125,7 @@ def spelled(text: str) -> str:
 
 
 def marked(text: str) -> str:
-    """The text with :data:`MARK` before each of its lines, which tells them from our own."""
+    """The text with :data:`MARK` before each of its lines, which separates them from our own."""
     return "\n".join(f"{MARK}{line}" for line in text.splitlines())
 
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.launch import Launch, Taken
     from pytest_mlpatterns.records.setup import LoadDescription
-    from pytest_mlpatterns.records.taken import Taken
 
 __all__ = ["CPU_FACTOR", "generator_costs_ns", "ratio_of_costs", "taken_factor"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.records.taken import Taken
+from pytest_mlpatterns.records.launch import Taken
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:

@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.baseline.stored_split import plain_splits, read_splits
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import LaunchValue, Taken
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
-from pytest_mlpatterns.records.taken import Taken
 from pytest_mlpatterns.reports.files.json_layout import laid_out, rounded
 from pytest_mlpatterns.reports.files.json_schema import Schema, parsed, shown
 from pytest_mlpatterns.system.files import read_text, replace_file

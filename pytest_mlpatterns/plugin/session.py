@@ -323,7 +323,7 @@ class PerfSession:
             baseline=match,
             revision=revision,
             settle=None
-            if experiment.system.is_attached  # the same service on both sides, whatever the repository holds
+            if experiment.system.is_attached  # no repository shows whether it changed
             else self._settlements.of(item.nodeid, match, settings, cluster=serving, closing=resources),
             comparison_required=self._run.against_required,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.launch import Taken
 from pytest_mlpatterns.records.setup import SystemKind
-from pytest_mlpatterns.records.taken import Taken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

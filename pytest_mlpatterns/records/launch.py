@@ -30,6 +30,7 @@ __all__ = [
     "NodeUsage",
     "SearchEnd",
     "Step",
+    "Taken",
     "Usage",
     "Warmup",
 ]
@@ -242,6 +243,21 @@ class Launch:
     silence: str = ""
     track: ResourceTrack | None = None
     facts: EnvironmentFacts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a deployment could not have of the machine while it was measured, on average.
+
+    Attributes:
+        others_cores: cores that processes other than the deployment, the load generator and pytest used.
+        steal_ratio: share of the machine's time that its host gave to other machines.
+        throttled_ratio: share of the window in which a limit of the control group stopped a process.
+    """
+
+    others_cores: float = 0.0
+    steal_ratio: float = 0.0
+    throttled_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

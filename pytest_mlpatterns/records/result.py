@@ -18,7 +18,16 @@ from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactCh
 from pytest_mlpatterns.records.held_memory import HeldRecord
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
 from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
-from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, SearchEnd, Step, Warmup
+from pytest_mlpatterns.records.launch import (
+    Capacity,
+    Estimate,
+    GeneratorPart,
+    LaunchValue,
+    SearchEnd,
+    Step,
+    Taken,
+    Warmup,
+)
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
@@ -29,7 +38,6 @@ from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.stream_record import StreamRecord
-from pytest_mlpatterns.records.taken import Taken
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 

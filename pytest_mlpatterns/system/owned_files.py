@@ -52,7 +52,7 @@ class OwnedDirectory:
 
     Attributes:
         path: where it was when it was opened; for messages, and for the removal of its name.
-        descriptor: reaches it, whatever its name leads to meanwhile.
+        descriptor: reaches it, also if its name meanwhile leads elsewhere.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""A digest of the files of a working tree or of a commit, so that the two can be told apart without a second checkout.
+"""A digest of the files of a working tree or of a commit, so that both can be compared without a checkout.
 
 It covers tracked files and untracked ones that git does not ignore. Nothing is written to the repository. A file counts
 by its mode and content, as git stores it.

@@ -9,7 +9,7 @@ import pytest
 from support.synthetic import US, S, even_launch
 
 from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns, ratio_of_costs, taken_factor
-from pytest_mlpatterns.records.taken import Taken
+from pytest_mlpatterns.records.launch import Taken
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:

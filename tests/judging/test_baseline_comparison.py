@@ -24,8 +24,7 @@ from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.launch import Capacity, LaunchValue
-from pytest_mlpatterns.records.taken import Taken
+from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Taken
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ def make_launch(
     steal_cores: float = 0.0,
     throttled: float = 0.0,
     machine: float = 1.0,
+    pieces: float = 1.0,
 ) -> Launch:
     """A launch of 0.7 s with one caller: launches differ by 2 %, requests by 5 %.
 
@@ -74,7 +74,7 @@ def make_launch(
         samples(due.astype(np.int64), latency.astype(np.int64), outcome=outcome, received_bytes=size),
         seconds=0.7,
         used=busy,
-        cpu_ns=round(60 * US * machine**1.5 * count),
+        cpu_ns=round(60 * US * machine**1.5 * pieces * count),
         cold_start_ns=round(start_s * machine * S * np.exp(rng.normal(0, 0.05))),
     )
 
@@ -242,6 +242,12 @@ def test_a_limit_that_stopped_it_at_the_recording_too_explains_nothing(then: flo
     entry = replace(BEFORE, taken=Taken(throttled_ratio=then))
     verdicts, _ = compare(Runner(rtm_ns=3.9 * MS, throttled=0.3), "rtm", entry=entry)
     assert verdicts["rtm"].outcome is outcome
+
+
+def test_the_same_bytes_in_twelve_pieces_are_no_slower_machine() -> None:
+    """The load generator wakes up for each of them, which looked like a slow machine."""
+    verdicts, _ = compare(Runner(rtm_ns=4.5 * MS, pieces=3.1))
+    assert {"rtm", "throughput"} <= failing(verdicts)
 
 
 def test_what_only_the_quiet_launches_lack_is_judged_all_the_same() -> None:

@@ -11,8 +11,7 @@ from support.synthetic import MS, launch, make_setup, samples, usage
 from pytest_mlpatterns.judging.machine_sign import MachineSign
 from pytest_mlpatterns.judging.settled_verdicts import SettledVerdicts, is_decided
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.taken import Taken
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Taken
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:

@@ -8,7 +8,16 @@ from pytest_mlpatterns.records.environment_facts import FactChange
 from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.latency_split import PARTS, LatencySplit, SplitPart
-from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, SearchEnd, Step, Warmup
+from pytest_mlpatterns.records.launch import (
+    Capacity,
+    Estimate,
+    GeneratorPart,
+    LaunchValue,
+    SearchEnd,
+    Step,
+    Taken,
+    Warmup,
+)
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
@@ -19,7 +28,6 @@ from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import BaselineGap, Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
-from pytest_mlpatterns.records.taken import Taken
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from support.synthetic import make_setup
