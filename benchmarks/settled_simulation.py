@@ -57,7 +57,7 @@ FASTER, SURE, MARGIN = 0.93, 1.15, 1.1
 """As in ``judging/settled_comparison.py`` and ``judging/machine_sign.py``."""
 CALIBRATION_SD = 0.04
 """Scatter of the fixed workload between two runs."""
-LAST = 8
+LAST = 12
 FACTORS = (0.7, 2.0)
 TOLERANCES = Tolerances(0.10)
 GUARD_PLAN_ALPHA = 0.005
@@ -93,7 +93,7 @@ def settled(rng: np.random.Generator, service: Service, change: Change, *, facto
     for name in {**screened, **judged}:
         seen, found = screened.get(name), judged.get(name)
         worse = seen is Outcome.FAIL
-        explained = sign >= SURE and least_times(then, now) <= sign * MARGIN and name not in NOT_OF_THE_MACHINE
+        explained = sign >= SURE and least_times(then, now, name) <= sign * MARGIN and name not in NOT_OF_THE_MACHINE
         if found is None or (name in NOT_OF_THE_MACHINE and seen in (Outcome.PASS, Outcome.FAIL)):
             outcomes[name] = seen or Outcome.PASS
         elif found is Outcome.PASS and worse:
@@ -107,9 +107,10 @@ def settled(rng: np.random.Generator, service: Service, change: Change, *, facto
     return decided(outcomes, launches + count) or Run(Outcome.INCONCLUSIVE, launches + count)
 
 
-def least_times(then: Sample, now: Sample) -> float:
-    """How many times as long a request takes at least, by the better end of the interval."""
-    change = judge_change(METRICS["rtm"], now.values["rtm"], then.values["rtm"], tolerance=0.10).change
+def least_times(then: Sample, now: Sample, name: str) -> float:
+    """How many times as long a request, or its CPU time, takes at least, by the better end of the interval."""
+    judged = "cpu_per_request" if name == "cpu_per_request" else "rtm"
+    change = judge_change(METRICS[judged], now.values[judged], then.values[judged], tolerance=0.10).change
     return 1.0 if change is None else 1 + change.low
 
 

@@ -66,6 +66,8 @@ def typical_seed(
     servers = max(1, min(reference.servers, count // 10))
     latency = ReferenceQueue(reference.capacity_rps, servers).latency_ns(due)
     inside = (due >= window.start_ns) & (due < window.end_ns)
+    if not inside.any():  # of a service so slow that no arrival falls into the window, each seed is as typical
+        return first_seed
     tails = np.minimum(np.array(_LEVELS) * tail, 0.9)
     limits = np.quantile(latency[inside], 1 - tails)
     over = np.array([((latency > limit) & inside).sum(axis=1) for limit in limits])

@@ -119,7 +119,7 @@ class BaselineLookup:
         by_machine, sought = self._entries.get(test, {}), BaselineMatch(setup, mode)
         machine = self._environment.machine_of(cluster)
         if (own := by_machine.get(machine)) is None:
-            return self._with_recorded(self._match_elsewhere(by_machine, sought, cluster), test, by_machine)
+            return self._match_elsewhere(test, by_machine, sought, cluster=cluster)
         if differences := self._differences(own, setup):
             details = "; ".join(differences)
             sought = replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=own.facts)
@@ -138,7 +138,9 @@ class BaselineLookup:
         entry = same[machine]
         return replace(found, recorded=EntryKey(test, machine, entry.commit, entry.tree), name=self._name_of(entry))
 
-    def _match_elsewhere(self, by_machine: Mapping[str, Entry], sought: BaselineMatch, cluster: str) -> BaselineMatch:
+    def _match_elsewhere(
+        self, test: str, by_machine: Mapping[str, Entry], sought: BaselineMatch, *, cluster: str
+    ) -> BaselineMatch:
         """The entry of the machine whose speed is closest, scaled to this one; or why there is none."""
         if not by_machine:
             return replace(sought, gap=BaselineGap.ABSENT)
@@ -148,12 +150,14 @@ class BaselineLookup:
             machines = f"machine: {'; '.join(by_machine)} → {self._environment.machine_of(cluster)}"
             why = "; no entry with as many cores and this set-up has a calibration" if is_scaled else ""
             latest = max(by_machine.values(), key=lambda entry: entry.date)
-            return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=machines + why, facts=latest.facts)
+            found = replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=machines + why, facts=latest.facts)
+            return self._with_recorded(found, test, by_machine)
         machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
         entry = scaled(by_machine[machine].compared_under(self._environment.versions), ratios[machine])
         note = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
         note = "; ".join(filter(None, (note, entry.warning)))
-        return replace(sought, entry=entry, facts=entry.facts, widening=_WIDENING, note=note, name=self._name_of(entry))
+        found = replace(sought, entry=entry, facts=entry.facts, widening=_WIDENING, note=note)
+        return self._with_recorded(found, test, {machine: by_machine[machine]})
 
     def _speed_ratios(self, by_machine: Mapping[str, Entry], setup: Setup) -> dict[str, float]:
         """How much longer work takes here, by machine, of the machines whose entry is comparable and calibrated."""

@@ -73,6 +73,7 @@ class BaselineSession:
         self._gone: set[str] = set()
         self._updates: list[Update] = []
         self._failed: list[str] = []
+        self._tree: str | None = None
         self._pruned: list[str] = []
         self.lines: list[str] = []
 
@@ -97,6 +98,8 @@ class BaselineSession:
         Raises:
             ChildError: another machine's entry had to be scaled, and the calibration workload did not end.
         """
+        if self._tree is None and self._run.baseline is BaselineMode.UPDATE and not self._run.smoke:
+            self._tree = self._files_now()
         return self._lookup.match(test, setup, cluster)
 
     def with_drift(self, result: TestResult) -> TestResult:
@@ -119,13 +122,15 @@ class BaselineSession:
     def to_json(self) -> dict[str, Any]:
         """What a worker found and the process that writes needs, as plain values."""
         calibration = self._lookup.calibration
-        return {"gone": sorted(self._gone), "calibration": None if calibration is None else asdict(calibration)}
+        known = None if calibration is None else asdict(calibration)
+        return {"gone": sorted(self._gone), "calibration": known, "tree": self._tree}
 
     def merge(self, data: Mapping[str, Any]) -> None:
         """Add what a worker's :meth:`to_json` gave."""
         self._gone.update(data["gone"])
         if data["calibration"] is not None:
             self._lookup.calibration = Calibration(**data["calibration"])
+        self._tree = self._tree or data.get("tree")
 
     # --- at the end ----------------------------------------------------------------------------------------------
 
@@ -189,7 +194,7 @@ class BaselineSession:
             commit=commit(self._root),
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             calibration=self._lookup.calibration,
-            tree=self._tree(),
+            tree=self._tree or "",
         )
         updates = [update_of(result, self._entry_of(result), facts) for result in passed]
         machines = {result.test: self._machine_of(result) for result in passed}
@@ -197,8 +202,8 @@ class BaselineSession:
         self.lines += [f"baseline {file} updated:", *update_lines(updates)]
         self._updates = updates
 
-    def _tree(self) -> str:
-        """The digest of the files that were measured; empty outside git."""
+    def _files_now(self) -> str:
+        """The digest of the files that are measured, before the run writes others; empty outside git."""
         run = self._run
         results = [file for file in (run.baseline_file, run.json_file, run.html_file) if file is not None]
         try:

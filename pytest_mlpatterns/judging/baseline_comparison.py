@@ -196,11 +196,6 @@ class BaselineComparison:
         """Compare with few launches and without excuses: what does not pass is settled by the recorded revision."""
         return self._compare(choice, is_screen=True)
 
-    @property
-    def slowdown(self) -> float | None:
-        """How many times slower the machine is than when the baseline was recorded; measured at the first access."""
-        return self._slowdown
-
     def _compare(self, choice: Choice, *, is_screen: bool) -> Sequence[Verdict]:
         self._is_screen = is_screen
         self._measurement.measure_at_least(1)
@@ -253,9 +248,9 @@ class BaselineComparison:
         verdicts = self._measurement.decide_all(lambda: self._judge_all(compared, entry), more, at_most=at_most)
         if self._trusts or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
             return verdicts
-        if self._slowdown is None or self._slowdown < CALIBRATION_NOISE:
+        if self.slowdown is None or self.slowdown < CALIBRATION_NOISE:
             return verdicts
-        return self._doubts(entry).explained_by(self._slowdown, verdicts, compared)
+        return self._doubts(entry).explained_by(self.slowdown, verdicts, compared)
 
     @property
     def _trusts(self) -> bool:
@@ -266,7 +261,7 @@ class BaselineComparison:
         return MachineDoubts(entry, self._measurement.metrics, functools.partial(self._judge_look, is_aside=True))
 
     @functools.cached_property
-    def _slowdown(self) -> float | None:
+    def slowdown(self) -> float | None:
         """How many times slower the machine is than when the baseline was recorded; measured at the first access."""
         return self._baseline.slowdown()
 

@@ -46,7 +46,7 @@ class MachineSign:
     Attributes:
         entry: the baseline entry.
         launches: of the present, whose verdicts are explained.
-        reference: launches of the recorded code, measured now; empty if it is the present code.
+        reference: launches of the recorded code, measured now; those of the present if it is the same code.
         calibrate: measures how many times as long a fixed workload takes as when the entry was recorded; None if that
             is unknown.
     """
@@ -86,7 +86,7 @@ class MachineSign:
     @functools.cached_property
     def generator_ratio(self) -> float | None:
         """Ratio of the generator's cost beside the recorded code: the same answers in as many pieces."""
-        now = generator_costs_ns(self.reference, self.entry.setup.load) if self.reference else ()
+        now = generator_costs_ns(self.reference, self.entry.setup.load)
         return ratio_of_costs(now, self.entry.generator_costs_ns)
 
     @functools.cached_property

@@ -244,7 +244,9 @@ class SequentialMeasurement:
         left_ns = max(self._budget_ns - round(self.spent_s * 1e9), 0)
         if objective is not None and shares:
             most = self._max_launches - len(ended)
-            left_ns = share_of(left_ns, round(self._per_launch_s * 1e9), most, climbs=not ended)
+            left_ns = share_of(
+                left_ns, round(self._per_launch_s * 1e9), most, climbs=all(one.at_least for one in ended)
+            )
         with self._counted_time():
             self._capacities.append(self._runner.search(decided, objective, left_ns))
         self._add()

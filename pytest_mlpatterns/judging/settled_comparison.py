@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns, ratio_of_costs
-from pytest_mlpatterns.analysis.metric_definitions import NOT_OF_THE_MACHINE
+from pytest_mlpatterns.analysis.metric_definitions import NOT_OF_THE_MACHINE, metric_named
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
@@ -75,6 +75,8 @@ class SettledComparison:
         self._screen = BaselineComparison(experiment, measurement)
         self._settlement: Settlement | None = None
         self._revision: RevisionComparison | None = None
+        self._is_settled = False
+        self._settled: set[str] = set()
         self._why_not = ""
         self._calm = ""
 
@@ -93,7 +95,7 @@ class SettledComparison:
     def left_out(self) -> Mapping[str, str]:
         """Why each metric was not compared, by its label."""
         found = {} if self._revision is None else self._revision.left_out
-        return {**self._screen.left_out, **found}
+        return {label: why for label, why in {**self._screen.left_out, **found}.items() if label not in self._settled}
 
     @property
     def gap(self) -> BaselineGap | None:
@@ -124,37 +126,40 @@ class SettledComparison:
         """Compare the metrics of a choice; see :meth:`Comparison.judge`."""
         if self._experiment.smoke or not (choice(False) or choice(True)):
             return self._screen.judge(choice)
-        alone = [*self._screen.judge(_only(choice, settled=False))] if _has_others(choice) else []
-        choice = _only(choice, settled=True)
+        settled = self._screened_or_settled(_only(choice, settled=True))
+        return [*settled, *(self._screen.judge(_only(choice, settled=False)) if _has_others(choice) else ())]
+
+    def _screened_or_settled(self, choice: Choice) -> Sequence[Verdict]:
+        """The verdicts of the file if it decides, else of the recorded code if it can be measured, else of the file."""
         try:
             seen = {verdict.metric: verdict for verdict in self._screen.screen(choice)}
-        except GeneratorLimitError:  # the machine is too busy for the file; both revisions may still be compared
-            seen = {}
+        except GeneratorLimitError:
+            if not self._experiment.plan.schedule.closed:
+                raise  # the load was not sustained, which the short blocks of both revisions do not show
+            seen = {}  # the machine is too busy for the file; both revisions may still be compared
         is_clear = bool(seen) and all(is_decided(verdict) for verdict in seen.values())
         if is_clear and not self._is_faster():
-            return [*seen.values(), *alone]
+            return [*seen.values()]
         settled = self._settle(choice, seen)
         if settled is None and is_clear:  # nothing speaks against it but a machine that may be faster
             self._why_not = ""
-            return [*seen.values(), *alone]
-        return [*(self._screen.judge(choice) if settled is None else settled), *alone]
-
-    @property
-    def _is_settled(self) -> bool:
-        if self._settlement is None:
-            return False
-        return self._settlement.revision is None or (self._revision is not None and not self._revision.missing)
+            return [*seen.values()]
+        return self._screen.judge(choice) if settled is None else settled
 
     def _settle(self, choice: Choice, seen: Mapping[str, Verdict]) -> Sequence[Verdict] | None:
         """The verdicts of the recorded code; None if it cannot be measured, and notes why."""
         if self._why_not:
             return None
         stands = {name for name, verdict in seen.items() if name in NOT_OF_THE_MACHINE and is_decided(verdict)}
+        rest = _settled(choice, stands)
+        if not (rest(False) or rest(True)):
+            return [*seen.values()]
         try:
-            verdicts = self._by_the_recorded_code(_settled(choice, stands))
-        except (UnknownRevisionError, SettingError) as error:
-            verdicts, self._why_not = None, f"not settled by the recorded revision: {error}"
-        return None if verdicts is None else self._merged(seen, verdicts)
+            verdicts = self._by_the_recorded_code(rest)
+        except (UnknownRevisionError, SettingError, InvalidResultError) as error:
+            self._why_not = f"not settled by the recorded revision: {error}"
+            return None
+        return self._merged(seen, verdicts)
 
     def _by_the_recorded_code(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts by the recorded code; none if the present is that code.
@@ -162,10 +167,13 @@ class SettledComparison:
         Raises:
             UnknownRevisionError: it is not known, or cannot be measured.
             SettingError: the load is longer than the budget allows.
-            DeploymentError, InvalidResultError: the present fails.
+            InvalidResultError: a side gives no measurement, such as a load that the generator could not send.
+            DeploymentError: the present fails.
         """
         settlement = self._found()
         if settlement.revision is None:
+            if settlement.note and self._experiment.baseline.entry is not None:
+                raise UnknownRevisionError(f"{settlement.name} is the commit that brought the entry, {settlement.note}")
             return ()
         if self._revision is None:
             self._revision = RevisionComparison(
@@ -173,8 +181,8 @@ class SettledComparison:
             )
         try:
             verdicts = self._revision.compare(choice)
-        except (DeploymentError, InvalidResultError) as error:
-            if str(error).startswith(settlement.name):
+        except DeploymentError as error:
+            if settlement.name in str(error):
                 raise UnknownRevisionError(str(error)) from error
             raise
         if self._revision.missing:
@@ -196,6 +204,8 @@ class SettledComparison:
             name, is_present, seen, sign=self._sign(), is_faster=self._is_faster(), facts=self._changed_facts()
         )
         verdicts = both.merged(settled)
+        self._is_settled = True
+        self._settled |= {metric_named(verdict.metric).label for verdict in settled}
         self._calm = ": ".join(filter(None, (both.calm(verdicts), f"settled by {name}"))) + (note and f", {note}")
         return verdicts
 
@@ -248,7 +258,7 @@ def _settled(choice: Choice, stands: set[str]) -> Choice:
             replace(
                 one,
                 alpha=one.alpha if one.is_guard else one.alpha * factor,
-                requested=one.requested or one.metric.is_nmrt,
+                requested=one.metric.is_nmrt,  # a search has to be asked for; what is not known is the file's to judge
             )
             for one in choice(streams)
             if one.metric.name not in stands

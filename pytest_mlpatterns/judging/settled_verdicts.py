@@ -75,8 +75,13 @@ class SettledVerdicts:
 
     def _of_the_file(self, screened: Verdict) -> Verdict:
         """The verdict on a metric that only the file knows, or that needs no more."""
-        if is_decided(screened) or not self.is_present:
+        if is_decided(screened):
             return screened
+        if not self.is_present:
+            why = self._explanation(screened) if screened.outcome is Outcome.FAIL else ""
+            if not why:
+                return screened
+            return replace(screened, outcome=Outcome.INCONCLUSIVE, reason=f"{screened.reason}; but {why}")
         return self._shared(screened) if self._is_worse(screened.metric) else replace(screened, outcome=Outcome.PASS)
 
     def _of_both(self, screened: Verdict, judged: Verdict) -> Verdict:
@@ -97,7 +102,7 @@ class SettledVerdicts:
         said = f"{_short(screened)}, {said}"
         if why := self._explanation(screened):
             return replace(screened, outcome=Outcome.PASS, reason=f"{said}: {why}")
-        if self.facts:
+        if self.facts and screened.outcome is Outcome.FAIL:
             reason = f"{said}: not the code, but {self.facts} changed since the baseline was recorded"
             return replace(screened, outcome=Outcome.FAIL, reason=f"{reason}; if that is intended, record it anew")
         reason = (

@@ -148,7 +148,8 @@ class CapacitySearch:
             levels=levels,
         )
         rate, limited = found.rate, found.limited
-        self.climbed = Climbed(capacity, found.levels) if limited is None else None
+        is_whole = limited is None and not capacity.at_least
+        self.climbed = Climbed(capacity, found.levels) if is_whole else None
         return self._found(replace(capacity, nmrt=rate, objective=objective), capacity, limited)
 
     def _found(self, found: Capacity, capacity: Capacity, limited: str | None) -> Capacity:

@@ -124,7 +124,9 @@ class RunOutput:
         if not done:
             return pytest.ExitCode.USAGE_ERROR
         is_green = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-        return pytest.ExitCode.TESTS_FAILED if is_green and measured and self._baseline.recorded_nothing else exitstatus
+        ran = bool(self._results or self._unmeasured)  # tests without a deployment under load record nothing
+        recorded_nothing = measured and ran and self._baseline.recorded_nothing
+        return pytest.ExitCode.TESTS_FAILED if is_green and recorded_nothing else exitstatus
 
     def show(self, reporter: pytest.TerminalReporter, *, verbose: bool) -> None:
         """Print the table of all perf tests and :attr:`lines`."""

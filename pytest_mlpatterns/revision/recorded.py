@@ -84,6 +84,8 @@ class RecordedRevisions:
     def _find(self, key: EntryKey) -> RecordedRevision:
         if key.tree and key.tree == self._present_digest:
             return RecordedRevision(None, is_present=True)
+        if key.tree and (measured := self._clean_commit(key)) is not None:
+            return self._at(measured, key)
         sha = self._commit_of(key)
         while sha is not None and self._fetches and self._is_shallow_at(sha) and self._deepen():
             sha = self._commit_of(key)
@@ -92,8 +94,19 @@ class RecordedRevisions:
                 "this clone is shallow, so the commit that recorded the baseline is not known here: fetch the history "
                 "(with actions/checkout, `fetch-depth: 0`), or run with --perf-settle fetch"
             )
-        if sha is None:
-            sha = self._recorded_commit(key)
+        return self._at(self._recorded_commit(key) if sha is None else sha, key)
+
+    def _clean_commit(self, key: EntryKey) -> str | None:
+        """The commit that the entry names, if this clone has it and it holds the very files that were measured."""
+        if key.commit is None or key.commit.endswith("+"):
+            return None
+        verify = ("rev-parse", "--verify", "--quiet", f"{key.commit}^{{commit}}")
+        if not self._git.succeeds(*verify):
+            return None
+        sha = self._git.run(*verify).strip()
+        return sha if self._digest_of(sha) == key.tree else None
+
+    def _at(self, sha: str, key: EntryKey) -> RecordedRevision:
         digest = self._digest_of(sha)
         revision = resolve_revision(self._root, sha)
         note = ""
@@ -109,7 +122,7 @@ class RecordedRevisions:
         if wanted is None or self._stored(sha, path, key) != wanted:
             return None
         for _ in range(_MOST_STEPS):
-            sha = self._git.run("rev-list", "-1", sha, "--", f":(top,literal){path}").strip()
+            sha = self._last_change(sha, path)
             for parent in self._parents(sha):
                 before = self._path_in(parent, sha, path)
                 if before is not None and self._stored(parent, before, key) == wanted:
@@ -137,6 +150,11 @@ class RecordedRevisions:
             )
         return self._git.run(*verify).strip()
 
+    @functools.cache  # noqa: B019 - lives as long as the session, as this object does
+    def _last_change(self, sha: str, path: str) -> str:
+        return self._git.run("rev-list", "-1", sha, "--", f":(top,literal){path}").strip()
+
+    @functools.cache  # noqa: B019 - as above
     def _path_in(self, parent: str, sha: str, path: str) -> str | None:
         """The path of the baseline file in a parent, also if the commit moved it; None if the parent has none."""
         if self._git.succeeds("cat-file", "-e", f"{parent}:{path}"):
@@ -145,10 +163,11 @@ class RecordedRevisions:
         fields = moved.split("\0")[:-1]
         return next((before for before, now in zip(fields[1::3], fields[2::3], strict=True) if now == path), None)
 
-    def _parents(self, sha: str) -> list[str]:
-        return self._git.run("rev-list", "--parents", "-1", sha).split()[1:]
+    @functools.cache  # noqa: B019 - as above
+    def _parents(self, sha: str) -> tuple[str, ...]:
+        return tuple(self._git.run("rev-list", "--parents", "-1", sha).split()[1:])
 
-    @functools.cache  # noqa: B019 - lives as long as the session, as this object does
+    @functools.cache  # noqa: B019 - as above
     def _file_at(self, sha: str, path: str) -> str | None:
         name = f"{sha}:{path}"
         return self._git.run("cat-file", "blob", name) if self._git.succeeds("cat-file", "-e", name) else None
@@ -196,7 +215,11 @@ class RecordedRevisions:
             return False
         how = f"--deepen={_DEEPEN[self._depth]}" if self._depth < len(_DEEPEN) else "--unshallow"
         self._depth += 1
+        self._fetches = False  # a remote that does not answer is not asked again
         self._git.run("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", how)
+        self._fetches = True
+        for cached in (self._last_change, self._path_in, self._parents, self._file_at):
+            cached.cache_clear()
         return True
 
 

@@ -20,6 +20,8 @@ __all__ = ["commit_digest", "tree_digest"]
 
 _CACHES = ("__pycache__", ".pytest_cache")
 """Directories that a test run fills; many repositories do not list them in ``.gitignore``."""
+_LARGE_BYTES = 100 * 2**20
+"""Size from which a file that no commit holds counts by its size and time: reading it would take seconds."""
 _DIGITS = 20
 """Length of a digest in hexadecimal digits; enough that two trees of one repository never share it by chance."""
 
@@ -75,18 +77,29 @@ def _present(git: Git, paths: Iterable[str]) -> dict[str, str]:
             content = os.fsencode(os.readlink(file))
             found[path] = f"120000 {git.run('hash-object', '--stdin', stdin=content).strip()}"
         elif file.is_file():
-            regular.append(path)
-        elif file.is_dir():  # a submodule with changes of its own
-            found[path] = "160000 changed"
+            read = file.stat()
+            if read.st_size > _LARGE_BYTES:
+                found[path] = f"100644 {read.st_size} {read.st_mtime_ns}"
+            else:
+                regular.append(path)
+        elif file.is_dir():  # a submodule, or another repository in this one
+            found[path] = f"160000 {_commit_and_changes(file)}"
     for path, sha in zip(regular, _hashes(git, regular), strict=True):
         mode = "100755" if os.access(git.directory / path, os.X_OK) else "100644"
         found[path] = f"{mode} {sha}"
     return found
 
 
+def _commit_and_changes(repository: Path) -> str:
+    """The commit of a repository in this one, and the digest of its files if they differ from it."""
+    git = Git(repository)
+    sha = git.run("rev-parse", "HEAD").strip()
+    return sha if git.run("status", "--porcelain") == "" else f"{sha} {tree_digest(repository)}"
+
+
 def _hashes(git: Git, paths: list[str]) -> list[str]:
     """The objects that git would store for these files."""
-    if any("\n" in path for path in paths):
+    if any("\n" in path or path.startswith('"') for path in paths):
         return [git.run("hash-object", "--", path).strip() for path in paths]
     return git.run("hash-object", "--stdin-paths", stdin=os.fsencode("\n".join(paths))).split() if paths else []
 

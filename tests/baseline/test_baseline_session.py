@@ -279,6 +279,7 @@ def test_an_update_records_for_the_cluster_without_a_calibration(tmp_path: Path)
     assert any("RTM 4.00 ms → 5.00 ms" in text for text in session.lines)
 
 
+@pytest.mark.processes
 def test_nothing_is_calibrated_for_a_cluster(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE)
     session.match(TEST, ON_RAY, NODES)
@@ -681,11 +682,13 @@ def test_an_update_that_records_nothing_is_no_success(tmp_path: Path) -> None:
 def test_an_update_records_which_files_were_measured(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "project")
     repository.commit({"model.py": "1\n"})
-    session = opened(repository.top, BaselineMode.UPDATE)
+    worker, session = (opened(repository.top, BaselineMode.UPDATE) for _ in range(2))
+    worker.match(TEST, SETUP, "a cluster")
+    tree = tree_digest(repository.top, [repository.top / "perf-baseline.json"])
+    repository.write({"report.xml": "written by the run\n"})
+    session.merge(worker.to_json())
     session.close([measured()], complete=True)
-    assert recorded(repository.top)[TEST][HERE].tree == tree_digest(
-        repository.top, [repository.top / "perf-baseline.json"]
-    )
+    assert recorded(repository.top)[TEST][HERE].tree == tree
 
 
 @pytest.mark.parametrize("mode", COMPARING)

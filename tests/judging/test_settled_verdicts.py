@@ -80,6 +80,12 @@ class TestTheRecordedCodeDecides:
         both = SettledVerdicts("a1b2c3d", False, {"rtm": screened(PASS), "p99": screened(PASS, metric="p99")})
         assert [verdict.metric for verdict in both.merged([judged(PASS)])] == ["rtm", "p99"]
 
+    def test_a_failure_that_only_the_file_knows_is_open_if_the_machine_explains_it(self) -> None:
+        seen = {"rtm": screened(FAIL, 0.4), "p99": screened(FAIL, 0.3, metric="p99")}
+        for machine, outcome in ((sign(others_cores=1.2), OPEN), (sign(), FAIL)):
+            both = SettledVerdicts("a1b2c3d", False, seen, sign=machine)
+            assert both.merged([judged(PASS)])[1].outcome is outcome
+
 
 class TestWhatBothSidesShare:
     """Present and recorded code are equally slow, and both slower than the recording."""
@@ -94,6 +100,9 @@ class TestWhatBothSidesShare:
         verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=sign(), facts="numpy 1.26 → 2.0")
         assert verdict.outcome is FAIL
         assert "not the code, but numpy 1.26 → 2.0 changed since the baseline was recorded" in verdict.reason
+
+    def test_a_suspicion_beside_a_changed_environment_stays_open(self) -> None:
+        assert merged(screened(OPEN, 0.12), judged(PASS), sign=sign(), facts="pandas 2.1 → 2.2").outcome is OPEN
 
     @pytest.mark.parametrize(
         ("machine", "why"),

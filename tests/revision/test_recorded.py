@@ -139,6 +139,17 @@ def test_a_commit_with_other_files_than_were_measured_is_said(repository: Reposi
     assert find(repository).note == ""  # an older entry does not know its tree
 
 
+def test_the_clean_commit_that_was_measured_wins_over_the_one_that_brought_the_entry(repository: Repository) -> None:
+    """Recorded at a clean commit, and committed later together with slower code."""
+    measured = repository.git("rev-parse", "HEAD")
+    tree = tree_digest(repository.top)
+    repository.commit({"model.py": "slower\n", FILE: baseline(1.0, commit=measured[:12], tree=tree)})
+    found = find(repository, commit=measured[:12], tree=tree)
+    assert sha_of(found) == measured
+    assert not found.is_present
+    assert found.note == ""
+
+
 def test_a_detached_head_is_no_hindrance(repository: Repository) -> None:
     recorded = repository.commit({FILE: baseline(1.0)})
     repository.commit({"model.py": "2\n"})

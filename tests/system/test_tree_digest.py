@@ -87,9 +87,21 @@ def test_a_submodule_counts_by_its_commit_and_by_its_changes(repository: Reposit
     repository.git("commit", "--quiet", "--message", "Data")
     assert tree_digest(repository.top) == commit_digest(repository.top, "HEAD")
     (repository.top / "data/weights.txt").write_text("2\n")
-    assert tree_digest(repository.top) != commit_digest(repository.top, "HEAD")
+    changed = tree_digest(repository.top)
+    assert changed != commit_digest(repository.top, "HEAD")
+    (repository.top / "data/weights.txt").write_text("3\n")
+    assert tree_digest(repository.top) not in (changed, commit_digest(repository.top, "HEAD"))
 
 
 def test_without_a_repository_there_is_no_digest(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="not in a git repository"):
         tree_digest(tmp_path)
+
+
+def test_a_large_file_that_no_commit_holds_is_not_read(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_mlpatterns.system.tree_digest._LARGE_BYTES", 3)
+    repository.write({"weights.bin": "1234", '"quoted".py': "x"})
+    os.utime(repository.top / "weights.bin", ns=(10, 10))
+    before = tree_digest(repository.top)
+    os.utime(repository.top / "weights.bin", ns=(20, 20))
+    assert tree_digest(repository.top) != before

@@ -1,0 +1,203 @@
+"""A comparison that the file screens and the recorded code settles: who decides, and what is left if it cannot."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.synthetic import make_setup
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.config.settings import NoisePolicy
+from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.judging import settled_comparison
+from pytest_mlpatterns.judging.compared_metrics import compared_metrics
+from pytest_mlpatterns.judging.experiment import Settlement
+from pytest_mlpatterns.judging.settled_comparison import SettledComparison
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.result import BaselineGap
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.revision.recorded import UnknownRevisionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
+NAME = "the baseline's commit (a1b2c3d)"
+
+
+def verdict(outcome: Outcome, metric: str = "rtm", *, of: str = "baseline") -> Verdict:
+    change = {PASS: 0.0, OPEN: 0.08, FAIL: 0.5}[outcome]
+    return Verdict(metric, of, outcome, of, Estimate(change, change - 0.05, change + 0.05), 0.1, 1e6, 1.5e6)  # type: ignore[arg-type]
+
+
+class Screen:
+    """The file: what it sees as a screen, and what it says alone."""
+
+    alpha = 0.01
+    missing = note = ""
+    gap = reference = None
+    slowdown = None
+
+    def __init__(self, seen: Sequence[Verdict] | Exception, alone: Sequence[Verdict] = ()) -> None:
+        self.seen, self.alone = seen, alone
+        self.judged: list[str] = []
+        self.left_out: dict[str, str] = {}
+
+    def screen(self, _choice: object) -> Sequence[Verdict]:
+        if isinstance(self.seen, Exception):
+            raise self.seen
+        return self.seen
+
+    def judge(self, choice: Any) -> Sequence[Verdict]:
+        self.judged += [one.metric.name for one in choice(False)]
+        return self.alone
+
+    def facts_changed(self, _now: object) -> None:
+        return None
+
+
+class Recorded:
+    """The recorded code: the verdicts of an interleaved run, or why there is none."""
+
+    alpha = 0.025
+
+    def __init__(self, found: Sequence[Verdict] | Exception = (), missing: str = "") -> None:
+        self.found, self.missing = found, missing
+        self.left_out: dict[str, str] = {}
+        self.reference = self.run = None
+        self.asked: list[str] = []
+
+    def compare(self, choice: Any) -> Sequence[Verdict]:
+        self.asked += [one.metric.name for one in choice(False)]
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+def settled(
+    monkeypatch: pytest.MonkeyPatch,
+    screen: Screen,
+    recorded: Recorded,
+    *metrics: str,
+    settlement: Settlement | Exception | None = None,
+    entry: bool = True,
+    closed: bool = True,
+    gap: BaselineGap | None = None,
+) -> tuple[dict[str, Verdict], SettledComparison]:
+    """Compare some metrics, with these two sides."""
+
+    def settle() -> Settlement:
+        if isinstance(settlement, Exception):
+            raise settlement
+        return settlement or Settlement(SimpleNamespace(), NAME)  # type: ignore[arg-type]
+
+    stored = Entry(make_setup(), {}, {}, None, "2026-01-31") if entry else None
+    experiment: Any = SimpleNamespace(
+        smoke=False,
+        settle=settle,
+        setup=make_setup(),
+        settings=SimpleNamespace(noise=NoisePolicy.TRUST),
+        plan=SimpleNamespace(schedule=SimpleNamespace(closed=closed)),
+        baseline=SimpleNamespace(entry=stored, name="the entry", details="", gap=gap),
+    )
+    measurement: Any = SimpleNamespace(metrics=SimpleNamespace(launches=()), so_far=None)
+    monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_: screen)
+    monkeypatch.setattr(settled_comparison, "RevisionComparison", lambda *_, **__: recorded)
+    settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
+    settled_comparison.RevisionComparison.alpha = 0.025  # type: ignore[misc]
+    comparison = SettledComparison(experiment, measurement, runner=SimpleNamespace())  # type: ignore[arg-type]
+    chosen = [METRICS[name] for name in metrics or ("rtm",)]
+    compared = compared_metrics(chosen, Tolerances(), 0.01, requested=False)
+    return {one.metric: one for one in comparison.judge(lambda _: compared)}, comparison
+
+
+def test_what_the_file_decides_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded()
+    found, comparison = settled(monkeypatch, Screen([verdict(PASS)]), recorded)
+    assert found["rtm"].outcome is PASS
+    assert recorded.asked == []
+    assert comparison.note == ""
+
+
+@pytest.mark.parametrize("seen", [OPEN, FAIL])
+def test_anything_else_is_the_recorded_code_s_to_decide(monkeypatch: pytest.MonkeyPatch, seen: Outcome) -> None:
+    found, comparison = settled(monkeypatch, Screen([verdict(seen)]), Recorded([verdict(FAIL, of="revision")]))
+    assert (found["rtm"].outcome, found["rtm"].against) == (FAIL, "revision")
+    assert comparison.note == f"settled by {NAME}"
+
+
+def test_what_no_machine_changes_and_the_file_decides_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded([verdict(PASS, of="revision")])
+    screen = Screen([verdict(OPEN), verdict(FAIL, "peak_memory")])
+    found, _ = settled(monkeypatch, screen, recorded, "rtm", "peak_memory")
+    assert {name: one.outcome for name, one in found.items()} == {"rtm": PASS, "peak_memory": FAIL}
+    assert recorded.asked == ["rtm"]
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        Recorded(DeploymentError(f"test_it at {NAME} did not answer within 60 s")),
+        Recorded(SettingError("closed(4) takes 60 s")),
+        Recorded(GeneratorLimitError("the present: in 5 blocks in a row the generator was the limit")),
+        Recorded(InvalidResultError("the present: NMRT is at least 5 req/s, but not known")),
+        Recorded(missing="not comparable"),
+    ],
+    ids=["does not answer", "too long", "generator", "no NMRT", "not comparable"],
+)
+def test_if_the_recorded_code_gives_no_measurement_the_file_decides_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, why: Recorded
+) -> None:
+    screen = Screen([verdict(OPEN)], alone=[verdict(FAIL)])
+    screen.missing, screen.gap = "nothing to compare with", BaselineGap.NOT_COMPARABLE  # type: ignore[assignment]
+    found, comparison = settled(monkeypatch, screen, why)
+    assert found["rtm"].outcome is FAIL
+    assert comparison.note.startswith("not settled by the recorded revision: ")
+    assert comparison.missing == "nothing to compare with"
+    assert comparison.gap is BaselineGap.NOT_COMPARABLE
+    comparison.judge(lambda _: compared_metrics([METRICS["throughput"]], Tolerances(), 0.01, requested=False))
+    assert why.asked == ["rtm"]  # it is not tried again
+
+
+def test_an_error_of_the_present_is_the_test_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeploymentError, match="the present: a process ended"):
+        settled(monkeypatch, Screen([verdict(OPEN)]), Recorded(DeploymentError("the present: a process ended")))
+
+
+def test_code_that_is_not_known_leaves_it_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = UnknownRevisionError("this clone is shallow")
+    found, comparison = settled(
+        monkeypatch, Screen([verdict(OPEN)], alone=[verdict(OPEN)]), Recorded(), settlement=unknown
+    )
+    assert found["rtm"].outcome is OPEN
+    assert comparison.note == "not settled by the recorded revision: this clone is shallow"
+
+
+def test_a_machine_too_busy_for_the_file_may_still_compare_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = GeneratorLimitError("the load generator was the limit")
+    found, _ = settled(monkeypatch, Screen(busy), Recorded([verdict(PASS, of="revision")]))
+    assert found["rtm"].outcome is PASS
+    with pytest.raises(GeneratorLimitError):  # an open loop that was not sustained
+        settled(monkeypatch, Screen(busy), Recorded([verdict(PASS, of="revision")]), closed=False)
+
+
+def test_a_commit_with_other_files_is_not_the_measured_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Settlement(None, "the present code", "whose files differ from those that the file was recorded from")
+    screen = Screen([verdict(FAIL)], alone=[verdict(FAIL)])
+    found, comparison = settled(monkeypatch, screen, Recorded(), settlement=here)
+    assert found["rtm"].outcome is FAIL
+    assert "the commit that brought the entry, whose files differ" in comparison.note
+    _, elsewhere = settled(monkeypatch, Screen([]), Recorded(), settlement=here, entry=False)
+    assert elsewhere.note.startswith("settled by the present code")  # nothing speaks against it
+
+
+def test_what_an_interleaved_run_does_not_give_is_the_file_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded, screen = Recorded([verdict(PASS, of="revision")]), Screen([verdict(OPEN)], alone=[verdict(PASS, "sc")])
+    found, _ = settled(monkeypatch, screen, recorded, "rtm", "sc")
+    assert screen.judged == ["sc"]
+    assert recorded.asked == ["rtm"]
+    assert set(found) == {"rtm", "sc"}
