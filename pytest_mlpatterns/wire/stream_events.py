@@ -4,7 +4,9 @@ A *chunk* is an event with content, such as a token. The event that only names t
 delta, and the one that carries the usage are none.
 
 On REST JSON every event is a chunk, except empty ones, ``[DONE]`` and ``event: error``. On either wire an object in the
-form of OpenAI is read as such, since its servers are often driven with complete requests.
+form of OpenAI is read as such, since its servers are often driven with complete requests. Other services have fields of
+the same names: ``choices`` are those of OpenAI only if one of them has a field of theirs, and an event with ``usage``
+is no chunk only if no output is beside it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,15 @@ _EMPTY = (b"", b'""', b"null")
 _CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 """Fields of a chat's delta that hold content, if they are not empty."""
 _OPENAI = (b'"choices"', b'"usage"', b'"error"')
+_OF_CHOICES = ("text", "delta", "finish_reason")
+"""Fields of which a choice of a completion or a chat has at least one."""
+_NO_OUTPUT = frozenset(
+    (
+        *("id", "object", "created", "model", "choices", "usage"),
+        *("system_fingerprint", "service_tier", "obfuscation", "prompt_filter_results"),
+    )
+)
+"""Fields of an event of OpenAI, or of Azure, that are no output beside choices that are empty."""
 BROKEN = ("error", "abort")
 """Reasons of servers for an end that is none: a choice stopped before the model had ended it."""
 _STRING = re.compile(rb'(?:"(?:text|content)": ?|^data: ?)"((?:[^"\\]|\\.)*)"')
@@ -154,9 +165,9 @@ class StreamReader:
         if isinstance(usage, dict):
             self.input_tokens = _tokens(usage.get("prompt_tokens"), self.input_tokens)
             self.output_tokens = _tokens(usage.get("completion_tokens"), self.output_tokens)
-        if isinstance(choices, list):
+        if isinstance(choices, list) and (self._is_openai or any(map(_is_choice, choices))):
             return self._read_choices(choices, data)
-        return not self._is_openai and not isinstance(usage, dict)
+        return not self._is_openai and not _is_bookkeeping(value)
 
     def _is_error(self, value: dict[str, Any]) -> bool:
         """Whether an event is an error object: of OpenAI, of older versions of vLLM, or of FastAPI."""
@@ -206,6 +217,17 @@ def _json_of(data: bytes) -> Any:
         return json.loads(data.decode("utf-8", "replace"))  # takes half a surrogate pair too
     except (ValueError, RecursionError):
         return None
+
+
+def _is_choice(value: object) -> bool:
+    """Whether a value is a choice of OpenAI: a service of REST JSON may call anything else so."""
+    return isinstance(value, dict) and any(field in value for field in _OF_CHOICES)
+
+
+def _is_bookkeeping(value: dict[str, Any]) -> bool:
+    """Whether an event has the usage, or empty choices, and no output."""
+    is_of_openai = isinstance(value.get("usage"), dict) or value.get("choices") == []
+    return is_of_openai and not value.get("choices") and value.keys() <= _NO_OUTPUT
 
 
 def _has_content(choice: dict[str, Any]) -> bool:

@@ -77,6 +77,8 @@ def _text_in(data: bytes) -> str | None:
         return None
     choice = choices[0]
     delta = choice.get("delta") or {}
+    if not isinstance(delta, dict) or not ("text" in choice or delta):
+        return None
     if choice.get("index", 0) or delta.get("tool_calls") or delta.get("function_call"):
         return None
     texts = [choice.get("text"), *(delta.get(field) for field in _FIELDS)]

@@ -76,3 +76,10 @@ def test_what_is_no_text_of_one_choice_has_none(chunk: bytes) -> None:
 @pytest.mark.parametrize("chunk", [event(7), event([1]), event({"a": 1}), b"data: {\n\n"])
 def test_a_chunk_of_another_kind_has_none(chunk: bytes) -> None:
     assert kept(event("a"), chunk, is_openai=False) is None
+
+
+@pytest.mark.parametrize(
+    "value", [{"choices": [{"label": "a"}]}, {"choices": ["a"]}, {"choices": [{"text": "a", "delta": "b"}]}]
+)
+def test_choices_of_a_service_of_its_own_have_no_text(value: Any) -> None:
+    assert kept(event(value), is_openai=False) is None
