@@ -22,7 +22,7 @@ from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventSt
 if TYPE_CHECKING:
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = ["BROKEN", "EVENT_STREAM", "StreamReader", "promises_end"]
+__all__ = ["EVENT_STREAM", "StreamReader", "broken_end", "promises_end"]
 
 EVENT_STREAM = "text/event-stream"
 """Media type of a stream of events."""
@@ -30,7 +30,8 @@ _DONE = b"[DONE]"
 _EMPTY = (b"", b'""', b"null")
 _CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 """Fields of a chat's delta that hold content, if they are not empty."""
-_OPENAI = (b'"choices"', b'"usage"', b'"error"')
+_READ = (b'"choices"', b'"usage"', b'"error"', b'"meta_info"')
+"""Names of fields for which an event of REST JSON is read: of OpenAI, TGI and SGLang."""
 _OF_CHOICES = ("text", "delta", "finish_reason")
 """Fields of which a choice of a completion or a chat has at least one."""
 _NO_OUTPUT = frozenset(
@@ -40,8 +41,8 @@ _NO_OUTPUT = frozenset(
     )
 )
 """Fields of an event of OpenAI, or of Azure, that are no output beside choices that are empty."""
-BROKEN = ("error", "abort")
-"""Reasons of servers for an end that is none: a choice stopped before the model had ended it."""
+_BROKEN = ("error", "abort", "timeout", "cancelled", "insufficient_system_resource")
+"""Reasons of servers for an end that is none: it stopped before the model had ended it. The last is of DeepSeek."""
 _STRING = re.compile(rb'(?:"(?:text|content)": ?|^data: ?)"((?:[^"\\]|\\.)*)"')
 _TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))++').fullmatch
 """The inside of a JSON string that is not empty."""
@@ -147,7 +148,7 @@ class StreamReader:
         if data == _DONE:
             self.ended = True
             return False
-        if not self._is_openai and not (data[:1] == b"{" and any(key in data for key in _OPENAI)):
+        if not self._is_openai and not (data[:1] == b"{" and any(key in data for key in _READ)):
             return data not in _EMPTY
         if not data:
             return False
@@ -170,12 +171,16 @@ class StreamReader:
         return not self._is_openai and not _is_bookkeeping(value)
 
     def _is_error(self, value: dict[str, Any]) -> bool:
-        """Whether an event is an error object: of OpenAI, of older versions of vLLM, or of FastAPI."""
+        """Whether an event is an error object: of OpenAI, older versions of vLLM, FastAPI, or of TGI or SGLang."""
         error = value.get("error")
         if error and (self._is_openai or (isinstance(error, dict) and "message" in error)):
             return True
+        if error and isinstance(value.get("error_type"), str):
+            return True
         if "choices" in value:
             return False
+        if broken_end(value.get("meta_info")):
+            return True
         if value.get("object") == "error":
             return self._is_openai or "message" in value
         return self._is_openai and bool(value.get("detail"))
@@ -185,11 +190,10 @@ class StreamReader:
         has_content = False
         for choice in choices:
             if isinstance(choice, dict):
-                if reason := choice.get("finish_reason"):
-                    if reason in BROKEN:
-                        self.error = data
-                        return False
-                    self.finished = True
+                if broken_end(choice):
+                    self.error = data
+                    return False
+                self.finished = self.finished or bool(choice.get("finish_reason"))
                 has_content = has_content or _has_content(choice)
         return has_content
 
@@ -205,6 +209,16 @@ class StreamReader:
         over = full._is_over() or empty._is_over()
         whole = full._parser.between_events and full.output_tokens == full.input_tokens == -1
         return (prefix, suffix) if alike and whole and not over else (b"", b"")
+
+
+def broken_end(value: object) -> str:
+    """The ``finish_reason`` of a choice, or of SGLang's ``meta_info``, if it is no end; else empty.
+
+    SGLang writes an object with its type: ``{"type": "abort", "message": ...}``.
+    """
+    reason = value.get("finish_reason") if isinstance(value, dict) else None
+    kind = reason.get("type") if isinstance(reason, dict) else reason
+    return kind if isinstance(kind, str) and kind in _BROKEN else ""
 
 
 def _json_of(data: bytes) -> Any:

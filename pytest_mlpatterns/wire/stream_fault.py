@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.wire.stream_events import BROKEN, EVENT_STREAM
+from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, broken_end
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.wire.stream_events import StreamReader
@@ -93,13 +93,16 @@ def described_fault(
 def error_text(data: bytes) -> str:
     """The text of an error object in one line: of ``error``, of ``message`` in it or beside it, or of ``detail``.
 
-    If the object has no such text, its own first line. Of a choice that ended with an error, the reason alone.
+    If the object has no such text, its own first line. Of a choice or an answer that ended with an error, the reason
+    alone.
     """
     found = _json_of(data)
-    choices = found.get("choices") if isinstance(found, dict) and not found.get("error") else None
-    if isinstance(choices, list):
-        reasons = (choice.get("finish_reason") for choice in choices if isinstance(choice, dict))
-        return f"a choice ended with finish_reason {next((reason for reason in reasons if reason in BROKEN), '')}"
+    if isinstance(found, dict) and not found.get("error"):
+        choices = found.get("choices")
+        if isinstance(choices, list):
+            return f"a choice ended with finish_reason {next(filter(None, map(broken_end, choices)), '')}"
+        if reason := broken_end(found.get("meta_info")):
+            return f"the answer ended with finish_reason {reason}"
     for key in _KEYS:
         if isinstance(found, dict) and found.get(key):
             found = found[key]

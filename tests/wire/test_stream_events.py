@@ -131,6 +131,10 @@ def test_nothing_counts_after_the_end(is_openai: bool) -> None:
         (event({"detail": "no memory"}), True),
         (event({"choices": [{"text": "no memory", "finish_reason": "error"}]}), True),
         (event({"choices": [{"delta": {"content": "no memory"}, "finish_reason": "abort"}]}), False),
+        (event({"choices": [{"text": "no memory", "finish_reason": {"type": "abort"}}]}), True),
+        (event({"choices": [{"text": ""}, {"text": "no memory", "finish_reason": "cancelled"}]}), True),
+        (event({"error": "no memory", "error_type": "generation"}), False),
+        (event({"text": "no memory", "meta_info": {"finish_reason": {"type": "abort", "message": "m"}}}), False),
         (event({"error": "no memory"}, name="error"), False),
         (event("no memory", name="error"), True),
     ],
@@ -142,8 +146,8 @@ def test_an_error_in_the_middle_ends_the_stream(stream: bytes, is_openai: bool) 
     assert reader.feed(event(text("b"))) == 0
 
 
-@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter", "eos_token"])
-def test_a_choice_that_ends_for_a_reason_finishes_the_answer(reason: str) -> None:
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter", "eos_token", {"type": "stop"}])
+def test_a_choice_that_ends_for_a_reason_finishes_the_answer(reason: object) -> None:
     reader = StreamReader(is_openai=True)
     reader.feed(event(text("")))
     assert not reader.finished
@@ -151,6 +155,26 @@ def test_a_choice_that_ends_for_a_reason_finishes_the_answer(reason: str) -> Non
     assert reader.finished
     assert reader.error is None
     assert reader.opening.startswith(b'{"id": "c"')
+
+
+REASONS = ["error", "abort", "timeout", "cancelled", "insufficient_system_resource", {"type": "abort"}]
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("is_openai", [True, False])
+@pytest.mark.parametrize("content", ["", "a"])
+def test_a_choice_that_did_not_end_is_an_error(reason: object, is_openai: bool, content: str) -> None:
+    reader = StreamReader(is_openai=is_openai)
+    assert reader.feed(event({"choices": [{"text": content, "finish_reason": reason}]}) + DONE) == 0
+    assert reader.error is not None
+    assert not reader.finished
+
+
+@pytest.mark.parametrize("reason", [None, {"type": "stop", "matched": 2}, {"type": "length", "length": 4}])
+def test_an_answer_of_sglang_that_goes_on_or_ended_well_is_a_chunk(reason: object) -> None:
+    reader = StreamReader(is_openai=False)
+    assert reader.feed(event({"text": "a", "meta_info": {"id": "r", "finish_reason": reason}})) == 1
+    assert reader.error is None
 
 
 def test_what_is_no_json_is_malformed_in_openai() -> None:
@@ -198,6 +222,10 @@ PARTS = [
     event({"token": "a", "usage": {"completion_tokens": 2}}),
     event({"choices": ["a"]}),
     event({"choices": [{"label": "a"}]}),
+    event({"error": "a", "error_type": "generation"}),
+    event({"text": "a", "meta_info": {"finish_reason": None}}),
+    event({"text": "a", "meta_info": {"finish_reason": {"type": "abort"}}}),
+    event({"choices": [{"text": "a", "finish_reason": {"type": "abort"}}]}),
     b": ping\n\n",
     event({"text": "a", "usage": {"prompt_tokens": 1}}),
     event(b'{"choices":[{"text":"a","index":1}]}'),

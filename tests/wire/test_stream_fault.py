@@ -45,6 +45,15 @@ def test_a_request_for_no_tokens_gets_none() -> None:
         (b'{"detail": [{"loc": 1}]}', '{"detail": [{"loc": 1}]}'),
         (b'{"error": {"code": 5}}', '{"error": {"code": 5}}'),
         (b'{"choices": [{"text": "OUTPUT", "finish_reason": "abort"}]}', "a choice ended with finish_reason abort"),
+        (
+            b'{"choices": [1, {"text": "OUTPUT", "finish_reason": {"type": "abort"}}]}',
+            "a choice ended with finish_reason abort",
+        ),
+        (
+            b'{"text": "OUTPUT", "meta_info": {"finish_reason": {"type": "abort", "message": "OUTPUT"}}}',
+            "the answer ended with finish_reason abort",
+        ),
+        (b'{"error": "no memory", "error_type": "generation"}', "no memory"),
         (b'"no\\nmemory"', "no"),
         (b"boom\nat line 1", "boom"),
         (b"\xff\xfe", "\ufffd\ufffd"),

@@ -35,12 +35,17 @@ STREAMS = (
     b"".join([_event({"choices": [{"delta": {"role": "assistant", "content": ""}}]}), *_CHAT, _USAGE, _DONE]),
     b"".join([*(_event(chunk) for chunk in ("a", 1, None, {"t": 1}, [])), _DONE]),
     b"".join([*_CHAT, b'event: error\ndata: {"error": "x"}\n\n']),
+    b"".join(
+        _event(chunk) for chunk in ({"choices": ["a"]}, {"token": "a", "usage": {}}, {"choices": [{"label": "a"}]})
+    ),
+    b"".join(_event({"text": "a", "meta_info": {"finish_reason": end}}) for end in (None, {"type": "abort"})),
     b": ping\r\n\r\nid: 1\r\nretry: 5\r\ndata: 1\r\ndata: 2\r\n\r\n",
     b"\xef\xbb\xbfdata: 1\r\rdata\r\r",
 )
 SPLICES = (
     *(b"\n", b"\r", b"\r\n", b"\n\n", b"\0", b"\xff", b"\xef\xbb\xbf", b":", b"data:", b"data: ", b"event: error\n"),
     *(b'"finish_reason":"error"', b'"finish_reason":"stop"', b'{"detail":"x"}', b'{"object":"error","message":"x"}'),
+    *(b'"finish_reason":{"type":"abort"}', b'"finish_reason":"timeout"', b'{"error":"x","error_type":"y"}'),
     *(_DONE, _USAGE, b'"', b"\\", b"\\ud800", b"[" * 3000, b"9" * 400, b'{"choices":', b'"usage":', b"null"),
 )
 
