@@ -6,13 +6,13 @@ It reads no clock: the connection stamps bytes directly after it received them, 
 from __future__ import annotations
 
 from array import array
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader, promises_end
 from pytest_mlpatterns.wire.stream_fault import OPENING_BYTES, StreamFault, described_fault, fault_of
-from pytest_mlpatterns.wire.stream_request import Asked, asked_by
+from pytest_mlpatterns.wire.stream_request import Asked, asked_in_load
 from pytest_mlpatterns.wire.stream_text import TextReader
 
 if TYPE_CHECKING:
@@ -33,13 +33,7 @@ def answers_to(job: LoadJob) -> Callable[[], StreamedAnswer]:
     What a request asks for is read only if its answer is no stream, or an empty one.
     """
     is_openai = promises_end(job.endpoint.wire)
-
-    @cache
-    def asked(request: int) -> Asked:
-        _, _, body = job.messages[request].partition(b"\r\n\r\n")
-        found = asked_by(body, is_openai=is_openai)
-        return found if job.stream else found._replace(stream=False)
-
+    asked = asked_in_load(job.messages, is_openai=is_openai, has_streams=job.stream)
     return partial(StreamedAnswer, is_openai=is_openai, keep_text=job.keep_texts, asked=asked)
 
 

@@ -56,7 +56,7 @@ def stream_fault(
         reader: reads the stream; None for one of its own.
     """
     is_openai = promises_end(wire)
-    asked, reader = asked_by(body, is_openai=is_openai), reader or StreamReader(is_openai=is_openai)
+    asked, reader = asked_by(body, by_default=not is_openai), reader or StreamReader(is_openai=is_openai)
     if not is_event_stream(response.headers):
         return StreamFault.NO_STREAM if is_openai and asked.stream and response.is_success else None
     has_chunks = reader.feed(response.content) > 0

@@ -42,10 +42,10 @@ def job(address: tuple[str, int], *bodies: bytes, wire: Wire = OPENAI, stream: b
     return replace(made, endpoint=replace(made.endpoint, wire=wire))
 
 
-def outcome_of(answer: StreamedAnswer, data: bytes) -> int:
+def outcome_of(answer: StreamedAnswer, data: bytes, number: int = 0) -> int:
     protocol = Http1Stream([b""], "host", follow=False, keep=False, answer=answer)
     protocol.ask(0)
-    answer.begin(0)
+    answer.begin(number)
     return protocol.take(data)
 
 
@@ -74,6 +74,12 @@ def test_an_answer_counts_or_says_why_not(mode: Mode) -> None:
 def test_the_request_decides_what_its_answer_has_to_be(body: bytes, wire: str, data: bytes, outcome: int) -> None:
     answers = answers_to(job(("127.0.0.1", 1), body, wire=Wire.parse(wire)))
     assert outcome_of(answers(), data) == outcome
+
+
+def test_a_load_of_rest_may_have_requests_for_whole_answers_too() -> None:
+    bodies = b'{"stream":true}', b"{}"
+    answers = answers_to(job(("127.0.0.1", 1), *bodies, wire=Wire()))
+    assert [outcome_of(answers(), whole(b"{}"), number) for number in range(2)] == [Failure.NO_STREAM, 200]
 
 
 def test_a_load_of_which_no_stream_is_expected_takes_any_answer() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.wire.stream_request import Asked, asked_by, asks_for_streams
+from pytest_mlpatterns.wire.stream_request import Asked, asked_by, asked_in_load, asks_for_streams
 
 OPENAI = Wire.parse("openai")
 
@@ -27,12 +27,35 @@ OPENAI = Wire.parse("openai")
 def test_a_body_says_whether_a_stream_is_to_come_and_tokens_in_it(
     body: bytes, of_openai: Asked, of_rest: Asked
 ) -> None:
-    assert asked_by(body, is_openai=True) == of_openai
-    assert asked_by(body, is_openai=False) == of_rest
+    assert asked_by(body, by_default=False) == of_openai
+    assert asked_by(body, by_default=True) == of_rest
 
 
-def message(body: bytes) -> bytes:
-    return b"POST / HTTP/1.1\r\nhost: x\r\n\r\n" + body
+def message(body: bytes, path: bytes = b"/") -> bytes:
+    return b"POST %s HTTP/1.1\r\nhost: x\r\n\r\n%s" % (path, body)
+
+
+IN_LOADS = [
+    ("all leave it open", [(b"/", b"{}"), (b"/", b"[1]")], [True, True]),
+    ("one asks for a whole answer", [(b"/", b"{}"), (b"/", b'{"stream":false}')], [True, False]),
+    ("one asks for a stream", [(b"/", b'{"stream":true}'), (b"/", b"{}"), (b"/", b"[1]")], [True, False, False]),
+    ("the last asks for a stream", [(b"/", b'{"stream":null}'), (b"/", b'{"stream":true}')], [False, True]),
+    ("only the text asks", [(b"/", b"{}"), (b"/", b'{"prompt":"\\"stream\\":true"}')], [True, True]),
+    ("the path decides", [(b"/generate_stream", b"{}"), (b"/generate", b"{}")], [True, False]),
+    ("another path asks too", [(b"/a", b'{"stream":true}'), (b"/b", b'{"stream":true}')], [True, True]),
+    ("no request", [], []),
+]
+
+
+@pytest.mark.parametrize(("sent", "streams"), [row[1:] for row in IN_LOADS], ids=[row[0] for row in IN_LOADS])
+def test_what_a_body_leaves_open_the_others_of_its_load_decide(
+    sent: list[tuple[bytes, bytes]], streams: list[bool]
+) -> None:
+    messages = [message(body, path) for path, body in sent]
+    asked = asked_in_load(messages, is_openai=False, has_streams=True)
+    assert [asked(request).stream for request in range(len(sent))] == streams
+    unexpected = asked_in_load(messages, is_openai=False, has_streams=False)
+    assert not any(unexpected(request).stream for request in range(len(sent)))
 
 
 @pytest.mark.parametrize(
