@@ -223,7 +223,7 @@ class LoadRun:
         if self.answers is not None:
             self.answers.clear()
         if self.recording.streams is not None:
-            self.recording.streams.drop_texts()
+            self.recording.streams.drop_texts(now_ns)
         shared_clock = self._job.share.of > 1 and not self._job.schedule.closed
         if self._has_length or shared_clock:  # all generators of a load start its clock at the same moment
             if self._has_length:  # nothing that the caller of the warm-up began goes on

@@ -72,7 +72,7 @@ class SampleRecorder:
         def add_both(*row: int) -> None:
             add(*row)
             if row[3] < 0:
-                note_failure(row[3], row[4])
+                note_failure(row[3], row[4], row[0])
             add_stream()
 
         return add_both

@@ -27,11 +27,11 @@ class StreamColumns:
     Attributes:
         answer: what came of the request whose row is added next; None if it was never sent.
         texts_cut: whether a text was not kept because of the limit.
-        failed: by outcome, the first answer that did not count and says why.
+        failed: by outcome, the first answer that did not count and says why; of requests that were due in the window.
     """
 
     COLUMNS = ("first_byte_ns", "chunk_count", "output_tokens", "input_tokens", "chunk_ns")
-    __slots__ = (*COLUMNS, "_text", "_text_bytes", "_text_limit", "answer", "failed", "texts_cut")
+    __slots__ = (*COLUMNS, "_text", "_text_bytes", "_text_limit", "_window_ns", "answer", "failed", "texts_cut")
 
     def __init__(self, text_limit: int = 0) -> None:
         self._text_limit = text_limit
@@ -39,6 +39,7 @@ class StreamColumns:
         self._text_bytes = array("i")
         self.texts_cut: bool = False
         self.failed: dict[int, FailedAnswer] = {}
+        self._window_ns = 0
         self.first_byte_ns: array[int] = array("q")
         self.chunk_count: array[int] = array("I")
         self.output_tokens: array[int] = array("i")
@@ -64,9 +65,11 @@ class StreamColumns:
         self.input_tokens.append(answer.reader.input_tokens)
         self.chunk_ns.extend(answer.chunk_ns)
 
-    def note_failure(self, outcome: int, request: int) -> None:
+    def note_failure(self, outcome: int, request: int, due_ns: int) -> None:
         """Keep what the answer of the row that is added next says of itself, if it is the first of its outcome."""
-        if self.answer is not None and outcome not in self.failed and (words := self.answer.words(outcome)):
+        if self.answer is None or outcome in self.failed or due_ns < self._window_ns:
+            return
+        if words := self.answer.words(outcome):
             self.failed[outcome] = FailedAnswer(request, words)
 
     def first_chunks_ns(self, first: int) -> dict[int, int]:
@@ -85,9 +88,9 @@ class StreamColumns:
             columns |= {"text": PickleBuffer(self._text), "text_bytes": PickleBuffer(self._text_bytes)}
         return columns
 
-    def drop_texts(self) -> None:
+    def drop_texts(self, now_ns: int) -> None:
         """Drop all texts and words, at the start of the measured window."""
-        self.failed = {}
+        self.failed, self._window_ns = {}, now_ns
         self._text.clear()
         self._text_bytes = array("i", [-1]) * len(self._text_bytes)
         self.texts_cut = False

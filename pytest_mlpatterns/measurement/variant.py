@@ -46,7 +46,7 @@ from pytest_mlpatterns.system.affinity import put_on_cores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -147,7 +147,7 @@ class VariantRun:
         result = self._drive(ClosedLoop(1) if has_length else schedule, length_ns, 0)
         samples = samples_of(result)
         if not samples.succeeded.any():
-            self._refuse(samples)
+            self._refuse(samples, result.failed)
         latency_ns = samples.latency_ns[samples.succeeded]
         self._warmup = Warmup(length_ns, samples.outcome.size, None)
         with named_errors(self._variant):
@@ -180,7 +180,7 @@ class VariantRun:
             self._done_ns.append(samples.done_ns)
             inside = samples.due_in(result.window)
             good = inside & samples.succeeded
-            self._require_answers(samples, result.window)
+            self._require_answers(samples, result)
             why = self._why_limited(result, samples, good)
             if why is None:
                 break
@@ -191,7 +191,7 @@ class VariantRun:
             error = GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError
             raise error(f"{self._variant.name}: in {_TRIES} blocks in a row {why}")
         self.position = position + samples.outcome.size
-        self._count(samples)
+        self._count(samples, result.failed)
         self._note_figures(result, samples, good)
 
     def _note_figures(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> None:
@@ -280,9 +280,7 @@ class VariantRun:
         job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order)
         processes = self._variant.plan.generators
         with apart_from(self._deployment, self._generator, processes):
-            result = self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
-        self._failed_answers = {**result.failed, **self._failed_answers}
-        return result
+            return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
 
     def _why_limited(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> InvalidReason | None:
         """Why a block has no information about the variant; None if it has."""
@@ -298,25 +296,27 @@ class VariantRun:
             return None
         return InvalidReason(f"{limited}; lower the load, or share it: perf(generators=2)", Fault.GENERATOR)
 
-    def _require_answers(self, samples: Samples, window: Window) -> None:
+    def _require_answers(self, samples: Samples, result: LoadResult) -> None:
         """Raise if the variant no longer answers at the end of a block, or nothing succeeded in it."""
         with named_errors(self._variant):
-            silence = why_silent(self._deployment, self._variant.plan, samples, window=window)
+            silence = why_silent(self._deployment, self._variant.plan, samples, window=result.window)
         if silence:
             raise InvalidResultError(f"{self._variant.name}: {silence}")
-        inside = samples.due_in(window)
+        inside = samples.due_in(result.window)
         if inside.any() and not (inside & samples.succeeded).any():
-            self._refuse(samples)
+            self._refuse(samples, result.failed)
 
-    def _count(self, samples: Samples) -> None:
+    def _count(self, samples: Samples, answers: Mapping[int, FailedAnswer]) -> None:
+        """Count the requests of a block and keep its first failures; not of a warm-up, nor of a block to repeat."""
+        self._failed_answers = {**answers, **self._failed_answers}
         self._requests += int((~samples.cancelled).sum())
         self._failures.update(samples.outcome[samples.failed].tolist())
         if self._failed is None and self._failures:
             self._failed = samples
 
-    def _refuse(self, samples: Samples) -> None:
+    def _refuse(self, samples: Samples, answers: Mapping[int, FailedAnswer]) -> None:
         """Raise the reason why a block without a successful request supports no verdict."""
-        self._count(samples)
+        self._count(samples, answers)
         self.end()
         failures = Counter(samples.outcome[samples.failed].tolist())
         raise InvalidResultError(

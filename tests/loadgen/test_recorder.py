@@ -168,3 +168,22 @@ def test_the_answer_after_one_that_is_too_long_is_kept() -> None:
     assert answers.is_cut
     answers.clear()
     assert not answers.is_cut
+
+
+def test_what_a_failed_answer_said_is_kept_only_if_its_request_was_due_in_the_window() -> None:
+    streams = StreamColumns()
+    recording = SampleRecorder(streams)
+
+    def fail(due_ns: int, request: int) -> None:
+        streams.answer = StreamedAnswer(is_openai=False)
+        streams.answer.read_type("text/html")
+        recording.add(due_ns, due_ns, due_ns + 9, Failure.NO_STREAM, request, 0, 0)
+
+    fail(1, 0)
+    assert streams.failed[Failure.NO_STREAM].request == 0
+    streams.drop_texts(5)
+    fail(4, 1)  # on its way when the window opened
+    assert streams.failed == {}
+    fail(5, 2)
+    fail(6, 3)
+    assert streams.failed[Failure.NO_STREAM].request == 2

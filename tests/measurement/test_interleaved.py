@@ -19,6 +19,7 @@ import pytest
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 from support.services.scripted import ScriptedServer, Send, Silence, answer
+from support.stream_modes import response
 from support.synthetic import MS, S, capacity
 
 from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, ModelLoadError, Single
@@ -448,6 +449,29 @@ class TestWhatDoesNotCount:
             )
         assert found.first.failed == 0
         assert 1 <= found.second.failed <= len(other.requests) // 40
+
+    def test_the_first_failure_of_streams_is_none_of_the_warm_up(self, generator: Generator) -> None:
+        good, warming, busy = (
+            response(b"data: 1\n\n", b"event: error\ndata: %s\n\n" % error if error else b"")
+            for error in (b"", b"warming", b"busy")
+        )
+
+        def script(request: Request) -> Iterable[Step]:
+            time.sleep(0.002)
+            if request.connection < 2:  # each job opens two: the warm-up, and the first block
+                return [Send(warming if request.number % 2 else good)]
+            return [Send(good if request.number % 40 else busy)]
+
+        def start(server: ScriptedServer, name: str) -> Deployment:
+            deployment = Served(server, [], name)
+            deployment.streams = True
+            return deployment
+
+        with ScriptedServer(script) as one, ScriptedServer(script) as other:
+            variants = (Variant(name, partial(start, at, name), PLAN) for name, at in (("A", one), ("B", other)))
+            run = InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=400 * MS))
+            measured(run)
+        assert re.fullmatch(r"perf_payload item \d -> busy", run.second_launches[0].first_failure)
 
     def test_a_side_that_fails_after_much_that_was_good_is_told(self, generator: Generator) -> None:
         def script(request: Request) -> Iterable[Step]:
