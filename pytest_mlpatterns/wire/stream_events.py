@@ -22,7 +22,7 @@ from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventSt
 if TYPE_CHECKING:
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = ["EVENT_STREAM", "StreamReader", "broken_end", "promises_end"]
+__all__ = ["EVENT_STREAM", "StreamReader", "broken_end", "json_of", "promises_end"]
 
 EVENT_STREAM = "text/event-stream"
 """Media type of a stream of events."""
@@ -152,7 +152,7 @@ class StreamReader:
             return data not in _EMPTY
         if not data:
             return False
-        value = _json_of(data)
+        value = json_of(data)
         if not isinstance(value, dict):
             self.malformed = self._is_openai
             return not self.malformed
@@ -221,7 +221,7 @@ def broken_end(value: object) -> str:
     return kind if isinstance(kind, str) and kind in _BROKEN else ""
 
 
-def _json_of(data: bytes) -> Any:
+def json_of(data: bytes) -> Any:
     """The JSON value; None if it is none. Broken characters are replaced, as the WHATWG asks."""
     try:
         return orjson.loads(data)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
-
-from pytest_mlpatterns.wire.stream_events import StreamReader
+from pytest_mlpatterns.wire.stream_events import StreamReader, json_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.wire.event_stream import Event
@@ -63,13 +61,7 @@ def text_of(kept: bytes) -> str:
 
 def _text_in(data: bytes) -> str | None:
     """The text of a chunk; None if it is something else."""
-    try:
-        value: Any = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        try:
-            value = json.loads(data.decode("utf-8", "replace"))  # half a surrogate pair
-        except ValueError:
-            return None
+    value = json_of(data)
     if isinstance(value, str):
         return value
     choices = value.get("choices") if isinstance(value, dict) else None

@@ -73,7 +73,9 @@ def test_what_is_no_text_of_one_choice_has_none(chunk: bytes) -> None:
     assert kept(completion("a"), chunk, completion("b")) is None
 
 
-@pytest.mark.parametrize("chunk", [event(7), event([1]), event({"a": 1}), b"data: {\n\n"])
+@pytest.mark.parametrize(
+    "chunk", [event(7), event([1]), event({"a": 1}), b"data: {\n\n", b"data: %s\n\n" % (b"[" * 9000)]
+)
 def test_a_chunk_of_another_kind_has_none(chunk: bytes) -> None:
     assert kept(event("a"), chunk, is_openai=False) is None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.wire.stream_events import StreamReader
+from pytest_mlpatterns.wire.stream_text import TextReader, text_of
 from support.fuzz import Area
 from support.fuzz.hostile import octets
 from support.stream_modes import MODES
@@ -45,7 +46,12 @@ STREAMS = (
 SPLICES = (
     *(b"\n", b"\r", b"\r\n", b"\n\n", b"\0", b"\xff", b"\xef\xbb\xbf", b":", b"data:", b"data: ", b"event: error\n"),
     *(b'"finish_reason":"error"', b'"finish_reason":"stop"', b'{"detail":"x"}', b'{"object":"error","message":"x"}'),
-    *(b'"finish_reason":{"type":"abort"}', b'"finish_reason":"timeout"', b'{"error":"x","error_type":"y"}'),
+    *(
+        b'"delta":"x"',
+        b'"finish_reason":{"type":"abort"}',
+        b'"finish_reason":"timeout"',
+        b'{"error":"x","error_type":"y"}',
+    ),
     *(_DONE, _USAGE, b'"', b"\\", b"\\ud800", b"[" * 3000, b"9" * 400, b'{"choices":', b'"usage":', b"null"),
 )
 
@@ -73,17 +79,19 @@ def arriving(draw: random.Random) -> Arriving:
 
 
 def read(case: Arriving) -> None:
-    """Read it in pieces and at once.
+    """Read it in pieces and at once, and keep its text.
 
     Raises:
-        AssertionError: the split changes what is counted.
+        AssertionError: the split changes what is counted or kept.
     """
     found = []
     for pieces in (case.pieces(), [case.stream]):
-        reader = StreamReader(is_openai=case.is_openai)
-        count = sum(reader.feed(piece) for piece in pieces)
+        reader, keeping = StreamReader(is_openai=case.is_openai), TextReader(is_openai=case.is_openai)
+        count, kept = (sum(one.feed(piece) for piece in pieces) for one in (reader, keeping))
+        assert count == kept, f"{count} chunks, {kept} if their text is kept"
         tokens = reader.input_tokens, reader.output_tokens
-        found.append((count, tokens, reader.ended, reader.finished, reader.error, reader.malformed))
+        text = None if keeping.text is None else text_of(keeping.text)
+        found.append((count, tokens, reader.ended, reader.finished, reader.error, reader.malformed, text))
     assert found[0] == found[1], f"in pieces {found[0]}, at once {found[1]}"
 
 
