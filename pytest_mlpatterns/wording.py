@@ -46,9 +46,10 @@ HIDDEN = frozenset(
     )
 )
 """Characters that change how text is shown instead of being shown."""
-_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##\[", re.MULTILINE)
-"""Commands of GitHub's runner, which reads them from the output of a step: ``::`` after spaces at the beginning of a
-line, and ``##[`` anywhere in it. One can add an error, or switch off the commands that come after it."""
+_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##((?:vso|teamcity)?)\[", re.MULTILINE | re.IGNORECASE)
+"""Commands of the programs that run CI, which read them from the output of a step: for GitHub ``::`` after spaces at
+the beginning of a line and ``##[`` anywhere in it, for Azure Pipelines ``##vso[``, for TeamCity ``##teamcity[``. One
+can add an error, set a variable, or switch off the commands that come after it."""
 _SPELLED = {ord(sign): f"\\x{ord(sign):02x}" if ord(sign) < 0x100 else f"\\u{ord(sign):04x}" for sign in HIDDEN}
 
 
@@ -113,8 +114,8 @@ def visible(text: str) -> str:
     r"""The text with hidden characters spelled, and without commands.
 
     Text from files, servers, models and test ids passes here on its way to a terminal, a log or a report, where it
-    could otherwise clear the screen, paint another verdict, or command GitHub's runner: ``::error`` at the beginning of
-    a line is spelled ``\x3a:error``, and ``##[`` is spelled ``##\x5b``.
+    could otherwise clear the screen, paint another verdict, or command the program that runs CI: ``::error`` at the
+    beginning of a line is spelled ``\x3a:error``, ``##[`` is spelled ``##\x5b``, and ``##vso[`` ``##vso\x5b``.
     """
     return _COMMAND.sub(_spelled_command, spelled(text))
 
@@ -130,4 +131,4 @@ def marked(text: str) -> str:
 
 
 def _spelled_command(found: re.Match[str]) -> str:
-    return r"##\x5b" if found[1] is None else rf"{found[1]}\x3a"
+    return rf"##{found[2]}\x5b" if found[1] is None else rf"{found[1]}\x3a"

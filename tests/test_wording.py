@@ -65,6 +65,8 @@ def test_separators_inside_brackets_do_not_split(text: str, parts: list[str]) ->
         ("::error file=a::b\n \t\u3000::stop-commands::x", "\\x3a:error file=a::b\n \t\u3000\\x3a:stop-commands::x"),
         ("\r\n::set-output name=a::b\x0b\r::debug::c", "\n\\x3a:set-output name=a::b\\x0b\\x0d::debug::c"),
         ("a ##[error]b ##[command]c", "a ##\\x5berror]b ##\\x5bcommand]c"),
+        ("a ##vso[task.setvariable]b", "a ##vso\\x5btask.setvariable]b"),
+        ("##teamcity[buildStop] ##VSO[x] ##other[y]", "##teamcity\\x5bbuildStop] ##VSO\\x5bx] ##other[y]"),
         ("test_a.py::test_one[##]\n: :\n| ::error::", "test_a.py::test_one[##]\n: :\n| ::error::"),
     ],
 )
