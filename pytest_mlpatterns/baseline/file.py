@@ -29,7 +29,7 @@ from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.reports.files.json_layout import laid_out, rounded
 from pytest_mlpatterns.reports.files.json_schema import Schema, parsed, shown
-from pytest_mlpatterns.system.files import read_text, replace_file
+from pytest_mlpatterns.system.files import ForeignLockError, read_text, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -126,6 +126,8 @@ def write_baselines(
             f"{path} is unchanged: another process has held its lock {error.filename} for {timeout_s:.0f} s; "
             "wait until no other run updates it, remove that file if it is still there, then update again"
         ) from error
+    except ForeignLockError as error:
+        raise BaselineFileError(f"{path} is unchanged: {error.strerror}, then update again") from error
     except OSError as error:
         raise BaselineFileError(
             f"{path} cannot be written: {error.strerror or error}; it is unchanged, "

@@ -12,25 +12,34 @@ import contextlib
 import errno
 import fcntl
 import os
+import pwd
 import secrets
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pytest_mlpatterns.system.owned_files import is_same, remove_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["append_text", "read_text", "replace_file"]
+__all__ = ["ForeignLockError", "append_text", "read_text", "replace_file"]
 
 MOST_BYTES = 256 << 20
 """Largest file that is read; a baseline of 40,000 entries has a tenth of it."""
 _LOCK_TIMEOUT_S = 60.0
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _POLL_S = 0.02
+_FOREIGN_LOCK_S = 1.0
+"""Time for another user's run to open its new lock to this one, which takes it two calls of the system, even on a
+machine under load."""
 _MOST_NAME_BYTES = 200
 """Bytes of a file's name in the name of its temporary file, which must stay below 255."""
+
+
+class ForeignLockError(PermissionError):
+    """The lock is a file of another user that this user has no permission to open."""
 
 
 def read_text(path: Path) -> str:
@@ -65,6 +74,7 @@ def replace_file(path: Path, make: Callable[[], str], *, timeout_s: float = _LOC
 
     Raises:
         TimeoutError: another process held the lock all that time.
+        ForeignLockError: the lock is a file that another user left.
         OSError: the file cannot be written; it is as it was.
     """
     target = Path(os.path.realpath(path))
@@ -142,10 +152,14 @@ def _locked(directory: int, name: str, timeout_s: float) -> Iterator[None]:
 
     Raises:
         TimeoutError: it was held all that time.
+        ForeignLockError: another user's file has the name, and cannot be opened.
     """
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
     while (lock := _lock(directory, name)) is None:
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if waited_s > min(timeout_s, _FOREIGN_LOCK_S):
+            _require_permission(directory, name)
+        if waited_s > timeout_s:
             raise TimeoutError(errno.ETIMEDOUT, "Another process has held the lock all the time", name)
         time.sleep(_POLL_S)
     try:
@@ -161,9 +175,8 @@ def _lock(directory: int, name: str) -> int | None:
 
     It is opened anew each time, so that this process never waits for a file that has lost its name.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        lock = os.open(name, flags, 0o600, dir_fd=directory)
+        lock = os.open(name, _LOCK_FLAGS, 0o600, dir_fd=directory)
     except OSError:
         if _exists(name, directory):  # of another user, or a link
             return None
@@ -178,6 +191,32 @@ def _lock(directory: int, name: str) -> int | None:
         raise
     os.close(lock)
     return None
+
+
+def _require_permission(directory: int, name: str) -> None:
+    """Raises ForeignLockError if the lock is a file that this user has no permission to open.
+
+    A run of root that was killed, such as one in a container, leaves it so.
+    """
+    try:
+        os.close(os.open(name, _LOCK_FLAGS, 0o600, dir_fd=directory))
+    except PermissionError:
+        with contextlib.suppress(FileNotFoundError):
+            _refuse(name, os.stat(name, dir_fd=directory, follow_symlinks=False).st_uid)
+    except OSError:  # a link
+        return
+
+
+def _refuse(name: str, owner: int) -> NoReturn:
+    reason = f"its lock {name} belongs to {_user(owner)} and cannot be opened; if no run of that user goes on, "
+    raise ForeignLockError(errno.EACCES, f"{reason}remove the file {name}", name)
+
+
+def _user(number: int) -> str:
+    try:
+        return f"{pwd.getpwuid(number).pw_name} (user {number})"
+    except KeyError:  # of a container
+        return f"user {number}"
 
 
 def _share_with_writers(lock: int, directory: os.stat_result) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -331,6 +332,21 @@ def test_a_lock_that_another_run_holds_is_waited_for_until_its_time_limit(path: 
         os.close(lock)
     write_baselines(path, {"a": {"x": ENTRY}}, timeout_s=0)
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_lock_that_may_not_be_opened_is_named_with_its_owner(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (lock := path.with_name(f".{path.name}.lock")).touch()
+    opened = os.open
+
+    def refuse(name: str, *arguments: int, **places: int) -> int:
+        if name == lock.name:
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        return opened(name, *arguments, **places)
+
+    monkeypatch.setattr(os, "open", refuse)
+    expected = rf"is unchanged: its lock {lock.name} belongs to .*user {os.geteuid()}\)? .*; if .*, remove the file .*"
+    with pytest.raises(BaselineFileError, match=expected + "then update again"):
+        write_baselines(path, {"a": {"x": ENTRY}}, timeout_s=0.01)
 
 
 GOOD = json.dumps(PLAIN)

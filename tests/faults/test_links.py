@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +30,7 @@ from pytest_mlpatterns.revision.environment import RevisionEnvironment, revision
 from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree, checkout
 from pytest_mlpatterns.revision.worktree_place import remove_stale
-from pytest_mlpatterns.system.files import replace_file
+from pytest_mlpatterns.system.files import ForeignLockError, replace_file
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
@@ -310,6 +312,24 @@ def test_a_link_in_place_of_the_lock_is_not_followed_and_is_named(baseline: Path
     lock.touch(mode=0o600)  # of an update that was killed
     write_baselines(baseline, {}, timeout_s=0)
     assert os.listdir(baseline.parent) == [baseline.name]
+
+
+def test_a_lock_that_another_user_left_is_named_with_its_owner_and_not_waited_for(baseline: Path) -> None:
+    lock = baseline.with_name(f".{baseline.name}.lock")
+    lock.touch()
+    lock.chmod(0)
+    baseline.parent.chmod(0o777)
+    began, user = time.monotonic(), os.geteuid()
+    try:
+        os.seteuid(NOBODY if IS_ROOT else user)
+        with pytest.raises(ForeignLockError) as refused:
+            replace_file(baseline, lambda: "text")
+    finally:
+        os.seteuid(user)
+    assert re.search(rf"its lock {lock.name} belongs to .*user {user}\)? and cannot be opened", str(refused.value))
+    assert f"remove the file {lock.name}" in str(refused.value)
+    assert time.monotonic() - began < 30
+    assert lock.exists()
 
 
 # --- the cache of environments ---------------------------------------------------------------------------------------

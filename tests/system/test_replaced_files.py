@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from pathlib import Path
@@ -167,6 +168,21 @@ def test_a_lock_that_lost_its_name_excludes_no_other(path: Path, tmp_path: Path)
     replace_file(path, make)
     assert path.read_text(encoding="utf-8") == "first"
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_lock_that_may_not_be_opened_yet_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's run makes it, then opens it up, then removes it."""
+    lock, opened, answers = path.with_name(f".{path.name}.lock"), os.open, [True, True, False]
+    lock.touch()
+
+    def open_later(name: str, flags: int, *arguments: int, **places: int) -> int:
+        if name == lock.name and answers.pop(0):
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        return opened(name, flags, *arguments, **places)
+
+    monkeypatch.setattr(os, "open", open_later)
+    replace_file(path, lambda: "text")
+    assert path.read_text(encoding="utf-8") == "text"
 
 
 def test_a_lock_goes_also_if_the_new_content_cannot_be_made(path: Path) -> None:
