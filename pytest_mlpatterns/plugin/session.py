@@ -80,7 +80,8 @@ class PerfSession:
         hooks: further plugins to register, by name.
 
     Raises:
-        pytest.UsageError: an option that cannot be read, or a baseline file that is damaged, foreign or newer.
+        pytest.UsageError: an option that cannot be read, a baseline file that is damaged, foreign or newer, or a
+            directory for temporary files on a file system that changes owners.
     """
 
     def __init__(self, config: pytest.Config, collection: Collection) -> None:
@@ -93,7 +94,7 @@ class PerfSession:
             self._ini |= dict.fromkeys(_OPTIONS_OF_THE_RUN)
         self._item_reader = ItemReader(self._options, self._ini, collection)
         self._rivals: Counter[str] = Counter()
-        self._scratch, self._resources = ScratchDirectory(), contextlib.ExitStack()
+        self._scratch, self._resources = _new_scratch_directory(), contextlib.ExitStack()
         self._directory = self._scratch.path
         sent = WorkerInput.of(config)
         self._is_worker = sent is not None
@@ -349,3 +350,10 @@ class PerfSession:
 def _body_runs() -> bool:
     """Whether a test's body runs, so that it asks for a fixture by name."""
     return os.environ.get("PYTEST_CURRENT_TEST", "").endswith("(call)")
+
+
+def _new_scratch_directory() -> ScratchDirectory:
+    try:
+        return ScratchDirectory()
+    except SettingError as error:
+        raise pytest.UsageError(visible(str(error))) from None

@@ -12,8 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system import orphans
-from pytest_mlpatterns.system.owned_files import owned_directory, remove_tree
+from pytest_mlpatterns.system.owned_files import NotOwnedError, owned_directory, remove_tree
 
 __all__ = ["ScratchDirectory"]
 
@@ -35,6 +36,9 @@ class ScratchDirectory:
 
     Attributes:
         path: the directory.
+
+    Raises:
+        SettingError: what this user makes there belongs to another user, as on some file systems of a network.
     """
 
     def __init__(self, base: Path | None = None, prefix: str = _PREFIX) -> None:
@@ -42,11 +46,18 @@ class ScratchDirectory:
         for left in (*base.glob(f"{prefix}*"), *base.glob(f"{_NEW}{prefix}*")):
             _remove_if_unused(left)
         new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{prefix}", dir=base))
-        with owned_directory(new) as directory:
-            self._lock = directory.open(_LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            name = new.name.removeprefix(_NEW)
-            self.path: Path = directory.rename(name).path  # locked before another run can find it
+        try:
+            with owned_directory(new) as directory:
+                self._lock = directory.open(_LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                name = new.name.removeprefix(_NEW)
+                self.path: Path = directory.rename(name).path  # locked before another run can find it
+        except NotOwnedError as error:
+            raise SettingError(
+                f"{error.filename} is new, and {(error.strerror or 'It is of another kind').replace('It ', 'it ', 1)}, "
+                f"expected user {os.geteuid()}: the file system of {base} changes owners, as NFS with root_squash and "
+                "CIFS do; set TMPDIR to a directory on a local disk"
+            ) from None
 
     def remove(self) -> None:
         """Remove the directory and everything in it. Safe to call twice."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -256,3 +258,15 @@ def test_a_model_that_cannot_load_is_a_failed_test_under_xdist_too(tmp_path: Pat
     assert run.outcomes == {"failed": 3}
     for test in ("test_no_model", "test_no_model_to_deploy", "test_model_cannot_load"):
         assert [word for word in EXPECTED_WORDS[test] if word not in run.failure(test)] == []
+
+
+def test_temporary_files_that_belong_to_another_user_are_an_error_of_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = os.geteuid()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    run = Project().with_tests("def test_it(perf): pass").run(tmp_path)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    assert run.err.rstrip().endswith("set TMPDIR to a directory on a local disk")
+    assert len(run.err.strip().splitlines()) == 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system import scratch_directory
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
@@ -91,6 +92,16 @@ def test_directories_of_other_users_and_links_to_them_stay(tmp_path: Path, monke
     scratch_directory._remove_if_unused(foreign)
     assert (foreign / "in-use").exists()
     assert (tmp_path / "pytest-mlpatterns-link").is_symlink()
+
+
+def test_a_file_system_that_changes_owners_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root, a directory on NFS with root_squash belongs to the user nobody."""
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    with pytest.raises(SettingError) as refused:
+        ScratchDirectory()
+    assert f"is new, and it belongs to another user, of id {user}, expected user {user + 1}:" in str(refused.value)
+    assert str(refused.value).endswith("set TMPDIR to a directory on a local disk")
 
 
 @pytest.mark.processes
