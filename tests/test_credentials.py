@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, make_setup
 
-from pytest_mlpatterns import App, Command, SettingError, Url
+from pytest_mlpatterns import App, Command, Prometheus, SettingError, Url
 from pytest_mlpatterns.credentials import address_without_credentials, names_credential, public_words
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.system.environment_facts import _of_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECRET = "s3cr3t/Value+=="
 HIDES = [
@@ -80,6 +84,29 @@ def test_no_message_about_a_command_or_an_address_has_a_credential() -> None:
     assert "s3cr3t" not in str(refused.value)
     assert str(Url("http://host/?token=s3cr3t&n=2")) == "http://host/?token=***&n=2"
     assert str(Command("serve {port}", path="/p?key=s3cr3t")) == "Command('serve {port}', path='/p?key=***')"
+
+
+def test_no_repr_shows_a_credential() -> None:
+    assert repr(Url("http://h:1/p?api_key=s3cr3t", pid=3)) == "Url('http://h:1/p?api_key=***', pid=3)"
+    assert repr(Prometheus("/m?token=s3cr3t", queue_depth="n")) == "Prometheus('/m?token=***', queue_depth='n')"
+    metrics = Prometheus("http://u:s3cr3t@h/m")
+    for target in (Url("http://h", metrics=metrics), App("a:b", path="/p?key=s3cr3t", metrics="/m?key=s3cr3t")):
+        assert "s3cr3t" not in repr(target)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Url("h:1/p?api_key=s3cr3t"),
+        lambda: Url("http://u:" + "s3cr3t" * 60 + "@h/p"),
+        lambda: App("a:b", path="p?key=s3cr3t"),
+        lambda: Prometheus("p?key=s3cr3t"),
+    ],
+)
+def test_no_refusal_of_an_address_shows_a_credential(make: Callable[[], object]) -> None:
+    with pytest.raises(SettingError) as refused:
+        make()
+    assert "s3cr3t" not in str(refused.value)
 
 
 @pytest.mark.parametrize("line", ["serve --api-key s3cr3t --port {port}", "serve --sort-key price '{port}'"])

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.credentials import address_without_credentials
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.served_model import first_model
 from pytest_mlpatterns.serving.transport import transport_to
@@ -188,16 +189,17 @@ class Deployment:
         except httpx.HTTPError as error:
             reason = self.reason_of_failure()
             raise DeploymentError(f"{client.base_url}: {describe_error(error)}{reason}") from error
+        address = address_without_credentials(str(response.url))
         if response.status_code != httpx.codes.OK:
             reason = self.reason_of_failure()
             if response.is_server_error and not reason and (text := self.processes.traceback_since(printed)):
                 reason = f"\nThe service printed:\n{marked(text)}"
-            raise DeploymentError(f"{response.url} answered {response.status_code}: {text_of(response)[:2000]}{reason}")
+            raise DeploymentError(f"{address} answered {response.status_code}: {text_of(response)[:2000]}{reason}")
         try:
             return self.outputs_of(response)[0] if self._builder is None else answer_in(response)
         except (ValueError, IndexError) as error:
             raise DeploymentError(
-                f"{response.url} returned a response that is not one prediction over {self.endpoint.wire}: {error}"
+                f"{address} returned a response that is not one prediction over {self.endpoint.wire}: {error}"
             ) from error
 
     def ask(self, client: httpx.Client, request: dict[str, Any], timeout_s: float) -> httpx.Response:

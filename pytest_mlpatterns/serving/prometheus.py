@@ -13,6 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.credentials import address_without_credentials, public_command
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
 from pytest_mlpatterns.wording import shown
@@ -98,13 +99,16 @@ class Prometheus:
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not re.match(r"/|https?://.", self.path) or not self.path.isprintable():
-            raise SettingError(
-                f'Prometheus({shown(self.path)}), expected a path or address; write Prometheus("/metrics")'
-            )
+            found = shown(public_command(self.path))
+            raise SettingError(f'Prometheus({found}), expected a path or address; write Prometheus("/metrics")')
         for name in _METRIC_FIELDS:
             given = getattr(self, name)
             if given is not None and (not isinstance(given, str) or not _NAME.fullmatch(given)):
                 raise SettingError(f"Prometheus({name}={shown(given)}), expected the name of a metric of the server")
+
+    def __repr__(self) -> str:
+        given = [f"{name}={getattr(self, name)!r}" for name in _METRIC_FIELDS if getattr(self, name) is not None]
+        return f"Prometheus({', '.join([repr(address_without_credentials(self.path)), *given])})"
 
     def names_of(self, metric: str) -> tuple[str, ...]:
         """Possible names of a metric, in order of preference."""

@@ -53,7 +53,7 @@ class Url:
     metrics: str | Prometheus | None = None
 
     def __post_init__(self) -> None:
-        found = f"Url({address_without_credentials(shown(self.url))})"
+        found = f"Url({shown(public_command(self.url))})"
         if not isinstance(self.url, str):
             raise SettingError(f"{found}, expected an address such as http://127.0.0.1:8000/predict")
         parts = _split(self.url, found)
@@ -72,6 +72,9 @@ class Url:
 
     def __str__(self) -> str:
         return address_without_credentials(self.url)
+
+    def __repr__(self) -> str:
+        return _shown(self, repr(str(self)), ("pid", "http2"))
 
     def describe(self) -> SystemDescription:
         """Description of the service for results."""
@@ -136,7 +139,7 @@ class App:
     factory: bool = False
     ready: str | None = None
     metrics: str | Prometheus | None = None
-    env: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, hash=False)
     cwd: str | Path | None = None
     stop: str = "5s"
 
@@ -159,6 +162,8 @@ class App:
 
     def __str__(self) -> str:
         return _shown(self, repr(self.app), ("path", "workers", "server", "balance", "factory"))
+
+    __repr__ = __str__
 
     def describe(self) -> SystemDescription:
         """Description of the service for results."""
@@ -192,7 +197,7 @@ class Command:
     ready: str | None = None
     path: str = "/"
     metrics: str | Prometheus | None = None
-    env: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, hash=False)
     cwd: str | Path | None = None
     stop: str = "5s"
 
@@ -267,8 +272,9 @@ def _check_start(kind: str, target: App | Command) -> None:
     __tracebackhide__ = True
     for name, value in (("path", target.path), ("ready", target.ready)):
         if value is not None and not _is_path(value):
+            found = shown(public_command(value))
             raise SettingError(
-                f'{kind}({name}={shown(value)}), expected a path such as "/predict"; quote it if it is not ASCII'
+                f'{kind}({name}={found}), expected a path such as "/predict"; quote it if it is not ASCII'
             )
     if not isinstance(target.env, Mapping) or not all(
         isinstance(text, str) and _is_argument(text) for item in target.env.items() for text in item
@@ -294,7 +300,8 @@ def _split(url: str, found: str) -> SplitResult:
         ) from None
     if "://" not in url:
         raise SettingError(
-            f"{found} has no scheme, expected http or https; write http://{url[:100] or 'host:port/path'}"
+            f"{found} has no scheme, expected http or https; "
+            f"write http://{address_without_credentials(url)[:100] or 'host:port/path'}"
         )
     if parts.scheme not in ("http", "https"):
         raise SettingError(

@@ -110,6 +110,15 @@ class TestAsking:
         assert f"127.0.0.1:{deployment.addresses[0][1]}" in str(caught.value)
         assert len(str(caught.value)) < 3000
 
+    @pytest.mark.parametrize("sent", [answer(b"overloaded", 503), answer(b"hello")], ids=["status", "no-json"])
+    def test_no_error_shows_a_credential_of_the_address(self, sent: bytes) -> None:
+        with ScriptedServer(lambda _: [Send(sent)]) as server:
+            deployment = Deployment(Endpoint((server.address,), "/predict?api_key=s3cr3t&n=2"), ForeignProcesses())
+            with pytest.raises(DeploymentError, match=r"/predict\?api_key=\*\*\*&n=2 ") as caught:
+                deployment.predict(1)
+            deployment.close()
+        assert "s3cr3t" not in str(caught.value)
+
     def test_an_unreachable_server_is_an_error_with_the_address(self) -> None:
         port = refused_port()
         deployment = Deployment(Endpoint((("127.0.0.1", port),)), ForeignProcesses())
@@ -272,6 +281,24 @@ class TestAttaching:
             pytest.raises(DeploymentError, match="answered 404: no such model"),
         ):
             attach(Url("http://{}:{}/predict".format(*server.address)), make_start_options(tmp_path, [1]))
+
+    @pytest.mark.parametrize(
+        ("host", "step", "expected"),
+        [
+            ("127.0.0.1", Send(answer(b"no such model", 404)), "answered 404"),
+            ("127.0.0.1", Close(), "is the service running"),
+            ("no-such-host.invalid", Close(), "is not known"),
+        ],
+    )
+    def test_no_error_shows_a_credential_of_the_address(
+        self, tmp_path: Path, host: str, step: Step, expected: str
+    ) -> None:
+        with (
+            ScriptedServer(lambda _: [step]) as server,
+            pytest.raises(DeploymentError, match=rf"\?api_key=\*\*\*.*{expected}") as caught,
+        ):
+            attach(Url(f"http://{host}:{server.address[1]}/p?api_key=s3cr3t"), make_start_options(tmp_path, [1]))
+        assert "s3cr3t" not in str(caught.value)
 
     def test_an_unknown_host_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(DeploymentError, match=r"the host 'no-such-host\.invalid' is not known"):

@@ -66,7 +66,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     except httpx.HTTPError as error:
         deployment.close()
         hint = "" if isinstance(error, EndlessAnswerError) else "; is the service running?"
-        raise DeploymentError(f"{target.url}: {describe_error(error)}{hint}") from error
+        raise DeploymentError(f"{target}: {describe_error(error)}{hint}") from error
     except DeploymentError:
         deployment.close()
         raise
@@ -79,9 +79,9 @@ def _check_first_answer(deployment: Deployment, target: Url, options: StartOptio
     response = deployment.ask(deployment.client, request, max(deadline - time.monotonic(), _LEAST_S))
     if not response.is_success:
         advice = advice_on_path(response, target, options, client=deployment.client)
-        raise DeploymentError(f"{target.url} answered {response.status_code}: {text_of(response)[:2000]}{advice}")
+        raise DeploymentError(f"{target} answered {response.status_code}: {text_of(response)[:2000]}{advice}")
     if failure := stream_failure(response, options.wire, request["content"]):
-        raise DeploymentError(f"{target.url} answered {response.status_code}, and {failure}")
+        raise DeploymentError(f"{target} answered {response.status_code}, and {failure}")
 
 
 def _remote(target: Url) -> Remote | None:
@@ -89,7 +89,7 @@ def _remote(target: Url) -> Remote | None:
     if not target.is_https and not target.http2:
         return None
     if importlib.util.find_spec("pyreqwest") is None:
-        raise DeploymentError(missing_extra(f"{target.url} (https or HTTP/2)", "pyreqwest", "https"))
+        raise DeploymentError(missing_extra(f"{target} (https or HTTP/2)", "pyreqwest", "https"))
     return Remote(target.origin, target.http2, None if target.ca is None else _certificate_in(Path(target.ca)))
 
 
@@ -110,7 +110,7 @@ def _resolve(target: Url, deadline: float) -> tuple[str, int]:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise DeploymentError(
-            f"{target.url}: the host {target.host!r} is not known: {error}; check the spelling"
+            f"{target}: the host {target.host!r} is not known: {error}; check the spelling"
         ) from error
     addresses = [(str(entry[4][0]), target.port) for entry in found]
     for address in addresses:

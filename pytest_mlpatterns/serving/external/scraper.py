@@ -12,6 +12,7 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.credentials import address_without_credentials
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
 from pytest_mlpatterns.serving.prometheus import merge_readings, read_prometheus
@@ -130,7 +131,8 @@ class Scraper:
             return read_prometheus(text, self._names)
         except ValueError as error:
             reason = str(error)[:_MAX_REASON] or "a line is malformed"
-            raise DeploymentError(f"metrics: {url} is not in the text format of Prometheus: {reason}") from error
+            found = address_without_credentials(url)
+            raise DeploymentError(f"metrics: {found} is not in the text format of Prometheus: {reason}") from error
 
     def _metric_names(self) -> str:
         text = self._text(self._urls[0], time.monotonic() + _TIMEOUT_S)
@@ -142,13 +144,14 @@ class Scraper:
 
         from pytest_mlpatterns.serving.bounded_client import describe_error, get_page
 
+        found = address_without_credentials(url)
         try:
             response = get_page(self._client, url, max(deadline - time.monotonic(), 0.0))
         except httpx.HTTPError as error:
-            raise DeploymentError(f"metrics: {url}: {describe_error(error)}") from error
+            raise DeploymentError(f"metrics: {found}: {describe_error(error)}") from error
         if not response.is_success:
             raise DeploymentError(
-                f"metrics: {url} answered {response.status_code}, expected 200 and the text format of Prometheus"
+                f"metrics: {found} answered {response.status_code}, expected 200 and the text format of Prometheus"
             )
         return text_of(response)
 

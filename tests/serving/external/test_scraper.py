@@ -105,6 +105,16 @@ def test_an_unreachable_service_is_an_error_with_its_address() -> None:
     scraper.close()
 
 
+@pytest.mark.parametrize("text", ["<html>", ""], ids=["no-metrics", "status"])
+def test_no_error_shows_a_credential_of_the_address(tellers: list[Teller], text: str) -> None:
+    tellers.append(Teller(text))
+    scraper = scraper_of(Prometheus("/m?token=s3cr3t"), [tellers[0].origin])
+    with pytest.raises(DeploymentError, match=r"/m\?token=\*\*\* ") as caught:
+        scraper.layers()
+    scraper.close()
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_without_the_parser_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(DeploymentError, match=r"pip install 'pytest-mlpatterns\[prometheus\]'"):
