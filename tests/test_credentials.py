@@ -32,12 +32,39 @@ HIDES = [
     (["--config", f'{{"api_key": "{SECRET}", "n": 2}}'], ["--config", '{"api_key": "***", "n": 2}']),
     (["--db", "redis://user:s3cr3t@host/0"], ["--db", "redis://***@host/0"]),
     ([f"http://host/?api_key={SECRET}&n=2"], ["http://host/?api_key=***&n=2"]),
+    (["postgres://u:p@s3cr3t@h/db"], ["postgres://***@h/db"]),
+    (["postgres://u:p#s3@cr3t@h/db?to=a@b"], ["postgres://***@h/db?to=a@b"]),
+    (["-H", f"Authorization: Token {SECRET}"], ["-H", "Authorization: ***"]),
+    ([f"--header=Authorization: Token {SECRET} x"], ["--header=Authorization: ***"]),
+    ([f"--header=Authorization:Token {SECRET}"], ["--header=Authorization:***"]),
+    (["sh", "-c", f"curl -H 'Authorization: Token {SECRET}' -n"], ["sh", "-c", "curl -H 'Authorization: ***' -n"]),
+    (["--headers", f'{{"Authorization":"Token {SECRET}","n": 2}}'], ["--headers", '{"Authorization":"***","n": 2}']),
+    (["sh", "-c", f'x "{{\\"api_key\\": \\"{SECRET}\\"}}"'], ["sh", "-c", 'x "{\\"api_key\\": ***}"']),
+    (["sh", "-c", "serve --api-key=a,s3cr3t -n 2"], ["sh", "-c", "serve --api-key=*** -n 2"]),
+    (["sh", "-c", "KEY=a,s3cr3t serve --token a,s3cr3t"], ["sh", "-c", "KEY=*** serve --token ***"]),
+    (["--api-key=a,s3cr3t"], ["--api-key=***"]),
+    (["--api-key=-s3cr3t"], ["--api-key=***"]),
+    ([f"https://h/?sig={SECRET}&n=2"], ["https://h/?sig=***&n=2"]),
+    (["GITHUB_PAT=s3", "DBPASS=s3", "MYKEY=s3"], ["GITHUB_PAT=***", "DBPASS=***", "MYKEY=***"]),
+    (["--jwt", "s3cr3t", "apiKey=s3", "APIKEY=s3"], ["--jwt", "***", "apiKey=***", "APIKEY=***"]),
+    (["curl", "-u", "me:s3cr3t", "--user=me:s3cr3t"], ["curl", "-u", "***", "--user=***"]),
+    (["sh", "-c", "curl -u 'me:s3 cr3t' --user me:s3 x"], ["sh", "-c", "curl -u *** --user *** x"]),
+    (["--api-key", "K1", "K2", "K3", "--n", "K4"], ["--api-key", "***", "***", "***", "--n", "K4"]),
+    (["--api-key", "K1", "m/llama", "K2"], ["--api-key", "***", "m/llama", "K2"]),
+    (["--api-key", "1234567", "--token", "12345678"], ["--api-key", "***", "--token", "***"]),
 ]
 KEEPS = [
     ["vllm", "serve", "m", "--tokenizer", "slow", "--max-num-batched-tokens", "8192", "--eos-token-id=2"],
     ["uvicorn", "auth.service:app", "--ssl-key-file", "k.pem", "--api-key-env", "NAME"],
     ["python", "token_server.py:app", "--model", "keys", "--password"],
     ["--token", "--port", "3"],
+    ["--max-num-batched-tokens", "16k", "--max-num-batched-tokens=8K", "--init-new-token-ratio", "0.7"],
+    ["--speculative-token-map", "m.pt", "--skip-special-tokens", "true", "--add-token=False", "--token-bias", ".5"],
+    ["--num-key-value-heads", "8", "--max-keys", "100", "--sort-key", "name", "--disable-auth", "svc:app"],
+    ["--hf-overrides", '{"num_key_value_heads": 8, "head_key": true, "n": 2}'],
+    ["monkey=3", "--monkey", "see", "--cookie-domain", "h", "compass=n"],
+    ["docker", "-u", "1000:1000", "--user=me", "sh", "-c", "x -u 1:1 --user http://h"],
+    ["http://h:80?to=a@b", "serve", "--n", "1"],
 ]
 
 
@@ -109,7 +136,9 @@ def test_no_refusal_of_an_address_shows_a_credential(make: Callable[[], object])
     assert "s3cr3t" not in str(refused.value)
 
 
-@pytest.mark.parametrize("line", ["serve --api-key s3cr3t --port {port}", "serve --sort-key price '{port}'"])
+@pytest.mark.parametrize(
+    "line", ["serve --api-key s3cr3t --port {port}", "serve --token price '{port}'", "serve --x '{port}'"]
+)
 def test_an_entry_of_an_earlier_version_stays_comparable_and_shows_none(line: str) -> None:
     then = make_setup().to_json() | {"pattern": f"Command({line!r}, path='/x')"}
     now = make_setup().to_json() | {"pattern": str(Command(line, path="/x"))}
@@ -126,6 +155,8 @@ def test_variables_of_the_environment_that_may_hold_one_are_named_only() -> None
     assert not names_credential("TOKENIZERS_PARALLELISM")
 
 
-@pytest.mark.parametrize("text", ["key" * 30_000, "-" * 100_000, "key " * 30_000, "a=" * 50_000])
+@pytest.mark.parametrize(
+    "text", ["key" * 30_000, "-" * 100_000, "key " * 30_000, "a=" * 50_000, "://a:b#" * 30_000, "key=a,b" * 30_000]
+)
 def test_a_long_text_takes_no_long_time(text: str) -> None:
     address_without_credentials(text)
