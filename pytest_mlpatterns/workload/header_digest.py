@@ -10,6 +10,8 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.credentials import names_credential
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_headers"]
 
-_SECRET = re.compile(r"authorization|cookie|key|token|secret|password|signature", re.IGNORECASE)
-"""Part of the name of a header that may hold credentials."""
 _NOT_COMPARED = (
     "host",
     "content-length",
@@ -44,7 +44,7 @@ def describe_headers(requests: Iterable[httpx.Request]) -> str:
     values: dict[str, set[str]] = {}
     for request in requests:
         for name, value in request.headers.multi_items():
-            if name not in _NOT_COMPARED and not _SECRET.search(name):
+            if name not in _NOT_COMPARED and not names_credential(name):
                 values.setdefault(name, set()).add(re.sub(r";\s*boundary=[^;]*", "", value))
     return "; ".join(f"{name}: {_described(name, found)}" for name, found in sorted(values.items())) or _NONE
 
