@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none 
 EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py tests/reports/html/test_flame_page.py
 PATTERNS := tests/every_pattern
 FAULTS := tests/faults
-CAPACITY := tests/capacity
+CAPACITY := tests/capacity tests/settling
 RAY := tests/ray
 PACKAGE := tests/package
 OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RAY) $(PACKAGE)
@@ -40,7 +40,7 @@ patterns: compiled  ## every pattern, many compositions and all wires, really de
 examples: compiled  ## every example and block of the documentation as a user runs them, and the pages in a real browser
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(EXAMPLES)
 
-capacity: compiled  ## searches for the capacity of real services: NMRT, scaling, and loads beyond both
+capacity: compiled  ## searches for the capacity of real services: NMRT, scaling, and loads beyond both; and settled baselines
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(CAPACITY)
 
 faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
