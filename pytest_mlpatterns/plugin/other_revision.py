@@ -15,7 +15,7 @@ from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.cluster_access import access_options
 from pytest_mlpatterns.revision.dependencies import change_note
 from pytest_mlpatterns.revision.environment import revision_environment
-from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copies
+from pytest_mlpatterns.revision.installed_copy import require_no_copy
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.revision.worktree import checkout
@@ -128,9 +128,7 @@ class OtherRevision:
         Raises:
             SettingError: the message names the copy.
         """
-        root = self._config.rootpath
-        if copies := installed_copies(root, self.worktree.present_root):
-            raise copy_error(copies, root)
+        require_no_copy(self._config.rootpath, self.worktree.present_root)
 
     def announce(self, schedules: Iterable[Schedule]) -> None:
         """Say how long the loads that have a length of their own will take, before anything is sent."""

@@ -9,7 +9,7 @@ from pytest_mlpatterns.config.run_settings import BaselineMode, SettleMode
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.plugin.other_revision import OtherRevision, files_of
-from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copies
+from pytest_mlpatterns.revision.installed_copy import require_no_copy
 from pytest_mlpatterns.revision.recorded import RecordedRevisions, UnknownRevisionError
 from pytest_mlpatterns.system.git import Git
 
@@ -101,7 +101,6 @@ class Settlements:
             MlpatternsError: the files cannot be written, or the project is imported from a copy.
         """
         root = self._config.rootpath
-        if copies := installed_copies(root, Git(root).position().top):
-            raise copy_error(copies, root)
+        require_no_copy(root, Git(root).position().top)
         worktree = files_of(revision, self._config, self._run, resources=self._resources)
         return OtherRevision(self._config, worktree, self._directory)

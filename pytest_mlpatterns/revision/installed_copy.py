@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from importlib.metadata import Distribution
 
-__all__ = ["InstalledCopy", "copy_error", "installed_copies"]
+__all__ = ["InstalledCopy", "copy_error", "installed_copies", "require_no_copy"]
 
 _OURS = "pytest-mlpatterns"
 
@@ -143,3 +143,17 @@ def _is_imported_from(package: str, folder: Path) -> bool:
         return False
     places = list(spec.submodule_search_locations or ()) or [spec.origin or ""]
     return bool(places) and all(Path(place).resolve().is_relative_to(folder) for place in places)
+
+
+def require_no_copy(root: Path, present_top: Path) -> None:
+    """Refuse a project that is imported from a copy, which is the same code on both sides.
+
+    Args:
+        root: pytest's root directory.
+        present_top: top directory of the user's working tree.
+
+    Raises:
+        SettingError: the message names the copy.
+    """
+    if copies := installed_copies(root, present_top):
+        raise copy_error(copies, root)

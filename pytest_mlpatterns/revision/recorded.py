@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.revision.resolve import Revision, resolve_revision
+from pytest_mlpatterns.revision.resolve import Revision, commit_hash, resolve_revision
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.tree_digest import commit_digest, tree_digest
 
@@ -100,11 +100,8 @@ class RecordedRevisions:
         """The commit that the entry names, if this clone has it and it holds the very files that were measured."""
         if key.commit is None or key.commit.endswith("+"):
             return None
-        verify = ("rev-parse", "--verify", "--quiet", f"{key.commit}^{{commit}}")
-        if not self._git.succeeds(*verify):
-            return None
-        sha = self._git.run(*verify).strip()
-        return sha if self._digest_of(sha) == key.tree else None
+        sha = commit_hash(self._git, key.commit)
+        return sha if sha is not None and self._digest_of(sha) == key.tree else None
 
     def _at(self, sha: str, key: EntryKey) -> RecordedRevision:
         digest = self._digest_of(sha)
@@ -142,13 +139,12 @@ class RecordedRevisions:
                 f"{self._file.name} is not committed, and was recorded in a tree with changes, so no commit holds the "
                 "code that it was recorded from: commit it together with that code"
             )
-        verify = ("rev-parse", "--verify", "--quiet", f"{key.commit}^{{commit}}")
-        if not self._git.succeeds(*verify):
+        if (sha := commit_hash(self._git, key.commit)) is None:
             raise UnknownRevisionError(
                 f"{self._file.name} was recorded at {key.commit}, which is not in this clone, and is not committed: "
                 "commit it together with the code that it was recorded from"
             )
-        return self._git.run(*verify).strip()
+        return sha
 
     @functools.cache  # noqa: B019 - lives as long as the session, as this object does
     def _last_change(self, sha: str, path: str) -> str:

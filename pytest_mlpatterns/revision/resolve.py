@@ -13,7 +13,7 @@ from pytest_mlpatterns.system.git import Git
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Revision", "resolve_revision"]
+__all__ = ["Revision", "commit_hash", "resolve_revision"]
 
 _MERGE_BASE = "merge-base:"
 _SHALLOW = (
@@ -70,7 +70,7 @@ def resolve_revision(project: Path, ref: str) -> Revision:
 def _commit(git: Git, top: Path, ref: str) -> tuple[str, str]:
     """Name and hash of a revision."""
     remotes = git.run("remote").split("\n")[:-1]
-    found = {name: sha for name in (ref, *(f"{remote}/{ref}" for remote in remotes)) if (sha := _hash(git, name))}
+    found = {name: sha for name in (ref, *(f"{remote}/{ref}" for remote in remotes)) if (sha := commit_hash(git, name))}
     if ref in found or len(found) == 1:
         name = ref if ref in found else next(iter(found))
         return name, found[name]
@@ -80,7 +80,8 @@ def _commit(git: Git, top: Path, ref: str) -> tuple[str, str]:
     raise SettingError(f"{ref!r} is no revision of {top}, expected a branch, tag or commit{such}{_if_shallow(git)}")
 
 
-def _hash(git: Git, name: str) -> str | None:
+def commit_hash(git: Git, name: str) -> str | None:
+    """The full hash of the commit that a name or an abbreviated hash stands for; None if there is none here."""
     verify = ("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     return git.run(*verify).strip() if name.lstrip("-^") == name != "" and git.succeeds(*verify) else None
 
