@@ -104,6 +104,7 @@ class Added:
         failing: share of the requests that fail.
         memory_mib: memory that the model holds.
         start_s: seconds that its start takes longer.
+        number: of the run; it changes the code but not what it does, so that no run measures the recorded tree itself.
     """
 
     walks: int = 0
@@ -111,6 +112,7 @@ class Added:
     failing: float = 0.0
     memory_mib: float = 0.0
     start_s: float = 0.0
+    number: int = 0
 
 
 def make_repository(top: Path) -> None:
