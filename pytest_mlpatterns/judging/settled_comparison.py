@@ -7,10 +7,12 @@ recorded code, now and interleaved, and that verdict counts. It must not know py
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns, ratio_of_costs
 from pytest_mlpatterns.analysis.metric_definitions import NOT_OF_THE_MACHINE, metric_named
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
@@ -37,6 +39,8 @@ __all__ = ["SettledComparison", "comparison_of"]
 _FASTER = 0.93
 """Ratio of the load generator's cost to that of the recording from which the machine counts as faster, which would hide
 a slower service. A quiet machine stays above it in nine of ten runs; the tenth takes the time of a settling."""
+_FEWEST_LAUNCHES = 3
+"""Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
 _MOST_FACTS = 3
 """Changed facts that a verdict names."""
 
@@ -201,7 +205,13 @@ class SettledComparison:
         name, note = self._settlement.name, self._settlement.note
         is_present = self._settlement.revision is None
         both = SettledVerdicts(
-            name, is_present, seen, sign=self._sign(), is_faster=self._is_faster(), facts=self._changed_facts()
+            name,
+            is_present,
+            seen,
+            sign=self._sign(),
+            is_faster=self._is_faster(),
+            facts=self._changed_facts(),
+            today=self._recorded_code_today,
         )
         verdicts = both.merged(settled)
         self._is_settled = True
@@ -226,6 +236,19 @@ class SettledComparison:
         run = None if self._revision is None else self._revision.run
         reference = so_far.launches if run is None else run.first_launches
         return MachineSign(entry, so_far.launches, reference, lambda: self._screen.slowdown)
+
+    def _recorded_code_today(self, name: str) -> float | None:
+        """How much worse than its entry the recorded code was in the interleaved launches; None if not known."""
+        entry, metric = self._experiment.baseline.entry, metric_named(name)
+        run = None if self._revision is None else self._revision.run
+        if entry is None or run is None or len(run.first_launches) < _FEWEST_LAUNCHES:
+            return None
+        now = Metrics(tuple(run.first_launches)).launch_values(metric)
+        then = entry.metrics.get(name, ())
+        if not now or not then or not (before := median(launch.value for launch in then)):
+            return None
+        change = median(launch.value for launch in now) / before - 1
+        return change if metric.better == "lower" else -change
 
     def _changed_facts(self) -> str:
         so_far = self._measurement.so_far

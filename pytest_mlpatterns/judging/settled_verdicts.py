@@ -14,11 +14,15 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.judging.machine_sign import MachineSign
 
 __all__ = ["SettledVerdicts", "is_decided"]
+
+
+def _unknown(_metric: str) -> float | None:
+    return None
 
 
 def is_decided(screened: Verdict) -> bool:
@@ -39,6 +43,7 @@ class SettledVerdicts:
         sign: what the machine explains; None if nothing is to be explained by it.
         is_faster: whether the machine is faster than when the baseline was recorded.
         facts: what of the environment a person changed since then, in words; empty if nothing.
+        today: how much worse than its entry the recorded code is now, by metric; None if that is not known.
     """
 
     name: str
@@ -47,6 +52,7 @@ class SettledVerdicts:
     sign: MachineSign | None = None
     is_faster: bool = False
     facts: str = ""
+    today: Callable[[str], float | None] = _unknown
 
     def merged(self, settled: Sequence[Verdict]) -> list[Verdict]:
         """The verdict on each metric.
@@ -87,7 +93,7 @@ class SettledVerdicts:
     def _of_both(self, screened: Verdict, judged: Verdict) -> Verdict:
         is_worse = self._is_worse(screened.metric)
         if judged.outcome is Outcome.PASS:
-            return self._shared(screened) if is_worse else judged
+            return self._shared(screened) if is_worse and not self._has_passed(screened) else judged
         if judged.outcome is Outcome.INCONCLUSIVE:
             if screened.outcome is Outcome.PASS and not judged.suspected and not self.is_faster:
                 return screened
@@ -110,6 +116,11 @@ class SettledVerdicts:
             "another service that changed, and record it anew if that is intended"
         )
         return replace(screened, outcome=Outcome.INCONCLUSIVE, reason=reason)
+
+    def _has_passed(self, screened: Verdict) -> bool:
+        """Whether the recorded code is today as it was, so that what slowed the first launches down has passed."""
+        change = self.today(screened.metric)
+        return change is not None and screened.tolerance is not None and change <= screened.tolerance
 
     def _explanation(self, screened: Verdict) -> str:
         return "" if self.sign is None else self.sign.explains(screened, list(self.seen.values()))

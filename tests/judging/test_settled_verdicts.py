@@ -72,6 +72,11 @@ class TestTheRecordedCodeDecides:
     def test_a_pass_beside_it_passes_unless_the_file_saw_it_worse(self, seen: Verdict) -> None:
         assert merged(seen, judged(PASS)).outcome is PASS
 
+    @pytest.mark.parametrize("seen", [screened(OPEN, 0.15, half=0.4), screened(FAIL, 0.3)])
+    def test_a_pass_passes_if_what_the_file_saw_has_passed(self, seen: Verdict) -> None:
+        assert merged(seen, judged(PASS), today=lambda _: 0.02) == judged(PASS)
+        assert merged(seen, judged(PASS), today=lambda _: 0.12).outcome is OPEN
+
     def test_a_metric_that_the_file_does_not_know_is_its_own(self) -> None:
         both = SettledVerdicts("a1b2c3d", False, {})
         assert both.merged([judged(FAIL, 0.5)]) == [judged(FAIL, 0.5)]
