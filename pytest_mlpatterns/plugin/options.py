@@ -40,8 +40,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "against-env": {
         "action": "store_true",
-        "help": "build an environment with the packages that the revision of --perf-against asks for, and run its side "
-        "there, so that a slower dependency is seen; kept in pytest's cache",
+        "help": "build an environment with the packages that the other revision asks for (of --perf-against, or the "
+        "one that settles a baseline), and run its side there, so that a slower dependency is seen; kept in pytest's "
+        "cache",
     },
     "against-files": {
         "metavar": "PATTERNS",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.system.ray.session import RaySession
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["OtherRevision", "files_of", "lay_out"]
+__all__ = ["OtherRevision", "files_of", "lay_out", "with_its_packages"]
 
 _CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
@@ -61,13 +61,29 @@ def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitS
     """
     if run.against is None:
         return None
-    say = functools.partial(_say, config)
     worktree = files_of(resolve_revision(config.rootpath, run.against), config, run, resources=resources)
+    return with_its_packages(worktree, config, run, resources=resources)
+
+
+def with_its_packages(
+    worktree: Worktree, config: pytest.Config, run: RunSettings, *, resources: contextlib.ExitStack
+) -> Worktree:
+    """The revision with an environment of the packages that it asks for, if ``--perf-against-env`` is given.
+
+    Args:
+        worktree: the revision's files.
+        config: knows the cache and the terminal.
+        run: says whether there shall be one.
+        resources: releases the environment when it closes.
+
+    Raises:
+        DeploymentError: the environment cannot be built.
+    """
     if not run.against_env or run.smoke or config.option.collectonly:
         return worktree
     cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
     folder = worktree.root.parent if cache is None else cache.mkdir(_CACHE)
-    environment = revision_environment(worktree, folder, say)
+    environment = revision_environment(worktree, folder, functools.partial(_say, config))
     return replace(worktree, environment=resources.enter_context(environment))
 
 
@@ -113,14 +129,17 @@ class OtherRevision:
         self.worktree = worktree
 
     @property
-    def lines(self) -> list[str]:
-        """What the summary of the run says of it."""
+    def notes(self) -> list[str]:
+        """What a reader of its verdicts has to know."""
         name, environment = self.worktree.revision.name, self.worktree.environment
         if environment is None:
-            notes = [*filter(None, [change_note(self.worktree)]), *self.worktree.notes]
-        else:
-            notes = [f"{name} ran in an environment of its own ({environment.contents})", *self.worktree.notes]
-        return [f"note: {note}" for note in notes]
+            return [*filter(None, [change_note(self.worktree)]), *self.worktree.notes]
+        return [f"{name} ran in an environment of its own ({environment.contents})", *self.worktree.notes]
+
+    @property
+    def lines(self) -> list[str]:
+        """What the summary of the run says of it."""
+        return [f"note: {note}" for note in self.notes]
 
     def require_own_code(self) -> None:
         """Refuse a project that is imported from a copy, which is the same code on both sides.

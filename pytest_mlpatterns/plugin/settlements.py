@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.config.run_settings import BaselineMode, SettleMode
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.judging.experiment import Settlement
-from pytest_mlpatterns.plugin.other_revision import OtherRevision, files_of
+from pytest_mlpatterns.plugin.other_revision import OtherRevision, files_of, with_its_packages
 from pytest_mlpatterns.revision.installed_copy import require_no_copy
 from pytest_mlpatterns.revision.recorded import RecordedRevisions, UnknownRevisionError
 from pytest_mlpatterns.system.git import Git
@@ -89,7 +89,7 @@ class Settlements:
             except MlpatternsError as error:
                 raise UnknownRevisionError(str(error)) from error
             closing.callback(client.close)
-            return Settlement(client, client.name, "; ".join(filter(None, (found.note, *other.worktree.notes))))
+            return Settlement(client, client.name, "; ".join(filter(None, (found.note, *other.notes))))
 
         return find
 
@@ -101,6 +101,8 @@ class Settlements:
             MlpatternsError: the files cannot be written, or the project is imported from a copy.
         """
         root = self._config.rootpath
-        require_no_copy(root, Git(root).position().top)
+        if not self._run.against_env:  # which never runs a copy
+            require_no_copy(root, Git(root).position().top)
         worktree = files_of(revision, self._config, self._run, resources=self._resources)
+        worktree = with_its_packages(worktree, self._config, self._run, resources=self._resources)
         return OtherRevision(self._config, worktree, self._directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,10 +84,28 @@ def test_a_slower_dependency_and_an_installed_copy_are_seen_in_an_environment_of
     (result,) = run.json("results.json")["results"]
     fastest_ns = dict(map(tuple, result["reference"]["latency_percentiles"]))[1]
     assert 10e6 <= fastest_ns < 60e6  # one word a request
+    assert_a_baseline_is_settled_with_its_own_packages(repository)
     again = run_here(repository.top, "--perf-against=main", "--perf-against-env", "-k", "skipped")
     assert again.exit_code == 0
     assert "ran in an environment of its own" in again.out
     assert "building an environment" not in again.out
+
+
+def assert_a_baseline_is_settled_with_its_own_packages(repository: Repository) -> None:
+    """The slow dependency is slow on both sides, unless the recorded code runs with the packages that it asks for."""
+    repository.write({"requirements.txt": "./stemmer\n"})
+    assert run_here(repository.top, "--perf-baseline=update").exit_code == 0
+    file = repository.top / "perf-baseline.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    for machines in data["tests"].values():
+        machines["another machine"] = machines.popitem()[1]
+    file.write_text(json.dumps(data), encoding="utf-8")
+    repository.write({"requirements.txt": "./stemmer  # fast\nstemmer!=2\n"})
+    assert run_here(repository.top).exit_code == 0
+    run = run_here(repository.top, "--perf-against-env")
+    assert run.exit_code == 1
+    assert "RegressionFailure: RTM" in run.out
+    assert "ran in an environment of its own (requirements.txt and the project)" in run.out
 
 
 def test_without_the_cache_of_pytest_the_environment_is_built_for_one_run(tmp_path: Path) -> None:
