@@ -168,6 +168,7 @@ def _entry(data: dict[str, Any]) -> Entry:
         generator_costs_ns=tuple(map(float, data.get("generator_costs_ns", ()))),
         tree=data.get("tree", ""),
         taken=Taken(**{name: float(share) for name, share in data.get("taken", {}).items()}),
+        accepted=tuple(data.get("accepted", ())),
     )
 
 
@@ -233,6 +234,7 @@ def _plain_circumstances(entry: Entry) -> dict[str, Any]:
         "generator_costs_ns": [rounded(cost) for cost in entry.generator_costs_ns],
         "tree": entry.tree,
         "taken": taken if any(taken.values()) else {},
+        "accepted": list(entry.accepted),
         "disturbed": list(entry.disturbed),
     }
     return {name: value for name, value in found.items() if value}

@@ -51,6 +51,7 @@ class BaselineMatch:
         name: name of the entry in reports.
         recorded: the entry whose code a comparison can be settled with, also one of another machine or of other server
             software; None without one.
+        accepted: the acceptances that held when that entry was recorded.
         slowdown: measures how many times as long a fixed workload takes now as when the entry was recorded; returns
             None if that is unknown.
     """
@@ -65,6 +66,7 @@ class BaselineMatch:
     note: str = ""
     name: str = ""
     recorded: EntryKey | None = None
+    accepted: tuple[str, ...] = ()
     slowdown: Callable[[], float | None] = field(default=lambda: None, compare=False)
 
     @property
@@ -136,7 +138,8 @@ class BaselineLookup:
             return found
         machine = max(same, key=lambda name: same[name].date)
         entry = same[machine]
-        return replace(found, recorded=EntryKey(test, machine, entry.commit, entry.tree), name=self._name_of(entry))
+        key = EntryKey(test, machine, entry.commit, entry.tree)
+        return replace(found, recorded=key, accepted=entry.accepted, name=self._name_of(entry))
 
     def _match_elsewhere(
         self, test: str, by_machine: Mapping[str, Entry], sought: BaselineMatch, *, cluster: str

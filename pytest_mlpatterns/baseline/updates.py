@@ -84,6 +84,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         generator_costs_ns=result.generator_costs_ns,
         tree=facts.tree,
         taken=result.taken,
+        accepted=tuple(text for text, ended in result.accepted.items() if not ended),
     )
     if before is None:
         return Update(result.test, None, entry)

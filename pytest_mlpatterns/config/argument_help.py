@@ -23,6 +23,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "check": "a function check(inputs, outputs) that sees answers from under load",
     "tokens": "a function that counts the tokens of a text",
     "request": "a function that makes a request to an existing service from an input",
+    "accept": 'worsenings that the team accepts: "rtm +60 %%: larger model, #123, until 2026-12-31"',
     "tolerance": "accepted worsening, for all metrics or by metric (default: 0.10)",
     "compare": "the metrics that are compared with the baseline or the revision",
     "overload": "True if the load is meant to exceed what the service sustains",

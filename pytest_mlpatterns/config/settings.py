@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_mlpatterns.config.acceptances import read_accept
 from pytest_mlpatterns.config.converters import (
     LOAD_ARGUMENTS,
     as_given,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.tolerances import Tolerances
+    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.workload.cancellation import Cancellation
     from pytest_mlpatterns.workload.schedule import Schedule
@@ -104,6 +106,7 @@ class Settings:
     ``payload`` are None if they come from the fixtures. ``engine`` is a name as given; the registry of engines checks
     it, and ``generators_on`` is where the load generators run. ``cpus`` is None if the deployment may use all cores.
     ``cancel`` is None if every request is awaited.
+    ``accept`` are the worsenings that its marker accepts.
     ``tokens`` is None if each chunk counts as a token where the server reports no usage.
     """
 
@@ -134,6 +137,7 @@ class Settings:
     cpus: float | None
     cancel: Cancellation | None
     tokens: Callable[[str], int] | None
+    accept: tuple[Acceptance, ...]
 
 
 def merge_markers(
@@ -326,6 +330,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     ),
     "cancel": (read_cancellation, None),
     "tokens": (function_like("lambda text: len(tokenizer.encode(text))"), None),
+    "accept": (read_accept, None),
     "engine": (as_given, "local"),
     "generators_on": (
         lambda value, source: None if value is None else read_choice(GeneratorPlace, value, source),

@@ -9,7 +9,7 @@ from its tolerance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import (
@@ -22,6 +22,7 @@ from pytest_mlpatterns.analysis.metric_definitions import (
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR
 from pytest_mlpatterns.analysis.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.tolerances import Tolerances
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.records.acceptance import Acceptance
+    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
     "Choice",
@@ -36,6 +39,7 @@ __all__ = [
     "compared_by_default",
     "compared_metrics",
     "is_asked_for",
+    "marked_accepted",
     "read_metrics",
 ]
 
@@ -62,6 +66,8 @@ class ComparedMetric:
         is_guard: whether it is a guard; otherwise it is primary.
         requested: whether the test requested it itself; then a comparison that is not possible is an error.
         is_set: whether a user set the tolerance of this very metric.
+        accepted: what allows more than the usual tolerance; None if nothing does.
+        usual: the tolerance without an acceptance.
     """
 
     metric: Metric
@@ -70,6 +76,8 @@ class ComparedMetric:
     is_guard: bool
     requested: bool
     is_set: bool = False
+    accepted: Acceptance | None = None
+    usual: float = 0.0
 
     @property
     def stored_tolerance(self) -> float:
@@ -112,7 +120,12 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
 
 
 def compared_metrics(
-    metrics: Iterable[Metric], tolerances: Tolerances, alpha: float, *, requested: bool
+    metrics: Iterable[Metric],
+    tolerances: Tolerances,
+    alpha: float,
+    *,
+    requested: bool,
+    accepted: Sequence[Acceptance] = (),
 ) -> Sequence[ComparedMetric]:
     """Divide the probability of a false alarm among the primary metrics that are judged together.
 
@@ -121,10 +134,11 @@ def compared_metrics(
         tolerances: of each metric.
         alpha: probability of a false alarm of all primary ones together.
         requested: whether the test requested them itself.
+        accepted: worsenings that are accepted for the test; the ceiling of one takes the place of a lower tolerance.
     """
     roles = [(metric, _is_guard(metric, requested=requested)) for metric in metrics]
     primary = alpha / max(sum(not is_guard for _, is_guard in roles), 1)
-    return [
+    compared = [
         ComparedMetric(
             metric,
             tolerances.of(metric),
@@ -135,11 +149,38 @@ def compared_metrics(
         )
         for metric, is_guard in roles
     ]
+    return [_with_ceiling(one, accepted) for one in compared]
+
+
+def marked_accepted(verdict: Verdict, compared: ComparedMetric | None) -> Verdict:
+    """The verdict with the acceptance that decided it, or that it went beyond.
+
+    Args:
+        verdict: of a comparison.
+        compared: how the metric was compared; None if that is not known.
+    """
+    if compared is None or compared.accepted is None or verdict.change is None:
+        return verdict
+    if verdict.outcome is Outcome.PASS and verdict.change.value > compared.usual:
+        return replace(verdict, accepted=str(compared.accepted))
+    if verdict.outcome is Outcome.FAIL:
+        return replace(verdict, reason=f"{verdict.reason}; accepted was {compared.accepted}")
+    return verdict
 
 
 def is_asked_for(compared: ComparedMetric, settings: Settings) -> bool:
     """Whether the test or ``compare=`` names the metric: then it is searched for, or its absence is reported."""
     return compared.requested or compared.metric.name in (settings.compare or ())
+
+
+def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> ComparedMetric:
+    """The metric with the highest ceiling that is accepted, if that is above its tolerance."""
+    known = [(ceiling, one) for one in accepted if (ceiling := one.ceiling_of(compared.metric.name)) is not None]
+    ceiling, acceptance = max(known, key=lambda pair: pair[0], default=(0.0, None))
+    usual = compared.stored_tolerance
+    if acceptance is None or ceiling <= usual:
+        return compared
+    return replace(compared, tolerance=ceiling, is_set=True, accepted=acceptance, usual=usual)
 
 
 def _is_guard(metric: Metric, *, requested: bool) -> bool:

@@ -14,6 +14,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.records.acceptance import NOTHING_ACCEPTED, Accepted
 from pytest_mlpatterns.serving.engine import launch
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.model import ServicePlan, service_plan
@@ -179,6 +180,8 @@ class Experiment:
         comparison_required: a test that is not compared with the revision fails, also if it is new.
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
         cluster: the Ray cluster that takes part; None without one.
+        accepted: worsenings that the team has agreed to.
+        results_file: that the run will write, as a command names it; empty if it writes none.
     """
 
     test: str
@@ -194,6 +197,8 @@ class Experiment:
     comparison_required: bool = False
     searches: tuple[Objective | None, ...] = ()
     cluster: ClusterUse | None = None
+    accepted: Accepted = NOTHING_ACCEPTED
+    results_file: str = ""
 
     @property
     def smoke(self) -> bool:

@@ -15,7 +15,12 @@ from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import GeneratorLimitError, LimitFailure, PerfFailure, RegressionFailure, SettingError
 from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
-from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, read_metrics
+from pytest_mlpatterns.judging.compared_metrics import (
+    compared_by_default,
+    compared_metrics,
+    marked_accepted,
+    read_metrics,
+)
 from pytest_mlpatterns.judging.cost_methods import CostMethods
 from pytest_mlpatterns.judging.diagnosis import diagnosis_of
 from pytest_mlpatterns.judging.estimates import searched_for
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.limit_assertions import ReadMetric
     from pytest_mlpatterns.measurement.launch import LaunchRunner
@@ -78,7 +84,12 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         self._faster = PatternComparison(experiment, self._measurement, runner)
         self._scaling = ScalingAssertions(experiment, self._measurement, runner.close)
         self._comparison = comparison_of(experiment, self._measurement, runner)
-        self._verdicts = VerdictLog(experiment.test, settings.inconclusive, lambda: self.result(passed=False))
+        self._verdicts = VerdictLog(
+            experiment.test,
+            settings.inconclusive,
+            lambda: self.result(passed=False),
+            results_file=experiment.results_file,
+        )
 
     @property
     def smoke(self) -> bool:
@@ -329,13 +340,18 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         self._verdicts.add(verdicts, LimitFailure)
 
     def _compare(self, metrics: Callable[[bool], Sequence[Metric]], tolerances: Tolerances, *, requested: bool) -> None:
+        accepted = self._experiment.accepted.in_force
+        known: dict[str, ComparedMetric] = {}
+
+        def choice(streams: bool) -> Sequence[ComparedMetric]:
+            alpha = self._comparison.alpha
+            chosen = compared_metrics(metrics(streams), tolerances, alpha, requested=requested, accepted=accepted)
+            known.update({one.metric.name: one for one in chosen})
+            return chosen
+
         try:
-            verdicts = self._comparison.judge(
-                lambda streams: compared_metrics(
-                    metrics(streams), tolerances, self._comparison.alpha, requested=requested
-                )
-            )
+            verdicts = self._comparison.judge(choice)
         except GeneratorLimitError as error:
             found = no_verdict("rtm", self._comparison.kind, error)
             verdicts = [] if self._verdicts.says(found.reason) else [found]
-        self._verdicts.add(verdicts, RegressionFailure)
+        self._verdicts.add([marked_accepted(one, known.get(one.metric)) for one in verdicts], RegressionFailure)

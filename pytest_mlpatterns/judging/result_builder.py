@@ -97,7 +97,7 @@ def build_result(
         seconds_spent=measurement.spent_s + measurement.interleaved_s,
         baseline_note=comparison.note,
         baseline_gap=comparison.gap,
-        notes=_notes(metrics, measurement, experiment.setup),
+        notes=_notes(metrics, measurement, experiment),
         load_over_time=(),
         capacities=metrics.capacities,
         layers=metrics.layers,
@@ -212,6 +212,7 @@ def _with_conditions(
         facts=facts,
         facts_changed=comparison.facts_changed(facts),
         split=splits_of(metrics.launches),
+        accepted=experiment.accepted.states,
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 
@@ -261,9 +262,9 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
     return {name: (found.value, found.low, found.high) for name, found in estimates.items()}
 
 
-def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -> tuple[str, ...]:
+def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Experiment) -> tuple[str, ...]:
     silences = [launch.silence for launch in metrics.launches if launch.silence]
-    notes = [*silences, *_unsteady(metrics, setup)]
+    notes = [*silences, *experiment.accepted.notes, *_unsteady(metrics, experiment.setup)]
     if metrics.failures:
         failed = sum(metrics.failures.values())
         kinds = describe_failures(metrics.failures, metrics.first_failure)
@@ -298,7 +299,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
     if replaced:
         notes.append(f"{count(replaced, 'worker process', 'worker processes')} died under load and were replaced")
     notes += [describe_capacity(capacity) for capacity in metrics.capacities]
-    notable = [layer for layer in metrics.layers if layer.layer != "wire" or setup.wire != str(REST_JSON)]
+    notable = [layer for layer in metrics.layers if layer.layer != "wire" or experiment.setup.wire != str(REST_JSON)]
     notes += [text for layer in notable if (text := describe_layer(layer))]
     last = metrics.by_launch[-1]
     if cycle := describe_cycle(metrics.layers, last.requests, metrics.launches[-1].request_bytes.size):

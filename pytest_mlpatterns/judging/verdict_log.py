@@ -41,18 +41,27 @@ class VerdictLog:
         test: the test's id.
         policy: what happens to an open verdict.
         result: builds the result of the test, once something was measured.
+        results_file: that the run will write; empty if it writes none.
 
     Attributes:
         all: every verdict so far.
         warn: takes the warning of an open verdict.
     """
 
-    def __init__(self, test: str, policy: InconclusivePolicy, result: Callable[[], TestResult | None]) -> None:
+    def __init__(
+        self,
+        test: str,
+        policy: InconclusivePolicy,
+        result: Callable[[], TestResult | None],
+        *,
+        results_file: str = "",
+    ) -> None:
         self.all: list[Verdict] = []
         self.warn: Callable[[Warning], None] = _warn_at_the_test
         self._test = test
         self._policy = policy
         self._result = result
+        self._results_file = results_file
 
     def add(self, verdicts: Sequence[Verdict], failure: type[PerfFailure]) -> None:
         """Add verdicts to the result.
@@ -82,4 +91,6 @@ class VerdictLog:
         result = self._result()
         assert result is not None
         where = [text for text in (where_sentence(result, verdicts),) if text]
-        return failure(failure_text(verdicts, result), [*(verdict.reason for verdict in verdicts), *where])
+        return failure(
+            failure_text(verdicts, result, self._results_file), [*(verdict.reason for verdict in verdicts), *where]
+        )

@@ -16,8 +16,9 @@ import pytest
 from pytest_mlpatterns.analysis.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.records.result import Location, TestResult
-from pytest_mlpatterns.reports.files.github import Failure, annotation, job_summary
+from pytest_mlpatterns.reports.files.github import Failure, accepted_annotation, annotation, job_summary
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.reports.text.comparison import is_accepted
 from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 from pytest_mlpatterns.reports.text.styled_text import line
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
@@ -145,7 +146,8 @@ class RunOutput:
             self._terminal.write(line(text) for text in lines)
         if self._on_github:
             root = self._root_in_repository()
-            self._terminal.write_commands(annotation(failure, root) for failure in self._failures)
+            accepted = [accepted_annotation(one, root) for one in self._results if is_accepted(one)]
+            self._terminal.write_commands([*(annotation(failure, root) for failure in self._failures), *accepted])
 
     def _compared_with(self, revision: Revision) -> str:
         """How many of the tests that ran were compared with the revision."""

@@ -22,6 +22,7 @@ from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.ray.pool import RayPool
+from pytest_mlpatterns.plugin.acceptances import Acceptances
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.item_reader import ItemReader
@@ -105,14 +106,14 @@ class PerfSession:
         self._lock = None if sent is None or sent.lock_directory is None else MachineLock(sent.lock_directory)
         if self._lock is not None:
             self._resources.callback(self._lock.close)
-        machine = environment()
+        machine, root = environment(), config.rootpath
         try:
-            root = config.rootpath
             self._run = read_run_settings(self._options, self._ini, invoked_in=config.invocation_params.dir, root=root)
             self._item_reader.defaults()
             self._baseline = BaselineSession(self._run, machine, root=root, directory=self._directory)
             self._output = RunOutput(self._run, self._baseline, machine, terminal=terminal, root=root)
             worktree = lay_out(config, self._run, self._resources) if sent is None else sent.worktree
+            self._acceptances = Acceptances(root, self._run, worktree)
         except MlpatternsError as error:
             self._remove_files()
             raise pytest.UsageError(terminal.spell(str(error))) from None
@@ -328,6 +329,8 @@ class PerfSession:
             else self._settlements.of(item.nodeid, match, settings, cluster=serving, closing=resources),
             comparison_required=self._run.against_required,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),
+            accepted=self._acceptances.of(item, settings, match),
+            results_file=self._results_file(),
         )
         runner = experiment.runner()
         resources.callback(runner.close)
@@ -335,6 +338,14 @@ class PerfSession:
         if not is_interleaved and runner.deployment.endpoint.remote:
             self._measure_library_overhead(generator)
         return Perf(experiment, runner)
+
+    def _results_file(self) -> str:
+        """The result file as a command names it that runs in the same directory; empty without one."""
+        file = self._run.json_file
+        if file is None:
+            return ""
+        here = self._config.invocation_params.dir
+        return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
     def _measure_library_overhead(self, generator: Generator) -> None:
         """Measure what the client library of remote targets adds to a request; once per session."""

@@ -75,6 +75,7 @@ class Entry:
         tree: digest of the files that were measured (:mod:`pytest_mlpatterns.system.tree_digest`); empty in entries of
             older versions and outside git.
         taken: what of the machine the deployment could not have while it was recorded.
+        accepted: the acceptances that held when it was recorded, whose change it has.
     """
 
     setup: Setup
@@ -92,6 +93,7 @@ class Entry:
     generator_costs_ns: tuple[float, ...] = ()
     tree: str = ""
     taken: Taken = field(default_factory=Taken)
+    accepted: tuple[str, ...] = ()
 
     @property
     def recorded_at(self) -> str:

@@ -158,6 +158,7 @@ class TestResult:
         generator_costs_ns: CPU time of the load generator per request in each launch; empty where that does not tell
             the machine's speed.
         taken: what of the machine the deployment could not have.
+        accepted: for each worsening that is accepted for the test, why that no longer holds; empty while it does.
     """
 
     __test__ = False
@@ -212,6 +213,7 @@ class TestResult:
     split: LatencySplits = field(default_factory=dict)
     generator_costs_ns: tuple[float, ...] = ()
     taken: Taken = field(default_factory=Taken)
+    accepted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def outcome(self) -> State:
@@ -279,6 +281,7 @@ class TestResult:
                 "split": _splits(data.get("split", {})),
                 "generator_costs_ns": tuple(data.get("generator_costs_ns", ())),
                 "taken": Taken(**data.get("taken", {})),
+                "accepted": dict(data.get("accepted", {})),
             }
         )
 

@@ -33,6 +33,7 @@ class Verdict:
         tolerance: largest acceptable change; None for a limit.
         reference_value: the reference's figure, in the metric's unit; None if unknown, or for a limit.
         present_value: the present's figure that it is compared with.
+        accepted: the acceptance to which a change beyond the usual tolerance owes its pass; empty for all others.
     """
 
     metric: str
@@ -43,6 +44,7 @@ class Verdict:
     tolerance: float | None = None
     reference_value: float | None = None
     present_value: float | None = None
+    accepted: str = ""
 
     @property
     def suspected(self) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.records.result import Location, State
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.text.comparison import accepted_sentences, is_accepted
 from pytest_mlpatterns.reports.text.environment_lines import changed_facts
 from pytest_mlpatterns.reports.text.function_table import function_table_lines
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["Failure", "annotation", "job_summary"]
+__all__ = ["Failure", "accepted_annotation", "annotation", "job_summary"]
 
 _MOST_DETAILS = 20
 """Most tests with sparklines; GitHub limits a job summary to 1 MiB."""
@@ -48,13 +49,23 @@ def annotation(failure: Failure, root: PurePath | None = None) -> str:
         failure: the test and the reason.
         root: pytest's root directory relative to the top of the repository; None if they are the same.
     """
+    return _command("error", failure, root)
+
+
+def _command(level: str, failure: Failure, root: PurePath | None) -> str:
     position: dict[str, str] = {}
     if failure.location is not None:
         file = failure.location.file if root is None else (root / failure.location.file).as_posix()
         position = {"file": file, "line": str(failure.location.line)}
     properties = {**position, "title": failure.test}
     shown = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-    return f"::error {shown}::{_data(failure.reason)}"
+    return f"::{level} {shown}::{_data(failure.reason)}"
+
+
+def accepted_annotation(result: TestResult, root: PurePath | None = None) -> str:
+    """As :func:`annotation`, a notice that a test passed by an acceptance."""
+    text = "\n".join(accepted_sentences(result))
+    return _command("notice", Failure(result.test, text, result.location), root)
 
 
 def job_summary(
@@ -75,6 +86,11 @@ def job_summary(
     parts = [f"### Performance: {_headline(results, failures)}"]
     parts += [_failure_item(failure) for failure in failures]
     parts += [_undecided_item(result) for result in results if result.outcome is State.UNDECIDED]
+    parts += [
+        f"- ✓ **{escaped(result.test)}**: {' <br> '.join(map(escaped, accepted_sentences(result)))}"
+        for result in results
+        if is_accepted(result)
+    ]
     if results:
         parts.append(_table(results))
     drawn = [result for result in results if result.outcome is State.FAILED][:_MOST_DETAILS]

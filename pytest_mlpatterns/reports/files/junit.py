@@ -46,6 +46,7 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
             (f"{name}_low", _number(low, unit)),
             (f"{name}_high", _number(high, unit)),
         ]
+    found += [("perf_accepted", one.accepted) for one in result.verdicts if one.accepted]
     found += [(f"perf_{one.metric}_against_{one.against}", one.reason) for one in result.verdicts]
     return [(visible(name), visible(value)) for name, value in found]
 

@@ -112,13 +112,13 @@ def _reasons(result: TestResult) -> Markup:
     shown = [
         verdict
         for verdict in result.verdicts
-        if verdict.against not in ("baseline", "revision") or verdict.outcome is not Outcome.PASS
+        if verdict.against not in ("baseline", "revision") or verdict.outcome is not Outcome.PASS or verdict.accepted
     ]
     reasons = [
         tag(
             "li",
             state_mark(_OUTCOMES[verdict.outcome]),
-            tag("span", verdict.reason),
+            tag("span", f"{verdict.reason}; accepted is {verdict.accepted}" if verdict.accepted else verdict.reason),
         )
         for verdict in shown
     ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import GROWTHS, is_known_metric, metric_named
+from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_percent
 
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ComparisonRow",
+    "accepted_sentences",
     "compared_line",
     "compared_sentences",
     "comparison_row",
     "comparison_rows",
     "comparisons_of",
     "figure_of",
+    "is_accepted",
     "named_change",
     "shown_change",
     "worst_comparison",
@@ -64,7 +67,7 @@ class ComparisonRow:
         change: of the value with its sign.
         interval: ``+9.0 % to +15 %``; empty if there is none.
         tolerance: a dash if unknown.
-        outcome: ``pass``, ``FAIL``, ``suspected`` or ``undecided``.
+        outcome: ``pass``, ``accepted``, ``FAIL``, ``suspected`` or ``undecided``.
     """
 
     label: str
@@ -117,6 +120,17 @@ def compared_sentences(result: TestResult, *, leave_out: Collection[str] = ()) -
         f"{row.label} {row.reference} → {row.present}: {row.change} (tolerance {row.tolerance}, {row.outcome})"
         for row in rows
     ]
+
+
+def accepted_sentences(result: TestResult) -> list[str]:
+    """Each change that passed because it is accepted: ``RTM 4.0 ms → 5.9 ms: +47 %; accepted is rtm +60 %: …``."""
+    rows = [(comparison_row(one), one.accepted) for one in comparisons_of(result) if one.accepted]
+    return [f"{row.label} {row.reference} → {row.present}: {row.change}; accepted is {text}" for row, text in rows]
+
+
+def is_accepted(result: TestResult) -> bool:
+    """Whether a test passed because one of its changes is accepted."""
+    return result.outcome is State.PASSED and any(verdict.accepted for verdict in result.verdicts)
 
 
 def worst_comparison(result: TestResult) -> Verdict | None:
@@ -179,7 +193,7 @@ def comparison_row(verdict: Verdict) -> ComparisonRow:
         change=shown_change(verdict),
         interval=interval,
         tolerance="–" if verdict.tolerance is None else format_percent(verdict.tolerance),
-        outcome="suspected" if verdict.suspected else _OUTCOMES[verdict.outcome],
+        outcome="suspected" if verdict.suspected else "accepted" if verdict.accepted else _OUTCOMES[verdict.outcome],
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metric_definitions import GROWTHS, METRICS, priced_metric
+from pytest_mlpatterns.records.acceptance import changes_to_accept, rounded_ceiling
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.setup import SystemKind
@@ -41,13 +42,19 @@ _OF_STREAMS = ("ttft", "ttft:p95", "tpot", "itl", "itl:p95", "output_tokens", "o
 _METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory", "cost")
 
 
-def failure_text(verdicts: Sequence[Verdict], result: TestResult) -> str:
-    """The text of a failure: the verdicts with their figures, where the time is, the facts, and the next step."""
+def failure_text(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> str:
+    """The text of a failure: the verdicts with their figures, where the time is, the facts, and the next step.
+
+    Args:
+        verdicts: that failed the test.
+        result: of the test.
+        results_file: that the run will write; empty if it writes none.
+    """
     lines = [
         *(verdict.reason for verdict in verdicts),
         *_labelled("where", _wrapped(where_texts(result, verdicts))),
         *_facts(result, {verdict.metric for verdict in verdicts}),
-        *_labelled("next", next_step(verdicts, result)),
+        *_labelled("next", next_step(verdicts, result, results_file)),
     ]
     return "\n".join(lines)
 
@@ -141,7 +148,7 @@ def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
     ]
 
 
-def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
+def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> list[str]:
     """The next step after these verdicts; a command has a line of its own, so that it can be copied."""
     again = result.command or f"pytest {shlex.quote(result.test)}"
     if any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in verdicts):
@@ -157,11 +164,22 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
     if result.reference is not None and result.reference.entry:
         return [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
     if any(verdict.against == "revision" for verdict in verdicts):
-        is_service = result.setup.pattern.is_started_from_source
-        remedy = "compare with a later revision" if is_service else "give the model another perf_version"
-        return [f"find the change that {wrong}; if it is intended,", remedy]
+        return [
+            f"find the change that {wrong}; if it is intended, accept it",
+            *_accepted_by(verdicts, result, results_file),
+        ]
     where = result.test.partition("::")[0] if result.location is None else _position(result.location)
     return [f"find what {wrong.replace('slower', 'slow')}; if the limit is too tight, change it:", where]
+
+
+def _accepted_by(verdicts: Sequence[Verdict], result: TestResult, results_file: str) -> list[str]:
+    """What accepts these changes: a command where there is a result file, else an argument of the marker."""
+    if results_file:
+        command = ["python", "-m", "pytest_mlpatterns", "accept", results_file, result.test, "--reason", "WHY"]
+        return [f"{shlex.join(command)}"]
+    texts = [f'"{one} +{rounded_ceiling(change):g} %: why"' for one, change in changes_to_accept(verdicts)]
+    shown = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+    return ["in the marker of the test:", f"accept={shown}"]
 
 
 def _wrong(metrics: set[str]) -> str:

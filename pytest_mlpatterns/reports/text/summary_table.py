@@ -12,9 +12,11 @@ from pytest_mlpatterns.analysis.metric_definitions import STREAM_QUANTITIES, pri
 from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import (
+    accepted_sentences,
     compared_line,
     compared_sentences,
     figure_of,
+    is_accepted,
     named_change,
     worst_comparison,
 )
@@ -58,6 +60,7 @@ class VerdictMark:
 
 
 _PASS = VerdictMark("✓", "pass", Style.GOOD)
+_ACCEPTED = VerdictMark("✓", "accepted", Style.OPEN)
 _MEASURED = VerdictMark("·", "measured", Style.PLAIN)
 _VERDICTS = {
     State.PASSED: _PASS,
@@ -68,9 +71,11 @@ _VERDICTS = {
 
 
 def verdict_of(result: TestResult) -> VerdictMark:
-    """The mark of a test's outcome; a test that passed without a verdict was measured only."""
+    """The mark of a test's outcome; one that passed by an acceptance has its own, and so has one without a verdict."""
     verdict = _VERDICTS[result.outcome]
-    return _MEASURED if verdict is _PASS and not result.verdicts else verdict
+    if verdict is not _PASS:
+        return verdict
+    return _ACCEPTED if is_accepted(result) else verdict if result.verdicts else _MEASURED
 
 
 def by_kind(results: Sequence[TestResult]) -> list[list[TestResult]]:
@@ -260,9 +265,10 @@ def _words(result: TestResult) -> list[str]:
         if verdict.against == "baseline" and not result.baseline_note
         if _is_better(verdict, result)
     ]
+    accepted = accepted_sentences(result)
     note = [result.baseline_note] if result.baseline_note and result.baseline_gap is not BaselineGap.ABSENT else []
     further = [changed_note(result), compared_line(result), missing_profile(result)]
-    return [*undecided, *better, *note, *filter(None, further), *result.notes]
+    return [*undecided, *accepted, *better, *note, *filter(None, further), *result.notes]
 
 
 def _without_baseline(results: Sequence[TestResult]) -> str:

@@ -1,0 +1,134 @@
+"""Reads acceptances: from the marker, and from ``perf-accepted.toml`` beside the baseline file."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS
+from pytest_mlpatterns.analysis.tolerances import can_more_than_double
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.acceptance import Acceptance
+from pytest_mlpatterns.system.files import read_text
+from pytest_mlpatterns.units import parse_ratio, parse_share
+from pytest_mlpatterns.wording import did_you_mean, named, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["ACCEPTED_FILE", "read_accept", "read_acceptances"]
+
+ACCEPTED_FILE = "perf-accepted.toml"
+"""The file of a team's acceptances, beside the baseline file."""
+_EXAMPLE = 'accept="rtm +60 %: larger model, #123"'
+_TEXT = re.compile(r"\s*(?P<metric>\S+?)\s*\+\s*(?P<ceiling>[\d.]+\s*%)\s*:\s*(?P<reason>.*?)\s*", re.DOTALL)
+_UNTIL = re.compile(r"(?P<reason>.*?),?\s+until\s+(?P<date>\d{4}-\d{2}-\d{2})", re.DOTALL)
+_NEEDED = ("test", "metric", "ceiling", "reason")
+_ALLOWED = (*_NEEDED, "issue", "since", "until")
+
+
+def read_accept(value: object, source: str) -> tuple[Acceptance, ...]:
+    """Convert the acceptances of a marker: a text, or a list of them.
+
+    Raises:
+        SettingError: one of them cannot be read, or a metric occurs twice.
+    """
+    texts = () if value is None else (value,) if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        raise SettingError(f"{source} is {shown(value)}, expected text or a list of texts; write {_EXAMPLE}")
+    found = tuple(_from_text(text, source) for text in texts)
+    metrics = [one.metric for one in found]
+    if twice := next((name for name in metrics if metrics.count(name) > 1), None):
+        raise SettingError(f"{source} accepts {twice} twice, expected each metric once; leave one out")
+    return found
+
+
+def read_acceptances(file: Path, text: str | None = None) -> tuple[Acceptance, ...]:
+    """The acceptances of a file; none if it does not exist.
+
+    Args:
+        file: its name in messages.
+        text: what it holds; None reads it.
+
+    Raises:
+        SettingError: it cannot be read, or an entry of it has a mistake; the message names it.
+    """
+    try:
+        data = tomllib.loads(read_text(file) if text is None else text)
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"{named(file)} cannot be read: {error}; expected TOML with [[accepted]] tables") from None
+    tables = data.pop("accepted", [])
+    if data or not isinstance(tables, list):
+        extra = next(iter(data), "accepted")
+        raise SettingError(f"{named(file)} has {named(extra)}, expected [[accepted]] tables and nothing else")
+    return tuple(_from_table(table, f"{named(file)}, table {number}") for number, table in enumerate(tables, start=1))
+
+
+def _from_text(text: object, source: str) -> Acceptance:
+    match = _TEXT.fullmatch(text) if isinstance(text, str) else None
+    if not isinstance(text, str) or match is None or not match["reason"]:
+        raise SettingError(f"{source} is {shown(text)}, expected a metric, a ceiling and a reason; write {_EXAMPLE}")
+    reason, until = match["reason"], None
+    if (ended := _UNTIL.fullmatch(reason)) is not None and ended["reason"]:
+        reason, until = ended["reason"], _date(ended["date"], source)
+    metric = _metric(match["metric"], source)
+    return Acceptance(metric, _ceiling(metric, match["ceiling"], source), reason, until=until, written=text)
+
+
+def _from_table(table: object, source: str) -> Acceptance:
+    if not isinstance(table, dict):
+        raise SettingError(f"{source} is {shown(table)}, expected a table; write [[accepted]] above its lines")
+    for name in table:
+        if name not in _ALLOWED:
+            hint = did_you_mean(name, _ALLOWED)
+            raise SettingError(f"{source} has {named(name)}, {hint}expected some of {', '.join(_ALLOWED)}")
+    texts = {name: _text(table, name, source) for name in ("test", "metric", "reason", "issue", "since")}
+    metric = _metric(texts["metric"], source)
+    until = table.get("until")
+    if until is not None and (not isinstance(until, datetime.date) or isinstance(until, datetime.datetime)):
+        raise SettingError(f"{source} has until = {shown(until)}, expected a day; write until = 2026-12-31, unquoted")
+    return Acceptance(
+        metric,
+        _ceiling(metric, table.get("ceiling"), source),
+        texts["reason"],
+        texts["test"],
+        issue=texts["issue"],
+        since=texts["since"],
+        until=until,
+    )
+
+
+def _text(table: dict[str, Any], name: str, source: str) -> str:
+    value = table.get(name, "")
+    if not isinstance(value, str) or (name in _NEEDED and not value.strip()):
+        found = f"has {name} = {shown(value)}" if name in table else f"has no {name}"
+        raise SettingError(f'{source} {found}, expected text; write {name} = "…"')
+    return value.strip()
+
+
+def _metric(name: str, source: str) -> str:
+    if name not in COMPARED_METRICS:
+        hint = did_you_mean(name, COMPARED_METRICS)
+        raise SettingError(f"{source} accepts {shown(name)}, {hint}expected one of {', '.join(COMPARED_METRICS)}")
+    return name
+
+
+def _ceiling(metric: str, value: object, source: str) -> float:
+    """A share of the reference, above zero; for a metric that can worsen by more than 100 % a larger one too."""
+    text = value.replace(" ", "").removeprefix("+") if isinstance(value, str) else value
+    parse = parse_ratio if can_more_than_double(metric) else parse_share
+    found = parse(text, name=f"{source}: ceiling")
+    if found <= 0:
+        raise SettingError(f'{source}: ceiling is {shown(value)}, expected more than 0; write "60 %"')
+    return found
+
+
+def _date(text: str, source: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise SettingError(f"{source} holds until {text}, which is no day; write until 2026-12-31") from None

@@ -1,0 +1,111 @@
+"""An acceptance: a worsening that a team has agreed to, with its reason and its end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = ["NOTHING_ACCEPTED", "Acceptance", "Accepted", "changes_to_accept", "rounded_ceiling"]
+
+_FOLLOWS = {"throughput": "rtm", "output_tokens": "tpot"}
+"""Rates that fall by as much as a time grows: a closed loop answers less often if each answer takes longer."""
+_COARSE = 0.05
+"""Ceilings are whole multiples of this share, since what is measured again differs by some per cent."""
+_FINE = 0.01
+"""The same of changes below a tenth, and of shares such as the error rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """One metric of some tests may be worse than its reference, up to a ceiling.
+
+    Attributes:
+        metric: its name.
+        ceiling: largest accepted worsening, such as 0.6; of a share the difference.
+        reason: why, in the team's words.
+        test: glob pattern of pytest's ids.
+        issue: where it was discussed; empty if nowhere.
+        since: commit from which on it holds; empty if unknown.
+        until: last day on which it holds; None without an end.
+        written: as a marker has it; empty if it is from a file.
+    """
+
+    metric: str
+    ceiling: float
+    reason: str
+    test: str = "*"
+    issue: str = ""
+    since: str = ""
+    until: datetime.date | None = None
+    written: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        """As the marker writes it: ``rtm +60 %: larger model, #123, until 2026-12-31``."""
+        issue = f", {self.issue}" if self.issue else ""
+        until = "" if self.until is None else f", until {self.until.isoformat()}"
+        return f"{self.metric} +{round(100 * self.ceiling, 6):g} %: {self.reason}{issue}{until}"
+
+    def is_of(self, test: str) -> bool:
+        """Whether it holds for a test: the pattern matches its id, or its id without the brackets of parameters."""
+        return fnmatchcase(test, self.test) or self.test in (test, test.partition("[")[0])
+
+    def ceiling_of(self, metric: str) -> float | None:
+        """The largest accepted worsening of a metric; None if this says nothing of it.
+
+        A time that may grow by c lets the rate of a closed loop fall by c / (1 + c).
+        """
+        if metric == self.metric:
+            return self.ceiling
+        return self.ceiling / (1 + self.ceiling) if _FOLLOWS.get(metric) == self.metric else None
+
+
+def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
+    """Metrics to accept and the upper end of their change, without those that follow from another one.
+
+    Args:
+        verdicts: of comparisons, at most one of a metric.
+    """
+    changes = [(one.metric, one.change.high) for one in verdicts if one.change is not None]
+    names = [name for name, _ in changes]
+    return [(name, high) for name, high in changes if _FOLLOWS.get(name) not in names]
+
+
+def rounded_ceiling(share: float) -> float:
+    """A ceiling in per cent, not below a change that was measured: what is measured again differs a little."""
+    step = _COARSE if share > 2 * _COARSE else _FINE
+    return round(100 * step * math.ceil(share / step - 1e-9), 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The acceptances of one test.
+
+    Attributes:
+        in_force: those that hold in this run.
+        ended: those that no longer do, and why.
+    """
+
+    in_force: tuple[Acceptance, ...] = ()
+    ended: tuple[tuple[Acceptance, str], ...] = ()
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Why each no longer holds, by its text; empty while it holds."""
+        return {str(one): "" for one in self.in_force} | {str(one): why for one, why in self.ended}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to do about those that ended, a sentence each."""
+        return tuple(f"accepted is {one}; {why}, so remove it" for one, why in self.ended)
+
+
+NOTHING_ACCEPTED = Accepted()
+"""Of a test of which nothing is accepted."""

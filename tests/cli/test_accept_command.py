@@ -1,0 +1,102 @@
+"""``python -m pytest_mlpatterns accept``: from a failed run to a table that the next run reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.synthetic import ENVIRONMENT, result, verdict
+
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.config.acceptances import read_acceptances
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.files.result_file import results_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns.records.result import TestResult
+
+TEST = "test_a.py::test_digits[single]"
+SLOWER = (
+    verdict(Outcome.FAIL, change=(0.47, 0.43, 0.51)),
+    verdict(Outcome.FAIL, metric="throughput", change=(0.32, 0.3, 0.34)),
+    replace(verdict(Outcome.INCONCLUSIVE, metric="cpu_per_request", change=(0.4, -0.1, 0.9)), tolerance=0.07),
+    verdict(Outcome.PASS, metric="peak_memory", change=(0.01, 0.0, 0.02)),
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, result(TEST, passed=False, verdicts=SLOWER), result("test_a.py::test_calm"))
+    return tmp_path
+
+
+def write(directory: Path, *results: TestResult) -> None:
+    text = results_json(results, ENVIRONMENT, "2026-11-24", baseline={}, commit="1a2b3c4")
+    (directory / "results.json").write_text(text, encoding="utf-8")
+
+
+def test_what_failed_is_accepted_with_its_reason(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "perf-accepted.toml").write_text("# agreed by all\n", encoding="utf-8")
+    options = ["--reason", 'a "larger"\nmodel', "--issue", "#123", "--until", "2026-12-31"]
+    assert main(["accept", "results.json", TEST, *options]) == 0
+    assert f"perf-accepted.toml accepts 2 changes of {TEST}" in capsys.readouterr().out
+    time, cpu = read_acceptances(here / "perf-accepted.toml")
+    assert str(time) == 'rtm +55 %: a "larger" model, #123, until 2026-12-31'
+    assert (cpu.metric, cpu.ceiling, cpu.since) == ("cpu_per_request", 0.9, "1a2b3c4")
+    assert time.is_of(TEST)
+    assert not time.is_of("test_a.py::test_calm")
+    text = (here / "perf-accepted.toml").read_text(encoding="utf-8")
+    assert text.startswith("# agreed by all\n")
+
+
+def test_one_metric_with_a_ceiling_of_its_own(here: Path) -> None:
+    options = ["--reason", "why", "--metric", "peak_memory", "--ceiling", "80%"]
+    assert main(["accept", "results.json", TEST, *options]) == 0
+    (memory,) = read_acceptances(here / "perf-accepted.toml")
+    assert (memory.metric, memory.ceiling) == ("peak_memory", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([TEST], "accept needs a test and a reason"),
+        ([TEST, "--reason", " "], "accept needs a test and a reason"),
+        (
+            ["test_b.py::test_c", "--reason", "why"],
+            "there is no result of 'test_b.py::test_c'; the file has results of",
+        ),
+        (["test_a.py::test_calm", "--reason", "why"], "has no change beyond its tolerance"),
+        ([TEST, "--reason", "why", "--metric", "p95"], "p95 of test_a.py::test_digits[single] was not compared"),
+        ([TEST, "--reason", "why", "--ceiling", "much"], "ceiling is 'much'"),
+        ([TEST, "--reason", "why", "--until", "soon"], "cannot be read"),
+    ],
+)
+def test_a_mistake_leaves_the_file_as_it_was(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["accept", "results.json", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (here / "perf-accepted.toml").exists()
+
+
+def test_no_result_file_is_an_error(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "results.json").write_text("[]", encoding="utf-8")
+    assert main(["accept", "results.json", TEST, "--reason", "why"]) == 2
+    assert "results.json" in capsys.readouterr().err
+
+
+def test_what_ended_is_removed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["accept", "results.json", TEST, "--reason", "why"]) == 0
+    before = (here / "perf-accepted.toml").read_text(encoding="utf-8")
+    time, cpu = read_acceptances(here / "perf-accepted.toml")
+    assert main(["accept", "results.json", "--prune"]) == 0
+    assert (here / "perf-accepted.toml").read_text(encoding="utf-8") == before
+    write(here, result(TEST, accepted={str(time): "main has it already", str(cpu): ""}))
+    capsys.readouterr()
+    assert main(["accept", "results.json", "--prune"]) == 0
+    assert f"removed from perf-accepted.toml: {time}" in capsys.readouterr().out
+    assert read_acceptances(here / "perf-accepted.toml") == (cpu,)

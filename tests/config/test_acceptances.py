@@ -1,0 +1,106 @@
+"""Acceptances as users write them: in the marker and in the file."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_mlpatterns.config.acceptances import read_accept, read_acceptances
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.acceptance import Acceptance
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCE = "perf(accept=...)"
+TABLE = """
+[[accepted]]
+test = "tests/perf/*"
+metric = "rtm"
+ceiling = "60 %"
+reason = "larger model"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rtm +60 %: larger model, #123", Acceptance("rtm", 0.6, "larger model, #123")),
+        ("cpu_per_request+7.5%:why", Acceptance("cpu_per_request", 0.075, "why")),
+        ("ttft:p95 +300 %: a: b", Acceptance("ttft:p95", 3.0, "a: b")),
+        (
+            "rtm +60 %: larger, until 2026-12-31",
+            Acceptance("rtm", 0.6, "larger", until=datetime.date(2026, 12, 31)),
+        ),
+    ],
+)
+def test_a_marker_says_it_in_a_line(text: str, expected: Acceptance) -> None:
+    assert read_accept(text, SOURCE) == (expected,)
+    (again,) = read_accept(str(expected), SOURCE)
+    assert (again.metric, again.ceiling, again.until) == (expected.metric, expected.ceiling, expected.until)
+
+
+def test_a_marker_may_have_several_or_none() -> None:
+    assert [one.metric for one in read_accept(["rtm +60 %: a", "p95 +90 %: b"], SOURCE)] == ["rtm", "p95"]
+    assert read_accept(None, SOURCE) == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (3, "perf(accept=...) is 3, expected text or a list of texts"),
+        ([3], "is 3, expected a metric, a ceiling and a reason"),
+        ("rtm", "expected a metric, a ceiling and a reason; write accept="),
+        ("rtm +60 %:", "expected a metric, a ceiling and a reason"),
+        ("rmt +60 %: why", "accepts 'rmt', did you mean rtm? expected one of rtm"),
+        ("throughput +160 %: why", "expected at most 1 (100 %)"),
+        ("rtm +0 %: why", "expected more than 0"),
+        ("rtm +60 %: why, until 2026-02-31", "holds until 2026-02-31, which is no day"),
+        (["rtm +60 %: a", "rtm +70 %: b"], "accepts rtm twice"),
+    ],
+)
+def test_a_mistake_in_the_marker_is_named(value: object, message: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(message)):
+        read_accept(value, SOURCE)
+
+
+def test_a_file_has_a_table_for_each(tmp_path: Path) -> None:
+    file = tmp_path / "perf-accepted.toml"
+    assert read_acceptances(file) == ()
+    file.write_text(f"# ours\n{TABLE}issue = '#1'\nsince = '1a2b3c4'\nuntil = 2026-12-31\n{TABLE}", encoding="utf-8")
+    plain = Acceptance("rtm", 0.6, "larger model", "tests/perf/*")
+    full = Acceptance(
+        "rtm",
+        0.6,
+        "larger model",
+        "tests/perf/*",
+        issue="#1",
+        since="1a2b3c4",
+        until=datetime.date(2026, 12, 31),
+    )
+    assert read_acceptances(file) == (full, plain)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[accepted", "cannot be read"),
+        ("[accepted]\n", "has accepted, expected [[accepted]] tables and nothing else"),
+        ("[[acepted]]\n", "has acepted, expected [[accepted]] tables"),
+        ("accepted = [3]\n", "table 1 is 3, expected a table"),
+        (TABLE + "unti = 3\n", "table 1 has unti, did you mean until? expected some of test"),
+        (TABLE.replace('reason = "larger model"', ""), 'table 1 has no reason, expected text; write reason = "…"'),
+        (TABLE.replace('"60 %"', '"much"'), "table 1: ceiling is 'much'"),
+        (TABLE + 'until = "2026-12-31"\n', "write until = 2026-12-31, unquoted"),
+        (TABLE + "issue = 3\n", "has issue = 3, expected text"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "perf-accepted.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingError, match=re.escape(message)) as caught:
+        read_acceptances(file)
+    assert "perf-accepted.toml" in str(caught.value)

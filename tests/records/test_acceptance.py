@@ -1,0 +1,57 @@
+"""An acceptance as a value: which tests and metrics it is of, and what its text says."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+from support.synthetic import verdict
+
+from pytest_mlpatterns.records.acceptance import Acceptance, Accepted, changes_to_accept, rounded_ceiling
+from pytest_mlpatterns.records.verdict import Outcome
+
+LARGER = Acceptance("rtm", 0.6, "larger model", "tests/*::test_digits", issue="#123", until=datetime.date(2026, 12, 31))
+
+
+def test_its_text_is_what_the_marker_takes() -> None:
+    assert str(LARGER) == "rtm +60 %: larger model, #123, until 2026-12-31"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "test", "expected"),
+    [
+        ("*", "test_a.py::test_b[single]", True),
+        ("test_a.py::test_b", "test_a.py::test_b[single]", True),
+        ("test_a.py::test_b[single]", "test_a.py::test_b[single]", True),
+        ("test_a.py::test_b[single]", "test_a.py::test_b[cached]", False),
+        ("test_a.py::*", "test_b.py::test_b", False),
+    ],
+)
+def test_it_is_of_the_tests_that_its_pattern_names(pattern: str, test: str, expected: bool) -> None:
+    assert Acceptance("rtm", 0.6, "why", pattern).is_of(test) is expected
+
+
+@pytest.mark.parametrize(("metric", "ceiling"), [("rtm", 0.6), ("throughput", 0.375), ("p95", None), ("tpot", None)])
+def test_the_rate_may_fall_by_as_much_as_the_time_may_grow(metric: str, ceiling: float | None) -> None:
+    found = LARGER.ceiling_of(metric)
+    assert found == (None if ceiling is None else pytest.approx(ceiling))
+
+
+@pytest.mark.parametrize(
+    ("share", "percent"), [(0.47, 50), (0.50, 50), (0.501, 55), (0.021, 3), (0.1, 10), (4.86, 490)]
+)
+def test_a_ceiling_is_a_round_number_above_what_was_measured(share: float, percent: float) -> None:
+    assert rounded_ceiling(share) == percent
+
+
+def test_what_follows_from_another_change_needs_no_acceptance() -> None:
+    slower = verdict(Outcome.FAIL, change=(0.5, 0.4, 0.6))
+    rarer = verdict(Outcome.FAIL, metric="throughput", change=(0.33, 0.3, 0.36))
+    assert changes_to_accept([slower, rarer]) == [("rtm", 0.6)]
+    assert changes_to_accept([rarer]) == [("throughput", 0.36)]
+
+
+def test_an_ended_one_says_so() -> None:
+    accepted = Accepted((), ((LARGER, "that day is over"),))
+    assert accepted.states == {str(LARGER): "that day is over"}
+    assert accepted.notes == (f"accepted is {LARGER}; that day is over, so remove it",)
