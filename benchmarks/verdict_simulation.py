@@ -48,6 +48,9 @@ PAIRED_LAUNCHES, PAIRS, BLOCK_S = 15, 4, 0.1
 DISTURBED_LAUNCHES = 3
 GENERATOR_NS, GENERATOR_SD, WAITING = 60e3, 0.2, 0.45
 """CPU time of the generator per request, its scatter, and by which power of the latency it grows."""
+FIXED_NS, FIXED_SD, FIXED_DISTURBED = 0.7e6, 0.03, 0.2
+"""CPU time of the fixed work after a launch, its scatter, twice that seen on two cores with eight processes, and the
+share of launches in which other guests of the host make it take up to a half longer."""
 LAUNCH_S = 1.7
 """From one launch to the next: start, warm-up and window."""
 SPEED = ("rtm", "throughput")
@@ -120,17 +123,19 @@ CHANGES = (
 
 @dataclass
 class Sample:
-    """The launches of one side: counts of requests (empty if unknown), values by metric, and the generator's cost."""
+    """The launches of one side: requests (empty if unknown), values by metric, the generator's cost, and fixed work."""
 
     counts: list[RequestCounts] = field(default_factory=list)
     values: dict[str, list[LaunchValue]] = field(default_factory=dict)
     generator_ns: list[float] = field(default_factory=list)
+    fixed_ns: list[float] = field(default_factory=list)
 
     def of(self, launches: Sequence[int]) -> Sample:
         """Some of the launches, by their numbers from zero."""
         values = {name: [found[number] for number in launches] for name, found in self.values.items()}
         generator_ns = [self.generator_ns[number] for number in launches if self.generator_ns]
-        return Sample([self.counts[number] for number in launches if self.counts], values, generator_ns)
+        fixed_ns = [self.fixed_ns[number] for number in launches if self.fixed_ns]
+        return Sample([self.counts[number] for number in launches if self.counts], values, generator_ns, fixed_ns)
 
     def first(self, launches: int) -> Sample:
         return self.of(range(launches))
@@ -145,7 +150,7 @@ class Sample:
             replace(one, latencies={round(ns * ratio): count for ns, count in one.latencies.items()})
             for one in self.counts
         ]
-        return Sample(counts, values, self.generator_ns)
+        return Sample(counts, values, self.generator_ns, self.fixed_ns)
 
 
 @dataclass(frozen=True)
@@ -229,12 +234,16 @@ def sample(rng: np.random.Generator, service: Service, change: Change, *, launch
     machine = (float(rng.random()), float(rng.uniform(30, 150)))
     found = Sample(values={name: [] for name in (*SPEED, *VALUES)})
     count = round(RATE_RPS * window_s)
+    (fixed,) = rng.spawn(1)
     for number, slowness in enumerate(Slowness.draw(rng, launches, service.disturbed)):
         scatter = Scatter.draw(rng, service, number=number, machine=machine)
         requests = latencies(rng, service, change, scatter=scatter, count=count)
         requests[: round(slowness.share * count)] *= slowness.service
         own = slowness.mean(slowness.generator) * change.rtm**WAITING * math.exp(rng.normal(0, GENERATOR_SD))
         found.generator_ns.append(GENERATOR_NS * own)
+        moment = slowness.service if fixed.random() < slowness.share else 1.0  # it takes a hundredth of a second
+        moment *= 1 + fixed.uniform(0, 0.5) * (fixed.random() < FIXED_DISTURBED)
+        found.fixed_ns.append(FIXED_NS * moment * math.exp(fixed.normal(0, FIXED_SD)))
         found.counts.append(one_launch(requests, service.failing + change.failing, rng))
         median, mean = float(np.median(requests)), float(requests.mean())
         error = 1.2533 * service.spread / math.sqrt(count)

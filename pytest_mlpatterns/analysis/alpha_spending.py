@@ -29,7 +29,7 @@ _NODES = 96
 _REACH = 7.0
 """Standard deviations on each side that the numerical integration covers."""
 _NEWTON_STEPS, _CLOSE = 50, 1e-9
-_FEWEST_LOOKS, _USUAL_LOOKS, _MOST_LOOKS = 8, 12, 24
+_FEWEST_LOOKS, _USUAL_LOOKS, _MOST_LOOKS = 8, 14, 24
 _PLANNED_SD = 0.043
 """Relative standard deviation between launches that a plan is made for."""
 _PLANNED_QUANTILES = 4.5
@@ -77,8 +77,8 @@ class SequentialPlan:
             alpha: see :class:`SequentialPlan`.
             pass_alpha: see :class:`SequentialPlan`.
             most: launches that fit the budget; a look that never happens wastes its share of alpha. The plan has at
-                least eight looks, and twelve where the budget allows them: launches that differ by 4 % need more than
-                eight in one of eight unchanged runs.
+                least eight looks, and fourteen where the budget allows them: of unchanged services whose launches
+                differ by 4 %, eight leave one of eight undecided, and twelve one of forty.
         """
         apart = math.log((1 + 2 * tolerance) / (1 + tolerance))
         needed = _MOST_LOOKS if apart <= 0 else math.ceil((_PLANNED_QUANTILES * _PLANNED_SD / apart) ** 2)

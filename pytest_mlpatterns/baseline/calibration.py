@@ -77,7 +77,15 @@ def scaled(entry: Entry, ratio: float) -> Entry:
         for launch in entry.counts
     )
     costs = tuple(cost * ratio for cost in entry.generator_costs_ns)
-    return replace(entry, metrics=metrics, anchor=None, latency=latency, counts=counts, generator_costs_ns=costs)
+    return replace(
+        entry,
+        metrics=metrics,
+        anchor=None,
+        latency=latency,
+        counts=counts,
+        generator_costs_ns=costs,
+        sorting_ns=tuple(ns * ratio for ns in entry.sorting_ns),
+    )
 
 
 def _factor(name: str, ratio: float) -> float:

@@ -6,11 +6,11 @@ one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``
 earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``), its ``latency`` distribution (``[[percent, ns], …]``,
 for charts only), the ``counts`` of requests (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies up
 to the median as one), the ``facts`` of the service's environment (texts by name), the ``split`` of its latency (see
-:mod:`pytest_mlpatterns.baseline.stored_split`), the ``generator_costs_ns`` of each launch, the digest of the ``tree``
-that was measured, what others had ``taken`` of the machine, and what was ``disturbed`` when it was recorded. A set-up
-has a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are
-absent from older entries and are then not compared. A file of another format or a later version is refused and stays as
-it is.
+:mod:`pytest_mlpatterns.baseline.stored_split`), the ``generator_costs_ns`` and the ``sorting_ns`` of each launch, the
+digest of the ``tree`` that was measured, what others had ``taken`` of the machine, and what was ``disturbed`` when it
+was recorded. A set-up has a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout``
+and ``generators`` are absent from older entries and are then not compared. A file of another format or a later version
+is refused and stays as it is.
 
 This module must not know verdicts.
 """
@@ -169,6 +169,7 @@ def _entry(data: dict[str, Any]) -> Entry:
         tree=data.get("tree", ""),
         taken=Taken(**{name: float(share) for name, share in data.get("taken", {}).items()}),
         accepted=tuple(data.get("accepted", ())),
+        sorting_ns=tuple(map(float, data.get("sorting_ns", ()))),
     )
 
 
@@ -235,6 +236,7 @@ def _plain_circumstances(entry: Entry) -> dict[str, Any]:
         "tree": entry.tree,
         "taken": taken if any(taken.values()) else {},
         "accepted": list(entry.accepted),
+        "sorting_ns": [rounded(ns) for ns in entry.sorting_ns],
         "disturbed": list(entry.disturbed),
     }
     return {name: value for name, value in found.items() if value}

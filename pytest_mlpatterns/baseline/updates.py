@@ -85,6 +85,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         tree=facts.tree,
         taken=result.taken,
         accepted=tuple(text for text, ended in result.accepted.items() if not ended),
+        sorting_ns=result.sorting_ns,
     )
     if before is None:
         return Update(result.test, None, entry)

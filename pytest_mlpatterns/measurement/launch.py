@@ -29,6 +29,7 @@ from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.system.sorting_time import sorting_time_ns
 from pytest_mlpatterns.wire.stream_request import asks_for_streams
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
@@ -323,6 +324,7 @@ class _LaunchMeasurement:
             ),
             silence=silence,
             track=track_of(usage, samples.done_ns, (result.window,)),
+            sorting_ns=sorting_time_ns(),
         )
 
 

@@ -76,6 +76,8 @@ class Entry:
             older versions and outside git.
         taken: what of the machine the deployment could not have while it was recorded.
         accepted: the acceptances that held when it was recorded, whose change it has.
+        sorting_ns: CPU time of a fixed work at the end of each launch, by which later launches tell whether the machine
+            is faster or slower; empty in entries of older versions.
     """
 
     setup: Setup
@@ -94,6 +96,7 @@ class Entry:
     tree: str = ""
     taken: Taken = field(default_factory=Taken)
     accepted: tuple[str, ...] = ()
+    sorting_ns: tuple[float, ...] = ()
 
     @property
     def recorded_at(self) -> str:
@@ -127,11 +130,13 @@ class Entry:
         return (*setup.differences(self.setup), *servers)
 
     def compared_under(self, versions: Mapping[str, str]) -> Entry:
-        """This entry for a run of the installed packages; the costs of another release's load generator are left out.
+        """This entry for a run of the installed packages, without the machine's speed if it is of another release.
 
-        They tell the machine's speed only if the generator did the same work.
+        The works that tell the speed are the same in one release only.
         """
-        return self if _release(self.versions) == _release(versions) else replace(self, generator_costs_ns=())
+        if _release(self.versions) == _release(versions):
+            return self
+        return replace(self, generator_costs_ns=(), sorting_ns=())
 
 
 Baselines = dict[str, dict[str, Entry]]

@@ -226,7 +226,8 @@ class Launch:
     the first failed input of the window and its error; empty if no request failed. ``silence`` says why the service is
     taken for dead at the end of the load; empty if it still answered. ``track`` is what the deployment held over the
     requests that it had answered; None if its processes are not known. ``facts`` is the environment of the service;
-    only the first launch of a run may have it.
+    only the first launch of a run may have it. ``sorting_ns`` is the CPU time of a fixed work at the end of the load
+    (:mod:`pytest_mlpatterns.system.sorting_time`); 0 if it was not done.
     """
 
     samples: Samples
@@ -243,6 +244,7 @@ class Launch:
     silence: str = ""
     track: ResourceTrack | None = None
     facts: EnvironmentFacts = field(default_factory=dict)
+    sorting_ns: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

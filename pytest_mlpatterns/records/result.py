@@ -159,6 +159,7 @@ class TestResult:
             the machine's speed.
         taken: what of the machine the deployment could not have.
         accepted: for each worsening that is accepted for the test, why that no longer holds; empty while it does.
+        sorting_ns: CPU time of a fixed work at the end of each launch; empty if it is not known.
     """
 
     __test__ = False
@@ -214,6 +215,7 @@ class TestResult:
     generator_costs_ns: tuple[float, ...] = ()
     taken: Taken = field(default_factory=Taken)
     accepted: Mapping[str, str] = field(default_factory=dict)
+    sorting_ns: tuple[float, ...] = ()
 
     @property
     def outcome(self) -> State:
@@ -282,6 +284,7 @@ class TestResult:
                 "generator_costs_ns": tuple(data.get("generator_costs_ns", ())),
                 "taken": Taken(**data.get("taken", {})),
                 "accepted": dict(data.get("accepted", {})),
+                "sorting_ns": tuple(data.get("sorting_ns", ())),
             }
         )
 
@@ -321,7 +324,7 @@ def _capacity(data: Mapping[str, Any]) -> Capacity:
     objective = None if data["objective"] is None else parse_objective(data["objective"])
     asl = LaunchValue(**data["asl"]) if data.get("asl") else None
     read = {"nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder, "objective": objective, "asl": asl}
-    return Capacity(**{**data, **read, "end": SearchEnd(data["end"])})
+    return Capacity(**{**data, **read, "end": SearchEnd(data.get("end", SearchEnd.FOUND))})
 
 
 def _counts(data: Mapping[str, Any]) -> RequestCounts:

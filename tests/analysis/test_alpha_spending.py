@@ -40,7 +40,7 @@ def test_the_chance_shared_by_several_metrics_makes_each_look_surer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tolerance", "last"), [(0.0, 24), (0.01, 24), (0.025, 24), (0.05, 18), (0.07, 12), (0.1, 12), (0.5, 12)]
+    ("tolerance", "last"), [(0.0, 24), (0.01, 24), (0.025, 24), (0.05, 18), (0.07, 14), (0.1, 14), (0.5, 14)]
 )
 def test_a_tighter_tolerance_may_take_more_launches(tolerance: float, last: int) -> None:
     assert SequentialPlan.for_tolerance(tolerance) == SequentialPlan(last=last)

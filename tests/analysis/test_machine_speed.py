@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.synthetic import US, S, even_launch
 
-from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns, ratio_of_costs, taken_factor
+from pytest_mlpatterns.analysis.machine_speed import (
+    generator_costs_ns,
+    ratio_of_costs,
+    ratio_of_sorting,
+    sorting_times_ns,
+    taken_factor,
+)
 from pytest_mlpatterns.records.launch import Taken
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
@@ -47,6 +53,18 @@ def test_a_launch_whose_cost_is_not_that_of_requests_leaves_all_unknown(report: 
 @pytest.mark.parametrize("load", [ConstantRate(200), ClosedLoop(8, think_time="5ms")], ids=str)
 def test_a_generator_that_waits_for_a_moment_tells_nothing(load: ClosedLoop | ConstantRate) -> None:
     assert generator_costs_ns([launch_of()], load.describe()) == ()
+
+
+def test_the_fixed_work_is_known_only_if_each_launch_did_it() -> None:
+    first, second = (replace(even_launch(), sorting_ns=found) for found in (700_000.0, 710_000.0))
+    assert sorting_times_ns([first, second]) == (700_000.0, 710_000.0)
+    assert sorting_times_ns([first, even_launch()]) == ()
+
+
+def test_a_disturbed_moment_is_not_the_machine_s_speed() -> None:
+    assert ratio_of_sorting((70.0, 72.0), (70.0, 105.0, 71.0, 72.0, 71.0)) == pytest.approx(1.0)
+    assert ratio_of_sorting((), (70.0,)) is None
+    assert ratio_of_sorting((70.0,), ()) is None
 
 
 def test_the_ratio_is_that_of_the_geometric_means() -> None:

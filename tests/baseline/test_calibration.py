@@ -102,9 +102,11 @@ def test_a_rate_that_a_clock_sets_is_not_that_of_the_machine(load: str, rate: fl
 def test_scaling_changes_nothing_else_but_gives_no_anchor() -> None:
     old = replace(entry("rtm"), anchor=Anchor({}, None, "2026-01-01"), calibration=Calibration(30e6, 2, 1))
     old = replace(old, latency=((50.0, 100.0), (99.0, 300.0)), generator_costs_ns=(60.0, 70.0))
+    old = replace(old, sorting_ns=(700.0,))
     found = scaled(old, 2.0)
     assert found.generator_costs_ns == (120.0, 140.0)
-    found = replace(found, generator_costs_ns=old.generator_costs_ns)
+    assert found.sorting_ns == (1400.0,)
+    found = replace(found, generator_costs_ns=old.generator_costs_ns, sorting_ns=old.sorting_ns)
     assert replace(found, metrics=old.metrics, anchor=old.anchor, latency=old.latency) == old
     assert found.latency == ((50.0, 200.0), (99.0, 600.0))
     assert found.anchor is None

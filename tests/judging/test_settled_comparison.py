@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.synthetic import make_setup
+from support.synthetic import even_launch, make_setup
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.tolerances import Tolerances
@@ -70,9 +71,11 @@ class Recorded:
         self.left_out: dict[str, str] = {}
         self.reference = self.run = None
         self.asked: list[str] = []
+        self.levels: dict[str, float] = {}
 
     def compare(self, choice: Any) -> Sequence[Verdict]:
         self.asked += [one.metric.name for one in choice(False)]
+        self.levels = {one.metric.name: one.alpha for one in choice(False)}
         if isinstance(self.found, Exception):
             raise self.found
         return self.found
@@ -87,15 +90,17 @@ def settled(
     entry: bool = True,
     closed: bool = True,
     gap: BaselineGap | None = None,
+    sorting_ns: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[dict[str, Verdict], SettledComparison]:
-    """Compare some metrics, with these two sides."""
+    """Compare some metrics, with these two sides; the fixed work took so long then, and takes so long now."""
 
     def settle() -> Settlement:
         if isinstance(settlement, Exception):
             raise settlement
         return settlement or Settlement(SimpleNamespace(), NAME)  # type: ignore[arg-type]
 
-    stored = Entry(make_setup(), {}, {}, None, "2026-01-31") if entry else None
+    then_ns, now_ns = sorting_ns
+    stored = Entry(make_setup(), {}, {}, None, "2026-01-31", sorting_ns=(then_ns,) * bool(then_ns)) if entry else None
     experiment: Any = SimpleNamespace(
         smoke=False,
         settle=settle,
@@ -104,7 +109,8 @@ def settled(
         plan=SimpleNamespace(schedule=SimpleNamespace(closed=closed)),
         baseline=SimpleNamespace(entry=stored, name="the entry", details="", gap=gap),
     )
-    measurement: Any = SimpleNamespace(metrics=SimpleNamespace(launches=()), so_far=None)
+    launches = (replace(even_launch(), sorting_ns=now_ns),) * bool(now_ns)
+    measurement: Any = SimpleNamespace(metrics=SimpleNamespace(launches=launches), so_far=None)
     monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_: screen)
     monkeypatch.setattr(settled_comparison, "RevisionComparison", lambda *_, **__: recorded)
     settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
@@ -121,6 +127,21 @@ def test_what_the_file_decides_is_not_measured_again(monkeypatch: pytest.MonkeyP
     assert found["rtm"].outcome is PASS
     assert recorded.asked == []
     assert comparison.note == ""
+
+
+@pytest.mark.parametrize(("now_ns", "outcome"), [(0.90e6, FAIL), (0.94e6, FAIL), (0.96e6, PASS), (1.3e6, PASS)])
+def test_on_a_machine_that_became_faster_the_file_decides_nothing(
+    monkeypatch: pytest.MonkeyPatch, now_ns: float, outcome: Outcome
+) -> None:
+    recorded = Recorded([verdict(FAIL, of="revision")])
+    found, _ = settled(monkeypatch, Screen([verdict(PASS)]), recorded, sorting_ns=(1e6, now_ns))
+    assert found["rtm"].outcome is outcome
+
+
+def test_the_cpu_time_is_settled_at_half_the_level_of_a_primary_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded([verdict(PASS, of="revision")])
+    settled(monkeypatch, Screen([verdict(OPEN)]), recorded, "rtm", "throughput", "cpu_per_request")
+    assert recorded.levels == {"rtm": 0.0125, "throughput": 0.0125, "cpu_per_request": 0.0125}
 
 
 @pytest.mark.parametrize("seen", [OPEN, FAIL])

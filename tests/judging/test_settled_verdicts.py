@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 THEN_NS = 4.0 * MS
+SORTING_NS = 0.7 * MS
 
 
 def screened(outcome: Outcome, change: float = 0.0, *, half: float = 0.05, metric: str = "rtm") -> Verdict:
@@ -40,7 +41,8 @@ def merged(seen: Verdict, settled: Verdict | None, **known: Any) -> Verdict:
 
 def make_entry(*, costs_ns: float = 60_000.0, taken: Taken | None = None) -> Entry:
     metrics = {"rtm": (LaunchValue(THEN_NS, 0.01),), "cpu_per_request": (LaunchValue(1e6, 0.01),)}
-    return Entry(make_setup(), metrics, {}, None, "2026-01-31", generator_costs_ns=(costs_ns,), taken=taken or Taken())
+    entry = Entry(make_setup(), metrics, {}, None, "2026-01-31", taken=taken or Taken())
+    return replace(entry, generator_costs_ns=(costs_ns,), sorting_ns=(SORTING_NS,))
 
 
 def make_launch(*, costs_ns: float = 60_000.0, others_cores: float = 0.0) -> Launch:
@@ -51,11 +53,17 @@ def make_launch(*, costs_ns: float = 60_000.0, others_cores: float = 0.0) -> Lau
 
 
 def sign(
-    *, others_cores: float = 0.0, costs: float = 1.0, fixed: float | None = None, taken: Taken | None = None
+    *,
+    others_cores: float = 0.0,
+    costs: float = 1.0,
+    sorting: float = 0.0,
+    fixed: float | None = None,
+    taken: Taken | None = None,
 ) -> MachineSign:
-    """A machine beside neighbours, whose generator and whose fixed workload need as many times as long as then."""
+    """A machine beside neighbours, whose generator and whose fixed workloads need as many times as long as then."""
     entry = make_entry(taken=taken)
     now = make_launch(costs_ns=60_000.0 * costs, others_cores=others_cores)
+    now = replace(now, sorting_ns=SORTING_NS * sorting)
     return MachineSign(entry, [now], [now], lambda: fixed)
 
 
@@ -115,8 +123,9 @@ class TestWhatBothSidesShare:
             (sign(others_cores=1.2), "other processes used 1.2 of the 2 cores"),
             (sign(costs=1.5), "its load generator needs as much more time for a request"),
             (sign(fixed=1.5), "a fixed workload takes as much longer"),
+            (sign(sorting=1.5), "a fixed workload takes as much longer"),
         ],
-        ids=["neighbours", "generator", "fixed workload"],
+        ids=["neighbours", "generator", "calibration", "fixed workload"],
     )
     def test_a_sign_of_the_machine_lets_it_pass(self, machine: MachineSign, why: str) -> None:
         verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=machine)
@@ -125,11 +134,16 @@ class TestWhatBothSidesShare:
 
     @pytest.mark.parametrize(
         "machine",
-        [sign(others_cores=1.2), sign(costs=1.5), sign(fixed=1.5)],
-        ids=["neighbours", "generator", "fixed workload"],
+        [sign(others_cores=1.2), sign(costs=1.5), sign(fixed=1.5), sign(sorting=1.5)],
+        ids=["neighbours", "generator", "calibration", "fixed workload"],
     )
     def test_a_sign_explains_at_most_what_it_can_do(self, machine: MachineSign) -> None:
         assert merged(screened(FAIL, 9.0), judged(PASS), sign=machine).outcome is OPEN
+
+    def test_the_fixed_work_of_the_launches_shows_a_machine_that_is_a_little_slower(self) -> None:
+        seen = screened(FAIL, 0.15, half=0.04)  # at least 11 %
+        for sorting, outcome in ((1.08, PASS), (1.04, OPEN), (0.9, OPEN)):
+            assert merged(seen, judged(PASS), sign=sign(sorting=sorting)).outcome is outcome
 
     def test_neighbours_that_were_there_at_the_recording_explain_less(self) -> None:
         same = Taken(others_cores=1.2)

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
+from support.golden import GOLDEN
 from support.profiles import slower_normalize
 from support.project import Project
+from support.reported import OVERLOAD
 from support.result_strategies import RESULTS
 from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
-from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, SearchEnd, Step, Taken, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, ProfileRecord
@@ -28,7 +30,7 @@ from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, results_json
+from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, read_results, results_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
+SINCE_0_2_0 = {"accepted", "end", "entry", "failed_outcome", "generator_costs_ns", "order", "sorting_ns", "taken"}
+"""Members that files of 0.2.0 do not have; new ones belong here, so that older files stay readable."""
 WORSE = result(verdicts=(verdict(Outcome.FAIL),)).to_json()["verdicts"][0]
 ACCOUNT: dict[str, object] = {
     "mode": "update",
@@ -75,6 +79,36 @@ def test_a_result_with_everything_is_valid() -> None:
     VALIDATOR.validate(written([full], ranking=[ranking.to_json()], commit="1a2b3c4+"))
 
 
+def test_a_file_of_0_2_0_is_read() -> None:
+    text = (GOLDEN / "results-0.2.0.json").read_text(encoding="utf-8")
+    found = read_results(text).results
+    plain = json.loads(text)["results"]
+    assert [one.test for one in found] == [one["test"] for one in plain]
+    (search,) = found[1].capacities
+    assert search.nmrt.value == plain[1]["capacities"][0]["nmrt"]["value"]
+    assert (search.end, found[1].taken, found[1].setup.order) == (SearchEnd.FOUND, Taken(), "")
+
+
+def test_a_result_without_what_is_newer_than_0_2_0_is_read() -> None:
+    full = result(
+        capacities=(capacity(), capacity(at_least=True, objective="p95<50.0ms")),
+        layers=LAYERS,
+        overloads=(OVERLOAD,),
+        reference=counterpart(kind="revision"),
+    )
+    old = _without(written([full]), SINCE_0_2_0)
+    VALIDATOR.validate(old)
+    (found,) = read_results(json.dumps(old)).results
+    assert _without(written([found]), SINCE_0_2_0) == old
+
+
+def _without(value: Any, names: set[str]) -> Any:
+    """Plain values without the members of these names."""
+    if isinstance(value, dict):
+        return {name: _without(member, names) for name, member in value.items() if name not in names}
+    return [_without(item, names) for item in value] if isinstance(value, list) else value
+
+
 @PROPERTY
 @given(st.lists(RESULTS, max_size=2))
 def test_any_results_are_valid(results: list[TestResult]) -> None:
@@ -105,7 +139,8 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
 def test_every_member_is_described(position: str, kind: type) -> None:
     described = SCHEMA["$defs"][position]
     members = {field.name for field in fields(kind)} | ({"outcome"} if kind is TestResult else set())
-    assert set(described["properties"]) == members == set(described["required"])
+    assert set(described["properties"]) == members
+    assert set(described["required"]) == members - SINCE_0_2_0
 
 
 @pytest.mark.parametrize(
@@ -128,7 +163,9 @@ def test_every_member_of_a_member_is_described(path: tuple[str, ...], kind: type
     for name in path[1:]:
         position = position["properties"][name]
     position = position.get("items", position)
-    assert set(position["properties"]) == {field.name for field in fields(kind)} == set(position["required"])
+    members = {field.name for field in fields(kind)}
+    assert set(position["properties"]) == members
+    assert set(position["required"]) == members - SINCE_0_2_0
 
 
 def test_the_environment_is_described() -> None:
