@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import SERVICES
-from support.fault_run import FaultRun, run_fault
+from support.fault_run import FaultRun, run_fault, run_fault_here
 from support.project import Project
 from support.services.endless import script
 from support.services.scripted import ScriptedServer
@@ -50,9 +50,11 @@ def run(
     startup: str = "3s",
     settings: str = "",
     body: str = "perf.assert_rtm_below('10s')",
+    apart: bool = False,
 ) -> FaultRun:
     text = TEST.format(target=target, startup=startup, settings=settings, body=body)
-    return run_fault(Project().with_file("test_it.py", text), directory, *options)
+    run = run_fault if apart else run_fault_here
+    return run(Project().with_file("test_it.py", text), directory, *options)
 
 
 def command(*answers: str, **settings: object) -> str:
@@ -147,7 +149,7 @@ def test_the_functional_client_ends_with_its_time_limit(tmp_path: Path, name: st
     "name", [pytest.param("body-dribbles", marks=RARE), "floods", pytest.param("hangs", marks=RARE)]
 )
 def test_a_service_that_describes_itself_without_end_is_not_read(tmp_path: Path, name: str) -> None:
-    fault = run(tmp_path, command(f"/openapi.json={name}", "/predict=404"))
+    fault = run(tmp_path, command(f"/openapi.json={name}", "/predict=404"), startup="20s")
     fault.assert_ended({"failed": 1}, "answered 404 to its first request, POST /predict", "name the path")
 
 
@@ -160,7 +162,7 @@ def test_long_answers_are_checked_within_a_bound_of_memory(tmp_path: Path) -> No
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 900 * 1024
     """
     settings = "check=lambda inputs, outputs: len(outputs[0]) == 20 * 2**20, concurrency=2"
-    fault = run(tmp_path, command("/predict=20-mib"), startup="20s", settings=settings, body=body)
+    fault = run(tmp_path, command("/predict=20-mib"), startup="20s", settings=settings, body=body, apart=True)
     fault.assert_ended({"passed": 1}, "check= saw fewer answers of a launch, because 64.0 MiB of them are kept at most")
 
 
@@ -201,7 +203,7 @@ def test_it(perf):
 )
 def test_a_payload_without_end_is_refused_unread(tmp_path: Path, make: str, expected: str) -> None:
     project = Project().with_file("test_it.py", PAYLOAD.format(make=make))
-    run_fault(project, tmp_path).assert_ended({"failed": 1}, expected)
+    run_fault_here(project, tmp_path).assert_ended({"failed": 1}, expected)
 
 
 @pytest.mark.parametrize(

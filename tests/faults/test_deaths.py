@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import SERVICES
-from support.fault_run import run_fault
+from support.fault_run import run_fault_here
 from support.project import Project
 from support.repository import Repository
 
@@ -163,7 +163,7 @@ def test_it(perf):
 
 def assert_only_caller_waits(project: Project, directory: Path) -> None:
     """One more request says so; of a machine that is so slow that it sent fewer than twenty, the share of failures."""
-    run = run_fault(project, directory)
+    run = run_fault_here(project, directory)
     run.assert_ended({"failed": 1}, "time-out: 1")
     assert re.search(r"one more request got no answer within 2\.00 s|: 1 of 1?\d requests failed", run.text)
 
@@ -180,7 +180,7 @@ class TestClosedLoop:
         ],
     )
     def test_a_deadlock_in_the_window_fails(self, tmp_path: Path, fault: str, callers: int) -> None:
-        run = run_fault(command(fault, load=f"concurrency={callers}"), tmp_path)
+        run = run_fault_here(command(fault, load=f"concurrency={callers}"), tmp_path)
         run.assert_ended({"failed": 1}, f"all {callers} callers timed out after 1.00 s")
         assert re.search(r"InvalidResultError: no answer (since [\d.]+ m?s of|in) the w", run.text)
 
@@ -195,7 +195,7 @@ class TestClosedLoop:
         ],
     )
     def test_whatever_the_test_asserts(self, tmp_path: Path, body: str) -> None:
-        run_fault(command("hangs", body=body), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
+        run_fault_here(command("hangs", body=body), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
 
     @pytest.mark.parametrize(
         "fault",
@@ -207,14 +207,14 @@ class TestClosedLoop:
         ],
     )
     def test_a_service_that_answers_nothing_in_the_window_is_said_to(self, tmp_path: Path, fault: str) -> None:
-        run = run_fault(command(fault, "0"), tmp_path)
+        run = run_fault_here(command(fault, "0"), tmp_path)
         run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
         assert "measure longer" not in run.text
 
     @RARE
     def test_a_grpc_server_that_opens_no_window_is_said_to_answer_nothing(self, tmp_path: Path) -> None:
         text = WINDOW_ZERO.format(server=SERVICES / "grpc_echo.py", load=f"{CLOSED}, {WINDOW}")
-        run = run_fault(Project().with_file("test_it.py", text), tmp_path)
+        run = run_fault_here(Project().with_file("test_it.py", text), tmp_path)
         run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
 
     def test_the_only_caller_waits_for_a_dead_service(self, tmp_path: Path) -> None:
@@ -227,17 +227,17 @@ class TestClosedLoop:
     @pytest.mark.parametrize("fault", ["exits", "killed"])
     def test_a_server_that_ends_is_said_to(self, tmp_path: Path, fault: str) -> None:
         how = "exit code 3" if fault == "exits" else "signal SIGKILL"
-        run_fault(command(fault), tmp_path).assert_ended({"failed": 1}, how)
+        run_fault_here(command(fault), tmp_path).assert_ended({"failed": 1}, how)
 
     @pytest.mark.parametrize("load", [CLOSED, pytest.param("concurrency=1", marks=RARE), "rate_rps=100"])
     def test_a_server_that_is_stopped_is_said_to(self, tmp_path: Path, load: str) -> None:
-        run = run_fault(command("stops", load=load), tmp_path)
+        run = run_fault_here(command("stops", load=load), tmp_path)
         run.assert_ended({"failed": 1}, "is stopped (SIGSTOP)")
 
 
 class TestElsewhere:
     def test_an_update_records_nothing_and_the_results_say_why(self, tmp_path: Path) -> None:
-        run = run_fault(command("hangs"), tmp_path, "--perf-baseline", "update", "--perf-json", "results.json")
+        run = run_fault_here(command("hangs"), tmp_path, "--perf-baseline", "update", "--perf-json", "results.json")
         run.assert_ended({"failed": 1}, TIMED_OUT)
         assert not (run.run.directory / "perf-baseline.json").exists()
         (result,) = run.run.json("results.json")["results"]
@@ -245,17 +245,17 @@ class TestElsewhere:
         assert result["notes"][0].endswith(TIMED_OUT)
 
     def test_a_service_that_deadlocks_in_the_search_for_its_capacity_has_none(self, tmp_path: Path) -> None:
-        run = run_fault(command("crowded", load="concurrency=1", body="perf.measure_nmrt()"), tmp_path)
+        run = run_fault_here(command("crowded", load="concurrency=1", body="perf.measure_nmrt()"), tmp_path)
         said = "in the search for the capacity no answer"
         run.assert_ended({"failed": 1}, said, "one more request got no answer within 2.00 s")
 
     def test_a_dead_service_is_not_searched(self, tmp_path: Path) -> None:
         body = "perf.assert_nmrt_at_least(10)"
-        run_fault(command("hangs", body=body), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
+        run_fault_here(command("hangs", body=body), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
 
     @RARE
     def test_a_variant_that_deadlocks_is_named(self, tmp_path: Path) -> None:
-        run = run_fault(model("hangs", body='perf.assert_faster_than("batched")'), tmp_path)
+        run = run_fault_here(model("hangs", body='perf.assert_faster_than("batched")'), tmp_path)
         run.assert_ended({"failed": 1})
         assert re.search(
             r"InvalidResultError: (single|batched\S*): (no answer|[\d,]+ of [\d,]+ requests failed)", run.text
@@ -266,35 +266,37 @@ class TestElsewhere:
     def test_a_revision_that_deadlocks_is_named(self, tmp_path: Path, side: str, after: tuple[str, str]) -> None:
         there, here = (model("hangs", after=seconds) for seconds in after)
         Repository.made(tmp_path / "project").commit({"pytest.ini": "[pytest]\n", **there.files})
-        run = run_fault(here, tmp_path, "--perf-against=main")
+        run = run_fault_here(here, tmp_path, "--perf-against=main")
         run.assert_ended({"failed": 1})
         assert re.search(rf"{side}.*: (no answer|[\d,]+ of [\d,]+ requests failed)", run.text)
 
     def test_an_application_that_deadlocks_fails(self, tmp_path: Path) -> None:
-        run_fault(attached("App", "hangs"), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
+        run_fault_here(attached("App", "hangs"), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
 
     @pytest.mark.parametrize(("fault", "why"), [("hangs", "timed out"), ("stops", "timed out"), ("killed", "failed")])
     def test_a_service_that_runs_already_fails(self, tmp_path: Path, fault: str, why: str) -> None:
         """Of one that is gone the share of refused requests may be over 5 %, on a slow machine."""
-        run = run_fault(attached("Url", fault), tmp_path)
+        run = run_fault_here(attached("Url", fault), tmp_path)
         run.assert_ended({"failed": 1}, why)
         assert re.search(r"InvalidResultError: no answer|[\d,]+ of [\d,]+ requests failed", run.text)
 
     def test_the_process_of_a_service_that_runs_already_is_said_to_be_stopped(self, tmp_path: Path) -> None:
-        run_fault(attached("Url", "stops", named=True), tmp_path).assert_ended({"failed": 1}, "is stopped (SIGSTOP)")
+        run_fault_here(attached("Url", "stops", named=True), tmp_path).assert_ended(
+            {"failed": 1}, "is stopped (SIGSTOP)"
+        )
 
 
 class TestOpenLoop:
     @pytest.mark.parametrize("fault", ["hangs", pytest.param("blocks", marks=RARE)])
     def test_a_deadlock_fails_by_its_failed_requests(self, tmp_path: Path, fault: str) -> None:
-        run = run_fault(command(fault, load="rate_rps=100"), tmp_path)
+        run = run_fault_here(command(fault, load="rate_rps=100"), tmp_path)
         run.assert_ended({"failed": 1})
         assert re.search(r"\d+ of \d+ requests failed \(time-out: \d+;|none of \d+ requests succeeded", run.text)
 
     def test_a_deadlock_at_the_very_end_is_seen_by_one_more_request(self, tmp_path: Path) -> None:
         """At the third request before the last; of a machine that is late with them, many more fail."""
         window = 'duration="2s", warmup="100ms"'
-        run = run_fault(command("blocks", "#208", load="rate_rps=100", window=window), tmp_path)
+        run = run_fault_here(command("blocks", "#208", load="rate_rps=100", window=window), tmp_path)
         run.assert_ended({"failed": 1})
         assert re.search(r"the service no longer answers: .* one more request got no answer|requests failed", run.text)
 
@@ -304,7 +306,7 @@ class TestNoFalseAlarm:
     def test_one_request_of_many_that_hangs_passes(self, tmp_path: Path, load: str) -> None:
         """One of at least twenty, even if each takes a twentieth of a second; a single caller asks nothing after it."""
         window, after = ('duration="2s", warmup="200ms"', "1.5") if load == "concurrency=1" else (WINDOW, "0.25")
-        run = run_fault(command("hangs", f"{after} once", load=load, window=window), tmp_path)
+        run = run_fault_here(command("hangs", f"{after} once", load=load, window=window), tmp_path)
         run.assert_ended({"passed": 1}, "time-out: 1")
 
     @pytest.mark.parametrize(
@@ -319,15 +321,15 @@ class TestNoFalseAlarm:
         ],
     )
     def test_answers_within_their_time_out_pass(self, tmp_path: Path, fault: str, load: str) -> None:
-        run_fault(command(fault, "0.25 once", load=load), tmp_path).assert_ended({"passed": 1})
+        run_fault_here(command(fault, "0.25 once", load=load), tmp_path).assert_ended({"passed": 1})
 
     def test_a_slow_service_is_measured_to_the_end(self, tmp_path: Path) -> None:
         """Every caller waits for one answer in the whole window, and gets it."""
-        run = run_fault(command("late", "0", window='duration="400ms", warmup="200ms"'), tmp_path)
+        run = run_fault_here(command("late", "0", window='duration="400ms", warmup="200ms"'), tmp_path)
         run.assert_ended({"failed": 1}, "no request was due in the measured window; measure longer")
 
     def test_a_connection_that_closes_now_and_then_passes(self, tmp_path: Path) -> None:
-        run_fault(command("closes", "0.25 once"), tmp_path).assert_ended({"passed": 1}, "connection closed: 1")
+        run_fault_here(command("closes", "0.25 once"), tmp_path).assert_ended({"passed": 1}, "connection closed: 1")
 
 
 MODEL = """
@@ -397,11 +399,11 @@ class TestOwnModels:
         ],
     )
     def test_a_model_that_hangs_fails(self, tmp_path: Path, pattern: str) -> None:
-        run = run_fault(model("hangs", f"{CLOSED}, pattern=mlp.{pattern}"), tmp_path)
+        run = run_fault_here(model("hangs", f"{CLOSED}, pattern=mlp.{pattern}"), tmp_path)
         run.assert_ended({"failed": 1}, "no answer")
 
     def test_over_grpc_too(self, tmp_path: Path) -> None:
-        run_fault(model("hangs", f'{CLOSED}, wire="grpc"'), tmp_path).assert_ended({"failed": 1}, "no answer")
+        run_fault_here(model("hangs", f'{CLOSED}, wire="grpc"'), tmp_path).assert_ended({"failed": 1}, "no answer")
 
     @pytest.mark.parametrize(
         ("fault", "message"), [("stops", "is stopped (SIGSTOP)"), ("killed", "ended with signal SIGKILL")]
@@ -410,7 +412,7 @@ class TestOwnModels:
     def test_a_worker_that_is_stopped_or_killed_is_said_to(
         self, tmp_path: Path, pattern: str, fault: str, message: str
     ) -> None:
-        run = run_fault(model(fault, f"{CLOSED}, pattern=mlp.{pattern}"), tmp_path)
+        run = run_fault_here(model(fault, f"{CLOSED}, pattern=mlp.{pattern}"), tmp_path)
         run.assert_ended({"failed": 1}, message)
 
 
@@ -429,7 +431,7 @@ class TestGenerator:
         self, tmp_path: Path, fault: str, message: str, load: str
     ) -> None:
         healthy = model(fault, load, after="600").files["test_it.py"]
-        run = run_fault(model(fault, load).with_file("test_next.py", healthy), tmp_path)
+        run = run_fault_here(model(fault, load).with_file("test_next.py", healthy), tmp_path)
         run.assert_ended({"failed": 1, "passed": 1}, message)
 
     @pytest.mark.parametrize(
@@ -444,5 +446,5 @@ class TestGenerator:
             "[process.suspend() for process in psutil.Process().children() "
             "if 'loadgen.process' in ' '.join(process.cmdline())]"
         )
-        run = run_fault(model("hangs", after="600", payload=payload, body=body), tmp_path)
+        run = run_fault_here(model("hangs", after="600", payload=payload, body=body), tmp_path)
         run.assert_ended({"failed": 1}, message)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.damage import ENTRY, STRANGE, places
-from support.fault_run import LIMIT_S, FaultRun, run_fault, start_fault
-from support.project import RECORD, Project
+from support.fault_run import LIMIT_S, FaultRun, run_fault, run_fault_here, start_fault
+from support.project import QUICK, RECORD, Project
 from support.synthetic import SETUP
 
 from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, write_baselines
@@ -180,7 +180,7 @@ def assert_refused(run: FaultRun, words: str) -> None:
 )
 def test_a_damaged_baseline_file_is_a_usage_error(tmp_path: Path, text: str, words: str) -> None:
     project = Project().with_tests(PASSES).with_file("perf-baseline.json", text)
-    assert_refused(run_fault(project, tmp_path, "--perf-smoke"), words)
+    assert_refused(run_fault_here(project, tmp_path, "--perf-smoke"), words)
 
 
 def pipe(path: Path) -> None:
@@ -207,7 +207,7 @@ def loop(path: Path) -> None:
 def test_what_is_no_file_is_a_usage_error(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
     (tmp_path / "project").mkdir()
     make(tmp_path / "project" / "perf-baseline.json")
-    assert_refused(run_fault(Project().with_tests(PASSES), tmp_path, "--perf-smoke"), words)
+    assert_refused(run_fault_here(Project().with_tests(PASSES), tmp_path, "--perf-smoke"), words)
 
 
 @pytest.mark.processes
@@ -215,7 +215,7 @@ def test_what_is_no_file_is_a_usage_error(tmp_path: Path, make: Callable[[Path],
     "option", ["baseline-file", pytest.param("html", marks=RARE), pytest.param("json", marks=RARE)]
 )
 def test_a_name_that_is_too_long_is_a_usage_error(tmp_path: Path, option: str) -> None:
-    run = run_fault(Project().with_tests(PASSES), tmp_path, "--perf-smoke", f"--perf-{option}={'n' * 256}")
+    run = run_fault_here(Project().with_tests(PASSES), tmp_path, "--perf-smoke", f"--perf-{option}={'n' * 256}")
     assert_refused(run, "cannot be used: File name too long; name a file")
 
 
@@ -226,7 +226,7 @@ def test_a_name_that_is_too_long_is_a_usage_error(tmp_path: Path, option: str) -
 def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
     names = {option: option[0] * 255 for option in ("html", "json", "baseline-file")}
     arguments = [f"--perf-{option}={name}" for option, name in names.items()]
-    run = run_fault(Project().with_tests(PASSES), tmp_path, *RECORD, *arguments)
+    run = run_fault_here(Project().with_tests(PASSES), tmp_path, *RECORD, *arguments)
     run.assert_ended({"passed": 1}, "results written to ", "report written to ")
     assert all((tmp_path / "project" / name).stat().st_size > 100 for name in names.values())
 
@@ -236,7 +236,7 @@ def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
 def test_a_full_disk_at_the_end_loses_no_results(tmp_path: Path, option: str) -> None:
     other = {"html": "json", "json": "html"}[option]
     arguments = (*RECORD, f"--perf-{option}=/dev/full", f"--perf-{other}=other.txt")
-    run = run_fault(Project().with_tests(PASSES), tmp_path, *arguments)
+    run = run_fault_here(Project().with_tests(PASSES), tmp_path, *arguments)
     run.assert_ended({"passed": 1}, "ERROR: /dev/full cannot be written: No space left on device; ", "✓ pass")
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     assert (tmp_path / "project" / "other.txt").exists()
@@ -244,6 +244,7 @@ def test_a_full_disk_at_the_end_loses_no_results(tmp_path: Path, option: str) ->
 
 
 FULL = f"""
+@{QUICK}
 {PASSES}
 
 def test_limit():
@@ -251,6 +252,7 @@ def test_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 """
 GONE = f"""
+@{QUICK}
 {PASSES}
 
 def test_removes():
@@ -261,16 +263,19 @@ def test_removes():
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("tests", "place", "words"),
-    [(FULL, "perf-baseline.json", "File too large"), (GONE, "place/perf-baseline.json", "No such file or directory")],
+    ("frame", "tests", "place", "words"),
+    [
+        (run_fault, FULL, "perf-baseline.json", "File too large"),
+        (run_fault_here, GONE, "place/perf-baseline.json", "No such file or directory"),
+    ],
     ids=["full", "gone"],
 )
 def test_a_baseline_that_cannot_be_written_stays_and_the_results_are_shown(
-    tmp_path: Path, tests: str, place: str, words: str
+    tmp_path: Path, frame: Callable[..., FaultRun], *, tests: str, place: str, words: str
 ) -> None:
-    before = file_text(disturbed=["much"] * 50_000)
+    before = file_text(disturbed=["much"] * 20_000)  # longer than a file may be
     project = Project().with_tests(tests, marker=None).with_file(place, before)
-    run = run_fault(project, tmp_path, *RECORD, f"--perf-baseline-file={place}", "--perf-duration=200ms")
+    run = frame(project, tmp_path, *RECORD, f"--perf-baseline-file={place}")
     run.assert_ended({"passed": 2}, f"cannot be written: {words}; it is unchanged", "✓ pass")
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (file,) = (tmp_path / "project").glob("*/perf-baseline.json" if "/" in place else place)
@@ -281,7 +286,7 @@ def test_a_baseline_that_cannot_be_written_stays_and_the_results_are_shown(
 def test_an_unwritable_job_summary_is_a_warning(tmp_path: Path) -> None:
     pipe(summary := tmp_path / "summary")
     variables = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
-    run = run_fault(Project().with_tests(PASSES), tmp_path, environment=variables)
+    run = run_fault_here(Project().with_tests(PASSES), tmp_path, environment=variables)
     run.assert_ended({"passed": 1}, "WARNING: the job summary ", "cannot be written: No such device or address")
     assert run.exit_code == pytest.ExitCode.OK
 
@@ -293,7 +298,7 @@ def test_a_baseline_behind_a_link_is_updated_there(tmp_path: Path) -> None:
     link = tmp_path / "project" / "perf-baseline.json"
     link.symlink_to("../shared/perf-baseline.json")
     for _ in range(2):
-        run_fault(Project().with_tests(PASSES), tmp_path, *RECORD).assert_ended({"passed": 1}, " updated:")
+        run_fault_here(Project().with_tests(PASSES), tmp_path, *RECORD).assert_ended({"passed": 1}, " updated:")
         assert link.is_symlink()
     assert len(read_baselines(tmp_path / "shared" / "perf-baseline.json")) == 1
 
@@ -427,7 +432,7 @@ def test_escape_codes_are_spelled_in_terminal_junit_and_job_summary(tmp_path: Pa
         project = project.with_file(name, text)
     variables = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
     arguments = ("--perf-startup-timeout=5s", "--junit-xml=junit.xml", "--perf-html=report.html", "-v")
-    run = run_fault(project, tmp_path, *arguments, environment=variables)
+    run = run_fault_here(project, tmp_path, *arguments, environment=variables)
     run.assert_left_nothing()
     written = [tmp_path / "project" / "junit.xml", tmp_path / "project" / "report.html", summary]
     for text in (run.text, *(file.read_text(encoding="utf-8") for file in written if file.exists())):
@@ -440,7 +445,7 @@ def test_escape_codes_are_spelled_in_terminal_junit_and_job_summary(tmp_path: Pa
 @pytest.mark.processes
 @pytest.mark.parametrize("command", ["rank", pytest.param("report", marks=RARE), pytest.param("export", marks=RARE)])
 def test_a_hostile_result_file_paints_no_terminal(tmp_path: Path, command: str) -> None:
-    run_fault(Project().with_tests(PASSES), tmp_path, "--perf-json=r.json").assert_ended({"passed": 1})
+    run_fault_here(Project().with_tests(PASSES), tmp_path, "--perf-json=r.json").assert_ended({"passed": 1})
     file = tmp_path / "project" / "r.json"
     for text in (file.read_text(encoding="utf-8").replace("test_it", json.dumps(PAINT)[1:-1]), f'{{"{PAINT}"'):
         file.write_text(text, encoding="utf-8")

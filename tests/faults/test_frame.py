@@ -1,4 +1,4 @@
-"""The frame itself sees what a run leaves behind: a process that hides, a file, a hang."""
+"""The frame itself sees what a run leaves behind, apart and in this process: a process that hides, a file, a hang."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from support.fault_run import run_fault
+from support.fault_run import FaultRun, run_fault, run_fault_here
 from support.project import Project
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.processes
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.parametrize("frame", [run_fault, run_fault_here], ids=["apart", "here"]),
+]
 
 HIDING = """
 import subprocess, sys
@@ -28,19 +32,21 @@ def project(test: str) -> Project:
     return Project().with_file("test_it.py", test)
 
 
-def test_a_clean_run_leaves_nothing(tmp_path: Path) -> None:
-    run_fault(project("def test_it(): pass"), tmp_path).assert_ended({"passed": 1})
+def test_a_clean_run_leaves_nothing(tmp_path: Path, frame: Callable[..., FaultRun]) -> None:
+    frame(project("def test_it(): pass"), tmp_path).assert_ended({"passed": 1})
 
 
-def test_a_process_that_outlives_the_run_is_found_and_ended(tmp_path: Path) -> None:
-    run = run_fault(project(HIDING), tmp_path, grace_s=1.0)
+def test_a_process_that_outlives_the_run_is_found_and_ended(tmp_path: Path, frame: Callable[..., FaultRun]) -> None:
+    run = frame(project(HIDING), tmp_path, grace_s=1.0)
     assert len(run.processes) == 1
     assert re.search(r"time\.sleep\(600\)", run.processes[0])
     with pytest.raises(AssertionError):
         run.assert_left_nothing()
 
 
-def test_files_in_the_temporary_directory_and_hidden_ones_are_found(tmp_path: Path) -> None:
+def test_files_in_the_temporary_directory_and_hidden_ones_are_found(
+    tmp_path: Path, frame: Callable[..., FaultRun]
+) -> None:
     test = """
     import tempfile
     from pathlib import Path
@@ -49,11 +55,11 @@ def test_files_in_the_temporary_directory_and_hidden_ones_are_found(tmp_path: Pa
         Path(tempfile.gettempdir(), "left").touch()
         Path(".perf-baseline.json.1234").touch()
     """
-    assert run_fault(project(test), tmp_path).files == (".perf-baseline.json.1234", "left")
+    assert frame(project(test), tmp_path).files == (".perf-baseline.json.1234", "left")
 
 
-def test_a_run_that_hangs_is_killed_at_its_limit(tmp_path: Path) -> None:
-    run = run_fault(project("import time\n\ndef test_hangs(): time.sleep(600)"), tmp_path, limit_s=2.0)
+def test_a_run_that_hangs_is_killed_at_its_limit(tmp_path: Path, frame: Callable[..., FaultRun]) -> None:
+    run = frame(project("import time\n\ndef test_hangs(): time.sleep(600)"), tmp_path, limit_s=2.0)
     assert run.timed_out
     with pytest.raises(AssertionError, match="killed after"):
         run.assert_left_nothing()

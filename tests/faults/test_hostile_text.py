@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xml.dom import minidom
 
 import pytest
-from support.fault_run import run_fault
+from support.fault_run import run_fault_here
 from support.project import Project
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def test_hostile_text_commands_nothing_and_credentials_are_shown_nowhere(style: 
         "GITHUB_STEP_SUMMARY": str(summary),
         "OMP_PASSWORD": "SECRETOMP",
     }
-    run = run_fault(files, tmp_path, "-v", f"--tb={style}", *written, environment=environment)
+    run = run_fault_here(files, tmp_path, "-v", f"--tb={style}", *written, environment=environment)
     run.assert_ended({"failed": 4}, "the last words")
     found = [(one["name"], one[0]) for one in COMMANDS.finditer(run.text)]
     assert [name for name, _ in found] == ["error"] * 4, run.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.fault_run import run_fault
+from support.fault_run import run_fault, run_fault_here
 from support.project import Project
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_a_test_that_changes_its_process_is_measured(tmp_path: Path, statement: 
 
 @pytest.mark.parametrize("fault", ["raise ValueError('no teardown')", "pytest.fail('no teardown')"])
 def test_a_teardown_that_fails_keeps_the_result(tmp_path: Path, fault: str) -> None:
-    run = run_fault(Project().with_tests(TEARDOWN.format(fault=fault)), tmp_path)
+    run = run_fault_here(Project().with_tests(TEARDOWN.format(fault=fault)), tmp_path)
     run.assert_ended({"passed": 2, "errors": 1}, "no teardown")
     assert run.run.table["test_after"] == "pass"
 
@@ -71,7 +71,7 @@ def test_a_teardown_that_fails_keeps_the_result(tmp_path: Path, fault: str) -> N
     "statement", ["raise ValueError('after it')", "assert not 'after it'", "pytest.fail('after it')"]
 )
 def test_a_body_that_ends_after_its_measurement_shows_it(tmp_path: Path, statement: str) -> None:
-    run = run_fault(Project().with_tests(TEST.format(before="pass", after=statement)), tmp_path)
+    run = run_fault_here(Project().with_tests(TEST.format(before="pass", after=statement)), tmp_path)
     run.assert_left_nothing()
     assert run.outcomes == {"failed": 1}
     assert "after it" in run.text

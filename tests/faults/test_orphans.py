@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import SERVICES
-from support.fault_run import LIMIT_S, FaultRun, await_true, run_fault, start_fault
+from support.fault_run import LIMIT_S, FaultRun, await_true, run_fault, run_fault_here, start_fault
 from support.project import MODEL, Project
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def server(*ways: str, before: str = "pass", stop: str = "300ms") -> Project:
     ],
 )
 def test_daemons_of_a_model_end_with_it(tmp_path: Path, loading: str, calling: str) -> None:
-    run_fault(model(loading, calling), tmp_path).assert_ended(PASSED)
+    run_fault_here(model(loading, calling), tmp_path).assert_ended(PASSED)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_daemons_of_a_model_end_with_it(tmp_path: Path, loading: str, calling: s
     ],
 )
 def test_a_warning_names_those_that_had_to_be_killed(tmp_path: Path, loading: str, settings: str) -> None:
-    run_fault(model(loading, settings=settings), tmp_path).assert_ended(PASSED, WARNING)
+    run_fault_here(model(loading, settings=settings), tmp_path).assert_ended(PASSED, WARNING)
 
 
 @pytest.mark.parametrize(
@@ -146,20 +146,20 @@ def test_a_warning_names_those_that_had_to_be_killed(tmp_path: Path, loading: st
 )
 def test_daemons_of_a_model_that_dies_end_too(tmp_path: Path, loading: str, calling: str, end: str) -> None:
     settings = "startup_timeout='3s'" if "sleep(600)" in loading.replace(COPY, "") else ""
-    run_fault(model(loading, calling, settings=settings), tmp_path).assert_ended(FAILED, end)
+    run_fault_here(model(loading, calling, settings=settings), tmp_path).assert_ended(FAILED, end)
 
 
 def test_a_worker_that_is_replaced_leaves_no_daemon(tmp_path: Path) -> None:
     count = "self.calls = getattr(self, 'calls', 0) + 1"
     dies_once = f"{count}; self.calls < 20 or Path('once').exists() or (Path('once').touch(), os.kill(os.getpid(), 9))"
-    run = run_fault(model(PROGRAM, dies_once, settings="pattern=Queued(workers=1)"), tmp_path)
+    run = run_fault_here(model(PROGRAM, dies_once, settings="pattern=Queued(workers=1)"), tmp_path)
     run.assert_left_nothing()
 
 
 @pytest.mark.parametrize("settings", ["", pytest.param("pattern=Queued(workers=2)", marks=RARE)])
 def test_workers_that_are_stopped_end_with_the_run(tmp_path: Path, settings: str) -> None:
     stop = "[one.send_signal(signal.SIGSTOP) for one in psutil.Process().children()]; pytest.skip('stopped')"
-    run = run_fault(model(STUBBORN, settings=settings, before=stop), tmp_path)
+    run = run_fault_here(model(STUBBORN, settings=settings, before=stop), tmp_path)
     run.assert_ended({"skipped": 1})
 
 
@@ -172,11 +172,11 @@ KEEPER = "[keeper] = [one for one in psutil.Process().children() if 'supervisor'
 
 @pytest.mark.parametrize("way", [*WAYS[3:5], *(pytest.param(way, marks=RARE) for way in (*WAYS[:3], *WAYS[5:]))])
 def test_children_of_a_server_are_found_wherever_they_hide(tmp_path: Path, way: str) -> None:
-    run_fault(server(way), tmp_path).assert_ended(PASSED)
+    run_fault_here(server(way), tmp_path).assert_ended(PASSED)
 
 
 def test_all_children_of_a_server_are_found_at_once(tmp_path: Path) -> None:
-    run_fault(server(*WAYS, *STUBBORN_WAYS), tmp_path).assert_ended(PASSED, "LeftoverWarning: Command(", "python")
+    run_fault_here(server(*WAYS, *STUBBORN_WAYS), tmp_path).assert_ended(PASSED, "LeftoverWarning: Command(", "python")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_server_ends_though_its_supervisor_is_killed_or_stopped(
 ) -> None:
     before = f"{KEEPER}keeper.send_signal(signal.{number}); {number != 'SIGSTOP'} and keeper.wait(30)"
     messages = ["the process that supervises the servers has ended"] if outcomes == FAILED else []
-    run_fault(server(*ways, before=before), tmp_path).assert_ended(outcomes, *messages)
+    run_fault_here(server(*ways, before=before), tmp_path).assert_ended(outcomes, *messages)
 
 
 def test_pytest_and_the_supervisor_are_killed_at_once(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_program_that_a_real_time_signal_ends_is_described(tmp_path: Path) -> 
     before = (
         f"{KEEPER}os.kill(keeper.children()[0].pid, 40); keeper.children() and psutil.wait_procs(keeper.children(), 5)"
     )
-    run_fault(server(before=before), tmp_path).assert_ended(FAILED, "ended with signal 40")
+    run_fault_here(server(before=before), tmp_path).assert_ended(FAILED, "ended with signal 40")
 
 
 # --- logs and the temporary directory ---------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ PRINTS = "[sys.stdout.write('x' * {length} + {end!r}) for _ in range({total} // 
 )
 def test_a_model_that_prints_100_mb_takes_little_of_the_disk(tmp_path: Path, total: int, length: int, end: str) -> None:
     printing = PRINTS.format(total=total, length=length, end=end)
-    run_fault(model(printing, before=BOUNDED.strip()), tmp_path).assert_ended(PASSED)
+    run_fault_here(model(printing, before=BOUNDED.strip()), tmp_path).assert_ended(PASSED)
 
 
 def test_a_server_that_prints_100_mb_takes_little_of_the_disk(tmp_path: Path) -> None:
@@ -242,12 +242,12 @@ def test_a_server_that_prints_100_mb_takes_little_of_the_disk(tmp_path: Path) ->
         "Command(['sh', '-c', 'head -c 100000000 /dev/zero; exec {python} "
         f"{SERVICES / 'behaving.py'} {{port}}'], ready='/health', path='/predict')"
     )
-    run_fault(project("target", target, before=BOUNDED.strip()), tmp_path).assert_ended(PASSED)
+    run_fault_here(project("target", target, before=BOUNDED.strip()), tmp_path).assert_ended(PASSED)
 
 
 def test_what_was_printed_last_is_short_and_says_that_the_log_was_cut(tmp_path: Path) -> None:
     printing = PRINTS.format(total=10**8, length=1_000_000, end="")
-    run = run_fault(model(f"{printing}; print('the end', flush=True); os._exit(3)"), tmp_path)
+    run = run_fault_here(model(f"{printing}; print('the end', flush=True); os._exit(3)"), tmp_path)
     run.assert_ended(
         FAILED, "(95.4 MiB printed, of which the log keeps the last 10.0 MiB at most)", "letters left out", "the end"
     )
@@ -271,7 +271,7 @@ def test_a_temporary_directory_that_vanishes_is_made_again(tmp_path: Path, kind:
         "test_then.py",
         TEST.format(kind="model", value="lambda batch: batch", settings="", before="pass", duration="200ms"),
     )
-    run_fault(again, tmp_path).assert_ended({"passed": 2})
+    run_fault_here(again, tmp_path).assert_ended({"passed": 2})
 
 
 # --- pytest is killed -------------------------------------------------------------------------------------------------
@@ -384,6 +384,6 @@ def next_run(directory: Path) -> FaultRun:
     """Another run with the same directory for temporary files."""
     (directory / "next").mkdir()
     (directory / "next" / "tmp").symlink_to(directory / "tmp")
-    run = run_fault(Project().with_file("test_next.py", NEXT), directory / "next")
+    run = run_fault_here(Project().with_file("test_next.py", NEXT), directory / "next")
     run.assert_left_nothing()
     return run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import SERVICES
-from support.fault_run import run_fault
+from support.fault_run import run_fault_here
 from support.project import Project
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def limited(fault: str, body: str) -> Project:
     ],
 )
 def test_a_service_that_breaks_beyond_its_limit_fails(fault: str, body: str, said: str, tmp_path: Path) -> None:
-    run_fault(limited(fault, body), tmp_path).assert_ended({"failed": 1}, said)
+    run_fault_here(limited(fault, body), tmp_path).assert_ended({"failed": 1}, said)
 
 
 @RARE
 @pytest.mark.parametrize("fault", ["closes", "fails", "rejects", "limits"])
 def test_a_service_that_refuses_only_what_is_too_much_does_not_fail(fault: str, tmp_path: Path) -> None:
-    run_fault(limited(fault, f"{GOODPUT}; {RECOVERY}"), tmp_path).assert_ended({"passed": 1})
+    run_fault_here(limited(fault, f"{GOODPUT}; {RECOVERY}"), tmp_path).assert_ended({"passed": 1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.fault_run import FaultRun, run_fault
+from support.fault_run import FaultRun, run_fault_here
 from support.project import Project
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ PASSED, FAILED = {"passed": 1}, {"failed": 1}
 
 def run(directory: Path, model: str, settings: str = "") -> FaultRun:
     files = Project().with_file("served.py", model).with_file("test_it.py", TEST.format(settings=settings))
-    return run_fault(files, directory)
+    return run_fault_here(files, directory)
 
 
 def called(fault: str, first: int = 5) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.fault_run import run_fault
+from support.fault_run import run_fault_here
 from support.project import Project
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def project(*, marker: str = "", target: str = "None", payload: str = "[[1, 2]]"
     ],
 )
 def test_an_argument_of_the_marker_is_refused(tmp_path: Path, marker: str, message: str) -> None:
-    fault = run_fault(project(marker=marker), tmp_path)
+    fault = run_fault_here(project(marker=marker), tmp_path)
     fault.assert_ended({"failed": 1}, message)
     assert "pytest_mlpatterns/" not in fault.text
 
@@ -94,7 +94,7 @@ def test_an_argument_of_the_marker_is_refused(tmp_path: Path, marker: str, messa
     ],
 )
 def test_a_target_is_refused(tmp_path: Path, target: str, message: str) -> None:
-    run_fault(project(target=target), tmp_path).assert_ended({"errors": 1}, message)
+    run_fault_here(project(target=target), tmp_path).assert_ended({"errors": 1}, message)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_target_is_refused(tmp_path: Path, target: str, message: str) -> None:
     ],
 )
 def test_a_value_in_the_marker_is_refused_when_the_file_is_collected(tmp_path: Path, marker: str, message: str) -> None:
-    run_fault(project(marker=marker), tmp_path).assert_ended({"errors": 1}, message)
+    run_fault_here(project(marker=marker), tmp_path).assert_ended({"errors": 1}, message)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_value_in_the_marker_is_refused_when_the_file_is_collected(tmp_path: P
     ],
 )
 def test_an_option_is_refused(tmp_path: Path, option: str, message: str) -> None:
-    fault = run_fault(project(), tmp_path, option)
+    fault = run_fault_here(project(), tmp_path, option)
     fault.assert_left_nothing()
     assert fault.exit_code in (1, 4)  # refused for the whole run, or for each test that it concerns
     assert message in fault.text

@@ -12,7 +12,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import pytest
-from support.fault_run import run_fault
+from support.fault_run import run_fault_here
 from support.project import Project
 from support.repository import Repository
 from support.services.scripted import Close, ScriptedServer, Send, Silence, answer
@@ -148,7 +148,7 @@ def test_an_answer_that_is_no_stream_fails_the_test_and_says_what_it_is(
 ) -> None:
     with answers() as server:
         text = TEST.format(port=server.address[1], not_counted=broken, counted=WELL)
-        run = run_fault(Project().with_file("test_it.py", text), tmp_path, "-rA")
+        run = run_fault_here(Project().with_file("test_it.py", text), tmp_path, "-rA")
     run.assert_left_nothing()
     assert run.outcomes == {"failed": len(broken) + 1, "passed": len(WELL)}, run.text
     for mode in NOT_COUNTED:

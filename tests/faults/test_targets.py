@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import SERVICES
-from support.fault_run import LIMIT_S, FaultRun, run_fault
+from support.fault_run import LIMIT_S, FaultRun, run_fault_here
 from support.project import Project
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run(directory: Path, target: str, settings: str = "", *, limit_s: float = LI
     project = Project().with_file("test_it.py", TEST.format(target=target, settings=settings))
     (directory / "project").mkdir()
     shutil.copy(SERVICES / "faulty.py", directory / "project")
-    return run_fault(project, directory, limit_s=limit_s)
+    return run_fault_here(project, directory, limit_s=limit_s)
 
 
 def run_faulty(directory: Path, fault: Fault, *, limit_s: float = LIMIT_S) -> FaultRun:

@@ -2,14 +2,19 @@
 
 Each run has a directory for its project and one for temporary files. An environment variable that all its processes
 inherit finds those that outlive it, however they hide from their parent.
+
+A run in this process spares a Python that imports pytest and the plugin, which is most of the processor time of a short
+run. It is for faults of what pytest starts. A fault of pytest's own process needs a process of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from dataclasses import dataclass
@@ -17,21 +22,22 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from support.project import Run, clean_environment, command
+from support.project import Run, clean_environment, command, run_here
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from support.project import Project
 
-__all__ = ["LIMIT_S", "FaultRun", "RunningFault", "await_true", "run_fault", "start_fault"]
+__all__ = ["LIMIT_S", "FaultRun", "RunningFault", "await_true", "run_fault", "run_fault_here", "start_fault"]
 
 LIMIT_S = 120.0
 """Within this a run must end that waits for nothing longer than a second or two, however busy the machine is."""
 _GRACE_S = 60.0
 """Time that processes have to end after pytest, which may have been killed; on a busy machine some only begin."""
+_AGAIN_S = 10.0
+"""Time after which a run that goes on after its interruption is interrupted again."""
 _MARK = "MLPATTERNS_FAULT_RUN"
 _OF_PYTEST = ("pytest-of-", "pymp-", "pytest-cache-files-")
 """Beginnings of names in the temporary directory that are pytest's or Python's own."""
@@ -159,26 +165,18 @@ class RunningFault:
             self._process.kill()
             code, timed_out = self._process.wait(), True
         seconds = time.monotonic() - self._began
-        with contextlib.suppress(AssertionError):
-            await_true(lambda: not _marked(self._mark), grace_s, "processes are left")
-        left = tuple(sorted(_described(process) for process in _marked(self._mark)))
+        left = _left_processes(self._mark, grace_s)
         self.kill()
         texts = [file.read_text(encoding="utf-8", errors="replace") for file in self._output]
         sys.stdout.write("".join(texts))  # shown where the test fails
-        return FaultRun(Run(code, *texts, self.project), seconds, left, self._files(), timed_out)
+        files = _left_files(self.project, self._temporary)
+        return FaultRun(Run(code, *texts, self.project), seconds, left, files, timed_out)
 
     def kill(self) -> None:
         """Kill pytest and all processes of the run."""
-        for process in _marked(self._mark):
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        _kill(self._mark)
         self._process.kill()
         self._process.wait()
-
-    def _files(self) -> tuple[str, ...]:
-        temporary = [entry.name for entry in self._temporary.iterdir() if not entry.name.startswith(_OF_PYTEST)]
-        hidden = [entry.name for entry in self.project.glob(".*") if entry.name not in _OF_THE_PROJECT]
-        return tuple(sorted(temporary + hidden))
 
 
 @contextlib.contextmanager
@@ -222,6 +220,58 @@ def run_fault(
         return running.end(limit_s=limit_s, grace_s=grace_s)
 
 
+def run_fault_here(
+    project: Project,
+    directory: Path,
+    *arguments: str,
+    limit_s: float = LIMIT_S,
+    grace_s: float = _GRACE_S,
+    environment: Mapping[str, str] | None = None,
+) -> FaultRun:
+    """As :func:`run_fault`, in this process, which is interrupted after ``limit_s``."""
+    place, temporary, mark = directory / "project", directory / "tmp", uuid.uuid4().hex
+    project.write(place)
+    temporary.mkdir(exist_ok=True)
+    variables = {**(environment or {}), "TMPDIR": str(temporary), _MARK: mark}
+    began = time.monotonic()
+    try:
+        with _temporary_files_anew(), _interrupted_after(limit_s) as interruptions:
+            run = run_here(place, "-p", "no:cacheprovider", *arguments, environment=variables)
+        seconds = time.monotonic() - began
+        left = _left_processes(mark, grace_s)
+    finally:
+        _kill(mark)
+    return FaultRun(run, seconds, left, _left_files(place, temporary), bool(interruptions))
+
+
+@contextlib.contextmanager
+def _temporary_files_anew() -> Iterator[None]:
+    """Python looks for the directory for temporary files again, then as before."""
+    before, tempfile.tempdir = tempfile.tempdir, None
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def _interrupted_after(limit_s: float) -> Iterator[list[float]]:
+    """Interrupt this thread, as Ctrl-C does, after this time and again until it ends; the times of that."""
+    times: list[float] = []
+
+    def interrupt(*_: object) -> None:
+        times.append(time.monotonic())
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, limit_s, _AGAIN_S)
+    try:
+        yield times
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def await_true(condition: Callable[[], object], limit_s: float, otherwise: str) -> None:
     """Ask every 20 ms until a condition holds, for what gives no event, as a process of another parent.
 
@@ -248,6 +298,26 @@ def _marked(mark: str) -> list[psutil.Process]:
             if process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def _left_processes(mark: str, grace_s: float) -> tuple[str, ...]:
+    """What runs with this mark after a grace period."""
+    with contextlib.suppress(AssertionError):
+        await_true(lambda: not _marked(mark), grace_s, "processes are left")
+    return tuple(sorted(_described(process) for process in _marked(mark)))
+
+
+def _left_files(project: Path, temporary: Path) -> tuple[str, ...]:
+    """What a run left in its directory for temporary files, and hidden files beside the project's."""
+    ours = [entry.name for entry in temporary.iterdir() if not entry.name.startswith(_OF_PYTEST)]
+    hidden = [entry.name for entry in project.glob(".*") if entry.name not in _OF_THE_PROJECT]
+    return tuple(sorted(ours + hidden))
+
+
+def _kill(mark: str) -> None:
+    for process in _marked(mark):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def _described(process: psutil.Process) -> str:
