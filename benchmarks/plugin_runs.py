@@ -12,13 +12,20 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
-__all__ = ["PluginRun", "Records", "run_pytest"]
+import psutil
+
+__all__ = ["PluginRun", "Records", "kill_processes_of", "marked", "run_pytest"]
 
 _OFF = tuple(f"-pno:{name}" for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust"))
 _NOT_PASSED = ("CI", "PYTHONDONTWRITEBYTECODE")
 """Environment variables of the caller that the runs do without; byte code is kept between runs, as by default."""
+_TOKEN = "MLPATTERNS_BENCHMARK_RUN"
+"""Environment variable by which the processes of a run are known."""
+_RUN_S = 900.0
+"""Time limit of a run: ten times the longest budget that a benchmark gives, since each comparison has its own."""
 
 
 @dataclass(frozen=True)
@@ -36,30 +43,66 @@ class PluginRun:
     wall_s: float
 
 
-def run_pytest(directory: Path, *arguments: str) -> PluginRun:
+def run_pytest(directory: Path, *arguments: str, python: str = sys.executable, timeout_s: float = _RUN_S) -> PluginRun:
     """Run pytest in a directory.
 
+    Args:
+        directory: of the project.
+        arguments: of pytest.
+        python: of the environment that it runs in.
+        timeout_s: after it pytest is killed, and the processes that it started end.
+
     Raises:
-        RuntimeError: there is no result, or pytest ended otherwise than with passed or failed tests.
+        RuntimeError: there is no result, pytest ended otherwise than with passed or failed tests, it took too long, or
+            it left processes, which are killed.
     """
-    with tempfile.TemporaryDirectory() as name:
+    token = token_hex(8)
+    with tempfile.TemporaryDirectory() as name, (Path(name) / "output").open("w+b") as output:
         file = Path(name) / "results.json"
-        command = [sys.executable, "-m", "pytest", *_OFF, "-q", f"--perf-json={file}", *arguments]
+        command = [python, "-m", "pytest", *_OFF, "-q", f"--perf-json={file}", *arguments]
+        environment = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
         started = time.perf_counter()
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=directory,
-            env={name: value for name, value in os.environ.items() if name not in _NOT_PASSED},
+            env=marked(environment, token),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
+        try:
+            code: int | str = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            code = f"no exit code after {timeout_s:.0f} s"
+        finally:
+            process.kill()
+            process.wait()
         wall_s = time.perf_counter() - started
+        left = kill_processes_of(token)
         results = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else []
-    if not results or done.returncode not in (0, 1):
-        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    return PluginRun(results, done.stdout, round(wall_s, 2))
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    if not results or code not in (0, 1) or left:
+        raise RuntimeError(f"{shlex.join(command)} ended with {code}, and left {left or 'nothing'}:\n{text}")
+    return PluginRun(results, text, round(wall_s, 2))
+
+
+def marked(environment: dict[str, str], token: str) -> dict[str, str]:
+    """An environment by which :func:`kill_processes_of` knows the processes of a run."""
+    return {**environment, _TOKEN: token}
+
+
+def kill_processes_of(token: str) -> list[str]:
+    """Kill the processes that have the token in their environment, and return them."""
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(_TOKEN) == token and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(f"{' '.join(process.cmdline())} ({process.pid})")
+                process.kill()
+        except psutil.Error:
+            continue
+    return left
 
 
 class Records:

@@ -17,14 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from secrets import token_hex
 
-import psutil
 from environments import python_of
+from plugin_runs import kill_processes_of, marked
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVERS = ROOT / "examples" / "servers"
 RUN_S = 300.0
-VARIABLE = "REAL_SERVERS_RUN"
 SLOWDOWN = 10
+SLOWED = ("--perf-json", "results.json", "--perf-noise", "trust")
+"""Options of the slowed run: no neighbour excuses ten times as slow, also where other tests run beside it."""
 
 
 def main(names: list[str]) -> int:
@@ -62,11 +63,11 @@ def problem_of(name: str, python: str) -> str | None:
         recorded = run(python, project, token, "--perf-baseline", "update")
         if recorded.returncode:
             return f"its test fails:\n{recorded.stdout}{recorded.stderr}"
-        slowed = run(python, project, token, "--perf-json", "results.json", SLOWDOWN=str(SLOWDOWN))
+        slowed = run(python, project, token, *SLOWED, SLOWDOWN=str(SLOWDOWN))
         if slowed.returncode != 1 or "RegressionFailure" not in slowed.stdout:
             return f"{SLOWDOWN} times as slow it is no regression:\n{slowed.stdout}{slowed.stderr}"
         print(*changes_in(project / "results.json"), sep="\n")
-        if left := processes_of(token):
+        if left := kill_processes_of(token):
             return f"these are left: {', '.join(left)}"
     return None
 
@@ -79,7 +80,7 @@ def run(
     return subprocess.run(
         [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=project,
-        env={**kept, VARIABLE: token, **environment},
+        env=marked({**kept, **environment}, token),
         capture_output=True,
         text=True,
         timeout=RUN_S,
@@ -96,19 +97,6 @@ def changes_in(results: Path) -> list[str]:
         for found in one["verdicts"]
         if found["outcome"] == "fail"
     ]
-
-
-def processes_of(token: str) -> list[str]:
-    """Kill the processes that have the token in their environment, and return them."""
-    left = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(VARIABLE) == token and process.status() != psutil.STATUS_ZOMBIE:
-                left.append(f"{' '.join(process.cmdline())} ({process.pid})")
-                process.kill()
-        except psutil.Error:
-            continue
-    return left
 
 
 if __name__ == "__main__":
