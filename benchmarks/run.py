@@ -48,6 +48,7 @@ NAMES = (
     "streaming_cost",
     "streaming_clients",
     "streaming_errors",
+    "slow_services",
     "perf_analyzer",
 )
 
