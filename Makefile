@@ -74,8 +74,8 @@ docs: $(STAMP)  ## the site of the documentation, in docs/_build; warnings are e
 bench: $(STAMP)  ## the numbers of docs/explanation/speed.md, measured here beside public tools
 	$(BIN)/python benchmarks/run.py
 
-servers: $(STAMP)  ## the examples with real servers: each passes, slowed down it fails, nothing is left running
-	$(BIN)/python benchmarks/real_servers.py
+servers: $(STAMP)  ## the examples with real servers: each passes, slowed down it fails, nothing is left running; with NAMES="fastapi mosec" these
+	$(BIN)/python benchmarks/real_servers.py $(NAMES)
 
 CASES := 1000000
 SEED = $(shell date +%s)

@@ -27,8 +27,9 @@ def python_of(name: str, requirements: Path, *packages: str) -> str:
     python, done = directory / "bin" / "python", directory / requirements.name
     if not (python.exists() and done.exists() and done.read_bytes() == requirements.read_bytes()):
         print(f"installing {name} …", file=sys.stderr)
-        _run(sys.executable, "-m", "venv", "--clear", str(directory))
-        pip = (str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
+        _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(directory))
+        ours = (sys.executable, "-m", "pip", "--python", str(python))  # to install another pip takes seconds
+        pip = (*ours, "--quiet", "--disable-pip-version-check", "install")
         _run(*pip, "--requirement", str(requirements), *packages)
         if (alone := requirements.with_name("requirements-alone.txt")).exists():
             _run(*pip, "--no-deps", "--requirement", str(alone))
