@@ -42,9 +42,8 @@ def main(names: list[str]) -> int:
         started = time.monotonic()
         problem = problem_of(name, python)
         failed += problem is not None
-        print(
-            f"{name}: {problem or 'passes; slowed down it fails; nothing is left'} ({time.monotonic() - started:.0f} s)"
-        )
+        outcome = problem or "passes; slowed down it fails; nothing is left"
+        print(f"{name}: {outcome} ({time.monotonic() - started:.0f} s)", flush=True)
     print(f"{len(wanted) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
@@ -55,20 +54,29 @@ def installed(name: str) -> str:
 
 
 def problem_of(name: str, python: str) -> str | None:
-    """What is wrong with an example, None where nothing is."""
+    """What is wrong with an example, None if nothing is; what its runs left is killed."""
+    token = token_hex(8)
     with tempfile.TemporaryDirectory() as directory:
         project = Path(directory) / name
         shutil.copytree(SERVERS / name, project, ignore=shutil.ignore_patterns("__pycache__", ".*", "perf-*.json"))
-        token = token_hex(8)
-        recorded = run(python, project, token, "--perf-baseline", "update")
-        if recorded.returncode:
-            return f"its test fails:\n{recorded.stdout}{recorded.stderr}"
-        slowed = run(python, project, token, *SLOWED, SLOWDOWN=str(SLOWDOWN))
-        if slowed.returncode != 1 or "RegressionFailure" not in slowed.stdout:
-            return f"{SLOWDOWN} times as slow it is no regression:\n{slowed.stdout}{slowed.stderr}"
-        print(*changes_in(project / "results.json"), sep="\n")
-        if left := kill_processes_of(token):
-            return f"these are left: {', '.join(left)}"
+        try:
+            problem = problem_in(project, python, token)
+        except subprocess.TimeoutExpired as error:
+            problem = f"no end after {error.timeout:.0f} s: {error.stdout!r}"
+        finally:
+            left = kill_processes_of(token)
+    return problem or (f"these are left: {', '.join(left)}" if left else None)
+
+
+def problem_in(project: Path, python: str, token: str) -> str | None:
+    """What is wrong with the verdicts on a copy of an example, None if nothing is."""
+    recorded = run(python, project, token, "--perf-baseline", "update")
+    if recorded.returncode:
+        return f"its test fails:\n{recorded.stdout}{recorded.stderr}"
+    slowed = run(python, project, token, *SLOWED, SLOWDOWN=str(SLOWDOWN))
+    if slowed.returncode != 1 or "RegressionFailure" not in slowed.stdout:
+        return f"{SLOWDOWN} times as slow it is no regression:\n{slowed.stdout}{slowed.stderr}"
+    print(*changes_in(project / "results.json"), sep="\n")
     return None
 
 
