@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -133,3 +134,18 @@ def test_every_file_and_option_that_a_readme_names_exists(example: str) -> None:
 def test_every_server_has_its_line_in_the_overview() -> None:
     named = set(re.findall(r"\]\((\w+)\)", (EXAMPLES / "servers" / "README.md").read_text(encoding="utf-8")))
     assert named == set(SERVERS) == {path.parent.name for path in EXAMPLES.glob("servers/*/requirements.txt")}
+
+
+def test_changes_of_the_benchmark_on_slow_services_are_edits_of_the_example(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module("slow_services")
+    projects = {name: benchmark.language_model(tmp_path, edits) for name, edits in benchmark.LANGUAGE_MODELS.items()}
+
+    for case in benchmark.CASES:
+        if case.service in projects:
+            project = projects[case.service]
+            project.change(benchmark.CHANGES[case.change], 1)
+            changed = {name for name, text in project.texts.items() if (tmp_path / name).read_text("utf-8") != text}
+            assert changed == {"serve.py"}
