@@ -227,6 +227,7 @@ class Laboratory:
         return {
             "wall_s": ran.wall_s,
             "result": {name: result[name] for name in KEPT},
+            "printed": "" if result["passed"] else ran.output[-3000:],
             "log_ratios": (result["reference"] or {}).get("log_ratios", {}),
         }
 
