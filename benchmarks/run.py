@@ -36,6 +36,7 @@ NAMES = (
     "nmrt_accuracy",
     "cpu_limit",
     "overload_truth",
+    "counter_simulation",
     "objective_simulation",
     "scaling_simulation",
     "scale_simulation",

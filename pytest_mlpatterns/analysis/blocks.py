@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.answer_counts import AnswerCounts
 from pytest_mlpatterns.analysis.blocked_values import BlockedValues, quotient
 from pytest_mlpatterns.analysis.cost import cost_of_a_million
 from pytest_mlpatterns.analysis.intervals import block_weights
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.telemetry import PatternStats
 
-__all__ = ["BLOCK_NS", "MOST_BLOCKS", "LaunchBlocks", "completions_between"]
+__all__ = ["BLOCK_NS", "MOST_BLOCKS", "LaunchBlocks"]
 
 BLOCK_NS = 250_000_000
 """Nominal length of a block."""
@@ -43,28 +44,6 @@ standard error that 200 resamples find, and memory grows with them, for a trend 
 _MIN_BLOCKS = 8
 _TREND = 0.10
 _TREND_Z = 2.576
-
-
-def completions_between(
-    done_ns: NDArray[np.int64], edges_ns: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Completions in each block and the time in which they came, so that their quotient is a rate.
-
-    Blocks are cut at completions, not at the clock: n completions then take exactly n intervals. Counts in short
-    windows would be rounded. An edge is not moved if the last completion before it is a block away: the time of
-    a stall counts.
-
-    Args:
-        done_ns: times of completion, ascending, those before the first edge included.
-        edges_ns: block edges, evenly spaced, one more than blocks.
-    """
-    position = np.searchsorted(done_ns, edges_ns, side="right")
-    cuts = edges_ns
-    if done_ns.size:
-        last = done_ns[np.maximum(position - 1, 0)]
-        close = (position > 0) & (edges_ns - last < edges_ns[1] - edges_ns[0])
-        cuts = np.where(close, last, edges_ns)
-    return np.diff(position).astype(np.float64), np.diff(cuts)
 
 
 class LaunchBlocks:
@@ -102,7 +81,7 @@ class LaunchBlocks:
         order = np.argsort(latencies, kind="stable")
         self._successes = successes[order]
         self.latencies_ns: NDArray[np.int64] = latencies[order]
-        self._done_ns = samples.done_ns[good]  # in the order of completion, hence sorted
+        self._answers = AnswerCounts(samples.due_ns[good], samples.done_ns[good], closed=not launch.open_loop)
 
     @property
     def stats(self) -> PatternStats | None:
@@ -123,10 +102,9 @@ class LaunchBlocks:
 
     def throughput(self) -> LaunchValue | None:
         """Successful answers per second."""
-        counts, spans_ns = self._completions
-        if not counts.any():
-            return None
-        return self._quotient(counts * 1e9, spans_ns)
+        cuts_ns = self._answers.cuts(self._edges)
+        answers = np.diff(self._answers.by(cuts_ns))
+        return self._quotient(answers * 1e9, np.diff(cuts_ns)) if answers.any() else None
 
     def error_rate(self) -> LaunchValue | None:
         """Share of requests that got no 2xx answer."""
@@ -135,7 +113,7 @@ class LaunchBlocks:
     def asl(self) -> LaunchValue | None:
         """Share of the cores that it may use that the deployment used; None if its processes are unknown."""
         usage = self._launch.usage
-        return None if usage is None else self._quotient(self._cpu_ns, usage.cores * np.diff(self._edges))
+        return None if usage is None else self._quotient(self._gained(usage.cpu_ns), usage.cores * np.diff(self._edges))
 
     def performance_coefficient(self) -> LaunchValue | None:
         """``1 / (RTM in seconds × ASL)``; None if one of them is not known or has no positive value."""
@@ -146,7 +124,8 @@ class LaunchBlocks:
 
     def cpu_per_request(self) -> LaunchValue | None:
         """CPU nanoseconds of the deployment per successful answer."""
-        return None if self._launch.usage is None else self._quotient(self._cpu_ns, self._completions[0])
+        usage = self._launch.usage
+        return None if usage is None else self._per_answer(self._gained(usage.cpu_ns, self._cuts_ns))
 
     def peak_memory(self) -> LaunchValue | None:
         """Highest resident bytes seen in the window."""
@@ -163,22 +142,22 @@ class LaunchBlocks:
 
     def cost(self) -> LaunchValue | None:
         """Cost of a million successful answers from the CPU time that was used; None without a price."""
-        return None if self._launch.usage is None else self._cost(self._cpu_ns)
+        usage = self._launch.usage
+        return None if usage is None else self._cost(self._gained(usage.cpu_ns, self._cuts_ns))
 
     def given_cost(self) -> LaunchValue | None:
         """Cost of a million successful answers from the cores that were given; None without a price or a limit."""
         usage = self._launch.usage
-        return None if usage is None or not usage.limited else self._cost(usage.cores * self._completions[1])
+        return None if usage is None or not usage.limited else self._cost(usage.cores * np.diff(self._cuts_ns))
 
     def energy_per_request(self) -> LaunchValue | None:
         """Joules per successful answer: the packages' energy, by the share of their work; None if it is not known."""
         usage = self._launch.usage
         if usage is None or usage.energy_uj is None:
             return None
-        joules = self._gained(usage.energy_uj) / 1e6
-        busy_ns = self._gained(usage.machine_busy_ns - usage.steal_ns)
-        share = np.minimum(self._cpu_ns / np.maximum(busy_ns, 1.0), 1.0)
-        return self._quotient(joules * share, self._completions[0])
+        readings = usage.energy_uj / 1e6, usage.machine_busy_ns - usage.steal_ns, usage.cpu_ns
+        joules, busy_ns, own_ns = (self._gained(one, self._cuts_ns) for one in readings)
+        return self._per_answer(joules * np.minimum(own_ns / np.maximum(busy_ns, 1.0), 1.0))
 
     def cold_start(self) -> LaunchValue | None:
         """Nanoseconds from the start of the processes to the first answered inference."""
@@ -205,7 +184,14 @@ class LaunchBlocks:
         samples = self._launch.samples
         if samples.stream is None or not (samples.came_in_pieces or self.failures):
             return None
-        return StreamBlocks(samples, samples.stream, self._launch.window, edges=self._edges, weights=self._weights)
+        return StreamBlocks(
+            samples,
+            samples.stream,
+            self._launch.window,
+            edges=self._edges,
+            weights=self._weights,
+            closed=not self._launch.open_loop,
+        )
 
     def promise(self, promise: Promise) -> PromiseBlocks:
         """What the requests kept of a promise."""
@@ -225,7 +211,7 @@ class LaunchBlocks:
         if usage is None:
             return []
         lengths = np.diff(self._edges)
-        own = self._cpu_ns / (usage.cores * lengths)
+        own = self._gained(usage.cpu_ns) / (usage.cores * lengths)
         machine = self._gained(usage.machine_busy_ns) / (usage.machine_cores * lengths)
         since = (self._edges[1:] - self._edges[0]) / 1e9
         return [(float(t), float(mine), float(all_)) for t, mine, all_ in zip(since, own, machine, strict=True)]
@@ -271,27 +257,32 @@ class LaunchBlocks:
         return block_weights(self.count)
 
     @cached_property
-    def _cpu_ns(self) -> NDArray[np.float64]:
-        """CPU time per block, from the cumulative readings."""
+    def _cuts_ns(self) -> NDArray[np.float64]:
+        """The moments between which the answers of each block are divided into what was used for them."""
         assert self._launch.usage is not None
-        return self._gained(self._launch.usage.cpu_ns)
+        read_ns = self._launch.usage.time_ns
+        return np.clip(self._answers.cuts(self._edges), read_ns[0], read_ns[-1])
 
-    def _gained(self, readings: NDArray[np.int64]) -> NDArray[np.float64]:
-        """What a cumulative reading gained in each block."""
+    def _gained(
+        self, readings: NDArray[np.int64] | NDArray[np.float64], moments_ns: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """What a cumulative reading gained in each block, or between other moments."""
         assert self._launch.usage is not None
-        return np.diff(np.interp(self._edges, self._launch.usage.time_ns, readings))
+        return np.diff(
+            np.interp(self._edges if moments_ns is None else moments_ns, self._launch.usage.time_ns, readings)
+        )
+
+    def _per_answer(self, used: NDArray[np.float64]) -> LaunchValue | None:
+        """What was used between the cuts, over the answers of that time."""
+        return self._quotient(used, np.diff(self._answers.by(self._cuts_ns)))
 
     def _cost(self, core_ns: NDArray[np.float64]) -> LaunchValue | None:
         """Cost of a million successful answers from the paid core time of each block; None without a price."""
-        memory, (answers, spans_ns) = self.peak_memory(), self._completions
+        memory = self.peak_memory()
         if self._price is None or memory is None:
             return None
-        return self._quotient(cost_of_a_million(self._price, core_ns, spans_ns, memory_bytes=memory.value), answers)
-
-    @cached_property
-    def _completions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Completions per block and the time in which they came."""
-        return completions_between(self._done_ns, self._edges)
+        held_ns = np.diff(self._cuts_ns)
+        return self._per_answer(cost_of_a_million(self._price, core_ns, held_ns, memory_bytes=memory.value))
 
     @cached_property
     def _latencies(self) -> BlockedValues:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.answer_counts import AnswerCounts
 from pytest_mlpatterns.analysis.blocked_values import BlockedValues, quotient
 from pytest_mlpatterns.analysis.stream_times import StreamTimes
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -33,6 +34,7 @@ class StreamBlocks:
         window: the measured window.
         edges: block edges in nanoseconds, one more than blocks.
         weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
+        closed: whether it was a closed loop.
 
     Attributes:
         times: the times of every request of the load.
@@ -46,11 +48,13 @@ class StreamBlocks:
         *,
         edges: NDArray[np.float64],
         weights: NDArray[np.float64],
+        closed: bool,
     ) -> None:
         self.times: StreamTimes = StreamTimes(samples, streams)
         self._samples = samples
         self._edges = edges
         self._weights = weights
+        self._closed = closed
         due = samples.due_in(window)
         self._failed = np.flatnonzero(due & ~samples.succeeded)
         self._succeeded = np.flatnonzero(due & samples.succeeded)
@@ -112,19 +116,14 @@ class StreamBlocks:
         return self._per_token.percentile(percentile, self._per_token.ascending.size + self.failed)
 
     def output_tokens(self) -> LaunchValue | None:
-        """Tokens per second that arrived in the window, in streams that ended well.
+        """Tokens per second of the window, of streams that ended well; a token counts as the answer does that it is of.
 
-        The time runs from the last token before a block to the last one in it, as for the rate of answers.
+        In an open loop it counts when it arrived.
         """
-        arrived_ns, tokens = self._arrivals
-        position = np.searchsorted(arrived_ns, self._edges, side="right")
-        if position[-1] == position[0]:
-            return None
-        last = arrived_ns[np.maximum(position - 1, 0)]
-        close = (position > 0) & (self._edges - last < self._edges[1] - self._edges[0])
-        spans_ns = np.diff(np.where(close, last, self._edges))
-        counted = np.diff(np.concatenate([[0.0], np.cumsum(tokens)])[position])
-        return quotient(counted * 1e9, spans_ns, self._weights)
+        counts = self._token_counts
+        cuts_ns = counts.cuts(self._edges)
+        tokens = np.diff(counts.by(cuts_ns))
+        return quotient(tokens * 1e9, np.diff(cuts_ns), self._weights) if tokens.any() else None
 
     def tokens_over_time(self) -> tuple[tuple[float, float], ...]:
         """Seconds from the window's begin to the end of each block, and the tokens per second that arrived in it."""
@@ -173,6 +172,15 @@ class StreamBlocks:
         wanted[self._answered] = True
         inside = wanted[owner]
         return BlockedValues.of(np.maximum(gaps[inside], 1), self._block_of(owner[inside]), self._weights)
+
+    @property
+    def _token_counts(self) -> AnswerCounts:
+        if not self._closed:
+            arrived_ns, tokens = self._arrivals
+            return AnswerCounts(arrived_ns, arrived_ns, closed=False, weights=tokens)
+        good = self._samples.succeeded & self.times.has_chunks
+        due_ns, done_ns = self._samples.due_ns[good], self._samples.done_ns[good]
+        return AnswerCounts(due_ns, done_ns, closed=True, weights=self.times.tokens[good])
 
     @cached_property
     def _arrivals(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

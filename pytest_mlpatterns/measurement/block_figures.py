@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.blocks import completions_between
+from pytest_mlpatterns.analysis.answer_counts import AnswerCounts
 from pytest_mlpatterns.analysis.log_ratio import paired_log_ratio
 from pytest_mlpatterns.analysis.stream_times import StreamTimes
 
@@ -21,42 +21,46 @@ if TYPE_CHECKING:
 __all__ = ["answer_rate", "stream_figures", "stream_ratios"]
 
 
-def answer_rate(done_ns: NDArray[np.int64], first_due_ns: int, window: Window, *, closed: bool) -> float:
-    """Successful answers per second of a block.
+def answer_rate(samples: Samples, window: Window, *, closed: bool, weights: NDArray[np.int64] | None = None) -> float:
+    """Successful answers per second of a block, or what they count for.
 
-    In a closed loop these are the answers of the window over the time in which they arrived. If the very first answer
-    arrived within the window, that time begins with the first request. In an open loop answers also arrive after the
-    window, so the rate is taken from the first answer to the last.
+    In a closed loop these are the answers of the window over its time, those at its end by the share of their time in
+    it. If the very first answer arrived within the window, that time begins with the first request. In an open loop
+    answers also arrive after the window, so the rate is taken from the first answer to the last.
 
     Args:
-        done_ns: arrival times of at least one answer, ascending, including those before and after the window.
-        first_due_ns: when the first request of the block was due, before the window.
+        samples: of the block, with the requests before its window and at least one answer.
         window: the block.
         closed: whether it was a closed loop.
+        weights: what each request of a closed loop counts for, such as its tokens; None for 1.
 
     Returns:
         Answers per second.
     """
+    good = samples.succeeded
+    done_ns, first_due_ns = samples.done_ns[good], int(samples.due_ns.min())
     if closed:
         start_ns = window.start_ns if done_ns[0] <= window.start_ns else first_due_ns
-        edges = np.array([start_ns, window.end_ns], dtype=np.float64)
-        counts, spans_ns = completions_between(done_ns, edges)
-        if counts[0]:
-            return float(counts[0] * 1e9 / spans_ns[0])
-    elif done_ns.size > 1:
+        of_each = None if weights is None else weights[good]
+        counts = AnswerCounts(samples.due_ns[good], done_ns, closed=True, weights=of_each)
+        cuts_ns = counts.cuts(np.array([start_ns, window.end_ns], dtype=np.float64))
+        begun, ended = counts.by(cuts_ns)
+        return float((ended - begun) * 1e9 / (cuts_ns[1] - cuts_ns[0]))
+    if done_ns.size > 1:
         return float((done_ns.size - 1) * 1e9 / max(done_ns[-1] - done_ns[0], 1))
     return float(done_ns.size * 1e9 / max(done_ns[-1] - first_due_ns, 1))
 
 
-def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_]) -> dict[str, float]:
+def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_], *, closed: bool) -> dict[str, float]:
     """The median TTFT and TPOT and the output tokens per second of a block; empty if its answers came whole.
 
-    A figure that is not known is 0. Tokens count from the first request of the block, as answers do.
+    A figure that is not known is 0. Tokens count as answers do; in an open loop, when they arrived.
 
     Args:
         samples: of the block, with the requests before its window.
         window: the block.
         good: mask of the successful requests that were due in the window.
+        closed: whether it was a closed loop.
     """
     if samples.stream is None or not samples.came_in_pieces:
         return {}
@@ -66,10 +70,13 @@ def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_]) ->
         name: float(np.median(known)) if (known := values[np.isfinite(values)]).size else 0.0
         for name, values in (("ttft", ttft), ("tpot", tpot))
     }
+    if closed:
+        tokens = np.where(times.has_chunks, times.tokens, 0)
+        return {**found, "output_tokens": answer_rate(samples, window, closed=True, weights=tokens)}
     in_time = samples.succeeded[times.owner] & (times.arrival_ns < window.end_ns)
     owner = times.owner[in_time]
-    tokens = float((times.tokens[owner] / times.chunk_count[owner]).sum())
-    return {**found, "output_tokens": tokens * 1e9 / max(window.end_ns - int(samples.due_ns.min()), 1)}
+    arrived = float((times.tokens[owner] / times.chunk_count[owner]).sum())
+    return {**found, "output_tokens": arrived * 1e9 / max(window.end_ns - int(samples.due_ns.min()), 1)}
 
 
 def stream_ratios(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.blocks import completions_between
+from pytest_mlpatterns.analysis.answer_counts import AnswerCounts
 from pytest_mlpatterns.analysis.capacity_search import climb
 from pytest_mlpatterns.analysis.generator_health import why_limited
 from pytest_mlpatterns.analysis.objective_search import MAX_WINDOWS, PIECES, Probe, Tally, highest_rate
@@ -184,7 +184,9 @@ class CapacitySearch:
         in_one = max(_WINDOW_COMPLETIONS, _WINDOW_WAVES * concurrency)
         windows = max(1, min(_WINDOWS, successes // in_one))
         edges = np.linspace(result.window.start_ns, result.window.end_ns, windows + 1)
-        counts, spans_ns = completions_between(samples.done_ns[good], edges)
+        answers = AnswerCounts(samples.due_ns[good], samples.done_ns[good], closed=True)
+        cuts_ns = answers.cuts(edges)
+        counts, spans_ns = np.diff(answers.by(cuts_ns)), np.diff(cuts_ns)
         rates = tuple(float(count * 1e9 / span) for count, span in zip(counts, spans_ns, strict=True) if span > 0)
         step = Step(
             concurrency=concurrency,

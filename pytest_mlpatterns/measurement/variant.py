@@ -197,9 +197,8 @@ class VariantRun:
     def _note_figures(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> None:
         """Note the figures of one block."""
         self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
-        rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), result.window, closed=self._closed)
-        self.throughput_rps.append(rate)
-        for name, value in stream_figures(samples, result.window, good).items():
+        self.throughput_rps.append(answer_rate(samples, result.window, closed=self._closed))
+        for name, value in stream_figures(samples, result.window, good, closed=self._closed).items():
             self.streams.setdefault(name, []).append(value)
         usage = self._monitor.usage()  # before the block, when its window opened, and after it
         used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, noisy_launch, samples, usage
 
-from pytest_mlpatterns.analysis.blocks import BLOCK_NS, MOST_BLOCKS, LaunchBlocks, completions_between
+from pytest_mlpatterns.analysis.blocks import BLOCK_NS, MOST_BLOCKS, LaunchBlocks
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
@@ -255,24 +255,6 @@ def test_a_window_on_a_machine_that_runs_for_months_has_its_first_request(offset
     blocks = LaunchBlocks(launch(samples(due, 5 * MS), start_ns=start))
     assert blocks.requests == 300
     assert value(blocks.percentile(50)) == 5 * MS
-
-
-def test_blocks_are_cut_at_the_last_completion_before_their_edge() -> None:
-    counts, spans_ns = completions_between(np.array([90, 140, 190, 240]), np.array([100.0, 200.0, 300.0]))
-    assert counts.tolist() == [2, 1]
-    assert spans_ns.tolist() == [100, 50]
-
-
-def test_an_edge_a_block_away_from_the_last_completion_stays_where_it_is() -> None:
-    counts, spans_ns = completions_between(np.array([90, 140]), np.array([100.0, 200.0, 300.0, 400.0]))
-    assert counts.tolist() == [1, 0, 0]
-    assert spans_ns.tolist() == [50, 160, 100]
-
-
-def test_without_completions_blocks_are_as_long_as_the_clock_says() -> None:
-    counts, spans_ns = completions_between(np.array([], dtype=np.int64), np.array([0.0, 100.0, 200.0]))
-    assert counts.tolist() == [0, 0]
-    assert spans_ns.tolist() == [100, 100]
 
 
 def rising(factor: float, *, scatter: float = 0.02, seconds: float = 3.0) -> LaunchBlocks:

@@ -152,26 +152,35 @@ def test_every_paired_metric_has_a_figure_and_a_ratio() -> None:
     assert {name for name in PAIRED_METRICS if launch.first.figure(name) is not None} == {"rtm", "throughput", "ttft"}
 
 
-def test_the_figures_of_a_block_are_those_of_its_streams() -> None:
-    due = [START_NS + number * 100 * MS for number in range(10)]
-    block = streamed(due, [[30 * MS, 40 * MS, 50 * MS]] * 10)
+@pytest.mark.parametrize(("every_ms", "closed", "rate"), [(100, False, 30), (50, True, 60)])
+def test_the_figures_of_a_block_are_those_of_its_streams(every_ms: int, closed: bool, rate: float) -> None:
+    due = [START_NS + number * every_ms * MS for number in range(1000 // every_ms)]
+    block = streamed(due, [[30 * MS, 40 * MS, 50 * MS]] * len(due))
     window = Window(START_NS, START_NS + S)
-    found = stream_figures(block, window, block.succeeded)
-    assert found == {"ttft": 30 * MS, "tpot": 10 * MS, "output_tokens": pytest.approx(30)}
+    found = stream_figures(block, window, block.succeeded, closed=closed)
+    assert found == {"ttft": 30 * MS, "tpot": 10 * MS, "output_tokens": pytest.approx(rate)}
+
+
+def test_the_tokens_of_an_answer_at_the_end_of_a_block_count_by_the_share_of_its_time_there() -> None:
+    """Two callers of 50 and 70 ms, three tokens each, none of which has come for the last 30 ms."""
+    due = [START_NS + number * each * MS for each, count in ((50, 4), (70, 3)) for number in range(count)]
+    block = streamed(due, [[40 * MS, 45 * MS, 50 * MS]] * 4 + [[60 * MS, 65 * MS, 70 * MS]] * 3)
+    found = stream_figures(block, Window(START_NS, START_NS + 180 * MS), block.succeeded, closed=True)
+    assert found["output_tokens"] == pytest.approx(3 * (1 / 0.05 + 1 / 0.07))
 
 
 def test_a_block_whose_answers_came_whole_has_none() -> None:
     window = Window(START_NS, START_NS + S)
     whole = samples([START_NS], 5 * MS)
-    assert stream_figures(whole, window, whole.succeeded) == {}
+    assert stream_figures(whole, window, whole.succeeded, closed=True) == {}
     single = streamed([START_NS], [[5 * MS]])
-    assert stream_figures(single, window, single.succeeded)["tpot"] == 0.0
+    assert stream_figures(single, window, single.succeeded, closed=True)["tpot"] == 0.0
 
 
 def test_a_failed_stream_is_in_no_figure() -> None:
     both = streamed([START_NS, START_NS + MS], [[30 * MS, 40 * MS], [MS, 2 * MS]], outcome=[200, -3])
     window = Window(START_NS, START_NS + S)
-    assert stream_figures(both, window, both.succeeded)["ttft"] == 30 * MS
+    assert stream_figures(both, window, both.succeeded, closed=True)["ttft"] == 30 * MS
     assert replace(both, stream=None).stream is None
 
 

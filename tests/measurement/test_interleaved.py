@@ -20,7 +20,7 @@ from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 from support.services.scripted import ScriptedServer, Send, Silence, answer
 from support.stream_modes import response
-from support.synthetic import MS, S, capacity
+from support.synthetic import MS, S, capacity, samples
 
 from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, ModelLoadError, Single
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
@@ -550,18 +550,24 @@ class TestAnswerRate:
     WINDOW = Window(100 * MS, 300 * MS)
 
     @pytest.mark.parametrize(
-        ("done_ms", "closed", "rate"),
+        ("done_ms", "latency_ms", "closed", "rate"),
         [
-            (range(60, 330, 10), True, 100),
-            ([95, 135, 175, 215, 255, 295, 335], True, 25),  # whole intervals, though no answer falls on an edge
-            ([110, 170, 230, 290, 350], True, 4 / 0.24),  # the first answer is in the window: since the load began
-            ([150, 150, 250, 250, 350, 350], True, 20),  # two callers in step, 100 ms each
-            ([400], True, 1 / 0.35),
-            (range(140, 350, 10), False, 100),  # each answer 90 ms after its request
-            ([140, 190, 240, 290, 340, 390, 440, 490], False, 20),  # a variant that falls behind
-            ([150], False, 10),
+            (range(60, 330, 10), 10, True, 100),
+            ([95, 135, 175, 215, 255, 295, 335], 40, True, 25),  # no answer falls on an edge
+            ([110, 170, 230, 290, 350], 60, True, 1 / 0.06),  # the first answer is in the window: since the load began
+            ([150, 150, 250, 250, 350, 350], 100, True, 20),  # two callers in step
+            ([160, 190, 270, 330, 380, 470], [110, 140, 110, 140, 110, 140], True, 1 / 0.11 + 1 / 0.14),
+            ([400], 350, True, 1 / 0.35),
+            (range(140, 350, 10), 90, False, 100),
+            ([140, 190, 240, 290, 340, 390, 440, 490], 90, False, 20),  # a variant that falls behind
+            ([150], 100, False, 10),
         ],
     )
-    def test_the_answer_rate_counts_whole_intervals(self, done_ms: Sequence[int], closed: bool, rate: float) -> None:
-        done_ns = np.array([moment * MS for moment in done_ms], dtype=np.int64)
-        assert answer_rate(done_ns, 50 * MS, self.WINDOW, closed=closed) == pytest.approx(rate)
+    def test_the_answer_rate_is_not_rounded(
+        self, done_ms: Sequence[int], latency_ms: int | Sequence[int], closed: bool, rate: float
+    ) -> None:
+        latency_ns = np.array(latency_ms) * MS
+        found = samples(np.array(done_ms) * MS - latency_ns, latency_ns)
+        assert answer_rate(found, self.WINDOW, closed=closed) == pytest.approx(rate)
+        weights = np.full(len(done_ms), 8)
+        assert not closed or answer_rate(found, self.WINDOW, closed=True, weights=weights) == pytest.approx(8 * rate)
