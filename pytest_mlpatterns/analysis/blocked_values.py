@@ -1,4 +1,7 @@
-"""Percentiles and quotients of what one launch measured in blocks; resampled blocks give their standard error. Pure."""
+"""Percentiles, locations and quotients of what one launch measured in blocks, with their standard errors. Pure.
+
+Resampled blocks give the errors.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.intervals import relative_error
+from pytest_mlpatterns.analysis.location import location, trimmed_shares
 from pytest_mlpatterns.records.launch import LaunchValue
 
 if TYPE_CHECKING:
@@ -61,6 +65,19 @@ class BlockedValues:
         wanted = cumulated[:, -1] * (rank / 100)
         position = np.minimum((cumulated < wanted[:, None]).sum(axis=1), upper.size - 1)
         return LaunchValue(value, relative_error(upper[position]))
+
+    def location(self) -> LaunchValue | None:
+        """The location of the whole distribution, see :mod:`pytest_mlpatterns.analysis.location`; None if it is empty.
+
+        Only the values that are here count: failed requests are judged by their number.
+        """
+        if not self.ascending.size:
+            return None
+        cumulated, upper = self._cumulated
+        drawn = cumulated[cumulated[:, -1] > 0]
+        shares = trimmed_shares(drawn / drawn[:, -1:])
+        resampled = np.exp(shares @ np.log(np.maximum(upper, 1.0)) / shares.sum(axis=1))
+        return LaunchValue(location(self.ascending), relative_error(resampled))
 
     @cached_property
     def _cumulated(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,0 +1,92 @@
+"""The location of a distribution: what moves it, and what does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import PROPERTY
+
+from pytest_mlpatterns.analysis.blocked_values import BlockedValues
+from pytest_mlpatterns.analysis.intervals import block_weights
+from pytest_mlpatterns.analysis.location import location
+
+TIMES = st.lists(st.floats(min_value=1e3, max_value=1e12), min_size=1, max_size=60)
+
+
+def blocked(values: list[float], blocks: int) -> BlockedValues:
+    """Values that came one after the other, as many in each block."""
+    found = np.array(values)
+    return BlockedValues.of(found, np.arange(found.size) * blocks // found.size, block_weights(blocks))
+
+
+class TestLocation:
+    def test_it_is_the_geometric_mean_of_two_modes(self) -> None:
+        found = location(np.array([100e6] * 9 + [400e6] * 11))  # of which the slowest two are left out
+        assert found == pytest.approx(200e6)
+
+    @pytest.mark.parametrize("values", [10, 14, 24])
+    def test_one_straggler_of_ten_or_more_has_no_weight(self, values: int) -> None:
+        assert location(np.array([100e6] * (values - 1) + [5e9])) == pytest.approx(100e6)
+
+    def test_a_value_at_the_edge_counts_in_part(self) -> None:
+        five = location(np.array([1e6] * 4 + [2e6]))
+        assert np.log(five / 1e6) == pytest.approx(np.log(2) * 0.1 / 0.9)
+
+    def test_a_mode_that_got_slower_moves_it_by_its_share(self) -> None:
+        before, after = np.array([190e6] * 11 + [375e6] * 9), np.array([190e6] * 11 + [600e6] * 9)
+        assert location(after) / location(before) == pytest.approx((600 / 375) ** (7 / 18), rel=1e-6)
+
+    def test_a_time_of_zero_counts_as_a_nanosecond(self) -> None:
+        assert location(np.array([0, 0, 0])) == 1.0
+
+    @PROPERTY
+    @given(TIMES, st.floats(min_value=0.1, max_value=10))
+    def test_times_that_are_longer_by_a_factor_have_a_location_longer_by_it(
+        self, times: list[float], factor: float
+    ) -> None:
+        assert location(factor * np.array(times)) == pytest.approx(factor * location(np.array(times)), rel=1e-9)
+
+    @PROPERTY
+    @given(TIMES)
+    def test_it_lies_among_the_values_and_their_order_does_not_matter(self, times: list[float]) -> None:
+        found = location(np.array(times))
+        assert min(times) * (1 - 1e-9) <= found <= max(times) * (1 + 1e-9)
+        assert location(np.array(times[::-1])) == found
+
+
+class TestOfALaunch:
+    def test_its_value_is_the_location_of_all_values(self) -> None:
+        values = [100e6, 200e6, 300e6, 400e6] * 6
+        found = blocked(values, 8).location()
+        assert found is not None
+        assert found.value == pytest.approx(location(np.array(values)))
+
+    def test_equal_values_have_no_error(self) -> None:
+        found = blocked([5e6] * 40, 8).location()
+        assert found is not None
+        assert found.relative_error == pytest.approx(0, abs=1e-12)
+
+    def test_its_error_is_that_of_a_mean_of_independent_values(self) -> None:
+        rng = np.random.default_rng(1)
+        found = blocked(np.exp(rng.normal(16, 0.2, 3200)).tolist(), 160).location()
+        assert found is not None
+        assert found.relative_error == pytest.approx(0.2 / np.sqrt(3200), rel=0.25)
+
+    def test_it_is_known_better_than_the_median_of_two_modes(self) -> None:
+        rng = np.random.default_rng(2)
+        found = blocked(np.where(rng.random(24) < 0.5, 190e6, 375e6).tolist(), 24)
+        median, whole = found.percentile(50), found.location()
+        assert median is not None
+        assert whole is not None
+        assert whole.relative_error < median.relative_error / 2
+
+    def test_blocks_without_a_value_are_no_obstacle(self) -> None:
+        values, block = np.array([5e6, 6e6]), np.array([0, 7])
+        found = BlockedValues.of(values, block, block_weights(8)).location()
+        assert found is not None
+        assert found.value == pytest.approx(location(values))
+
+    def test_nothing_has_no_location(self) -> None:
+        assert BlockedValues.of(np.array([]), np.array([], dtype=np.int64), block_weights(8)).location() is None
