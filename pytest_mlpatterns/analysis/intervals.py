@@ -30,6 +30,7 @@ __all__ = [
     "PRIOR_DEGREES",
     "block_weights",
     "estimate",
+    "launch_deviation",
     "median_error",
     "min_samples",
     "order_bounds",
@@ -166,6 +167,25 @@ def ratio_of(
     return Estimate(math.exp(difference), math.exp(difference - half), math.exp(difference + half))
 
 
+def launch_deviation(*samples: Sequence[LaunchValue]) -> float:
+    """By how much one launch says something else than the others: the relative standard deviation of a launch.
+
+    With y the logarithms of the values of J launches in m samples, ȳ the mean of their sample and e their errors within
+    the launch, it is sqrt((k0 mean e² + Σ(y - ȳ)²) / (k0 + J - m)), k0 being :data:`PRIOR_DEGREES`. So a statistic
+    counts as badly known if it jumps between launches, and also if it would. Of two statistics of the same launches the
+    one of the smaller deviation gives the narrower interval.
+
+    Args:
+        samples: launches of each side, at least one in all. Infinite if a value is not above zero, or not finite.
+    """
+    everything = [launch for sample in samples for launch in sample]
+    if not all(0 < launch.value < math.inf for launch in everything):
+        return math.inf
+    scatter, degrees = _scatter(samples)
+    within = sum(launch.relative_error**2 for launch in everything) / len(everything)
+    return math.sqrt((PRIOR_DEGREES * within + scatter) / (PRIOR_DEGREES + degrees))
+
+
 def prior_weight(prior_degrees: float, prior: float, *, scatter: float, degrees: int) -> float:
     """Degrees of freedom that a prior variance is worth: fewer the more the observations contradict it.
 
@@ -247,10 +267,16 @@ def _launch_variance(
     """The variance between launches of two samples around their own means, and its degrees of freedom."""
     everything = [*first, *second]
     prior = launch_sd**2 + sum(launch.relative_error**2 for launch in everything) / len(everything)
+    scatter, degrees = _scatter((first, second))
+    weight = prior_weight(PRIOR_DEGREES, prior, scatter=scatter, degrees=degrees)
+    return (weight * prior + scatter) / (weight + degrees), weight + degrees
+
+
+def _scatter(samples: Sequence[Sequence[LaunchValue]]) -> tuple[float, int]:
+    """The sum of squares of launches around the mean of their own sample, and its degrees of freedom."""
     scatter, degrees = 0.0, 0
-    for sample in filter(None, (first, second)):
+    for sample in filter(None, samples):
         mean = _log_mean(sample)
         scatter += sum((math.log(launch.value) - mean) ** 2 for launch in sample)
         degrees += len(sample) - 1
-    weight = prior_weight(PRIOR_DEGREES, prior, scatter=scatter, degrees=degrees)
-    return (weight * prior + scatter) / (weight + degrees), weight + degrees
+    return scatter, degrees

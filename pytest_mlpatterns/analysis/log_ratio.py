@@ -19,8 +19,8 @@ import numpy as np
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.intervals import CONFIDENCE, prior_weight, t_quantile
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, launch_deviation, prior_weight, t_quantile
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "VariantFigures",
     "judge_ratio",
     "paired_log_ratio",
+    "ratio_deviation",
     "ratio_estimate",
     "wants_more_pairs",
 ]
@@ -182,6 +183,11 @@ def paired_log_ratio(
     middle = median(values)
     deviation = 1.4826 * median(abs(value - middle) for value in values)
     return LogRatio(middle, math.sqrt(math.pi / 2) * deviation / math.sqrt(len(values)))
+
+
+def ratio_deviation(launches: Sequence[LogRatio]) -> float:
+    """As :func:`pytest_mlpatterns.analysis.intervals.launch_deviation`, of the ratios of paired launches."""
+    return launch_deviation([LaunchValue(math.exp(launch.value), launch.error) for launch in launches])
 
 
 def wants_more_pairs(disturbed: Sequence[bool]) -> bool:

@@ -16,6 +16,7 @@ from pytest_mlpatterns.analysis.intervals import (
     LAUNCH_SD,
     block_weights,
     estimate,
+    launch_deviation,
     median_error,
     min_samples,
     order_bounds,
@@ -350,3 +351,29 @@ class TestOrderBounds:
     def test_order_bounds_are_samples_in_order(self, samples: int, percentile: float, confidence: float) -> None:
         low, high = order_bounds(samples, percentile, confidence)
         assert 0 <= low <= high < samples
+
+
+class TestDeviationOfALaunch:
+    def test_launches_that_agree_are_known_as_well_as_their_blocks_say(self) -> None:
+        alike = [LaunchValue(5e6, 0.02)] * 4
+        assert launch_deviation(alike) == pytest.approx(0.02 * math.sqrt(2 / 5))
+
+    def test_launches_that_jump_are_badly_known_though_each_looks_sure(self) -> None:
+        jumping = [LaunchValue(value, 0.002) for value in (190e6, 375e6, 190e6, 375e6)]
+        assert launch_deviation(jumping) > 0.25
+
+    def test_a_side_that_is_slower_as_a_whole_is_no_scatter(self) -> None:
+        before, after = [LaunchValue(5e6, 0.01)] * 3, [LaunchValue(9e6, 0.01)] * 3
+        assert launch_deviation(before, after) == pytest.approx(0.01 * math.sqrt(2 / 6))
+
+    @PROPERTY
+    @given(LAUNCHES, LAUNCHES, SCALES)
+    def test_the_unit_of_a_side_does_not_matter(
+        self, first: list[LaunchValue], second: list[LaunchValue], factor: float
+    ) -> None:
+        found = launch_deviation(first, second)
+        assert launch_deviation(scaled(first, factor), second) == pytest.approx(found, rel=1e-6, abs=1e-9)
+
+    @pytest.mark.parametrize("value", [0.0, math.inf])
+    def test_what_has_no_logarithm_is_not_known_at_all(self, value: float) -> None:
+        assert launch_deviation([LaunchValue(value, 0.0)], [LaunchValue(5e6, 0.01)]) == math.inf
