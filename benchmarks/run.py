@@ -24,6 +24,7 @@ NAMES = (
     "wire_cost",
     "pattern_cost",
     "ray_cost",
+    "location_simulation",
     "paired_simulation",
     "baseline_simulation",
     "verdict_simulation",

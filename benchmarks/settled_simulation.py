@@ -127,7 +127,7 @@ def interleaved(
         then, now = everything.then.first(launches), everything.now.first(launches)
         outcomes = guards(then, now, TOLERANCES, values=("peak_memory", "cold_start"))
         suspected = {name: outcome is not Outcome.PASS for name, outcome in outcomes.items()}
-        for name, ratios in everything.ratios.items():
+        for name, ratios in everything.judged(launches).items():
             better, tolerance = METRICS[name].better, TOLERANCES.of(name)
             limit = 1 + tolerance if better == "lower" else 1 - tolerance
             judged = plan if name in SPEED else replace(plan, alpha=GUARD_PLAN_ALPHA)

@@ -46,3 +46,37 @@ def test_what_became_worse_fails_by_its_metric(simulation: ModuleType, design: s
     assert simulation.share(runs, Outcome.FAIL) >= 0.9
     assert simulation.share(runs, Outcome.PASS) == 0
     assert sum(metric in run.failed for run in runs) >= 0.6 * len(runs)
+
+
+class TestWhichStatisticIsJudged:
+    @pytest.fixture
+    def by_statistic(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+        module = importlib.import_module("location_simulation")
+        monkeypatch.setattr(module, "TRIALS", 40)
+        return module
+
+    @pytest.mark.parametrize("mode", ["of_file", "of_revision"])
+    def test_two_modes_are_compared_by_their_location(self, by_statistic: ModuleType, mode: str) -> None:
+        runs = getattr(by_statistic, mode)(by_statistic.IN_TURNS, 60)
+        assert runs.share("judged", 0.5) == 1
+        assert runs.share("judged", passed=True) >= 0.9
+        assert runs.share("median", passed=True) <= 0.7
+
+    @pytest.mark.parametrize("mode", ["of_file", "of_revision"])
+    def test_on_a_busy_machine_nothing_is_lost_beside_the_median(self, by_statistic: ModuleType, mode: str) -> None:
+        for family in by_statistic.BUSY:
+            runs = getattr(by_statistic, mode)(family, 60)
+            assert runs.share("judged") == 0
+            assert runs.share("judged", passed=True) >= runs.share("median", passed=True)
+            assert runs.share("judged", 0.2) >= runs.share("median", 0.2)
+
+    def test_a_change_of_one_mode_alone_fails(self, by_statistic: ModuleType) -> None:
+        change = by_statistic.Change("the slow mode", slow_mode=0.73)
+        then, now = (
+            by_statistic.pool_of(by_statistic.IN_TURNS, 60, seed=seed, change=one)
+            for seed, one in ((3, None), (4, change))
+        )
+        runs = by_statistic.stored(then, now)
+        assert runs.share("judged") >= 0.95
+        assert runs.share("median") <= 0.5
