@@ -100,6 +100,10 @@ class LaunchBlocks:
         """
         return self._latencies.percentile(percentile, self.requests)
 
+    def location(self) -> LaunchValue | None:
+        """The location of the latencies of the successful requests; None if there is none."""
+        return self._latencies.location()
+
     def throughput(self) -> LaunchValue | None:
         """Successful answers per second."""
         cuts_ns = self._answers.cuts(self._edges)

@@ -44,8 +44,11 @@ __all__ = [
     "wants_more_pairs",
 ]
 
-PAIRED_METRICS = ("rtm", "throughput", "cpu_per_request", "ttft", "tpot", "output_tokens")
-"""Metrics that a paired launch measures; the last three of streams only."""
+PAIRED_METRICS = (
+    *("rtm", "latency_mean", "throughput", "cpu_per_request"),
+    *("ttft", "ttft_mean", "tpot", "tpot_mean", "output_tokens"),
+)
+"""Metrics that a paired launch measures; those of the second row of streams only."""
 RATIO_SD = 0.015
 """Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""
 _PRIOR_DEGREES = 3.0
@@ -71,7 +74,7 @@ class VariantFigures:
     """One variant of a paired launch: medians over its blocks, the number of requests, and how long each took.
 
     ``latencies`` counts them as :func:`pytest_mlpatterns.analysis.latency_distribution.counted` does. ``streams`` has
-    the figures that only streams have, by metric.
+    the figures that only streams have, by metric. ``latency_mean_ns`` is None if it is not known.
     """
 
     rtm_ns: float
@@ -81,6 +84,7 @@ class VariantFigures:
     failed: int
     latencies: Histogram = field(default_factory=dict)
     streams: Mapping[str, float] = field(default_factory=dict)
+    latency_mean_ns: float | None = None
 
     def figure(self, metric: str) -> float | None:
         """The figure of one of :data:`PAIRED_METRICS`; None if it is not known."""
@@ -91,6 +95,8 @@ class VariantFigures:
                 return self.throughput_rps
             case "cpu_per_request":
                 return self.cpu_ns_per_request
+            case "latency_mean":
+                return self.latency_mean_ns
         return self.streams.get(metric)
 
 
@@ -109,6 +115,7 @@ class PairedLaunch:
         repeated: blocks that were measured again because the load generator was the limit.
         disturbed: pairs in which other processes used the machine.
         streams: ratios of what only streams have, by metric.
+        latency_mean: ratio of the locations; None if it is not known.
     """
 
     rtm: LogRatio
@@ -121,6 +128,7 @@ class PairedLaunch:
     repeated: int
     disturbed: int = 0
     streams: Mapping[str, LogRatio] = field(default_factory=dict)
+    latency_mean: LogRatio | None = None
 
     def ratio(self, metric: str) -> LogRatio | None:
         """The ratio of one of :data:`PAIRED_METRICS`; None if one of the variants does not have it."""
@@ -131,6 +139,8 @@ class PairedLaunch:
                 return self.throughput
             case "cpu_per_request":
                 return self.cpu_per_request
+            case "latency_mean":
+                return self.latency_mean
         return self.streams.get(metric)
 
 

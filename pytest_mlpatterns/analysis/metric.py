@@ -49,6 +49,7 @@ class Metric:
         resource: of which it is the growth per request, as :class:`ResourceTrack` names it; empty for other metrics.
         per: number of requests to which the growth of a resource relates.
         least_gain: growth over half of a track from which it may be a leak.
+        stands_for: metric in whose place comparisons judge it, since it knows more of the same times; empty for others.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Metric:
     per: int = 1
     least_gain: float = 0.0
     sampled: bool = False
+    stands_for: str = ""
 
     def show(self, value: float) -> str:
         """Print a value for people."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPARED_METRICS",
     "GROWTHS",
+    "LOCATIONS",
     "METRICS",
     "NOT_OF_THE_MACHINE",
     "SCALING_INDICES",
@@ -80,6 +81,19 @@ def stream_metric(quantity: str, percentile: float = 50) -> Metric:
     name, label = (quantity, quantity.upper()) if not rank else (f"{quantity}:{rank}", f"{rank} {quantity.upper()}")
     stream = (quantity, percentile)
     return Metric(name, label, read, Unit.DURATION, floor=_LATENCY_FLOOR, of_streams=True, stream=stream)
+
+
+def _stream_location(quantity: str) -> Metric:
+    """The metric of the location of TTFT or TPOT."""
+    return Metric(
+        f"{quantity}_mean",
+        f"mean {quantity.upper()}",
+        lambda blocks: None if blocks.streams is None else blocks.streams.location(quantity),
+        Unit.DURATION,
+        floor=_LATENCY_FLOOR,
+        of_streams=True,
+        stands_for=quantity,
+    )
 
 
 def _of_streams(name: str, label: str, read: Callable[[StreamBlocks], LaunchValue | None]) -> Metric:
@@ -221,6 +235,20 @@ METRICS = {
     )
 }
 """Every metric by its name, in the order in which reports show them."""
+LOCATIONS: Mapping[str, Metric] = {
+    location.stands_for: location
+    for location in (
+        Metric(
+            "latency_mean", "mean latency", LaunchBlocks.location, Unit.DURATION, floor=_LATENCY_FLOOR, stands_for="rtm"
+        ),
+        *map(_stream_location, ("ttft", "tpot")),
+    )
+}
+"""The location of all times, by the metric of their median: what comparisons judge in its place.
+
+They are no names in options. ITL has none: chunks that arrive together have gaps of zero, which have no logarithm.
+"""
+_NAMED = {**METRICS, **{location.name: location for location in LOCATIONS.values()}}
 GROWTHS = tuple(name for name, metric in METRICS.items() if metric.resource)
 """Growth of what a deployment holds, per request."""
 NOT_OF_THE_MACHINE = frozenset({"error_rate", "peak_memory", "request_bytes", "response_bytes", *GROWTHS})
@@ -267,8 +295,8 @@ def metric_named(name: str) -> Metric:
         KeyError: there is no such metric.
         SettingError: it is NMRT under an objective that cannot be read.
     """
-    if name in METRICS:
-        return METRICS[name]
+    if name in _NAMED:
+        return _NAMED[name]
     if name.startswith(f"{_NMRT}(") and name.endswith(")"):
         return nmrt_metric(parse_objective(name[len(_NMRT) + 1 : -1]))
     if name.startswith("goodput(") and name.endswith(")"):

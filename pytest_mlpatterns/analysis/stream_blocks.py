@@ -115,6 +115,14 @@ class StreamBlocks:
         """A percentile over requests of (last chunk - first chunk) / (tokens - 1); a failed one is infinitely slow."""
         return self._per_token.percentile(percentile, self._per_token.ascending.size + self.failed)
 
+    def location(self, quantity: str) -> LaunchValue | None:
+        """The location of the TTFT or TPOT of the successful streams; None if there is none.
+
+        Args:
+            quantity: ``ttft`` or ``tpot``.
+        """
+        return (self._first if quantity == "ttft" else self._per_token).location()
+
     def output_tokens(self) -> LaunchValue | None:
         """Tokens per second of the window, of streams that ended well; a token counts as the answer does that it is of.
 

@@ -7,7 +7,7 @@ another.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
@@ -186,17 +186,19 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     outcome = Outcome.FAIL if change.low > allowed + _ROUNDING else Outcome.INCONCLUSIVE
     if change.high <= allowed + _ROUNDING:
         outcome = Outcome.PASS
+    name, judged_by = (metric.stands_for, metric.name) if metric.stands_for else (metric.name, "")
+    found = Verdict(name, "baseline", outcome, "", change, tolerance, then.value, now.value, judged_by)
     reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
     if outcome is Outcome.INCONCLUSIVE and size is not None:
         floor = f" ({metric.floor_text})" if allowed > tolerance else ""
         reason += f"{_undecided(change, allowed)}{floor} after {size}"
         if varies:
             reason += f"; {_what_decides(metric, change, allowed, launches=(len(present), len(baseline)))}"
-        return Verdict(metric.name, "baseline", outcome, reason, change, tolerance, then.value, now.value)
+        return replace(found, reason=reason)
     floor = f"; changes up to {metric.floor_text} do not count" if tolerance < change.high <= allowed else ""
     kind = "99 % interval" if varies else "range"
     reason += f"{_decided(change, kind)}; tolerance {format_percent(tolerance)}{floor}"
-    return Verdict(metric.name, "baseline", outcome, reason, change, tolerance, then.value, now.value)
+    return replace(found, reason=reason)
 
 
 def judge_guard(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.compared_statistic import judged_statistic
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.outcomes import describe_failures, error_class
 from pytest_mlpatterns.records.result import State
@@ -57,15 +58,15 @@ def disturbances(result: TestResult) -> tuple[str, ...]:
 def _why_too_wide(result: TestResult) -> str:
     """The width of an interval that exceeds the tolerance on either side; empty if there is none.
 
-    Judged are RTM, or TTFT and TPOT of streams: what a comparison judges first.
+    Judged are RTM, or TTFT and TPOT of streams, by the statistic that a comparison judges.
     """
     names = _JUDGED if result.stream is None else _JUDGED_OF_STREAMS
     return next((why for name in names if name in result.metrics and (why := _too_wide(name, result))), "")
 
 
 def _too_wide(name: str, result: TestResult) -> str:
-    metric, tolerance = METRICS[name], result.tolerance
-    value, low, high = result.metrics[name]
+    metric, tolerance = judged_statistic(METRICS[name], lambda of: of.name in result.metrics), result.tolerance
+    value, low, high = result.metrics[metric.name]
     half = (high - low) / (2 * value) if value else 0.0
     if half <= tolerance:
         return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, with_medians
 from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles, without_body
 from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
 from pytest_mlpatterns.analysis.tolerances import Tolerances, can_more_than_double
@@ -122,7 +123,8 @@ def drift_notes(result: TestResult, entry: Entry) -> list[str]:
             continue
         if against_anchor.outcome is Outcome.FAIL and against_anchor.change is not None:
             change = format_percent(against_anchor.change.value)
-            notes.append(f"{metric_named(name).label} {change} worse than on {anchor.recorded_at}, little by little")
+            label = metric_named(against_anchor.figure).label
+            notes.append(f"{label} {change} worse than on {anchor.recorded_at}, little by little")
     return notes
 
 
@@ -135,10 +137,13 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
     """The verdict on one metric at the test's tolerance; None if one of the two does not hold it."""
     if name not in before or name not in result.launches:
         return None
-    present, in_flight = _values(result.launches[name]), result.setup.load.in_flight
-    return judge_change(
-        metric_named(name), present, before[name], tolerance=_tolerance(name, result), in_flight=in_flight
+    metric, in_flight = metric_named(name), result.setup.load.in_flight
+    judged = judged_statistic(metric, lambda of: before.get(of.name) and result.launches.get(of.name))
+    present = _values(result.launches[judged.name])
+    verdict = judge_change(
+        judged, present, before[judged.name], tolerance=_tolerance(name, result), in_flight=in_flight
     )
+    return with_medians(verdict, metric, before=before[name], now=_values(result.launches[name]))
 
 
 def _tolerance(name: str, result: TestResult) -> float:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, with_medians
 from pytest_mlpatterns.analysis.indices import why_unknown
 from pytest_mlpatterns.analysis.intervals import min_samples
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
+    from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import BaselineGap, Reference
 
 __all__ = ["CALIBRATION_NOISE", "BaselineComparison", "Comparison", "describe_left_out", "describe_too_few"]
@@ -295,38 +297,56 @@ class BaselineComparison:
 
     def _judge_one(self, compared: ComparedMetric, entry: Entry, metrics: Metrics) -> Verdict:
         metric, in_flight = compared.metric, self._experiment.setup.load.in_flight
-        before = entry.metrics.get(metric.name, ())
-        present = MeasuredSample(metrics)
         if compared.is_guard:
+            present = MeasuredSample(metrics)
             return judge_guarded(compared, EntrySample(entry), present, against="baseline", in_flight=in_flight)
-        plan = SequentialPlan(
-            first=1,
-            last=self._experiment.settings.launches,
-            alpha=compared.alpha,
-            pass_alpha=_PASS_ALPHA,
-            fixed_launches=max(len(before), 1),
-        )
         if metric.percentile is not None and not self._is_screen:  # whose verdict the recorded code checks
             metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
         if metrics.only_at_least(metric):
             raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")
-        values = present_values(metrics, metric, before)
-        why = "" if values else why_unknown(metric.name, metrics.indices.missing)
-        if not before and not why:
-            raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
-        if not values:
-            pattern = self._experiment.setup.pattern
-            raise UnknownMetricError(f"is not known for {pattern}{why and f': {why}'}")
+
+        def before(of: Metric) -> Sequence[LaunchValue]:
+            return entry.metrics.get(of.name, ())
+
+        def now(of: Metric) -> Sequence[LaunchValue]:
+            return present_values(metrics, of, before(of))
+
+        judged = judged_statistic(metric, lambda of: before(of) and now(of))
         verdict = judge_change(
-            metric,
-            values,
-            before,
+            judged,
+            *self._both_known(judged, now(judged), before(judged)),
             tolerance=compared.tolerance,
-            plan=plan,
-            size=SampleSize(len(values), metrics.blocks),
+            plan=self._plan_of(compared, len(before(judged))),
+            size=SampleSize(len(now(judged)), metrics.blocks),
             in_flight=in_flight,
         )
-        return noted(verdict, metric, metrics)
+        return noted(with_medians(verdict, metric, before=before(metric), now=now(metric)), metric, metrics)
+
+    def _both_known(
+        self, metric: Metric, now: Sequence[LaunchValue], before: Sequence[LaunchValue]
+    ) -> tuple[Sequence[LaunchValue], Sequence[LaunchValue]]:
+        """The values of both sides.
+
+        Raises:
+            UnknownMetricError: one of them has none.
+        """
+        why = "" if now else why_unknown(metric.name, self._measurement.metrics.indices.missing)
+        if not before and not why:
+            raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
+        if not now:
+            pattern = self._experiment.setup.pattern
+            raise UnknownMetricError(f"is not known for {pattern}{why and f': {why}'}")
+        return now, before
+
+    def _plan_of(self, compared: ComparedMetric, recorded: int) -> SequentialPlan:
+        """The interim looks beside an entry of so many launches."""
+        return SequentialPlan(
+            first=1,
+            last=self._experiment.settings.launches,
+            alpha=compared.alpha,
+            pass_alpha=_PASS_ALPHA,
+            fixed_launches=max(recorded, 1),
+        )
 
     def _leave_out(self, compared: ComparedMetric, error: UnknownMetricError | InvalidResultError) -> None:
         """Note a metric that cannot be compared; a guard that this system never has is not worth a note.

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_known_metric, metric_named, nmrt_metric
+from pytest_mlpatterns.analysis.metric_definitions import (
+    LOCATIONS,
+    METRICS,
+    Metric,
+    is_known_metric,
+    metric_named,
+    nmrt_metric,
+)
 from pytest_mlpatterns.errors import InvalidResultError
 
 if TYPE_CHECKING:
@@ -50,7 +57,9 @@ def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Met
     others += [
         metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(") and is_known_metric(name)
     ]
-    found = [(metric, estimate_or_none(metrics, metric)) for metric in (*METRICS.values(), *others)]
+    found = [
+        (metric, estimate_or_none(metrics, metric)) for metric in (*METRICS.values(), *LOCATIONS.values(), *others)
+    ]
     return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
 
 

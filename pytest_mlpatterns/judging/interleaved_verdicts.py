@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, median_text
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, PairedLaunch, judge_ratio
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, RatioVerdict
+    from pytest_mlpatterns.analysis.metric import Metric
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
@@ -248,7 +250,8 @@ class _RevisionJudge:
         if metric.name in PAIRED_METRICS:
             if all(launch.ratio(metric.name) is None for launch in found):
                 raise UnknownMetricError("is not known of both sides")
-            question = self._question(compared)
+            judged_by = judged_statistic(metric, lambda of: any(one.ratio(of.name) is not None for one in found))
+            question = self._question(compared, judged_by)
             judged = _change_verdict(question, question.verdict(found), tolerance=tolerance, run=self._run)
             return noted(judged, metric, second)
         if compared.is_guard:
@@ -265,8 +268,9 @@ class _RevisionJudge:
     def _plan_of(self, compared: ComparedMetric) -> SequentialPlan:
         return replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
 
-    def _question(self, compared: ComparedMetric) -> _Question:
-        metric, plan, equivalence = compared.metric, self._plan_of(compared), not compared.is_guard
+    def _question(self, compared: ComparedMetric, metric: Metric) -> _Question:
+        """What is asked of the launches: a comparison, judged by this metric."""
+        plan, equivalence = self._plan_of(compared), not compared.is_guard
         before, _ = _means(metric.name, self._run.launches)
         allowed = metric.allowed(compared.tolerance, before, self._run.in_flight)
         if metric.better == "lower":
@@ -275,7 +279,7 @@ class _RevisionJudge:
 
 
 def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: float, run: InterleavedRun) -> Verdict:
-    metric = METRICS[question.metric]
+    metric = metric_named(question.metric)
     printed = _printed(run, question.metric, verdict)
     ratio = verdict.judged
     change = Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
@@ -289,7 +293,15 @@ def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: fl
         f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
         f"tolerance {format_percent(tolerance)}{floor}; {_measured(run, verdict)}"
     )
-    return Verdict(question.metric, "revision", verdict.outcome, reason, change, tolerance, *printed)
+    if not metric.stands_for:
+        return Verdict(metric.name, "revision", verdict.outcome, reason, change, tolerance, *printed)
+    reason += f"; {_medians(run, METRICS[metric.stands_for])}"
+    return Verdict(metric.stands_for, "revision", verdict.outcome, reason, change, tolerance, *printed, metric.name)
+
+
+def _medians(run: InterleavedRun, metric: Metric) -> str:
+    """The medians of both variants, which the reports show."""
+    return median_text(metric, " against ".join(map(metric.show, _means(metric.name, run.launches))))
 
 
 def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:
@@ -317,7 +329,7 @@ def _printed(run: InterleavedRun, name: str, verdict: RatioVerdict) -> tuple[flo
 
 def _figures(run: InterleavedRun, name: str, values: tuple[float, float]) -> str:
     """The figures of both variants with their names: ``2.0 ms (cached) against 4.1 ms (single)``."""
-    metric = METRICS[name]
+    metric = metric_named(name)
     first, second = (f"{metric.show(value)} ({variant})" for value, variant in zip(values, run.names, strict=True))
     return f"{first} against {second}"
 

@@ -133,7 +133,7 @@ class SettledVerdicts:
 
 def _short(screened: Verdict) -> str:
     """What the file saw, in short: ``RTM 1.45 ms → 1.85 ms, 27 % worse than the baseline``."""
-    metric, then, now = metric_named(screened.metric), screened.reference_value, screened.present_value
+    metric, then, now = metric_named(screened.figure), screened.reference_value, screened.present_value
     figures = "" if then is None or now is None else f" {metric.show(then)} → {metric.show(now)},"
     worse = "" if screened.change is None else f" {format_percent(abs(screened.change.value))}"
     return f"{metric.label}{figures}{worse} worse than the baseline"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import percentile_metric
+from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, metric_named, percentile_metric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,15 +68,13 @@ def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValu
         before: the metric in the launches of the reference; empty if it is not known.
     """
     found = present.launch_values(metric)
-    if not found and before and _is_ttft(metric):
-        assert metric.stream is not None
-        return present.launch_values(percentile_metric(metric.stream[1]))
-    return found
+    whole = _of_whole_answers(metric)
+    return present.launch_values(whole) if not found and before and whole is not None else found
 
 
 def noted(verdict: Verdict, metric: Metric, present: Metrics) -> Verdict:
     """A verdict that says so if it judges the TTFT of a service that no longer streams."""
-    if present.streams or not _is_ttft(metric):
+    if present.streams or _of_whole_answers(metric) is None:
         return verdict
     why = "the answers no longer stream, so the first content is the whole answer"
     return replace(verdict, reason=f"{verdict.reason}; {why}")
@@ -87,16 +85,20 @@ def failed_by_whole_answers(verdicts: Sequence[Verdict], entry: Entry, present: 
 
     These are the TTFT verdicts for which the whole answers of the baseline itself took too long.
     """
-    whole = [one.value for one in entry.metrics.get("rtm", ()) if one.value > 0]
-    if present.streams or not whole:
+    if present.streams:
         return frozenset()
     return frozenset(
         verdict.metric
         for verdict in verdicts
         if verdict.metric == _FIRST
-        and geometric_mean(whole) > (verdict.reference_value or 0.0) * (1 + (verdict.tolerance or 0.0))
+        and (whole := _of_whole_answers(metric_named(verdict.figure))) is not None
+        and (values := [one.value for one in entry.metrics.get(whole.name, ()) if one.value > 0])
+        and geometric_mean(values) > (verdict.reference_value or 0.0) * (1 + (verdict.tolerance or 0.0))
     )
 
 
-def _is_ttft(metric: Metric) -> bool:
-    return metric.stream is not None and metric.stream[0] == _FIRST
+def _of_whole_answers(metric: Metric) -> Metric | None:
+    """The same figure of whole answers, if it is one of TTFT; None for other metrics."""
+    if metric.stands_for == _FIRST:
+        return LOCATIONS["rtm"]
+    return percentile_metric(metric.stream[1]) if metric.stream is not None and metric.stream[0] == _FIRST else None

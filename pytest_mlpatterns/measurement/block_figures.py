@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.answer_counts import AnswerCounts
+from pytest_mlpatterns.analysis.location import location
 from pytest_mlpatterns.analysis.log_ratio import paired_log_ratio
 from pytest_mlpatterns.analysis.stream_times import StreamTimes
 
@@ -52,7 +53,7 @@ def answer_rate(samples: Samples, window: Window, *, closed: bool, weights: NDAr
 
 
 def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_], *, closed: bool) -> dict[str, float]:
-    """The median TTFT and TPOT and the output tokens per second of a block; empty if its answers came whole.
+    """Median and location of TTFT and TPOT, and the output tokens per second, of a block; empty if answers came whole.
 
     A figure that is not known is 0. Tokens count as answers do; in an open loop, when they arrived.
 
@@ -65,11 +66,11 @@ def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_], *,
     if samples.stream is None or not samples.came_in_pieces:
         return {}
     times = StreamTimes(samples, samples.stream)
-    ttft, tpot = times.ttft_ns[good], times.tpot_ns[good]
-    found = {
-        name: float(np.median(known)) if (known := values[np.isfinite(values)]).size else 0.0
-        for name, values in (("ttft", ttft), ("tpot", tpot))
-    }
+    found = {}
+    for name, values in (("ttft", times.ttft_ns[good]), ("tpot", times.tpot_ns[good])):
+        known = values[np.isfinite(values)]
+        found[name] = float(np.median(known)) if known.size else 0.0
+        found[f"{name}_mean"] = location(known) if found[name] else 0.0
     if closed:
         tokens = np.where(times.has_chunks, times.tokens, 0)
         return {**found, "output_tokens": answer_rate(samples, window, closed=True, weights=tokens)}
@@ -82,21 +83,21 @@ def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_], *,
 def stream_ratios(
     first: Mapping[str, Sequence[float]],
     second: Mapping[str, Sequence[float]],
-    second_rtm_ns: Sequence[float],
+    second_whole: Mapping[str, Sequence[float]],
     *,
     disturbed: Sequence[bool],
 ) -> dict[str, LogRatio]:
     """The ratios second/first of what only streams have, by metric.
 
-    If the second variant does not stream, its first content is the whole answer, so its TTFT is its response time.
+    If the second variant does not stream, its first content is the whole answer, so its TTFT is its latency.
 
     Args:
         first: figures of the first variant by metric, one of each block; 0 if it is not known.
         second: those of the second variant.
-        second_rtm_ns: response time median of each block of the second variant.
+        second_whole: of the second variant's whole answers, what their first content would be, as the others.
         disturbed: for each block, whether other processes disturbed it.
     """
-    present = second or {"ttft": second_rtm_ns}
+    present = second or second_whole
     return {
         name: paired_log_ratio(values, present[name], disturbed)
         for name, values in first.items()

@@ -222,7 +222,13 @@ class InterleavedRun:
                 second_began=bool(first_index),
                 repeated=first.repeated + second.repeated,
                 disturbed=sum(disturbed),
-                streams=stream_ratios(first.streams, second.streams, second.rtm_ns, disturbed=disturbed),
+                streams=stream_ratios(
+                    first.streams,
+                    second.streams,
+                    {"ttft": second.rtm_ns, "ttft_mean": second.latency_mean_ns},
+                    disturbed=disturbed,
+                ),
+                latency_mean=paired_log_ratio(first.latency_mean_ns, second.latency_mean_ns, disturbed),
             )
         )
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason, why_limited
 from pytest_mlpatterns.analysis.latency_distribution import counted
+from pytest_mlpatterns.analysis.location import location
 from pytest_mlpatterns.analysis.log_ratio import VariantFigures
 from pytest_mlpatterns.analysis.noise import is_disturbed
 from pytest_mlpatterns.analysis.resource_tracks import track_of
@@ -96,6 +97,7 @@ class VariantRun:
         position: index of the input that the next block begins with.
         repeated: blocks that were measured again.
         rtm_ns: response time median of each block.
+        latency_mean_ns: location of the latencies of each block.
         throughput_rps: successful answers per second of each block.
         cpu_ns_per_request: CPU time per successful answer of each block; 0 if it is not known.
         streams: what only streams have, by metric, of each block; 0 if it is not known.
@@ -108,6 +110,7 @@ class VariantRun:
         self.position: int = 0
         self.repeated: int = 0
         self.rtm_ns: list[float] = []
+        self.latency_mean_ns: list[float] = []
         self.throughput_rps: list[float] = []
         self.cpu_ns_per_request: list[float] = []
         self.streams: dict[str, list[float]] = {}
@@ -197,6 +200,7 @@ class VariantRun:
     def _note_figures(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> None:
         """Note the figures of one block."""
         self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
+        self.latency_mean_ns.append(location(samples.latency_ns[good]))
         self.throughput_rps.append(answer_rate(samples, result.window, closed=self._closed))
         for name, value in stream_figures(samples, result.window, good, closed=self._closed).items():
             self.streams.setdefault(name, []).append(value)
@@ -233,6 +237,7 @@ class VariantRun:
         cpu_ns = median(self.cpu_ns_per_request)
         return VariantFigures(
             rtm_ns=median(self.rtm_ns),
+            latency_mean_ns=median(self.latency_mean_ns),
             throughput_rps=median(self.throughput_rps),
             cpu_ns_per_request=cpu_ns or None,
             requests=self._requests,

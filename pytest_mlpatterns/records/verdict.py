@@ -34,6 +34,8 @@ class Verdict:
         reference_value: the reference's figure, in the metric's unit; None if unknown, or for a limit.
         present_value: the present's figure that it is compared with.
         accepted: the acceptance to which a change beyond the usual tolerance owes its pass; empty for all others.
+        judged_by: name of the metric that was judged in its place and that the figures are of, such as
+            ``latency_mean`` for RTM; empty if it was judged itself.
     """
 
     metric: str
@@ -45,6 +47,12 @@ class Verdict:
     reference_value: float | None = None
     present_value: float | None = None
     accepted: str = ""
+    judged_by: str = ""
+
+    @property
+    def figure(self) -> str:
+        """Name of the metric that the figures are of."""
+        return self.judged_by or self.metric
 
     @property
     def suspected(self) -> bool:

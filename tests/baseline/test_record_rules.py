@@ -68,6 +68,13 @@ def test_an_interval_wider_than_the_tolerance_is_measured_again_and_stored_with_
     assert disturbances(wide) == (why,)
 
 
+def test_the_interval_of_the_mean_counts_if_it_is_known() -> None:
+    narrow, wide = (10e6, 9.5e6, 10.5e6), (10e6, 3e6, 20e6)
+    assert reasons_not_to_record(result(metrics={"rtm": wide, "latency_mean": narrow})) == ()
+    (why,) = reasons_not_to_record(result(metrics={"rtm": narrow, "latency_mean": wide}))
+    assert why.startswith("mean latency 10.0 ms is known to ±85.0 % only")
+
+
 @pytest.mark.parametrize(
     "metrics", [{}, {"rtm": (10e6, 9.1e6, 10.9e6)}, {"rtm": (0.0, 0.0, 0.0)}], ids=["none", "narrow", "zero"]
 )

@@ -34,6 +34,25 @@ def test_a_slower_first_token_is_worse_and_begins_a_new_anchor() -> None:
     assert (same.worse, same.after.anchor) == ((), replace(before.anchored, updates=1))
 
 
+def test_updates_are_compared_by_means_if_both_entries_know_them() -> None:
+    before = entry(ttft=190.0 * MS, ttft_mean=280.0 * MS, tpot=10.0 * MS)
+    jumped = measured(ttft=370.0 * MS, ttft_mean=283.0 * MS, tpot=10.0 * MS)
+    assert update_of(jumped, before, FACTS).worse == ()
+    (worse,) = update_of(measured(ttft=190.0 * MS, ttft_mean=380.0 * MS, tpot=10.0 * MS), before, FACTS).worse
+    assert (worse.metric, worse.judged_by) == ("ttft", "ttft_mean")
+    assert worse.reason.endswith("; median TTFT 190 ms → 190 ms")
+    (by_medians,) = update_of(jumped, entry(ttft=190.0 * MS, tpot=10.0 * MS), FACTS).worse
+    assert by_medians.judged_by == ""
+
+
+def test_a_slow_drift_of_means_is_told() -> None:
+    anchor = replace(entry("2026-01-01", ttft=190.0 * MS, ttft_mean=200.0 * MS).anchored, updates=3)
+    assert set(anchor.metrics) == {"ttft", "ttft_mean"}
+    drifted = replace(entry(ttft=370.0 * MS, ttft_mean=278.0 * MS), anchor=anchor)
+    notes = drift_notes(measured(ttft=190.0 * MS, ttft_mean=280.0 * MS), drifted)
+    assert notes == ["mean TTFT 40.0 % worse than on 2026-01-01 (1a2b3c4), little by little"]
+
+
 def test_longer_answers_are_no_step() -> None:
     before = entry(ttft=100.0 * MS, rtm=900.0 * MS)
     longer = update_of(measured(ttft=100.0 * MS, rtm=1800.0 * MS), before, FACTS)

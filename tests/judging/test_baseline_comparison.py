@@ -14,7 +14,7 @@ from support.synthetic import MS, START_NS, US, S, launch, make_setup, samples, 
 from pytest_mlpatterns import PerfFailure
 from pytest_mlpatterns.analysis.indices import NO_INDICES, NOT_MEASURED, ScalingIndices
 from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
@@ -81,8 +81,8 @@ def make_launch(
 
 def make_entry(launches: Sequence[Launch]) -> Entry:
     metrics = Metrics(tuple(launches))
-    values = {name: metrics.launch_values(metric) for name, metric in METRICS.items() if metric.of is not None}
-    recorded = {name: found for name, found in values.items() if found}
+    known = [metric for metric in (*METRICS.values(), *LOCATIONS.values()) if metric.of is not None]
+    recorded = {metric.name: found for metric in known if (found := metrics.launch_values(metric))}
     costs = generator_costs_ns(launches, SETUP.load)
     return Entry(SETUP, recorded, {}, None, "2026-01-31", counts=metrics.request_counts, generator_costs_ns=costs)
 

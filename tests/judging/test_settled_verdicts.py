@@ -76,6 +76,10 @@ class TestTheRecordedCodeDecides:
         verdict = merged(screened(FAIL, 0.5), judged(FAIL, 0.3))
         assert verdict.reason == "interleaved; by the file: RTM 4.00 ms → 6.00 ms, 50.0 % worse than the baseline"
 
+    def test_its_reason_names_the_mean_if_the_file_saw_that(self) -> None:
+        verdict = merged(replace(screened(FAIL, 0.5), judged_by="latency_mean"), judged(FAIL, 0.3))
+        assert "by the file: mean latency 4.00 ms → 6.00 ms, 50.0 % worse than" in verdict.reason
+
     @pytest.mark.parametrize("seen", [screened(PASS), screened(OPEN, 0.05), screened(OPEN, -0.5)])
     def test_a_pass_beside_it_passes_unless_the_file_saw_it_worse(self, seen: Verdict) -> None:
         assert merged(seen, judged(PASS)).outcome is PASS

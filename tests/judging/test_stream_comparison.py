@@ -12,7 +12,7 @@ from support.streams import stream_launch, streamed
 from support.synthetic import MS, SETUP, START_NS, S, samples, usage
 
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, LogRatio, PairedLaunch, VariantFigures
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS, metric_named
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
@@ -58,10 +58,9 @@ def launches(count: int, **changes: Any) -> list[Launch]:
 
 def entry(**changes: Any) -> Entry:
     metrics = Metrics(tuple(stream_launch(jitter=0.03, rate_rps=40, seed=100 + seed, **changes) for seed in range(6)))
-    values = {name: metrics.launch_values(metric) for name, metric in METRICS.items() if metric.of is not None}
-    return Entry(
-        SETUP, {name: found for name, found in values.items() if found}, {}, None, "2026-01-31", metrics.request_counts
-    )
+    known = [metric for metric in (*METRICS.values(), *LOCATIONS.values()) if metric.of is not None]
+    values = {metric.name: found for metric in known if (found := metrics.launch_values(metric))}
+    return Entry(SETUP, values, {}, None, "2026-01-31", metrics.request_counts)
 
 
 def judged(given: Iterable[Launch], before: Entry | None = None) -> tuple[Sequence[Verdict], BaselineComparison]:
@@ -158,7 +157,8 @@ def test_the_figures_of_a_block_are_those_of_its_streams(every_ms: int, closed: 
     block = streamed(due, [[30 * MS, 40 * MS, 50 * MS]] * len(due))
     window = Window(START_NS, START_NS + S)
     found = stream_figures(block, window, block.succeeded, closed=closed)
-    assert found == {"ttft": 30 * MS, "tpot": 10 * MS, "output_tokens": pytest.approx(rate)}
+    times = {"ttft": 30 * MS, "ttft_mean": 30 * MS, "tpot": 10 * MS, "tpot_mean": 10 * MS}
+    assert found == pytest.approx({**times, "output_tokens": rate})
 
 
 def test_the_tokens_of_an_answer_at_the_end_of_a_block_count_by_the_share_of_its_time_there() -> None:
@@ -222,7 +222,7 @@ def test_a_service_that_streams_now_is_compared_by_whole_answers_and_the_rest_is
 
 
 def _of_streams(name: str) -> bool:
-    return METRICS[name].of_streams
+    return metric_named(name).of_streams
 
 
 def test_a_metric_more_divides_the_probability_of_a_false_alarm_again() -> None:
@@ -241,10 +241,11 @@ def test_a_metric_more_divides_the_probability_of_a_false_alarm_again() -> None:
 
 
 def test_the_first_content_of_a_block_whose_answers_came_whole_is_the_answer() -> None:
-    first = {"ttft": [8e6] * 8, "tpot": [8e6] * 8}
-    found = stream_ratios(first, {}, [80e6] * 8, disturbed=[False] * 8)
-    assert list(found) == ["ttft"]
+    first = {"ttft": [8e6] * 8, "ttft_mean": [9e6] * 8, "tpot": [8e6] * 8}
+    whole = {"ttft": [80e6] * 8, "ttft_mean": [81e6] * 8}
+    found = stream_ratios(first, {}, whole, disturbed=[False] * 8)
+    assert list(found) == ["ttft", "ttft_mean"]
     assert np.exp(found["ttft"].value) == pytest.approx(10)
-    assert set(stream_ratios(first, {"ttft": [8e6] * 8, "tpot": [0.0] * 8}, [80e6] * 8, disturbed=[False] * 8)) == {
-        "ttft"
-    }
+    assert np.exp(found["ttft_mean"].value) == pytest.approx(9)
+    streamed = {"ttft": [8e6] * 8, "ttft_mean": [9e6] * 8, "tpot": [0.0] * 8}
+    assert set(stream_ratios(first, streamed, whole, disturbed=[False] * 8)) == {"ttft", "ttft_mean"}

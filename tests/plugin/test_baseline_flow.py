@@ -45,10 +45,14 @@ def _in_metrics(names: dict[str, float]) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-_much_faster = _in_metrics({"rtm": 1e-4, "throughput": 1e4})
-_much_slower = _in_metrics({"rtm": 1e4, "throughput": 1e-4})
+def _of_speed(factor: float) -> Callable[[dict[str, Any]], None]:
+    """Multiply the times of every entry, and divide its rate."""
+    return _in_metrics({"rtm": factor, "latency_mean": factor, "throughput": 1 / factor})
+
+
+_much_faster, _much_slower = _of_speed(1e-4), _of_speed(1e4)
 """By more than any noise of a busy machine."""
-_slower = _in_metrics({"rtm": 10, "throughput": 0.1})
+_slower = _of_speed(10)
 """By as much as this machine may be busier than when it recorded, so that no test fails for that."""
 
 
@@ -105,7 +109,7 @@ def test_update_prints_old_and_new_and_lists_what_it_recorded_although_worse(dir
     run = ONE.run(directory, "--perf-baseline", "update", "--perf-tolerance", tolerances, "--perf-json", "out.json")
     assert run.exit_code == pytest.ExitCode.OK
     change = r"RTM \S+ ns → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
-    worse = rf"recorded although worse:\n  {TEST}: RTM \S+ ns → .+ % worse.+\n  {TEST}: throughput .+ % worse"
+    worse = rf"recorded although worse:\n  {TEST}: mean latency \S+ ns → .+ % worse.+\n  {TEST}: throughput .+ % worse"
     said = run.section("performance")
     assert re.search(rf"{TEST}: {change}", said)
     assert re.search(worse, said)
@@ -213,7 +217,10 @@ def test_a_run_better_than_its_baseline_says_so(directory: Path) -> None:
     _edit(directory / FILE, _much_slower)
     run = ONE.run(directory)
     assert run.outcomes == {"passed": 1}
-    assert re.search(r"better than its baseline: RTM .+ % better.+--perf-baseline update", run.section("performance"))
+    assert re.search(
+        r"better than its baseline: mean latency .+ % better.+; RTM .+--perf-baseline update",
+        run.section("performance"),
+    )
 
 
 def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribution: tuple[str, ...]) -> None:
@@ -228,7 +235,8 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
     assert f"test_perf.py:{defined}: RegressionFailure" in text
     assert "pytest_mlpatterns/" not in text
     interval = r"99 % interval \+\S+ % to \+\S+ %; tolerance 10"
-    assert re.search(rf"RegressionFailure: RTM \S+ ns → \S+ ms: \S+ % worse, {interval}", text)
+    medians = r"\.0 %; RTM \S+ ns → \S+ ms"
+    assert re.search(rf"RegressionFailure: mean latency \S+ ns → \S+ ms: \S+ % worse, {interval}{medians}", text)
     assert re.search(rf"E +throughput \S+ req/s → \S+ req/s: \S+ % worse, {interval}", text)
     assert re.search(r"measured  1 launch, 8 blocks, \d+ requests, 0 failed", text)
     assert f"record it: pytest {TEST} --perf-baseline update" in run.facts("test_it")["next"]
@@ -240,11 +248,11 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
         return
     again = ONE.run(directory, "--lf", "--tb=line")
     assert again.outcomes["failed"] == 1
-    assert re.search(rf"test_perf\.py:{defined}: RegressionFailure: RTM", again.out)
+    assert re.search(rf"test_perf\.py:{defined}: RegressionFailure: mean latency", again.out)
 
 
 def _unsure(machines: dict[str, Any]) -> None:
-    """Make the throughput that was recorded so uncertain that nothing can be worse than it; nor is its RTM."""
+    """Make the throughput that was recorded so uncertain that nothing can be worse than it; nor are its times."""
     _much_slower(machines)
     for entry in machines.values():
         entry["metrics"]["throughput"] = [[1.3e4 * value, 5.0] for value, _ in entry["metrics"]["throughput"]]
@@ -256,13 +264,15 @@ def test_a_failure_that_the_machine_itself_explains_is_left_open(directory: Path
         for entry in machines.values():
             entry["calibration"]["ns"] /= 1e6
 
-    _edit(directory / FILE, _in_metrics({"rtm": 1e-3, "throughput": 1e3}))
+    _edit(directory / FILE, _of_speed(1e-3))
     assert ONE.run(directory).outcomes == {"failed": 1}
     _edit(directory / FILE, change)
     assert ONE.run(directory).outcomes == {"failed": 1}  # this suite trusts the machine
     run = ONE.run(directory, "--perf-noise", "doubt")
     assert run.outcomes == {"passed": 1, "warnings": 1}
-    explained = r"RTM .+ % worse, .+; but this machine takes up to [\d.]+ times as long for the same work as when the"
+    explained = (
+        r"mean latency .+ % worse, .+; but this machine takes up to [\d.]+ times as long for the same work as when the"
+    )
     assert re.search(explained, " ".join(run.section("performance").split()))
 
 
@@ -381,14 +391,17 @@ def test_another_version_of_the_model_is_another_model(tmp_path: Path) -> None:
 def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
     def drifted(machines: dict[str, Any]) -> None:
         for entry in machines.values():
-            metrics = {"rtm": [[value * 1e-4, error] for value, error in entry["metrics"]["rtm"]]}
+            metrics = {
+                name: [[value * 1e-4, error] for value, error in entry["metrics"][name]]
+                for name in ("rtm", "latency_mean")
+            }
             entry["anchor"] = {"metrics": metrics, "commit": "1a2b3c4", "date": "2026-01-31", "updates": 2}
         _slower(machines)
 
     _edit(directory / FILE, drifted)
     run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json", "-n", "1")
     assert run.table["test_it"] in NOT_WORSE
-    note = r"RTM [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
+    note = r"mean latency [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
     assert re.search(note, run.section("performance"))
     assert re.search(note, run.json("out.json")["results"][0]["notes"][-1])
 
@@ -397,7 +410,8 @@ def test_an_update_keeps_the_anchor_where_little_changed(directory: Path) -> Non
     def near(machines: dict[str, Any]) -> None:
         """No run of the model is twice as good or twice as bad, which would be a step at a tolerance of 100 %."""
         for entry in machines.values():
-            entry["metrics"].update(rtm=[[60_000_000, 0.1]], throughput=[[400, 0.1]])
+            times = {"rtm": [[60_000_000, 0.1]], "latency_mean": [[60_000_000, 0.1]]}
+            entry["metrics"].update(times, throughput=[[400, 0.1]])
 
     _edit(directory / FILE, near)
     recorded = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST]
@@ -405,7 +419,7 @@ def test_an_update_keeps_the_anchor_where_little_changed(directory: Path) -> Non
     ((machine, entry),) = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST].items()
     old = recorded[machine]
     assert entry["anchor"] == {
-        "metrics": {name: old["metrics"][name] for name in ("rtm", "throughput")},
+        "metrics": {name: old["metrics"][name] for name in ("rtm", "latency_mean", "throughput")},
         "commit": old["commit"],
         "date": old["date"],
         "updates": 1,
@@ -499,7 +513,7 @@ def test_a_run_of_what_failed_last_lists_only_files_that_are_gone(overgrown: Pat
 def test_prune_removes_them_and_judges_as_check_does(overgrown: Path) -> None:
     _edit(overgrown / FILE, _much_faster)
     run = SUITE.run(overgrown, "test_perf.py", "-k", "test_it", "--perf-baseline", "prune")
-    assert "RegressionFailure: RTM" in run.failure("test_it")
+    assert "RegressionFailure: mean latency" in run.failure("test_it")
     assert set(run.json(FILE)["tests"]) == set(KEPT)
     said = run.section("performance").splitlines()
     start = said.index(f"baseline {overgrown / FILE} pruned:")
@@ -556,7 +570,7 @@ def _half_as_fast_elsewhere(machines: dict[str, Any]) -> None:
     entry["calibration"]["ns"] *= 2
     machines[ELSEWHERE] = entry
     _slower(machines)
-    _in_metrics({"rtm": 2, "throughput": 0.5})(machines)
+    _of_speed(2)(machines)
 
 
 def test_the_calibration_is_stored_with_every_entry(calibrated: Run) -> None:
@@ -575,7 +589,7 @@ def test_another_machine_s_baseline_is_compared_scaled(calibrated: Run, tmp_path
     _edit(tmp_path / FILE, _much_faster)
     required = ("--perf-baseline", "require", "--perf-tolerance", "20%")
     failing = ONE.run(tmp_path, "--perf-calibrate", *required)
-    worse = rf"RegressionFailure: RTM \S+ [nµ]s → .+ % worse, .+; tolerance 40\.0 %; {scaled}"
+    worse = rf"RegressionFailure: mean latency \S+ [nµ]s → .+ % worse, .+; tolerance 40\.0 %; RTM .+; {scaled}"
     assert re.search(worse, failing.failure("test_it"))
 
 

@@ -52,7 +52,8 @@ def test_an_entry_holds_the_environment_of_the_service(recorded: dict[str, Any])
 
 def test_a_failure_lists_what_changed_since_the_entry(edited: Callable[..., Path]) -> None:
     def change(entry: dict[str, Any]) -> None:
-        entry["metrics"]["rtm"] = [[value * 1e-4, error] for value, error in entry["metrics"]["rtm"]]
+        for name in ("rtm", "latency_mean"):
+            entry["metrics"][name] = [[value * 1e-4, error] for value, error in entry["metrics"][name]]
         entry["facts"] |= ELSEWHERE
 
     run = ONE.run(edited(change), "--perf-noise=trust", "--perf-json=out.json", environment=THREADS)

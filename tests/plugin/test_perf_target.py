@@ -223,7 +223,9 @@ def test_a_slower_service_is_a_regression_against_its_baseline(tmp_path: Path) -
     slower = project.run(tmp_path, environment={"DELAY_S": "0.06"})
     assert slower.outcomes == {"failed": 2}
     for name in ("app", "command"):
-        assert re.search(r"RegressionFailure: (RTM|throughput) .+ worse", slower.failure(f"test_service[{name}]"))
+        assert re.search(
+            r"RegressionFailure: (mean latency|throughput) .+ worse", slower.failure(f"test_service[{name}]")
+        )
 
 
 def test_the_service_of_another_revision_is_started_from_its_own_tree(tmp_path: Path) -> None:

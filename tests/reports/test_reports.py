@@ -121,7 +121,7 @@ def test_the_columns_of_the_summary_stand_below_each_other(width: int) -> None:
 def test_narrow_tables_name_a_file_once_above_its_tests() -> None:
     rows = table(everything(), 80)
     assert rows[1] == "test_perf.py"
-    assert rows[2].startswith("…st_passes ")
+    assert rows[2].startswith("…t_passes ")
     assert rows[3].strip() == "(replicas=3)"
     assert sum("test_perf.py" in row for row in rows) == 1
     assert sum("::" in row for row in table(everything(), 400)) == len(everything())

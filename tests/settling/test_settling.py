@@ -104,7 +104,8 @@ def as_of_another_machine(machines: dict[str, Any]) -> None:
 def much_faster(machines: dict[str, Any]) -> None:
     """As if it had been recorded on a machine that is faster beyond any noise."""
     for entry in machines.values():
-        entry["metrics"]["rtm"] = [[value / 1000, error] for value, error in entry["metrics"]["rtm"]]
+        for name in ("rtm", "latency_mean"):
+            entry["metrics"][name] = [[value / 1000, error] for value, error in entry["metrics"][name]]
 
 
 def recorded(repository: Repository, change: Callable[[dict[str, Any]], object] = lambda _machines: None) -> None:
@@ -136,7 +137,7 @@ def test_a_branch_that_was_recorded_on_a_laptop_and_squashed_gates_a_fresh_clone
     clone.write(model(0.06))
     slower = run(clone)
     assert slower.exit_code == 1
-    assert "RegressionFailure: RTM" in slower.out
+    assert "RegressionFailure: mean latency" in slower.out
     assert "(the baseline's commit (" in slower.out
     assert "--perf-baseline update" in slower.out
     assert "perf_version" not in slower.out
@@ -148,7 +149,7 @@ def test_what_the_file_does_not_decide_is_settled_by_its_commit_also_in_a_worker
     slower = run(shop, "-n", "1")
     assert slower.exit_code == 1
     assert "(the baseline's commit (" in slower.out
-    assert "by the file: RTM" in slower.out
+    assert "by the file: mean latency" in slower.out
     alone = run(shop, "--perf-settle", "off", "--perf-noise", "trust")
     assert alone.exit_code == 1
     assert "the baseline's commit" not in alone.out
@@ -223,7 +224,7 @@ def test_a_shallow_clone_says_what_to_do_and_fetches_if_it_may(shop: Repository,
     assert "`fetch-depth: 0`" in words
     fetched = run(clone, "--perf-settle", "fetch")
     assert fetched.exit_code == 1
-    assert "RegressionFailure: RTM" in fetched.out
+    assert "RegressionFailure: mean latency" in fetched.out
 
 
 def test_a_service_that_runs_already_is_judged_by_the_file(shop: Repository) -> None:
@@ -235,5 +236,5 @@ def test_a_service_that_runs_already_is_judged_by_the_file(shop: Repository) -> 
         edit(shop, much_faster)
         slower = run(shop, "--perf-noise", "trust")
     assert slower.exit_code == 1
-    assert "RegressionFailure: RTM" in slower.out
+    assert "RegressionFailure: mean latency" in slower.out
     assert "settled" not in slower.out

@@ -15,6 +15,7 @@ from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other
 from pytest_mlpatterns.reports.html.layer_charts import layer_charts
 from pytest_mlpatterns.reports.html.split_chart import split_charts
 from pytest_mlpatterns.reports.html.stream_charts import stream_charts
+from pytest_mlpatterns.reports.text.comparison import comparisons_of
 from pytest_mlpatterns.reports.text.notes import describe_capacity
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
 
@@ -75,7 +76,7 @@ def _changes(result: TestResult) -> Chart | None:
         for verdict in result.verdicts
         if verdict.change is not None
         and verdict.against in ("baseline", "revision")
-        and is_known_metric(verdict.metric)
+        and is_known_metric(verdict.figure)
         and not metric_named(verdict.metric).resource  # from nothing to something is any number of per cent
     ]
     if not judged:
@@ -93,7 +94,7 @@ def _changes(result: TestResult) -> Chart | None:
             Column("verdict", "text"),
         ),
         tuple(
-            (metric_named(one.metric).label, change.value, change.low, change.high, _WORDS[one.outcome])
+            (metric_named(one.figure).label, change.value, change.low, change.high, _WORDS[one.outcome])
             for one, change in judged
         ),
         {"tolerance": result.tolerance} if is_measure and tolerances == {result.tolerance} else {},
@@ -101,15 +102,16 @@ def _changes(result: TestResult) -> Chart | None:
 
 
 def _launches(result: TestResult) -> Chart | None:
-    """The median latency of each launch, or the median TTFT of streams, so that an outlier is visible."""
-    name, label = ("rtm", "RTM") if result.stream is None else ("ttft", "TTFT")
-    launches = result.launches.get(name, ())
+    """RTM of each launch, or TTFT of streams, by the statistic that was judged, so that an outlier is visible."""
+    usual = "rtm" if result.stream is None else "ttft"
+    name = next((one.figure for one in comparisons_of(result) if one.metric == usual), usual)
+    label, launches = metric_named(name).label, result.launches.get(name, ())
     if len(launches) < 2:
         return None
     low, high = (of(value for value, _ in launches) for of in (min, max))
     return Chart(
         "intervals",
-        f"{label} by launch",
+        f"{heading_of(metric_named(name))} by launch",
         f"{format_duration(low)} to {format_duration(high)}; each with twice its standard error",
         (Column("launch", "text"), *(Column(name, "duration") for name in (label, "from", "to"))),
         tuple(

@@ -25,10 +25,11 @@ __all__ = ["metric_table"]
 
 _PARTS = {
     "Streams": (
-        *("ttft", "ttft:p95", "ttft:p99", "itl", "itl:p95", "itl:p99", "tpot", "tpot:p95", "tpot:p99"),
+        *("ttft", "ttft_mean", "ttft:p95", "ttft:p99", "itl", "itl:p95", "itl:p99"),
+        *("tpot", "tpot_mean", "tpot:p95", "tpot:p99"),
         *("output_tokens", "output_tokens_per_user"),
     ),
-    "Latency": ("rtm", "p90", "p95", "p99", "error_rate"),
+    "Latency": ("rtm", "latency_mean", "p90", "p95", "p99", "error_rate"),
     "Capacity": ("throughput", "nmrt", "sc", "hsx", "hsxt", "hsxe", "hsxc"),
     "Resources": (
         "asl",
@@ -110,7 +111,7 @@ def _metric_row(name: str, result: TestResult) -> Markup:
     ]
     if (other := result.reference) is not None:
         then = other.metrics.get(name, (None,))[0]
-        judged = next((one for one in comparisons_of(result) if one.metric == name and one.change is not None), None)
+        judged = next((one for one in comparisons_of(result) if one.figure == name and one.change is not None), None)
         if judged is not None:
             then = judged.reference_value if judged.reference_value is not None else then
             changed, tone = shown_change(judged), tone_of(judged, result.tolerance)

@@ -39,6 +39,7 @@ _NOTABLE = 0.5
 """Share of its tolerance from which on the worst metric is shown instead of RTM, or of TTFT where answers stream."""
 _SHORT = {
     "rtm": "RTM",
+    "latency_mean": "mean",
     "output_tokens": "tokens",
     "output_tokens_per_user": "tokens per user",
     "error_rate": "errors",
@@ -95,7 +96,7 @@ def figure_of(result: TestResult, name: str) -> tuple[float, float, float] | Non
     if result.reference is None or (result.reference.kind == "baseline" and name not in GROWTHS):
         return found
     found = result.reference.present_metrics.get(name, found)
-    judged = next((one.present_value for one in comparisons_of(result) if one.metric == name), None)
+    judged = next((one.present_value for one in comparisons_of(result) if one.figure == name), None)
     if found is None or judged is None or not math.isfinite(judged) or judged == found[0]:
         return found
     if found[0] <= 0 or judged <= 0:
@@ -150,9 +151,9 @@ def worst_comparison(result: TestResult) -> Verdict | None:
 
 
 def named_change(verdict: Verdict) -> str:
-    """A change with the metric's short name, which RTM does not need: ``+0.66 %``, ``p99 +310 %``."""
+    """A change with the short name of its figures, which RTM does not need: ``mean +2.1 %``, ``p99 +310 %``."""
     change = shown_change(verdict)
-    return change if verdict.metric == "rtm" else f"{_short(verdict.metric)} {change}"
+    return change if verdict.figure == "rtm" else f"{_short(verdict.figure)} {change}"
 
 
 def shown_change(verdict: Verdict) -> str:
@@ -187,7 +188,7 @@ def comparison_row(verdict: Verdict) -> ComparisonRow:
         ends = sorted(_sign(verdict) * end for end in (change.low, change.high))
         interval = " to ".join(format_percent(end, signed=True) for end in ends)
     return ComparisonRow(
-        label=metric_named(verdict.metric).label if is_known_metric(verdict.metric) else verdict.metric,
+        label=metric_named(verdict.figure).label if is_known_metric(verdict.figure) else verdict.figure,
         reference=_shown(verdict, verdict.reference_value),
         present=_NEVER if _is_infinite(verdict) else _shown(verdict, verdict.present_value),
         change=shown_change(verdict),

@@ -93,7 +93,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_labelled("changed", _wrapped(changed_facts(result))),
         *_fact("measured", measured),
         *_fact("tokens", [text] if result.stream is not None and (text := tokens_text(result.stream)) else []),
-        *_fact("metrics", _other_metrics(result, {*shown, *(verdict.metric for verdict in comparisons_of(result))})),
+        *_fact("metrics", _other_metrics(result, {*shown, *(verdict.figure for verdict in comparisons_of(result))})),
         *_labelled("compared", _wrapped(compared_sentences(result, leave_out=shown | _calm_growths(result)))),
         *_labelled("noise", _wrapped(text.partition(": ")[0] for text in result.noise)),
         *_distributions(result),

@@ -41,7 +41,7 @@ __all__ = ["VerdictMark", "by_kind", "cells_of", "summary_lines", "verdict_of"]
 _WIDE = 100
 """Terminal width from which on verdicts are words instead of letters."""
 _INDENT = "  "
-_MIN_TEST, _MIN_PATTERN = 8, 6
+_MIN_TEST, _MIN_PATTERN = 6, 6
 _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
 
 

@@ -5,6 +5,7 @@ The failure has it in a line of its own, and the annotation, the job summary and
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,7 @@ from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pytest_mlpatterns.analysis.split_changes import CallsChange, PartChange, SplitChange
     from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
@@ -90,8 +91,27 @@ def _text(result: TestResult, verdict: Verdict) -> str:
     if before is None:
         return "" if verdict.metric == "cpu_per_request" else _consists_of(now, looked)
     only = _CPU_PARTS if verdict.metric == "cpu_per_request" else ()
-    change = split_change(before, now, of=looked.of, callers_per_process=_callers_per_process(result), only=only)
-    return _changed(result, verdict, looked=looked, change=change)
+    compare = functools.partial(split_change, before, now, callers_per_process=_callers_per_process(result), only=only)
+    if verdict.judged_by:
+        looked = _as_judged(verdict, looked.metric, compare)
+    return _changed(result, verdict, looked=looked, change=compare(of=looked.of))
+
+
+def _as_judged(verdict: Verdict, metric: SplitMetric, compare: Callable[..., SplitChange]) -> _Looked:
+    """How a location that got worse is looked up: the median if that changed as much, else the mean.
+
+    The mean moves with any mode of the times, and is named unless it changed as much.
+    """
+    change_ns = (verdict.present_value or 0.0) - (verdict.reference_value or 0.0)
+    for of in ("median", "mean"):
+        if _agree(change_ns, compare(of=of).total_ns):
+            return _Looked(metric, of)
+    return _Looked(metric, "mean", "arithmetic mean")
+
+
+def _agree(judged_ns: float, split_ns: float) -> bool:
+    """Whether the change of a verdict and that of a split are the same figure."""
+    return abs(judged_ns - split_ns) <= _AGREES * abs(judged_ns)
 
 
 def _looked(result: TestResult, metric: str) -> _Looked | None:
@@ -182,7 +202,7 @@ def _total_ns(verdict: Verdict, looked: _Looked, split_ns: float) -> float:
     change_ns = verdict.present_value - verdict.reference_value
     if verdict.metric == "cpu_per_request":
         return change_ns
-    return change_ns if abs(change_ns - split_ns) <= _AGREES * abs(change_ns) else split_ns
+    return change_ns if _agree(change_ns, split_ns) else split_ns
 
 
 def _called_more(change: CallsChange) -> str:

@@ -38,7 +38,17 @@ if TYPE_CHECKING:
 
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
-SINCE_0_2_0 = {"accepted", "end", "entry", "failed_outcome", "generator_costs_ns", "order", "sorting_ns", "taken"}
+SINCE_0_2_0 = {
+    "accepted",
+    "end",
+    "entry",
+    "failed_outcome",
+    "generator_costs_ns",
+    "judged_by",
+    "order",
+    "sorting_ns",
+    "taken",
+}
 """Members that files of 0.2.0 do not have; new ones belong here, so that older files stay readable."""
 WORSE = result(verdicts=(verdict(Outcome.FAIL),)).to_json()["verdicts"][0]
 ACCOUNT: dict[str, object] = {
@@ -58,6 +68,14 @@ def written(results: Sequence[TestResult], **more: Any) -> dict[str, Any]:
 def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["properties"]["version"]["const"] == VERSION
+
+
+def test_a_file_of_an_earlier_release_is_valid_and_read() -> None:
+    data = written([result(verdicts=(verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4)),))])
+    del data["results"][0]["verdicts"][0]["judged_by"]
+    VALIDATOR.validate(data)
+    (read,) = TestResult.from_json(data["results"][0]).verdicts
+    assert read.figure == read.metric == "rtm"
 
 
 def test_a_result_with_everything_is_valid() -> None:

@@ -76,6 +76,14 @@ class TestDecision:
         assert chart.marks == {"tolerance": 0.1}
         assert chart.title == "Change against baseline"
 
+    def test_a_mean_that_was_judged_is_named_and_has_its_launches(self) -> None:
+        judged = replace(verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4)), judged_by="latency_mean")
+        launches = {"rtm": ((100.0, 0.05), (200.0, 0.6)), "latency_mean": ((120.0, 0.05), (130.0, 0.05))}
+        found = deciding(result(verdicts=(judged,), launches=launches))
+        assert found["changes"].rows == (("mean latency", 0.3, 0.2, 0.4, "failed"),)
+        assert found["intervals"].title == "Mean latency by launch"
+        assert [row[1] for row in found["intervals"].rows] == [120.0, 130.0]
+
     def test_no_tolerance_is_drawn_if_an_assertion_had_a_tighter_one(self) -> None:
         tighter = verdict(Outcome.FAIL, against="revision", change=(0.05, 0.03, 0.07))
         chart = deciding(result(verdicts=(tighter,)))["changes"]

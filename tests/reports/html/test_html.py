@@ -395,6 +395,24 @@ def test_every_figure_of_a_compared_test_is_from_the_measurement_of_its_change()
     assert re.search(r'<td>RTM</td><td class="number">4.03 ms</td>.*?<td class="number less">4.00 ms</td>', page)
 
 
+def test_the_change_of_a_mean_is_in_the_row_of_the_mean() -> None:
+    means = {**result().metrics, "latency_mean": (4.3e6, 4.2e6, 4.4e6)}
+    judged = replace(
+        verdict(Outcome.FAIL, change=(0.367, 0.3, 0.4)),
+        reference_value=3.15e6,
+        present_value=4.3e6,
+        judged_by="latency_mean",
+    )
+    page = report([result(metrics=means, reference=counterpart(4.0e6), verdicts=(judged,), passed=False)])
+    rows = dict(re.findall(r"<tr><td>(RTM|Mean latency)</td>(.*?)</tr>", page))
+    assert ">4.12 ms<" in rows["RTM"]
+    assert '<span class="muted">+3.0 %</span>' in rows["RTM"]  # not judged
+    assert ">4.30 ms<" in rows["Mean latency"]
+    assert ">3.15 ms<" in rows["Mean latency"]
+    assert ">+36.7 %</span>" in rows["Mean latency"]
+    assert "<td>mean latency</td>" in page  # what was compared
+
+
 def test_a_growth_is_shown_from_the_longer_load_that_judged_it() -> None:
     leak = Verdict("memory_growth", "baseline", Outcome.FAIL, "leaks", Estimate(3.0, 2.0, 4.0), 0.5, 5.0, 71.4)
     shown = result(reference=counterpart(), verdicts=(leak,))

@@ -36,6 +36,7 @@ def compared(
 
 
 RTM = compared("rtm", 0.0066, before=4 * MS)
+MEAN = replace(RTM, judged_by="latency_mean")
 TAIL = compared("p99", 3.1, tolerance=0.2, outcome=Outcome.FAIL, before=2 * MS)
 MEMORY = compared("peak_memory", 0.02, tolerance=0.15, before=32 * MIB)
 ERRORS = Verdict("error_rate", "baseline", Outcome.FAIL, "", Estimate(0.03, 0.02, 0.04), 0.001, 0.0, 0.03)
@@ -47,6 +48,8 @@ LOST = Verdict("p99", "baseline", Outcome.FAIL, "p99 never", None, 0.2, 2.0 * MS
     ("verdicts", "shown"),
     [
         ((RTM, MEMORY), "+0.66 %"),
+        ((MEAN, MEMORY), "mean +0.66 %"),
+        ((replace(compared("ttft", 0.02), judged_by="ttft_mean"),), "mean TTFT +2.0 %"),
         ((RTM, TAIL, MEMORY), "p99 +310 %"),
         ((compared("rtm", 0.5, outcome=Outcome.FAIL), compared("p95", 0.6, outcome=Outcome.PASS)), "+50.0 %"),
         ((RTM, ERRORS), "errors +3.0 %"),
@@ -57,7 +60,20 @@ LOST = Verdict("p99", "baseline", Outcome.FAIL, "p99 never", None, 0.2, 2.0 * MS
         ((compared("throughput", -0.3),), "throughput +30.0 %"),
         ((), "–"),
     ],
-    ids=["rtm", "tail", "failures first", "errors", "growth", "never", "rate", "over half", "without rtm", "nothing"],
+    ids=[
+        "rtm",
+        "mean",
+        "mean of streams",
+        "tail",
+        "failures first",
+        "errors",
+        "growth",
+        "never",
+        "rate",
+        "over half",
+        "without rtm",
+        "nothing",
+    ],
 )
 def test_the_change_column_names_the_worst_metric(verdicts: tuple[Verdict, ...], shown: str) -> None:
     assert cells_of(result(verdicts=verdicts))["change"] == shown
@@ -72,6 +88,15 @@ def test_a_row_has_both_sides_the_interval_the_tolerance_and_the_outcome() -> No
     assert (rate.reference, rate.present, rate.change) == ("508 req/s", "461 req/s", "-9.3 %")
     assert rate.interval == "-14.3 % to -4.3 %"
     assert (lost.present, lost.change, lost.interval) == ("never", "never", "")
+
+
+def test_a_row_of_a_mean_is_named_so_and_the_failure_has_the_median_too() -> None:
+    (row,) = comparison_rows(result(verdicts=(MEAN,)))
+    assert (row.label, row.reference, row.present) == ("mean latency", "4.00 ms", "4.03 ms")
+    text = failure_text([TAIL], result(verdicts=(TAIL, MEAN)))
+    assert "metrics   RTM 4.12 ms," in text
+    assert "compared  mean latency 4.00 ms → 4.03 ms: +0.66 %" in text
+    assert "RTM 4.12 ms" not in failure_text([MEAN], result(verdicts=(MEAN,)))  # its reason has both medians
 
 
 def test_the_change_of_a_growth_is_a_difference_without_an_interval_of_a_ratio() -> None:
@@ -154,6 +179,8 @@ def test_the_table_shows_the_measurement_that_the_change_is_of() -> None:
     judged = replace(RTM, against="revision")
     assert cells_of(result(reference=beside))["RTM"] == "4.20 ms"  # interleaved, not the 4.12 ms measured alone
     assert cells_of(result(reference=beside, verdicts=(judged,)))["RTM"] == "4.03 ms"  # 0.66 % more than 4.00 ms
+    mean = replace(judged, judged_by="latency_mean")
+    assert cells_of(result(reference=beside, verdicts=(mean,)))["RTM"] == "4.20 ms"  # a median, which was not judged
     assert cells_of(result(reference=counterpart(), verdicts=(RTM,)))["RTM"] == "4.12 ms"
 
 

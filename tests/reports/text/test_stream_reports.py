@@ -26,15 +26,22 @@ SLOWER = Verdict(
     "ttft",
     "baseline",
     Outcome.FAIL,
-    "TTFT 147 ms → 182 ms: 24.0 % worse, 99 % interval +20.0 % to +28.0 %; tolerance 10.0 %",
+    "mean TTFT 147 ms → 182 ms: 24.0 % worse, 99 % interval +20.0 % to +28.0 %; tolerance 10.0 %; "
+    "median TTFT 141 ms → 180 ms",
     Estimate(0.24, 0.20, 0.28),
     0.1,
     147.0 * MS,
     182.0 * MS,
+    "ttft_mean",
 )
 CALM = replace(SLOWER, outcome=Outcome.PASS, change=Estimate(0.01, -0.01, 0.03))
 FEWER = replace(
-    CALM, metric="output_tokens", change=Estimate(0.08, 0.05, 0.11), reference_value=850.0, present_value=782.0
+    CALM,
+    metric="output_tokens",
+    change=Estimate(0.08, 0.05, 0.11),
+    reference_value=850.0,
+    present_value=782.0,
+    judged_by="",
 )
 MIXED = [
     stream_result(passed=False, verdicts=(SLOWER, FEWER)),
@@ -68,11 +75,12 @@ def test_a_failure_of_a_stream_has_its_times_and_its_sketches() -> None:
 
 def test_the_change_is_that_of_the_worst_metric_with_its_name() -> None:
     changes = [named_change(worst) for one in MIXED if (worst := worst_comparison(one))]
-    assert changes == ["TTFT +24.0 %", "-0.20 %", "TTFT +1.0 %"]
+    assert changes == ["mean TTFT +24.0 %", "mean -0.20 %", "mean TTFT +1.0 %"]
     calm = stream_result(verdicts=(replace(CALM, change=None), FEWER))
     assert named_change(worst_comparison(calm)) == "tokens -8.0 %"  # type: ignore[arg-type]
     assert (
-        named_change(worst_comparison(stream_result(verdicts=(CALM, replace(FEWER, tolerance=0.5))))) == "TTFT +1.0 %"
+        named_change(worst_comparison(stream_result(verdicts=(CALM, replace(FEWER, tolerance=0.5)))))
+        == "mean TTFT +1.0 %"
     )  # type: ignore[arg-type]
 
 

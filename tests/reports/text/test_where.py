@@ -51,6 +51,20 @@ def test_the_whole_is_the_figure_of_the_verdict_if_both_are_about_the_same() -> 
     assert line(BEFORE, AFTER, far).startswith("+12.7 ms: ")
 
 
+def test_a_mean_that_got_worse_is_split_like_the_statistic_that_changed_like_it() -> None:
+    """Of two modes, the slow one of which got slower: the median is of the fast one and did not change."""
+    before, now = (
+        replace(whole, median_ns=12 * MS, parts=tuple(replace(part, median_ns=4 * MS) for part in whole.parts[:3]))
+        for whole in (BEFORE, AFTER)
+    )
+    agrees = failing(reference_value=12.0 * MS, present_value=25.0 * MS, judged_by="latency_mean")
+    assert line(before, now, agrees) == "+13.0 ms: model on CPU +11.7 ms, queue wait +1.00 ms, the rest +300 µs"
+    differs = failing(reference_value=12.0 * MS, present_value=20.0 * MS, judged_by="latency_mean")
+    assert line(before, now, differs).startswith("arithmetic mean +12.7 ms: model on CPU +11.7 ms")
+    both = failing(reference_value=12.0 * MS, present_value=24.0 * MS, judged_by="latency_mean")
+    assert line(BEFORE, AFTER, both).startswith("+12.0 ms: model on CPU +11.7 ms")
+
+
 @pytest.mark.parametrize(
     ("metric", "start"),
     [

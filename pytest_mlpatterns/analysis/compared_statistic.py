@@ -1,0 +1,59 @@
+"""Which statistic of its times a comparison judges: their location if both sides know it, else their median. Pure.
+
+The median of few requests, or of two modes, jumps from launch to launch while the distribution stays where it is. So a
+comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. The median is
+what people read and assert: the reason of the verdict has it too. An entry of an earlier version knows medians only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.intervals import estimate
+from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.analysis.metric import Metric
+    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = ["judged_statistic", "median_text", "with_medians"]
+
+
+def judged_statistic(metric: Metric, is_known: Callable[[Metric], object]) -> Metric:
+    """The metric that a comparison of this one judges: the location of the same times, or the metric itself.
+
+    Args:
+        metric: which one is compared.
+        is_known: whether both sides have values of a metric.
+    """
+    location = LOCATIONS.get(metric.name)
+    return location if location is not None and is_known(location) else metric
+
+
+def median_text(metric: Metric, figures: str) -> str:
+    """The medians of both sides with their name: ``RTM 4.10 ms → 4.20 ms``, ``median TTFT 359 ms → 640 ms``."""
+    return f"{'median ' if metric.stream else ''}{metric.label} {figures}"
+
+
+def with_medians(
+    verdict: Verdict, metric: Metric, *, before: Sequence[LaunchValue], now: Sequence[LaunchValue]
+) -> Verdict:
+    """A verdict on a location, with the medians of both sides at the end of its reason; any other as it is.
+
+    Args:
+        verdict: on the metric.
+        metric: of the medians.
+        before: the median in each launch of the reference.
+        now: likewise of the present.
+    """
+    if not verdict.judged_by or not before or not now:
+        return verdict
+    values = [estimate(side, metric.launch_sd).value for side in (before, now)]
+    if not all(map(math.isfinite, values)):
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason}; {median_text(metric, ' → '.join(map(metric.show, values)))}")

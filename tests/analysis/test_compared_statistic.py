@@ -1,0 +1,71 @@
+"""Which statistic a comparison judges, and how its verdict has the medians too."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from support.synthetic import MS, verdict
+
+from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, with_medians
+from pytest_mlpatterns.analysis.metric_definitions import (
+    COMPARED_METRICS,
+    LOCATIONS,
+    METRICS,
+    is_known_metric,
+    metric_named,
+)
+from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
+
+
+def launches(*values_ms: float) -> list[LaunchValue]:
+    return [LaunchValue(value * MS, 0.01) for value in values_ms]
+
+
+@pytest.mark.parametrize(("name", "mean"), [("rtm", "latency_mean"), ("ttft", "ttft_mean"), ("tpot", "tpot_mean")])
+def test_a_time_is_judged_by_its_location_if_both_sides_know_it(name: str, mean: str) -> None:
+    metric = METRICS[name]
+    assert judged_statistic(metric, lambda of: of.name == mean).name == mean
+    assert judged_statistic(metric, lambda _of: False) is metric
+
+
+@pytest.mark.parametrize("name", ["itl", "p95", "ttft:p95", "throughput", "cpu_per_request"])
+def test_other_metrics_are_judged_themselves(name: str) -> None:
+    assert judged_statistic(METRICS[name], lambda _of: True) is METRICS[name]
+
+
+def test_locations_are_known_by_name_and_are_no_names_in_options() -> None:
+    for name, location in LOCATIONS.items():
+        assert metric_named(location.name) is location
+        assert location.stands_for == name
+        assert is_known_metric(location.name)
+        assert location.name not in COMPARED_METRICS
+
+
+def test_a_verdict_on_a_location_is_one_on_the_metric_that_it_stands_for() -> None:
+    found = judge_change(LOCATIONS["ttft"], launches(523, 520), launches(303, 301, 305), tolerance=0.25)
+    assert (found.metric, found.judged_by, found.figure) == ("ttft", "ttft_mean", "ttft_mean")
+    assert found.reason.startswith("mean TTFT 303 ms → 521 ms: 72.")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("rtm", "; RTM 359 ms → 640 ms"), ("ttft", "; median TTFT 359 ms → 640 ms")]
+)
+def test_the_medians_are_at_the_end_of_the_reason(name: str, said: str) -> None:
+    judged = judge_change(LOCATIONS[name], launches(523), launches(303), tolerance=0.25)
+    shown = with_medians(judged, METRICS[name], before=launches(359), now=launches(640))
+    assert shown.reason == judged.reason + said
+    assert shown.present_value == judged.present_value
+
+
+@pytest.mark.parametrize("now", [[], [LaunchValue(math.inf, 0.0)]])
+def test_a_median_that_is_not_known_is_not_shown(now: list[LaunchValue]) -> None:
+    judged = judge_change(LOCATIONS["rtm"], launches(523), launches(303), tolerance=0.25)
+    assert with_medians(judged, METRICS["rtm"], before=launches(359), now=now) == judged
+
+
+def test_a_verdict_on_medians_stays_as_it_is() -> None:
+    judged = verdict(Outcome.PASS)
+    assert with_medians(judged, METRICS["rtm"], before=launches(1), now=launches(2)) is judged

@@ -1,0 +1,212 @@
+"""Times with two modes, whose median jumps from launch to launch: both modes of comparison judge all of the times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support.synthetic import MS, SETUP, START_NS, S, launch, samples
+
+from pytest_mlpatterns.analysis.location import location
+from pytest_mlpatterns.analysis.log_ratio import PairedLaunch, VariantFigures, paired_log_ratio
+from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
+from pytest_mlpatterns.config.run_settings import BaselineMode
+from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.compared_metrics import compared_metrics
+from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.verdict import Verdict
+
+FAST_NS, SLOW_NS = 20 * MS, 40 * MS
+TOLERANCE = 0.10
+
+
+def two_modes(
+    seed: int, requests: int, *, fast_ns: float = FAST_NS, slow_ns: float = SLOW_NS, tail: float = 1.0
+) -> NDArray[np.int64]:
+    """Every second request takes twice as long, and each 1 % more or less; an odd request decides the median.
+
+    Every 14th request, which is 7 % of them, takes ``tail`` times as long.
+    """
+    rng = np.random.default_rng(seed)
+    is_slow = (np.arange(requests) + seed) % 2 == 1
+    is_last = np.arange(requests) % 14 == 13
+    times = np.where(is_slow, slow_ns, fast_ns) * np.where(is_last, tail, 1.0)
+    return (times * np.exp(rng.normal(0, 0.01, requests))).astype(np.int64)
+
+
+def launched(seed: int, requests: int = 25, **changes: float) -> Launch:
+    """A launch of one caller."""
+    latency = two_modes(seed, requests, **changes)
+    due = START_NS + np.cumsum(latency) - latency
+    return launch(samples(due, latency), seconds=float(latency.sum()) / S)
+
+
+def entry(requests: int = 25, *, knows_means: bool = True) -> Entry:
+    """Six launches; an entry of an earlier version knows no means."""
+    metrics = Metrics(tuple(launched(100 + number, requests) for number in range(6)))
+    known = [METRICS["rtm"], METRICS["p95"], *([LOCATIONS["rtm"]] if knows_means else [])]
+    values = {metric.name: metrics.launch_values(metric) for metric in known}
+    return Entry(SETUP, values, {}, None, "2026-01-31", counts=metrics.request_counts)
+
+
+def against_the_file(
+    before: Entry, *names: str, requests: int = 25, tolerance: float = TOLERANCE, **changes: float
+) -> dict[str, Verdict]:
+    """The verdicts by metric, of up to eight launches."""
+    settings = read_settings({"launches": 8}, {}, {})
+    match = BaselineMatch(SETUP, BaselineMode.CHECK, before, name="2026-01-31")
+    experiment: Any = SimpleNamespace(settings=settings, setup=SETUP, smoke=False, baseline=match)
+    numbers = iter(range(8))
+    runner: Any = SimpleNamespace(measure=lambda: launched(next(numbers), requests, **changes))
+    comparison = BaselineComparison(experiment, SequentialMeasurement(runner, 60 * S, 8))
+    metrics = [METRICS[name] for name in names or ("rtm",)]
+    compared = compared_metrics(metrics, Tolerances(tolerance), comparison.alpha, requested=False)
+    return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}
+
+
+def test_the_medians_of_unchanged_launches_jump_and_their_means_do_not() -> None:
+    metrics = Metrics(tuple(launched(number) for number in range(6)))
+    medians, means = (
+        [one.value for one in metrics.launch_values(metric)] for metric in (METRICS["rtm"], LOCATIONS["rtm"])
+    )
+    assert max(medians) > 1.9 * min(medians)
+    assert max(means) < 1.07 * min(means)
+
+
+def test_unchanged_launches_pass_by_their_means_and_not_by_their_medians() -> None:
+    (verdict,) = against_the_file(entry()).values()
+    assert (verdict.metric, verdict.judged_by, verdict.outcome) == ("rtm", "latency_mean", Outcome.PASS)
+
+    (by_medians,) = against_the_file(entry(knows_means=False)).values()
+    assert (by_medians.metric, by_medians.judged_by, by_medians.outcome) == ("rtm", "", Outcome.INCONCLUSIVE)
+
+
+def test_a_verdict_by_means_names_them_and_has_the_medians_beside_them() -> None:
+    (verdict,) = against_the_file(entry(), fast_ns=1.5 * FAST_NS, slow_ns=1.5 * SLOW_NS).values()
+    assert verdict.reason.startswith("mean latency 27.2 ms → 40.8 ms: 49.9 % worse, 99 % interval ")
+    assert "; tolerance 10.0 %; RTM " in verdict.reason
+    assert verdict.reference_value == pytest.approx(27.2 * MS, rel=0.03)
+    assert verdict.present_value == pytest.approx(40.8 * MS, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"fast_ns": 1.5 * FAST_NS}, id="fast mode"),
+        pytest.param({"slow_ns": 1.5 * SLOW_NS}, id="slow mode"),
+        pytest.param({"fast_ns": 1.2 * FAST_NS, "slow_ns": 1.2 * SLOW_NS}, id="both modes"),
+    ],
+)
+def test_a_slower_mode_and_slower_requests_fail_against_the_file(changes: dict[str, float]) -> None:
+    (verdict,) = against_the_file(entry(), **changes).values()
+    assert verdict.outcome is Outcome.FAIL
+
+
+def test_a_slower_tail_alone_fails_by_its_guard() -> None:
+    verdicts = against_the_file(entry(210), "rtm", "p95", requests=210, tail=4.0)
+    assert {name: one.outcome for name, one in verdicts.items()} == {"rtm": Outcome.PASS, "p95": Outcome.FAIL}
+
+
+@dataclass
+class Declared:
+    """An interleaved run of eight blocks a side, each with one request more in one of the modes."""
+
+    of_present: Callable[[int], NDArray[np.int64]]
+    in_flight: int | None = 1
+    names: tuple[str, str] = ("main (1a2b3c4)", "the present")
+    spent_s: float = 1.0
+    launches: list[PairedLaunch] = field(default_factory=list)
+    first_launches: list[Launch] = field(default_factory=list)
+    second_launches: list[Launch] = field(default_factory=list)
+
+    def decide(self, judge: Callable[..., Outcome], _budget_ns: int, *, max_launches: int) -> Outcome:
+        outcome = Outcome.INCONCLUSIVE
+        while outcome is Outcome.INCONCLUSIVE and len(self.launches) < max_launches:
+            seeds = np.random.default_rng(len(self.launches)).integers(0, 1000, 16).tolist()
+            first = [two_modes(seed, 25) for seed in seeds[:8]]
+            self.launches.append(paired(first, [self.of_present(seed) for seed in seeds[8:]]))
+            self.first_launches.append(launched(0))
+            self.second_launches.append(launched(1))
+            outcome = judge(self.launches) if len(self.launches) >= 3 else outcome
+        return outcome
+
+
+def paired(first: list[NDArray[np.int64]], second: list[NDArray[np.int64]]) -> PairedLaunch:
+    """A paired launch of these latencies by block."""
+    medians = [[float(np.median(block)) for block in side] for side in (first, second)]
+    means = [[location(block) for block in side] for side in (first, second)]
+    sides = [
+        VariantFigures(float(np.median(median)), 30.0, None, 200, 0, latency_mean_ns=float(np.median(mean)))
+        for median, mean in zip(medians, means, strict=True)
+    ]
+    even = paired_log_ratio([1.0] * 8, [1.0] * 8)
+    return PairedLaunch(
+        paired_log_ratio(*medians), even, None, *sides, 8, False, 0, latency_mean=paired_log_ratio(*means)
+    )
+
+
+def beside_a_revision(*, knows_means: bool = True, **changes: float) -> Verdict:
+    run = Declared(lambda seed: two_modes(seed, 25, **changes))
+    if not knows_means:
+        decide = run.decide
+
+        def without_means(judge: Callable[..., Outcome], budget_ns: int, *, max_launches: int) -> Outcome:
+            return decide(
+                lambda found: judge([replace(one, latency_mean=None) for one in found]),
+                budget_ns,
+                max_launches=max_launches,
+            )
+
+        run.decide = without_means  # type: ignore[method-assign]
+    compared = compared_metrics([METRICS["rtm"]], Tolerances(TOLERANCE), 0.025, requested=False)
+    (verdict,), _ = judge_no_slower(run, compared, budget_ns=10**12)  # type: ignore[arg-type]
+    return verdict
+
+
+def test_an_unchanged_revision_passes_by_its_means_and_needs_more_launches_by_its_medians() -> None:
+    verdict = beside_a_revision()
+    assert (verdict.metric, verdict.judged_by, verdict.outcome) == ("rtm", "latency_mean", Outcome.PASS)
+    assert "; 3 paired launches in " in verdict.reason
+    by_medians = beside_a_revision(knows_means=False)
+    assert by_medians.judged_by == ""
+    assert "; 3 paired launches in " not in by_medians.reason
+
+
+def test_a_verdict_beside_a_revision_names_means_and_has_the_medians_beside_them() -> None:
+    verdict = beside_a_revision(fast_ns=1.5 * FAST_NS, slow_ns=1.5 * SLOW_NS)
+    assert verdict.reason.startswith("mean latency 27.")
+    assert " ms (main (1a2b3c4)) against " in verdict.reason
+    before, now = verdict.reason.rpartition("; RTM ")[2].split(" against ")
+    assert before.endswith(" ms")
+    assert now.endswith(" ms")
+    assert verdict.change is not None
+    assert verdict.change.value == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"fast_ns": 1.5 * FAST_NS}, id="fast mode"),
+        pytest.param({"slow_ns": 1.5 * SLOW_NS}, id="slow mode"),
+        pytest.param({"fast_ns": 1.2 * FAST_NS, "slow_ns": 1.2 * SLOW_NS}, id="both modes"),
+    ],
+)
+def test_a_slower_mode_and_slower_requests_fail_beside_a_revision(changes: dict[str, float]) -> None:
+    assert beside_a_revision(**changes).outcome is Outcome.FAIL

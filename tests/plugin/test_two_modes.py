@@ -1,0 +1,62 @@
+"""A service whose times have two modes, through the plugin: its median jumps, and the mean that is judged does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+MODEL = """
+import itertools
+import os
+import time
+
+import pytest
+
+
+class Model:
+    def __init__(self):
+        self.times = itertools.cycle((0.02, 0.04))
+        self.slower = float(os.environ.get("SLOWER", "1"))
+
+    def __call__(self, batch):
+        time.sleep(next(self.times) * self.slower)
+        return batch
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.fixture
+def perf_payload():
+    return [1]
+
+
+@pytest.mark.perf(duration="460ms", warmup="0s", tolerance=0.25, launches=6, compare=("rtm",))
+def test_it(perf):
+    pass
+"""
+"""Every second request takes twice as long, so the median is 20, 30 or 40 ms by which requests a window holds."""
+
+
+def test_unchanged_it_passes_by_its_mean_and_slower_it_fails(tmp_path: Path) -> None:
+    project = Project().with_file("test_perf.py", MODEL)
+    recorded = project.run(tmp_path, "--perf-baseline", "update")
+    assert recorded.table == {"test_it": "measured"}
+
+    unchanged = project.run(tmp_path, "--perf-json", "out.json")
+    assert unchanged.table == {"test_it": "pass"}
+    (verdict,) = unchanged.json("out.json")["results"][0]["verdicts"]
+    assert (verdict["metric"], verdict["judged_by"]) == ("rtm", "latency_mean")
+
+    slower = project.run(tmp_path, environment={"SLOWER": "1.6"})
+    assert slower.table == {"test_it": "FAIL"}
+    assert "RegressionFailure: mean latency " in slower.failure("test_it")
