@@ -70,6 +70,8 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         stretches=settings.stretches,
         cancellation=settings.cancel,
         tokens=settings.tokens,
+        budget_ns=settings.budget_ns,
+        launches=settings.launches,
     )
 
 

@@ -21,6 +21,7 @@ from pytest_mlpatterns.loadgen.steady_state import (
     MIN_WINDOW_REQUESTS,
     WARMUP_CAP_NS,
     WINDOW_NS,
+    WarmupAnswers,
     WarmupWindow,
     is_steady,
 )
@@ -29,9 +30,10 @@ from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob
     from pytest_mlpatterns.workload.schedule import Schedule
@@ -77,7 +79,9 @@ class LoadRun:
         self._job = job
         self._send = send
         self._emit = emit
-        self.next_request: Callable[[], int] = _drawn(job).__next__
+        self._draws = _drawn(job)
+        next(self._draws)
+        self.next_request: Callable[[], int] = self._draws.__next__
         self._conversations = ConversationArrivals(job.think_ns, send, self.recording) if job.think_ns else None
         self._has_length = job.schedule.length_ns is not None
         self._arrivals = self._arrivals_of(ClosedLoop(1) if self._has_length else job.schedule)
@@ -89,9 +93,15 @@ class LoadRun:
         self._warmup: Warmup | None = None
         self._reported_warm = False
         self._open_at_ns = NEVER_NS
+        self._callers = _callers_of(job)
+        self._warmup_answers = WarmupAnswers(self._callers, 0)
+        self._warm_by_answers = False
         self._warmup_windows: list[WarmupWindow] = []
         self._warmup_row = 0
         self._warmup_since_ns = 0
+        self._planned = job.window if isinstance(job.window, RequestWindow) else None
+        self._left = -1  # below zero it counts the requests without a limit
+        self._full = self._full_seen = False
         self._window_row = 0
         self._window_start_ns = 0
         self._window_cpu_ns = 0
@@ -103,6 +113,8 @@ class LoadRun:
     @property
     def next_due_ns(self) -> int:
         """Time of the next call of :meth:`send_due`; ``NEVER_NS`` if only responses make requests due."""
+        if self._full and not self._full_seen:
+            return 0
         due_ns = self._arrivals.next_due_ns
         if self._warmup is None:
             due_ns = min(due_ns, self._open_at_ns)
@@ -128,18 +140,26 @@ class LoadRun:
     def start(self, now_ns: int) -> None:
         """Begin the warm-up."""
         self._start_ns = self._warmup_since_ns = self._last_tick_ns = now_ns
+        self._warmup_answers = WarmupAnswers(self._callers, now_ns)
+        if self._planned is not None and self._job.warmup_ns == 0:  # whose first requests count too
+            self._open_window(now_ns)
         self._arrivals.start(now_ns)
 
     def answered(self, due_ns: int, now_ns: int, *, failed: bool) -> bool:
         """Note that a request has ended. Returns whether the loop must send :attr:`next_request` now."""
-        return (
-            now_ns < self._stop_ns
-            and due_ns >= self._arrivals_since_ns
-            and self._arrivals.answered(now_ns, failed=failed)
-        )
+        if self._warmup is None and self._warmup_answers.add(now_ns) and self._may_open:
+            self._warm_by_answers = True
+            self._open_window(now_ns)  # here, so that the request that follows is the first of the window
+        if (self._left == 0 and self._is_full(now_ns)) or now_ns >= self._stop_ns:
+            return False
+        again = due_ns >= self._arrivals_since_ns and self._arrivals.answered(now_ns, failed=failed)
+        if again and self._left:
+            self._left -= 1
+        return again
 
     def send_due(self, now_ns: int) -> None:
         """Send every request that is due by now, and cancel those whose time is up."""
+        self._see_full(now_ns)
         if self.cancellations is not None:
             self.cancellations.run(now_ns)
         if self._warmup is None and now_ns >= self._open_at_ns:
@@ -159,6 +179,7 @@ class LoadRun:
         self._loop_lag_ns = max(self._loop_lag_ns, now_ns - self._last_tick_ns - TICK_NS)
         self._last_tick_ns = now_ns
         self._ticks += 1
+        self._see_full(now_ns)
         if self._warmup is None and (self.stop_early or self._warm(now_ns)):
             if self._job.share.of == 1 or self.stop_early:
                 self._open_window(now_ns)
@@ -191,6 +212,7 @@ class LoadRun:
             answers=self.answers.kept if self.answers is not None else [],
             stopped_early=self.stop_early,
             failed={} if self.recording.streams is None else self.recording.streams.failed,
+            planned=self._planned,
         )
 
     def _arrivals_of(self, schedule: Schedule) -> Arrivals:
@@ -198,7 +220,26 @@ class LoadRun:
         return arrivals if self._conversations is None else self._conversations.begun_by(arrivals)
 
     def _send_next(self, due_ns: int | None) -> None:
+        if self._left == 0 and self._is_full(self._last_tick_ns if due_ns is None else due_ns):
+            return
+        self._left -= self._left != 0
         self._send(self.next_request(), due_ns)
+
+    def _is_full(self, now_ns: int) -> bool:
+        """Whether the window has all its requests. It ends when the loop has sent what it was about to send."""
+        assert self._planned is not None
+        self._full = self._full or now_ns >= self._window_start_ns + self._planned.least_ns
+        return self._full
+
+    def _see_full(self, now_ns: int) -> None:
+        if self._full and not self._full_seen:
+            self._full_seen = True
+            self._stop_ns = min(self._stop_ns, now_ns)
+
+    @property
+    def _may_open(self) -> bool:
+        """Whether this generator decides by itself when a warm-up ends that has no fixed length."""
+        return self._job.warmup_ns is None and self._job.share.of == 1
 
     def _warm(self, now_ns: int) -> bool:
         """Whether the warm-up is over: its time is up, or the load is steady."""
@@ -211,13 +252,15 @@ class LoadRun:
             if latency is not None:
                 self._warmup_windows.append(WarmupWindow(count * 1e9 / since, latency))
             self._warmup_row, self._warmup_since_ns = len(self.recording), now_ns
-        return is_steady(self._warmup_windows) or elapsed >= WARMUP_CAP_NS
+        return is_steady(self._warmup_windows) or (elapsed >= WARMUP_CAP_NS and self._warmup_answers.count > 0)
 
     def _open_window(self, now_ns: int) -> None:
-        steady = None if self._job.warmup_ns is not None else is_steady(self._warmup_windows)
-        self._warmup = Warmup(now_ns - self._start_ns, len(self.recording), steady)
+        steady = self._warmup_answers.is_steady if self._warm_by_answers else is_steady(self._warmup_windows)
+        fixed = self._job.warmup_ns is not None
+        self._warmup = Warmup(now_ns - self._start_ns, len(self.recording), None if fixed else steady)
         self._window_start_ns, self._window_row = now_ns, len(self.recording)
         self._stop_ns = now_ns + self._job.duration_ns
+        self._plan_requests(now_ns)
         self._loop_lag_ns = 0
         del self.waited_ns[:]
         if self.answers is not None:
@@ -234,6 +277,16 @@ class LoadRun:
         self._emit(WindowOpened(now_ns))
         self._ticks_cpu_ns = 0
         self._window_cpu_ns = process_time_ns()
+
+    def _plan_requests(self, now_ns: int) -> None:
+        """If the window ends by its requests, begin to count them, and the order of the inputs."""
+        interval_ns = self._warmup_answers.interval_ns
+        if isinstance(self._job.window, WindowPlan) and interval_ns and self.recording.median_latency_ns(0):
+            self._planned = self._job.window.window(interval_ns, now_ns - self._start_ns)
+        if self._planned is not None:
+            not_yet_sent = -1 - self._left - self._draws.send(True)
+            self._left = self._planned.requests - not_yet_sent
+            self._stop_ns = now_ns + self._planned.longest_ns
 
     def _close_window(self, now_ns: int, connections: int, *, limit_reached: bool) -> None:
         self.draining = True
@@ -264,10 +317,23 @@ def _sample_for(job: LoadJob) -> ResponseSample:
     return ResponseSample(job.keep_answers, KEPT_BYTES // job.share.of)
 
 
-def _drawn(job: LoadJob) -> Iterator[int]:
-    """Indices of this generator's requests, without end."""
+def _callers_of(job: LoadJob) -> int:
+    """Requests in flight of this generator's closed loop; 1 of another load."""
+    return max(job.share.part_of(job.schedule.concurrency), 1) if isinstance(job.schedule, ClosedLoop) else 1
+
+
+def _drawn(job: LoadJob) -> Generator[int, bool | None]:
+    """Indices of this generator's requests, without end, after a first value that is none of them.
+
+    ``send(True)`` begins the order anew and returns how many were drawn since it began.
+    """
     order = array("I", job.order) or range(len(job.messages))
-    number, step, count = job.share.number, job.share.of, len(order)
+    first, step, count = job.share.number, job.share.of, len(order)
+    drawn = 0
     while True:
-        yield order[number % count]
-        number += step
+        while (yield drawn):
+            drawn = 0
+        number = first
+        while not (yield order[number % count]):
+            number += step
+        drawn = (number - first) // step + 1

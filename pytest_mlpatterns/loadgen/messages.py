@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.cancellation import Cancellation
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.schedule import Schedule
+    from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 __all__ = ["AddAddress", "Event", "LoadJob", "LoadResult", "OpenWindow", "Share", "Transport", "Warm", "WindowOpened"]
 
@@ -62,6 +63,8 @@ class LoadJob:
     follows it then, or -1 if it is the last one (signed 64-bit, native). ``order`` then has the first ones. Empty for
     no conversations.
     ``keep_texts`` keeps the texts of streams whose tokens the server does not report, up to a limit.
+    ``window`` is given if it ends by its requests, or plans that from the answers of the warm-up; None if it lasts
+    ``duration_ns``. The first request of such a window is the first of the order. One generator alone sends that load.
     """
 
     endpoint: Endpoint
@@ -77,6 +80,12 @@ class LoadJob:
     cancellation: Cancellation | None = None
     think_ns: bytes = b""
     keep_texts: bool = False
+    window: RequestWindow | WindowPlan | None = None
+
+    @property
+    def most_ns(self) -> int:
+        """The longest that the window can last."""
+        return self.duration_ns if self.window is None else max(self.duration_ns, self.window.longest_ns)
 
     @property
     def in_pieces(self) -> bool:
@@ -125,7 +134,7 @@ class LoadResult:
 
     ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes, and those of its
     streams if the job reads streams. ``failed`` has, by outcome, the first answer of the window that did not count and
-    says why; only of a job that reads streams.
+    says why; only of a job that reads streams. ``planned`` is the window if it ended by its requests.
     """
 
     columns: dict[str, Any]
@@ -135,3 +144,4 @@ class LoadResult:
     answers: list[Answer]
     stopped_early: bool
     failed: dict[int, FailedAnswer] = field(default_factory=dict)
+    planned: RequestWindow | None = None

@@ -66,4 +66,4 @@ def known_rows(job: LoadJob) -> int | None:
         rate_rps = max(schedule.start, *(level for _, level in schedule.stages))
     else:
         rate_rps = schedule.rate_rps
-    return round(rate_rps * (job.duration_ns + warmup_ns) / SECOND_NS)
+    return round(rate_rps * (job.most_ns + warmup_ns) / SECOND_NS)

@@ -1,7 +1,8 @@
-"""Steady-state detection: the rule that ends an automatic warm-up, as a pure function over finished windows.
+"""Steady-state detection: the rules that end an automatic warm-up. Pure: the times are arguments.
 
 A load is steady if neither throughput nor median latency varied by more than a tenth of its middle value over the last
-three windows (the rule of Triton's perf_analyzer).
+three windows (the rule of Triton's perf_analyzer). A slow service gives too few answers for these windows, so its
+warm-up ends by the number of answers.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MIN_WINDOW_REQUESTS", "WARMUP_CAP_NS", "WINDOW_NS", "WarmupWindow", "is_steady"]
+__all__ = ["MIN_WINDOW_REQUESTS", "WARMUP_CAP_NS", "WINDOW_NS", "WarmupAnswers", "WarmupWindow", "is_steady"]
 
 WINDOW_NS = 100_000_000
 """Shortest window of the warm-up."""
 MIN_WINDOW_REQUESTS = 8
 """Smallest number of completed requests in a window."""
 WARMUP_CAP_NS = 3_000_000_000
-"""Longest warm-up; the result records whether the load was steady by then."""
+"""Longest warm-up of a service that answers by then; the result records whether the load was steady."""
 _WINDOWS = 3
+_ENOUGH_ANSWERS = 8
+"""Answers after which a slow service is warm, steady or not: as many as one window has of a fast one."""
 _SPREAD = 0.10
 
 
@@ -40,6 +45,57 @@ def is_steady(windows: Sequence[WarmupWindow]) -> bool:
     return _agree([window.throughput_rps for window in last]) and _agree([window.median_ns for window in last])
 
 
-def _agree(values: list[float]) -> bool:
+def _agree(values: Sequence[float]) -> bool:
     middle = sorted(values)[len(values) // 2]
     return max(values) - min(values) <= _SPREAD * middle
+
+
+class WarmupAnswers:
+    """The answers of a warm-up, which end it if they are slow.
+
+    A turn is one answer of each caller, at least two answers. A slow service is warm after two turns that took the same
+    time to a tenth, after eight answers and two turns, or if another turn would last beyond the longest warm-up.
+
+    Args:
+        callers: requests in flight; 1 of an open loop.
+        start_ns: when the load began.
+
+    Attributes:
+        count: answers so far.
+        is_steady: whether the last two turns took the same time.
+    """
+
+    def __init__(self, callers: int, start_ns: int) -> None:
+        self.count: int = 0
+        self.is_steady: bool = False
+        self._callers = callers
+        self._turn = max(callers, 2)
+        self._start_ns = self._since_ns = self._first_turn_ns = self._latest_ns = start_ns
+        self._last_ns: int | None = None
+
+    def add(self, now_ns: int) -> bool:
+        """Note an answer. Returns whether the service is slow, and warm."""
+        self.count += 1
+        self._latest_ns = now_ns
+        if self.count % self._turn == 0:
+            before_ns, self._last_ns = self._last_ns, now_ns - self._since_ns
+            self._since_ns = now_ns
+            if before_ns is None:
+                self._first_turn_ns = now_ns
+            else:
+                self.is_steady = _agree([before_ns, self._last_ns])
+        if self._last_ns is not None and self._last_ns < self._turn * SLOW_INTERVAL_NS:
+            return False
+        if self.is_steady or self.count >= max(_ENOUGH_ANSWERS, 2 * self._turn):
+            return True
+        elapsed_ns = now_ns - self._start_ns
+        is_slow = elapsed_ns >= self.count * SLOW_INTERVAL_NS
+        another_ns = elapsed_ns if self._last_ns is None else self._last_ns
+        return is_slow and self.count >= self._callers and elapsed_ns + another_ns > WARMUP_CAP_NS
+
+    @property
+    def interval_ns(self) -> float | None:
+        """Mean time between two answers, after the first turn if there are more; None without an answer."""
+        if self.count > self._turn:
+            return (self._latest_ns - self._first_turn_ns) / (self.count - self._turn)
+        return (self._latest_ns - self._start_ns) / self.count if self.count else None

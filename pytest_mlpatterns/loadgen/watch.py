@@ -46,7 +46,7 @@ class GeneratorWatch:
         self.processes = processes
         self._quiet_s = [0.0] * len(processes)
         warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
-        self._longest_s = (warmup_ns + job.duration_ns + job.timeout_ns) / 1e9 + _LATE_S
+        self._longest_s = (warmup_ns + job.most_ns + job.timeout_ns) / 1e9 + _LATE_S
         self._began = time.perf_counter()
 
     def heard(self, number: int) -> None:

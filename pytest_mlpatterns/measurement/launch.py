@@ -50,12 +50,16 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
+    from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 __all__ = ["Interrupted", "LaunchRunner", "job_for"]
 
 _ENOUGH_REQUESTS = 20
-"""Requests that a window should have; one that stretches is measured again for them."""
+"""Requests that a window should have. One that stretches and could not be planned, since several generators share the
+load or its answers were quicker before, is measured again for them."""
 _LONGEST_WINDOW_NS = 3_000_000_000
+_INDEX_BYTES = 4
+"""Size of an index in the order of a job."""
 _POLL_S = 0.05
 MAX_SEARCH_NS = 15_000_000_000
 """Longest capacity search, if the test's budget allows it."""
@@ -100,6 +104,9 @@ class LaunchRunner:
         self._on_progress = on_progress
         self._settle = settle
         self._deployment: Deployment | None = None
+        self._start_ns = 0
+        self._planned: RequestWindow | None = None
+        self._is_planned = False
         self._measured = False
         self._facts: EnvironmentFacts = {}
         self._climbed: dict[Objective | None, Climbed | None] = {}
@@ -114,7 +121,9 @@ class LaunchRunner:
         """
         if self._deployment is None:
             self._settle()
+            started_ns = time.perf_counter_ns()
             self._deployment = self._start()
+            self._start_ns = time.perf_counter_ns() - started_ns
             self._measured = False
         return self._deployment
 
@@ -134,7 +143,7 @@ class LaunchRunner:
         self._measured = True
         if self.smoke:
             return send_one(deployment, self.plan)
-        launch = _LaunchMeasurement(deployment, self.plan, self._generator).run(self._on_progress)
+        launch = self._planned_launch(deployment)
         if (longer_ns := self._longer_window(launch)) is not None:
             self.plan = replace(self.plan, duration_ns=longer_ns)  # for the next launches too
             warm = replace(self.plan, warmup_ns=0)
@@ -143,8 +152,19 @@ class LaunchRunner:
             self._facts = deployment.facts()
         return replace(launch, facts=self._facts)
 
+    def _planned_launch(self, deployment: Deployment) -> Launch:
+        """Measure a launch; the first one plans the window of a slow service, and the next ones keep to the plan."""
+        measurement = _LaunchMeasurement(deployment, self.plan, self._generator)
+        window = self._planned if self._is_planned else self.plan.window_plan(self._start_ns, measurement.round)
+        launch = measurement.run(self._on_progress, window)
+        if not self._is_planned and not launch.silence:
+            self._is_planned, self._planned = True, measurement.planned
+        return launch
+
     def _longer_window(self, launch: Launch) -> int | None:
         """The length of a window with enough requests, if this one had few and may stretch; else None."""
+        if self._planned is not None:
+            return None
         requests = int(launch.samples.due_in(launch.window).sum())
         window_ns = self.plan.duration_ns
         if not self.plan.stretches or requests >= _ENOUGH_REQUESTS or window_ns >= _LONGEST_WINDOW_NS or launch.silence:
@@ -256,7 +276,11 @@ class LaunchRunner:
 
 
 class _LaunchMeasurement:
-    """Measures one launch of a deployment that is ready: warms up, loads one window, drains, and observes meanwhile."""
+    """Measures one launch of a deployment that is ready: warms up, loads one window, drains, and observes meanwhile.
+
+    Attributes:
+        planned: its window, if that ended by its requests; None before it is over.
+    """
 
     def __init__(self, deployment: Deployment, plan: LoadPlan, generator: Generator) -> None:
         self._deployment = deployment
@@ -265,9 +289,16 @@ class _LaunchMeasurement:
         self._job = job_for(deployment, plan, deployment.messages(plan.payload), conversations=True)
         self._monitor = deployment.monitor()
         self._stats_before: PatternStats | None = None
+        self.planned: RequestWindow | None = None
 
-    def run(self, on_progress: Callable[[Progress], None]) -> Launch:
-        """Run the load, and check its answers if the plan has a check."""
+    @property
+    def round(self) -> int:
+        """Requests of a round of the inputs."""
+        return len(self._job.order) // _INDEX_BYTES or len(self._job.messages)
+
+    def run(self, on_progress: Callable[[Progress], None], window: RequestWindow | WindowPlan | None = None) -> Launch:
+        """Run the load, and check its answers if the plan has a check; ``window`` as of :class:`LoadJob`."""
+        self._job = replace(self._job, window=window)
         self._monitor.sample()
         events = LoadEvents(on_progress, self._open_window, partial(self._monitor.sample, poll=True))
         try:
@@ -281,6 +312,7 @@ class _LaunchMeasurement:
             except MlpatternsError:  # what interrupted the load may have ended the deployment too
                 raise KeyboardInterrupt from None
             raise Interrupted(launch) from None
+        self.planned = result.planned
         launch = self._launch(result)
         if self._plan.check is not None:
             check_answers(self._deployment, self._plan, result.answers, are_cut=result.generator.answers_cut)

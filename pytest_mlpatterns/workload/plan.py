@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.units import SECOND_NS
-from pytest_mlpatterns.workload.schedule import ConstantRate, GammaRate, PoissonRate
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
+from pytest_mlpatterns.workload.window_plan import WindowPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,8 +24,9 @@ __all__ = ["LoadPlan"]
 class LoadPlan:
     """The load of one launch.
 
-    If ``warmup_ns`` is None, the warm-up ends when the load is steady. If the window ``stretches``, a launch with few
-    requests in it is measured again in a longer one. ``cancellation`` is None if every request is awaited.
+    If ``warmup_ns`` is None, the warm-up ends when the load is steady. ``budget_ns`` is the time for all ``launches``,
+    for which the window of a slow service is planned; 0 for a window of ``duration_ns`` in any case. If the window
+    ``stretches``, it may be longer than ``duration_ns``. ``cancellation`` is None if every request is awaited.
     ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
     """
 
@@ -38,6 +40,30 @@ class LoadPlan:
     stretches: bool = False
     cancellation: Cancellation | None = None
     tokens: Callable[[str], int] | None = None
+    budget_ns: int = 0
+    launches: int = 1
+
+    def window_plan(self, start_ns: int, requests: int) -> WindowPlan | None:
+        """How the window is planned once the service answers; None for a window of ``duration_ns``.
+
+        Several generators share no count of requests, and conversations and schedules with a length no rounds.
+
+        Args:
+            start_ns: time that the deployment took to start.
+            requests: of a round of the inputs.
+        """
+        alone = self.generators == 1 and self.payload.conversations is None and self.schedule.length_ns is None
+        if not self.budget_ns or not alone:
+            return None
+        return WindowPlan(
+            budget_ns=self.budget_ns,
+            launches=self.launches,
+            start_ns=start_ns,
+            round=requests,
+            callers=self.schedule.concurrency if isinstance(self.schedule, ClosedLoop) else 1,
+            window_ns=self.duration_ns,
+            is_given=not self.stretches,
+        )
 
     def rate_of(self, samples: Samples, window: Window) -> float | None:
         """The rate of an open loop of one rate, in requests per second; None for another load.

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,24 @@ class TestLaunch:
         for one in (first, second):
             assert one.samples.due_in(one.window).sum() >= 20
             assert 400 * MS <= one.window.duration_ns <= 1_000 * MS
+
+    def test_launches_of_a_slow_service_have_the_same_inputs_in_whole_rounds(self, generator: Generator) -> None:
+        def script(_: object) -> list[Send]:
+            time.sleep(0.08)
+            return [Send(answer(b'{"predictions": [1]}'))]
+
+        plan = replace(PLAN, warmup_ns=None, budget_ns=20_000 * MS, launches=8, stretches=True)
+        with ScriptedServer(script) as server:
+            runner = bench_of(server, plan, generator)
+            launches = [runner.measure() for _ in range(2)]
+            runner.close()
+        order = np.frombuffer(plan.payload.order(), dtype=np.uint32).tolist()
+        for one in launches:
+            due = one.samples.due_in(one.window)
+            inputs = one.samples.request[due][np.argsort(one.samples.due_ns[due], kind="stable")]
+            assert inputs.tolist() == order * (due.sum() // len(order))
+            assert due.sum() >= 20
+        assert launches[0].samples.due_in(launches[0].window).sum() == due.sum()
 
     def test_replicas_share_the_load_of_the_window(self, generator: Generator, tmp_path: Path) -> None:
         plan = replace(PLAN, duration_ns=500 * MS)  # a busy machine may let one of two wait for a while

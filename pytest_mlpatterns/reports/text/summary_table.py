@@ -330,7 +330,7 @@ def _warmups(result: TestResult) -> str:
     if not result.warmups:
         return ""
     count = Counter(warmup.steady for warmup in result.warmups)
-    ended = {True: "steady", False: "not steady at the time limit", None: "fixed time"}
+    ended = {True: "steady", False: "not steady at its end", None: "fixed time"}
     how = ", ".join(
         f"{number} {ended[steady]}" if len(count) > 1 else ended[steady] for steady, number in count.items()
     )

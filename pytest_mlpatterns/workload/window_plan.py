@@ -1,0 +1,116 @@
+"""How many requests the window of a slow service has, planned after its first answers.
+
+Pure. A window of fixed length holds few requests of a slow service, and other inputs in each launch. So it ends with a
+number of requests instead: whole rounds of the inputs if they fit, from the same first input on. This module must not
+know when requests are sent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["SLOW_INTERVAL_NS", "RequestWindow", "WindowPlan", "whole_rounds"]
+
+SLOW_INTERVAL_NS = 35_000_000
+"""Time between two answers from which a service is slow: fewer than twenty fit into the default window of 0.7 s."""
+_ENOUGH = 20
+"""Requests of a window. The mean of twenty that scatter by a tenth is known to 2.2 %, about what launches differ by."""
+_LAUNCHES = 4
+"""Launches that should fit into the budget. From three the scatter between them is known to a factor of two only."""
+_LEAST_SHARE = 0.25
+"""Smallest share of a launch that its window gets; with less, fewer launches know more."""
+_CLOSING_NS = 300_000_000
+"""Measured time from the last answer of a launch to the start of the next one."""
+_LEAST_CYCLES = 2
+"""Requests of each caller that a launch should have time for, else fewer launches are planned."""
+_LONGEST_FACTOR = 3
+"""How many times as long as planned a window may take; a service that is as slow as that shows it in fewer requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestWindow:
+    """A window that ends when so many requests were due in it, after a least and at most a longest time."""
+
+    requests: int
+    least_ns: int
+    longest_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """What is known of a launch before its load begins.
+
+    Attributes:
+        budget_ns: time for all launches.
+        launches: most launches.
+        start_ns: time that the deployment took to start.
+        round: requests of a round of the inputs.
+        callers: requests in flight; 1 of an open loop.
+        window_ns: length of the window of a service that is not slow.
+        is_given: whether the user chose that length. Such a window is not made longer; it gets shorter if the launches
+            do not fit into the budget.
+    """
+
+    budget_ns: int
+    launches: int
+    start_ns: int
+    round: int
+    callers: int
+    window_ns: int
+    is_given: bool = False
+
+    @property
+    def longest_ns(self) -> int:
+        """The longest that a window of it can last."""
+        return _LONGEST_FACTOR * self.budget_ns
+
+    def window(self, interval_ns: float, warmup_ns: int) -> RequestWindow | None:
+        """The window by requests; None if its length in time is right.
+
+        A window lasts as long as start and warm-up if it may, since that time is spent for each launch in any case.
+
+        Args:
+            interval_ns: mean time between two answers.
+            warmup_ns: length of the warm-up.
+        """
+        if interval_ns < SLOW_INTERVAL_NS:
+            return None
+        spent_ns = self.start_ns + warmup_ns
+        most = self._room_ns(interval_ns, spent_ns) / interval_ns
+        given = self.window_ns / interval_ns
+        if self.is_given and given <= most:
+            return None
+        wanted = given if self.is_given else max(_ENOUGH, given, spent_ns / interval_ns)
+        requests = whole_rounds(wanted, most, self.round, callers=self.callers)
+        longest_ns = min(round(_LONGEST_FACTOR * requests * interval_ns), self.longest_ns)
+        return RequestWindow(requests, 0 if self.is_given else self.window_ns, longest_ns)
+
+    def _room_ns(self, interval_ns: float, spent_ns: int) -> float:
+        """Time for the window: of a quarter of the budget, or of more if that leaves too little."""
+        cycle_ns = self.callers * interval_ns
+        spent_ns += _CLOSING_NS + round(cycle_ns - interval_ns)  # what the other callers have in flight at the end
+        for launches in range(min(_LAUNCHES, self.launches), 1, -1):
+            launch_ns = self.budget_ns / launches
+            room_ns = launch_ns - spent_ns
+            if room_ns >= max(_LEAST_SHARE * launch_ns, _LEAST_CYCLES * cycle_ns):
+                return room_ns
+        return max(self.budget_ns / min(2, self.launches) - spent_ns, cycle_ns)
+
+
+def whole_rounds(wanted: float, most: float, of: int, *, callers: int) -> int:
+    """A number of requests near the wanted one: whole rounds of the inputs, or of the callers if no round fits.
+
+    If that costs little, it is both, so that each caller sends as many.
+
+    Args:
+        wanted: how many there should be.
+        most: for how many there is time.
+        of: requests of a round.
+        callers: requests in flight; each sends one at least, even if there is no time.
+    """
+    both = math.lcm(of, callers)
+    units = [both] if both <= wanted else []
+    unit = next((one for one in (*units, of) if one <= most), callers)
+    fitting = math.floor(most / unit) * unit
+    return max(min(math.ceil(wanted / unit) * unit, fitting), callers)

@@ -1,0 +1,125 @@
+"""Loads of slow services: warmed up by answers, in windows that end by their requests. The clock is declared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from support.declared_load import run_declared
+from support.services.jobs import MS, a_job
+
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule
+from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
+
+S = 1000 * MS
+PLAN = WindowPlan(budget_ns=30 * S, launches=8, start_ns=1500 * MS, round=5, callers=2, window_ns=700 * MS)
+
+
+def a_slow_job(schedule: Schedule | None = None, **changes: object) -> LoadJob:
+    facts = {"duration_ns": 700 * MS, "warmup_ns": None, "window": PLAN}
+    return a_job([("127.0.0.1", 1)], schedule or ClosedLoop(2), **{**facts, **changes})
+
+
+def steadily(latency_ns: int) -> Callable[[int, int], int]:
+    return lambda _request, _number: latency_ns
+
+
+def inputs_in(result: LoadResult) -> list[int]:
+    """The inputs of the window, in the order in which they were due."""
+    samples = samples_of(result)
+    inside = samples.due_in(result.window)
+    return list(samples.request[inside][np.argsort(samples.due_ns[inside], kind="stable")])
+
+
+class TestWarmup:
+    @pytest.mark.parametrize(
+        ("callers", "latency_ns", "answers"),
+        [
+            (1, 2 * S, 1),  # a second one would end after three seconds
+            (1, 500 * MS, 4),  # two turns of two answers
+            (2, 500 * MS, 4),
+            (2, 100 * MS, 4),
+            (16, 800 * MS, 32),
+        ],
+    )
+    def test_it_ends_with_an_answer_once_two_turns_of_the_callers_agree(
+        self, callers: int, latency_ns: int, answers: int
+    ) -> None:
+        warmup = run_declared(a_slow_job(ClosedLoop(callers)), steadily(latency_ns)).warmup
+        assert (warmup.requests, warmup.duration_ns) == (answers, latency_ns * answers // callers)
+        assert warmup.steady is (answers > 1)
+
+    def test_a_cold_first_answer_is_not_the_second_turn(self) -> None:
+        warmup = run_declared(a_slow_job(), lambda _, number: 900 * MS if number < 2 else 300 * MS).warmup
+        assert warmup.duration_ns == 1500 * MS
+        assert warmup.steady
+
+    def test_eight_answers_are_enough_for_a_service_of_two_modes(self) -> None:
+        warmup = run_declared(a_slow_job(ClosedLoop(1)), lambda _, n: (100, 300, 350, 120, 110)[n % 5] * MS).warmup
+        assert warmup.requests == 8
+        assert warmup.steady is False
+
+    def test_a_service_without_an_answer_in_three_seconds_is_waited_for(self) -> None:
+        result = run_declared(a_slow_job(), steadily(4 * S))
+        assert result.warmup.duration_ns == 4 * S
+        assert len(inputs_in(result)) == 2
+
+    def test_quick_answers_end_no_warm_up_by_their_number(self) -> None:
+        result = run_declared(a_slow_job(), lambda _, number: 300 * MS if number < 2 else 5 * MS)
+        assert result.warmup.duration_ns >= 400 * MS  # three windows of a tenth of a second that agree
+        assert result.planned is None
+
+
+class TestWindow:
+    def test_it_has_whole_rounds_of_the_inputs_from_the_first_one(self) -> None:
+        result = run_declared(a_slow_job(), steadily(500 * MS))
+        assert result.planned == RequestWindow(10, 700 * MS, 7500 * MS)
+        assert inputs_in(result) == [0, 1, 2, 3, 4] * 2
+        assert result.window.duration_ns == 5 * 500 * MS
+
+    @pytest.mark.parametrize("scale", [1, 3])
+    def test_each_launch_has_the_same_inputs_however_fast_it_is(self, scale: int) -> None:
+        job = a_slow_job(window=RequestWindow(10, 0, 30 * S))
+        result = run_declared(job, lambda request, _: scale * (100 + 50 * request) * MS)
+        assert inputs_in(result) == [0, 1, 2, 3, 4] * 2
+
+    @pytest.mark.parametrize("schedule", [ConstantRate(4), PoissonRate(4, seed=3)], ids=str)
+    def test_an_open_loop_has_them_too(self, schedule: Schedule) -> None:
+        result = run_declared(a_slow_job(schedule, window=RequestWindow(10, 0, 30 * S)), steadily(90 * MS))
+        assert inputs_in(result) == [0, 1, 2, 3, 4] * 2
+
+    def test_callers_that_think_have_them_too(self) -> None:
+        job = a_slow_job(ClosedLoop(2, think_time="130ms"), window=RequestWindow(10, 0, 30 * S))
+        assert inputs_in(run_declared(job, steadily(370 * MS))) == [0, 1, 2, 3, 4] * 2
+
+    def test_callers_that_rest_after_failures_have_them_too(self) -> None:
+        job = a_slow_job(window=RequestWindow(10, 0, 30 * S))
+        assert len(inputs_in(run_declared(job, steadily(370 * MS), outcome=-1))) == 10
+
+    def test_it_ends_by_its_longest_time(self) -> None:
+        result = run_declared(a_slow_job(window=RequestWindow(10, 0, S)), steadily(400 * MS))
+        assert result.window.duration_ns <= S + 50 * MS
+        assert len(inputs_in(result)) == 6
+
+    def test_it_lasts_its_least_time(self) -> None:
+        """If the first answers alone were slow, the service is measured for as long as any other."""
+        result = run_declared(a_slow_job(window=RequestWindow(10, 700 * MS, S)), steadily(50 * MS))
+        assert result.window.duration_ns == 700 * MS
+        assert len(inputs_in(result)) == 28
+
+    def test_without_a_warm_up_its_first_requests_count(self) -> None:
+        result = run_declared(a_slow_job(window=RequestWindow(4, 0, 30 * S), warmup_ns=0), steadily(500 * MS))
+        assert inputs_in(result) == [0, 1, 2, 3]
+        assert samples_of(result).outcome.size == 4
+
+    def test_a_service_that_answers_nothing_has_a_window_of_time(self) -> None:
+        result = run_declared(a_slow_job(), steadily(400 * MS), outcome=503)
+        assert result.planned is None
+        assert 700 * MS <= result.window.duration_ns <= 750 * MS
