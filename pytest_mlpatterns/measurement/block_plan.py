@@ -6,10 +6,11 @@ Pure. A paired launch loads two variants in rounds of blocks A B B A. This modul
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
+from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS, whole_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,12 @@ __all__ = ["BlockDesign", "BlockPlan", "ResponsePace", "response_pace"]
 
 _QUICK_START_S = 0.8
 """Measured time to start two variants of a light model side by side, and to warm up both."""
+_LAUNCHES = 4
+"""Launches that the budget should have time for, more than a first verdict needs: each is evidence of its own."""
+_ENOUGH_FOR_THEM = 10
+"""Requests of a block from which another launch is worth more than longer blocks."""
+_LEAST_SHARE = 0.25
+"""Smallest share of a launch that its blocks get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,11 @@ class ResponsePace:
     cycle_ns: float
     length_ns: int | None = None
 
+    @property
+    def callers(self) -> int:
+        """Requests in flight of a closed loop; 1 of an open one."""
+        return max(round(self.cycle_ns / self.interval_ns), 1)
+
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
@@ -44,10 +56,12 @@ class BlockPlan:
     Attributes:
         lengths_ns: length of the blocks of each variant.
         rounds: rounds of four blocks.
+        requests: of each block, on either side; None if blocks last their length.
     """
 
     lengths_ns: tuple[int, ...]
     rounds: int
+    requests: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,8 @@ class BlockDesign:
         warmup_ns: shortest warm-up of each variant; a longer one in its plan replaces it.
         launch_ns: time for a launch. At least a quarter of it belongs to the blocks, however slowly the variants start.
             To keep it, blocks are shortened down to two requests of a caller, then rounds are left out down to one.
+        budget_ns: time for all launches; the launches of slow variants get a quarter of it, or a third if the blocks
+            would have few requests. None if ``launch_ns`` holds for them too.
     """
 
     block_ns: int = 100_000_000
@@ -74,23 +90,57 @@ class BlockDesign:
     most_rounds: int = 8
     warmup_ns: int = 100_000_000
     launch_ns: int = 20_000_000_000
+    budget_ns: int | None = None
 
-    def blocks(self, paces: Sequence[ResponsePace], start_s: float) -> BlockPlan:
+    @property
+    def longest_warmup_ns(self) -> int:
+        """Time after which no caller of a warm-up begins another request, so that both take a quarter of a launch."""
+        return max(self.warmup_ns, self.launch_ns // 16)
+
+    def within(self, budget_ns: int, launches: int) -> BlockDesign:
+        """The same for a run that has a budget, of which its first launches may take no more than all."""
+        launch_ns = min(self.launch_ns, budget_ns // launches)
+        return replace(self, launch_ns=launch_ns, budget_ns=budget_ns if launches > 1 else None)
+
+    def blocks(self, paces: Sequence[ResponsePace], start_s: float, inputs: int = 1) -> BlockPlan:
         """Plan the blocks of one launch.
 
         Args:
             paces: how fast each variant answers.
             start_s: seconds that starting and warming up both variants took.
+            inputs: requests of a round of the inputs.
         """
+        if all(one.length_ns is None and one.interval_ns >= SLOW_INTERVAL_NS for one in paces):
+            return self._blocks_of_requests(paces, start_s, inputs)
         rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), self.most_rounds))
         preferred = [max(self.block_ns, self.answers * one.interval_ns) for one in paces]
         least = [max(self.block_ns, 2 * one.cycle_ns) for one in paces]
-        room_ns = max(self.launch_ns - round(start_s * 1e9), self.launch_ns // 4)
+        room_ns = max(self.launch_ns - round(start_s * 1e9), round(_LEAST_SHARE * self.launch_ns))
         share = min(1.0, room_ns / (2 * rounds * sum(preferred)))
         lengths = tuple(
             one.length_ns or int(max(low, share * high)) for one, low, high in zip(paces, least, preferred, strict=True)
         )
         return BlockPlan(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))))
+
+    def _blocks_of_requests(self, paces: Sequence[ResponsePace], start_s: float, inputs: int) -> BlockPlan:
+        """One round of long blocks with the same requests on both sides, whole rounds of the inputs if they fit.
+
+        The two blocks of a side may share a round of the inputs: each begins with the input after the block before.
+        """
+        interval_ns = sum(one.interval_ns for one in paces)
+        callers = max(one.callers for one in paces)
+        most = self._room_ns(start_s, interval_ns) / (2 * interval_ns)
+        half = -(-inputs // 2)
+        requests = whole_rounds(self.answers, most, half if inputs > most else inputs, callers=callers)
+        return BlockPlan(tuple(int(requests * one.interval_ns) for one in paces), 1, requests)
+
+    def _room_ns(self, start_s: float, interval_ns: float) -> float:
+        """Time for the blocks of a launch."""
+        if self.budget_ns is not None:
+            room_ns = min(self.budget_ns / _LAUNCHES, self.launch_ns) - start_s * 1e9
+            if room_ns >= 2 * _ENOUGH_FOR_THEM * interval_ns:
+                return room_ns
+        return max(self.launch_ns - start_s * 1e9, _LEAST_SHARE * self.launch_ns)
 
 
 def response_pace(schedule: Schedule, latency_ns: float) -> ResponsePace:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_mlpatterns.analysis.log_ratio import (
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.measurement.block_plan import BlockPlan
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Capacity, Launch
 
@@ -119,7 +119,7 @@ class InterleavedRun:
             InvalidResultError: too many requests failed, or the load generator was the limit; the message names the
                 variant.
         """
-        design = self._shortened(budget_ns // min_launches)
+        design = self._design.within(budget_ns, min_launches)
         return self._decide(
             self.launches,
             lambda: self._measure(design),
@@ -138,7 +138,7 @@ class InterleavedRun:
         Raises:
             DeploymentError, InvalidResultError: as for :meth:`decide`.
         """
-        self._timed(lambda: self._measure(self._shortened(budget_ns // min_launches)))
+        self._timed(lambda: self._measure(self._design.within(budget_ns, min_launches)))
 
     def decide_nmrt(
         self,
@@ -183,9 +183,6 @@ class InterleavedRun:
         finally:
             self.spent_s += time.perf_counter() - started
 
-    def _shortened(self, launch_ns: int) -> BlockDesign:
-        return replace(self._design, launch_ns=min(self._design.launch_ns, launch_ns))
-
     def _measure(self, design: BlockDesign) -> None:
         """One paired launch."""
         first_index = len(self.launches) % 2
@@ -196,11 +193,11 @@ class InterleavedRun:
                 VariantRun(variant, deployment, self._generator, on_progress=self._on_progress)
                 for variant, deployment in zip(variants, running, strict=True)
             ]
-            paces = [run.warm_up(design.warmup_ns) for run in runs]
-            blocks = design.blocks(paces, time.perf_counter() - started)
-            _load(runs, blocks.lengths_ns, blocks.rounds)
+            paces = [run.warm_up(design.warmup_ns, design.longest_warmup_ns) for run in runs]
+            blocks = design.blocks(paces, time.perf_counter() - started, runs[0].inputs)
+            _load(runs, blocks, blocks.rounds)
             while len(runs[0].rtm_ns) < 4 * blocks.rounds and wants_more_pairs(_disturbed(runs)):
-                _load(runs, blocks.lengths_ns, 1)
+                _load(runs, blocks, 1)
             for run in runs:
                 run.end()
             first, second = reversed(runs) if first_index else runs
@@ -263,12 +260,12 @@ class InterleavedRun:
         return self._variants[::-1] if first_index else self._variants
 
 
-def _load(runs: Sequence[VariantRun], lengths_ns: Sequence[int], rounds: int) -> None:
+def _load(runs: Sequence[VariantRun], blocks: BlockPlan, rounds: int) -> None:
     """Load rounds of blocks A B B A."""
     for number in range(2 * rounds):
         position = max(run.position for run in runs)  # both continue with the same input
         for index in (0, 1) if number % 2 == 0 else (1, 0):
-            runs[index].load(lengths_ns[index], position, number)
+            runs[index].load(blocks.lengths_ns[index], position, number, requests=blocks.requests)
 
 
 def _disturbed(runs: Sequence[VariantRun]) -> list[bool]:

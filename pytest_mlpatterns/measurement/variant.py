@@ -45,6 +45,7 @@ from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.affinity import put_on_cores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -67,6 +68,10 @@ __all__ = ["Variant", "VariantRun", "named_errors"]
 _POLL_S = 0.1
 _TRIES = 5
 """Attempts to measure one block."""
+_WARM_ANSWERS = 2
+"""Answers to each caller in the warm-up of a slow variant; the first one alone may be a cold one."""
+_LONGEST_FACTOR = 3
+"""How many times as long as planned a block of a number of requests may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +140,17 @@ class VariantRun:
         self._closed = plan.schedule.closed
         self._order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
 
-    def warm_up(self, shortest_ns: int) -> ResponsePace:
-        """Load the variant, and estimate its pace.
+    @property
+    def inputs(self) -> int:
+        """Requests of a round of the inputs."""
+        return len(self._order)
+
+    def warm_up(self, shortest_ns: int, longest_ns: int = 0) -> ResponsePace:
+        """Load the variant, and estimate its pace from the second half of the answers.
 
         Args:
             shortest_ns: length of the warm-up; a longer one in the plan replaces it.
+            longest_ns: time after which no caller waits for a second answer.
 
         Raises:
             InvalidResultError: nothing succeeded.
@@ -147,18 +158,21 @@ class VariantRun:
         schedule = self._job.schedule
         has_length = schedule.length_ns is not None  # such a schedule fills a block, not a warm-up
         length_ns = max(shortest_ns, self._variant.plan.warmup_ns or 0)
-        result = self._drive(ClosedLoop(1) if has_length else schedule, length_ns, 0)
+        answers = _WARM_ANSWERS * schedule.concurrency if isinstance(schedule, ClosedLoop) else 0
+        window = self._counted(answers, length_ns, longest_ns) if longest_ns > length_ns else None
+        result = self._drive(ClosedLoop(1) if has_length else schedule, length_ns, 0, window=window)
         samples = samples_of(result)
         if not samples.succeeded.any():
             self._refuse(samples, result.failed)
         latency_ns = samples.latency_ns[samples.succeeded]
-        self._warmup = Warmup(length_ns, samples.outcome.size, None)
+        latency_ns = latency_ns[latency_ns.size // 2 :]
+        self._warmup = Warmup(max(length_ns, result.window.duration_ns), samples.outcome.size, None)
         with named_errors(self._variant):
             self._stats = self._deployment.stats()
         self._warm_ns = time.perf_counter_ns()
         return response_pace(schedule, float(np.median(latency_ns)))
 
-    def load(self, length_ns: int, position: int, core: int = 0) -> None:
+    def load(self, length_ns: int, position: int, core: int = 0, *, requests: int | None = None) -> None:
         """Measure one block.
 
         A block in which the load generator was the limit is measured again. A block in which no request was due is
@@ -168,6 +182,7 @@ class VariantRun:
             length_ns: length of the block.
             position: index of the first input.
             core: core on which the first process starts.
+            requests: after which the block ends, about its length; None if it lasts its length.
 
         Raises:
             GeneratorLimitError: the load generator was the limit in all attempts.
@@ -177,7 +192,8 @@ class VariantRun:
         for _ in range(_TRIES):
             self._monitor.sample()
             put_on_cores([*self._monitor.pids, *self._generator.pids], core)
-            result = self._drive(self._job.schedule, length_ns, position)
+            window = None if requests is None else self._counted(requests, 0, _LONGEST_FACTOR * length_ns)
+            result = self._drive(self._job.schedule, length_ns, position, window=window)
             self._monitor.sample()
             samples = samples_of(result, self._variant.plan.tokens)
             self._done_ns.append(samples.done_ns)
@@ -277,11 +293,18 @@ class VariantRun:
         since_warm = Window(self._warm_ns, time.perf_counter_ns())
         return track_of(usage, np.concatenate(self._done_ns), (since_warm,))
 
-    def _drive(self, schedule: Schedule, length_ns: int, position: int) -> LoadResult:
+    def _counted(self, requests: int, least_ns: int, longest_ns: int) -> RequestWindow | None:
+        """A window that ends by its requests; None if several generators share the load, which share no count."""
+        alone = self._variant.plan.generators == 1 and requests > 0
+        return RequestWindow(requests, least_ns, longest_ns) if alone else None
+
+    def _drive(
+        self, schedule: Schedule, length_ns: int, position: int, *, window: RequestWindow | None = None
+    ) -> LoadResult:
         events = LoadEvents(self._on_progress, on_window=self._monitor.sample)
         start = position % len(self._order)
         order = (self._order[start:] + self._order[:start]).tobytes()
-        job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order)
+        job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order, window=window)
         processes = self._variant.plan.generators
         with apart_from(self._deployment, self._generator, processes):
             return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)

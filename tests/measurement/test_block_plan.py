@@ -39,13 +39,7 @@ def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(
         ((QUICK, QUICK), 3.2, BlockPlan((100 * MS, 100 * MS), 4)),  # four times the start, twice the rounds
         ((QUICK, QUICK), 60, BlockPlan((100 * MS, 100 * MS), 8)),  # a quarter of the time is theirs in any case
         ((QUICK, ResponsePace(30 * MS, 30 * MS)), 0.8, BlockPlan((100 * MS, 600 * MS), 2)),  # twenty answers each
-        ((ResponsePace(500 * MS, 500 * MS),) * 2, 0.8, BlockPlan((2400 * MS,) * 2, 2)),  # all the time there is
-        (
-            (ResponsePace(1300 * MS, 1300 * MS),) * 2,
-            0.8,
-            BlockPlan((2600 * MS,) * 2, 1),
-        ),  # two answers, hence fewer rounds
-        ((ResponsePace(10 * S, 10 * S),) * 2, 0.8, BlockPlan((20 * S, 20 * S), 1)),
+        ((ResponsePace(30 * MS, 30 * MS),) * 2, 16, BlockPlan((156250000,) * 2, 8)),  # all the time there is
         ((ResponsePace(1 * S, 16 * S), QUICK), 0.8, BlockPlan((32 * S, 100 * MS), 1)),  # of each of sixteen callers
         ((ResponsePace(MS, MS, 2 * S), ResponsePace(MS, MS, 2 * S)), 0.8, BlockPlan((2 * S, 2 * S), 2)),
         ((ResponsePace(MS, MS, 30 * S), ResponsePace(MS, MS, 30 * S)), 0.8, BlockPlan((30 * S, 30 * S), 1)),
@@ -57,7 +51,39 @@ def test_blocks_are_as_long_and_as_many_as_pays(
     assert BlockDesign().blocks(paces, start_s) == expected
 
 
-INTERVALS = st.floats(min_value=1e4, max_value=1e11)
+SLOW = ResponsePace(250 * MS, 500 * MS)
+LONGER = ResponsePace(500 * MS, S)
+MINUTE = BlockDesign().within(60 * S, 3)
+
+
+@pytest.mark.parametrize(
+    ("design", "paces", "start_s", "inputs", "requests"),
+    [
+        (MINUTE, (SLOW, SLOW), 4, 1, 10),  # four launches of 15 s, as many of each caller
+        (MINUTE, (SLOW, SLOW), 4, 11, 11),
+        (MINUTE, (SLOW, SLOW), 4, 15, 8),  # a round in both blocks of a side
+        (MINUTE, (SLOW, SLOW), 4, 40, 10),  # no round fits
+        (MINUTE, (SLOW, LONGER), 4, 1, 10),  # as many of the slower one, in three launches of 20 s
+        (BlockDesign().within(30 * S, 3), (SLOW, SLOW), 4, 1, 6),  # three launches of 10 s
+        (BlockDesign().within(30 * S, 3), (SLOW, SLOW), 60, 1, 2),  # one of each caller whatever it takes
+        (BlockDesign().within(300 * S, 3), (SLOW, SLOW), 1, 1, 18),  # no launch is longer than 20 s
+        (MINUTE, (ResponsePace(35 * MS, 35 * MS),) * 2, 2, 1, 20),
+        (BlockDesign().within(60 * S, 1), (SLOW, SLOW), 4, 1, 16),
+    ],
+)
+def test_blocks_of_slow_variants_have_the_same_requests_in_one_round(
+    design: BlockDesign, paces: tuple[ResponsePace, ResponsePace], start_s: float, inputs: int, requests: int
+) -> None:
+    lengths_ns = tuple(int(requests * one.interval_ns) for one in paces)
+    assert design.blocks(paces, start_s, inputs) == BlockPlan(lengths_ns, 1, requests)
+
+
+def test_a_pair_of_which_one_is_quick_has_blocks_of_time() -> None:
+    """As many requests of the quick one would take no time."""
+    assert MINUTE.blocks((SLOW, QUICK), 2).requests is None
+
+
+INTERVALS = st.floats(min_value=1e4, max_value=34e6)
 
 
 @PROPERTY

@@ -40,6 +40,7 @@ from pytest_mlpatterns.workload.input_order import InOrder
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
+from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -293,6 +294,19 @@ class TestTurns:
         asked = [[json.loads(request.body)["instances"][0] for request in server.requests] for server in (one, other)]
         before = [inputs[inputs.index(starts[2]) - 1] for inputs in asked]
         assert max(before) == starts[2] - 1  # of the faster variant nothing is left out
+
+    def test_slow_variants_get_the_same_inputs_in_every_block(self, tmp_path: Path) -> None:
+        generator = Recording(tmp_path / "generator.log")
+        with ScriptedServer(after(0.08)) as one, ScriptedServer(after(0.1)) as other:
+            variants = scripted(one, [], "A"), scripted(other, [], "B")
+            (found,) = measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
+        generator.close()
+        blocks = generator.jobs[2:]
+        assert {job.window.requests for job in blocks if isinstance(job.window, RequestWindow)} == {6}
+        assert len({job.order for job in blocks}) == 1  # two rounds of three inputs, and then the first one again
+        assert found.first.requests == found.second.requests == 6 * found.pairs
+        inputs = [[json.loads(request.body)["instances"][0] for request in server.requests] for server in (one, other)]
+        assert sorted(inputs[0][-12:]) == sorted(inputs[1][-12:]) == sorted(INPUTS * 4)
 
     def test_an_open_loop_keeps_its_rate_on_both_sides(self, generator: Generator) -> None:
         plan = replace(PLAN, schedule=ConstantRate(50))
