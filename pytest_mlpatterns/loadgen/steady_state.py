@@ -53,8 +53,8 @@ def _agree(values: Sequence[float]) -> bool:
 class WarmupAnswers:
     """The answers of a warm-up, which end it if they are slow.
 
-    A turn is one answer of each caller, at least two answers. A slow service is warm after two turns that took the same
-    time to a tenth, after eight answers and two turns, or if another turn would last beyond the longest warm-up.
+    A cycle is one answer of each caller, at least two answers. A slow service is warm after two cycles that took the same
+    time to a tenth, after eight answers and two cycles, or if another cycle would last beyond the longest warm-up.
 
     Args:
         callers: requests in flight; 1 of an open loop.
@@ -62,31 +62,31 @@ class WarmupAnswers:
 
     Attributes:
         count: answers so far.
-        is_steady: whether the last two turns took the same time.
+        is_steady: whether the last two cycles took the same time.
     """
 
     def __init__(self, callers: int, start_ns: int) -> None:
         self.count: int = 0
         self.is_steady: bool = False
         self._callers = callers
-        self._turn = max(callers, 2)
-        self._start_ns = self._since_ns = self._first_turn_ns = self._latest_ns = start_ns
+        self._cycle = max(callers, 2)
+        self._start_ns = self._since_ns = self._first_cycle_ns = self._latest_ns = start_ns
         self._last_ns: int | None = None
 
     def add(self, now_ns: int) -> bool:
         """Note an answer. Returns whether the service is slow, and warm."""
         self.count += 1
         self._latest_ns = now_ns
-        if self.count % self._turn == 0:
+        if self.count % self._cycle == 0:
             before_ns, self._last_ns = self._last_ns, now_ns - self._since_ns
             self._since_ns = now_ns
             if before_ns is None:
-                self._first_turn_ns = now_ns
+                self._first_cycle_ns = now_ns
             else:
                 self.is_steady = _agree([before_ns, self._last_ns])
-        if self._last_ns is not None and self._last_ns < self._turn * SLOW_INTERVAL_NS:
+        if self._last_ns is not None and self._last_ns < self._cycle * SLOW_INTERVAL_NS:
             return False
-        if self.is_steady or self.count >= max(_ENOUGH_ANSWERS, 2 * self._turn):
+        if self.is_steady or self.count >= max(_ENOUGH_ANSWERS, 2 * self._cycle):
             return True
         elapsed_ns = now_ns - self._start_ns
         is_slow = elapsed_ns >= self.count * SLOW_INTERVAL_NS
@@ -95,7 +95,7 @@ class WarmupAnswers:
 
     @property
     def interval_ns(self) -> float | None:
-        """Mean time between two answers, after the first turn if there are more; None without an answer."""
-        if self.count > self._turn:
-            return (self._latest_ns - self._first_turn_ns) / (self.count - self._turn)
+        """Mean time between two answers, after the first cycle if there are more; None without an answer."""
+        if self.count > self._cycle:
+            return (self._latest_ns - self._first_cycle_ns) / (self.count - self._cycle)
         return (self._latest_ns - self._start_ns) / self.count if self.count else None

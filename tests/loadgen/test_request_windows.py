@@ -43,20 +43,20 @@ class TestWarmup:
         ("callers", "latency_ns", "answers"),
         [
             (1, 2 * S, 1),  # a second one would end after three seconds
-            (1, 500 * MS, 4),  # two turns of two answers
+            (1, 500 * MS, 4),  # two cycles of two answers
             (2, 500 * MS, 4),
             (2, 100 * MS, 4),
             (16, 800 * MS, 32),
         ],
     )
-    def test_it_ends_with_an_answer_once_two_turns_of_the_callers_agree(
+    def test_it_ends_with_an_answer_once_two_cycles_of_the_callers_agree(
         self, callers: int, latency_ns: int, answers: int
     ) -> None:
         warmup = run_declared(a_slow_job(ClosedLoop(callers)), steadily(latency_ns)).warmup
         assert (warmup.requests, warmup.duration_ns) == (answers, latency_ns * answers // callers)
         assert warmup.steady is (answers > 1)
 
-    def test_a_cold_first_answer_is_not_the_second_turn(self) -> None:
+    def test_a_cold_first_answer_is_not_the_second_cycle(self) -> None:
         warmup = run_declared(a_slow_job(), lambda _, number: 900 * MS if number < 2 else 300 * MS).warmup
         assert warmup.duration_ns == 1500 * MS
         assert warmup.steady
