@@ -6,22 +6,29 @@ nevertheless. A wide entry decides little by itself; the code that it was record
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.compared_statistic import judged_statistic
+from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.outcomes import describe_failures, error_class
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
+    from pytest_mlpatterns.analysis.metric import Metric
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["disturbances", "reasons_not_to_record"]
+__all__ = ["disturbances", "is_narrow", "reasons_not_to_record"]
 
 _JUDGED = ("rtm",)
 _JUDGED_OF_STREAMS = ("ttft", "tpot")
+_NARROW_SHARE = 1 / 3
+"""Half the width of an entry that decides by itself, of the tolerance: beside launches of the same scatter, twice that
+width is left of a change, and a third of the tolerance is room for it."""
 _MAX_FAILED_SHARE = 0.001
 """Largest share of failed requests that is no disturbance."""
 
@@ -34,6 +41,14 @@ def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
     """
     failed = ("the test failed",) if result.outcome is State.FAILED else ()
     return (*failed, *disturbances(result))
+
+
+def is_narrow(result: TestResult) -> bool:
+    """Whether what a comparison judges first is known to a third of the tolerance, so that the entry decides by itself.
+
+    Judged is the scatter of the launches, since a comparison knows no more of an entry.
+    """
+    return all(_half_width(name, result) <= _NARROW_SHARE * result.tolerance for name in _judged(result))
 
 
 def disturbances(result: TestResult) -> tuple[str, ...]:
@@ -60,12 +75,30 @@ def _why_too_wide(result: TestResult) -> str:
 
     Judged are RTM, or TTFT and TPOT of streams, by the statistic that a comparison judges.
     """
+    return next((why for name in _judged(result) if (why := _too_wide(name, result))), "")
+
+
+def _judged(result: TestResult) -> list[str]:
     names = _JUDGED if result.stream is None else _JUDGED_OF_STREAMS
-    return next((why for name in names if name in result.metrics and (why := _too_wide(name, result))), "")
+    return [name for name in names if name in result.metrics]
+
+
+def _statistic(name: str, result: TestResult) -> Metric:
+    return judged_statistic(METRICS[name], lambda of: of.name in result.metrics)
+
+
+def _half_width(name: str, result: TestResult) -> float:
+    """Half the relative width of a metric's interval over the launches of an entry; infinite if none has it."""
+    metric = _statistic(name, result)
+    values = [LaunchValue(value, error) for value, error in result.launches.get(metric.name, ())]
+    if not values or not all(math.isfinite(one.value) for one in values):
+        return math.inf
+    found = estimate(values, metric.launch_sd)
+    return (found.high - found.low) / (2 * found.value) if found.value else 0.0
 
 
 def _too_wide(name: str, result: TestResult) -> str:
-    metric, tolerance = judged_statistic(METRICS[name], lambda of: of.name in result.metrics), result.tolerance
+    metric, tolerance = _statistic(name, result), result.tolerance
     value, low, high = result.metrics[metric.name]
     half = (high - low) / (2 * value) if value else 0.0
     if half <= tolerance:

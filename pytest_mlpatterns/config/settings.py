@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
+    "DEFAULT_BUDGET",
     "GeneratorPlace",
     "InconclusivePolicy",
     "NoisePolicy",
@@ -62,6 +63,8 @@ CLOSED_WINDOW_NS = 700_000_000
 """Measured window of one launch: many short launches say more than few long ones, since launches differ."""
 OPEN_WINDOW_NS = 2_000_000_000
 """The same for an open loop, whose backlog takes time to show."""
+DEFAULT_BUDGET = "30s"
+"""Measuring time of a test until its verdict is decided."""
 _Member = TypeVar("_Member", Pattern, Wire)
 
 
@@ -307,7 +310,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "warmup": (read_warmup, "auto"),
     "timeout": (read_positive, "10s"),
     "startup_timeout": (read_positive, "60s"),
-    "budget": (read_positive, "30s"),
+    "budget": (read_positive, DEFAULT_BUDGET),
     "launches": (whole_number(100, "deployments"), 8),
     "generators": (whole_number(64, "generator processes"), 1),
     "tolerance": (read_tolerances, None),

@@ -58,6 +58,7 @@ __all__ = [
     "estimated",
     "reference_from_baseline",
     "reference_from_interleaved",
+    "unsteady_notes",
     "with_further",
 ]
 
@@ -198,7 +199,7 @@ def _with_conditions(
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
         noise=(*noise_sentences(metrics.launches, interleaved=comparison.is_interleaved), *_changes(experiment)),
-        unsteady=_unsteady(metrics, result.setup),
+        unsteady=unsteady_notes(metrics, changes=result.setup.load.changes),
         first_failure=metrics.first_failure,
         counts=metrics.request_counts,
         generator_costs_ns=generator_costs_ns(metrics.launches, result.setup.load),
@@ -265,7 +266,8 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
 
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Experiment) -> tuple[str, ...]:
     silences = [launch.silence for launch in metrics.launches if launch.silence]
-    notes = [*silences, *experiment.accepted.notes, *_unsteady(metrics, experiment.setup)]
+    changes = experiment.setup.load.changes
+    notes = [*silences, *experiment.accepted.notes, *unsteady_notes(metrics, changes=changes)]
     if metrics.failures:
         failed = sum(metrics.failures.values())
         kinds = describe_failures(metrics.failures, metrics.first_failure)
@@ -312,11 +314,16 @@ def _cancelled(metrics: Metrics) -> int:
     return sum(blocks.cancelled for blocks in metrics.by_launch)
 
 
-def _unsteady(metrics: Metrics, setup: Setup) -> tuple[str, ...]:
-    """What says that the load was not steady: warm-ups without an end, and trends through a window."""
-    notes = []
-    if any(launch.warmup.steady is False for launch in metrics.launches):
-        notes.append("the warm-up ended by its time limit, not because the load was steady")
-    if not setup.load.changes:  # then its latency may change too
-        notes += [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
+def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:
+    """What shows that the load was not steady: trends through a window, and the warm-ups before them without an end.
+
+    Args:
+        metrics: of a test.
+        changes: whether its load changes, so that its latency may change too.
+    """
+    if changes:
+        return ()
+    notes = [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
+    if notes and any(launch.warmup.steady is False for launch in metrics.launches):
+        notes.insert(0, "the warm-up ended by its limit, not because the load was steady")
     return tuple(notes)

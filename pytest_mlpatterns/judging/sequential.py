@@ -148,6 +148,21 @@ class SequentialMeasurement:
         while not self._launches or (len(self._launches) < launches and is_allowed()):
             self._measure()
 
+    def measure_while(self, wants_more: Callable[[], bool], launches: int, budgets: int) -> None:
+        """Measure one launch after the other while more are wanted.
+
+        Args:
+            wants_more: asked after each launch.
+            launches: most launches in all, and no more than the test allows.
+            budgets: how many times the budget all of them may take.
+        """
+        budget_ns, self._budget_ns = self._budget_ns, budgets * self._budget_ns
+        try:
+            while len(self._launches) < launches and self._may_launch_again() and wants_more():
+                self._measure()
+        finally:
+            self._budget_ns = budget_ns
+
     def measure_again(self, least: int, *, steady: bool = True) -> None:
         """Measure once more as many launches as were disturbed, at least one, and drop the disturbed ones.
 
@@ -339,7 +354,9 @@ class SequentialMeasurement:
 
 
 def _is_disturbed(launch: Launch, *, steady: bool) -> bool:
-    """Whether neighbours took time that a launch needed, or its latency had no steady state."""
-    if why_busy([launch]) is not None or launch.warmup.steady is False:
-        return True
-    return steady and LaunchBlocks(launch).trend() is not None
+    """Whether neighbours took time that a launch needed, or its latency had no steady state.
+
+    A warm-up that ended by its limit is no such sign: a service of two modes has no steady windows at all. What goes on
+    after it shows as a trend.
+    """
+    return why_busy([launch]) is not None or (steady and LaunchBlocks(launch).trend() is not None)

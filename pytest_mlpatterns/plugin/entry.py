@@ -97,6 +97,11 @@ def pytest_report_header(config: pytest.Config) -> str:
         text = f"mlpatterns: compared with {ref}"
     else:
         text = f"mlpatterns: baseline {_given(config, 'baseline-file') or 'perf-baseline.json'} ({_mode(config)})"
+        if _mode(config) == "update":
+            from pytest_mlpatterns.config.settings import DEFAULT_BUDGET
+            from pytest_mlpatterns.judging.baseline_launches import announcement
+
+            text = f"{text}: {announcement(_given(config, 'budget') or DEFAULT_BUDGET)}"
     if text.isprintable():
         return text
     from pytest_mlpatterns.wording import visible

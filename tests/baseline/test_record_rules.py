@@ -8,7 +8,7 @@ import pytest
 from support.streams import stream_result
 from support.synthetic import MS, result, verdict
 
-from pytest_mlpatterns.baseline.record_rules import disturbances, reasons_not_to_record
+from pytest_mlpatterns.baseline.record_rules import disturbances, is_narrow, reasons_not_to_record
 from pytest_mlpatterns.records.verdict import Outcome
 
 NOISE = "other processes used 1.1 of the 2 cores while this was measured: stop other programs"
@@ -89,3 +89,29 @@ def test_streams_are_judged_by_their_first_token_and_their_time_per_token() -> N
     for name, label in (("ttft", "TTFT"), ("tpot", "TPOT")):
         (found,) = reasons_not_to_record(stream_result(metrics={"ttft": narrow, "tpot": narrow, name: wide}, **calm))
         assert found == f"{label} 10.0 ms is known to ±50.0 % only, wider than the tolerance of 10.0 %"
+
+
+@pytest.mark.parametrize(
+    ("values", "narrow"),
+    [
+        ((10.0, 10.1, 9.9), True),
+        ((10.0, 13.0, 8.0), False),
+        ((10.0,), False),  # one launch says nothing of their scatter
+        ((), False),
+        ((10.0, float("inf")), False),
+        ((0.0, 0.0), True),
+    ],
+)
+def test_an_entry_is_narrow_if_its_launches_know_a_third_of_the_tolerance(
+    values: tuple[float, ...], narrow: bool
+) -> None:
+    launches = {"rtm": tuple((value, 0.002) for value in values)}
+    assert is_narrow(result(launches=launches)) is narrow
+    assert is_narrow(result(launches=launches, tolerance=3.0)) is (bool(values) and float("inf") not in values)
+
+
+def test_the_entry_of_a_stream_is_as_narrow_as_its_times_of_tokens() -> None:
+    narrow, wide = ((10.0, 0.0), (10.1, 0.0), (9.9, 0.0)), ((10.0, 0.0), (20.0, 0.0))
+    both = {"ttft": narrow, "tpot": narrow, "rtm": wide}
+    assert is_narrow(stream_result(launches=both))
+    assert not is_narrow(stream_result(launches=both | {"tpot": wide}))

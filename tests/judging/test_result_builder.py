@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from support.synthetic import MS, START_NS, S, launch, samples
+from support.synthetic import MS, START_NS, S, even_launch, launch, samples
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.judging.estimates import estimate_or_none
+from pytest_mlpatterns.judging.result_builder import unsteady_notes
+from pytest_mlpatterns.records.launch import Warmup
 
 
 @pytest.mark.parametrize(("outcome", "known"), [(500, False), (200, True)])
@@ -21,3 +25,17 @@ def test_the_rate_of_successes_is_not_shown_beside_an_error_rate_of_100_percent(
     error_rate = estimate_or_none(metrics, METRICS["error_rate"])
     assert error_rate is not None
     assert error_rate.value == (0.0 if known else 1.0)
+
+
+def test_a_warm_up_without_an_end_is_worth_a_note_if_latency_went_on_to_change() -> None:
+    even = even_launch()
+    ended = {steady: replace(even, warmup=Warmup(3 * S, 100, steady)) for steady in (False, True)}
+    assert unsteady_notes(Metrics((ended[False],)), changes=False) == ()
+    rising = replace(
+        ended[False], samples=samples(even.samples.due_ns, np.linspace(2 * MS, 8 * MS, even.samples.due_ns.size))
+    )
+    why, trend = unsteady_notes(Metrics((rising,)), changes=False)
+    assert why == "the warm-up ended by its limit, not because the load was steady"
+    assert trend.startswith("not stationary: RTM changed by +")
+    assert unsteady_notes(Metrics((replace(rising, warmup=ended[True].warmup),)), changes=False) == (trend,)
+    assert unsteady_notes(Metrics((rising,)), changes=True) == ()

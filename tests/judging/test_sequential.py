@@ -13,6 +13,7 @@ from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, sa
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.launch import Interrupted
+from pytest_mlpatterns.records.launch import Warmup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -248,6 +249,15 @@ def test_disturbed_launches_are_measured_again_and_dropped() -> None:
     measurement.measure_again(3)
     assert runner.measured == 6
     assert measurement.metrics.launches == (GOOD,) * 4
+
+
+def test_a_warm_up_that_ended_by_its_limit_is_no_disturbance() -> None:
+    unsteady = replace(GOOD, warmup=Warmup(3 * S, 40, steady=False))
+    measurement, runner = make_measurement((GOOD, unsteady, unsteady, GOOD), most=9)
+    measurement.measure_at_least(3)
+    measurement.measure_again(1)
+    assert runner.measured == 4
+    assert measurement.metrics.launches == (GOOD, unsteady, unsteady, GOOD)
 
 
 def test_disturbed_launches_are_kept_if_hardly_any_other_is_left() -> None:

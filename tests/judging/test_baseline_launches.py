@@ -1,0 +1,70 @@
+"""How long an update measures: as ever if that makes the entry narrow, and up to twice the budget if not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.synthetic import even_launch, result
+
+from pytest_mlpatterns.judging.baseline_launches import announcement, measure_for_the_baseline
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.result import TestResult
+
+NARROW = ((10e6, 0.002), (10.1e6, 0.002), (9.9e6, 0.002))
+WIDE = ((10e6, 0.002), (13e6, 0.002), (8e6, 0.002))
+
+
+class DeclaredRunner:
+    """Gives launches that take a declared time, on a clock of its own."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._now = 0.0
+
+    def measure(self) -> Launch:
+        self._now += self._seconds
+        return even_launch()
+
+    def perf_counter(self) -> float:
+        return self._now
+
+
+def launches_of(
+    seconds: float, values: tuple[tuple[float, float], ...], monkeypatch: pytest.MonkeyPatch, *, most: int = 8
+) -> int:
+    """How many launches an update measures that take so long and have these values of the RTM."""
+    runner = DeclaredRunner(seconds)
+    monkeypatch.setattr("pytest_mlpatterns.judging.sequential.time", runner)
+    measurement = SequentialMeasurement(runner, 30 * 10**9, most)  # type: ignore[arg-type]
+    found: TestResult = result(launches={"rtm": values}, metrics={"rtm": (10e6, 9.9e6, 10.1e6)})
+    measure_for_the_baseline(measurement, lambda: found, steady=True)
+    return len(measurement.metrics.launches)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "narrow", "wide"),
+    [
+        (1.3, 8, 8),  # a light model: all launches within 12 s
+        (3.0, 4, 8),
+        (7.5, 3, 8),  # four answers a second: in 60 s
+        (11.0, 2, 5),
+        (40.0, 1, 1),  # another one would take over a minute
+    ],
+)
+def test_a_wide_entry_gets_more_launches_in_twice_the_budget(
+    seconds: float, narrow: int, wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert launches_of(seconds, NARROW, monkeypatch) == narrow
+    assert launches_of(seconds, WIDE, monkeypatch) == wide
+
+
+def test_no_more_launches_than_the_test_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launches_of(7.5, WIDE, monkeypatch, most=4) == 4
+
+
+def test_it_is_announced_with_the_budget_as_it_was_given() -> None:
+    assert announcement("45s") == "records up to 8 launches of a test, up to twice its budget of 45s"
