@@ -140,7 +140,8 @@ class LoadRun:
     def start(self, now_ns: int) -> None:
         """Begin the warm-up."""
         self._start_ns = self._warmup_since_ns = self._last_tick_ns = now_ns
-        self._warmup_answers = WarmupAnswers(self._callers, now_ns)
+        closed = self._has_length or self._job.schedule.closed
+        self._warmup_answers = WarmupAnswers(self._callers, now_ns, closed=closed)
         if self._planned is not None and self._job.warmup_ns == 0:  # whose first requests count too
             self._open_window(now_ns)
         self._arrivals.start(now_ns)

@@ -59,16 +59,18 @@ class WarmupAnswers:
     Args:
         callers: requests in flight; 1 of an open loop.
         start_ns: when the load began.
+        closed: whether the answers make the next requests due. Else their pace is that of the load, and shows nothing.
 
     Attributes:
         count: answers so far.
         is_steady: whether the last two cycles took the same time.
     """
 
-    def __init__(self, callers: int, start_ns: int) -> None:
+    def __init__(self, callers: int, start_ns: int, *, closed: bool = True) -> None:
         self.count: int = 0
         self.is_steady: bool = False
         self._callers = callers
+        self._closed = closed
         self._cycle = max(callers, 2)
         self._start_ns = self._since_ns = self._first_cycle_ns = self._latest_ns = start_ns
         self._last_ns: int | None = None
@@ -83,7 +85,7 @@ class WarmupAnswers:
             if before_ns is None:
                 self._first_cycle_ns = now_ns
             else:
-                self.is_steady = _agree([before_ns, self._last_ns])
+                self.is_steady = self._closed and _agree([before_ns, self._last_ns])
         if self._last_ns is not None and self._last_ns < self._cycle * SLOW_INTERVAL_NS:
             return False
         if self.is_steady or self.count >= max(_ENOUGH_ANSWERS, 2 * self._cycle):

@@ -66,6 +66,11 @@ class TestWarmup:
         assert warmup.requests == 8
         assert warmup.steady is False
 
+    def test_the_even_answers_of_an_open_loop_show_no_steady_service(self) -> None:
+        """They come at the pace of the load, however long each takes."""
+        warmup = run_declared(a_slow_job(ConstantRate(4)), steadily(90 * MS)).warmup
+        assert (warmup.requests, warmup.steady) == (8, False)
+
     def test_a_service_without_an_answer_in_three_seconds_is_waited_for(self) -> None:
         result = run_declared(a_slow_job(), steadily(4 * S))
         assert result.warmup.duration_ns == 4 * S
