@@ -53,8 +53,8 @@ def _agree(values: Sequence[float]) -> bool:
 class WarmupAnswers:
     """The answers of a warm-up, which end it if they are slow.
 
-    A cycle is one answer of each caller, at least two answers. A slow service is warm after two cycles that took the same
-    time to a tenth, after eight answers and two cycles, or if another cycle would last beyond the longest warm-up.
+    A cycle is one answer of each caller, at least two answers. A slow service is warm after two cycles that took the
+    same time to a tenth, after eight answers and two cycles, or if another cycle would last beyond the longest warm-up.
 
     Args:
         callers: requests in flight; 1 of an open loop.

@@ -56,7 +56,8 @@ class BlockPlan:
     Attributes:
         lengths_ns: length of the blocks of each variant.
         rounds: rounds of four blocks.
-        requests: of each block, on either side; None if blocks last their length.
+        requests: of each block, on either side, and the length is about that of the slower one; None if blocks last
+            their length.
     """
 
     lengths_ns: tuple[int, ...]
@@ -132,7 +133,8 @@ class BlockDesign:
         most = self._room_ns(start_s, interval_ns) / (2 * interval_ns)
         half = -(-inputs // 2)
         requests = whole_rounds(self.answers, most, half if inputs > most else inputs, callers=callers)
-        return BlockPlan(tuple(int(requests * one.interval_ns) for one in paces), 1, requests)
+        longest_ns = int(requests * max(one.interval_ns for one in paces))
+        return BlockPlan((longest_ns,) * len(paces), 1, requests)
 
     def _room_ns(self, start_s: float, interval_ns: float) -> float:
         """Time for the blocks of a launch."""

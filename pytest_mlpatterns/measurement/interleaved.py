@@ -79,6 +79,7 @@ class InterleavedRun:
         self._generator = generator
         self._on_progress = on_progress
         self._design = design or BlockDesign()
+        self._plan: BlockPlan | None = None
 
     @property
     def names(self) -> tuple[str, str]:
@@ -194,7 +195,8 @@ class InterleavedRun:
                 for variant, deployment in zip(variants, running, strict=True)
             ]
             paces = [run.warm_up(design.warmup_ns, design.longest_warmup_ns) for run in runs]
-            blocks = design.blocks(paces, time.perf_counter() - started, runs[0].inputs)
+            blocks = self._plan or design.blocks(paces, time.perf_counter() - started, runs[0].inputs)
+            self._plan = None if blocks.requests is None else blocks  # so that each launch has the same inputs
             _load(runs, blocks, blocks.rounds)
             while len(runs[0].rtm_ns) < 4 * blocks.rounds and wants_more_pairs(_disturbed(runs)):
                 _load(runs, blocks, 1)

@@ -74,8 +74,8 @@ MINUTE = BlockDesign().within(60 * S, 3)
 def test_blocks_of_slow_variants_have_the_same_requests_in_one_round(
     design: BlockDesign, paces: tuple[ResponsePace, ResponsePace], start_s: float, inputs: int, requests: int
 ) -> None:
-    lengths_ns = tuple(int(requests * one.interval_ns) for one in paces)
-    assert design.blocks(paces, start_s, inputs) == BlockPlan(lengths_ns, 1, requests)
+    longest_ns = int(requests * max(one.interval_ns for one in paces))
+    assert design.blocks(paces, start_s, inputs) == BlockPlan((longest_ns, longest_ns), 1, requests)
 
 
 def test_a_pair_of_which_one_is_quick_has_blocks_of_time() -> None:

@@ -297,14 +297,21 @@ class TestTurns:
 
     def test_slow_variants_get_the_same_inputs_in_every_block(self, tmp_path: Path) -> None:
         generator = Recording(tmp_path / "generator.log")
-        with ScriptedServer(after(0.08)) as one, ScriptedServer(after(0.1)) as other:
-            variants = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
+        events: list[str] = []
+
+        def script(_: Request) -> list[Step]:
+            time.sleep(0.005 if "close A" in events else 0.08)  # later launches keep to the plan of the first one
+            return [Send(answer(b'{"predictions": [1]}'))]
+
+        with ScriptedServer(script) as one, ScriptedServer(script) as other:
+            variants = scripted(one, events, "A"), scripted(other, events, "B")
+            found, again = measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT), 2)
         generator.close()
-        blocks = generator.jobs[2:]
-        assert {job.window.requests for job in blocks if isinstance(job.window, RequestWindow)} == {6}
+        blocks = [job for job in generator.jobs if job.duration_ns != SHORT.warmup_ns]
+        assert {isinstance(job.window, RequestWindow) and job.window.requests for job in blocks} == {6}
         assert len({job.order for job in blocks}) == 1  # two rounds of three inputs, and then the first one again
         assert found.first.requests == found.second.requests == 6 * found.pairs
+        assert again.first.requests == again.second.requests == 6 * again.pairs
         inputs = [[json.loads(request.body)["instances"][0] for request in server.requests] for server in (one, other)]
         assert sorted(inputs[0][-12:]) == sorted(inputs[1][-12:]) == sorted(INPUTS * 4)
 
