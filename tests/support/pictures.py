@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import sys
 import tempfile
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.compared_statistic import with_medians
+from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.reports.text.styled_text import Span, Style, line, width_of
@@ -21,7 +23,7 @@ from support.synthetic import MS, counterpart, make_setup, result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.result import Reference, TestResult
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.reports.text.styled_text import Line
 
@@ -45,7 +47,9 @@ def declared() -> list[TestResult]:
     """A test that got slower, one that did not, and one under another pattern."""
     slower = tuple(_change(name, now, before) for name, now, before in _SLOWER)
     return [
-        result("test_perf.py::test_digits", passed=False, verdicts=slower, reference=counterpart(3.29 * MS)),
+        result(
+            "test_perf.py::test_digits", passed=False, verdicts=slower, reference=_with_mean(3.29), metrics=_METRICS
+        ),
         result(
             "test_perf.py::test_search",
             verdicts=(_change("rtm", (4.11, 4.13), (4.1, 4.2, 4.1)), _LIMIT),
@@ -60,6 +64,8 @@ def declared() -> list[TestResult]:
     ]
 
 
+_MEAN = 1.03
+"""Mean latencies of the declared services, as multiples of their medians."""
 _SLOWER = (
     ("rtm", (4.11, 4.13, 4.12), (3.28, 3.3, 3.29)),
     ("throughput", (1230, 1238, 1234), (1540, 1551, 1546)),
@@ -69,14 +75,29 @@ _SLOWER = (
     ("cold_start", (212, 219, 214), (209, 214, 211)),
 )
 """Metrics of the test that got slower: now, and before; times in milliseconds, memory in MiB."""
+_METRICS = {**result().metrics, "latency_mean": (_MEAN * 4.12 * MS, _MEAN * 4.06 * MS, _MEAN * 4.18 * MS)}
 _SCALE = {"throughput": 1.0, "peak_memory": 2.0**20}
 _LIMIT = judge_limit(METRICS["rtm"], Estimate(4.12 * MS, 4.05 * MS, 4.19 * MS), 20 * MS)
 
 
 def _change(name: str, now: Sequence[float], before: Sequence[float]) -> Verdict:
     scale = _SCALE.get(name, MS)
-    present, reference = ([LaunchValue(value * scale, 0.005) for value in values] for values in (now, before))
-    return judge_change(METRICS[name], present, reference, tolerance=0.10)
+
+    def sides(factor: float) -> list[list[LaunchValue]]:
+        return [[LaunchValue(factor * value * scale, 0.005) for value in values] for values in (now, before)]
+
+    if name not in LOCATIONS:
+        return judge_change(METRICS[name], *sides(1.0), tolerance=0.10)
+    present, reference = sides(1.0)
+    judged = judge_change(LOCATIONS[name], *sides(_MEAN), tolerance=0.10)
+    return with_medians(judged, METRICS[name], before=reference, now=present)
+
+
+def _with_mean(rtm_ms: float) -> Reference:
+    """A baseline with this median, and its mean."""
+    found = counterpart(rtm_ms * MS)
+    mean_ns = _MEAN * rtm_ms * MS
+    return replace(found, metrics={**found.metrics, "latency_mean": (mean_ns, 0.99 * mean_ns, 1.01 * mean_ns)})
 
 
 def terminal_svg(lines: Sequence[Line]) -> str:
