@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HIDDEN",
     "address_without_credentials",
+    "is_credential",
     "names_credential",
     "public_command",
     "public_description",
@@ -38,11 +39,12 @@ _NAME = re.compile(_WORD, re.IGNORECASE)
 _ORDINARY = re.compile(
     r"^-{0,2}(?:disable|enable|ignore|no|skip)[-_]"
     r"|(?:^|[-_])(?:cache|group|hash|order|partition|primary|routing|shard|sort)[-_]keys?$"
+    r"|(?:^|[-_])(?:max|min|num|n|total)[-_](?:\w+[-_])?(?:keys|tokens)$|(?:^|[-_])(?:keys|tokens)[-_]per[-_]"
     r"|[-_](?:file|path|dir|env|name|header|map|ratio|heads|domain|type|dtype|mode|format|size|len|length|limit|count)$",
     re.IGNORECASE,
 )
-"""Name whose value is no credential: a switch, what is sorted by, where a credential is (``--ssl-key-file``), or a
-property (``--num-key-value-heads``)."""
+"""Name whose value is no credential: a switch, what is sorted by, a number of them (``MAX_TOKENS``), where one is
+(``--ssl-key-file``), or a property (``--num-key-value-heads``)."""
 _SURE = re.compile(r"access|api|auth|client|private|secret", re.IGNORECASE)
 """Part of a name with token or key whose value is a credential even if it is a number."""
 _PLAIN = re.compile(r"\d{1,7}[kmg]?|\d{0,7}\.\d{1,7}|true|false", re.IGNORECASE)
@@ -75,8 +77,15 @@ _USER_INSIDE = re.compile(
 
 
 def names_credential(name: str) -> bool:
-    """Whether the value of a variable of this name may be a credential."""
+    """Whether a value of this name may be a credential, whatever it is."""
     return _NAME.search(name) is not None
+
+
+def is_credential(name: str, value: str) -> bool:
+    """Whether the value of an option, a variable or a member of this name may be a credential."""
+    if not value or not names_credential(name) or _ORDINARY.search(name):
+        return False
+    return not (re.search("token|key", name, re.IGNORECASE) and not _SURE.search(name) and _PLAIN.fullmatch(value))
 
 
 def public_words(words: Sequence[str]) -> tuple[str, ...]:
@@ -145,7 +154,7 @@ def _public(words: Sequence[str]) -> Iterator[str]:
 
 def _is_hidden_after(option: str, word: str) -> bool:
     is_value = bool(option) and not word.startswith("-")
-    return is_value and (_is_credential(option, word) or _is_user(option, word))
+    return is_value and (is_credential(option, word) or _is_user(option, word))
 
 
 def _public_word(word: str) -> str:
@@ -172,14 +181,8 @@ def _hidden_user(found: re.Match[str]) -> str:
 def _is_assigned(found: re.Match[str]) -> bool:
     name = found["name"]
     is_module = found["sign"] == ":" and "-" not in name and name.lower() != "authorization"  # auth.service:app
-    return not is_module and _is_credential(name, found["value"].strip("\"'"))
+    return not is_module and is_credential(name, found["value"].strip("\"'"))
 
 
 def _is_user(option: str, value: str) -> bool:
     return _USER_OPTION.fullmatch(option) is not None and _PASSWORD.fullmatch(value) is not None
-
-
-def _is_credential(name: str, value: str) -> bool:
-    if not value or not names_credential(name) or _ORDINARY.search(name):
-        return False
-    return not (re.search("token|key", name, re.IGNORECASE) and not _SURE.search(name) and _PLAIN.fullmatch(value))

@@ -12,6 +12,7 @@ from support.synthetic import PROPERTY, make_setup
 
 from pytest_mlpatterns import App, Command, Prometheus, SettingError, Url
 from pytest_mlpatterns.credentials import address_without_credentials, names_credential, public_words
+from pytest_mlpatterns.patterns.variables import Variables, _quoted
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.system.environment_facts import _of_variables
 
@@ -153,6 +154,35 @@ def test_variables_of_the_environment_that_may_hold_one_are_named_only() -> None
         "OMP_NUM_THREADS": "2",
     }
     assert not names_credential("TOKENIZERS_PARALLELISM")
+
+
+VARIABLES = [
+    ("MAX_TOKENS", "auto", True),
+    ("VLLM_MAX_NUM_BATCHED_TOKENS", "all", True),
+    ("NUM_KEYS", "many", True),
+    ("TOKENIZER", "slow", True),
+    ("TOKENIZERS_PARALLELISM", "false", True),
+    ("TOKENS_PER_STEP", "as many as fit", True),
+    ("KEYS_COUNT", "all", True),
+    ("EOS_TOKEN_ID", "2", True),
+    ("CACHE_KEY", "by-input", True),
+    ("TOKEN_FILE", "/run/token", True),
+    ("HF_TOKEN", "hf_a1b2", False),
+    ("MAX_TOKEN", "a1b2c3", False),
+    ("TOKENS", "a1b2,c3d4", False),
+    ("API_KEY", "1234567", False),
+    ("API_KEYS", "a1b2", False),
+    ("MY_SECRET", "1234", False),
+    ("MAX_PASSWORD", "1234", False),
+    ("PGPASS", "a1b2", False),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "shown"), VARIABLES, ids=[name for name, _, _ in VARIABLES])
+def test_a_number_of_tokens_is_no_credential_and_a_token_is(name: str, value: str, *, shown: bool) -> None:
+    expected = value if shown else "***"
+    assert Variables(((name, value),)).text == f"{{{name}:{_quoted(expected)}}}"
+    assert public_words([f"{name}={value}"]) == (f"{name}={expected}",)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pytest_mlpatterns.credentials import HIDDEN, names_credential, without_users
+from pytest_mlpatterns.credentials import HIDDEN, is_credential, without_users
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import shown
 
@@ -61,7 +61,7 @@ class Variables(Mapping[str, str]):
 
     def _public(self) -> Iterator[tuple[str, str]]:
         for name, value in self.pairs:
-            yield name, HIDDEN if names_credential(name) else without_users(value)
+            yield name, HIDDEN if is_credential(name, value) else without_users(value)
 
 
 NO_VARIABLES = Variables()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from pytest_mlpatterns.credentials import HIDDEN, names_credential
+from pytest_mlpatterns.credentials import HIDDEN, is_credential
 from pytest_mlpatterns.records.environment_facts import PACKAGE
 from pytest_mlpatterns.system.cgroups import memory_limit_bytes, quota_cores
 from pytest_mlpatterns.units import format_size
@@ -126,7 +126,7 @@ def _limits(pid: int | None = None) -> dict[str, str]:
 
 def _of_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {
-        name: HIDDEN if names_credential(name) else _without_folders(name, value)[:_LONGEST]
+        name: HIDDEN if is_credential(name, value) else _without_folders(name, value)[:_LONGEST]
         for name, value in environment.items()
         if value and VARIABLES.fullmatch(name)
     }
