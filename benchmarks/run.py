@@ -28,6 +28,7 @@ NAMES = (
     "paired_simulation",
     "baseline_simulation",
     "verdict_simulation",
+    "limit_simulation",
     "settled_simulation",
     "verdict_error_rates",
     "suite_time",

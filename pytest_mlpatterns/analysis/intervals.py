@@ -68,14 +68,23 @@ def min_samples(percentile: float, confidence: float = 0.99) -> int:
     return math.ceil(math.log(1 - confidence) / math.log(percentile / 100) - 1e-9)
 
 
-def order_bounds(samples: int, percentile: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
+def order_bounds(
+    samples: int, percentile: float, confidence: float = CONFIDENCE, *, dispersion: float = 1.0
+) -> tuple[int, int]:
     """Which of n sorted samples bound a percentile of any distribution: their indices, from 0.
 
     How many samples lie below the q-quantile is binomial, B(n, q). The l-th smallest is above it with the chance
     P(B < l), the u-th smallest below it with P(B >= u); l is the largest and u the smallest for which that is at most
     (1 - confidence) / 2 (David & Nagaraja, Order Statistics, section 7.1). If no sample is that far out, the first
     or the last one is used; :func:`min_samples` gives the size from which that is valid.
+
+    Samples that are not independent say as much as fewer that are: as many as they are divided by ``dispersion``, the
+    variance of a share of them over that of independent ones. The ranks are those of so many, as shares.
     """
+    if dispersion > 1:
+        fewer = max(round(samples / dispersion), 1)
+        lower, upper = order_bounds(fewer, percentile, confidence)
+        return lower * samples // fewer, math.ceil((upper + 1) * samples / fewer) - 1
     q = percentile / 100
     deviation = math.sqrt(samples * q * (1 - q))
     first = max(0, math.floor(samples * q - 8 * deviation) - 2)

@@ -20,7 +20,7 @@ from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_sampl
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, STREAM_QUANTITIES, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.analysis.pattern_metrics import PatternMetrics
-from pytest_mlpatterns.analysis.percentile_estimate import PooledValues
+from pytest_mlpatterns.analysis.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.stream_metrics import StreamMetrics
 from pytest_mlpatterns.analysis.sustained import backlogs_of, why_not_sustained
 from pytest_mlpatterns.errors import InvalidResultError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.analysis.modes import Modes
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
@@ -238,8 +239,8 @@ class Metrics(PatternMetrics, StreamMetrics):
     ) -> Estimate:
         """A latency percentile over all requests that were due; a failed request is infinitely late.
 
-        Its interval holds what launches and blocks differ by, and what so few samples leave open, whichever is wider:
-        the bounds of order statistics over the requests of all launches.
+        Its interval holds what launches and blocks differ by, and what so few samples leave open, as
+        :meth:`pytest_mlpatterns.analysis.percentile_estimate.PooledTimes.estimate` says.
 
         Args:
             percentile: at least 1 and less than 100.
@@ -253,8 +254,31 @@ class Metrics(PatternMetrics, StreamMetrics):
         """
         min_samples(percentile)  # refuses what is no percentile
         metric = percentile_metric(percentile)
-        pooled = PooledValues(self._sorted_latencies_ns, self.requests - self.latencies_ns.size)
-        return pooled.estimate(metric, percentile, self.launch_values(metric), confidence=confidence, scatter=scatter)
+        values = self.launch_values(metric)
+        return self._latencies.estimate(metric, percentile, values, confidence=confidence, scatter=scatter)
+
+    def interval_of(
+        self, metric: Metric, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()
+    ) -> Estimate | None:
+        """The metric with the interval that a limit is compared with; None if it does not apply.
+
+        That of a percentile rests on all requests, others on the values of the launches.
+
+        Raises:
+            TooFewSamplesError: a percentile of too few requests.
+            InvalidResultError: a percentile without a request that succeeded.
+        """
+        if metric.percentile is not None:
+            return self.latency_ns(metric.percentile, confidence, scatter=scatter)
+        if metric.stream is not None:
+            return self.stream_percentile(*metric.stream, confidence, scatter=scatter)
+        return self.estimate(metric, confidence, scatter=scatter)
+
+    def modes_of(self, metric: Metric) -> Modes | None:
+        """The two modes of the times that a metric is a percentile of; None if they have one, and for other metrics."""
+        if metric.stream is not None:
+            return self.stream_modes(metric.stream[0])
+        return None if metric.percentile is None else self._latencies.modes
 
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
         """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
@@ -300,8 +324,8 @@ class Metrics(PatternMetrics, StreamMetrics):
         return tuple(blocks.counts for blocks in self.by_launch)
 
     @cached_property
-    def _sorted_latencies_ns(self) -> NDArray[np.int64]:
-        return np.sort(self.latencies_ns)
+    def _latencies(self) -> PooledTimes:
+        return PooledTimes([LaunchTimes(one.latencies_ns, sum(one.failures.values())) for one in self.by_launch])
 
     def only_at_least(self, metric: Metric) -> bool:
         """Whether the metric is NMRT, and there were searches that all ended before the deployment degraded."""

@@ -7,11 +7,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, LAUNCH_SD, estimate, min_samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, STREAM_QUANTITIES, stream_metric
-from pytest_mlpatterns.analysis.percentile_estimate import PooledValues
+from pytest_mlpatterns.analysis.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.records.objective import Promise, parse_promise
 from pytest_mlpatterns.wording import count, listed, shown
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.blocks import LaunchBlocks
     from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.modes import Modes
     from pytest_mlpatterns.analysis.stream_blocks import StreamBlocks
     from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 
@@ -90,19 +89,17 @@ class StreamMetrics(ABC):
         if not streams:
             return None
         metric = stream_metric(quantity, percentile)
-        values = {
-            "ttft": [one.first_ns for one in streams],
-            "itl": [one.gaps_ns for one in streams],
-            "tpot": [one.per_token_ns for one in streams],
-        }[quantity]
-        if not any(one.size for one in values) and any(one.count for one in streams):
+        times = self._times[quantity]
+        if not times.finite and any(one.count for one in streams):
             raise InvalidResultError(
                 f"no answer has a second chunk, so there is no {metric.label}; ask for longer ones"
             )
-        failed = 0 if quantity == "itl" else sum(one.failed for one in streams)
         launches = [value for one in streams if (value := getattr(one, quantity)(percentile)) is not None]
-        pooled = PooledValues(np.sort(np.concatenate(values)), failed)
-        return pooled.estimate(metric, percentile, launches, confidence=confidence, scatter=scatter)
+        return times.estimate(metric, percentile, launches, confidence=confidence, scatter=scatter)
+
+    def stream_modes(self, quantity: str) -> Modes | None:
+        """The two modes of ``ttft``, ``itl`` or ``tpot``; None if it has one, and without streams."""
+        return self._times[quantity].modes if self._streams else None
 
     @property
     def output_tokens_rps(self) -> Estimate | None:
@@ -210,6 +207,15 @@ class StreamMetrics(ABC):
         """Those of every launch, also of one without an answer, if any answer of the test came in pieces."""
         found = [blocks.streams for blocks in self.by_launch if blocks.streams is not None]
         return found if any(one.times.has_chunks.any() for one in found) else []
+
+    @cached_property
+    def _times(self) -> dict[str, PooledTimes]:
+        """The times of each quantity, of all launches; the gaps of failed streams are not known."""
+        return {
+            "ttft": PooledTimes([LaunchTimes(one.first_ns, one.failed) for one in self._streams]),
+            "itl": PooledTimes([LaunchTimes(one.gaps_ns) for one in self._streams]),
+            "tpot": PooledTimes([LaunchTimes(one.per_token_ns, one.failed) for one in self._streams]),
+        }
 
     @staticmethod
     def _mean(values: Sequence[LaunchValue | None]) -> Estimate | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.analysis.modes import Modes
     from pytest_mlpatterns.records.launch import LaunchValue
 
 __all__ = [
@@ -124,7 +125,14 @@ def describe_estimate(metric: Metric, value: Estimate) -> str:
     return f"{metric.label} {metric.show(value.value)} ({metric.show(value.low)} to {metric.show(value.high)})"
 
 
-def judge_limit(metric: Metric, measured: Estimate, limit: float, *, size: SampleSize | None = None) -> Verdict:
+def judge_limit(
+    metric: Metric,
+    measured: Estimate,
+    limit: float,
+    *,
+    size: SampleSize | None = None,
+    modes: Modes | None = None,
+) -> Verdict:
     """Compare with a limit that the test asserts.
 
     PASS if the whole interval is within the limit (the limit itself included if higher is better, excluded if lower
@@ -135,6 +143,7 @@ def judge_limit(metric: Metric, measured: Estimate, limit: float, *, size: Sampl
         measured: its value, with the interval of this interim look.
         limit: in the metric's unit.
         size: what the interval rests on, for the reason of an undecided verdict.
+        modes: of the times that the metric is a percentile of, likewise; None if they have one.
     """
     below = metric.better == "lower"
     if measured.high < limit if below else measured.low >= limit:
@@ -146,7 +155,9 @@ def judge_limit(metric: Metric, measured: Estimate, limit: float, *, size: Sampl
     if outcome is Outcome.INCONCLUSIVE and size is not None:
         shown = f"{metric.label} {_range(metric.show(measured.low), metric.show(measured.high))}"
         reason = f"{shown} includes the limit of {metric.show(limit)} after {size}"
-        if metric.launch_sd > 0 and min(measured.low, limit) > 0:
+        if modes is not None and measured.low < modes.valley < measured.high:
+            reason += f"; {_either_mode(metric, modes)}"
+        elif metric.launch_sd > 0 and min(measured.low, limit) > 0:
             half = math.log(measured.high / measured.low) / 2
             reason += f"; {_what_helps(half, abs(math.log(measured.value / limit)), size.launches)}"
         return Verdict(metric.name, "limit", outcome, reason)
@@ -321,10 +332,21 @@ def _worsening(metric: Metric, ratio: Estimate) -> Estimate:
     return Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low)
 
 
-def _range(low: str, high: str, dash: str = "–") -> str:
+def _either_mode(metric: Metric, modes: Modes) -> str:
+    """Why more launches may not help: ``TTFT has two modes, 190 and 375 ms (42 % and 58 % of the requests); …``."""
+    quantity, percentile = metric.stream or ("latency", metric.percentile)
+    name = quantity if metric.stream is None else quantity.upper()
+    of = "gaps" if quantity == "itl" else "requests"
+    which = "the median" if percentile == 50 else f"p{percentile:.10g}"
+    both = _range(metric.show(modes.low), metric.show(modes.high), " and ", otherwise=" and ")
+    shares = f"{format_percent(modes.low_share)} and {format_percent(1 - modes.low_share)} of the {of}"
+    return f"{name} has two modes, {both} ({shares}); {which} lies in either"
+
+
+def _range(low: str, high: str, dash: str = "–", *, otherwise: str = " to ") -> str:
     """Two values as one range, ``19.1–20.6 ms``: the unit once if both have the same."""
     number, _, unit = low.rpartition(" ")
-    return f"{number or low}{dash}{high}" if number and high.endswith(f" {unit}") else f"{low} to {high}"
+    return f"{number or low}{dash}{high}" if number and high.endswith(f" {unit}") else f"{low}{otherwise}{high}"
 
 
 def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int | None = None) -> str:

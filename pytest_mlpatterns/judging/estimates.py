@@ -37,13 +37,9 @@ def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
     try:
         if metric.name == "error_rate":
             return metrics.error_ratio if metrics.requests else None
-        if metric.percentile is not None:
-            return metrics.latency_ns(metric.percentile)
-        if metric.stream is not None:
-            return metrics.stream_percentile(*metric.stream)
+        return None if metrics.only_at_least(metric) else metrics.interval_of(metric)
     except InvalidResultError:
         return None
-    return None if metrics.only_at_least(metric) else metrics.estimate(metric)
 
 
 def searched_for(metrics: Metrics) -> list[Metric]:

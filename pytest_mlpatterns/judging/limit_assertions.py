@@ -85,7 +85,7 @@ class LimitAssertions:
             metric: which one.
             limit: in the metric's unit.
             read: reads the metric at a confidence, with the scatter of the launches of a baseline entry; by default
-                :meth:`Metrics.estimate` does.
+                :meth:`Metrics.interval_of` does.
 
         Returns:
             The verdict; None in a smoke run.
@@ -103,13 +103,13 @@ class LimitAssertions:
             size = self._measurement.sample_size(metric)
             confidence, metrics = plan.confidence(size.launches), self._measurement.metrics
             measured = (
-                read(metrics, confidence, scatter) if read else metrics.estimate(metric, confidence, scatter=scatter)
+                read(metrics, confidence, scatter) if read else metrics.interval_of(metric, confidence, scatter=scatter)
             )
             if measured is None:
                 raise InvalidResultError(self._why_unknown(metric))
             if math.isinf(measured.high):
                 return _judge_with_failures(metric, measured, limit, metrics=metrics)
-            verdict = judge_limit(metric, measured, limit, size=size)
+            verdict = judge_limit(metric, measured, limit, size=size, modes=metrics.modes_of(metric))
             left_out = metrics.unjudged(metric)
             return replace(verdict, reason=f"{verdict.reason}; {left_out}") if left_out else verdict
 

@@ -146,11 +146,7 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
     def assert_latency_below(self, limit: object, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
         check_percentile(percentile, "assert_latency_below")
-        self._check_limit(
-            percentile_metric(percentile),
-            parse_duration(limit, name="assert_latency_below(...)"),
-            lambda metrics, confidence, scatter: metrics.latency_ns(percentile, confidence, scatter=scatter),
-        )
+        self._check_limit(percentile_metric(percentile), parse_duration(limit, name="assert_latency_below(...)"))
 
     @at_the_call
     def assert_throughput_at_least(self, rps: object) -> None:

@@ -92,13 +92,8 @@ class StreamMethods(ABC):
 
     def _assert_stream(self, quantity: str, limit: object, percentile: float) -> None:
         check_percentile(percentile, f"assert_{quantity}_below")
-        self._check_limit(
-            stream_metric(quantity, percentile),
-            parse_duration(limit, name=f"assert_{quantity}_below(...)"),
-            lambda metrics, confidence, scatter: metrics.stream_percentile(
-                quantity, percentile, confidence, scatter=scatter
-            ),
-        )
+        limit_ns = parse_duration(limit, name=f"assert_{quantity}_below(...)")
+        self._check_limit(stream_metric(quantity, percentile), limit_ns)
 
     @abstractmethod
     def _check_limit(self, metric: Metric, limit: float, read: ReadMetric | None = None) -> None:

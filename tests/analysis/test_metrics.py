@@ -120,6 +120,26 @@ def test_samples_of_all_launches_count_for_a_percentile() -> None:
     assert Metrics((half, half)).latency_ns(99).value == pytest.approx(MS)
 
 
+def test_a_limit_on_rtm_is_compared_with_the_interval_that_reports_show() -> None:
+    metrics = Metrics((noisy_launch(1), noisy_launch(2)))
+    assert metrics.interval_of(METRICS["rtm"]) == metrics.rtm_ns
+    assert metrics.interval_of(percentile_metric(95), 0.99) == metrics.latency_ns(95, 0.99)
+    assert metrics.interval_of(METRICS["throughput"]) == metrics.estimate(METRICS["throughput"])
+    assert metrics.interval_of(METRICS["ttft"]) is None
+
+
+def test_modes_are_those_of_the_times_that_a_metric_ranks() -> None:
+    times = np.where(np.arange(600) % 5 < 2, 190 * MS, 375 * MS)
+    metrics = Metrics((launch(samples(DUE, times)),))
+    modes = metrics.modes_of(METRICS["rtm"])
+    assert modes is not None
+    assert (modes.low, modes.high, modes.low_share) == pytest.approx((190 * MS, 375 * MS, 0.4))
+    assert metrics.modes_of(percentile_metric(99)) == modes
+    assert metrics.modes_of(METRICS["ttft"]) is None
+    assert metrics.modes_of(METRICS["throughput"]) is None
+    assert Metrics((noisy_launch(1),)).modes_of(METRICS["rtm"]) is None
+
+
 @pytest.mark.parametrize("wrong", [0, 100, -5, 0.99])
 def test_a_percentile_that_does_not_exist_is_refused(wrong: float) -> None:
     with pytest.raises(ValueError, match="at least 1 and less than 100"):

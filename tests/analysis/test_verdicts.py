@@ -14,8 +14,9 @@ from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, la
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason
 from pytest_mlpatterns.analysis.intervals import ratio_of
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.modes import Modes
 from pytest_mlpatterns.analysis.verdicts import (
     MAX_ERROR_RATIO,
     SampleSize,
@@ -32,6 +33,7 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_mlpatterns.analysis.metric import Metric
     from pytest_mlpatterns.records.samples import Samples
 
 RTM, THROUGHPUT, SIZE = METRICS["rtm"], METRICS["throughput"], replace(METRICS["request_bytes"], floor=0.0)
@@ -346,6 +348,44 @@ def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
     metric: object, measured: tuple[float, float, float], limit: float, stand: SampleSize, reason: str
 ) -> None:
     found = judge_limit(metric, Estimate(*(value * MS for value in measured)), limit * MS, size=stand)  # type: ignore[arg-type]
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("metric", "modes", "reason"),
+    [
+        (
+            stream_metric("ttft"),
+            Modes(190 * MS, 375 * MS, 267 * MS, 0.42),
+            "TTFT 185–381 ms includes the limit of 270 ms after 2 launches, 24 blocks; TTFT has two modes, 190 and "
+            "375 ms (42.0 % and 58.0 % of the requests); the median lies in either",
+        ),
+        (
+            percentile_metric(95),
+            Modes(190 * MS, 375 * MS, 267 * MS, 0.42),
+            "p95 latency 185–381 ms includes the limit of 270 ms after 2 launches, 24 blocks; latency has two modes, "
+            "190 and 375 ms (42.0 % and 58.0 % of the requests); p95 lies in either",
+        ),
+        (
+            stream_metric("itl"),
+            Modes(0.9 * MS, 375 * MS, 200 * MS, 0.5),
+            "ITL 185–381 ms includes the limit of 270 ms after 2 launches, 24 blocks; ITL has two modes, 900 µs and "
+            "375 ms (50.0 % and 50.0 % of the gaps); the median lies in either",
+        ),
+        (
+            RTM,
+            Modes(10 * MS, 200 * MS, 45 * MS, 0.1),
+            "RTM 185–381 ms includes the limit of 270 ms after 2 launches, 24 blocks; even 20 more launches",
+        ),
+    ],
+    ids=["stream", "percentile", "gaps", "interval within a mode"],
+)
+def test_an_open_verdict_between_two_modes_says_that_shares_decide_it(
+    metric: Metric, modes: Modes, reason: str
+) -> None:
+    measured = Estimate(267 * MS, 185 * MS, 381 * MS)
+    found = judge_limit(metric, measured, 270 * MS, size=SampleSize(2, 24), modes=modes)
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.startswith(reason)
 

@@ -1,0 +1,84 @@
+"""Limits of a slow service whose times have two modes: those outside of both are decided, one between stays open."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support.synthetic import MS, START_NS, S, launch, samples
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.errors import TooFewSamplesError
+from pytest_mlpatterns.judging.limit_assertions import LimitAssertions
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records.launch import Launch
+
+LAUNCHES = 8
+REQUESTS = 24
+LOWER = (10, 13, 9, 12, 14, 11, 12, 13)
+"""Requests of each launch that find a slot free."""
+
+
+class FakeRunner:
+    """Gives declared launches, one after the other."""
+
+    def __init__(self, launches: Sequence[Launch]) -> None:
+        self._left = list(launches)
+
+    def measure(self) -> Launch:
+        return self._left.pop(0)
+
+
+def slow_launch(number: int, requests: int = REQUESTS) -> Launch:
+    """Four answers a second: some take 190 ms, the others 375 ms."""
+    rng = np.random.default_rng(number)
+    middle = np.where(np.arange(requests) < LOWER[number], 190, 375)
+    latency_ns = rng.permutation(middle) * MS * np.exp(rng.normal(0, 0.03, requests))
+    due_ns = START_NS + np.arange(requests) * S // 4
+    return launch(samples(due_ns, latency_ns.astype(np.int64)), seconds=6.0)
+
+
+def measured(launches: int, requests: int = REQUESTS) -> tuple[LimitAssertions, SequentialMeasurement]:
+    runner = FakeRunner([slow_launch(number, requests) for number in range(launches)])
+    experiment: Any = SimpleNamespace(
+        settings=SimpleNamespace(launches=launches), baseline=SimpleNamespace(entry=None), smoke=False
+    )
+    measurement = SequentialMeasurement(runner, 600 * S, launches)  # type: ignore[arg-type]
+    return LimitAssertions(experiment, measurement), measurement
+
+
+def decided(limit_ms: float) -> tuple[Verdict, int]:
+    """The verdict on a limit of RTM, and the launches that it took."""
+    limits, measurement = measured(LAUNCHES)
+    verdict = limits.decide(METRICS["rtm"], limit_ms * MS)
+    assert verdict is not None
+    return verdict, len(measurement.metrics.launches)
+
+
+@pytest.mark.parametrize(("limit_ms", "outcome"), [(150, Outcome.FAIL), (470, Outcome.PASS)])
+def test_a_limit_outside_both_modes_is_decided_in_three_launches(limit_ms: float, outcome: Outcome) -> None:
+    verdict, launches = decided(limit_ms)
+    assert verdict.outcome is outcome
+    assert launches <= 3
+
+
+def test_a_limit_between_two_modes_stays_open_and_the_reason_names_them() -> None:
+    verdict, launches = decided(270)
+    assert (verdict.outcome, launches) == (Outcome.INCONCLUSIVE, LAUNCHES)
+    assert "includes the limit of 270 ms after 8 launches" in verdict.reason
+    assert "; latency has two modes, 19" in verdict.reason
+    assert verdict.reason.endswith("(49.0 % and 51.0 % of the requests); the median lies in either")
+    assert "more launches" not in verdict.reason
+
+
+def test_a_median_of_hardly_any_request_is_refused_as_other_percentiles_are() -> None:
+    limits, _ = measured(1, requests=6)
+    with pytest.raises(TooFewSamplesError, match="RTM of 6 samples, expected at least 7"):
+        limits.decide(METRICS["rtm"], 470 * MS)
