@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Estimate, Launch
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.scaling import ScalingRecord
-    from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
