@@ -198,7 +198,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     if change.high <= allowed + _ROUNDING:
         outcome = Outcome.PASS
     name, judged_by = (metric.stands_for, metric.name) if metric.stands_for else (metric.name, "")
-    found = Verdict(name, "baseline", outcome, "", change, tolerance, then.value, now.value, judged_by)
+    found = Verdict(name, "baseline", outcome, "", change, tolerance, then.value, now.value, judged_by=judged_by)
     reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
     if outcome is Outcome.INCONCLUSIVE and size is not None:
         floor = f" ({metric.floor_text})" if allowed > tolerance else ""

@@ -296,7 +296,8 @@ def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: fl
     if not metric.stands_for:
         return Verdict(metric.name, "revision", verdict.outcome, reason, change, tolerance, *printed)
     reason += f"; {_medians(run, METRICS[metric.stands_for])}"
-    return Verdict(metric.stands_for, "revision", verdict.outcome, reason, change, tolerance, *printed, metric.name)
+    found = Verdict(metric.stands_for, "revision", verdict.outcome, reason, change, tolerance, *printed)
+    return replace(found, judged_by=metric.name)
 
 
 def _medians(run: InterleavedRun, metric: Metric) -> str:
