@@ -120,8 +120,8 @@ import time
 
 from declared import DECLARED
 
-SPREAD = 0.1
-"""Standard deviation of the logarithm within a mode."""
+SPREAD, SPREAD_OF_MODE = 0.15, 0.04
+"""Standard deviation of the logarithm of one mode, and of one of two."""
 
 
 def one(draw):
@@ -130,7 +130,7 @@ def one(draw):
 
 def two(draw):
     second = draw.random() < 0.5
-    return (2 * (1 + DECLARED["second"]) if second else 1) * one(draw) / 1.5
+    return (2 * (1 + DECLARED["second"]) if second else 1) * math.exp(draw.gauss(0, SPREAD_OF_MODE)) / 1.5
 
 
 def tail(draw):
