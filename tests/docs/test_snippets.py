@@ -19,11 +19,13 @@ from support.profiles import slower_normalize
 from support.project import Project, run_here
 from support.repository import Repository
 from support.streams import stream_result
-from support.synthetic import ENVIRONMENT, make_setup, result
+from support.synthetic import ENVIRONMENT, make_setup, result, verdict
 
 import pytest_mlpatterns
 from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.config.acceptances import read_acceptances
 from pytest_mlpatterns.plugin.options import OPTIONS
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import results_json
 
 if TYPE_CHECKING:
@@ -172,6 +174,8 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         result(f"test_perf.py::test_x[{pattern}]", setup=make_setup(pattern), profile=slower_normalize())
         for pattern in ("single", "replicated")
     ]
+    slower = verdict(Outcome.FAIL, change=(0.5, 0.45, 0.55))
+    measured.append(result("test_perf.py::test_digits", passed=False, verdicts=(slower,)))
     text = results_json(measured, ENVIRONMENT, "2026-11-24", baseline={})
     for name in ("results.json", "perf-results.json"):
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -251,8 +255,18 @@ def test_ini_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
     assert run.exit_code == 0, run.out + run.err
 
 
+def is_accepted(block: Block) -> bool:
+    """Whether a block is a file of acceptances; the others are of pytest."""
+    return "[[accepted]]" in block.text
+
+
+@pytest.mark.parametrize("block", [one for one in blocks("toml") if is_accepted(one)], ids=str)
+def test_a_file_of_acceptances_is_read(block: Block, tmp_path: Path) -> None:
+    assert read_acceptances(tmp_path / "perf-accepted.toml", block.text)
+
+
 @pytest.mark.processes
-@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+@pytest.mark.parametrize("block", [one for one in blocks("toml") if not is_accepted(one)], ids=str)
 def test_toml_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(block.text, encoding="utf-8")
     (tmp_path / "test_perf.py").write_text("def test_x(perf):\n    pass\n", encoding="utf-8")
