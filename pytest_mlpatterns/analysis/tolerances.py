@@ -137,7 +137,8 @@ def _named(name: str) -> Metric:
 
 def _require_known(name: str, source: str) -> None:
     try:
-        if _named(name).unit is not Unit.COST:
+        known = _named(name)
+        if known.unit is not Unit.COST and not known.stands_for:
             return
     except KeyError:
         pass

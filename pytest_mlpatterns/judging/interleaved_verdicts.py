@@ -146,7 +146,7 @@ def judge_no_slower(
 ) -> tuple[tuple[Verdict, ...], dict[str, str]]:
     """Measure until it is decided whether the second variant is worse than the first beyond the tolerance.
 
-    A change counts only if it also exceeds the metric's absolute floor. Latency median, throughput and CPU time are
+    A change counts only if it also exceeds the metric's absolute floor. Latency, throughput and CPU time are
     ratios of neighbouring blocks; the others compare the launches of both variants. NMRT is judged from searches of its
     own; see :func:`judge_nmrt_no_lower`.
 

@@ -70,7 +70,7 @@ class MachineSign:
 
         Args:
             verdict: that the metric is worse than the entry.
-            seen: all verdicts of that look; the median shows how much longer requests take.
+            seen: all verdicts of that look; the latency shows how much longer requests take.
         """
         if verdict.metric in NOT_OF_THE_MACHINE or verdict.change is None:
             return ""

@@ -58,6 +58,12 @@ def test_an_unknown_name_is_refused_with_the_most_similar_one() -> None:
         Tolerances({"p9x": 0.1})
 
 
+@pytest.mark.parametrize("name", ["latency_mean", "ttft_mean", "tpot_mean"])
+def test_a_tolerance_is_of_the_metric_and_not_of_the_mean_that_is_judged(name: str) -> None:
+    with pytest.raises(SettingError, match=f"^tolerance names the metric '{name}', .*expected some of rtm,"):
+        Tolerances({name: 0.1})
+
+
 @pytest.mark.parametrize("wrong", [-0.1, float("nan"), float("inf"), True, {"rtm": -1}, {"rtm": "5"}])
 def test_a_tolerance_is_a_number_that_is_not_negative(wrong: object) -> None:
     with pytest.raises(SettingError, match=r"expected a share such as 0\.1 for 10 %"):

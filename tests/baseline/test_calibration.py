@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, SETUP, make_setup
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, STREAM_QUANTITIES
+from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS, STREAM_QUANTITIES
 from pytest_mlpatterns.baseline import calibration as calibrate
 from pytest_mlpatterns.baseline.calibration import WORKLOAD, measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.errors import ChildError
@@ -78,10 +78,11 @@ def test_two_machines_compare_by_the_time_of_the_same_work_on_as_many_cores(
 
 def test_every_metric_is_a_time_a_rate_or_stays_as_it_is() -> None:
     others = [*set(METRICS) - {*TIMES, *RATES}, "a metric of a later version"]
-    found = scaled(entry(*TIMES, *RATES, *others), 1.25)
+    means = [location.name for location in LOCATIONS.values()]
+    found = scaled(entry(*TIMES, *means, *RATES, *others), 1.25)
     values = {name: tuple(launch.value for launch in launches) for name, launches in found.metrics.items()}
     assert values == {
-        **dict.fromkeys(TIMES, (125.0, 137.5)),
+        **dict.fromkeys([*TIMES, *means], (125.0, 137.5)),
         **dict.fromkeys(RATES, (80.0, 88.0)),
         **dict.fromkeys(others, (100.0, 110.0)),
     }

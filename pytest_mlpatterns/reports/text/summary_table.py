@@ -228,7 +228,7 @@ def _capacity(result: TestResult) -> str:
 
 
 def _change(result: TestResult) -> Span:
-    """The change of RTM or TTFT, or that of the worst metric with its name."""
+    """The change of latency or TTFT, or that of the worst metric, with the name of what was judged."""
     if (verdict := worst_comparison(result)) is None:
         return Span("–")
     if verdict.outcome is Outcome.FAIL:
