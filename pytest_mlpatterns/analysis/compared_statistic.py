@@ -1,8 +1,10 @@
-"""Which statistic of its times a comparison judges: their location if both sides know it, else their median. Pure.
+"""Which statistic of its times a comparison judges: of their location and their median the better known one. Pure.
 
 The median of few requests, or of two modes, jumps from launch to launch while the distribution stays where it is. So a
-comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. The median is
+comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. A busy machine
+stretches the upper half of the times, so the launches know the median better there, and it is judged. The median is
 what people read and assert: the reason of the verdict has it too. An entry of an earlier version knows medians only.
+``benchmarks/location_simulation.py`` shows that this rule sees what the better of both sees.
 """
 
 from __future__ import annotations
@@ -24,15 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["judged_statistic", "median_text", "with_medians"]
 
 
-def judged_statistic(metric: Metric, is_known: Callable[[Metric], object]) -> Metric:
+def judged_statistic(metric: Metric, deviation: Callable[[Metric], float | None]) -> Metric:
     """The metric that a comparison of this one judges: the location of the same times, or the metric itself.
 
     Args:
         metric: which one is compared.
-        is_known: whether both sides have values of a metric.
+        deviation: by how much a launch deviates from others in a metric
+            (:func:`pytest_mlpatterns.analysis.intervals.launch_deviation`); None if a side does not know the metric.
     """
     location = LOCATIONS.get(metric.name)
-    return location if location is not None and is_known(location) else metric
+    if location is None or (of_location := deviation(location)) is None:
+        return metric
+    of_metric = deviation(metric)
+    return location if of_metric is None or of_location <= of_metric else metric
 
 
 def median_text(metric: Metric, figures: str) -> str:

@@ -84,7 +84,13 @@ def _judged(result: TestResult) -> list[str]:
 
 
 def _statistic(name: str, result: TestResult) -> Metric:
-    return judged_statistic(METRICS[name], lambda of: of.name in result.metrics)
+    """The statistic of a time that a comparison with its entry would judge: that of the narrower interval."""
+
+    def width(of: Metric) -> float | None:
+        value, low, high = result.metrics.get(of.name, (0.0, 0.0, 0.0))
+        return (high - low) / value if value else None
+
+    return judged_statistic(METRICS[name], width)
 
 
 def _half_width(name: str, result: TestResult) -> float:

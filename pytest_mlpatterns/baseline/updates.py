@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, with_medians
+from pytest_mlpatterns.analysis.intervals import launch_deviation
 from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles, without_body
 from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
 from pytest_mlpatterns.analysis.tolerances import Tolerances, can_more_than_double
@@ -23,6 +24,7 @@ from pytest_mlpatterns.units import Unit, format_percent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.metric import Metric
     from pytest_mlpatterns.records.baseline_entry import Calibration
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
@@ -138,7 +140,12 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
     if name not in before or name not in result.launches:
         return None
     metric, in_flight = metric_named(name), result.setup.load.in_flight
-    judged = judged_statistic(metric, lambda of: before.get(of.name) and result.launches.get(of.name))
+
+    def deviation(of: Metric) -> float | None:
+        launches = result.launches.get(of.name)
+        return launch_deviation(_values(launches), before[of.name]) if launches and before.get(of.name) else None
+
+    judged = judged_statistic(metric, deviation)
     present = _values(result.launches[judged.name])
     verdict = judge_change(
         judged, present, before[judged.name], tolerance=_tolerance(name, result), in_flight=in_flight

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, with_medians
 from pytest_mlpatterns.analysis.indices import why_unknown
-from pytest_mlpatterns.analysis.intervals import min_samples
+from pytest_mlpatterns.analysis.intervals import launch_deviation, min_samples
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
@@ -311,7 +311,10 @@ class BaselineComparison:
         def now(of: Metric) -> Sequence[LaunchValue]:
             return present_values(metrics, of, before(of))
 
-        judged = judged_statistic(metric, lambda of: before(of) and now(of))
+        def deviation(of: Metric) -> float | None:
+            return launch_deviation(now(of), before(of)) if before(of) and now(of) else None
+
+        judged = judged_statistic(metric, deviation)
         verdict = judge_change(
             judged,
             *self._both_known(judged, now(judged), before(judged)),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, median_text
-from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, PairedLaunch, judge_ratio
+from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, PairedLaunch, judge_ratio, ratio_deviation
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
@@ -250,8 +250,12 @@ class _RevisionJudge:
         if metric.name in PAIRED_METRICS:
             if all(launch.ratio(metric.name) is None for launch in found):
                 raise UnknownMetricError("is not known of both sides")
-            judged_by = judged_statistic(metric, lambda of: any(one.ratio(of.name) is not None for one in found))
-            question = self._question(compared, judged_by)
+
+            def deviation(of: Metric) -> float | None:
+                ratios = [ratio for one in found if (ratio := one.ratio(of.name)) is not None]
+                return ratio_deviation(ratios) if ratios else None
+
+            question = self._question(compared, judged_statistic(metric, deviation))
             judged = _change_verdict(question, question.verdict(found), tolerance=tolerance, run=self._run)
             return noted(judged, metric, second)
         if compared.is_guard:

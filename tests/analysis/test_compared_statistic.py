@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 from support.synthetic import MS, verdict
@@ -19,21 +20,33 @@ from pytest_mlpatterns.analysis.verdicts import judge_change
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.analysis.metric import Metric
+
 
 def launches(*values_ms: float) -> list[LaunchValue]:
     return [LaunchValue(value * MS, 0.01) for value in values_ms]
 
 
+def deviations(known: dict[str, float]) -> Callable[[Metric], float | None]:
+    return lambda of: known.get(of.name)
+
+
 @pytest.mark.parametrize(("name", "mean"), [("rtm", "latency_mean"), ("ttft", "ttft_mean"), ("tpot", "tpot_mean")])
-def test_a_time_is_judged_by_its_location_if_both_sides_know_it(name: str, mean: str) -> None:
+def test_a_time_is_judged_by_what_the_launches_know_better(name: str, mean: str) -> None:
     metric = METRICS[name]
-    assert judged_statistic(metric, lambda of: of.name == mean).name == mean
-    assert judged_statistic(metric, lambda _of: False) is metric
+    assert judged_statistic(metric, deviations({mean: 0.02, name: 0.03})).name == mean
+    assert judged_statistic(metric, deviations({mean: 0.02})).name == mean
+    assert judged_statistic(metric, deviations({mean: 0.04, name: 0.03})) is metric
+    assert judged_statistic(metric, deviations({name: 0.03})) is metric
+    assert judged_statistic(metric, deviations({})) is metric
 
 
 @pytest.mark.parametrize("name", ["itl", "p95", "ttft:p95", "throughput", "cpu_per_request"])
 def test_other_metrics_are_judged_themselves(name: str) -> None:
-    assert judged_statistic(METRICS[name], lambda _of: True) is METRICS[name]
+    assert judged_statistic(METRICS[name], lambda _of: 0.02) is METRICS[name]
 
 
 def test_locations_are_known_by_name_and_are_no_names_in_options() -> None:

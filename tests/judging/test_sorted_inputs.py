@@ -75,5 +75,5 @@ def test_a_slow_down_over_a_sorted_list_is_seen(slower: float, expected: Outcome
 
 
 @pytest.mark.simulation
-def test_in_the_order_of_a_sorted_list_it_is_hidden() -> None:
-    assert outcomes(InOrder(range(INPUTS)), 1.3) == [Outcome.INCONCLUSIVE] * TRIALS
+def test_in_the_order_of_a_sorted_list_it_is_mostly_hidden() -> None:
+    assert outcomes(InOrder(range(INPUTS)), 1.3).count(Outcome.INCONCLUSIVE) >= TRIALS - 2
