@@ -21,6 +21,7 @@ from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
 from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import (
+    AbsentMetricError,
     EntrySample,
     MeasuredSample,
     UnknownMetricError,
@@ -338,7 +339,7 @@ class BaselineComparison:
             raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
         if not now:
             pattern = self._experiment.setup.pattern
-            raise UnknownMetricError(f"is not known for {pattern}{why and f': {why}'}")
+            raise AbsentMetricError(f"is not known for {pattern}{why and f': {why}'}")
         return now, before
 
     def _plan_of(self, compared: ComparedMetric, recorded: int) -> SequentialPlan:
@@ -365,7 +366,9 @@ class BaselineComparison:
             if compared.requested:
                 raise error
             why = describe_too_few(error, self._experiment.settings.duration_ns)
-        if is_asked_for(compared, self._experiment.settings) or not (compared.is_guard and "known" in why):
+        if is_asked_for(compared, self._experiment.settings) or not (
+            compared.is_guard and isinstance(error, AbsentMetricError)
+        ):
             self._left_out[compared.metric.label] = why
 
     def _search_once(self, metric: Metric) -> None:

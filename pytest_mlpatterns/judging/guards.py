@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.request_counts import RequestCounts
 
 __all__ = [
+    "AbsentMetricError",
     "EntrySample",
     "MeasuredSample",
     "Sample",
@@ -41,6 +42,10 @@ _FURTHER_LAUNCHES = 2
 
 class UnknownMetricError(Exception):
     """A sample has no value of a metric; the text says which one and why."""
+
+
+class AbsentMetricError(UnknownMetricError):
+    """The same of a metric that this system never has, so that nothing is missing unless the test asks for it."""
 
 
 class Sample(Protocol):
@@ -164,7 +169,7 @@ def _values_of_both(
     """The values of the present and of the reference."""
     if not reference.values(metric):
         recorded = against == "baseline" and not metric.resource  # short windows do not always know a growth
-        raise UnknownMetricError("is not recorded yet" if recorded else "is not known of both sides")
+        raise UnknownMetricError("is not recorded yet") if recorded else AbsentMetricError("is not known of both sides")
     if not present.values(metric):
-        raise UnknownMetricError("is not known")
+        raise AbsentMetricError("is not known")
     return present.values(metric), reference.values(metric)

@@ -19,7 +19,13 @@ from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
-from pytest_mlpatterns.judging.guards import MeasuredSample, UnknownMetricError, judge_guarded, launches_for_tail
+from pytest_mlpatterns.judging.guards import (
+    AbsentMetricError,
+    MeasuredSample,
+    UnknownMetricError,
+    judge_guarded,
+    launches_for_tail,
+)
 from pytest_mlpatterns.judging.stopped_streams import noted, present_values
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -143,7 +149,7 @@ class _Factor:
 
 def judge_no_slower(
     run: InterleavedRun, compared: Sequence[ComparedMetric], *, budget_ns: int
-) -> tuple[tuple[Verdict, ...], dict[str, str]]:
+) -> tuple[tuple[Verdict, ...], dict[str, Exception]]:
     """Measure until it is decided whether the second variant is worse than the first beyond the tolerance.
 
     A change counts only if it also exceeds the metric's absolute floor. Latency, throughput and CPU time are
@@ -171,7 +177,7 @@ def judge_no_slower(
 
 def judge_growths(
     run: InterleavedRun, compared: Sequence[ComparedMetric], *, budget_ns: int
-) -> tuple[tuple[Verdict, ...], dict[str, str]]:
+) -> tuple[tuple[Verdict, ...], dict[str, Exception]]:
     """Judge the growth of memory, descriptors and threads over the launches of a run; measures if there are none yet.
 
     A failing verdict is a suspicion only; see :mod:`pytest_mlpatterns.judging.growth_guard`.
@@ -218,7 +224,7 @@ class _RevisionJudge:
         self._compared = compared
         self._looks = looks
         self._found: dict[str, Verdict] = {}
-        self._why_not: dict[str, str] = {}
+        self._why_not: dict[str, Exception] = {}
 
     def outcome(self, found: Sequence[PairedLaunch]) -> Outcome:
         """The outcome of all metrics together after these launches."""
@@ -229,16 +235,16 @@ class _RevisionJudge:
             try:
                 self._found[one.metric.name] = self._judge(one, found, both=both)
             except TooFewSamplesError as error:
-                self._why_not[one.metric.name] = str(error)
+                self._why_not[one.metric.name] = error
                 waits = waits or one.requested or launches_for_tail(error.needed, error.found, len(found)) > len(found)
             except (UnknownMetricError, InvalidResultError) as error:
-                self._why_not[one.metric.name] = str(error)
+                self._why_not[one.metric.name] = error
         outcomes = {verdict.outcome for verdict in self._found.values()}
         if Outcome.FAIL in outcomes:
             return Outcome.FAIL
         return Outcome.INCONCLUSIVE if waits or Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
-    def verdicts(self) -> tuple[tuple[Verdict, ...], dict[str, str]]:
+    def verdicts(self) -> tuple[tuple[Verdict, ...], dict[str, Exception]]:
         """The verdicts of the last look, and why some metrics have none, by name."""
         return tuple(self._found.values()), self._why_not
 
@@ -249,7 +255,7 @@ class _RevisionJudge:
         metric, tolerance = compared.metric, compared.tolerance
         if metric.name in PAIRED_METRICS:
             if all(launch.ratio(metric.name) is None for launch in found):
-                raise UnknownMetricError("is not known of both sides")
+                raise AbsentMetricError("is not known of both sides")
 
             def deviation(of: Metric) -> float | None:
                 ratios = [ratio for one in found if (ratio := one.ratio(of.name)) is not None]
@@ -264,7 +270,7 @@ class _RevisionJudge:
         before = first.launch_values(metric)
         now = present_values(second, metric, before)
         if not before or not now:
-            raise UnknownMetricError("is not known of both sides")
+            raise AbsentMetricError("is not known of both sides")
         size = SampleSize(len(found), second.blocks)
         judged = judge_change(metric, now, before, tolerance=tolerance, plan=self._plan_of(compared), size=size)
         return noted(replace(judged, against="revision"), metric, second)

@@ -14,7 +14,7 @@ from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
 from pytest_mlpatterns.judging.growth_guard import confirm_growths
-from pytest_mlpatterns.judging.guards import not_judged
+from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError, not_judged
 from pytest_mlpatterns.judging.held_decision import trace_comparison
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.profile_decision import profile_comparison
@@ -210,7 +210,7 @@ class RevisionComparison:
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
         budget_ns = self._experiment.settings.budget_ns
         verdicts: list[Verdict] = []
-        why_not: dict[str, str] = {}
+        why_not: dict[str, Exception] = {}
         with self._taking(run):
             streams = self._streaming(run) if choice(True) != choice(False) else {"before": False, "now": False}
             compared = choose(choice, **streams)
@@ -227,7 +227,7 @@ class RevisionComparison:
                 why_not |= unknown
             for one in searched:
                 if not one.metric.is_nmrt or one.metric.objective is not None:
-                    why_not[one.metric.name] = "is not compared with a revision; record a baseline"
+                    why_not[one.metric.name] = UnknownMetricError("is not compared with a revision; record a baseline")
                 else:
                     verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=budget_ns))
         if run.launches:
@@ -238,9 +238,9 @@ class RevisionComparison:
             if (why := why_not.get(one.metric.name)) is None:
                 continue
             if one.requested:
-                raise not_judged(one.metric, why, self._name)
-            if "known" not in why or one.metric.name in asked:
-                self._left_out[one.metric.label] = why
+                raise not_judged(one.metric, str(why), self._name)
+            if not isinstance(why, AbsentMetricError) or one.metric.name in asked:
+                self._left_out[one.metric.label] = str(why)
         self._left_out |= why_left_out(choice, **streams)
         self._judged |= bool(verdicts)
         return verdicts

@@ -20,8 +20,11 @@ from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.judging import baseline_comparison
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Taken
@@ -285,6 +288,26 @@ def test_a_guard_that_is_not_recorded_is_left_out_and_named() -> None:
     assert "p99" not in verdicts
     assert comparison.left_out["p99 latency"] == "is not recorded yet"
     assert comparison.missing == ""
+
+
+@pytest.mark.parametrize(
+    ("why", "named"),
+    [
+        (InvalidResultError("the slowest known request failed"), True),
+        (UnknownMetricError("is known in one launch only"), True),
+        (AbsentMetricError("has no counter here"), False),
+    ],
+    ids=lambda why: type(why).__name__,
+)
+def test_only_a_guard_that_the_system_never_has_is_left_out_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, why: Exception, *, named: bool
+) -> None:
+    def refuse(*_args: object, **_options: object) -> Verdict:
+        raise why
+
+    monkeypatch.setattr(baseline_comparison, "judge_guarded", refuse)
+    _, comparison = compare(Runner(), entry=BEFORE)
+    assert comparison.left_out.get("p99 latency") == (str(why) if named else None)
 
 
 def test_a_percentile_with_too_few_requests_is_left_out_with_the_window_that_it_needs() -> None:
