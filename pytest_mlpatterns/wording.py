@@ -85,17 +85,18 @@ def named(text: object) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST else shown(name)
 
 
-def did_you_mean(given: str, known: Iterable[str], form: str = "{}") -> str:
+def did_you_mean(given: str, known: Iterable[str], form: str = "{}", *, likeness: float = 0.6) -> str:
     """The question whether the most similar known name was meant, followed by a space; empty if none is similar.
 
     Args:
         given: the name that is not known.
         known: the names that are.
         form: how a name is written, such as ``"{}="`` for an argument.
+        likeness: least likeness from 0 to 1, as :func:`difflib.get_close_matches` takes it.
     """
     import difflib
 
-    close = difflib.get_close_matches(given[:_LONGEST], list(known), n=1)
+    close = difflib.get_close_matches(given[:_LONGEST], list(known), n=1, cutoff=likeness)
     return f"did you mean {form.format(close[0])}? " if close and close[0] != given else ""
 
 

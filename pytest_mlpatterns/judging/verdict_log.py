@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import InconclusiveFailure, InconclusiveWarning, PerfFailure
+from pytest_mlpatterns.records.result import Location
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.where import where_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
 
     from pytest_mlpatterns.errors import GeneratorLimitError
     from pytest_mlpatterns.records.result import TestResult
@@ -28,10 +32,24 @@ def no_verdict(metric: str, against: Literal["limit", "baseline", "revision"], e
 
 def _warn_at_the_test(warning: Warning) -> None:
     """Issue a warning at the line of the test: the nearest one outside this package."""
-    frame, level = sys._getframe(1), 2
+    _, level = _frame_of_the_test()
+    warnings.warn(warning, stacklevel=level)
+
+
+def _frame_of_the_test() -> tuple[FrameType, int]:
+    """The nearest frame outside this package, and its level as the caller's warning counts it."""
+    frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pytest_mlpatterns."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(warning, stacklevel=level)
+    return frame, level
+
+
+def _asserted_at(test: str) -> Location:
+    """The line that asserted what is judged now, in the file of the test or in one of its helpers."""
+    frame, _ = _frame_of_the_test()
+    path, own = Path(frame.f_code.co_filename), test.partition("::")[0]
+    file = own if path.as_posix().endswith(f"/{own}") else path.name
+    return Location(file, frame.f_lineno)
 
 
 class VerdictLog:
@@ -90,6 +108,7 @@ class VerdictLog:
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()
         assert result is not None
+        result = replace(result, location=_asserted_at(self._test))
         where = [text for text in (where_sentence(result, verdicts),) if text]
         return failure(
             failure_text(verdicts, result, self._results_file), [*(verdict.reason for verdict in verdicts), *where]

@@ -5,9 +5,17 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
+import sys
 
-__all__ = ["is_import_string", "meant_import_string"]
+from pytest_mlpatterns.wording import did_you_mean
+
+__all__ = ["is_import_string", "is_of_import_string", "meant_import_string", "meant_name"]
+
+_LIKENESS = 0.8
+"""Least likeness of a module: one of the hundreds that are installed has half of the letters of any name. A letter left out
+of a name of four or more, or one changed in six, stays above."""
 
 
 def is_import_string(value: object) -> bool:
@@ -22,3 +30,40 @@ def meant_import_string(text: str) -> str:
     module, _, attribute = text.rpartition(".")
     meant = f"{module}:{attribute}"
     return f'did you mean "{meant}"?' if is_import_string(meant) else ""
+
+
+def is_of_import_string(text: str, error: Exception) -> bool:
+    """Whether an error says that a name of this import string is missing, and not one that the user's code needs."""
+    module, _, attribute = text.partition(":")
+    if isinstance(error, ModuleNotFoundError):
+        return error.name is not None and f"{module}.".startswith(f"{error.name}.")
+    if not isinstance(error, AttributeError):
+        return False
+    return any(error.obj is one for one in _path_to(sys.modules.get(module), attribute))
+
+
+def meant_name(text: str, error: Exception) -> str:
+    """The question which name was meant instead of one that does not exist; empty if none is similar.
+
+    Args:
+        text: an import string.
+        error: of loading it.
+    """
+    if not is_of_import_string(text, error):
+        return ""
+    if isinstance(error, ModuleNotFoundError):
+        parent, dot, name = str(error.name).rpartition(".")
+        paths = getattr(sys.modules.get(parent), "__path__", ()) if parent else sys.path
+        known = [one.name for one in pkgutil.iter_modules(paths)]
+        return did_you_mean(name, known, f"{parent}{dot}{{}}", likeness=_LIKENESS).rstrip()
+    assert isinstance(error, AttributeError)
+    return did_you_mean(str(error.name), dir(error.obj)).rstrip()
+
+
+def _path_to(module: object, attribute: str) -> list[object]:
+    """A module, and the objects on the way to one of its attributes."""
+    found = [module]
+    for name in attribute.split("."):
+        if hasattr(found[-1], name):
+            found.append(getattr(found[-1], name))
+    return found

@@ -21,8 +21,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of
 from pytest_mlpatterns.patterns.process_env import with_env
-from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
-from pytest_mlpatterns.wording import did_you_mean, shown
+from pytest_mlpatterns.serving.import_string import (
+    is_import_string,
+    is_of_import_string,
+    meant_import_string,
+    meant_name,
+)
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,26 +106,13 @@ def _imported(text: str) -> Any:
     module, _, attribute = text.partition(":")
     try:
         return pkgutil.resolve_name(text)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the user's module imports another one that is missing
-        raise UnusableModelError(f'"{text}": no module {error.name} on sys.path') from None
-    except AttributeError as error:
-        if not any(error.obj is one for one in _path_to(sys.modules.get(module), attribute)):
-            raise
-        hint = did_you_mean(str(error.name), dir(error.obj))
-        raise UnusableModelError(
-            f'"{text}": {module} has no attribute {attribute}{hint and f", {hint.rstrip()}"}'
-        ) from None
-
-
-def _path_to(module: object, attribute: str) -> list[object]:
-    """A module, and the objects on the way to one of its attributes."""
-    found = [module]
-    for name in attribute.split("."):
-        if hasattr(found[-1], name):
-            found.append(getattr(found[-1], name))
-    return found
+    except (ModuleNotFoundError, AttributeError) as error:
+        if not is_of_import_string(text, error):
+            raise  # the user's module needs something that is missing
+        is_module = isinstance(error, ModuleNotFoundError)
+        missing = f"no module {error.name} on sys.path" if is_module else f"{module} has no attribute {attribute}"
+        hint = meant_name(text, error)
+        raise UnusableModelError(f'"{text}": {missing}{hint and f", {hint}"}') from None
 
 
 def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "perf_model") -> ModelSource:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.serving.import_string import meant_name
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.tracing import permit_tracer
 
@@ -53,7 +54,8 @@ def load() -> Any:
     try:
         return _load()
     except Exception as error:  # any error of the user's code
-        sys.stderr.write(f"{user_traceback(error)}\n")
+        hint = meant_name(json.loads(os.environ[VARIABLE])["app"], error)
+        sys.stderr.write(f"{user_traceback(error)}{hint and f'; {hint}'}\n")
         raise SystemExit(1) from None
 
 

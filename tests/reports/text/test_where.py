@@ -10,7 +10,7 @@ from support.splits import AFTER, BEFORE, split, with_splits
 from support.synthetic import MS, US, counterpart, make_setup, result
 
 from pytest_mlpatterns.config.settings import InconclusivePolicy
-from pytest_mlpatterns.errors import RegressionFailure
+from pytest_mlpatterns.errors import PerfFailure, RegressionFailure
 from pytest_mlpatterns.judging.verdict_log import VerdictLog
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -186,6 +186,20 @@ def test_a_service_whose_inside_is_not_known_has_no_line() -> None:
     assert line(split({"service": 9 * MS, "queue_wait": MS}), split({"service": 21 * MS, "queue_wait": 3 * MS})) == (
         "+14.0 ms: service +12.0 ms, queue wait +2.00 ms"
     )
+
+
+@pytest.mark.parametrize(
+    "test", ["text/test_where.py::test_digits", "test_perf.py::test_digits"], ids=["own", "helper"]
+)
+def test_a_missed_limit_names_the_line_of_the_assertion(test: str) -> None:
+    log = VerdictLog(test, InconclusivePolicy.WARN, lambda: with_splits({}, {}))
+
+    with pytest.raises(PerfFailure) as failure:
+        log.add([failing(against="limit")], PerfFailure)
+
+    line_number = failure.traceback[0].lineno + 1
+    file = "text/test_where.py" if test.startswith("text/") else "test_where.py"
+    assert str(failure.value).endswith(f"change it:\n            {file}:{line_number}")
 
 
 def test_a_failure_carries_the_line_where_only_its_reasons_are_shown() -> None:

@@ -321,6 +321,8 @@ class TestApp:
         ("target", "expected"),
         [
             (App("nowhere:app"), "No module named 'nowhere'"),
+            (App("servce:app"), "No module named 'servce'; did you mean service?"),
+            (App("service:mkae", factory=True), "has no attribute 'mkae'; did you mean make?"),
             (App("service:absent"), "has no attribute 'absent'"),
             (App("service:fails", factory=True), "RuntimeError: no licence"),
         ],

@@ -247,6 +247,10 @@ class TestPacking:
         with pytest.raises(UnusableModelError) as caught:
             pack("nomodule.inside:thing").load()
         assert str(caught.value) == '"nomodule.inside:thing": no module nomodule on sys.path'
+        with pytest.raises(
+            UnusableModelError, match=r"no module support\.servces on sys\.path, did you mean support\.serv"
+        ):
+            pack("support.servces.models:Factor").load()
         with pytest.raises(UnusableModelError) as caught:
             pack("support.services.models:Factr").load()
         assert str(caught.value) == (
