@@ -14,8 +14,8 @@ from pytest_mlpatterns.wording import did_you_mean
 __all__ = ["is_import_string", "is_of_import_string", "meant_import_string", "meant_name"]
 
 _LIKENESS = 0.8
-"""Least likeness of a module: one of the hundreds that are installed has half of the letters of any name. A letter left out
-of a name of four or more, or one changed in six, stays above."""
+"""Least likeness of a module: of the hundreds that are installed, some have half of the letters of any name. A letter
+left out of a name of four or more, or one changed in six, stays above."""
 
 
 def is_import_string(value: object) -> bool:
