@@ -6,7 +6,6 @@ It must not know pytest, nor which verdicts fail a test.
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -19,6 +18,7 @@ from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
+from pytest_mlpatterns.judging.foreseen_tails import announce_tails, describe_too_few, tails_left_out
 from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import (
     AbsentMetricError,
@@ -48,10 +48,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import BaselineGap, Reference
 
-__all__ = ["CALIBRATION_NOISE", "BaselineComparison", "Comparison", "describe_left_out", "describe_too_few"]
+__all__ = ["CALIBRATION_NOISE", "BaselineComparison", "Comparison", "describe_left_out"]
 
-_SPARE = 1.1
-"""Factor on the window that is recommended, since the number of requests varies."""
 _PASS_ALPHA = 0.01
 """Probability that a comparison passes a change exactly at the tolerance, over all interim looks."""
 _SCREEN_LAUNCHES = 3
@@ -64,14 +62,6 @@ CALIBRATION_NOISE = 1.15
 def describe_left_out(left_out: Mapping[str, str]) -> str:
     """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
     return ", ".join(f"{name} ({why})" for name, why in left_out.items())
-
-
-def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> str:
-    """What a percentile needs, and the window that gives it: ``needs 459 requests, there were 300 (duration="5s")``."""
-    if not error.found:
-        return str(error)
-    seconds = math.ceil(_SPARE * duration_ns / 1e9 * error.needed / error.found)
-    return f'needs {error.needed:,} requests, there were {error.found:,} (duration="{seconds}s")'
 
 
 class Comparison(Protocol):
@@ -145,6 +135,7 @@ class BaselineComparison:
         self._measurement = measurement
         self._baseline = experiment.baseline
         self._left_out: dict[str, str] = {}
+        self._too_few: set[str] = set()
         self._judged: set[str] = set()
         self._nothing_judged = False
         self._is_screen = False
@@ -232,6 +223,8 @@ class BaselineComparison:
                 more = functools.partial(self._measurement.search, one.metric.objective)
                 verdicts += self._decide([one], entry, more)
         self._nothing_judged = not self._judged
+        tails = tails_left_out([one.metric for one in compared], self._measurement.metrics)
+        self._left_out |= {label: why for label, why in tails.items() if label in self._too_few}
         return verdicts
 
     def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> None:
@@ -241,6 +234,7 @@ class BaselineComparison:
         needed = max((size for size in map(min_samples, percentiles) if size <= recorded), default=0)
         metrics = self._measurement.metrics
         launches = len(metrics.launches)
+        announce_tails(self._experiment, self._measurement, [one.metric for one in compared])
         self._measurement.measure_at_least(launches_for_tail(needed, metrics.requests, launches))
 
     def _decide(
@@ -291,6 +285,7 @@ class BaselineComparison:
                 continue
             if not is_aside:
                 self._left_out.pop(one.metric.label, None)
+                self._too_few.discard(one.metric.label)
                 self._judged.add(one.metric.name)
             note = self._baseline.note
             verdicts.append(replace(verdict, reason=f"{verdict.reason}; {note}") if note else verdict)
@@ -365,6 +360,7 @@ class BaselineComparison:
         elif isinstance(error, TooFewSamplesError):
             if compared.requested:
                 raise error
+            self._too_few.add(compared.metric.label)
             why = describe_too_few(error, self._experiment.settings.duration_ns)
         if is_asked_for(compared, self._experiment.settings) or not (
             compared.is_guard and isinstance(error, AbsentMetricError)

@@ -130,11 +130,13 @@ class LoadDriver:
         generators: the load generators by the place where they run.
         on_progress: takes the progress of the load several times a second.
         smoke: each test sends one request instead of a load.
+        on_note: takes a sentence that a reader should know before the measurement ends.
     """
 
     generators: Mapping[str, Generator]
     on_progress: Callable[[Progress], None]
     smoke: bool = False
+    on_note: Callable[[str], None] = lambda _note: None
 
     def on(self, place: str) -> Generator:
         """The load generator that runs at this place, a value of ``generators_on=``."""

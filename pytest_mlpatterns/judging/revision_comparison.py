@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
+from pytest_mlpatterns.judging.foreseen_tails import tails_left_out
 from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError, not_judged
 from pytest_mlpatterns.judging.held_decision import trace_comparison
@@ -241,6 +243,8 @@ class RevisionComparison:
                 raise not_judged(one.metric, str(why), self._name)
             if not isinstance(why, AbsentMetricError) or one.metric.name in asked:
                 self._left_out[one.metric.label] = str(why)
+        tails = tails_left_out([one.metric for one in compared], Metrics(tuple(run.second_launches)))
+        self._left_out |= {label: why for label, why in tails.items() if label in self._left_out}
         self._left_out |= why_left_out(choice, **streams)
         self._judged |= bool(verdicts)
         return verdicts

@@ -56,6 +56,7 @@ class LiveLine:
         self._now_ns = now_ns
         self._shown = False
         self._test = ""
+        self._note = ""
         self._launch_ns = 0
         self._started = 0
         self._started_ns = 0
@@ -79,7 +80,7 @@ class LiveLine:
             test: its id.
             launch_ns: measured window of one of its launches.
         """
-        self._test, self._launch_ns = test, launch_ns
+        self._test, self._launch_ns, self._note = test, launch_ns, ""
         self._started += 1
         self._started_ns = self._now_ns()
         self._completed = self._before = 0
@@ -92,6 +93,11 @@ class LiveLine:
             self._before += self._completed
         self._completed = progress.completed
         self._show(progress, self._before + progress.completed)
+
+    def note(self, text: str) -> None:
+        """Show a sentence about the test: on a terminal in each line from now on, else in the next plain one."""
+        self._note = text
+        self._plain_ns = None
 
     def end(self) -> None:
         """Remove the line at the end of the test."""
@@ -112,6 +118,7 @@ class LiveLine:
             elapsed_ns=self._now_ns() - self._started_ns,
             finished_ns=self._finished_ns,
             launch_ns=self._launch_ns,
+            note=self._note,
         )
         if not self._is_watched:
             self._write_plain(standing)
@@ -129,6 +136,7 @@ class LiveLine:
         with self._uncaptured():
             reporter.ensure_newline()
             reporter.write_line(self._spell(plain_text(standing)))
+        self._note = ""
 
     def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
         capture = self._config.pluginmanager.getplugin("capturemanager")

@@ -125,7 +125,7 @@ class PerfSession:
             "local": Generator(self._directory / "generator.log", measure_ceiling),
             "ray": Generator(self._directory / "generator.log", pool=RayPool(lambda: self._ray.session)),
         }
-        self._driver = LoadDriver(generators, self._live.show, self._run.smoke)
+        self._driver = LoadDriver(generators, self._live.show, self._run.smoke, self._live.note)
         self._builder = ExperimentBuilder(config, self._directory, self._driver, ray=self._ray, trees=self._trees)
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
         self.hooks: Mapping[str, object] = self._all_hooks(WorkerInput(self._directory, terminal.ascii_only, worktree))

@@ -137,8 +137,8 @@ class TestResult:
         unsteady: those of the notes that say that the load was not steady.
         first_failure: the first input whose request failed, and its error; empty if none failed.
         counts: requests, failures and latencies of each launch.
-        not_compared: why a metric was not compared with the reference, by its label: ``needs 459 requests, there were
-            300``.
+        not_compared: why a metric was not compared with the reference, by its label: ``is not recorded yet``.
+            Percentiles that need more requests share a sentence, ``at 4.0 answers a second p99 latency needs 115 s``.
         overloads: goodput beyond the NMRT, one for each measurement of it.
         scaling: NMRT at several numbers of replicas; None if the test did not measure it.
         missing_indices: why an index of scalability is not known although the test measured how its pattern scales, by

@@ -31,7 +31,7 @@ from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Taken
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.launch import Launch
 
@@ -118,6 +118,7 @@ def compare(
     requested: bool = False,
     indices: ScalingIndices = NO_INDICES,
     slowdown: float | None = None,
+    on_note: Callable[[str], None] = lambda _note: None,
     **marker: object,
 ) -> tuple[dict[str, Verdict], BaselineComparison]:
     """Compare the launches of a runner with an entry, in the default metrics or in those that are named."""
@@ -127,6 +128,7 @@ def compare(
         setup=SETUP,
         smoke=False,
         baseline=BaselineMatch(SETUP, BaselineMode.CHECK, entry, name="2026-01-31", slowdown=lambda: slowdown),
+        driver=SimpleNamespace(on_note=on_note),
     )
     measurement = SequentialMeasurement(runner, 60 * S, 8)
     if indices is not NO_INDICES:
@@ -313,7 +315,39 @@ def test_only_a_guard_that_the_system_never_has_is_left_out_without_a_word(
 def test_a_percentile_with_too_few_requests_is_left_out_with_the_window_that_it_needs() -> None:
     verdicts, comparison = compare(Runner(rtm_ns=30 * MS), entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4))
     assert "p99" not in verdicts
-    assert comparison.left_out["p99 latency"].startswith("needs 459 requests, there were 9")
+    why = r"at 3\d\.\d answers a second .*p99 latency needs 1\d\.0 s \(duration=\"\d+s\"\)"
+    assert re.fullmatch(why, comparison.left_out["p99 latency"])
+
+
+def test_a_percentile_that_no_launch_of_the_budget_reaches_is_announced_after_the_first_answers() -> None:
+    runner, notes, launches = Runner(rtm_ns=30 * MS), list[str](), list[int]()
+
+    def take(note: str) -> None:
+        notes.append(note)
+        launches.append(len(runner.launches))
+
+    compare(runner, entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4), on_note=take)
+    (note,) = notes
+    judged = "RTM, throughput, error rate, CPU per request, …"
+    assert re.fullmatch(rf"at 3\d\.\d answers a second p99 latency needs 1\d\.0 s; judged are {judged}", note)
+    assert launches == [1]
+
+
+def test_percentiles_that_a_slow_service_cannot_give_share_one_reason() -> None:
+    slow = make_entry([make_launch(seed, rtm_ns=300 * MS) for seed in range(4)])
+    _, comparison = compare(Runner(rtm_ns=300 * MS), entry=slow)
+    why = comparison.left_out["p95 latency"]
+    assert comparison.left_out["p99 latency"] == why
+    assert re.fullmatch(
+        r"at \d\.\d+ answers a second p95 latency needs \d\d\.0 s and p99 latency needs 1\d\d s \(duration=\"\d+s\"\)",
+        why,
+    )
+
+
+def test_nothing_is_announced_for_a_service_that_is_fast_enough() -> None:
+    notes: list[str] = []
+    compare(Runner(), on_note=notes.append)
+    assert notes == []
 
 
 def test_only_the_metrics_of_compare_are_judged() -> None:

@@ -168,6 +168,20 @@ def test_nothing_is_shown_where_it_would_disturb(
     assert bool(terminal()) is is_shown
 
 
+def test_a_note_stays_on_the_terminal_until_its_test_ends(terminal: Callable[[], str]) -> None:
+    now = [0]
+    line = LiveLine(Config(), str, now_ns=lambda: now[0])  # type: ignore[arg-type]
+    line.begin("a", S)
+    line.note("p99 latency needs 115 s")
+    line.show(Progress(S, 100, MS))
+    line.show(Progress(S, 101, MS))
+    now[0] = S
+    line.end()
+    line.begin("b", S)
+    line.show(Progress(S, 1, MS))
+    assert terminal().count("requests, p99 latency needs 115 s") == 2
+
+
 def test_the_end_of_a_test_that_never_began_writes_nothing(terminal: Callable[[], str]) -> None:
     LiveLine(Config(), str).end()  # type: ignore[arg-type]
     assert terminal() == ""
@@ -184,13 +198,19 @@ def test_a_pipe_gets_a_plain_line_for_each_test_and_then_every_few_seconds(capsy
     for seconds in (4, 9, 11, 12, 22):
         now[0] = seconds * S
         line.show(Progress(S, 100, MS))
+    line.note("at 4.0 answers a second p99 latency needs 115 s")
+    for seconds in (23, 34):
+        now[0] = seconds * S
+        line.show(Progress(S, 100, MS))
     line.end()
     line.begin("t.py::test_b", 3 * S)
     assert capsys.readouterr().out.splitlines() == [
         "measuring t.py::test_a (1 of 2), about 10 s left",
         "measuring t.py::test_a (1 of 2) for 11 s, about 5 s left",
         "measuring t.py::test_a (1 of 2) for 22 s, about 5 s left",
-        "measuring t.py::test_b (2 of 2), about 22 s left",
+        "measuring t.py::test_a (1 of 2) for 23 s, about 5 s left; at 4.0 answers a second p99 latency needs 115 s",
+        "measuring t.py::test_a (1 of 2) for 34 s, about 5 s left",
+        "measuring t.py::test_b (2 of 2), about 34 s left",
     ]
 
 

@@ -36,6 +36,7 @@ class Standing:
         elapsed_ns: time since it began.
         finished_ns: time that the tests before it took together.
         launch_ns: the measured window of one launch.
+        note: a sentence about the test; empty if there is none.
     """
 
     test: str
@@ -44,6 +45,7 @@ class Standing:
     elapsed_ns: int
     finished_ns: int
     launch_ns: int
+    note: str = ""
 
     @property
     def expected_ns(self) -> int:
@@ -77,6 +79,7 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
         parts = ["starting"]
     else:
         parts = [f"{standing.elapsed_ns / 1e9:.0f} s", *_median(progress), f"{progress.completed:,} requests"]
+        parts += filter(None, [standing.note])
     seconds = -(-standing.left_ns // 1_000_000_000)
     left = f", about {format_left(seconds)} left" if seconds else ""
     while True:
@@ -99,7 +102,8 @@ def plain_text(standing: Standing) -> str:
     seconds = -(-standing.left_ns // 1_000_000_000)
     left = f", about {format_left(seconds)} left" if seconds else ""
     since = f" for {standing.elapsed_ns / 1e9:.0f} s" if standing.elapsed_ns >= 1_000_000_000 else ""
-    return f"measuring {standing.test} ({standing.number} of {standing.of}){since}{left}"
+    note = f"; {standing.note}" if standing.note else ""
+    return f"measuring {standing.test} ({standing.number} of {standing.of}){since}{left}{note}"
 
 
 def format_left(seconds: int) -> str:

@@ -152,12 +152,10 @@ def test_a_percentile_among_failed_requests_survives_a_file_without_infinity() -
 
 
 def test_what_could_not_be_compared_is_one_line() -> None:
-    left_out = {"p99 latency": 'needs 459 requests, there were 300 (duration="5s")', "peak memory": "not recorded yet"}
-    shown = result(verdicts=(RTM, compared("throughput", 0), ERRORS, TAIL), not_compared=left_out)
-    assert compared_line(shown) == (
-        '4 of 6 metrics compared; p99 latency needs 459 requests, there were 300 (duration="5s"); '
-        "peak memory not recorded yet"
-    )
+    tails = 'at 4.0 answers a second p95 latency needs 23.0 s and p99 latency needs 115 s (duration="22s")'
+    left_out = {"p95 latency": tails, "p99 latency": tails, "peak memory": "not recorded yet"}
+    shown = result(verdicts=(RTM, compared("throughput", 0), ERRORS), not_compared=left_out)
+    assert compared_line(shown) == f"3 of 6 metrics compared; {tails}; peak memory not recorded yet"
     assert compared_line(shown) in [text_of(one).strip() for one in summary_lines([shown], 200)]
     assert compared_line(result(verdicts=(RTM,))) == ""
     named = result(verdicts=(RTM,), not_compared={"p99 latency": "p99 latency needs 459 requests"})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.records.addressing import Progress
-from pytest_mlpatterns.reports.text.live_line import Standing, live_text
+from pytest_mlpatterns.reports.text.live_line import Standing, live_text, plain_text
 from pytest_mlpatterns.reports.text.styled_text import width_of
 
 FIRST = Standing("tests/test_perf.py::test_digits[single]", 1, 1, 2 * S, 0, 3 * S)
@@ -44,6 +44,18 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
 )
 def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progress: Progress | None, text: str) -> None:
     assert live_text(standing, progress, 120) == text
+
+
+def test_a_note_is_part_of_the_line_as_long_as_there_is_room() -> None:
+    note = "at 4.0 answers a second p99 latency needs 115 s; judged are RTM, throughput"
+    noted = replace(THIRD, note=note)
+    shown = live_text(noted, PROGRESS, 180)
+    assert shown == (
+        "test_digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, 1,234 requests, "
+        "at 4.0 answers a second p99 latency needs 115 s; judged are RTM, throughput, about 46 s left"
+    )
+    assert live_text(noted, PROGRESS, 80) == live_text(THIRD, PROGRESS, 80)
+    assert plain_text(noted) == f"{plain_text(THIRD)}; {note}"
 
 
 @pytest.mark.parametrize(

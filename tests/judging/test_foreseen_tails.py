@@ -1,0 +1,65 @@
+"""Percentiles that so few answers cannot give: the sentence that is shared, and when it is announced."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support.synthetic import MS, START_NS, S, launch, samples
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.errors import TooFewSamplesError
+from pytest_mlpatterns.judging.foreseen_tails import announce_tails, describe_too_few, tails_left_out
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Launch
+
+COMPARED = [METRICS[name] for name in ("rtm", "p99", "p95", "error_rate")]
+
+
+def slow_launch(requests: int = 24) -> Launch:
+    """Four answers a second for six seconds."""
+    return launch(samples(START_NS + np.arange(requests) * S // 4, 190 * MS), seconds=6.0)
+
+
+def announced(*, left_s: float, launches: int) -> list[str]:
+    notes: list[str] = []
+    experiment: Any = SimpleNamespace(
+        settings=SimpleNamespace(launches=launches), driver=SimpleNamespace(on_note=notes.append)
+    )
+    measurement: Any = SimpleNamespace(metrics=Metrics((slow_launch(),)), spent_s=8.0, left_s=left_s)
+    announce_tails(experiment, measurement, COMPARED)
+    return notes
+
+
+def test_percentiles_of_too_few_requests_share_one_sentence() -> None:
+    found = tails_left_out(COMPARED, Metrics((slow_launch(), slow_launch())))
+    why = 'at 4.00 answers a second p95 latency needs 23.0 s and p99 latency needs 115 s (duration="64s")'
+    assert found == {"p95 latency": why, "p99 latency": why}
+
+
+def test_percentiles_of_enough_requests_and_of_none_have_none() -> None:
+    assert tails_left_out(COMPARED, Metrics((slow_launch(),) * 20)) == {}
+    assert tails_left_out(COMPARED, Metrics((slow_launch(0),))) == {}
+
+
+BOTH = "at 4.00 answers a second p95 latency needs 23.0 s and p99 latency needs 115 s; judged are RTM, error rate"
+ONE = "at 4.00 answers a second p99 latency needs 115 s; judged are RTM, error rate"
+
+
+@pytest.mark.parametrize(
+    ("left_s", "launches", "notes"),
+    [(10.0, 8, [BOTH]), (100.0, 8, [ONE]), (1000.0, 20, []), (1000.0, 8, [ONE])],
+    ids=["short budget", "longer budget", "long budget", "few launches"],
+)
+def test_what_no_launch_of_the_budget_reaches_is_announced(left_s: float, launches: int, notes: list[str]) -> None:
+    assert announced(left_s=left_s, launches=launches) == notes
+
+
+def test_a_reference_with_too_few_requests_has_the_count_and_the_window() -> None:
+    error = TooFewSamplesError("p99 latency needs 459 requests", needed=459, found=300)
+    assert describe_too_few(error, 3 * S) == 'needs 459 requests, there were 300 (duration="6s")'
+    assert describe_too_few(TooFewSamplesError("too few"), 3 * S) == "too few"
