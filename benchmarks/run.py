@@ -39,6 +39,7 @@ NAMES = (
     "cpu_limit",
     "overload_truth",
     "counter_simulation",
+    "launch_kinds_simulation",
     "objective_simulation",
     "scaling_simulation",
     "scale_simulation",

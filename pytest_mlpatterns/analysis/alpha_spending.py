@@ -47,6 +47,7 @@ class SequentialPlan:
         pass_alpha: the same for passing a change exactly at the limit; None for ``alpha``.
         fixed_launches: size of a fixed second sample, such as a stored baseline; None for a one-sample test. The
             information then grows as 1 / (1/n + 1/fixed_launches), not as n.
+        since: launches of the first look that counts, if earlier ones looked at other values; the levels are the same.
 
     Raises:
         ValueError: there is no look, or a probability is not between 0 and 0.5.
@@ -57,6 +58,7 @@ class SequentialPlan:
     alpha: float = 0.01
     pass_alpha: float | None = None
     fixed_launches: int | None = None
+    since: int = 1
 
     def __post_init__(self) -> None:
         levels = (self.alpha, self.alpha if self.pass_alpha is None else self.pass_alpha)

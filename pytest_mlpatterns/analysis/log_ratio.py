@@ -264,7 +264,7 @@ def judge_ratio(
         equivalence: whether a PASS needs the whole interval on the good side; False for a guard.
     """
     wanted = math.log(limit)
-    for number in range(plan.first, min(len(launches), plan.last) + 1):
+    for number in range(max(plan.first, plan.since), min(len(launches), plan.last) + 1):
         weighed = _weighed(launches[:number], prior_sd, _PRIOR_DEGREES)
         over = _over(weighed, wanted, better)
         if equivalence and over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.compared_statistic import judged_statistic
 from pytest_mlpatterns.analysis.intervals import estimate
+from pytest_mlpatterns.analysis.launch_kinds import Side, two_kinds
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import describe_failures, error_class
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
@@ -104,15 +105,21 @@ def _half_width(name: str, result: TestResult) -> float:
 
 
 def _too_wide(name: str, result: TestResult) -> str:
+    """As above, of one metric: of launches of two kinds, the width within the kind that is known worse."""
     metric, tolerance = _statistic(name, result), result.tolerance
-    value, low, high = result.metrics[metric.name]
-    half = (high - low) / (2 * value) if value else 0.0
+    side = Side([LaunchValue(value, error) for value, error in result.launches.get(metric.name, ())])
+    if (kinds := two_kinds(side)) is None:
+        known = [Estimate(*result.metrics[metric.name])]
+    else:
+        known = [estimate(kinds.of(side.values, high=high), metric.launch_sd) for high in (False, True)]
+    half, value = max(((one.high - one.low) / (2 * one.value) if one.value else 0.0, one.value) for one in known)
     if half <= tolerance:
         return ""
-    return (
+    why = (
         f"{metric.label} {metric.show(value)} is known to ±{format_percent(half)} only, "
         f"wider than the tolerance of {format_percent(tolerance)}"
     )
+    return why if kinds is None else f"{why}; {kinds.describe(metric)}"
 
 
 def _without_text(first_failure: str) -> str:

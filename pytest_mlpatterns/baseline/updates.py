@@ -7,11 +7,14 @@ many small steps in one direction become visible; after a larger step the new en
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, with_medians
 from pytest_mlpatterns.analysis.intervals import launch_deviation
+from pytest_mlpatterns.analysis.kind_verdicts import judge_by_kind
 from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles, without_body
+from pytest_mlpatterns.analysis.launch_kinds import side_of
 from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
 from pytest_mlpatterns.analysis.tolerances import Tolerances, can_more_than_double
 from pytest_mlpatterns.analysis.verdicts import judge_change
@@ -146,10 +149,10 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
         return launch_deviation(_values(launches), before[of.name]) if launches and before.get(of.name) else None
 
     judged = judged_statistic(metric, deviation)
-    present = _values(result.launches[judged.name])
-    verdict = judge_change(
-        judged, present, before[judged.name], tolerance=_tolerance(name, result), in_flight=in_flight
-    )
+    judge = partial(judge_change, judged, tolerance=_tolerance(name, result), in_flight=in_flight)
+    now = side_of(_values(result.launches[judged.name]), lambda other: _values(result.launches.get(other.name, ())))
+    then = side_of(before[judged.name], lambda other: before.get(other.name, ()))
+    verdict = judge_by_kind(judged, judge, present=now, reference=then)
     return with_medians(verdict, metric, before=before[name], now=_values(result.launches[name]))
 
 

@@ -13,6 +13,8 @@ from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, with_medians
 from pytest_mlpatterns.analysis.indices import why_unknown
 from pytest_mlpatterns.analysis.intervals import launch_deviation, min_samples
+from pytest_mlpatterns.analysis.kind_verdicts import judge_by_kind
+from pytest_mlpatterns.analysis.launch_kinds import side_of
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
@@ -311,14 +313,17 @@ class BaselineComparison:
             return launch_deviation(now(of), before(of)) if before(of) and now(of) else None
 
         judged = judged_statistic(metric, deviation)
-        verdict = judge_change(
+        values, recorded = self._both_known(judged, now(judged), before(judged))
+        judge = functools.partial(
+            judge_change,
             judged,
-            *self._both_known(judged, now(judged), before(judged)),
             tolerance=compared.tolerance,
             plan=self._plan_of(compared, len(before(judged))),
             size=SampleSize(len(now(judged)), metrics.blocks),
             in_flight=in_flight,
         )
+        mine, recorded_side = side_of(values, metrics.launch_values), side_of(recorded, EntrySample(entry).values)
+        verdict = judge_by_kind(judged, judge, present=mine, reference=recorded_side)
         return noted(with_medians(verdict, metric, before=before(metric), now=now(metric)), metric, metrics)
 
     def _both_known(

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_mlpatterns.analysis.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_failures, judge_tail
+from pytest_mlpatterns.analysis.kind_verdicts import judge_by_kind
+from pytest_mlpatterns.analysis.launch_kinds import side_of
 from pytest_mlpatterns.analysis.verdicts import judge_guard
 from pytest_mlpatterns.errors import PerfFailure
 from pytest_mlpatterns.records.verdict import Verdict
@@ -147,7 +150,9 @@ def judge_guarded(
     metric, tolerance = compared.metric, compared.tolerance
     if metric.percentile is None and metric.name != "error_rate":
         values = _values_of_both(metric, reference, present, against=against)
-        verdict = judge_guard(metric, *values, tolerance=tolerance, in_flight=in_flight)
+        mine, other = (side_of(known, side.values) for known, side in zip(values, (present, reference), strict=True))
+        judge = partial(judge_guard, metric, tolerance=tolerance, in_flight=in_flight)
+        verdict = judge_by_kind(metric, judge, present=mine, reference=other)
         return replace(verdict, against=against)
     if not reference.counts:
         raise UnknownMetricError("is not recorded yet")

@@ -6,16 +6,20 @@ It must not know how variants are started, nor pytest.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, median_text
+from pytest_mlpatterns.analysis.kind_verdicts import judge_by_kind
+from pytest_mlpatterns.analysis.launch_kinds import side_of
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, PairedLaunch, judge_ratio, ratio_deviation
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
+from pytest_mlpatterns.analysis.paired_kinds import paired_kinds
 from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
@@ -27,13 +31,14 @@ from pytest_mlpatterns.judging.guards import (
     launches_for_tail,
 )
 from pytest_mlpatterns.judging.stopped_streams import noted, present_values
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.analysis.launch_kinds import TwoKinds
     from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, RatioVerdict
     from pytest_mlpatterns.analysis.metric import Metric
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
@@ -75,7 +80,12 @@ class _Question:
         return [ratio for ratio in ratios if ratio is not None]
 
     def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
-        return judge_ratio(self.ratios(found), self.limit, self.better, plan=self.plan, equivalence=self.equivalence)
+        return self.of_ratios(self.ratios(found))
+
+    def of_ratios(self, ratios: Sequence[LogRatio], since: int = 1) -> RatioVerdict:
+        """The verdict on these ratios, of the looks from ``since`` launches on."""
+        plan = replace(self.plan, since=since)
+        return judge_ratio(ratios, self.limit, self.better, plan=plan, equivalence=self.equivalence)
 
 
 def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int, neighbours: bool) -> Verdict:
@@ -261,9 +271,12 @@ class _RevisionJudge:
                 ratios = [ratio for one in found if (ratio := one.ratio(of.name)) is not None]
                 return ratio_deviation(ratios) if ratios else None
 
-            question = self._question(compared, judged_statistic(metric, deviation))
-            judged = _change_verdict(question, question.verdict(found), tolerance=tolerance, run=self._run)
-            return noted(judged, metric, second)
+            judged_by = judged_statistic(metric, deviation)
+            question = self._question(compared, judged_by)
+            verdict, kinds = _without_kinds(question, found, both)
+            judged = _change_verdict(question, verdict, tolerance=tolerance, run=self._run)
+            words = "" if kinds is None else f"; {kinds.describe(judged_by)}"
+            return noted(replace(judged, reason=f"{judged.reason}{words}"), metric, second)
         if compared.is_guard:
             samples = MeasuredSample(first), MeasuredSample(second)
             return judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
@@ -272,7 +285,9 @@ class _RevisionJudge:
         if not before or not now:
             raise AbsentMetricError("is not known of both sides")
         size = SampleSize(len(found), second.blocks)
-        judged = judge_change(metric, now, before, tolerance=tolerance, plan=self._plan_of(compared), size=size)
+        judge = partial(judge_change, metric, tolerance=tolerance, plan=self._plan_of(compared), size=size)
+        present, reference = side_of(now, second.launch_values), side_of(before, first.launch_values)
+        judged = judge_by_kind(metric, judge, present=present, reference=reference)
         return noted(replace(judged, against="revision"), metric, second)
 
     def _plan_of(self, compared: ComparedMetric) -> SequentialPlan:
@@ -286,6 +301,25 @@ class _RevisionJudge:
         if metric.better == "lower":
             return _Question(metric.name, 1 + allowed, "lower", plan, equivalence)
         return _Question(metric.name, max(1 - allowed, _LEAST), "higher", plan, equivalence)
+
+
+def _without_kinds(
+    question: _Question, found: Sequence[PairedLaunch], both: tuple[Metrics, Metrics]
+) -> tuple[RatioVerdict, TwoKinds | None]:
+    """The verdict on paired launches, and their kinds if these are two."""
+    known = [launch for launch in found if launch.ratio(question.metric) is not None]
+    figures = [
+        [getattr(launch, side).figure(question.metric) or 0.0 for launch in known] for side in ("first", "second")
+    ]
+    first, second = (
+        side_of([LaunchValue(value, 0.0) for value in values], metrics.launch_values)
+        for values, metrics in zip(figures, both, strict=True)
+    )
+    kinds = paired_kinds(question.ratios(found), first, second)
+    if kinds is None:
+        return question.verdict(found), None
+    judge = partial(question.of_ratios, since=min(len(known), question.plan.last))
+    return kinds.verdict(judge, better=metric_named(question.metric).better), kinds.kinds
 
 
 def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: float, run: InterleavedRun) -> Verdict:

@@ -83,6 +83,15 @@ def test_an_interval_within_the_tolerance_is_no_reason(metrics: dict[str, tuple[
     assert reasons_not_to_record(result(metrics=metrics)) == ()
 
 
+def test_launches_of_two_kinds_are_as_wide_as_each_of_them() -> None:
+    wide, calm = (10e6, 7e6, 14e6), {"failed_requests": {}, "noise": (), "unsteady": ()}
+    even = [(16e6, 0.01), (22e6, 0.01), (16.2e6, 0.01), (22.1e6, 0.01), (15.9e6, 0.01), (21.9e6, 0.01)]
+    assert reasons_not_to_record(result(metrics={"rtm": wide}, launches={"rtm": even}, **calm)) == ()
+    (found,) = reasons_not_to_record(result(metrics={"rtm": wide}, launches={"rtm": even}, tolerance=0.01, **calm))
+    assert found.startswith("RTM 16.0 ms is known to ±")
+    assert found.endswith("; launches settle in one of two ways: 16.0 ms or 22.0 ms")
+
+
 def test_streams_are_judged_by_their_first_token_and_their_time_per_token() -> None:
     narrow, wide = (10.0 * MS, 9.5 * MS, 10.5 * MS), (10.0 * MS, 5.0 * MS, 15.0 * MS)
     calm = {"failed_requests": {}, "noise": (), "unsteady": ()}

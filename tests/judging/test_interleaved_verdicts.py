@@ -180,6 +180,27 @@ def test_ratios_that_only_happen_to_average_to_no_change_are_no_pass() -> None:
     assert len(pairing.launches) > 3
 
 
+FAST, SLOW = 16 * MS, 22 * MS
+SIDES = [(FAST, SLOW), (SLOW, FAST), (FAST, FAST), (SLOW, FAST), (FAST, SLOW)]
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.0, Outcome.PASS), (1.3, Outcome.FAIL)])
+@pytest.mark.parametrize("metric", ["rtm", "throughput", "cpu_per_request"])
+def test_sides_that_settle_in_different_ways_are_compared_without_that(
+    metric: str, factor: float, outcome: Outcome
+) -> None:
+    run = Declared([paired(first, second * factor) for first, second in SIDES])
+    found, reason = verdicts(run, metric, tolerance=0.1)[metric]
+    assert found is outcome
+    assert len(run.launches) <= 5
+    assert "launches settle in one of two ways: " in reason
+
+
+def test_a_way_that_no_launch_of_the_present_settles_in_is_no_pass() -> None:
+    run = Declared([paired(first, SLOW) for first in (FAST, SLOW, FAST, SLOW, SLOW, FAST) * 2])
+    assert verdicts(run, "rtm", tolerance=0.1)["rtm"][0] is not Outcome.PASS
+
+
 def test_the_rate_of_an_open_loop_has_no_floor() -> None:
     found = verdicts(Declared([paired(0.020 * MS, 0.024 * MS)], in_flight=None), "throughput")
     assert found["throughput"][0] is Outcome.FAIL

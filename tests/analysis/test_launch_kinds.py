@@ -1,0 +1,200 @@
+"""Launches that settle in one of two ways: recognised, named, and compared one by one."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from support.synthetic import MS
+
+from pytest_mlpatterns.analysis.kind_verdicts import assignments, judge_by_kind
+from pytest_mlpatterns.analysis.launch_kinds import Side, two_kinds, wants_more_launches
+from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.paired_kinds import paired_kinds
+from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records.verdict import Verdict
+
+RTM, RATE = METRICS["rtm"], METRICS["throughput"]
+BOTH = (16.1, 22.3, 15.8, 21.9, 16.2, 22.0, 15.9, 22.2)
+PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
+
+
+def side(times_ms: Sequence[float], *, sizes: bool = False, factor: float = 1.0) -> Side:
+    """Launches with these times; their batches have 16 inputs if they are fast, 8 if they are slow."""
+    figures = {"batch_size": [LaunchValue(15.7 if one < 19 else 8.1, 0.0) for one in times_ms]} if sizes else {}
+    return Side([LaunchValue(one * factor * MS, 0.005) for one in times_ms], figures)
+
+
+def rates(times_ms: Sequence[float], factor: float = 1.0) -> Side:
+    return Side([LaunchValue(16_000 / (one * factor), 0.005) for one in times_ms])
+
+
+@pytest.mark.parametrize(
+    ("times", "high"),
+    [
+        (BOTH, "01010101"),
+        ((16.0, 22.0, 16.2, 22.1), "0101"),
+        ((16.0, 16.1, 16.2, 15.9, 15.8, 16.3), None),
+        ((16.0, 16.1, 16.2, 15.9, 15.8, 22.0), None),  # a single one may have been disturbed
+        ((16.0, 22.0, 16.2), None),
+        ((16.0, 17.5, 16.2, 17.4), None),  # too near to each other
+        ((15.0, 17.0, 19.0, 21.0, 23.0, 25.0), None),
+    ],
+)
+def test_two_kinds_are_seen_in_launches_of_two_groups(times: Sequence[float], high: str | None) -> None:
+    found = two_kinds(side(times))
+    assert (found and "".join("01"[one] for one in found.is_high)) == high
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize("scatter", [0.017, 0.04, 0.08])
+@pytest.mark.parametrize("count", [4, 6, 8, 10])
+def test_launches_of_one_kind_are_taken_for_two_in_less_than_one_percent(scatter: float, count: int) -> None:
+    drawn = np.exp(np.random.default_rng(5).normal(0, scatter, (2000, count)))
+    assert sum(two_kinds(Side([LaunchValue(one, 0.0) for one in row])) is not None for row in drawn.tolist()) <= 25
+
+
+def test_kinds_are_named_by_the_figure_of_the_layer_that_goes_with_them() -> None:
+    named, plain = two_kinds(side(BOTH, sizes=True)), two_kinds(side(BOTH))
+    assert named is not None
+    assert plain is not None
+    assert named.describe(RTM) == "launches settle in one of two ways: batches of 8 (22.1 ms) or 16 (16.0 ms)"
+    assert plain.describe(RTM) == "launches settle in one of two ways: 16.0 ms or 22.1 ms"
+
+
+def test_a_figure_that_does_not_go_with_the_kinds_names_none() -> None:
+    sizes = [LaunchValue(one, 0.0) for one in (8, 16, 16, 8, 8, 16, 8, 16)]
+    found = two_kinds(Side(side(BOTH).values, {"batch_size": sizes}))
+    assert found is not None
+    assert found.figure is None
+
+
+@pytest.mark.parametrize(
+    ("times", "wants"),
+    [(BOTH, False), (BOTH[:4], True), ((16.0,) * 7 + (22.0,), True), ((16.0, 16.2, 15.9, 16.1), False)],
+)
+def test_a_baseline_wants_three_launches_of_each_kind(times: Sequence[float], wants: bool) -> None:
+    assert wants_more_launches(side(times).values) is wants
+
+
+@pytest.mark.parametrize(
+    ("times", "sizes", "answers"),
+    [
+        ((16.0, 22.0), False, ["01"]),
+        ((19.2, 26.4), False, ["01"]),
+        ((26.4, 19.2, 26.5), False, ["101"]),
+        ((19.2, 19.3), False, ["00", "11"]),
+        ((16.0, 16.1), True, ["00"]),
+        ((22.0,), True, ["1"]),
+    ],
+)
+def test_launches_of_the_present_are_of_the_kind_that_explains_them_best(
+    times: Sequence[float], sizes: bool, answers: list[str]
+) -> None:
+    kinds = two_kinds(side(BOTH, sizes=sizes))
+    assert kinds is not None
+    found = assignments(kinds, side(times, sizes=sizes))
+    assert ["".join("01"[one] for one in answer) for answer in found] == answers
+
+
+def test_batches_of_another_size_are_of_neither_kind() -> None:
+    kinds = two_kinds(side(BOTH, sizes=True))
+    assert kinds is not None
+    assert not assignments(kinds, Side(side([30.0]).values, {"batch_size": [LaunchValue(3.0, 0.0)]}))
+
+
+def judged(present: Side, reference: Side, *, rate: bool = False) -> Verdict:
+    metric = RATE if rate else RTM
+    judge = partial(judge_change, metric, tolerance=0.1)
+    return judge_by_kind(metric, judge, present=present, reference=reference)
+
+
+@pytest.mark.parametrize(
+    ("times", "sizes", "outcome"),
+    [
+        (BOTH[:4], False, PASS),
+        (BOTH[1::2][:3] + BOTH[:2], False, PASS),  # more slow ones than before, by chance
+        ((19.3, 26.6, 19.1, 26.2), False, FAIL),
+        ((16.0, 28.5, 16.1, 28.7, 28.4), False, FAIL),  # one kind alone
+        ((26.4, 26.5, 26.3), False, FAIL),  # worse than either kind
+        ((16.0, 16.1, 15.9, 16.2, 16.0, 16.1), True, PASS),  # always fast now
+        ((22.0, 22.1, 21.9), False, OPEN),  # slow ones of before, or fast ones that are slower
+        ((22.0, 22.1, 21.9), True, OPEN),  # the fast kind does not come
+    ],
+)
+def test_each_kind_is_compared_with_itself(times: Sequence[float], sizes: bool, outcome: Outcome) -> None:
+    found = judged(side(times, sizes=sizes), side(BOTH, sizes=sizes))
+    assert found.outcome is outcome, found.reason
+    assert "launches settle in one of two ways: " in found.reason
+
+
+def test_a_slower_launch_is_of_the_kind_that_the_figure_says() -> None:
+    slower = side((16.0, 16.1, 15.9), sizes=True, factor=1.18)  # nearer to the slow kind than to their own
+    assert judged(slower, side(BOTH, sizes=True)).outcome is FAIL
+    assert judged(Side(slower.values), side(BOTH)).outcome is OPEN
+
+
+def test_without_kinds_unchanged_launches_would_stay_open() -> None:
+    present = side(BOTH[:4])
+    assert judge_change(RTM, present.values, side(BOTH).values, tolerance=0.1).outcome is OPEN
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.0, PASS), (1.3, FAIL)])
+def test_rates_have_kinds_too(factor: float, outcome: Outcome) -> None:
+    assert judged(rates(BOTH[:4], factor), rates(BOTH), rate=True).outcome is outcome
+
+
+def test_the_reason_names_the_kind_that_does_not_come() -> None:
+    reason = judged(side((22.0, 22.1, 21.9), sizes=True), side(BOTH, sizes=True)).reason
+    assert "none of 3 launches settled at 16.0 ms, as 4 of 8 recorded ones did" in reason
+    assert reason.endswith("launches settle in one of two ways: batches of 8 (22.1 ms) or 16 (16.0 ms)")
+
+
+def test_the_reason_says_that_a_launch_may_be_of_either_kind() -> None:
+    assert judged(side((22.0, 22.1, 21.9)), side(BOTH)).reason.endswith("and 3 launches of one way may be of either")
+
+
+def test_launches_of_one_kind_are_compared_all_with_all() -> None:
+    plain = side((16.0, 16.1, 15.9, 16.2))
+    assert judged(plain, plain) == judge_change(RTM, plain.values, plain.values, tolerance=0.1)
+
+
+class TestPairs:
+    """Paired launches, whose sides settle by themselves."""
+
+    FIRST = (16.0, 22.0, 16.2, 22.1, 15.9, 16.1)
+    SECOND = (22.0, 16.1, 16.0, 22.2, 22.1, 15.9)
+
+    @staticmethod
+    def verdict(first: Sequence[float], second: Sequence[float], factor: float = 1.0) -> Outcome:
+        ratios = [LogRatio(math.log(b * factor / a), 0.005) for a, b in zip(first, second, strict=True)]
+        kinds = paired_kinds(ratios, side(first), side(second, factor=factor))
+        assert kinds is not None
+        return kinds.verdict(lambda found: judge_ratio(found, 1.1, "lower"), better="lower").outcome
+
+    @pytest.mark.parametrize(("factor", "outcome"), [(1.0, PASS), (1.2, FAIL), (0.8, PASS)])
+    def test_the_part_of_the_kinds_is_left_out(self, factor: float, outcome: Outcome) -> None:
+        assert self.verdict(self.FIRST, self.SECOND, factor) is outcome
+
+    def test_with_it_they_would_stay_open(self) -> None:
+        ratios = [LogRatio(math.log(b / a), 0.005) for a, b in zip(self.FIRST, self.SECOND, strict=True)]
+        assert judge_ratio(ratios, 1.1, "lower").outcome is OPEN
+
+    def test_a_lost_kind_is_open(self) -> None:
+        assert self.verdict(BOTH, (22.0, 22.1, 21.9, 22.2, 22.0, 22.1, 21.8, 22.1)) is OPEN
+
+    def test_a_kind_that_only_the_second_side_shows_is_open(self) -> None:
+        assert self.verdict((16.0, 16.1, 15.9, 16.2, 16.0, 16.1, 15.8, 16.1), BOTH) is OPEN
+
+    def test_sides_of_one_kind_have_none(self) -> None:
+        assert paired_kinds([LogRatio(0.0, 0.01)] * 4, side((16.0,) * 4), side((22.0,) * 4)) is None
