@@ -28,7 +28,7 @@ test: compiled  ## lint, types, layers, and every test with branch coverage
 
 covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(OTHERS:%=--ignore=%)
+	$(BIN)/coverage run -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(OTHERS:%=--ignore=%)
 	@echo '$(RAY): left out, make ray runs them'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
@@ -41,13 +41,13 @@ examples: compiled  ## every example and block of the documentation as a user ru
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(EXAMPLES)
 
 capacity: compiled  ## searches for the capacity of real services: NMRT, scaling, and loads beyond both; and settled baselines
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(CAPACITY)
+	$(BIN)/python -m pytest -q -n 5 --dist worksteal $(CAPACITY)
 
 faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
 	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)
 
 ray: $(RAY_STAMP)  ## the tests that need Ray, on a cluster of three nodes on this machine
-	$(RAY_BIN)/python -m pytest -q $(RAY)
+	$(RAY_BIN)/python -m pytest -q -n 2 --dist loadgroup $(RAY)
 
 compiled: $(STAMP)
 	@$(BIN)/python -m compileall -q pytest_mlpatterns
