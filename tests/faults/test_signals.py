@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from support.fault_run import FaultRun, RunningFault, await_true, run_fault, start_fault
+from support.fault_run import FaultRun, RunningFault, await_true, run_fault, run_fault_here, start_fault
 from support.project import Project
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def assert_next_run_cleans_up(directory: Path) -> None:
     """The next run with perf tests removes the directory that a killed one left."""
     nothing = Project().with_tests("def test_first(perf): pass")
     (directory / "project" / "test_perf.py").unlink(missing_ok=True)
-    run_fault(nothing, directory, "--perf-smoke").assert_ended({"passed": 1})
+    run_fault_here(nothing, directory, "--perf-smoke").assert_ended({"passed": 1})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["INT", "TERM", "HUP"])
@@ -224,7 +224,7 @@ def test_a_run_that_stops_at_its_first_failure_writes_its_results(tmp_path: Path
     def test_never(perf):
         pass
     """
-    run = run_fault(Project().with_tests(tests), tmp_path, option, *JSON)
+    run = run_fault_here(Project().with_tests(tests), tmp_path, option, *JSON)
     run.assert_ended({"passed": 1, "failed": 1}, "stopping after 1 failures", "results written to ")
     assert run.exit_code == pytest.ExitCode.TESTS_FAILED
     assert run.run.table == {"test_first": "pass", "test_fails": "FAIL"}

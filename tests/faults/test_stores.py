@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import redis
-from support.fault_run import LIMIT_S, run_fault, start_fault
+from support.fault_run import LIMIT_S, run_fault_here, start_fault
 from support.project import Project
 from support.services.processes import survivors
 from support.services.valkey import valkey_server
@@ -171,7 +171,7 @@ def test_a_server_whose_supervisor_and_pytest_are_killed_is_ended_by_the_next_ru
         supervisor, server = supervisor_and_server(running)
         supervisor.kill()
         running.send_signal(signal.SIGKILL)
-        run_fault(project("Single()"), tmp_path).assert_ended({"passed": 1})
+        run_fault_here(project("Single()"), tmp_path).assert_ended({"passed": 1})
         assert survivors([supervisor.pid, server.pid], LIMIT_S) == set()
 
 
