@@ -9,12 +9,13 @@ PATTERNS := tests/every_pattern
 FAULTS := tests/faults
 CAPACITY := tests/capacity tests/settling
 RAY := tests/ray
+RAY_OWN := tests/ray/test_own_cluster.py
 PACKAGE := tests/package
 OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test patterns examples capacity faults ray package compat covered compiled lint docs pictures bench servers fuzz protos clean
+.PHONY: demo test patterns examples capacity faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -47,7 +48,13 @@ faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying 
 	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)
 
 ray: $(RAY_STAMP)  ## the tests that need Ray, on a cluster of three nodes on this machine
-	$(RAY_BIN)/python -m pytest -q -n 2 --dist loadgroup $(RAY)
+	@$(MAKE) --no-print-directory --jobs 2 ray-cluster ray-own
+
+ray-cluster: $(RAY_STAMP)
+	$(RAY_BIN)/python -m pytest -q $(RAY) --ignore=$(RAY_OWN)
+
+ray-own: $(RAY_STAMP)  ## Rays that runs start themselves, beside the cluster
+	$(RAY_BIN)/python -m pytest -q $(RAY_OWN)
 
 compiled: $(STAMP)
 	@$(BIN)/python -m compileall -q pytest_mlpatterns

@@ -34,19 +34,14 @@ def pytest_report_header() -> str | None:
     return None if HAS_RAY else "tests/ray: left out, Ray is not installed (make ray runs them)"
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """All of them start processes, and one worker has the cluster of three nodes.
-
-    Rays of runs' own need no cluster, so that another worker tests them meanwhile.
-    """
-    item.add_marker(pytest.mark.processes)
-    item.add_marker(pytest.mark.xdist_group("own" if item.path.name == "test_own_cluster.py" else "three nodes"))
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that kills nodes comes last."""
+    """All of them start processes, and the file that kills nodes comes last."""
     items.sort(key=lambda item: item.path.name == "test_failures.py")
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.processes)
 
 
 class ThreeNodes:
