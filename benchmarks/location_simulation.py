@@ -19,7 +19,7 @@ from bench import Claim, Table
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.blocked_values import BlockedValues
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, block_weights, launch_deviation, ratio_of
-from pytest_mlpatterns.analysis.location import location
+from pytest_mlpatterns.analysis.location import knows_the_median_better, location
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, paired_log_ratio, ratio_deviation, ratio_estimate
 from pytest_mlpatterns.records.launch import LaunchValue
 
@@ -271,7 +271,7 @@ def stored(then: Pool, now: Pool, *, launches: int = LAUNCHES, recorded: int = R
                     ratio = ratio_of(found, known, LAUNCH_SD, confidence=level(look + 1))
                     ends[name][trial, look] = getattr(ratio, end)
             errors = {name: launch_deviation(known, after[name][: look + 1]) for name, known in before.items()}
-            better = min(errors, key=errors.__getitem__)
+            better = "median" if knows_the_median_better(errors["median"], errors["location"]) else "location"
             for ends in (low, high):
                 ends["judged"][trial, look] = ends[better][trial, look]
     return Bounds(low, high, first_failure=1)
@@ -326,7 +326,7 @@ def interleaved(pool: Mapping[str, Sequence[LogRatio]], *, launches: int = PAIRE
                     ratio = ratio_estimate(ratios[:number], confidence=level(number))
                     ends[name][trial, look] = getattr(ratio, end)
             errors = {name: ratio_deviation(ratios[:number]) for name, ratios in drawn.items()}
-            better = min(errors, key=errors.__getitem__)
+            better = "median" if knows_the_median_better(errors["median"], errors["location"]) else "location"
             for ends in (low, high):
                 ends["judged"][trial, look] = ends[better][trial, look]
     return Bounds(low, high, first_failure=0)

@@ -18,7 +18,7 @@ from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_failures, judge_tail
 from pytest_mlpatterns.analysis.intervals import estimate, launch_deviation, min_samples
 from pytest_mlpatterns.analysis.latency_distribution import counted
-from pytest_mlpatterns.analysis.location import TRIM, location
+from pytest_mlpatterns.analysis.location import TRIM, knows_the_median_better, location
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio, ratio_deviation
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR, Tolerances
@@ -323,11 +323,8 @@ def speed_outcomes(then: Sample, now: Sample, tolerances: Tolerances) -> dict[st
     plan = SequentialPlan(
         first=1, last=STORED_LAUNCHES, alpha=0.01 / len(SPEED), pass_alpha=0.01, fixed_launches=recorded
     )
-    by = {name: name for name in SPEED}
-    if launch_deviation(*(side.values[LOCATION] for side in (then, now))) < launch_deviation(
-        *(side.values["rtm"] for side in (then, now))
-    ):
-        by["rtm"] = LOCATION
+    deviations = (launch_deviation(then.values[name], now.values[name]) for name in ("rtm", LOCATION))
+    by = {name: name for name in SPEED} | {"rtm": "rtm" if knows_the_median_better(*deviations) else LOCATION}
     return {
         name: judge_change(
             METRICS[name], now.values[by[name]], then.values[by[name]], tolerance=tolerances.of(name), plan=plan
@@ -364,7 +361,7 @@ class PairedSample:
         """The ratios of the first launches, RTM by the statistic that they know better."""
         found = {name: ratios[:launches] for name, ratios in self.ratios.items()}
         whole = found.pop(LOCATION)
-        if ratio_deviation(whole) < ratio_deviation(found["rtm"]):
+        if not knows_the_median_better(ratio_deviation(found["rtm"]), ratio_deviation(whole)):
             found["rtm"] = whole
         return found
 
