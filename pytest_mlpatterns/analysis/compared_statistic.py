@@ -1,10 +1,10 @@
-"""Which statistic of its times a comparison judges: of their location and their median the better known one. Pure.
+"""Which statistic of its times a comparison judges: their location, or the median where that is better known. Pure.
 
 The median of few requests, or of two modes, jumps from launch to launch while the distribution stays where it is. So a
-comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. A busy machine
-stretches the upper half of the times, so the launches know the median better there, and it is judged. The median is
-what people read and assert: the reason of the verdict has it too. An entry of an earlier version knows medians only.
-``benchmarks/location_simulation.py`` shows that this rule sees what the better of both sees.
+comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. The median is
+what people read and assert: the reason of the verdict has it too. On a busy machine, which stretches the upper half of
+the times, the launches know their median better than their location, and it is judged itself. An entry of an earlier
+version knows medians only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import estimate
+from pytest_mlpatterns.analysis.location import knows_the_median_better
 from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS
 
 if TYPE_CHECKING:
@@ -26,19 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["judged_statistic", "median_text", "with_medians"]
 
 
-def judged_statistic(metric: Metric, deviation: Callable[[Metric], float | None]) -> Metric:
+def judged_statistic(metric: Metric, deviation: Callable[[Metric], float]) -> Metric:
     """The metric that a comparison of this one judges: the location of the same times, or the metric itself.
 
     Args:
         metric: which one is compared.
-        deviation: by how much a launch deviates from others in a metric
-            (:func:`pytest_mlpatterns.analysis.intervals.launch_deviation`); None if a side does not know the metric.
+        deviation: by how much a launch of either side deviates in a metric; infinite if it is not known of both. See
+            :func:`pytest_mlpatterns.analysis.location.knows_the_median_better`.
     """
     location = LOCATIONS.get(metric.name)
-    if location is None or (of_location := deviation(location)) is None:
+    if location is None or math.isinf(whole := deviation(location)):
         return metric
-    of_metric = deviation(metric)
-    return location if of_metric is None or of_location <= of_metric else metric
+    return metric if knows_the_median_better(deviation(metric), whole) else location
 
 
 def median_text(metric: Metric, figures: str) -> str:

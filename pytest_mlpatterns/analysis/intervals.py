@@ -185,10 +185,10 @@ def launch_deviation(*samples: Sequence[LaunchValue]) -> float:
     one of the smaller deviation gives the narrower interval.
 
     Args:
-        samples: launches of each side, at least one in all. Infinite if a value is not above zero, or not finite.
+        samples: launches of each side. Infinite if a side has none, or a value is not above zero, or not finite.
     """
     everything = [launch for sample in samples for launch in sample]
-    if not all(0 < launch.value < math.inf for launch in everything):
+    if not all(samples) or not all(0 < launch.value < math.inf for launch in everything):
         return math.inf
     scatter, degrees = _scatter(samples)
     within = sum(launch.relative_error**2 for launch in everything) / len(everything)

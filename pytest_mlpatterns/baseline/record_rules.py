@@ -87,9 +87,9 @@ def _judged(result: TestResult) -> list[str]:
 def _statistic(name: str, result: TestResult) -> Metric:
     """The statistic of a time that a comparison with its entry would judge: that of the narrower interval."""
 
-    def width(of: Metric) -> float | None:
-        value, low, high = result.metrics.get(of.name, (0.0, 0.0, 0.0))
-        return (high - low) / value if value else None
+    def width(of: Metric) -> float:
+        value, low, high = result.metrics.get(of.name, (1.0, 0.0, math.inf))
+        return (high - low) / value if value else 0.0
 
     return judged_statistic(METRICS[name], width)
 

@@ -144,9 +144,8 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
         return None
     metric, in_flight = metric_named(name), result.setup.load.in_flight
 
-    def deviation(of: Metric) -> float | None:
-        launches = result.launches.get(of.name)
-        return launch_deviation(_values(launches), before[of.name]) if launches and before.get(of.name) else None
+    def deviation(of: Metric) -> float:
+        return launch_deviation(before.get(of.name, ()), _values(result.launches.get(of.name, ())))
 
     judged = judged_statistic(metric, deviation)
     judge = partial(judge_change, judged, tolerance=_tolerance(name, result), in_flight=in_flight)

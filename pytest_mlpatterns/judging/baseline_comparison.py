@@ -309,10 +309,7 @@ class BaselineComparison:
         def now(of: Metric) -> Sequence[LaunchValue]:
             return present_values(metrics, of, before(of))
 
-        def deviation(of: Metric) -> float | None:
-            return launch_deviation(now(of), before(of)) if before(of) and now(of) else None
-
-        judged = judged_statistic(metric, deviation)
+        judged = judged_statistic(metric, lambda of: launch_deviation(before(of), now(of)))
         values, recorded = self._both_known(judged, now(judged), before(judged))
         judge = functools.partial(
             judge_change,

@@ -76,8 +76,7 @@ class _Question:
 
     def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
         """The ratios of the launches in which both variants have the metric."""
-        ratios = [one.ratio(self.metric) if isinstance(one, PairedLaunch) else one.nmrt for one in found]
-        return [ratio for ratio in ratios if ratio is not None]
+        return _ratios(self.metric, found)
 
     def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
         return self.of_ratios(self.ratios(found))
@@ -266,12 +265,7 @@ class _RevisionJudge:
         if metric.name in PAIRED_METRICS:
             if all(launch.ratio(metric.name) is None for launch in found):
                 raise AbsentMetricError("is not known of both sides")
-
-            def deviation(of: Metric) -> float | None:
-                ratios = [ratio for one in found if (ratio := one.ratio(of.name)) is not None]
-                return ratio_deviation(ratios) if ratios else None
-
-            judged_by = judged_statistic(metric, deviation)
+            judged_by = judged_statistic(metric, lambda of: ratio_deviation(_ratios(of.name, found)))
             question = self._question(compared, judged_by)
             verdict, kinds = _without_kinds(question, found, both)
             judged = _change_verdict(question, verdict, tolerance=tolerance, run=self._run)
@@ -347,6 +341,12 @@ def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: fl
 def _medians(run: InterleavedRun, metric: Metric) -> str:
     """The medians of both variants, which the reports show."""
     return median_text(metric, " against ".join(map(metric.show, _means(metric.name, run.launches))))
+
+
+def _ratios(metric: str, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
+    """The ratios of the launches in which both variants have a metric."""
+    ratios = [one.ratio(metric) if isinstance(one, PairedLaunch) else one.nmrt for one in found]
+    return [ratio for ratio in ratios if ratio is not None]
 
 
 def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:

@@ -37,11 +37,15 @@ def deviations(known: dict[str, float]) -> Callable[[Metric], float | None]:
 @pytest.mark.parametrize(("name", "mean"), [("rtm", "latency_mean"), ("ttft", "ttft_mean"), ("tpot", "tpot_mean")])
 def test_a_time_is_judged_by_what_the_launches_know_better(name: str, mean: str) -> None:
     metric = METRICS[name]
-    assert judged_statistic(metric, deviations({mean: 0.02, name: 0.03})).name == mean
-    assert judged_statistic(metric, deviations({mean: 0.02})).name == mean
-    assert judged_statistic(metric, deviations({mean: 0.04, name: 0.03})) is metric
-    assert judged_statistic(metric, deviations({name: 0.03})) is metric
-    assert judged_statistic(metric, deviations({})) is metric
+    assert judged_statistic(metric, lambda _of: 0.02).name == mean
+    assert judged_statistic(metric, lambda of: math.inf if of.name == mean else 0.02) is metric
+
+
+def test_a_time_whose_median_the_launches_know_clearly_better_is_judged_by_it() -> None:
+    metric, mean = METRICS["rtm"], LOCATIONS["rtm"]
+    assert judged_statistic(metric, {metric: 0.018, mean: 0.02}.__getitem__) is metric
+    assert judged_statistic(metric, {metric: 0.0195, mean: 0.02}.__getitem__) is mean
+    assert judged_statistic(metric, {metric: 0.0, mean: 0.0}.__getitem__) is mean
 
 
 @pytest.mark.parametrize("name", ["itl", "p95", "ttft:p95", "throughput", "cpu_per_request"])

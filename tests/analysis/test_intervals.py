@@ -374,6 +374,9 @@ class TestDeviationOfALaunch:
         found = launch_deviation(first, second)
         assert launch_deviation(scaled(first, factor), second) == pytest.approx(found, rel=1e-6, abs=1e-9)
 
+    def test_a_side_without_launches_is_not_known_at_all(self) -> None:
+        assert launch_deviation([LaunchValue(5e6, 0.01)], []) == math.inf
+
     @pytest.mark.parametrize("value", [0.0, math.inf])
     def test_what_has_no_logarithm_is_not_known_at_all(self, value: float) -> None:
         assert launch_deviation([LaunchValue(value, 0.0)], [LaunchValue(5e6, 0.01)]) == math.inf
