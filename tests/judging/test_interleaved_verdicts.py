@@ -196,6 +196,16 @@ def test_sides_that_settle_in_different_ways_are_compared_without_that(
     assert "launches settle in one of two ways: " in reason
 
 
+def test_a_ratio_that_fails_in_three_pairs_is_confirmed_by_a_fourth() -> None:
+    """All three may have the slower way on the same side by chance."""
+    by_chance = Declared([*[paired(FAST, SLOW)] * 3, paired(SLOW, FAST), *(paired(*pair) for pair in SIDES)])
+    assert verdicts(by_chance, "rtm", tolerance=0.1)["rtm"][0] is Outcome.PASS
+    slower = Declared([paired(FAST, SLOW)])
+    found, reason = verdicts(slower, "rtm", tolerance=0.1)["rtm"]
+    assert (found, len(slower.launches)) == (Outcome.FAIL, 4)
+    assert "4 paired launches" in reason
+
+
 def test_a_way_that_no_launch_of_the_present_settles_in_is_no_pass() -> None:
     run = Declared([paired(first, SLOW) for first in (FAST, SLOW, FAST, SLOW, SLOW, FAST) * 2])
     assert verdicts(run, "rtm", tolerance=0.1)["rtm"][0] is not Outcome.PASS

@@ -32,12 +32,12 @@ def is_mine(path):
 
 
 class Settles:
-    """Every second start takes 1.375 times as long for an answer, for its whole life."""
+    """Two of four starts take 2.2 times as long for an answer, for their whole life."""
 
     def __init__(self):
         STARTS.mkdir(exist_ok=True)
         number = next(number for number in range(1000) if is_mine(STARTS / str(number)))
-        self.seconds = {factor} * {fast} * (1, 1.375)[number % 2]
+        self.seconds = {factor} * {fast} * (1, 1, 2.2, 2.2)[number % 4]
 
     def __call__(self, batch):
         time.sleep(self.seconds)
@@ -88,7 +88,7 @@ def test_a_baseline_holds_launches_of_both_kinds_and_is_not_called_wide(recorded
     assert recorded.exit_code == pytest.ExitCode.OK
     ((entry,),) = (tests.values() for tests in recorded.json(FILE)["tests"].values())
     times = [value for value, _ in entry["metrics"]["rtm"]]
-    assert min(map(sum, ([one < 38e6 for one in times], [one > 38e6 for one in times]))) >= 2
+    assert min(map(sum, ([one < 48e6 for one in times], [one > 48e6 for one in times]))) >= 2
     assert not any("wider than the tolerance" in why for why in entry.get("disturbed", ()))
 
 
@@ -105,7 +105,7 @@ def test_slower_in_both_kinds_it_fails(recorded: Run) -> None:
     assert WORDS in found["reason"]
 
 
-def test_slower_than_a_revision_it_fails_though_the_sides_settle_in_different_ways(tmp_path: Path) -> None:
+def test_slower_than_a_revision_in_both_kinds_it_fails(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"test_perf.py": text(tmp_path, fast=0.01)})
     (repository.top / "test_perf.py").write_text(text(tmp_path, 1.6, fast=0.01), encoding="utf-8")
