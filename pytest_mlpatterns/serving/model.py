@@ -109,10 +109,11 @@ def _imported(text: str) -> Any:
     except (ModuleNotFoundError, AttributeError) as error:
         if not is_of_import_string(text, error):
             raise  # the user's module needs something that is missing
-        is_module = isinstance(error, ModuleNotFoundError)
-        missing = f"no module {error.name} on sys.path" if is_module else f"{module} has no attribute {attribute}"
+        said = f'"{text}": {module} has no attribute {attribute}'
+        if isinstance(error, ModuleNotFoundError):
+            said = f'"{text}": no module {error.name} on sys.path'
         hint = meant_name(text, error)
-        raise UnusableModelError(f'"{text}": {missing}{hint and f", {hint}"}') from None
+        raise UnusableModelError(f"{said}, {hint}" if hint else said) from None
 
 
 def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "perf_model") -> ModelSource:
