@@ -205,31 +205,9 @@ class InterleavedRun:
             first, second = reversed(runs) if first_index else runs
             is_first = not self.launches
             launches = first.launch(with_facts=is_first), second.launch(with_facts=is_first)
-        cpu, disturbed = None, _disturbed(runs)
-        if all([*first.cpu_ns_per_request, *second.cpu_ns_per_request]):
-            cpu = paired_log_ratio(first.cpu_ns_per_request, second.cpu_ns_per_request, disturbed)
         self.first_launches.append(launches[0])
         self.second_launches.append(launches[1])
-        self.launches.append(
-            PairedLaunch(
-                rtm=paired_log_ratio(first.rtm_ns, second.rtm_ns, disturbed),
-                throughput=paired_log_ratio(first.throughput_rps, second.throughput_rps, disturbed),
-                cpu_per_request=cpu,
-                first=first.figures(),
-                second=second.figures(),
-                pairs=len(first.rtm_ns),
-                second_began=bool(first_index),
-                repeated=first.repeated + second.repeated,
-                disturbed=sum(disturbed),
-                streams=stream_ratios(
-                    first.streams,
-                    second.streams,
-                    {"ttft": second.rtm_ns, "ttft_mean": second.latency_mean_ns},
-                    disturbed=disturbed,
-                ),
-                latency_mean=paired_log_ratio(first.latency_mean_ns, second.latency_mean_ns, disturbed),
-            )
-        )
+        self.launches.append(_paired(first, second, second_began=bool(first_index)))
 
     def _measure_capacities(self, budget_ns: int) -> None:
         """Start both variants, and search for the capacity of one after the other, each for ``budget_ns`` at most."""
@@ -268,6 +246,27 @@ def _load(runs: Sequence[VariantRun], blocks: BlockPlan, rounds: int) -> None:
         position = max(run.position for run in runs)  # both continue with the same input
         for index in (0, 1) if number % 2 == 0 else (1, 0):
             runs[index].load(blocks.lengths_ns[index], position, number, requests=blocks.requests)
+
+
+def _paired(first: VariantRun, second: VariantRun, *, second_began: bool) -> PairedLaunch:
+    """The record of both variants after their last block."""
+    cpu, disturbed = None, _disturbed((first, second))
+    if all([*first.cpu_ns_per_request, *second.cpu_ns_per_request]):
+        cpu = paired_log_ratio(first.cpu_ns_per_request, second.cpu_ns_per_request, disturbed)
+    whole = {"ttft": second.rtm_ns, "ttft_mean": second.latency_mean_ns}
+    return PairedLaunch(
+        rtm=paired_log_ratio(first.rtm_ns, second.rtm_ns, disturbed),
+        throughput=paired_log_ratio(first.throughput_rps, second.throughput_rps, disturbed),
+        cpu_per_request=cpu,
+        first=first.figures(),
+        second=second.figures(),
+        pairs=len(first.rtm_ns),
+        second_began=second_began,
+        repeated=first.repeated + second.repeated,
+        disturbed=sum(disturbed),
+        streams=stream_ratios(first.streams, second.streams, whole, disturbed=disturbed),
+        latency_mean=paired_log_ratio(first.latency_mean_ns, second.latency_mean_ns, disturbed),
+    )
 
 
 def _disturbed(runs: Sequence[VariantRun]) -> list[bool]:

@@ -32,7 +32,7 @@ SLOWER = Verdict(
     0.1,
     147.0 * MS,
     182.0 * MS,
-    "ttft_mean",
+    judged_by="ttft_mean",
 )
 CALM = replace(SLOWER, outcome=Outcome.PASS, change=Estimate(0.01, -0.01, 0.03))
 FEWER = replace(
