@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.compared_statistic import judged_statistic
 from pytest_mlpatterns.analysis.intervals import estimate
-from pytest_mlpatterns.analysis.launch_kinds import Side, two_kinds
+from pytest_mlpatterns.analysis.launch_kinds import Side, two_kinds, wants_more_launches
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import describe_failures, error_class
@@ -20,10 +20,12 @@ from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_mlpatterns.analysis.metric import Metric
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["disturbances", "is_narrow", "reasons_not_to_record"]
+__all__ = ["disturbances", "is_narrow", "may_be_of_two_kinds", "reasons_not_to_record"]
 
 _JUDGED = ("rtm",)
 _JUDGED_OF_STREAMS = ("ttft", "tpot")
@@ -50,6 +52,12 @@ def is_narrow(result: TestResult) -> bool:
     Judged is the scatter of the launches, since a comparison knows no more of an entry.
     """
     return all(_half_width(name, result) <= _NARROW_SHARE * result.tolerance for name in _judged(result))
+
+
+def may_be_of_two_kinds(result: TestResult) -> bool:
+    """Whether the launches may be of two kinds, of which one has too few for a comparison."""
+    known = [_launches(_statistic(name, result), result) for name in _judged(result)]
+    return any(wants_more_launches(launches) for launches in known if launches)
 
 
 def disturbances(result: TestResult) -> tuple[str, ...]:
@@ -95,24 +103,37 @@ def _statistic(name: str, result: TestResult) -> Metric:
 
 
 def _half_width(name: str, result: TestResult) -> float:
-    """Half the relative width of a metric's interval over the launches of an entry; infinite if none has it."""
+    """Half the relative width of a metric over the launches of an entry, as a comparison with it knows them.
+
+    It is infinite if there are none, or one has no finite value.
+    """
     metric = _statistic(name, result)
-    values = [LaunchValue(value, error) for value, error in result.launches.get(metric.name, ())]
+    values = _launches(metric, result)
     if not values or not all(math.isfinite(one.value) for one in values):
         return math.inf
-    found = estimate(values, metric.launch_sd)
+    return max(map(_half, _by_kind(metric, values) or [estimate(values, metric.launch_sd)]))
+
+
+def _launches(metric: Metric, result: TestResult) -> list[LaunchValue]:
+    return [LaunchValue(value, error) for value, error in result.launches.get(metric.name, ())]
+
+
+def _by_kind(metric: Metric, values: Sequence[LaunchValue]) -> list[Estimate]:
+    """An estimate of each kind of launches, since each is compared with itself; none if they are of one kind."""
+    kinds = two_kinds(Side(values)) if values else None
+    return [] if kinds is None else [estimate(kinds.of(values, high=high), metric.launch_sd) for high in (False, True)]
+
+
+def _half(found: Estimate) -> float:
     return (found.high - found.low) / (2 * found.value) if found.value else 0.0
 
 
 def _too_wide(name: str, result: TestResult) -> str:
-    """As above, of one metric: of launches of two kinds, the width within the kind that is known worse."""
     metric, tolerance = _statistic(name, result), result.tolerance
-    side = Side([LaunchValue(value, error) for value, error in result.launches.get(metric.name, ())])
-    if (kinds := two_kinds(side)) is None:
-        known = [Estimate(*result.metrics[metric.name])]
-    else:
-        known = [estimate(kinds.of(side.values, high=high), metric.launch_sd) for high in (False, True)]
-    half, value = max(((one.high - one.low) / (2 * one.value) if one.value else 0.0, one.value) for one in known)
+    values = _launches(metric, result)
+    widest = max(_by_kind(metric, values) or [Estimate(*result.metrics[metric.name])], key=_half)
+    kinds = two_kinds(Side(values)) if values else None
+    half, value = _half(widest), widest.value
     if half <= tolerance:
         return ""
     why = (

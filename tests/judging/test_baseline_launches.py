@@ -68,3 +68,9 @@ def test_no_more_launches_than_the_test_allows(monkeypatch: pytest.MonkeyPatch) 
 
 def test_it_is_announced_with_the_budget_as_it_was_given() -> None:
     assert announcement("45s") == "records up to 8 launches of a test, up to twice its budget of 45s"
+
+
+def test_a_second_kind_of_launches_of_which_there_is_one_gets_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    lonely = (*[(16e6, 0.001), (16.1e6, 0.001)] * 4, (22e6, 0.001))
+    assert launches_of(1.3, lonely, monkeypatch, most=16) == 12
+    assert launches_of(1.3, lonely[:-1], monkeypatch, most=16) == 8
