@@ -43,6 +43,10 @@ _MODE_SHARE_SD, _MODE_DEGREES = 0.12, 4
 """Standard deviation of the share of a mode between launches that is expected where there are two, and its degrees of
 freedom. With 0.1 and 2, up to 6 % of simulated limits between modes whose shares differ by 10 % are judged wrongly on a
 side, with these up to 2 %."""
+_MEDIAN = 50
+_FEWEST_FOR_A_MEDIAN = 2
+_FEW_SD = 0.3
+"""Least relative deviation of a few requests: that of a service whose answers differ by a factor of two at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,9 @@ class PooledTimes:
         shares differ by between launches. And it is never wider than these bounds with what launches differ by in
         speed: medians of launches that jump between two modes do not show that the median is beyond both.
 
+        The median of two to six values, which no order statistic bounds, has the interval of their geometric mean, as
+        if requests differed by :data:`_FEW_SD` at least: a limit that is far away is decided by three answers.
+
         Args:
             metric: which one, for its label and the prior deviation between launches.
             percentile: at least 1 and less than 100.
@@ -120,6 +127,8 @@ class PooledTimes:
             ValueError: another percentile.
         """
         self._require(metric, percentile)
+        if self.count < min_samples(percentile):
+            return self._of_few(confidence)
         middle = self._at(math.ceil(self.count * percentile / 100) - 1)
         dispersion = self._spread(percentile, middle).factor(confidence)
         low, high = map(self._at, order_bounds(self.count, percentile, confidence, dispersion=dispersion))
@@ -138,13 +147,22 @@ class PooledTimes:
         needed, count = min_samples(percentile), self.count
         if not self.finite:
             raise InvalidResultError(f"no request succeeded, so there is no {metric.label}")
-        if count < needed:
+        if count < (_FEWEST_FOR_A_MEDIAN if percentile == _MEDIAN and self.finite == count else needed):
             raise TooFewSamplesError(
                 f"{metric.label} of {wording.count(count, 'sample')}, expected at least {needed} for 99 % "
                 "confidence; measure longer (duration=), or with more load",
                 needed=needed,
                 found=count,
             )
+
+    def _of_few(self, confidence: float) -> Estimate:
+        logs = np.log(np.maximum(self._ascending, 1))
+        deviation = max(float(logs.std(ddof=1)), _FEW_SD)
+        half = t_quantile(confidence, logs.size - 1) * deviation / math.sqrt(logs.size)
+        middle = float(np.median(self._ascending))
+        center = float(logs.mean())
+        low, high = math.exp(center - half), math.exp(center + half)
+        return Estimate(min(max(middle, low), high), low, high)
 
     @cached_property
     def modes(self) -> Modes | None:

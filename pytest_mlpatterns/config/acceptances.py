@@ -11,7 +11,6 @@ from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS
 from pytest_mlpatterns.analysis.tolerances import can_more_than_double
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import Acceptance
-from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.units import parse_ratio, parse_share
 from pytest_mlpatterns.wording import did_you_mean, named, shown
 
@@ -45,21 +44,19 @@ def read_accept(value: object, source: str) -> tuple[Acceptance, ...]:
     return found
 
 
-def read_acceptances(file: Path, text: str | None = None) -> tuple[Acceptance, ...]:
-    """The acceptances of a file; none if it does not exist.
+def read_acceptances(file: Path, text: str) -> tuple[Acceptance, ...]:
+    """The acceptances of a file.
 
     Args:
         file: its name in messages.
-        text: what it holds; None reads it.
+        text: what it holds.
 
     Raises:
-        SettingError: it cannot be read, or an entry of it has a mistake; the message names it.
+        SettingError: it is no TOML, or an entry of it has a mistake; the message names it.
     """
     try:
-        data = tomllib.loads(read_text(file) if text is None else text)
-    except FileNotFoundError:
-        return ()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise SettingError(f"{named(file)} cannot be read: {error}; expected TOML with [[accepted]] tables") from None
     tables = data.pop("accepted", [])
     if data or not isinstance(tables, list):

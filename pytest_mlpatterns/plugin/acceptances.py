@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.config.acceptances import ACCEPTED_FILE, read_acceptances
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import Accepted
+from pytest_mlpatterns.system.files import read_text
+from pytest_mlpatterns.wording import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +41,7 @@ class Acceptances:
     def __init__(self, root: Path, run: RunSettings, worktree: Worktree | None) -> None:
         file = run.baseline_file.with_name(ACCEPTED_FILE)
         self._root, self._worktree = root, worktree
-        self._of_the_file = read_acceptances(file)
+        self._of_the_file = _read(file)
         self._of_the_revision = self._there(file)
 
     def of(self, item: pytest.Item, settings: Settings, match: BaselineMatch) -> Accepted:
@@ -78,6 +80,21 @@ class Acceptances:
         if self._worktree is None or not file.is_relative_to(self._root):
             return ()
         try:
-            return read_acceptances(self._worktree.root / file.relative_to(self._root))
+            return _read(self._worktree.root / file.relative_to(self._root))
         except SettingError:
             return ()
+
+
+def _read(file: Path) -> tuple[Acceptance, ...]:
+    """The acceptances of a file; none if it does not exist.
+
+    Raises:
+        SettingError: it cannot be read, or has a mistake.
+    """
+    try:
+        text = read_text(file)
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{named(file)} cannot be read: {error}; expected TOML with [[accepted]] tables") from None
+    return read_acceptances(file, text)

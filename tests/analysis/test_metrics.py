@@ -103,7 +103,7 @@ def test_an_error_rate_without_errors_still_has_an_upper_bound() -> None:
     assert 0 < found.high < 0.02
 
 
-@pytest.mark.parametrize(("percentile", "needed"), [(99, 459), (95, 90), (90, 44), (50, 7)])
+@pytest.mark.parametrize(("percentile", "needed"), [(99, 459), (95, 90), (90, 44)])
 def test_a_percentile_is_told_from_just_enough_samples_on(percentile: float, needed: int) -> None:
     enough = launch(samples(DUE[:needed], MS))
     assert Metrics((enough,)).latency_ns(percentile).value == pytest.approx(MS)

@@ -127,9 +127,17 @@ def test_launches_without_a_request_do_not_count() -> None:
 def test_no_value_and_too_few_of_them_are_refused() -> None:
     with pytest.raises(InvalidResultError, match="no request succeeded, so there is no RTM"):
         PooledTimes([]).estimate(RTM, 50, [], confidence=0.95)
-    with pytest.raises(TooFewSamplesError, match="RTM of 6 samples, expected at least 7") as caught:
-        found([one_mode(6)])
-    assert (caught.value.needed, caught.value.found) == (7, 6)
+    with pytest.raises(TooFewSamplesError, match="RTM of 1 sample, expected at least 7") as caught:
+        found([one_mode(1)])
+    assert (caught.value.needed, caught.value.found) == (7, 1)
+
+
+def test_the_median_of_a_few_values_is_far_from_a_far_limit_only() -> None:
+    few = found([one_mode(3, middle=60.0 * MS, spread=0.01)])
+    assert 5 * MS < few.low < 45 * MS
+    assert 80 * MS < few.high < 500 * MS
+    wide = found([one_mode(3, middle=60.0 * MS, spread=1.0)])
+    assert wide.high > few.high
 
 
 def test_modes_are_those_of_launches_brought_to_one_speed() -> None:

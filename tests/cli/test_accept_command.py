@@ -16,6 +16,7 @@ from pytest_mlpatterns.reports.files.result_file import results_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.result import TestResult
 
 TEST = "test_a.py::test_digits[single]"
@@ -39,12 +40,17 @@ def write(directory: Path, *results: TestResult) -> None:
     (directory / "results.json").write_text(text, encoding="utf-8")
 
 
+def accepted(directory: Path) -> tuple[Acceptance, ...]:
+    file = directory / "perf-accepted.toml"
+    return read_acceptances(file, file.read_text(encoding="utf-8"))
+
+
 def test_what_failed_is_accepted_with_its_reason(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "perf-accepted.toml").write_text("# agreed by all\n", encoding="utf-8")
     options = ["--reason", 'a "larger"\nmodel', "--issue", "#123", "--until", "2026-12-31"]
     assert main(["accept", "results.json", TEST, *options]) == 0
     assert f"perf-accepted.toml accepts 2 changes of {TEST}" in capsys.readouterr().out
-    time, cpu = read_acceptances(here / "perf-accepted.toml")
+    time, cpu = accepted(here)
     assert str(time) == 'rtm +55 %: a "larger" model, #123, until 2026-12-31'
     assert (cpu.metric, cpu.ceiling, cpu.since) == ("cpu_per_request", 0.9, "1a2b3c4")
     assert time.is_of(TEST)
@@ -56,7 +62,7 @@ def test_what_failed_is_accepted_with_its_reason(here: Path, capsys: pytest.Capt
 def test_one_metric_with_a_ceiling_of_its_own(here: Path) -> None:
     options = ["--reason", "why", "--metric", "peak_memory", "--ceiling", "80%"]
     assert main(["accept", "results.json", TEST, *options]) == 0
-    (memory,) = read_acceptances(here / "perf-accepted.toml")
+    (memory,) = accepted(here)
     assert (memory.metric, memory.ceiling) == ("peak_memory", 0.8)
 
 
@@ -92,11 +98,11 @@ def test_no_result_file_is_an_error(here: Path, capsys: pytest.CaptureFixture[st
 def test_what_ended_is_removed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["accept", "results.json", TEST, "--reason", "why"]) == 0
     before = (here / "perf-accepted.toml").read_text(encoding="utf-8")
-    time, cpu = read_acceptances(here / "perf-accepted.toml")
+    time, cpu = accepted(here)
     assert main(["accept", "results.json", "--prune"]) == 0
     assert (here / "perf-accepted.toml").read_text(encoding="utf-8") == before
     write(here, result(TEST, accepted={str(time): "main has it already", str(cpu): ""}))
     capsys.readouterr()
     assert main(["accept", "results.json", "--prune"]) == 0
     assert f"removed from perf-accepted.toml: {time}" in capsys.readouterr().out
-    assert read_acceptances(here / "perf-accepted.toml") == (cpu,)
+    assert accepted(here) == (cpu,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +12,8 @@ from pytest_mlpatterns.config.acceptances import read_accept, read_acceptances
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import Acceptance
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SOURCE = "perf(accept=...)"
+FILE = Path("perf-accepted.toml")
 TABLE = """
 [[accepted]]
 test = "tests/perf/*"
@@ -67,10 +65,9 @@ def test_a_mistake_in_the_marker_is_named(value: object, message: str) -> None:
         read_accept(value, SOURCE)
 
 
-def test_a_file_has_a_table_for_each(tmp_path: Path) -> None:
-    file = tmp_path / "perf-accepted.toml"
-    assert read_acceptances(file) == ()
-    file.write_text(f"# ours\n{TABLE}issue = '#1'\nsince = '1a2b3c4'\nuntil = 2026-12-31\n{TABLE}", encoding="utf-8")
+def test_a_file_has_a_table_for_each() -> None:
+    text = f"# ours\n{TABLE}issue = '#1'\nsince = '1a2b3c4'\nuntil = 2026-12-31\n{TABLE}"
+    assert read_acceptances(FILE, "") == ()
     plain = Acceptance("rtm", 0.6, "larger model", "tests/perf/*")
     full = Acceptance(
         "rtm",
@@ -81,7 +78,7 @@ def test_a_file_has_a_table_for_each(tmp_path: Path) -> None:
         since="1a2b3c4",
         until=datetime.date(2026, 12, 31),
     )
-    assert read_acceptances(file) == (full, plain)
+    assert read_acceptances(FILE, text) == (full, plain)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +95,7 @@ def test_a_file_has_a_table_for_each(tmp_path: Path) -> None:
         (TABLE + "issue = 3\n", "has issue = 3, expected text"),
     ],
 )
-def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "perf-accepted.toml"
-    file.write_text(text, encoding="utf-8")
+def test_a_mistake_in_the_file_is_named(text: str, message: str) -> None:
     with pytest.raises(SettingError, match=re.escape(message)) as caught:
-        read_acceptances(file)
+        read_acceptances(FILE, text)
     assert "perf-accepted.toml" in str(caught.value)

@@ -72,7 +72,7 @@ def test_a_change_is_accepted_lands_and_ends(shop: Repository) -> None:
     assert main(["accept", "results.json", TEST, "--reason", "larger model", "--ceiling", "900%"]) == 0
     green = run_here(shop.top, "--perf-against=main", JSON, environment={"GITHUB_ACTIONS": "true"})
     assert state(green) == (0, "rtm +900 %: larger model")
-    assert re.search(r"RTM .* → .*; accepted is rtm \+900 %: larger model", green.out)
+    assert re.search(r"(mean latency|RTM) .* → .*; accepted is rtm \+900 %: larger model", green.out)
     assert "::notice file=test_shop.py" in green.out
 
     shop.write(files(0.5))

@@ -403,7 +403,7 @@ def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
     _edit(directory / FILE, drifted)
     run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json", "-n", "1")
     assert run.table["test_it"] in NOT_WORSE
-    note = r"mean latency [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
+    note = r"(mean latency|RTM) [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
     assert re.search(note, run.section("performance"))
     assert re.search(note, run.json("out.json")["results"][0]["notes"][-1])
 
