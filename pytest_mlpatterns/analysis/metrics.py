@@ -240,7 +240,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         """A latency percentile over all requests that were due; a failed request is infinitely late.
 
         Its interval holds what launches and blocks differ by, and what so few samples leave open, as
-        :meth:`pytest_mlpatterns.analysis.percentile_estimate.PooledTimes.estimate` says.
+        ``pytest_mlpatterns.analysis.percentile_estimate`` says.
 
         Args:
             percentile: at least 1 and less than 100.
