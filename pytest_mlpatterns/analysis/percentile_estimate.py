@@ -109,10 +109,8 @@ class PooledTimes:
         The interval of the launches' percentiles, as :func:`pytest_mlpatterns.analysis.intervals.estimate` gives it. It
         is never narrower than the bounds of order statistics over the times of all launches, whose ranks hold what
         shares differ by between launches. And it is never wider than these bounds with what launches differ by in
-        speed: medians of launches that jump between two modes do not show that the median is beyond both.
-
-        The median of two to six values, which no order statistic bounds, has the interval of their geometric mean, as
-        if requests differed by :data:`_FEW_SD` at least: a limit that is far away is decided by three answers.
+        speed: medians of launches that jump between two modes do not show that the median is beyond both. The median of
+        two to six values, which no order statistic bounds, has a wide interval around their geometric mean.
 
         Args:
             metric: which one, for its label and the prior deviation between launches.
@@ -156,6 +154,7 @@ class PooledTimes:
             )
 
     def _of_few(self, confidence: float) -> Estimate:
+        """A limit that is far away is decided by three answers; requests differ by :data:`_FEW_SD` at least."""
         logs = np.log(np.maximum(self._ascending, 1))
         deviation = max(float(logs.std(ddof=1)), _FEW_SD)
         half = t_quantile(confidence, logs.size - 1) * deviation / math.sqrt(logs.size)

@@ -33,6 +33,7 @@ from pytest_mlpatterns.judging.guards import (
 )
 from pytest_mlpatterns.judging.machine_doubts import MachineDoubts
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
+from pytest_mlpatterns.judging.settled_verdicts import with_rates
 from pytest_mlpatterns.judging.stopped_streams import choose, noted, present_values, why_left_out
 from pytest_mlpatterns.records.environment_facts import differing_facts
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -268,6 +269,8 @@ class BaselineComparison:
         """The verdicts of one look; a failure that the machine may explain stays open."""
         self._measurement.require_valid()
         verdicts = self._judge_look(compared, entry, self._measurement.metrics)
+        if self._is_screen and self._experiment.plan.schedule.closed:
+            return [*with_rates({verdict.metric: verdict for verdict in verdicts}).values()]
         return verdicts if self._trusts else self._doubts(entry).leave_open(verdicts, compared)
 
     def _judge_look(

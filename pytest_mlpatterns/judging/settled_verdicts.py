@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import NOT_OF_THE_MACHINE, metric_named
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import TIMES_OF_RATES, Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.judging.machine_sign import MachineSign
 
-__all__ = ["SettledVerdicts", "is_decided"]
+__all__ = ["SettledVerdicts", "is_decided", "with_rates"]
+
+_SHARE = 0.5
+"""Share of its tolerance up to which the estimate of a rate speaks for no change."""
 
 
 def _unknown(_metric: str) -> float | None:
@@ -30,6 +33,30 @@ def is_decided(screened: Verdict) -> bool:
     if screened.outcome is Outcome.FAIL:
         return screened.metric in NOT_OF_THE_MACHINE
     return screened.outcome is Outcome.PASS
+
+
+def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    """The verdicts of the file on a closed loop, with the rates that its times decide.
+
+    A rate scatters with every stall of the machine, so one disturbed launch of an entry leaves it open while the median
+    of the times is known. If these are surely within their tolerance and the estimate of the rate within half of its
+    own, nothing speaks for a slower service. A tail that grew is seen by the guards.
+
+    Args:
+        screened: by metric.
+    """
+    return {name: _by_its_times(verdict, screened) for name, verdict in screened.items()}
+
+
+def _by_its_times(verdict: Verdict, screened: Mapping[str, Verdict]) -> Verdict:
+    times = [screened.get(name) for name in TIMES_OF_RATES.get(verdict.metric, ())]
+    if verdict.outcome is not Outcome.INCONCLUSIVE or verdict.change is None or not verdict.tolerance or not times:
+        return verdict
+    if verdict.change.value > _SHARE * verdict.tolerance or any(
+        one is None or one.outcome is not Outcome.PASS for one in times
+    ):
+        return verdict
+    return replace(verdict, outcome=Outcome.PASS, reason=f"{verdict.reason}; decided by the times that it follows from")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.verdict import TIMES_OF_RATES
+
 if TYPE_CHECKING:
     import datetime
     from collections.abc import Sequence
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NOTHING_ACCEPTED", "Acceptance", "Accepted", "changes_to_accept", "rounded_ceiling"]
 
-_FOLLOWS = {"throughput": "rtm", "output_tokens": "tpot"}
-"""Rates that fall by as much as a time grows: a closed loop answers less often if each answer takes longer."""
 _COARSE = 0.05
 """Ceilings are whole multiples of this share, since what is measured again differs by some per cent."""
 _FINE = 0.01
@@ -64,7 +64,7 @@ class Acceptance:
         """
         if metric == self.metric:
             return self.ceiling
-        return self.ceiling / (1 + self.ceiling) if _FOLLOWS.get(metric) == self.metric else None
+        return self.ceiling / (1 + self.ceiling) if self.metric in TIMES_OF_RATES.get(metric, ()) else None
 
 
 def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
@@ -75,7 +75,7 @@ def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
     """
     changes = [(one.metric, one.change.high) for one in verdicts if one.change is not None]
     names = [name for name, _ in changes]
-    return [(name, high) for name, high in changes if _FOLLOWS.get(name) not in names]
+    return [(name, high) for name, high in changes if not set(TIMES_OF_RATES.get(name, ())) & set(names)]
 
 
 def rounded_ceiling(share: float) -> float:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = ["Outcome", "Verdict"]
+__all__ = ["TIMES_OF_RATES", "Outcome", "Verdict"]
+
+TIMES_OF_RATES = {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
+"""Rates of a closed loop, and the times that they follow from: each caller sends again when it has its answer."""
 
 
 class Outcome(StrEnum):

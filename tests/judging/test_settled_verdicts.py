@@ -9,7 +9,7 @@ import pytest
 from support.synthetic import MS, launch, make_setup, samples, usage
 
 from pytest_mlpatterns.judging.machine_sign import MachineSign
-from pytest_mlpatterns.judging.settled_verdicts import SettledVerdicts, is_decided
+from pytest_mlpatterns.judging.settled_verdicts import SettledVerdicts, is_decided, with_rates
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Taken
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -65,6 +65,32 @@ def sign(
     now = make_launch(costs_ns=60_000.0 * costs, others_cores=others_cores)
     now = replace(now, sorting_ns=SORTING_NS * sorting)
     return MachineSign(entry, [now], [now], lambda: fixed)
+
+
+class TestARateFollowsFromItsTimes:
+    """One disturbed launch of an entry leaves the throughput of a closed loop open."""
+
+    RATE = screened(OPEN, 0.02, half=0.15, metric="throughput")
+
+    def found(self, rate: Verdict, *times: Verdict) -> Outcome:
+        return with_rates({one.metric: one for one in (rate, *times)})[rate.metric].outcome
+
+    def test_times_within_their_tolerance_decide_it(self) -> None:
+        assert self.found(self.RATE, screened(PASS)) is PASS
+
+    @pytest.mark.parametrize("times", [(), (screened(OPEN, 0.05),), (screened(FAIL, 0.3),)])
+    def test_others_leave_it_open(self, times: tuple[Verdict, ...]) -> None:
+        assert self.found(self.RATE, *times) is OPEN
+
+    def test_a_rate_that_looks_slower_stays_open(self) -> None:
+        assert self.found(screened(OPEN, 0.06, half=0.15, metric="throughput"), screened(PASS)) is OPEN
+        assert self.found(screened(FAIL, 0.3, metric="throughput"), screened(PASS)) is FAIL
+
+    def test_tokens_follow_from_two_times(self) -> None:
+        tokens = replace(self.RATE, metric="output_tokens")
+        ttft, tpot = screened(PASS, metric="ttft"), screened(PASS, metric="tpot")
+        assert self.found(tokens, ttft) is OPEN
+        assert self.found(tokens, ttft, tpot) is PASS
 
 
 class TestTheRecordedCodeDecides:
