@@ -7,28 +7,34 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.config.acceptances import ACCEPTED_FILE, read_acceptances
-from pytest_mlpatterns.errors import ResultFileError, SettingError
-from pytest_mlpatterns.records.acceptance import changes_to_accept, rounded_ceiling
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, changes_to_accept, rounded_ceiling
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.files.result_file import read_results
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.wording import count, listed, shown
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.reports.files.result_file import Results
 
 __all__ = ["add_accept_command"]
 
 _TABLE = "[[accepted]]"
 
 
-def add_accept_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to a parser."""
+def add_accept_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], read: Callable[[str], Results]
+) -> None:
+    """Add the command to a parser.
+
+    Args:
+        commands: of the parser.
+        read: reads a result file.
+    """
     what = "accept what a failed test measured, with a reason"
     command = commands.add_parser("accept", help=what, description=f"{what[0].upper()}{what[1:]}.")
     command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
@@ -44,14 +50,10 @@ def add_accept_command(commands: argparse._SubParsersAction[argparse.ArgumentPar
     command.add_argument(
         "--file", metavar="PATH", default=ACCEPTED_FILE, help="beside the baseline file (default: %(default)s)"
     )
-    command.set_defaults(run=_run)
+    command.set_defaults(run=lambda options: _run(options, read(options.results)))
 
 
-def _run(options: argparse.Namespace) -> int:
-    try:
-        read = read_results(read_text(Path(options.results)))
-    except (ResultFileError, UnicodeDecodeError) as error:
-        raise ResultFileError(f"{options.results} {error}") from error
+def _run(options: argparse.Namespace, read: Results) -> int:
     file = Path(options.file)
     if options.prune:
         sys.stdout.write(f"{_pruned(file, read.results)}\n")
@@ -113,6 +115,7 @@ def _extend(file: Path, tables: Sequence[str]) -> None:
     Raises:
         SettingError: the new file would have a mistake; it is left as it was.
     """
+    from pytest_mlpatterns.config.acceptances import read_acceptances
 
     def extended() -> str:
         before = read_text(file) if file.exists() else ""
@@ -125,6 +128,8 @@ def _extend(file: Path, tables: Sequence[str]) -> None:
 
 def _pruned(file: Path, results: Sequence[TestResult]) -> str:
     """Remove the acceptances that no result needs and that ended in one; what was removed, in a sentence."""
+    from pytest_mlpatterns.config.acceptances import read_acceptances
+
     states = [state for result in results for state in result.accepted.items()]
     needed = {text for text, why in states if not why}
     over = {text for text, why in states if why} - needed

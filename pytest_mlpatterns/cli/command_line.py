@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_new_command(commands)
-    add_accept_command(commands)
+    add_accept_command(commands, _read)
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",

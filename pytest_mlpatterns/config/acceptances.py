@@ -17,10 +17,8 @@ from pytest_mlpatterns.wording import did_you_mean, named, shown
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ACCEPTED_FILE", "read_accept", "read_acceptances"]
+__all__ = ["read_accept", "read_acceptances"]
 
-ACCEPTED_FILE = "perf-accepted.toml"
-"""The file of a team's acceptances, beside the baseline file."""
 _EXAMPLE = 'accept="rtm +60 %: larger model, #123"'
 _TEXT = re.compile(r"\s*(?P<metric>\S+?)\s*\+\s*(?P<ceiling>[\d.]+\s*%)\s*:\s*(?P<reason>.*?)\s*", re.DOTALL)
 _UNTIL = re.compile(r"(?P<reason>.*?),?\s+until\s+(?P<date>\d{4}-\d{2}-\d{2})", re.DOTALL)

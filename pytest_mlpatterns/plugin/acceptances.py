@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.config.acceptances import ACCEPTED_FILE, read_acceptances
+from pytest_mlpatterns.config.acceptances import read_acceptances
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.acceptance import Accepted
+from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, Accepted
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wording import named
 

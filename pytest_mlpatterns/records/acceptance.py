@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["NOTHING_ACCEPTED", "Acceptance", "Accepted", "changes_to_accept", "rounded_ceiling"]
+__all__ = ["ACCEPTED_FILE", "NOTHING_ACCEPTED", "Acceptance", "Accepted", "changes_to_accept", "rounded_ceiling"]
 
+ACCEPTED_FILE = "perf-accepted.toml"
+"""The file of a team's acceptances, beside the baseline file."""
 _COARSE = 0.05
 """Ceilings are whole multiples of this share, since what is measured again differs by some per cent."""
 _FINE = 0.01
