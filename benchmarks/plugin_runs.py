@@ -13,11 +13,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psutil
 
-__all__ = ["PluginRun", "Records", "kill_processes_of", "marked", "run_pytest"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["PluginRun", "Records", "kill_processes_of", "marked", "run_pytest", "take_turns"]
+
+_Case = TypeVar("_Case", bound="Case")
 
 _OFF = tuple(f"-pno:{name}" for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust"))
 _NOT_PASSED = ("CI", "PYTHONDONTWRITEBYTECODE")
@@ -131,3 +136,37 @@ class Records:
     def runs(self, case: str) -> list[dict[str, Any]]:
         """The runs of a case, by its name."""
         return [record for record in self.of("run") if record["case"] == case]
+
+
+class Case(Protocol):
+    """One kind of run: its name, and how many runs are wanted."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def wanted(self) -> int: ...
+
+
+def take_turns(
+    records: Records, cases: Sequence[_Case], run: Callable[[_Case], None], *, times: float, until: float
+) -> Iterator[tuple[_Case, dict[str, Any]]]:
+    """Run the case that is furthest behind, until all have what they want or time is up.
+
+    Args:
+        records: of the runs so far; each run adds one.
+        cases: all of them.
+        run: runs a case once.
+        times: so many times the wanted number.
+        until: of ``time.monotonic``.
+
+    Yields:
+        The case that ran, and the record of it.
+    """
+    while time.monotonic() < until:
+        behind = {case: len(records.runs(case.name)) / (times * case.wanted) for case in cases}
+        case = min(cases, key=behind.__getitem__)
+        if behind[case] >= 1:
+            return
+        run(case)
+        yield case, records.all[-1]

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from bench import HERE, Claim, Table
 from environments import python_of
 from peers.slow_projects import EXAMPLE, RATES, SHAPES, Declared, Edit, declared_text, language_model, sleepers
-from plugin_runs import Records, run_pytest
+from plugin_runs import Records, run_pytest, take_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -293,13 +293,7 @@ def measure() -> Iterator[Table]:
 def go_on(records: Records, times: float = 1.0, until: float = float("inf"), *, cases: Sequence[Case] = CASES) -> None:
     """Run the case that is furthest behind, until all have what they want or time is up (of ``time.monotonic``)."""
     laboratory = Laboratory(records)
-    while time.monotonic() < until:
-        behind = {case: len(records.runs(case.name)) / (times * case.wanted) for case in cases}
-        case = min(cases, key=behind.__getitem__)
-        if behind[case] >= 1:
-            return
-        laboratory.run(case)
-        last = records.all[-1]
+    for case, last in take_turns(records, cases, laboratory.run, times=times, until=until):
         named = f" by {', '.join(last['named'])}" if last["named"] else ""
         print(f"{last['at'][11:19]} {case.name}: {last['outcome']}{named} in {last['wall_s']:.1f} s", flush=True)
 

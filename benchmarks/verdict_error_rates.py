@@ -26,7 +26,7 @@ import verdict_rules
 from bench import HERE, Claim, Table
 from peers.disturbance import Beside, disturbed
 from peers.forest import DIGITS, WALKS, Added, make_repository, set_added
-from plugin_runs import Records, run_pytest
+from plugin_runs import Records, run_pytest, take_turns
 
 from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
 
@@ -229,13 +229,7 @@ def go_on(records: Records, times: float = 1.0, until: float = float("inf"), *, 
     laboratory = Laboratory(records)
     while time.monotonic() < until and len(records.of("calibration")) < CALIBRATIONS:
         laboratory.calibrate()
-    while time.monotonic() < until:
-        behind = {case: len(records.runs(case.name)) / (times * case.wanted) for case in cases}
-        case = min(cases, key=behind.__getitem__)
-        if behind[case] >= 1:
-            return
-        laboratory.run(case)
-        last = records.all[-1]
+    for case, last in take_turns(records, cases, laboratory.run, times=times, until=until):
         print(f"{last['at'][11:19]} {case.name}: {last['outcome']} in {last['wall_s']:.1f} s", flush=True)
 
 
