@@ -77,7 +77,7 @@ _USER_INSIDE = re.compile(
 
 
 def names_credential(name: str) -> bool:
-    """Whether a value of this name may be a credential, whatever it is."""
+    """Whether every value of this name counts as a credential."""
     return _NAME.search(name) is not None
 
 

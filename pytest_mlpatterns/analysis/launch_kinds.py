@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LayerFigure", "Side", "TwoKinds", "side_of", "two_kinds", "wants_more_launches"]
 
 _FEWEST_LAUNCHES = 4
-"""Launches in which two kinds can be told from scatter."""
+"""Fewest launches whose two kinds are distinguished from scatter."""
 _FEWEST_OF_A_KIND = 2
 """Launches that make a kind; a single one that differs may have been disturbed."""
 _LEAST_APART = 0.10

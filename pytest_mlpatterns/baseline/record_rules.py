@@ -22,6 +22,7 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.analysis.launch_kinds import TwoKinds
     from pytest_mlpatterns.analysis.metric import Metric
     from pytest_mlpatterns.records.result import TestResult
 
@@ -111,16 +112,17 @@ def _half_width(name: str, result: TestResult) -> float:
     values = _launches(metric, result)
     if not values or not all(math.isfinite(one.value) for one in values):
         return math.inf
-    return max(map(_half, _by_kind(metric, values) or [estimate(values, metric.launch_sd)]))
+    return max(
+        map(_half, _of_each_kind(metric, values, two_kinds(Side(values))) or [estimate(values, metric.launch_sd)])
+    )
 
 
 def _launches(metric: Metric, result: TestResult) -> list[LaunchValue]:
     return [LaunchValue(value, error) for value, error in result.launches.get(metric.name, ())]
 
 
-def _by_kind(metric: Metric, values: Sequence[LaunchValue]) -> list[Estimate]:
+def _of_each_kind(metric: Metric, values: Sequence[LaunchValue], kinds: TwoKinds | None) -> list[Estimate]:
     """An estimate of each kind of launches, since each is compared with itself; none if they are of one kind."""
-    kinds = two_kinds(Side(values)) if values else None
     return [] if kinds is None else [estimate(kinds.of(values, high=high), metric.launch_sd) for high in (False, True)]
 
 
@@ -131,8 +133,8 @@ def _half(found: Estimate) -> float:
 def _too_wide(name: str, result: TestResult) -> str:
     metric, tolerance = _statistic(name, result), result.tolerance
     values = _launches(metric, result)
-    widest = max(_by_kind(metric, values) or [Estimate(*result.metrics[metric.name])], key=_half)
-    kinds = two_kinds(Side(values)) if values else None
+    kinds = two_kinds(Side(values))
+    widest = max(_of_each_kind(metric, values, kinds) or [Estimate(*result.metrics[metric.name])], key=_half)
     half, value = _half(widest), widest.value
     if half <= tolerance:
         return ""

@@ -318,8 +318,8 @@ class BaselineComparison:
             judge_change,
             judged,
             tolerance=compared.tolerance,
-            plan=self._plan_of(compared, len(before(judged))),
-            size=SampleSize(len(now(judged)), metrics.blocks),
+            plan=self._plan_of(compared, len(recorded)),
+            size=SampleSize(len(values), metrics.blocks),
             in_flight=in_flight,
         )
         mine, recorded_side = side_of(values, metrics.launch_values), side_of(recorded, EntrySample(entry).values)

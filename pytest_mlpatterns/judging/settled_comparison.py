@@ -6,6 +6,7 @@ recorded code, now and interleaved, and that verdict counts. It must not know py
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Literal
@@ -28,13 +29,14 @@ from pytest_mlpatterns.revision.recorded import UnknownRevisionError
 from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.judging.baseline_comparison import Comparison
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.launch import LaunchRunner
+    from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.result import BaselineGap, Reference
     from pytest_mlpatterns.records.verdict import Verdict
@@ -220,7 +222,7 @@ class SettledComparison:
             sign=self._sign(),
             is_faster=self._is_faster(),
             facts=self._changed_facts(),
-            today=self._recorded_code_today,
+            today=self._today(),
         )
         verdicts = both.merged(settled)
         self._is_settled = True
@@ -248,18 +250,13 @@ class SettledComparison:
         reference = so_far.launches if run is None else run.first_launches
         return MachineSign(entry, so_far.launches, reference, lambda: self._screen.slowdown)
 
-    def _recorded_code_today(self, name: str) -> float | None:
-        """How much worse than its entry the recorded code was in the interleaved launches; None if not known."""
-        entry, metric = self._experiment.baseline.entry, metric_named(name)
+    def _today(self) -> Callable[[str], float | None] | None:
+        """By how much the recorded code is worse than its entry in its launches; None if these are too few."""
+        entry = self._experiment.baseline.entry
         run = None if self._revision is None else self._revision.run
         if entry is None or run is None or len(run.first_launches) < _FEWEST_LAUNCHES:
             return None
-        now = Metrics(tuple(run.first_launches)).launch_values(metric)
-        then = entry.metrics.get(name, ())
-        if not now or not then or not (before := median(launch.value for launch in then)):
-            return None
-        change = median(launch.value for launch in now) / before - 1
-        return change if metric.better == "lower" else -change
+        return functools.partial(_worsening, entry, Metrics(tuple(run.first_launches)))
 
     def _changed_facts(self) -> str:
         so_far = self._measurement.so_far
@@ -267,6 +264,16 @@ class SettledComparison:
         changes = [str(one) for one in self._screen.facts_changed(facts) or () if one.may_be_intended]
         more = f" and {len(changes) - _MOST_FACTS} more" if len(changes) > _MOST_FACTS else ""
         return f"{', '.join(changes[:_MOST_FACTS])}{more}" if more else listed(changes)
+
+
+def _worsening(entry: Entry, recorded: Metrics, name: str) -> float | None:
+    """How much worse the recorded code is than its entry, by the medians of launches; None if that is not known."""
+    metric, then = metric_named(name), entry.metrics.get(name, ())
+    now = recorded.launch_values(metric)
+    if not now or not then or not (before := median(launch.value for launch in then)):
+        return None
+    change = median(launch.value for launch in now) / before - 1
+    return change if metric.better == "lower" else -change
 
 
 def _can_be_settled(one: ComparedMetric) -> bool:

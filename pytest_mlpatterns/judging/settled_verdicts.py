@@ -24,10 +24,6 @@ _SHARE = 0.5
 """Share of its tolerance up to which the estimate of a rate speaks for no change."""
 
 
-def _unknown(_metric: str) -> float | None:
-    return None
-
-
 def is_decided(screened: Verdict) -> bool:
     """Whether the file alone decides: the metric passes, or it fails and no machine changes it."""
     if screened.outcome is Outcome.FAIL:
@@ -70,7 +66,8 @@ class SettledVerdicts:
         sign: what the machine explains; None if nothing is to be explained by it.
         is_faster: whether the machine is faster than when the baseline was recorded.
         facts: what of the environment a person changed since then, in words; empty if nothing.
-        today: how much worse than its entry the recorded code is now, by metric; None if that is not known.
+        today: how much worse than its entry the recorded code is now, by metric, each None if that is not known;
+            None if none is.
     """
 
     name: str
@@ -79,7 +76,7 @@ class SettledVerdicts:
     sign: MachineSign | None = None
     is_faster: bool = False
     facts: str = ""
-    today: Callable[[str], float | None] = _unknown
+    today: Callable[[str], float | None] | None = None
 
     def merged(self, settled: Sequence[Verdict]) -> list[Verdict]:
         """The verdict on each metric.
@@ -146,7 +143,7 @@ class SettledVerdicts:
 
     def _has_passed(self, screened: Verdict) -> bool:
         """Whether the recorded code is today as it was, so that what slowed the first launches down has passed."""
-        change = self.today(screened.metric)
+        change = None if self.today is None else self.today(screened.metric)
         return change is not None and screened.tolerance is not None and change <= screened.tolerance
 
     def _explanation(self, screened: Verdict) -> str:
