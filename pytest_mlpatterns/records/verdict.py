@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TIMES_OF_RATES", "Outcome", "Verdict"]
 
-TIMES_OF_RATES = {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
+TIMES_OF_RATES: dict[str, tuple[str, ...]] = {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
 """Rates of a closed loop, and the times that they follow from: each caller sends again when it has its answer."""
 
 
