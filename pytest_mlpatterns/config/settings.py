@@ -53,7 +53,6 @@ __all__ = [
     "ProfileMode",
     "Settings",
     "merge_markers",
-    "model_version",
     "patterns_of",
     "read_settings",
     "wires_of",
@@ -287,18 +286,6 @@ def _length_of(schedule: Schedule, marker: Mapping[str, Any]) -> int | None:
                 f"so leave {name}= out"
             )
     return schedule.length_ns
-
-
-def model_version(model: object) -> str:
-    """The version of a model, from its attribute ``perf_version``; empty if it has none.
-
-    Raises:
-        SettingError: it is not text.
-    """
-    version = getattr(model, "perf_version", "")
-    if not isinstance(version, str):
-        raise SettingError(f"perf_model has perf_version {shown(version)}, expected text; write perf_version = '2'")
-    return version
 
 
 _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.result import Reference
+    from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.workload.schedule import Schedule
@@ -197,16 +198,27 @@ class RevisionComparison:
         """A run of both revisions, which later metrics share; None if they do not compare, and notes why."""
         theirs = self._revision.setup()
         if differences := self._experiment.setup.differences(theirs.setup, timing=False):
-            self._why_not = (
-                f"not comparable with {self._name} ({'; '.join(differences)}); change that in a commit of its "
-                "own, or give the test another name: a new test has nothing to compare with"
-            )
+            self._why_not = self._incomparable(theirs.setup, "; ".join(differences))
             self._facts_changed = differing_facts(self._revision.facts(), environment_facts(), same_program=False)
             return None
         check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._name)
         plan = replace(self._experiment.plan, payload=theirs.payload)
         return self._experiment.interleave(
             Variant(self._name, self._revision.start, plan), self._experiment.variant("the present")
+        )
+
+    def _incomparable(self, theirs: Setup, differences: str) -> str:
+        """Why a test is not compared whose set-up is another one there.
+
+        A version that the user gave the model, and nothing else, makes it new: a name of its own would do the same.
+        """
+        own = self._experiment.setup
+        self._is_new = not own.differences(replace(theirs, model=own.model), timing=False)
+        if self._is_new:
+            return f"new: another model than at {self._name} ({differences}), so there is nothing to compare with"
+        return (
+            f"not comparable with {self._name} ({differences}); give the test another name: a new test has nothing to "
+            "compare with"
         )
 
     def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:

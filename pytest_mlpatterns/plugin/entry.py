@@ -166,9 +166,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def perf_model() -> object:
     """The model under test; override it: a callable, a class, or ``"package.module:attribute"``.
 
-    A callable or class may have a version in an attribute ``perf_version``, such as ``"2"``. Another version is another
-    model: it is not compared with the baseline of the old version, so that an intended slowdown is no regression.
-    Record its baseline with ``--perf-baseline update``.
+    It may have a version in an attribute ``perf_version``, such as ``"2"``; of an import string the source is read.
+    Another version is another model: it is not compared with the baseline of the old version, nor with a revision that
+    has the old one, so that an intended slowdown is no regression. Record its baseline with ``--perf-baseline update``.
     """
     return None
 

@@ -12,7 +12,6 @@ import pytest
 
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.config.settings import model_version
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.experiment import Experiment, ModelUnderTest
 from pytest_mlpatterns.judging.experiment_parts import (
@@ -27,6 +26,7 @@ from pytest_mlpatterns.judging.experiment_parts import (
 from pytest_mlpatterns.plugin.name_hints import misspelled_fixture
 from pytest_mlpatterns.plugin.options import given_options
 from pytest_mlpatterns.serving.engine import StartOptions
+from pytest_mlpatterns.serving.model_version import model_version
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:

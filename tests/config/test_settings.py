@@ -16,7 +16,6 @@ from pytest_mlpatterns.config.settings import (
     NoisePolicy,
     ProfileMode,
     merge_markers,
-    model_version,
     patterns_of,
     read_choice,
     read_settings,
@@ -659,45 +658,6 @@ def test_a_switch_is_of_the_command_line_then_of_the_ini_file(
     tmp_path: Path, name: str, option: bool | None, ini: str | None, on: bool
 ) -> None:
     assert getattr(run_settings(tmp_path, {name: option}, {name: ini}), name) is on
-
-
-class Versioned:
-    perf_version = "2"
-
-    def __call__(self, batch: list[int]) -> list[int]:
-        return batch
-
-
-def with_version(version: object) -> Any:
-    def model(batch: list[int]) -> list[int]:
-        return batch
-
-    model.perf_version = version  # type: ignore[attr-defined]
-    return model
-
-
-@pytest.mark.parametrize(
-    ("model", "version"),
-    [
-        (Versioned, "2"),
-        (Versioned(), "2"),
-        (with_version("of May"), "of May"),
-        (with_version(""), ""),
-        (len, ""),
-        ("package.module:attribute", ""),
-        (None, ""),
-    ],
-    ids=["class", "object", "function", "empty", "without", "import string", "no model"],
-)
-def test_a_model_names_its_version_in_an_attribute(model: object, version: str) -> None:
-    assert model_version(model) == version
-
-
-@pytest.mark.parametrize("version", [2, 1.5, None, b"2"])
-def test_a_version_of_a_model_that_is_no_text_is_refused(version: object) -> None:
-    with pytest.raises(SettingError) as caught:
-        model_version(with_version(version))
-    assert str(caught.value) == (f"perf_model has perf_version {version!r}, expected text; write perf_version = '2'")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.synthetic import S, make_setup
@@ -20,6 +20,9 @@ from pytest_mlpatterns.judging.revision_comparison import RevisionComparison, ch
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.setup import Setup
 
 
 def test_a_load_whose_repetitions_exceed_the_budget_is_refused_with_the_time_that_they_take() -> None:
@@ -40,9 +43,12 @@ def test_a_load_without_a_length_fits_every_budget() -> None:
 
 
 def settle(
-    *names: str, nmrt: tuple[float, float] = (300.0, 300.0), required: bool = False
+    *names: str, nmrt: tuple[float, float] = (300.0, 300.0), required: bool = False, theirs: Setup | None = None
 ) -> tuple[dict[str, Outcome], RevisionComparison]:
-    """Compare with a revision in the metrics that ``compare=`` names; both sides have a declared NMRT."""
+    """Compare with a revision in the metrics that ``compare=`` names; both sides have a declared NMRT.
+
+    ``theirs`` is the set-up there, if it is another one.
+    """
     settings = read_settings({"compare": names, "profile": "off"}, {}, {})
     run: Any = SimpleNamespace(
         launches=[],
@@ -82,10 +88,13 @@ def settle(
         variant=lambda name: name,
         interleave=lambda *_sides: run,
     )
-    revision: Any = SimpleNamespace(name="main (a6d79f5)", close=lambda: None)
+    served = SimpleNamespace(setup=theirs or setup, payload=None)
+    revision: Any = SimpleNamespace(
+        name="main (a6d79f5)", close=lambda: None, setup=lambda: served, facts=dict, start=None
+    )
     runner: Any = SimpleNamespace(close=lambda: None, measure=declared_launch)
     comparison = RevisionComparison(experiment, revision, SequentialMeasurement(runner, 60 * S, 8), runner=runner)
-    comparison._run = run
+    comparison._run = run if theirs is None else None
     wanted = compared_metrics([METRICS[name] for name in names], settings.tolerance, comparison.alpha, requested=False)
     return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, comparison
 
@@ -110,3 +119,33 @@ def test_a_test_of_which_no_metric_is_judged_fails(required: bool) -> None:
         settle("ttft", required=required)
     nothing = "not compared with main (a6d79f5): TTFT (is not known of both sides)"
     assert str(caught.value) == nothing + required * ", and --perf-baseline require asks for a comparison"
+
+
+def test_a_test_whose_model_alone_has_another_version_is_new() -> None:
+    found, comparison = settle("rtm", theirs=make_setup(model="1"))
+    assert found == {}
+    new = "new: another model than at main (a6d79f5) (model: 1 → none), so there is nothing to compare with"
+    assert comparison.missing == new
+
+
+@pytest.mark.parametrize(
+    ("theirs", "required", "message"),
+    [
+        (
+            make_setup(load="closed(4)", model="1"),
+            False,
+            "not comparable with main (a6d79f5) (load: closed(4) → closed(8); model: 1 → none); give the test another "
+            "name: a new test has nothing to compare with",
+        ),
+        (
+            make_setup(model="1"),
+            True,
+            "new: another model than at main (a6d79f5) (model: 1 → none), so there is nothing to compare with, and "
+            "--perf-baseline require asks for a comparison",
+        ),
+    ],
+)
+def test_another_set_up_and_a_required_comparison_fail_the_test(theirs: Setup, required: bool, message: str) -> None:
+    with pytest.raises(PerfFailure) as caught:
+        settle("rtm", theirs=theirs, required=required)
+    assert str(caught.value) == message

@@ -116,6 +116,7 @@ def assert_slower_is_caught(top: Path, project: Callable[[float], dict[str, str]
 BARE = TESTS.replace('perf.assert_rtm_below("10s")', "pass")
 SAME = BARE.replace("shop.model", "shop.same")
 BATCHED = 'pattern="batched(max_batch_size=2)"'
+VERSIONED = 'model="shop.versioned:Model"'
 STAGES = 'load=Stages([("5s", 10)], of="concurrency")'
 LONG = "from pytest_mlpatterns import Stages\n" + BARE.replace('duration="200ms", warmup="100ms"', STAGES)
 """A test whose load is too long to be compared, which is said as soon as its set-up there is known and alike."""
@@ -127,14 +128,16 @@ def assert_alike_there(run: Run) -> None:
     assert re.search(r"takes 5\.00 s, and a comparison with main \(\w+\) sends it 12 times", run.out), run.out
 
 
-def several(*, seconds: float, concurrency: int = 1, check: str = "None") -> dict[str, str]:
-    """Tests of one model that takes a number of seconds, and of one that does not change."""
+def several(*, seconds: float, concurrency: int = 1, check: str = "None", version: int = 1) -> dict[str, str]:
+    """Tests of one model that takes a number of seconds, of one that does not change, and of one with a version."""
     p99 = 'perf.assert_no_regression(metrics=("rtm", "throughput", "p99"), tolerance=1.0)'
     by_name = BARE.replace("test_shop(perf):\n    pass", "test_by_name(request):\n    request.getfixturevalue('perf')")
     return files(seconds=seconds) | {
         "src/shop/same.py": MODEL.format(seconds=0.01),
+        "src/shop/versioned.py": f"{MODEL.format(seconds=seconds)}\n    perf_version = '{version}'\n",
         "test_bare.py": SAME.replace("test_shop", "test_bare"),
         "test_batched.py": SAME.replace("test_shop", "test_batched").replace("perf(", f"perf({BATCHED}, ", 1),
+        "test_version.py": BARE.replace("test_shop", "test_version").replace("perf(", f"perf({VERSIONED}, ", 1),
         "test_by_name.py": by_name.replace("perf(", 'perf(profile="auto", ', 1),
         "test_checked.py": SAME.replace("test_shop", "test_checked").replace("perf(", f"perf(check={check}, ", 1),
         "test_p99.py": SAME.replace("test_shop", "test_p99").replace("    pass", f"    {p99}"),
@@ -149,7 +152,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One run of tests that compare in different ways; what is not committed is the present."""
     repository = Repository.made(tmp_path_factory.mktemp("several") / "shop")
     repository.commit(several(seconds=0.01))
-    repository.write(several(seconds=0.06, concurrency=3, check="lambda inputs, outputs: False"))
+    repository.write(several(seconds=0.06, concurrency=3, check="lambda inputs, outputs: False", version=2))
     repository.write({"test_new.py": SAME.replace("test_shop", "test_new")})
     return against(repository, "--perf-json=results.json")
 
@@ -164,7 +167,7 @@ def test_a_regression_is_caught_without_any_baseline_file(compared: Run) -> None
     assert compared.exit_code == 1
     assert re.search("RegressionFailure: (mean latency|RTM) ", compared.failure("test_shop"))
     assert "(the present)" in compared.failure("test_shop")
-    assert "compared 5 of 8 tests with main (" in compared.out
+    assert "compared 5 of 9 tests with main (" in compared.out
     assert not (compared.directory / "perf-baseline.json").exists()
 
 
@@ -218,6 +221,13 @@ def test_a_test_that_is_new_is_measured_and_said_not_to_exist_there(compared: Ru
     assert "new: nothing to compare with at main (" in compared.out
 
 
+def test_a_model_with_another_version_is_new_and_its_import_string_has_the_version(compared: Run) -> None:
+    result = result_of(compared, "test_version")
+    assert result["passed"]
+    assert result["setup"]["model"] == "2"
+    assert re.search(r"new: another model than at main \(\w+\) \(model: 1 → 2\), so there is nothing", compared.out)
+
+
 def test_a_metric_that_was_asked_for_and_cannot_be_judged_fails_the_test(compared: Run) -> None:
     lines = [line for line in compared.failure("test_p99").splitlines() if line.startswith("E   ")]
     assert len(lines) == 1
@@ -245,7 +255,7 @@ def test_a_failure_is_profiled_on_both_sides_and_one_that_asks_for_none_is_not(c
 
 def test_another_set_up_there_is_not_comparable(compared: Run) -> None:
     assert "PerfFailure: not comparable with main (" in compared.failure("test_set_up")
-    assert "load: closed(1) → closed(3)" in compared.failure("test_set_up")
+    assert "load: closed(1) → closed(3)); give the test another name: a new test" in compared.failure("test_set_up")
 
 
 @pytest.mark.covered_processes
