@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.errors import MissingExtraError, ProfilerError, missing_extra
+from pytest_mlpatterns.errors import MissingExtraError, ProfilerError
 from pytest_mlpatterns.profiling.collapsed import read_collapsed
 from pytest_mlpatterns.profiling.recording import RawStacks
 from pytest_mlpatterns.system.orphans import MARK, end_with_creator
@@ -66,7 +66,9 @@ def find_py_spy(what: str, directory: Path) -> PySpy:
     beside = Path(sys.executable).with_name("py-spy")
     found = str(beside) if beside.is_file() else shutil.which("py-spy")
     if found is None:
-        raise MissingExtraError(missing_extra(what, "py-spy", "profile"))
+        raise MissingExtraError(
+            f"{what} needs the package py-spy, which is not installed; install it: pip install py-spy"
+        )
     if why := why_not_traceable():
         raise ProfilerError(f"py-spy cannot read other processes: {why}")
     return PySpy(found, directory)

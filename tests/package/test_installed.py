@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,10 @@ def perf_payload() -> list[list[int]]:
 
 def check(inputs: list[list[int]], outputs: list[int]) -> None:
     assert outputs == [sum(numbers) for numbers in inputs]
+
+
+def test_the_profiler_comes_with_the_package() -> None:
+    assert importlib.metadata.version("py-spy")
 
 
 @pytest.mark.perf(

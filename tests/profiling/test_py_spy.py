@@ -8,11 +8,13 @@ import subprocess
 import sys
 import textwrap
 import time
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from packaging.requirements import Requirement
 from support.services.py_spy import patient_py_spy
 
 from pytest_mlpatterns.errors import MissingExtraError, ProfilerError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.processes
 
+ROOT = Path(__file__).parents[2]
 SPINS = """
 def deep():
     while True:
@@ -225,8 +228,29 @@ def test_one_that_dies_meanwhile_is_an_error(tmp_path: Path) -> None:
 def test_without_it_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingExtraError, match=r"naming functions needs the package py-spy, .*mlpatterns\[profile\]"):
+    with pytest.raises(MissingExtraError, match=r"naming functions needs the package py-spy, .*: pip install py-spy$"):
         find_py_spy("naming functions", tmp_path)
+
+
+WHEELS = [("linux", "x86_64"), ("linux", "aarch64"), ("linux", "i686"), ("linux", "armv7l"), ("darwin", "arm64")]
+
+
+@pytest.mark.parametrize(
+    ("system", "processor", "python", "is_needed"),
+    [
+        *((*where, "cpython", True) for where in [*WHEELS, ("darwin", "x86_64")]),
+        *((*where, "cpython", False) for where in [("linux", "riscv64"), ("linux", "ppc64le"), ("win32", "AMD64")]),
+        ("linux", "x86_64", "pypy", False),
+    ],
+)
+def test_it_comes_with_the_package_where_it_has_wheels(
+    system: str, processor: str, python: str, is_needed: bool
+) -> None:
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    (needed,) = (one for one in map(Requirement, lines) if one.name == "py-spy")
+    assert needed.marker is not None
+    environment = {"sys_platform": system, "platform_machine": processor, "implementation_name": python}
+    assert needed.marker.evaluate(environment) is is_needed
 
 
 def test_a_system_that_forbids_it_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
