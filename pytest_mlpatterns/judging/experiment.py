@@ -91,17 +91,19 @@ class SystemUnderTest:
         """Whether the service runs already and is only connected to."""
         return isinstance(self.service, Url)
 
-    def start(self, *, profiled: bool = False, traced: bool = False) -> Deployment:
+    def start(self, *, profiled: bool = False, traced: bool = False, timeout_ns: int | None = None) -> Deployment:
         """Start a deployment and wait until it is ready.
 
         Args:
             profiled: its processes permit a profiler of the same user to read them.
             traced: its processes follow their allocations, which makes them slower.
+            timeout_ns: start-up time limit; None for that of the test.
 
         Raises:
             DeploymentError: it did not start.
         """
-        options = replace(self.options, profiled=profiled, traced=traced)
+        limit_ns = self.options.timeout_ns if timeout_ns is None else timeout_ns
+        options = replace(self.options, profiled=profiled, traced=traced, timeout_ns=limit_ns)
         if isinstance(self.service, ServicePlan):
             return launch(self.service, options)
         return deploy_target(self.service, options)

@@ -30,9 +30,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
 
-__all__ = ["trace_comparison"]
+__all__ = ["trace_comparison", "trace_limit_ns"]
 
 _HELD, _GROWS = "peak_memory", "memory_growth"
+_TIMES_THE_START = 40
+"""Multiple of a start after which a traced one is given up: models that make Python objects took 11 to 28 times as long
+under tracemalloc, and a machine that is busy now was perhaps quieter before."""
+_LONGEST_NS = 300_000_000_000
+"""Limit of a traced start that no start of the model raises further: a line of a report is worth no longer wait."""
 
 
 def trace_comparison(
@@ -41,10 +46,12 @@ def trace_comparison(
     measurement: SequentialMeasurement,
     *,
     verdicts: Sequence[Verdict],
+    starts_ns: Sequence[int] = (),
 ) -> None:
     """Find the lines that hold more memory, or leak it, if that failed the test and was not done before.
 
-    Arguments are those of :func:`pytest_mlpatterns.judging.profile_decision.profile_comparison`.
+    The arguments are those of :func:`pytest_mlpatterns.judging.profile_decision.profile_comparison`, and ``starts_ns``
+    that of :func:`trace_limit_ns`.
     """
     failed = {verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL}
     is_off = experiment.settings.profile is ProfileMode.OFF
@@ -52,22 +59,37 @@ def trace_comparison(
         return
     started = time.perf_counter()
     try:
-        measurement.held = _held(experiment, revision, of_growth=_HELD not in failed)
+        measurement.held = _held(experiment, revision, starts_ns, of_growth=_HELD not in failed)
     except MlpatternsError as error:
         measurement.held = HeldRecord(f"memory by line is not known: {str(error).partition(chr(10))[0]}")
     finally:
         measurement.interleaved_s += time.perf_counter() - started
 
 
-def _held(experiment: Experiment, revision: RevisionClient, *, of_growth: bool) -> HeldRecord:
+def trace_limit_ns(startup_timeout_ns: int, starts_ns: Sequence[int]) -> int:
+    """Time limit for a start that is traced, and for each of its answers.
+
+    Args:
+        startup_timeout_ns: of the test, which is kept at least.
+        starts_ns: how long its model took to start without tracing, on both sides and in these minutes.
+    """
+    return max(startup_timeout_ns, min(_TIMES_THE_START * max(starts_ns, default=0), _LONGEST_NS))
+
+
+def _held(experiment: Experiment, revision: RevisionClient, starts_ns: Sequence[int], *, of_growth: bool) -> HeldRecord:
     if why := why_not_readable(experiment):
         return HeldRecord(f"memory by line is not known: {why}")
     tree, root = revision.worktree, experiment.system.options.root
     names = (SourceNames(tree.directory, tree.root), SourceNames(root, tree.present_root))
     theirs = replace(experiment.plan, payload=revision.setup().payload)
+    limit_ns = trace_limit_ns(experiment.settings.startup_timeout_ns, starts_ns)
     sides = (
-        Variant(revision.name, functools.partial(revision.start, traced=True), theirs),
-        Variant("the present", functools.partial(experiment.system.start, traced=True), experiment.plan),
+        Variant(revision.name, functools.partial(revision.start, traced=True, timeout_ns=limit_ns), theirs),
+        Variant(
+            "the present",
+            functools.partial(experiment.system.start, traced=True, timeout_ns=limit_ns),
+            experiment.plan,
+        ),
     )
     held = [held_under_load(side, experiment.generator, of_growth=of_growth) for side in sides]
     before, now = held

@@ -184,7 +184,11 @@ class RevisionComparison:
             self._runner.close()  # both revisions need the machine to themselves
             verdicts = self._judge(self._run, choice)
             profile_comparison(self._experiment, self._revision, self._measurement, verdicts=verdicts)
-            trace_comparison(self._experiment, self._revision, self._measurement, verdicts=verdicts)
+            launches = (*self._run.first_launches, *self._run.second_launches)
+            starts_ns = [launch.cold_start_ns for launch in launches if launch.cold_start_ns is not None]
+            trace_comparison(
+                self._experiment, self._revision, self._measurement, verdicts=verdicts, starts_ns=starts_ns
+            )
             return verdicts
         except NothingToCompareError as error:
             self._is_new = error.reason is Reason.ABSENT

@@ -202,7 +202,7 @@ class _Served:
         """
         match request:
             case StartDeployment():
-                return self._start(profiled=request.profiled, traced=request.traced)
+                return self._start(request)
             case StopDeployment():
                 self.stop()
                 return DeploymentStopped()
@@ -217,8 +217,10 @@ class _Served:
         if deployment is not None:
             deployment.close()
 
-    def _start(self, *, profiled: bool, traced: bool) -> DeploymentStarted:
-        self._deployment = deployment = self._experiment.system.start(profiled=profiled, traced=traced)
+    def _start(self, request: StartDeployment) -> DeploymentStarted:
+        self._deployment = deployment = self._experiment.system.start(
+            profiled=request.profiled, traced=request.traced, timeout_ns=request.timeout_ns
+        )
         return DeploymentStarted(
             deployment.endpoint,
             deployment.pids,

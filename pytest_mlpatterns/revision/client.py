@@ -90,7 +90,7 @@ class RevisionClient:
         self._test = test
         self._worktree = worktree
         self._directory = directory
-        self._timeout_ns = startup_timeout_ns
+        self._timeout_ns = self._answer_ns = startup_timeout_ns
         self._inherited_options = inherited_options
         self._cluster = cluster
         self._child: Child | None = None
@@ -144,12 +144,13 @@ class RevisionClient:
         assert self._setup is not None
         return self._setup
 
-    def start(self, *, profiled: bool = False, traced: bool = False) -> Deployment:
+    def start(self, *, profiled: bool = False, traced: bool = False, timeout_ns: int | None = None) -> Deployment:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
         Args:
             profiled: its processes permit a profiler of the same user to read them.
             traced: its processes follow their allocations.
+            timeout_ns: time limit for the start and for each of its statistics; None for that of the test.
 
         Raises:
             NothingToCompareError: as in :meth:`setup`, or the model fails there.
@@ -157,7 +158,9 @@ class RevisionClient:
         """
         if self.setup().setup.engine == "ray" and self._cluster is not None:
             self._open_monitors(self._cluster)
-        started = self._ask(StartDeployment(profiled, traced), DeploymentStarted, self._timeout_ns / 1e9)
+        self._answer_ns = self._timeout_ns if timeout_ns is None else timeout_ns
+        request = StartDeployment(profiled, traced, timeout_ns)
+        started = self._ask(request, DeploymentStarted, self._answer_ns / 1e9)
         deployment = self._deployment_of(started)
         deployment.cpu_share, deployment.streams, deployment.roles = started.cpu_share, started.streams, started.roles
         return deployment
@@ -206,7 +209,7 @@ class RevisionClient:
         Raises:
             DeploymentError: one of its processes has ended, or does not answer.
         """
-        return self._ask(StatsWanted(), StatsFound, self._timeout_ns / 1e9).stats
+        return self._ask(StatsWanted(), StatsFound, self._answer_ns / 1e9).stats
 
     def _ask(self, question: Wanted, of: type[_Answer], timeout_s: float) -> _Answer:
         """The answer to a question; one that came after its time-out, to a question before, is left out.

@@ -101,10 +101,12 @@ class StartDeployment:
     Args:
         profiled: its processes permit a profiler of the same user to read them.
         traced: its processes follow their allocations.
+        timeout_ns: start-up time limit; None for that of the test.
     """
 
     profiled: bool = False
     traced: bool = False
+    timeout_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ class StartOptions:
         replica_cores: cores of its own for each replica, instead of ``cpus``; None for none.
         cluster: the Ray cluster of an engine that needs one; None for the others.
         profiled: its processes permit a profiler of the same user to read them.
-        traced: its processes follow their allocations, which makes them slower.
+        traced: its processes follow their allocations, which makes them slower. Each answer of theirs may then take as
+            long as the start.
     """
 
     timeout_ns: int

@@ -11,7 +11,7 @@ import pytest
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.judging import held_decision
-from pytest_mlpatterns.judging.held_decision import trace_comparison
+from pytest_mlpatterns.judging.held_decision import trace_comparison, trace_limit_ns
 from pytest_mlpatterns.records.held_memory import HeldMemory, HeldRecord, MemorySite
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.variant import Variant
 
 MIB = 1024**2
+S = 1_000_000_000
+LIMITS: list[dict[str, object]] = []
+"""Arguments of the starts of both sides."""
 REVISION: Any = SimpleNamespace(
     name="main (abc1234)",
     worktree=SimpleNamespace(
         root=Path("/tmp/tree"), directory=Path("/tmp/tree/project"), present_root=Path("/srv/project")
     ),
     setup=lambda: SimpleNamespace(payload=None),
-    start=lambda **_: None,
+    start=lambda **given: LIMITS.append(given),
 )
 
 
@@ -38,6 +41,7 @@ class Scripted:
 
     def __call__(self, variant: Variant, _generator: object, *, of_growth: bool) -> HeldMemory | None:
         self.asked.append((variant.name, of_growth))
+        variant.start()
         found = self.held.pop(0)
         if isinstance(found, Exception):
             raise found
@@ -46,6 +50,7 @@ class Scripted:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    LIMITS.clear()
     script = Scripted()
     script.held = [
         HeldMemory({("/tmp/tree/project/model.py", 3): MIB}, MIB),
@@ -57,13 +62,17 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 
 
 def traced(
-    *metrics: str, mode: ProfileMode = ProfileMode.AUTO, attached: bool = False, held: HeldRecord | None = None
+    *metrics: str,
+    mode: ProfileMode = ProfileMode.AUTO,
+    attached: bool = False,
+    held: HeldRecord | None = None,
+    starts_ns: tuple[int, ...] = (),
 ) -> Any:
     """The measurement after these metrics have failed."""
     experiment: Any = SimpleNamespace(
-        settings=SimpleNamespace(profile=mode, engine="local"),
+        settings=SimpleNamespace(profile=mode, engine="local", startup_timeout_ns=60 * S),
         system=SimpleNamespace(
-            options=SimpleNamespace(root=Path("/srv/project")), is_attached=attached, start=lambda **_: None
+            options=SimpleNamespace(root=Path("/srv/project")), is_attached=attached, start=REVISION.start
         ),
         setup=SimpleNamespace(pattern="Url('http://host')"),
         plan=None,
@@ -71,7 +80,7 @@ def traced(
     )
     measurement = SimpleNamespace(held=held, interleaved_s=0.0)
     verdicts = [Verdict(metric, "revision", Outcome.FAIL, "more") for metric in metrics]
-    trace_comparison(experiment, REVISION, cast("Any", measurement), verdicts=verdicts)
+    trace_comparison(experiment, REVISION, cast("Any", measurement), verdicts=verdicts, starts_ns=starts_ns)
     return measurement
 
 
@@ -81,6 +90,19 @@ def test_a_failure_of_peak_memory_is_traced_on_both_sides(scripted: Scripted) ->
     site = MemorySite("<module>", "model.py", 4, "", MIB, 3 * MIB)
     assert measurement.held == HeldRecord("", False, MIB, 3 * MIB, (site,))
     assert measurement.interleaved_s > 0
+
+
+def test_the_limit_of_a_traced_start_follows_the_slowest_start_of_the_model(scripted: Scripted) -> None:
+    traced("peak_memory", starts_ns=(2 * S, 4 * S))
+    assert LIMITS == 2 * [{"traced": True, "timeout_ns": 160 * S}]
+
+
+@pytest.mark.parametrize(
+    ("starts_ns", "limit_ns"), [((), 60 * S), ((S // 2, S), 60 * S), ((3 * S,), 120 * S), ((60 * S,), 300 * S)]
+)
+def test_that_limit_is_the_tests_at_least_and_bounded(starts_ns: tuple[int, ...], limit_ns: int) -> None:
+    assert trace_limit_ns(60 * S, starts_ns) == limit_ns
+    assert trace_limit_ns(600 * S, starts_ns) == 600 * S
 
 
 def test_a_leak_is_traced_by_its_growth(scripted: Scripted) -> None:

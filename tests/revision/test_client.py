@@ -57,11 +57,13 @@ class Process:
     def __init__(self, *answers: object) -> None:
         self.answers = [*answers]
         self.asked: list[object] = []
+        self.limits_s: list[float] = []
 
     def send(self, message: object) -> None:
         self.asked.append(message)
 
-    def receive(self, _: float) -> object:
+    def receive(self, limit_s: float) -> object:
+        self.limits_s.append(limit_s)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -121,6 +123,20 @@ def test_a_test_that_is_absent_there_is_a_reason_of_its_own(setup_after: Callabl
     with pytest.raises(NothingToCompareError, match="does not exist at main") as caught:
         setup_after(RevisionFailed(Reason.ABSENT, "pytest ended with exit code 4"))
     assert caught.value.reason is Reason.ABSENT
+
+
+def test_a_start_and_its_statistics_have_the_limit_that_is_asked_for(
+    client_of: Callable[[Process], RevisionClient],
+) -> None:
+    started = DeploymentStarted(Endpoint((("127.0.0.1", 80),), "/v1", REST_JSON, "m", False), (7,), None)
+    setup, stats = RevisionSetup(SETUP, read_payload([[1]])), StatsFound(PatternStats())
+    process = Process(setup, started, stats, DeploymentStopped(), started, stats)
+    revision = client_of(process)
+    revision.start(traced=True, timeout_ns=90 * 10**9).stats()
+    revision._stop()
+    revision.start().stats()
+    assert StartDeployment(traced=True, timeout_ns=90 * 10**9) in process.asked
+    assert process.limits_s == [1.0, 90.0, 90.0, 20.0, 1.0, 1.0]
 
 
 # --- on a Ray cluster ------------------------------------------------------------------------------------------------

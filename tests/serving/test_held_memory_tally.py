@@ -51,6 +51,26 @@ def test_what_this_package_and_tracemalloc_hold_is_left_out(declared: Any) -> No
     assert declared((7, ((held_memory.__file__, 3),)), (8, ((tracemalloc.__file__, 3),))) == {"total": 0}
 
 
+def test_a_table_of_many_objects_is_read_in_a_fraction_of_the_time_of_its_making(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its neighbours are added at once: no dictionary is asked for each of them."""
+
+    class Counted(tuple[tuple[str, int], ...]):
+        hashed = 0
+
+        def __hash__(self) -> int:
+            Counted.hashed += 1
+            return super().__hash__()
+
+    table, other = Counted((("/app/model.py", 3),)), Counted((("/app/model.py", 9),))
+    traces: list[Any] = [*((0, 24, table, 1) for _ in range(10_000)), (0, 7, other, 1), (0, 24, table, 1)]
+    monkeypatch.setattr(tracemalloc, "take_snapshot", lambda: tracemalloc.Snapshot(traces, 8))  # type: ignore[arg-type]
+    counters = dict(HeldMemoryTally().snapshot().counters)
+    assert counters == {"total": 240_031, "3:/app/model.py": 240_024, "9:/app/model.py": 7}
+    assert Counted.hashed < 10
+
+
 def test_the_largest_lines_are_reported_and_the_total_of_all(declared: Any) -> None:
     counters = declared(*((number + 1, (("/app/model.py", number + 1),)) for number in range(60)))
     assert counters["total"] == sum(range(1, 61))

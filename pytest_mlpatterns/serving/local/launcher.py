@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["launch"]
 
-_ANSWER_TIMEOUT_S, _TRACED_TIMEOUT_S = 5.0, 30.0
-"""Time limits for an answer of a worker; finding what its lines hold takes a while."""
+_ANSWER_TIMEOUT_S = 5.0
+"""Time limit for an answer of a worker."""
 _WORKER = "pytest_mlpatterns.serving.local.worker"
 
 
@@ -270,7 +270,7 @@ class Launcher:
             role=group.role,
             position=group.position,
             listener=listener if group.restart else None,
-            answer_timeout_s=_TRACED_TIMEOUT_S if self._options.traced else _ANSWER_TIMEOUT_S,
+            answer_timeout_s=self._options.timeout_ns / 1e9 if self._options.traced else _ANSWER_TIMEOUT_S,
         )
         self.workers.append(worker)
         if group.restart:
