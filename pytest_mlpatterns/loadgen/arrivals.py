@@ -50,10 +50,19 @@ class Arrivals(Protocol):
         ...
 
 
-def arrivals_of(schedule: Schedule, send: Callable[[int | None], None], share: Share) -> Arrivals:
-    """The arrivals of one generator's share of a schedule; ``send`` takes the due time, None for now."""
+def arrivals_of(
+    schedule: Schedule, send: Callable[[int | None], None], share: Share, *, stagger_ns: int = 0
+) -> Arrivals:
+    """The arrivals of one generator's share of a schedule.
+
+    Args:
+        schedule: of the load.
+        send: takes the due time, None for now.
+        share: of this generator.
+        stagger_ns: time between the first requests of two callers of a closed loop.
+    """
     if isinstance(schedule, ClosedLoop) or (isinstance(schedule, Stages) and schedule.closed):
-        return ClosedLoopArrivals(schedule, send, share)
+        return ClosedLoopArrivals(schedule, send, share, stagger_ns=stagger_ns)
     return OpenLoopArrivals(schedule, send, share)
 
 
@@ -61,14 +70,17 @@ class ClosedLoopArrivals:
     """Callers of a closed loop: each sends its next request when the last one was answered.
 
     A caller whose connection failed pauses until the next tick; otherwise a dead server would cause a busy loop of
-    refused connections.
+    refused connections. Callers that think begin at once, since their pauses keep them apart.
     """
 
-    def __init__(self, schedule: ClosedSchedule, send: Callable[[int | None], None], share: Share) -> None:
+    def __init__(
+        self, schedule: ClosedSchedule, send: Callable[[int | None], None], share: Share, *, stagger_ns: int
+    ) -> None:
         self._schedule = schedule
         self._share = share
         self._send = send
         self._think_ns = schedule.think_time_ns
+        self._stagger_ns = 0 if self._think_ns else stagger_ns
         self._fixed = schedule.length_ns is None
         self._callers = 0
         self._surplus = 0
@@ -114,9 +126,13 @@ class ClosedLoopArrivals:
         """Add callers, or let them leave after their next response, until their number is the schedule's."""
         wanted = self._share.part_of(self._schedule.concurrency_at(now_ns - self._origin_ns))
         self._surplus = max(0, self._callers - wanted)
-        for _ in range(wanted - self._callers):
+        for number in range(wanted - self._callers):
             self._callers += 1
-            self._send(None)
+            if later_ns := number * self._stagger_ns:
+                self._thinking.append(now_ns + later_ns)
+            else:
+                self._send(None)
+        self.next_due_ns = self._thinking[0] if self._thinking else NEVER_NS
 
 
 class OpenLoopArrivals:

@@ -217,7 +217,7 @@ class LoadRun:
         )
 
     def _arrivals_of(self, schedule: Schedule) -> Arrivals:
-        arrivals = arrivals_of(schedule, self._send_next, self._job.share)
+        arrivals = arrivals_of(schedule, self._send_next, self._job.share, stagger_ns=self._job.stagger_ns)
         return arrivals if self._conversations is None else self._conversations.begun_by(arrivals)
 
     def _send_next(self, due_ns: int | None) -> None:

@@ -65,6 +65,7 @@ class LoadJob:
     ``keep_texts`` keeps the texts of streams whose tokens the server does not report, up to a limit.
     ``window`` is given if it ends by its requests, or plans that from the answers of the warm-up; None if it lasts
     ``duration_ns``. The first request of such a window is the first of the order. One generator alone sends that load.
+    ``stagger_ns`` is the time between the first requests of two callers of a closed loop.
     """
 
     endpoint: Endpoint
@@ -81,6 +82,7 @@ class LoadJob:
     think_ns: bytes = b""
     keep_texts: bool = False
     window: RequestWindow | WindowPlan | None = None
+    stagger_ns: int = 0
 
     @property
     def most_ns(self) -> int:

@@ -27,6 +27,10 @@ _ENOUGH_FOR_THEM = 10
 """Requests of a block from which another launch is worth more than longer blocks."""
 _LEAST_SHARE = 0.25
 """Smallest share of a launch that its blocks get."""
+_STAGGER = 0.25
+"""Time between the first requests of two callers, of the time between two answers. Requests sent at once race for the
+service: it computes both prompts together or one after the other, and its times stay those of the winner for some
+rounds. A quarter is longer than that race, and shorter than what the first request keeps the service busy for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,13 @@ class BlockPlan:
         rounds: rounds of four blocks.
         requests: of each block, on either side, and the length is about that of the slower one; None if blocks last
             their length.
+        stagger_ns: time between the first requests of two callers of a block, on either side.
     """
 
     lengths_ns: tuple[int, ...]
     rounds: int
     requests: int | None = None
+    stagger_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,8 @@ class BlockDesign:
         half = -(-inputs // 2)
         requests = whole_rounds(self.answers, most, half if inputs > most else inputs, callers=callers)
         longest_ns = int(requests * max(one.interval_ns for one in paces))
-        return BlockPlan((longest_ns,) * len(paces), 1, requests)
+        stagger_ns = round(_STAGGER * interval_ns / len(paces)) if callers > 1 else 0
+        return BlockPlan((longest_ns,) * len(paces), 1, requests, stagger_ns)
 
     def _room_ns(self, start_s: float, interval_ns: float) -> float:
         """Time for the blocks of a launch."""

@@ -245,7 +245,8 @@ def _load(runs: Sequence[VariantRun], blocks: BlockPlan, rounds: int) -> None:
     for number in range(2 * rounds):
         position = max(run.position for run in runs)  # both continue with the same input
         for index in (0, 1) if number % 2 == 0 else (1, 0):
-            runs[index].load(blocks.lengths_ns[index], position, number, requests=blocks.requests)
+            length_ns = blocks.lengths_ns[index]
+            runs[index].load(length_ns, position, number, requests=blocks.requests, stagger_ns=blocks.stagger_ns)
 
 
 def _paired(first: VariantRun, second: VariantRun, *, second_began: bool) -> PairedLaunch:

@@ -172,7 +172,9 @@ class VariantRun:
         self._warm_ns = time.perf_counter_ns()
         return response_pace(schedule, float(np.median(latency_ns)))
 
-    def load(self, length_ns: int, position: int, core: int = 0, *, requests: int | None = None) -> None:
+    def load(
+        self, length_ns: int, position: int, core: int = 0, *, requests: int | None = None, stagger_ns: int = 0
+    ) -> None:
         """Measure one block.
 
         A block in which the load generator was the limit is measured again. A block in which no request was due is
@@ -183,6 +185,7 @@ class VariantRun:
             position: index of the first input.
             core: core on which the first process starts.
             requests: after which the block ends, about its length; None if it lasts its length.
+            stagger_ns: time between the first requests of two callers.
 
         Raises:
             GeneratorLimitError: the load generator was the limit in all attempts.
@@ -193,7 +196,7 @@ class VariantRun:
             self._monitor.sample()
             put_on_cores([*self._monitor.pids, *self._generator.pids], core)
             window = None if requests is None else self._counted(requests, 0, _LONGEST_FACTOR * length_ns)
-            result = self._drive(self._job.schedule, length_ns, position, window=window)
+            result = self._drive(self._job.schedule, length_ns, position, window=window, stagger_ns=stagger_ns)
             self._monitor.sample()
             samples = samples_of(result, self._variant.plan.tokens)
             self._done_ns.append(samples.done_ns)
@@ -299,12 +302,19 @@ class VariantRun:
         return RequestWindow(requests, least_ns, longest_ns) if alone else None
 
     def _drive(
-        self, schedule: Schedule, length_ns: int, position: int, *, window: RequestWindow | None = None
+        self,
+        schedule: Schedule,
+        length_ns: int,
+        position: int,
+        *,
+        window: RequestWindow | None = None,
+        stagger_ns: int = 0,
     ) -> LoadResult:
         events = LoadEvents(self._on_progress, on_window=self._monitor.sample)
         start = position % len(self._order)
         order = (self._order[start:] + self._order[:start]).tobytes()
         job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order, window=window)
+        job = replace(job, stagger_ns=stagger_ns)
         processes = self._variant.plan.generators
         with apart_from(self._deployment, self._generator, processes):
             return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)

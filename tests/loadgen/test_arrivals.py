@@ -32,6 +32,26 @@ def test_each_caller_sends_at_once_and_is_to_send_again_when_it_is_answered() ->
     assert arrivals.next_due_ns == NEVER_NS
 
 
+def test_staggered_callers_begin_one_after_the_other_and_are_due_when_they_should_have() -> None:
+    sent: list[int | None] = []
+    arrivals = arrivals_of(ClosedLoop(3), sent.append, ALONE, stagger_ns=60 * MS)
+    arrivals.start(1000 * MS)
+    assert sent == [None]
+    assert arrivals.next_due_ns == 1060 * MS
+    arrivals.tick(1050 * MS)
+    arrivals.send_due(1061 * MS)
+    assert arrivals.answered(1100 * MS, failed=False)  # the first one sends again at once
+    arrivals.send_due(1130 * MS)
+    assert sent == [None, 1060 * MS, 1120 * MS]
+    assert arrivals.next_due_ns == NEVER_NS
+
+
+def test_callers_that_think_begin_at_once() -> None:
+    sent: list[int | None] = []
+    arrivals_of(ClosedLoop(2, think_time="20ms"), sent.append, ALONE, stagger_ns=60 * MS).start(0)
+    assert sent == [None, None]
+
+
 def test_a_caller_that_failed_rests_until_the_next_tick() -> None:
     arrivals, sent = started(ClosedLoop(2))
     assert not arrivals.answered(1 * MS, failed=True)

@@ -75,7 +75,21 @@ def test_blocks_of_slow_variants_have_the_same_requests_in_one_round(
     design: BlockDesign, paces: tuple[ResponsePace, ResponsePace], start_s: float, inputs: int, requests: int
 ) -> None:
     longest_ns = int(requests * max(one.interval_ns for one in paces))
-    assert design.blocks(paces, start_s, inputs) == BlockPlan((longest_ns, longest_ns), 1, requests)
+    found = design.blocks(paces, start_s, inputs)
+    assert (found.lengths_ns, found.rounds, found.requests) == ((longest_ns, longest_ns), 1, requests)
+
+
+@pytest.mark.parametrize(
+    ("paces", "stagger_ms"), [((SLOW, SLOW), 62.5), ((SLOW, LONGER), 93.75), ((ResponsePace(S, S),) * 2, 0)]
+)
+def test_callers_of_slow_variants_begin_a_quarter_of_the_time_between_answers_apart(
+    paces: tuple[ResponsePace, ResponsePace], stagger_ms: float
+) -> None:
+    assert MINUTE.blocks(paces, 4).stagger_ns == stagger_ms * MS
+
+
+def test_callers_of_quick_variants_begin_at_once() -> None:
+    assert MINUTE.blocks((QUICK, QUICK), 4).stagger_ns == 0
 
 
 def test_a_pair_of_which_one_is_quick_has_blocks_of_time() -> None:

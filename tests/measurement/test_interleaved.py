@@ -312,6 +312,8 @@ class TestTurns:
         generator.close()
         blocks = [job for job in generator.jobs if job.duration_ns != SHORT.warmup_ns]
         assert {isinstance(job.window, RequestWindow) and job.window.requests for job in blocks} == {6}
+        assert all(0 < job.stagger_ns < 40 * MS for job in blocks)
+        assert {job.stagger_ns for job in generator.jobs if job not in blocks} == {0}
         assert len({job.order for job in blocks}) == 1  # two rounds of three inputs, and then the first one again
         assert found.first.requests == found.second.requests == 6 * found.pairs
         assert again.first.requests == again.second.requests == 6 * again.pairs
