@@ -9,6 +9,7 @@ read the difference before it is committed::
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ from support.synthetic import (
     capacity,
     counterpart,
     latencies,
+    make_setup,
     result,
     verdict,
 )
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.records.environment_facts import FactChange
+    from pytest_mlpatterns.records.setup import Setup
 
 
 def summary(results: Sequence[TestResult], width: int, **how: bool) -> list[str]:
@@ -285,6 +288,12 @@ FAILURES = {
 }
 
 
+def rows_of(text: str, prefix: str = "E       ", name: str = "RegressionFailure: ") -> int:
+    """How many rows a failure fills in a terminal of 80 columns, with what pytest writes before its lines."""
+    lines = [f"{prefix}{name if number == 0 else ''}{line}" for number, line in enumerate(text.splitlines())]
+    return sum(math.ceil(width_of(line) / 80) for line in lines)
+
+
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_says_on_what_it_stands_and_what_to_do(name: str) -> None:
     verdicts, changes = FAILURES[name]
@@ -292,8 +301,42 @@ def test_a_failure_says_on_what_it_stands_and_what_to_do(name: str) -> None:
     text = failure_text(verdicts, failed)
     check_golden(f"failure-{name}.txt", text + "\n")
     assert text.splitlines()[0] == verdicts[0].reason
-    lines = [line for line in text.splitlines()[len(verdicts) : -1] if not line.strip().startswith("pytest ")]
+    lines = [line for line in text.splitlines()[1:-1] if not line.strip().startswith("pytest ")]
     assert all(width_of(line) <= 76 for line in lines)
+    assert rows_of(text) <= 18
+
+
+def test_a_failure_of_everything_at_once_fits_on_a_screen_too() -> None:
+    _, changes = FAILURES["regression"]
+    failing = [replace(SLOWER, metric=name) for name in ("rtm", "p95", "p99", "cpu_per_request", "cold_start")]
+    rising = tuple((second / 4, second / 40, second / 40) for second in range(1, 41))
+    long = {**changes, "load_over_time": rising, "command": f"pytest 'test_perf.py::test_digits[{'x' * 100}]'"}
+    text = failure_text([*failing, LESS], result(passed=False, verdicts=(*failing, LESS), **long))
+    assert rows_of(text) <= 18
+    for label in ("where", "also", "next"):
+        assert f"\n  {label:<10}" in text
+    assert "\n  latency" not in text
+
+
+@pytest.mark.parametrize(
+    ("set_up", "line"),
+    [
+        (make_setup(pattern="single", load="closed(1)"), []),
+        (make_setup(pattern="single", load="closed(1)", wire="grpc"), ["  set-up    wire grpc"]),
+        (make_setup(pattern="single"), ["  set-up    load closed(8)"]),
+    ],
+    ids=["nothing", "wire", "load"],
+)
+def test_of_a_set_up_a_failure_names_what_is_not_the_default(set_up: Setup, line: list[str]) -> None:
+    text = failure_text((BEYOND,), result(setup=set_up))
+    assert [one for one in text.splitlines() if one.startswith("  set-up")] == line
+
+
+def test_only_a_load_that_varies_is_drawn_in_a_failure() -> None:
+    rising = tuple((second / 4, second / 12, second / 12) for second in range(1, 13))
+    assert "\n  load      service " in failure_text((BEYOND,), result(load_over_time=rising, setup=make_setup()))
+    flat = tuple((second / 4, 0.5, 0.6) for second in range(1, 13))
+    assert "\n  load  " not in failure_text((BEYOND,), result(load_over_time=flat))
 
 
 @pytest.mark.parametrize(

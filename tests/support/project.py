@@ -133,7 +133,7 @@ class Run:
         """What stands under the first line of a failure, by its label; lines that go on are joined."""
         found: dict[str, str] = {}
         lines = [line for line in self.failure(test).splitlines() if line.startswith("E ")]
-        (start,) = (match.end() for line in lines if (match := re.match(r"E +(?=test {2,}\S)", line)))
+        (start,) = (match.end() for line in lines if (match := re.match(r"E +(?=next {2,}\S)", line)))
         label = ""
         for line in lines:
             if not line[1:start].strip() and (text := line[start + 10 :].strip()):

@@ -15,19 +15,23 @@ _MOST = 6
 """Number of changes that are named."""
 
 
-def changed_facts(result: TestResult) -> list[str]:
+def changed_facts(result: TestResult, most: int = _MOST) -> list[str]:
     """The changes of the environment, what most probably explains a change of speed first, and how many more there are.
 
     Against a baseline it also says that nothing changed, since that rules out one half of the causes; the two sides of
     a revision share their environment anyway.
+
+    Args:
+        result: of one test.
+        most: number of changes that are named.
     """
     changes = result.facts_changed
     if changes is None or (not changes and (result.reference is None or result.reference.kind == "revision")):
         return []
     if not changes:
         return ["nothing in the environment, as far as it is known"]
-    more = len(changes) - _MOST
-    return [*map(str, changes[:_MOST]), *([f"and {more} more, which --perf-json writes"] if more > 0 else [])]
+    more = len(changes) - most
+    return [*map(str, changes[:most]), *([f"and {more} more, which --perf-json writes"] if more > 0 else [])]
 
 
 def changed_note(result: TestResult) -> str:

@@ -1,9 +1,14 @@
-"""The text of a failure: the verdict, the facts of the measurement, and the next step."""
+"""The text of a failure: the verdict, where its time is, the facts that a reader needs, and the next step.
+
+It has at most 18 lines in a terminal of 80 columns: what a reader needs least is left out first. The page has it all.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
@@ -13,12 +18,12 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.text.comparison import compared_sentences, comparisons_of
+from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
 from pytest_mlpatterns.reports.text.environment_lines import changed_facts
 from pytest_mlpatterns.reports.text.function_lines import functions_explain
 from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.overload_text import overload_picture
-from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
 from pytest_mlpatterns.reports.text.styled_text import width_of
 from pytest_mlpatterns.reports.text.suspicions import longer_command
 from pytest_mlpatterns.reports.text.text_table import wrapped
@@ -33,30 +38,83 @@ if TYPE_CHECKING:
 
 __all__ = ["failure_text", "measured_counts", "measurement_text", "next_step"]
 
-_WIDTH = 64
-"""Width after the label: with the label and the prefix that pytest adds, a line has 80 columns."""
+_TERMINAL = 80
+"""Columns that a line has with the prefix of pytest."""
+_PREFIX = 8
+"""Columns of pytest's prefix in the body of a test; at its definition there are 4."""
+_MOST_ROWS = 18
+"""Rows of a terminal that a failure fills: with pytest's own lines around it, it stays on one screen of 24."""
+_NAME_OF_FAILURE = 19
+"""Columns of the name of the exception, which stands before the first line."""
+_WIDTH = 60
+"""Width after the label: with the label and the prefix, a line has 80 columns."""
 _LABEL = 10
+_MOST_WHERE = 6
+"""Lines on where the time of a failure is: its parts in two, a function and its line in two each."""
+_MOST_CHANGED = 2
+"""Changes of the environment that are named."""
+_USUAL = {"pattern": "single", "engine": "", "load": "closed(1)", "wire": "rest+json"}
+"""The set-up of a test that chooses none."""
+_WORDS = {Outcome.FAIL: "beyond tolerance", Outcome.INCONCLUSIVE: "undecided", Outcome.PASS: "within tolerance"}
+_MOST_OTHERS = 3
+"""Further metrics beyond their tolerance that are named: a service that is slower is worse in each of its times."""
 _COMMIT = re.compile(r"\(([0-9a-f]{7,40})\)$")
 """The commit at the end of a baseline's name, unless files were changed after it."""
 _OF_STREAMS = ("ttft", "ttft:p95", "tpot", "itl", "itl:p95", "output_tokens", "output_tokens_per_user")
 _METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory", "cost")
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some lines of a failure.
+
+    Attributes:
+        lines: below each other, with their label.
+        order: in which parts are left out if there is no room, the highest first; 0 for one that always stays.
+    """
+
+    lines: Sequence[str]
+    order: int = 0
+
+
 def failure_text(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> str:
-    """The text of a failure: the verdicts with their figures, where the time is, the facts, and the next step.
+    """The text of a failure: the first verdict with its figures, where the time is, the facts, and the next step.
 
     Args:
         verdicts: that failed the test.
         result: of the test.
         results_file: that the run will write; empty if it writes none.
     """
-    lines = [
-        *(verdict.reason for verdict in verdicts),
-        *_labelled("where", _wrapped(where_texts(result, verdicts))),
+    first, *others = verdicts
+    parts = [
+        _Part([first.reason]),
+        _Part(_labelled("where", _wrapped(where_texts(result, verdicts))[:_MOST_WHERE])),
+        _Part(_labelled("also", _others(others, result, first)), 1),
         *_facts(result, {verdict.metric for verdict in verdicts}),
-        *_labelled("next", next_step(verdicts, result, results_file)),
+        _Part(_labelled("next", next_step(verdicts, result, results_file))),
     ]
-    return "\n".join(lines)
+    return "\n".join(line for part in _fitted(parts) for line in part.lines)
+
+
+def _fitted(parts: Sequence[_Part]) -> list[_Part]:
+    """The parts for which there is room."""
+    kept = list(parts)
+    for part in sorted(parts, key=lambda one: -one.order):
+        if part.order == 0 or sum(map(_rows, kept)) + _wraps(kept) <= _MOST_ROWS:
+            break
+        kept.remove(part)
+    return kept
+
+
+def _rows(part: _Part) -> int:
+    """How many rows of a terminal the lines of a part fill."""
+    return sum(-(-(_PREFIX + width_of(line)) // _TERMINAL) for line in part.lines)
+
+
+def _wraps(parts: Sequence[_Part]) -> int:
+    """Rows that the name of the exception adds to the first line."""
+    width = _PREFIX + width_of(parts[0].lines[0])
+    return -(-(width + _NAME_OF_FAILURE) // _TERMINAL) - -(-width // _TERMINAL)
 
 
 def measured_counts(result: TestResult) -> list[str]:
@@ -70,12 +128,11 @@ def measured_counts(result: TestResult) -> list[str]:
 
 def measurement_text(result: TestResult) -> str:
     """The facts of the measurement, for a test that failed for another reason than a verdict."""
-    return "\n".join(_facts(result, set()))
+    return "\n".join(line for part in _facts(result, set()) for line in part.lines)
 
 
-def _facts(result: TestResult, shown: set[str]) -> list[str]:
-    """The facts behind a verdict; metrics in ``shown`` are left out."""
-    setup = result.setup
+def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
+    """The facts behind a verdict; metrics in ``shown`` are left out, and all of them beside a comparison."""
     failed = sum(result.failed_requests.values())
     kinds = describe_failures(
         {int(code): count for code, count in result.failed_requests.items()}, result.first_failure
@@ -86,37 +143,52 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *([f"{result.cancelled_requests:,} cancelled"] if result.cancelled_requests else []),
         f"{result.seconds_spent:.1f} s",
     ]
+    tokens = tokens_text(result.stream) if result.stream is not None else ""
+    metrics = [] if comparisons_of(result) else _other_metrics(result, shown)
+    overloads = [line for one in result.overloads[-1:] for line in _labelled("overload", overload_picture(one))]
     return [
-        *_fact("test", [result.test]),
-        *_fact("set-up", _set_up(setup)),
-        *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
-        *_labelled("changed", _wrapped(changed_facts(result))),
-        *_fact("measured", measured),
-        *_fact("tokens", [text] if result.stream is not None and (text := tokens_text(result.stream)) else []),
-        *_fact("metrics", _other_metrics(result, {*shown, *(verdict.figure for verdict in comparisons_of(result))})),
-        *_labelled("compared", _wrapped(compared_sentences(result, leave_out=shown | _calm_growths(result)))),
-        *_labelled("noise", _wrapped(text.partition(": ")[0] for text in result.noise)),
-        *_distributions(result),
-        *_labelled("load", load_picture(result)),
-        *(line for one in result.overloads[-1:] for line in _labelled("overload", overload_picture(one))),
+        _Part(_fact("set-up", _set_up(result.setup)), 6),
+        _Part(_fact("against", [result.reference.name] if result.reference is not None else []), 3),
+        _Part(_labelled("changed", _wrapped(changed_facts(result, most=_MOST_CHANGED))), 2),
+        _Part(_fact("measured", measured), 4),
+        _Part(_fact("tokens", [tokens] if tokens else []), 7),
+        _Part(_fact("metrics", metrics), 8),
+        *(_Part(lines, 9) for lines in _distributions(result)),
+        _Part(_labelled("load", load_picture(result) if load_varies(result) else []), 10),
+        _Part(overloads, 5),
     ]
 
 
 def _set_up(setup: Setup) -> list[str]:
-    engine = [f"engine {setup.engine}"] if setup.engine else []
-    return [f"pattern {setup.pattern}", *engine, f"load {setup.load}", f"wire {setup.wire}"]
+    """What of a set-up is not the default."""
+    parts = {"pattern": str(setup.pattern), "engine": setup.engine, "load": str(setup.load), "wire": setup.wire}
+    return [f"{name} {text}" for name, text in parts.items() if text != _USUAL[name]]
 
 
-def _calm_growths(result: TestResult) -> set[str]:
-    """Growths that pass: nothing grew, which needs no line."""
-    return {one.metric for one in comparisons_of(result) if one.metric in GROWTHS and one.outcome is Outcome.PASS}
+def _others(others: Sequence[Verdict], result: TestResult, first: Verdict) -> list[str]:
+    """Further verdicts that fail, each in short, and in one line what became of all other comparisons."""
+    lines = [part for one in others[:_MOST_OTHERS] for part in wrapped(_in_short(one), _WIDTH, others="  ")]
+    if (more := len(others) - _MOST_OTHERS) > 0:
+        lines.append(f"and {wording.count(more, 'more metric')} beyond tolerance")
+    judged = {one.metric for one in (first, *others)}
+    counts = Counter(_WORDS[one.outcome] for one in comparisons_of(result) if one.metric not in judged)
+    told = [f"{wording.count(counts[word], 'other metric')} {word}" for word in _WORDS.values() if counts[word]]
+    return [*lines, *([", ".join(told)] if told else [])]
 
 
-def _distributions(result: TestResult) -> list[str]:
+def _in_short(verdict: Verdict) -> str:
+    """A verdict without its interval and its tolerance: ``throughput 1,240 req/s → 905 req/s: -27.0 %``."""
+    if verdict.tolerance is None:
+        return verdict.reason
+    row = comparison_row(verdict)
+    return f"{row.label} {row.reference} → {row.present}: {row.change}"
+
+
+def _distributions(result: TestResult) -> list[list[str]]:
     """Sketches of the latency, or of the times of streams."""
     if result.stream is None:
-        return _labelled("latency", latency_picture(result))
-    return [line for name in ("ttft", "itl") for line in _labelled(name.upper(), latency_picture(result, name))]
+        return [_labelled("latency", latency_picture(result))]
+    return [_labelled(name.upper(), latency_picture(result, name)) for name in ("ttft", "itl")]
 
 
 def _wrapped(texts: Iterable[str]) -> list[str]:

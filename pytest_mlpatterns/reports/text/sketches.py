@@ -1,6 +1,6 @@
 """Sparklines: the latency distribution, with the one it is compared with, and system load over time.
 
-Pure: takes results, returns lines of at most 76 columns. A latency sparkline is the density over the logarithm of
+Pure: takes results, returns lines of at most 60 columns. A latency sparkline is the density over the logarithm of
 latency, computed from percentiles, so that two equal distributions look equal even if one has more known percentiles.
 """
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["latency_picture", "load_picture"]
+__all__ = ["latency_picture", "load_picture", "load_varies"]
 
-_COLUMNS = 40
+_COLUMNS = 36
 _BARS = " ▁▂▃▄▅▆▇█"
 _LABEL = 10
 _FEWEST_POINTS = 3
 _MARGIN = 0.02
+_FLAT = 0.25
+"""Range of a load up to which its picture is flat: two of the eight heights of a bar."""
 _SHORTEST_NS = 1_000.0
 """Shorter times are drawn as this one: tokens that arrive together are apart by nothing, which has no logarithm."""
 
@@ -62,6 +64,12 @@ def load_picture(result: TestResult) -> list[str]:
         shares = [moment[position] for moment in series]
         lines.append(f"{label:<{_LABEL}}{_bars(_fitted(shares), 1.0)}  mean {format_percent(fmean(shares))}")
     return [*lines, f"{'':<{_LABEL}}{_spaced('0 s', f'{series[-1][0]:.3g} s')}  of 100 %"]
+
+
+def load_varies(result: TestResult) -> bool:
+    """Whether the load of the last window went up or down, so that its picture is more than two flat lines."""
+    shares = [[moment[position] for moment in result.load_over_time] for position in (1, 2)]
+    return any(max(_fitted(one)) - min(_fitted(one)) > _FLAT for one in shares if one)
 
 
 def _rows(result: TestResult, quantity: str) -> dict[str, Percentiles]:

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, counterpart, latencies, result
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
-from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
 from pytest_mlpatterns.reports.text.styled_text import width_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import Reference, TestResult
 
 BARS = " ▁▂▃▄▅▆▇█"
-PLOT = slice(10, 50)
+PLOT = slice(10, 46)
 
 
 def of(values: object, reference: Reference | None = None) -> TestResult:
@@ -33,7 +33,7 @@ def before(values: object) -> Reference:
 
 
 def heights(line: str) -> list[int]:
-    return [BARS.index(bar) for bar in line[PLOT].ljust(40)]
+    return [BARS.index(bar) for bar in line[PLOT].ljust(36)]
 
 
 def test_the_highest_bar_is_where_most_latencies_are() -> None:
@@ -108,23 +108,29 @@ def test_times_of_nothing_take_no_room_on_the_axis() -> None:
 )
 def test_any_two_distributions_are_drawn_within_their_columns(now: list[int], then: list[int]) -> None:
     for lines in (latency_picture(of(now)), latency_picture(of(now, before(then)))):
-        assert all(width_of(text) <= 64 for text in lines)
+        assert all(width_of(text) <= 60 for text in lines)
         assert len(lines) in (0, 2, 3)
 
 
 def test_load_is_drawn_of_the_service_and_of_the_machine() -> None:
     course = tuple((second / 4, 1.0 if second > 6 else 0.0, 1.0) for second in range(1, 13))
     service, machine, axis = load_picture(result(load_over_time=course))
-    assert heights(service) == [0] * 20 + [8] * 20
-    assert heights(machine) == [8] * 40
+    assert heights(service) == [0] * 18 + [8] * 18
+    assert heights(machine) == [8] * 36
     assert service.endswith("mean 50.0 %")
     assert axis.split() == ["0", "s", "3", "s", "of", "100", "%"]
 
 
 def test_a_long_course_is_averaged() -> None:
-    course = tuple((second / 4, float(second % 2), 0.0) for second in range(1, 161))
+    course = tuple((second / 4, float(second % 2), 0.0) for second in range(1, 145))
     service, _, _ = load_picture(result(load_over_time=course))
-    assert heights(service) == [4] * 40
+    assert heights(service) == [4] * 36
+
+
+@pytest.mark.parametrize(("last", "varies"), [(0.7, False), (0.8, True)])
+def test_a_load_that_stays_within_two_heights_of_a_bar_is_flat(last: float, varies: bool) -> None:
+    course = tuple((float(second), 0.5, 0.5 if second < 10 else last) for second in range(1, 13))
+    assert load_varies(result(load_over_time=course)) is varies
 
 
 def test_without_the_processes_no_load_is_drawn() -> None:
