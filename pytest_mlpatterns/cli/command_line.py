@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pytest_mlpatterns.cli.accept_command import add_accept_command
 from pytest_mlpatterns.cli.new_command import add_new_command
+from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.wording import visible
@@ -34,7 +35,7 @@ _OF_PROFILES = ("speedscope", "collapsed")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(sys.argv[1:] if arguments is None else arguments)
     try:
         if "run" in options:
             run: Callable[[argparse.Namespace], int] = options.run
@@ -47,8 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write(options.output, text)
     except (MlpatternsError, OSError) as error:
         sys.stderr.write(_for_people(f"ERROR: {error}\n", sys.stderr))
-        return _FAILED
+        return int(getattr(options, "failed", _FAILED))
     return 0
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; wrong ones end the program, with another exit code if that of argparse is a verdict."""
+    try:
+        return _parser().parse_args(arguments)
+    except SystemExit as end:
+        if end.code and arguments[:1] == ["verdict"]:
+            raise SystemExit(VERDICT_ERROR) from None
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_new_command(commands)
     add_accept_command(commands, _read)
+    add_verdict_command(commands, _read, lambda text: _for_people(text, sys.stdout))
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",
@@ -203,21 +215,10 @@ def _html(options: argparse.Namespace) -> str:
 
 
 def _summary(options: argparse.Namespace) -> str:
-    from pytest_mlpatterns.records.result import State
-    from pytest_mlpatterns.records.verdict import Outcome
-    from pytest_mlpatterns.reports.files.github import Failure, job_summary
+    from pytest_mlpatterns.reports.files.github import job_summary
 
-    results = _read(options.results).results
-    failures = [
-        Failure(
-            result.test,
-            "\n".join(one.reason for one in result.verdicts if one.outcome is Outcome.FAIL) or "failed",
-            result.location,
-        )
-        for result in results
-        if result.outcome is State.FAILED
-    ]
-    return job_summary(results, failures, {})
+    found = _read(options.results)
+    return job_summary(found.results, found.failures, {})
 
 
 def _ranking(options: argparse.Namespace) -> str:

@@ -32,6 +32,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "launches": "most launches until a verdict is decided (default: 8)",
     "budget": "measuring time until a verdict is decided (default: 30s)",
     "inconclusive": 'outcome of a test that is still undecided: "warn", "fail" or "pass"',
+    "gate": 'whether a failing verdict fails the test ("fail") or is only shown ("warn")',
     "startup_timeout": "time for a deployment to get ready (default: 60s)",
     "profile": 'whether both sides of a regression are profiled: "auto", "on" or "off"',
     "generators": "load generator processes (default: 1)",

@@ -33,6 +33,7 @@ from pytest_mlpatterns.config.converters import (
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.patterns import Pattern, Single
+from pytest_mlpatterns.records.kind import Gate
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
 
@@ -108,7 +109,7 @@ class Settings:
     ``payload`` are None if they come from the fixtures. ``engine`` is a name as given; the registry of engines checks
     it, and ``generators_on`` is where the load generators run. ``cpus`` is None if the deployment may use all cores.
     ``cancel`` is None if every request is awaited.
-    ``accept`` are the worsenings that its marker accepts.
+    ``accept`` are the worsenings that its marker accepts. ``gate`` is what a failing verdict does.
     ``tokens`` is None if each chunk counts as a token where the server reports no usage.
     """
 
@@ -129,6 +130,7 @@ class Settings:
     stretches: bool
     price: Price | None
     inconclusive: InconclusivePolicy
+    gate: Gate
     payload: object
     model: object
     check: Callable[[Sequence[Any], Sequence[Any]], object] | None
@@ -309,6 +311,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         lambda value, source: read_choice(InconclusivePolicy, value, source),
         InconclusivePolicy.WARN,
     ),
+    "gate": (lambda value, source: read_choice(Gate, value, source), Gate.FAIL),
     "price": (read_price, None),
     "payload": (as_given, None),
     "model": (as_given, None),

@@ -89,6 +89,7 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
             settings.inconclusive,
             lambda: self.result(passed=False),
             results_file=experiment.results_file,
+            gate=settings.gate,
         )
 
     @property
@@ -309,10 +310,20 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         if not self.smoke and mode is BaselineMode.REQUIRE and (why := self._comparison.missing):
             update = f"one; record it: {self._experiment.command} --perf-baseline update"
             asked = update if self._comparison.gap is not None else "a comparison"
-            raise PerfFailure(f"{why}, and --perf-baseline require asks for {asked}")
+            self._verdicts.fail(PerfFailure(f"{why}, and --perf-baseline require asks for {asked}"))
+
+    @property
+    def advised(self) -> Sequence[PerfFailure]:
+        """Failures that the test does not show, because its gate only warns."""
+        return tuple(self._verdicts.advised)
 
     def result(self, *, passed: bool) -> TestResult | None:
-        """Everything for reports and the baseline; None if nothing was measured."""
+        """Everything for reports and the baseline; None if nothing was measured.
+
+        Args:
+            passed: whether nothing failed the test; one whose gate only warns has failed all the same.
+        """
+        passed = passed and not self._verdicts.advised
         verdicts = self._verdicts.all
         found = build_result(self._experiment, self._measurement, self._comparison, verdicts=verdicts, passed=passed)
         overloads, followed = self._overload.overloads, self._measurement.growth
@@ -350,4 +361,7 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         except GeneratorLimitError as error:
             found = no_verdict("rtm", self._comparison.kind, error)
             verdicts = [] if self._verdicts.says(found.reason) else [found]
+        except PerfFailure as failure:
+            self._verdicts.fail(failure)
+            return
         self._verdicts.add([marked_accepted(one, known.get(one.metric)) for one in verdicts], RegressionFailure)

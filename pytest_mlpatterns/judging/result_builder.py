@@ -25,8 +25,9 @@ from pytest_mlpatterns.analysis.resource_tracks import growth_record
 from pytest_mlpatterns.analysis.stream_summary import stream_percentiles, stream_record
 from pytest_mlpatterns.judging.estimates import estimates_of, launch_values_of
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
+from pytest_mlpatterns.records.kind import Kind, Unjudged
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.result import Reference, TestResult
+from pytest_mlpatterns.records.result import BaselineGap, Reference, TestResult
 from pytest_mlpatterns.reports.text.index_notes import describe_indices
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.reports.text.overload_text import describe_overload
@@ -107,6 +108,15 @@ def build_result(
     )
     explained = replace(result, profile=measurement.profile, held=measurement.held)
     return _with_conditions(explained, metrics, experiment, comparison=comparison)
+
+
+def _not_compared(result: TestResult, experiment: Experiment, comparison: Comparison) -> Unjudged | None:
+    """Why a test passed that was judged by nothing, or not by the entry that it has; None for other tests."""
+    if not result.passed or not comparison.missing or experiment.smoke or experiment.settings.compare == ():
+        return None
+    if result.verdicts and comparison.gap is not BaselineGap.NOT_COMPARABLE:
+        return None
+    return Unjudged(Kind.NOT_COMPARED, comparison.missing)
 
 
 def estimated(
@@ -214,6 +224,8 @@ def _with_conditions(
         facts_changed=comparison.facts_changed(facts),
         split=splits_of(metrics.launches),
         accepted=experiment.accepted.states,
+        unjudged=_not_compared(result, experiment, comparison),
+        gate=experiment.settings.gate,
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 

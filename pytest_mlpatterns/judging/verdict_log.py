@@ -1,4 +1,4 @@
-"""The verdicts of one test: a failing one fails the test, an open one follows the test's policy."""
+"""The verdicts of one test: a failing one fails the test or is kept, an open one follows the test's policy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import InconclusiveFailure, InconclusiveWarning, PerfFailure
+from pytest_mlpatterns.records.kind import Gate
 from pytest_mlpatterns.records.result import Location
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import failure_text
@@ -60,9 +61,11 @@ class VerdictLog:
         policy: what happens to an open verdict.
         result: builds the result of the test, once something was measured.
         results_file: that the run will write; empty if it writes none.
+        gate: whether a failure is raised.
 
     Attributes:
         all: every verdict so far.
+        advised: failures that were not raised, because the gate only warns; the body of the test goes on after each.
         warn: takes the warning of an open verdict.
     """
 
@@ -73,13 +76,16 @@ class VerdictLog:
         result: Callable[[], TestResult | None],
         *,
         results_file: str = "",
+        gate: Gate = Gate.FAIL,
     ) -> None:
         self.all: list[Verdict] = []
+        self.advised: list[PerfFailure] = []
         self.warn: Callable[[Warning], None] = _warn_at_the_test
         self._test = test
         self._policy = policy
         self._result = result
         self._results_file = results_file
+        self._gate = gate
 
     def add(self, verdicts: Sequence[Verdict], failure: type[PerfFailure]) -> None:
         """Add verdicts to the result.
@@ -93,13 +99,28 @@ class VerdictLog:
         """
         self.all.extend(verdicts)
         if failed := [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL]:
-            raise self._failure(failure, failed)
+            self.fail(self._failure(failure, failed))
+            return
         undecided = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
         if undecided and self._policy is InconclusivePolicy.FAIL:
-            raise self._failure(InconclusiveFailure, undecided)
+            self.fail(self._failure(InconclusiveFailure, undecided))
         if undecided and self._policy is InconclusivePolicy.WARN:
-            reasons = "; ".join(verdict.reason for verdict in undecided)
+            self._warn_of(undecided)
+
+    def _warn_of(self, undecided: Sequence[Verdict]) -> None:
+        reasons = "; ".join(verdict.reason for verdict in undecided)
+        try:
             self.warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}"))
+        except InconclusiveWarning:  # the project's filter makes errors of warnings
+            if self._gate is Gate.FAIL:
+                raise
+            self.fail(self._failure(InconclusiveFailure, undecided))
+
+    def fail(self, failure: PerfFailure) -> None:
+        """Raise a failure, or keep it if the gate only warns."""
+        if self._gate is Gate.FAIL:
+            raise failure
+        self.advised.append(failure)
 
     def says(self, reason: str) -> bool:
         """Whether a verdict has this reason already."""

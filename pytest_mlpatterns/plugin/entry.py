@@ -92,7 +92,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """The header line: the baseline file and its mode, or the revision to compare with."""
+    """The header line: the baseline file and its mode, or the revision to compare with; and a gate that only warns."""
     if ref := _given(config, "against"):
         text = f"mlpatterns: compared with {ref}"
     else:
@@ -102,6 +102,8 @@ def pytest_report_header(config: pytest.Config) -> str:
             from pytest_mlpatterns.judging.baseline_launches import announcement
 
             text = f"{text}: {announcement(_given(config, 'budget') or DEFAULT_BUDGET)}"
+    if _given(config, "gate") == "warn":
+        text = f"{text}; a failing verdict fails no test (gate warn)"
     if text.isprintable():
         return text
     from pytest_mlpatterns.wording import visible

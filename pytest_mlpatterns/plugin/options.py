@@ -88,6 +88,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "what runs the deployments of tests whose marker names no engine: local, or ray for a Ray cluster "
         "(default: local)",
     },
+    "gate": {
+        "choices": ("fail", "warn"),
+        "help": "whether a failing verdict fails the test (fail, the default), or is shown in red and the test passes "
+        "(warn); errors, crashes and plain asserts fail in any case",
+    },
     "generators-on": {
         "choices": ("local", "ray"),
         "help": "where the load generators run: on this machine, or spread over the nodes of the Ray cluster "

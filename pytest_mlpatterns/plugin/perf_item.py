@@ -29,6 +29,8 @@ class PerfItem:
         experiment: what it measures, in a pytest that serves another revision.
         setup_error: why the fixture could not be set up; it fails the test's body.
         properties: what was added to the test's properties for JUnit.
+        advised: number of failures that the gate let pass and that are reported already.
+        subtest_errors: the exceptions of its subtests.
     """
 
     settings: Settings
@@ -37,12 +39,15 @@ class PerfItem:
     experiment: Experiment | None = None
     setup_error: MlpatternsError | None = None
     properties: list[tuple[str, object]] = field(default_factory=list)
+    advised: int = 0
+    subtest_errors: list[BaseException | None] = field(default_factory=list)
 
     def restart(self, item: pytest.Item) -> None:
         """Forget an earlier attempt to run the test, so that a rerun begins afresh."""
-        self.perf, self.setup_error = None, self.marker_error
+        self.perf, self.setup_error, self.advised = None, self.marker_error, 0
         item.user_properties[:] = [one for one in item.user_properties if one not in self.properties]
         self.properties.clear()
+        self.subtest_errors.clear()
 
 
 PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()

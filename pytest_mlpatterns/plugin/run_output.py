@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,14 @@ import pytest
 
 from pytest_mlpatterns.analysis.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
-from pytest_mlpatterns.records.result import Location, TestResult
-from pytest_mlpatterns.reports.files.github import Failure, accepted_annotation, annotation, job_summary
+from pytest_mlpatterns.records.kind import Gate, Unjudged
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.reports.files.github import accepted_annotation, annotation, job_summary
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.text.comparison import is_accepted
+from pytest_mlpatterns.reports.text.headline import headline, headline_style, kinds_of, let_pass
 from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
-from pytest_mlpatterns.reports.text.styled_text import line
+from pytest_mlpatterns.reports.text.styled_text import Line, Style, line
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.system.files import append_text, replace_file
 from pytest_mlpatterns.system.git import commit
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.plugin.terminal import Terminal
+    from pytest_mlpatterns.records.failed_test import FailedTest
     from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.resolve import Revision
 
@@ -73,8 +77,8 @@ class RunOutput:
         self._root = root
         self._variables = variables
         self._results: list[TestResult] = []
-        self._failures: list[Failure] = []
-        self._unmeasured: list[Unmeasured] = []
+        self._failures: dict[str, FailedTest] = {}
+        self._unmeasured: dict[str, FailedTest] = {}
         self._rankings: tuple[Ranking, ...] = ()
 
     def take_result(self, data: Mapping[str, Any]) -> TestResult:
@@ -91,17 +95,24 @@ class RunOutput:
         """Add a result as it is."""
         self._results.append(result)
 
-    def take_failure(self, data: Mapping[str, Any], *, measured: bool) -> None:
+    def take_failure(self, failure: FailedTest, *, measured: bool) -> None:
         """Add the failure of a test.
 
         Args:
-            data: its ``test``, ``group``, ``pattern``, ``location`` and the ``reason`` of the failure.
-            measured: whether the test gave a result too.
+            failure: of one phase of the test.
+            measured: whether that phase gave a result too.
         """
-        location = None if data["location"] is None else Location(**data["location"])
-        self._failures.append(Failure(data["test"], data["reason"], location))
-        if not measured:
-            self._unmeasured.append(Unmeasured(data["test"], data["group"], data["pattern"]))
+        known = self._failures.get(failure.test)
+        if known is None or known.gate is Gate.WARN:  # a failure that counts is not hidden by one that does not
+            self._failures[failure.test] = failure
+        if measured:
+            return
+        number = next((n for n, one in enumerate(self._results) if one.test == failure.test), None)
+        if number is None:
+            self._unmeasured.setdefault(failure.test, failure)
+        else:  # its teardown failed
+            unjudged = Unjudged(failure.kind, failure.reason.partition("\n")[0])
+            self._results[number] = replace(self._results[number], passed=False, unjudged=unjudged)
 
     def close(self, exitstatus: int, *, complete: bool, measured: bool) -> int:
         """Write the files.
@@ -119,7 +130,8 @@ class RunOutput:
             self.lines.insert(0, self._compared_with(self.revision))
         done = not measured or self._close_baseline(complete=complete)
         if self._run.rank is not None and not self._run.smoke:
-            self._rankings = rank(self._results, self._run.rank, self._unmeasured)
+            unmeasured = [Unmeasured(one.test, one.group, one.pattern) for one in self._unmeasured.values()]
+            self._rankings = rank(self._results, self._run.rank, unmeasured)
         done = self._write_files() and done
         self._write_job_summary()
         if not done:
@@ -131,7 +143,7 @@ class RunOutput:
 
     def show(self, reporter: pytest.TerminalReporter, *, verbose: bool) -> None:
         """Print the table of all perf tests and :attr:`lines`."""
-        if self._results or self.lines:
+        if self._results or self.lines or (self._failures and not self._run.smoke):
             reporter.section("performance", sep="-")
         if self._results and self._run.smoke:
             sent = "sent one request" if len(self._results) == 1 else "sent one request each"
@@ -139,6 +151,8 @@ class RunOutput:
         elif self._results:
             self._terminal.write(summary_lines(self._results, self._terminal.width, verbose=verbose))
         self._terminal.write(line(text) for text in self.lines)
+        if not self._run.smoke:
+            self._terminal.write(self._end())
         ranked = self._rankings or not self._run.always_ranks
         if self._run.rank is not None and self._results and ranked and not self._run.smoke:
             reporter.section("choosing a pattern", sep="-")
@@ -147,7 +161,23 @@ class RunOutput:
         if self._on_github:
             root = self._root_in_repository()
             accepted = [accepted_annotation(one, root) for one in self._results if is_accepted(one)]
-            self._terminal.write_commands([*(annotation(failure, root) for failure in self._failures), *accepted])
+            failed = [annotation(failure, root) for failure in self._failures.values()]
+            self._terminal.write_commands([*failed, *accepted])
+
+    def _end(self) -> list[Line]:
+        """What the gate let pass, with its whole text, and the number of tests of each kind."""
+        kinds = [*kinds_of(self._results, self._failures.values()).values()]
+        if not kinds:
+            return []
+        lines: list[Line] = []
+        for failure in self._failures.values():
+            if failure.gate is Gate.WARN:
+                first, *others = failure.text.splitlines()
+                lines += [(), line(failure.test, Style.BAD), line(f"  {first}", Style.BAD)]
+                lines += [line(f"  {text}".rstrip()) for text in others]
+        advisory = let_pass([*self._failures.values()])
+        text = f"{headline(kinds)}; {advisory}" if advisory else headline(kinds)
+        return [*lines, (), line(text, headline_style(kinds))]
 
     def _compared_with(self, revision: Revision) -> str:
         """How many of the tests that ran were compared with the revision."""
@@ -155,7 +185,7 @@ class RunOutput:
         if self._run.smoke:
             return f"not compared with {name}: a smoke run makes no verdict"
         compared = {one.test for one in self._results if one.reference and one.reference.kind == "revision"}
-        ran = {one.test for one in self._results} | {one.test for one in self._unmeasured}
+        ran = {one.test for one in self._results} | {*self._unmeasured}
         return f"compared {len(compared)} of {count(len(ran), 'test')} with {name}"
 
     @property
@@ -189,7 +219,7 @@ class RunOutput:
             return True
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         text = results_json(
-            self._results,
+            [*self._results, *self._unmeasured.values()],
             self._environment,
             now,
             baseline=self._baseline.report(),
@@ -229,7 +259,7 @@ class RunOutput:
         if not self._on_github or not file or self._run.smoke or not (self._results or self._failures):
             return
         rankings = {ranking.group: ranking.sentence for ranking in self._rankings}
-        text = job_summary(self._results, self._failures, rankings, notes=self.lines)
+        text = job_summary(self._results, [*self._failures.values()], rankings, notes=self.lines)
         try:
             append_text(Path(file), text)
         except OSError as error:  # it is a copy of what the terminal shows

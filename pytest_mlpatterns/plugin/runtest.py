@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure, PerfWarning
+from pytest_mlpatterns.plugin.failures import Failures
 from pytest_mlpatterns.plugin.interrupts import follows_an_interrupt
 from pytest_mlpatterns.plugin.location import location_of, raise_at_definition
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
 from pytest_mlpatterns.plugin.report_text import spell_report_text
 from pytest_mlpatterns.records.result import group_of
-from pytest_mlpatterns.reports.files.junit import properties_of
+from pytest_mlpatterns.reports.files.junit import kind_properties, properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text
 
 if TYPE_CHECKING:
@@ -116,20 +117,46 @@ class RuntestHooks:
         elif PERF_ITEM in item.stash:  # a user's check may quote an answer
             self._terminal.spell_error(failure)
         report = yield
-        if (state := item.stash.get(PERF_ITEM, None)) is None or self.watched is item:  # then it is a subtest's
+        if (state := item.stash.get(PERF_ITEM, None)) is None:
+            return report
+        if self.watched is item:  # then it is a subtest's
+            state.subtest_errors += [failure] if report.failed else []
             return report
         if report.failed:
             spell_report_text(report.longrepr, self._terminal.spell)
-            report.perf_failure = _failure(item, state, report, call=call)  # type: ignore[attr-defined]
-        if call.when == "call" and state.perf is not None:
-            if (result := state.perf.result(passed=report.passed)) is not None:
-                result = _located(result, item, state)
-                self._attach(item, report, result, state=state)
-                if report.failed and not isinstance(failure, PerfFailure):
-                    report.sections.append(("perf measurement", self._terminal.spell(measurement_text(result))))
-            if report.failed and (text := state.perf.diagnosis()):
-                report.sections.append(("perf deployment", self._terminal.spell(text)))
+        if report.passed or report.failed or hasattr(report, "wasxfail"):  # not skipped
+            self._attach_result(item, state, report, error=failure)
         return report
+
+    def _attach_result(
+        self, item: pytest.Item, state: PerfItem, report: pytest.TestReport, *, error: BaseException | None
+    ) -> None:
+        """Attach what a phase of a test measured, and its failure; a kind that no result has goes to JUnit too."""
+        failures = Failures.of(state, report, error)
+        result = None
+        if report.when == "call" and state.perf is not None:
+            result = state.perf.result(passed=not failures.errors)
+            if result is not None:
+                result = _located(replace(result, unjudged=failures.unjudged or result.unjudged), item, state)
+                report.perf_result = result.to_json()  # type: ignore[attr-defined]
+                self._attach(item, report, properties_of(result), state=state)
+            self._add_sections(report, state.perf, result, is_verdict=isinstance(error, PerfFailure))
+        if (found := failures.test(item, state, result)) is None or hasattr(report, "wasxfail"):
+            return
+        report.perf_failure = found.to_json()  # type: ignore[attr-defined]
+        if found.text:
+            report.sections.append(("advisory perf verdicts", self._terminal.spell(found.text)))
+        if result is None:
+            self._attach(item, report, kind_properties(found.kind), state=state)
+
+    def _add_sections(
+        self, report: pytest.TestReport, perf: Perf, result: TestResult | None, *, is_verdict: bool
+    ) -> None:
+        """Add to the report of a failed test what explains the failure."""
+        if report.failed and result is not None and not is_verdict:
+            report.sections.append(("perf measurement", self._terminal.spell(measurement_text(result))))
+        if report.failed and (text := perf.diagnosis()):
+            report.sections.append(("perf deployment", self._terminal.spell(text)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
@@ -143,9 +170,14 @@ class RuntestHooks:
             self._output.add(partial)
 
     @staticmethod
-    def _attach(item: pytest.Item, report: pytest.TestReport, result: TestResult, *, state: PerfItem) -> None:
-        report.perf_result = result.to_json()  # type: ignore[attr-defined]
-        properties = properties_of(result)
+    def _attach(
+        item: pytest.Item, report: pytest.TestReport, properties: list[tuple[str, str]], *, state: PerfItem
+    ) -> None:
+        """Add properties for JUnit, in place of those of the same names."""
+        names = {name for name, _ in properties}
+        replaced = [one for one in state.properties if one[0] in names]
+        for kept in (state.properties, report.user_properties, item.user_properties):
+            kept[:] = [one for one in kept if one not in replaced]
         state.properties += properties
         report.user_properties += properties
         item.user_properties += properties  # JUnit reads those of the teardown's report, which is made of these
@@ -161,26 +193,3 @@ def _located(result: TestResult, item: pytest.Item, state: PerfItem) -> TestResu
     """The result with what only pytest knows: the group of rivals, and the place of the definition."""
     group = group_of(item.nodeid, parameter_names(item))
     return replace(result, tolerance=state.settings.tolerance.of("rtm"), group=group, location=location_of(item))
-
-
-def _failure(
-    item: pytest.Item, state: PerfItem, report: pytest.TestReport, *, call: pytest.CallInfo[None]
-) -> dict[str, Any]:
-    """A failed test as plain values, for the process that writes the files."""
-    location = location_of(item)
-    return {
-        "test": item.nodeid,
-        "group": group_of(item.nodeid, parameter_names(item)),
-        "pattern": str(state.settings.pattern),
-        "location": None if location is None else asdict(location),
-        "reason": _reason(report, call),
-    }
-
-
-def _reason(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
-    """Why a test failed: a line for each verdict, or the first line of another error."""
-    if call.excinfo is not None and isinstance(error := call.excinfo.value, PerfFailure):
-        return f"{type(error).__name__}: " + "\n".join(error.reasons)
-    crash = getattr(report.longrepr, "reprcrash", None)
-    message: str = report.longreprtext if crash is None else crash.message
-    return message.strip().partition("\n")[0]

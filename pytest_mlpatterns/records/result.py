@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
 from pytest_mlpatterns.records.held_memory import HeldRecord
+from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged, judged_kind
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
 from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
 from pytest_mlpatterns.records.launch import (
@@ -119,6 +120,7 @@ class TestResult:
     """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON.
 
     Attributes:
+        passed: whether it passed; a test that ``--perf-gate warn`` lets pass did not.
         metrics: ``(value, low, high)`` by the metric's name.
         launches: one ``(value, relative_error)`` per launch, by the metric's name.
         failed_requests: number of requests by outcome code, of those without a 2xx response.
@@ -160,6 +162,8 @@ class TestResult:
         taken: what of the machine the deployment could not have.
         accepted: for each worsening that is accepted for the test, why that no longer holds; empty while it does.
         sorting_ns: CPU time of a fixed work at the end of each launch; empty if it is not known.
+        unjudged: the kind of a test that its verdicts do not show, and the reason; None if they do.
+        gate: whether a failing verdict fails the test.
     """
 
     __test__ = False
@@ -216,6 +220,15 @@ class TestResult:
     taken: Taken = field(default_factory=Taken)
     accepted: Mapping[str, str] = field(default_factory=dict)
     sorting_ns: tuple[float, ...] = ()
+    unjudged: Unjudged | None = None
+    gate: Gate = Gate.FAIL
+
+    @property
+    def kind(self) -> Kind:
+        """What came of the test, as reports and exit codes show it."""
+        if self.unjudged is not None:
+            return self.unjudged.kind
+        return judged_kind(self.verdicts, passed=self.passed, interrupted=self.interrupted)
 
     @property
     def outcome(self) -> State:
@@ -228,10 +241,13 @@ class TestResult:
         return State.UNDECIDED if is_open else State.PASSED
 
     def to_json(self) -> dict[str, Any]:
-        """The same as dictionaries, lists, text and numbers, together with :attr:`outcome`."""
-        plain = {**asdict(self), "setup": self.setup.to_json(), "outcome": self.outcome.value}
+        """The same as dictionaries, lists, text and numbers, together with :attr:`outcome` and :attr:`kind`."""
+        plain = {**asdict(self), "setup": self.setup.to_json(), "outcome": self.outcome.value, "kind": self.kind.value}
+        plain["gate"] = self.gate.value  # a plain str: execnet accepts no subclass
+        if self.unjudged is not None:
+            plain["unjudged"]["kind"] = self.unjudged.kind.value
         for verdict in plain["verdicts"]:
-            verdict["outcome"] = str(verdict["outcome"])  # a plain str: execnet accepts no subclass
+            verdict["outcome"] = str(verdict["outcome"])
             if verdict["present_value"] == math.inf:  # a percentile among failed requests; JSON has no infinity
                 verdict["present_value"] = None
         for overload in plain["overloads"]:
@@ -248,7 +264,7 @@ class TestResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TestResult:
         """The inverse of :meth:`to_json`, also after a trip through JSON or between processes."""
-        fields = {name: value for name, value in data.items() if name != "outcome"}
+        fields = {name: value for name, value in data.items() if name not in ("outcome", "kind")}
         return cls(
             **{
                 **fields,
@@ -285,6 +301,8 @@ class TestResult:
                 "taken": Taken(**data.get("taken", {})),
                 "accepted": dict(data.get("accepted", {})),
                 "sorting_ns": tuple(data.get("sorting_ns", ())),
+                "unjudged": Unjudged.from_json(data["unjudged"]) if data.get("unjudged") else None,
+                "gate": Gate(data.get("gate", Gate.FAIL)),
             }
         )
 

@@ -21,6 +21,6 @@ def test_table_and_failures_are_written(tmp_path: Path, capsys: pytest.CaptureFi
     file.write_text(results_json(measured, ENVIRONMENT, "2026-11-24", baseline={}), encoding="utf-8")
     assert main(["summary", str(file)]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("### Performance: 1 of 2 tests failed")
+    assert text.startswith("### Performance: 1 broken test, 1 passed")
     assert r"- ✗ **test\_a.py::test\_bad**: " in text
     assert r"| test\_a.py::test\_good |" in text

@@ -24,6 +24,7 @@ from pytest_mlpatterns.config.settings import (
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
 from pytest_mlpatterns.plugin.options import OPTIONS
+from pytest_mlpatterns.records.kind import Gate
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.cancellation import Cancellation
@@ -53,6 +54,15 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
             "option": ("5%", Tolerances(0.05)),
             "ini": ("rtm=0.3, p99=40%", Tolerances({"rtm": 0.3, "p99": 0.4})),
             "default": (None, Tolerances()),
+        },
+    ),
+    "gate": (
+        "gate",
+        {
+            "marker": ("warn", Gate.WARN),
+            "option": ("fail", Gate.FAIL),
+            "ini": ("warn", Gate.WARN),
+            "default": (None, Gate.FAIL),
         },
     ),
     "compare": (
@@ -178,7 +188,7 @@ def test_every_option_is_read_by_somebody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "kind"), [("baseline", BaselineMode), ("inconclusive", InconclusivePolicy)], ids=["mode", "policy"]
+    ("option", "kind"), [("baseline", BaselineMode), ("inconclusive", InconclusivePolicy), ("gate", Gate)]
 )
 def test_the_choices_of_an_option_are_those_that_it_is_read_by(option: str, kind: Any) -> None:
     assert list(OPTIONS[option]["choices"]) == [str(member) for member in kind]

@@ -253,6 +253,14 @@ def test_a_failure_is_profiled_on_both_sides_and_one_that_asks_for_none_is_not(c
     assert ["Model.__call__", "src/shop/model.py"] in [frame[:2] for frame in profile["frames"]]
 
 
+def test_each_test_has_the_kind_of_its_comparison(compared: Run) -> None:
+    data = compared.json("results.json")
+    found = {one["test"].rpartition("::")[2]: one["kind"] for one in [*data["results"], *data["unmeasured"]]}
+    kinds = {"test_new": "not_compared", "test_p99": "not_compared", "test_set_up": "not_compared"}
+    kinds |= {"test_by_name": "regression", "test_checked": "test_error"}
+    assert kinds.items() <= found.items()
+
+
 def test_another_set_up_there_is_not_comparable(compared: Run) -> None:
     assert "PerfFailure: not comparable with main (" in compared.failure("test_set_up")
     assert "load: closed(1) → closed(3)); give the test another name: a new test" in compared.failure("test_set_up")

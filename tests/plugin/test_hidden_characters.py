@@ -16,8 +16,9 @@ from support.synthetic import ENVIRONMENT, counterpart, make_setup, result
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.plugin.terminal import Terminal
+from pytest_mlpatterns.records.failed_test import FailedTest
 from pytest_mlpatterns.records.result import Location
-from pytest_mlpatterns.reports.files.github import Failure, annotation, job_summary
+from pytest_mlpatterns.reports.files.github import annotation, job_summary
 from pytest_mlpatterns.reports.files.junit import properties_of
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.text.styled_text import line
@@ -36,7 +37,7 @@ RESULT = result(
     notes=(f"the service printed {PAINT}",),
     reference=replace(counterpart(), name=PAINT),
 )
-FAILURE = Failure(RESULT.test, f"LimitFailure: {PAINT}", Location(f"test{PAINT}.py", 3))
+FAILURE = FailedTest(RESULT.test, f"LimitFailure: {PAINT}", Location(f"test{PAINT}.py", 3))
 
 
 def hidden_in(text: str) -> set[str]:

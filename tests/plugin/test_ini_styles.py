@@ -25,6 +25,7 @@ TEXT = {
     "cpus": "0.5",
     "duration": "1s",
     "engine": "local",
+    "gate": "warn",
     "generators-on": "local",
     "html": "out.html",
     "inconclusive": "fail",

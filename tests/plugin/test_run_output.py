@@ -61,7 +61,7 @@ def test_on_github_a_failing_test_is_annotated_at_its_line(tmp_path: Path, distr
     )
     assert " is not below 1.00 ns%0Awhere: " in fails
     assert f"line={line_of(tmp_path, 'def test_breaks(perf): pass')}," in breaks
-    assert summary.startswith("### Performance: 2 of 3 tests failed\n")
+    assert summary.startswith("### Performance: 1 missed limit, 1 invalid test, 1 not compared\n")
     assert "\n| ✗ FAIL | test\\_perf.py::test\\_fails | single | " in summary
     assert "- ✗ **test\\_perf.py::test\\_breaks**: " in summary
 
@@ -76,7 +76,7 @@ def test_the_file_is_named_as_the_repository_sees_it(tmp_path: Path) -> None:
 def test_a_job_summary_is_appended_to_what_stands_there(tmp_path: Path) -> None:
     (tmp_path / "summary.md").write_text("before\n", encoding="utf-8")
     _, summary = on_github(tmp_path, tmp_path, "-k", "passes")
-    assert summary.startswith("before\n### Performance: 1 test, none failed\n")
+    assert summary.startswith("before\n### Performance: 1 not compared\n")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_result_of_another_shape_is_not_taken_for_one() -> None:
 
 
 def test_the_json_of_a_result_has_all_its_fields() -> None:
-    assert set(result().to_json()) == {"outcome", *(field.name for field in fields(TestResult))}
+    assert set(result().to_json()) == {"outcome", "kind", *(field.name for field in fields(TestResult))}
 
 
 def test_pytest_does_not_collect_a_result_as_a_test() -> None:

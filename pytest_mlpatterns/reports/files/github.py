@@ -7,15 +7,17 @@ break cannot begin another workflow command.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.records.result import Location, State
+from pytest_mlpatterns.records.failed_test import FailedTest
+from pytest_mlpatterns.records.kind import Gate
+from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import accepted_sentences, is_accepted
 from pytest_mlpatterns.reports.text.environment_lines import changed_facts
 from pytest_mlpatterns.reports.text.function_table import function_table_lines
+from pytest_mlpatterns.reports.text.headline import headline, kind_word, kinds_of, let_pass
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.summary_table import by_kind, cells_of, verdict_of
 from pytest_mlpatterns.reports.text.suspicions import suspected_sentences
@@ -24,35 +26,27 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import PurePath
 
+    from pytest_mlpatterns.records.kind import Kind
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["Failure", "accepted_annotation", "annotation", "job_summary"]
+__all__ = ["accepted_annotation", "annotation", "job_summary"]
 
 _MOST_DETAILS = 20
 """Most tests with sparklines; GitHub limits a job summary to 1 MiB."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#@])")
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A perf test that failed, with or without a measurement: its location, and the reason in a few lines."""
-
-    test: str
-    reason: str
-    location: Location | None
-
-
-def annotation(failure: Failure, root: PurePath | None = None) -> str:
-    """A workflow command that shows a failure at the line of its test.
+def annotation(failure: FailedTest, root: PurePath | None = None) -> str:
+    """A workflow command that shows a failure at the line of its test: an error, or a warning if the gate only warns.
 
     Args:
         failure: the test and the reason.
         root: pytest's root directory relative to the top of the repository; None if they are the same.
     """
-    return _command("error", failure, root)
+    return _command("warning" if failure.gate is Gate.WARN else "error", failure, root)
 
 
-def _command(level: str, failure: Failure, root: PurePath | None) -> str:
+def _command(level: str, failure: FailedTest, root: PurePath | None) -> str:
     position: dict[str, str] = {}
     if failure.location is not None:
         file = failure.location.file if root is None else (root / failure.location.file).as_posix()
@@ -65,12 +59,12 @@ def _command(level: str, failure: Failure, root: PurePath | None) -> str:
 def accepted_annotation(result: TestResult, root: PurePath | None = None) -> str:
     """As :func:`annotation`, a notice that a test passed by an acceptance."""
     text = "\n".join(accepted_sentences(result))
-    return _command("notice", Failure(result.test, text, result.location), root)
+    return _command("notice", FailedTest(result.test, text, result.location), root)
 
 
 def job_summary(
     results: Sequence[TestResult],
-    failures: Sequence[Failure],
+    failures: Sequence[FailedTest],
     rankings: Mapping[str, str],
     *,
     notes: Sequence[str] = (),
@@ -83,8 +77,10 @@ def job_summary(
         rankings: the decision in a sentence, by group of tests.
         notes: further lines of the run.
     """
-    parts = [f"### Performance: {_headline(results, failures)}"]
-    parts += [_failure_item(failure) for failure in failures]
+    kinds = kinds_of(results, failures)
+    parts = [f"### Performance: {headline(kinds.values())}"]
+    parts += [f"{advisory}." for advisory in [let_pass(failures)] if advisory]
+    parts += [_failure_item(failure, kinds[failure.test]) for failure in failures]
     parts += [_undecided_item(result) for result in results if result.outcome is State.UNDECIDED]
     parts += [
         f"- ✓ **{escaped(result.test)}**: {' <br> '.join(map(escaped, accepted_sentences(result)))}"
@@ -105,17 +101,9 @@ def escaped(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
 
 
-def _headline(results: Sequence[TestResult], failures: Sequence[Failure]) -> str:
-    tests = {*(result.test for result in results), *(failure.test for failure in failures)}
-    count = wording.count(len(tests), "test")
-    undecided = sum(1 for result in results if result.outcome is State.UNDECIDED)
-    parts = [f"{len(failures)} of {count} failed" if failures else f"{count}, none failed"]
-    return ", ".join([*parts, *([f"{undecided} undecided"] if undecided else [])])
-
-
-def _failure_item(failure: Failure) -> str:
+def _failure_item(failure: FailedTest, kind: Kind) -> str:
     reasons = " <br> ".join(escaped(line) for line in failure.reason.splitlines())
-    return f"- ✗ **{escaped(failure.test)}**: {reasons}"
+    return f"- ✗ **{escaped(failure.test)}**: {kind_word(kind)}: {reasons}"
 
 
 def _undecided_item(result: TestResult) -> str:

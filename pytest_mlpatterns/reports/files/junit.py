@@ -8,15 +8,21 @@ from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
+    from pytest_mlpatterns.records.kind import Kind
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["properties_of"]
+__all__ = ["kind_properties", "properties_of"]
 
 _WHOLE = ("ns", "bytes")
 
 
+def kind_properties(kind: Kind) -> list[tuple[str, str]]:
+    """The kind of a test, also of one that has no result."""
+    return [("perf_kind", kind.value)]
+
+
 def properties_of(result: TestResult) -> list[tuple[str, str]]:
-    """Set-up, outcome, and every metric with its interval: ``perf_rtm_ns``, ``perf_rtm_ns_low``, ``perf_rtm_ns_high``.
+    """Outcome, kind, set-up, and each metric with its interval: ``perf_rtm_ns``, ``perf_rtm_ns_low`` and ``_high``.
 
     Args:
         result: a result whose metrics this version knows.
@@ -24,6 +30,7 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
     setup = result.setup
     found = [
         ("perf_outcome", result.outcome.value),
+        *kind_properties(result.kind),
         ("perf_pattern", str(setup.pattern)),
         ("perf_load", str(setup.load)),
         ("perf_wire", setup.wire),

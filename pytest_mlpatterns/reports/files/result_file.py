@@ -1,12 +1,12 @@
 """The result file of ``--perf-json``: every result of a run, versioned; written, and read back. Results ↔ text.
 
 Format, version 2 (2026): ``{"format": "pytest-mlpatterns-results", "version": 2, "date": …, "commit": …,
-"environment": …, "baseline": …, "ranking": [...], "results": [...]}``, where a result is
-:class:`pytest_mlpatterns.records.result.TestResult` with its ``outcome``; metrics are ``[value, low, high]`` in
-nanoseconds, requests per second, bytes or shares. ``baseline`` is what the run did with the baseline file: its
-``mode``, the tests that were ``recorded``, those of them ``recorded_although_worse`` with the verdict, the entries
-``without_test``, and those that were ``pruned``. ``ranking`` orders the patterns of each test
-with several, if the run asked for it.
+"environment": …, "baseline": …, "ranking": [...], "results": [...], "unmeasured": [...]}``, where a result is
+:class:`pytest_mlpatterns.records.result.TestResult` with its ``outcome`` and ``kind``; metrics are
+``[value, low, high]`` in nanoseconds, requests per second, bytes or shares. ``baseline`` is what the run did with the
+baseline file: its ``mode``, the tests that were ``recorded``, those of them ``recorded_although_worse`` with the
+verdict, the entries ``without_test``, and those that were ``pruned``. ``ranking`` orders the patterns of each test with
+several, if the run asked for it. ``unmeasured`` are the tests that failed before anything was measured.
 
 ``results.schema.json`` beside this module describes every member. Version 1 had no latency distributions, no
 references and no ranking. It is not read.
@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.failed_test import FailedTest
+from pytest_mlpatterns.records.kind import ERRORS, Gate, Kind
+from pytest_mlpatterns.records.result import State, TestResult
 from pytest_mlpatterns.records.setup import Environment
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.json_layout import laid_out
 from pytest_mlpatterns.reports.files.json_schema import Schema, parsed, shown
 
@@ -50,6 +53,7 @@ class Results:
         baseline: what the run did with the baseline file, as plain values.
         ranking: the order of the patterns of each test that has several, as plain values.
         commit: the measured commit, with a plus sign if files differed from it; None outside a git repository.
+        unmeasured: tests that failed before anything was measured.
     """
 
     results: tuple[TestResult, ...]
@@ -58,10 +62,17 @@ class Results:
     baseline: Mapping[str, Any]
     ranking: tuple[Mapping[str, Any], ...] = ()
     commit: str | None = None
+    unmeasured: tuple[FailedTest, ...] = ()
+
+    @property
+    def failures(self) -> tuple[FailedTest, ...]:
+        """The tests that failed, or would have without ``--perf-gate warn``, with or without a result."""
+        failed = [result for result in self.results if result.outcome is State.FAILED]
+        return (*map(_failed_test, failed), *self.unmeasured)
 
 
 def results_json(
-    results: Sequence[TestResult],
+    tests: Sequence[TestResult | FailedTest],
     environment: Environment,
     date: str,
     *,
@@ -69,7 +80,12 @@ def results_json(
     ranking: Sequence[Mapping[str, object]] = (),
     commit: str | None = None,
 ) -> str:
-    """The file's text; the arguments are those of :class:`Results`."""
+    """The file's text.
+
+    Args:
+        tests: the results, and the tests that failed before anything was measured.
+        environment: as the further arguments, see :class:`Results`.
+    """
     data = {
         "format": FORMAT,
         "version": VERSION,
@@ -78,9 +94,28 @@ def results_json(
         "environment": {**asdict(environment), "machine": environment.machine},
         "baseline": dict(baseline),
         "ranking": [dict(ranked) for ranked in ranking],
-        "results": [_finite(result.to_json()) for result in results],
+        "results": [_finite(result.to_json()) for result in tests if isinstance(result, TestResult)],
+        "unmeasured": [failed.to_json() for failed in tests if isinstance(failed, FailedTest)],
     }
     return laid_out(data, counts_inline=True) + "\n"
+
+
+def _failed_test(result: TestResult) -> FailedTest:
+    """The failure of a test that was measured."""
+    judged = Outcome.INCONCLUSIVE if result.kind is Kind.UNDECIDED else Outcome.FAIL
+    reasons = [one.reason for one in result.verdicts if one.outcome is judged]
+    if result.unjudged is not None:
+        reasons = [result.unjudged.reason]
+    gate = Gate.FAIL if result.kind in ERRORS else result.gate
+    return FailedTest(
+        result.test,
+        "\n".join(reasons) or "failed",
+        result.location,
+        kind=result.kind,
+        gate=gate,
+        group=result.group,
+        pattern=str(result.setup.pattern),
+    )
 
 
 def _finite(value: Any) -> Any:
@@ -121,6 +156,7 @@ def read_results(text: str) -> Results:
         baseline=data["baseline"],
         ranking=tuple(data["ranking"]),
         commit=data["commit"],
+        unmeasured=tuple(map(FailedTest.from_json, data.get("unmeasured", ()))),
     )
 
 

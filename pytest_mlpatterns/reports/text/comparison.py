@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import GROWTHS, is_known_metric, metric_named
-from pytest_mlpatterns.records.result import State
+from pytest_mlpatterns.records.kind import Kind
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_percent
 
@@ -131,7 +131,7 @@ def accepted_sentences(result: TestResult) -> list[str]:
 
 def is_accepted(result: TestResult) -> bool:
     """Whether a test passed because one of its changes is accepted."""
-    return result.outcome is State.PASSED and any(verdict.accepted for verdict in result.verdicts)
+    return result.kind is Kind.ACCEPTED
 
 
 def worst_comparison(result: TestResult) -> Verdict | None:

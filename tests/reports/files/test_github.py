@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from support.golden import LESS, SLOWER, check_golden, everything, searched
 from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 
+from pytest_mlpatterns.records.failed_test import FailedTest
+from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged
 from pytest_mlpatterns.records.result import Location
-from pytest_mlpatterns.reports.files.github import Failure, annotation, escaped, job_summary
+from pytest_mlpatterns.reports.files.github import annotation, escaped, job_summary
 
 NASTY = "t.py::test_it[a|b `c` <script>@me $x$ **d**\n::error::e]"
 WHERE = Location("tests/test_perf.py", 12)
@@ -32,8 +34,8 @@ def test_the_summary_has_every_result_and_why_tests_failed() -> None:
     )
     results = [*everything()[:1], slower, *everything()[2:], *searched()]
     failures = [
-        Failure(slower.test, f"{SLOWER.reason}\n{LESS.reason}", WHERE),
-        Failure("test_perf.py::test_broken", "ModelLoadError: no weights", None),
+        FailedTest(slower.test, f"{SLOWER.reason}\n{LESS.reason}", WHERE),
+        FailedTest("test_perf.py::test_broken", "ModelLoadError: no weights", None),
     ]
     rankings = {"test_perf.py::test_digits": "cached first; batched and replicated not distinguishable"}
     check_golden("job-summary.md", job_summary(results, failures, rankings, notes=["results written to out.json"]))
@@ -41,24 +43,24 @@ def test_the_summary_has_every_result_and_why_tests_failed() -> None:
 
 @pytest.mark.parametrize(
     ("passed", "headline"),
-    [(True, "### Performance: 1 test, none failed\n"), (False, "### Performance: 1 of 1 test failed\n")],
+    [(True, "### Performance: 1 passed\n"), (False, "### Performance: 1 broken test\n")],
 )
 def test_the_summary_of_one_test_begins_with_what_came_of_it(passed: bool, headline: str) -> None:
     one = result(passed=passed, latency=None, load_over_time=())
-    failures = [] if passed else [Failure(one.test, "too slow", None)]
+    failures = [] if passed else [FailedTest(one.test, "too slow", None)]
     text = job_summary([one], failures, {})
     assert text.startswith(headline)
     assert "<details>" not in text
 
 
 def test_a_run_in_which_nothing_was_measured_has_no_table() -> None:
-    text = job_summary([], [Failure("t.py::test_a", "no model", WHERE)], {})
-    assert text == "### Performance: 1 of 1 test failed\n\n- ✗ **t.py::test\\_a**: no model\n"
+    text = job_summary([], [FailedTest("t.py::test_a", "no model", WHERE)], {})
+    assert text == "### Performance: 1 broken test\n\n- ✗ **t.py::test\\_a**: broken test: no model\n"
 
 
 def test_text_of_users_stays_text() -> None:
     nasty = result(NASTY, passed=False, group=NASTY, setup=make_setup(pattern="a | b\n\n# c"))
-    text = job_summary([nasty], [Failure(NASTY, f"{NASTY}\nmore", None)], {NASTY: NASTY}, notes=[NASTY])
+    text = job_summary([nasty], [FailedTest(NASTY, f"{NASTY}\nmore", None)], {NASTY: NASTY}, notes=[NASTY])
     assert "<script>" not in text.replace("\\<script\\>", "")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 2
@@ -76,7 +78,7 @@ def test_an_escaped_text_is_one_line_without_markup(text: str) -> None:
 
 
 def test_an_annotation_stands_at_the_line_of_the_test() -> None:
-    failure = Failure("tests/test_perf.py::test_digits[a,b]", "RTM 100 % worse\nthroughput 50 % worse", WHERE)
+    failure = FailedTest("tests/test_perf.py::test_digits[a,b]", "RTM 100 % worse\nthroughput 50 % worse", WHERE)
     assert annotation(failure) == (
         "::error file=tests/test_perf.py,line=12,title=tests/test_perf.py%3A%3Atest_digits[a%2Cb]"
         "::RTM 100 %25 worse%0Athroughput 50 %25 worse"
@@ -87,10 +89,30 @@ def test_an_annotation_stands_at_the_line_of_the_test() -> None:
     assert annotation(replace(failure, location=None)).startswith("::error title=tests/")
 
 
+def test_a_failure_that_the_gate_lets_pass_is_a_warning_and_counted() -> None:
+    slower = result("t.py::test_slower", passed=False, verdicts=(SLOWER,), gate=Gate.WARN)
+    failure = FailedTest(slower.test, SLOWER.reason, WHERE, Kind.REGRESSION, Gate.WARN)
+    assert annotation(failure).startswith("::warning file=tests/test_perf.py,line=12,")
+    text = job_summary([slower], [failure], {})
+    assert text.startswith("### Performance: 1 regression\n\n1 test would fail with --perf-gate fail.\n\n- ✗ ")
+
+
+def test_the_summary_counts_each_kind() -> None:
+    results = [
+        result("t.py::test_passes"),
+        result("t.py::test_new", unjudged=Unjudged(Kind.NOT_COMPARED, "no baseline")),
+        result("t.py::test_slower", passed=False, verdicts=(SLOWER,)),
+    ]
+    failures = [FailedTest("t.py::test_slower", "slower", None), FailedTest("t.py::test_broken", "no disk", None)]
+    text = job_summary(results, failures, {})
+    assert text.startswith("### Performance: 1 regression, 1 broken test, 1 not compared, 1 passed\n")
+    assert "- ✗ **t.py::test\\_slower**: regression: slower" in text
+
+
 @PROPERTY
 @given(st.text(), st.text())
 def test_an_annotation_is_one_line_whatever_stands_in_it(test: str, reason: str) -> None:
-    told = annotation(Failure(test, reason, Location(test, 1)))
+    told = annotation(FailedTest(test, reason, Location(test, 1)))
     assert "\n" not in told
     assert "\r" not in told
     assert told.count("::") >= 2

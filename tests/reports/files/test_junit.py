@@ -28,6 +28,7 @@ def test_a_cost_has_its_price_beside_it() -> None:
 def test_every_metric_has_its_unit_in_its_name_and_its_interval_beside_it() -> None:
     failed = verdict(Outcome.FAIL)
     found = dict(properties_of(result(passed=False, verdicts=(failed,))))
+    assert found["perf_kind"] == "regression"
     assert (found["perf_outcome"], found["perf_pattern"], found["perf_requests"]) == (
         "failed",
         str(SETUP.pattern),

@@ -18,7 +18,9 @@ from support.result_strategies import RESULTS
 from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
+from pytest_mlpatterns.records.failed_test import FailedTest
 from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
+from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, SearchEnd, Step, Taken, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
@@ -43,13 +45,18 @@ SINCE_0_2_0 = {
     "end",
     "entry",
     "failed_outcome",
+    "gate",
     "generator_costs_ns",
     "judged_by",
     "order",
     "sorting_ns",
     "taken",
+    "unjudged",
+    "unmeasured",
 }
 """Members that files of 0.2.0 do not have; new ones belong here, so that older files stay readable."""
+SINCE_0_2_0_IN_RESULTS = {"kind"}
+"""The same of results alone: a reference has had a member of this name before."""
 WORSE = result(verdicts=(verdict(Outcome.FAIL),)).to_json()["verdicts"][0]
 ACCOUNT: dict[str, object] = {
     "mode": "update",
@@ -114,10 +121,21 @@ def test_a_result_without_what_is_newer_than_0_2_0_is_read() -> None:
         overloads=(OVERLOAD,),
         reference=counterpart(kind="revision"),
     )
-    old = _without(written([full]), SINCE_0_2_0)
+    old = _as_of_0_2_0(written([full]))
     VALIDATOR.validate(old)
     (found,) = read_results(json.dumps(old)).results
-    assert _without(written([found]), SINCE_0_2_0) == old
+    assert (found.kind, found.gate) == (Kind.PASSED, Gate.FAIL)
+    assert _as_of_0_2_0(written([found])) == old
+
+
+def _as_of_0_2_0(data: dict[str, Any]) -> Any:
+    """The values of a result file without what is newer."""
+    found = _without(data, SINCE_0_2_0)
+    return {**found, "results": [_without_some(one, SINCE_0_2_0_IN_RESULTS) for one in found["results"]]}
+
+
+def _without_some(data: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: member for name, member in data.items() if name not in names}
 
 
 def _without(value: Any, names: set[str]) -> Any:
@@ -156,16 +174,20 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
 )
 def test_every_member_is_described(position: str, kind: type) -> None:
     described = SCHEMA["$defs"][position]
-    members = {field.name for field in fields(kind)} | ({"outcome"} if kind is TestResult else set())
+    members = {field.name for field in fields(kind)} | ({"outcome", "kind"} if kind is TestResult else set())
     assert set(described["properties"]) == members
-    assert set(described["required"]) == members - SINCE_0_2_0
+    assert set(described["required"]) == members - SINCE_0_2_0 - (
+        SINCE_0_2_0_IN_RESULTS if kind is TestResult else set()
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
         (("result", "setup"), Setup),
-        (("result", "location"), Location),
+        (("location",), Location),
+        (("failed_test",), FailedTest),
+        (("result", "unjudged"), Unjudged),
         (("latency", "histogram"), LatencyHistogram),
         (("result", "reference"), Reference),
         (("result", "warmups"), Warmup),
@@ -183,7 +205,7 @@ def test_every_member_of_a_member_is_described(path: tuple[str, ...], kind: type
     position = position.get("items", position)
     members = {field.name for field in fields(kind)}
     assert set(position["properties"]) == members
-    assert set(position["required"]) == members - SINCE_0_2_0
+    assert set(position["required"]) == members - (SINCE_0_2_0 if kind is not FailedTest else set())
 
 
 def test_the_environment_is_described() -> None:

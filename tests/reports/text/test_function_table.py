@@ -7,8 +7,9 @@ from dataclasses import replace
 from support.profiles import present_alone, slower_normalize
 from support.synthetic import result
 
+from pytest_mlpatterns.records.failed_test import FailedTest
 from pytest_mlpatterns.records.profile import ProfileRecord
-from pytest_mlpatterns.reports.files.github import Failure, job_summary
+from pytest_mlpatterns.reports.files.github import job_summary
 from pytest_mlpatterns.reports.text.function_table import function_table_lines
 
 
@@ -45,6 +46,6 @@ def test_without_a_profile_there_is_nothing() -> None:
 
 def test_the_job_summary_folds_it_into_the_details_of_the_failed_test() -> None:
     failed = result(passed=False, profile=slower_normalize())
-    text = job_summary([failed], [Failure(failed.test, "slower", None)], {})
+    text = job_summary([failed], [FailedTest(failed.test, "slower", None)], {})
     details = text[text.index("<details>") : text.index("</details>")]
     assert function_table_lines(slower_normalize())[2] in details

@@ -1,0 +1,163 @@
+"""``python -m pytest_mlpatterns verdict``: the kind of each test of a result file, and an exit code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records.kind import Gate, Kind
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.text.headline import headline, kind_word, kinds_of
+from pytest_mlpatterns.reports.text.suspicions import longer_command
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping
+
+    from pytest_mlpatterns.records.result import Location, TestResult
+    from pytest_mlpatterns.reports.files.result_file import Results
+
+__all__ = ["VERDICT_ERROR", "add_verdict_command"]
+
+VERDICT_ERROR = 1
+"""Exit code if a test is broken, or if there is no verdict: the file cannot be read, or the arguments are wrong."""
+_EXIT_CODES: Mapping[Kind, int] = {
+    Kind.TEST_ERROR: VERDICT_ERROR,
+    Kind.INVALID: VERDICT_ERROR,
+    Kind.REGRESSION: 2,
+    Kind.LIMIT: 2,
+    Kind.UNDECIDED: 3,
+    Kind.NOT_COMPARED: 3,
+    Kind.ACCEPTED: 0,
+    Kind.PASSED: 0,
+}
+"""Exit code for each kind. Of several the lowest above zero counts: an error hides no regression from its reader, but a
+script that allows regressions must not allow an error with them."""
+_DEFAULT_BUDGET = "120s"
+"""Measuring time of an undecided test for which no time is known to decide it: four times the default budget."""
+
+
+def add_verdict_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    read: Callable[[str], Results],
+    for_people: Callable[[str], str],
+) -> None:
+    """Add the command to a parser.
+
+    Args:
+        commands: of the parser.
+        read: reads a result file.
+        for_people: spells a text for standard output.
+    """
+    what = "exit with 0 if all tests passed, 1 after an error, 2 after a regression or a missed limit, 3 if one is open"
+    command = commands.add_parser("verdict", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
+    command.add_argument(
+        "--format", choices=("text", "json"), default="text", help="of what is printed (default: %(default)s)"
+    )
+    command.set_defaults(run=lambda options: _run(options, read(options.results), for_people), failed=VERDICT_ERROR)
+
+
+def _run(options: argparse.Namespace, results: Results, for_people: Callable[[str], str]) -> int:
+    kinds = kinds_of(results.results, results.unmeasured)
+    if not kinds:
+        raise ResultFileError(
+            f"{options.results} has no perf test, expected at least one; select tests that use the fixture perf"
+        )
+    code = min((found for kind in kinds.values() if (found := _EXIT_CODES[kind])), default=0)
+    tests = _tests(results, options.results)
+    if options.format == "json":
+        counts = Counter(kind.value for kind in kinds.values())
+        data = {"exit_code": code, "headline": headline(kinds.values()), "counts": counts, "tests": tests}
+        sys.stdout.write(json.dumps(data, indent=2) + "\n")
+    else:
+        sys.stdout.write(for_people("\n".join([*_lines(tests), headline(kinds.values())]) + "\n"))
+    return code
+
+
+def _tests(results: Results, file: str) -> list[dict[str, Any]]:
+    """Each test as plain values: its kind, whether its gate let it pass, and why, where, and what to run next."""
+    let_pass = {failed.test for failed in results.failures if failed.gate is Gate.WARN}
+    measured = [
+        {
+            "test": result.test,
+            "kind": result.kind.value,
+            "advisory": result.test in let_pass,
+            "reasons": _reasons(result),
+            "location": _place(result.location),
+            "next": _next(result, file),
+        }
+        for result in results.results
+    ]
+    known = {result.test for result in results.results}
+    unmeasured = [
+        {
+            "test": failed.test,
+            "kind": failed.kind.value,
+            "advisory": failed.test in let_pass,
+            "reasons": failed.reason.splitlines(),
+            "location": _place(failed.location),
+            "next": [_step("to see it again", f"pytest {shlex.quote(failed.test)}")],
+        }
+        for failed in results.unmeasured
+        if failed.test not in known
+    ]
+    return [*measured, *unmeasured]
+
+
+def _reasons(result: TestResult) -> list[str]:
+    """Why a test is of its kind; empty if it passed."""
+    if result.unjudged is not None:
+        return [result.unjudged.reason]
+    if result.kind is Kind.ACCEPTED:
+        return [one.accepted for one in result.verdicts if one.accepted]
+    shown = {Kind.UNDECIDED: Outcome.INCONCLUSIVE, Kind.REGRESSION: Outcome.FAIL, Kind.LIMIT: Outcome.FAIL}
+    return [one.reason for one in result.verdicts if one.outcome is shown.get(result.kind)]
+
+
+def _place(location: Location | None) -> str | None:
+    return None if location is None else f"{location.file}:{location.line}"
+
+
+def _next(result: TestResult, file: str) -> list[dict[str, str]]:
+    """The commands to run next, each with what it is for; none after a pass."""
+    again = result.command or f"pytest {shlex.quote(result.test)}"
+    record = f"{again} --perf-baseline update"
+    match result.kind:
+        case Kind.PASSED | Kind.ACCEPTED:
+            return []
+        case Kind.UNDECIDED:
+            return [_step("to decide it", longer_command(result) or f"{again} --perf-budget {_DEFAULT_BUDGET}")]
+        case Kind.REGRESSION:
+            against_file = any(one.outcome is Outcome.FAIL and one.against == "baseline" for one in result.verdicts)
+            recorded = against_file or (result.reference is not None and bool(result.reference.entry))
+            accept = ["python", "-m", "pytest_mlpatterns", "accept", file, result.test, "--reason", "WHY"]
+            intended = record if recorded else shlex.join(accept)
+            return [_step("to measure it again", again), _step("if the change is intended", intended)]
+        case Kind.NOT_COMPARED if result.baseline_gap is not None:
+            return [_step("to record it", record)]
+        case _:
+            return [_step("to see it again", again)]
+
+
+def _step(purpose: str, command: str) -> dict[str, str]:
+    return {"purpose": purpose, "command": command}
+
+
+def _lines(tests: list[dict[str, Any]]) -> list[str]:
+    """The tests that need attention, a paragraph each."""
+    lines: list[str] = []
+    for test in tests:
+        if not test["next"]:
+            continue
+        advisory = " (advisory)" if test["advisory"] else ""
+        lines.append(f"{test['test']}: {kind_word(Kind(test['kind']))}{advisory}")
+        lines += [f"  {reason}" for reason in test["reasons"]]
+        for step in test["next"]:
+            lines += [f"  {step['purpose']}:", f"    {step['command']}"]
+        lines.append("")
+    return lines

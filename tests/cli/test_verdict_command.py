@@ -1,0 +1,148 @@
+"""``python -m pytest_mlpatterns verdict``: exit codes, what is printed, and the commands to run next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.synthetic import ENVIRONMENT, counterpart, result, verdict
+
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.records.failed_test import FailedTest
+from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged
+from pytest_mlpatterns.records.result import BaselineGap, Location
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.files.result_file import results_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns.records.result import TestResult
+
+COMMAND = "pytest t.py::test_slow --perf-against=main"
+PASSED = result("t.py::test_calm")
+ACCEPTED = result("t.py::test_agreed", verdicts=(replace(verdict(Outcome.PASS), accepted="rtm +60 %: larger model"),))
+OPEN = result("t.py::test_open", verdicts=(verdict(Outcome.INCONCLUSIVE),))
+NEW = result("t.py::test_new", unjudged=Unjudged(Kind.NOT_COMPARED, "no baseline"), baseline_gap=BaselineGap.ABSENT)
+LIMIT = result("t.py::test_limit", passed=False, verdicts=(verdict(Outcome.FAIL, against="limit"),))
+SLOW = result(
+    "t.py::test_slow",
+    passed=False,
+    verdicts=(verdict(Outcome.FAIL, against="revision", change=(0.4, 0.3, 0.5)),),
+    reference=counterpart(kind="revision"),
+    command=COMMAND,
+)
+CRASHED = result("t.py::test_crash", passed=False, unjudged=Unjudged(Kind.TEST_ERROR, "KeyError: 'x'"))
+INVALID = FailedTest("t.py::test_invalid", "SettingError: typo", None, Kind.INVALID)
+BROKEN = FailedTest("t.py::test_broken", "OSError: no disk", Location("t.py", 3))
+
+
+def write(file: Path, *tests: TestResult | FailedTest) -> str:
+    file.write_text(results_json(tests, ENVIRONMENT, "2026-11-24", baseline={}), encoding="utf-8")
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("tests", "code"),
+    [
+        ([PASSED, ACCEPTED], 0),
+        ([PASSED, OPEN], 3),
+        ([NEW], 3),
+        ([LIMIT, OPEN], 2),
+        ([SLOW], 2),
+        ([CRASHED, SLOW, OPEN], 1),
+        ([INVALID], 1),
+        ([BROKEN, PASSED], 1),
+        ([], 1),
+    ],
+)
+def test_of_several_exit_codes_the_lowest_above_zero_counts(
+    tmp_path: Path, tests: list[TestResult | FailedTest], code: int
+) -> None:
+    assert main(["verdict", write(tmp_path / "r.json", *tests)]) == code
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"format": "other"}'])
+def test_a_file_that_cannot_be_read_is_an_error_and_no_regression(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "r.json"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    assert main(["verdict", str(file)]) == 1
+
+
+@pytest.mark.parametrize("arguments", [["verdict"], ["verdict", "r.json", "--format", "xml"]])
+def test_wrong_arguments_are_an_error_and_no_regression(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 1
+
+
+def test_wrong_arguments_of_other_commands_end_as_before() -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["report"])
+    assert end.value.code == 2
+
+
+def test_programs_read_the_kind_of_each_test_and_what_to_run_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "r.json", PASSED, SLOW, LIMIT, OPEN, NEW, CRASHED, BROKEN)
+    assert main(["verdict", file, "--format", "json"]) == 1
+    data = json.loads(capsys.readouterr().out)
+    assert data["exit_code"] == 1
+    assert data["headline"] == ("1 regression, 1 missed limit, 2 broken tests, 1 undecided, 1 not compared, 1 passed")
+    assert data["counts"]["test_error"] == 2
+    by_test = {one["test"].partition("::")[2]: one for one in data["tests"]}
+    assert {name: one["kind"] for name, one in by_test.items()} == {
+        "test_calm": "passed",
+        "test_slow": "regression",
+        "test_limit": "limit",
+        "test_open": "undecided",
+        "test_new": "not_compared",
+        "test_crash": "test_error",
+        "test_broken": "test_error",
+    }
+    assert by_test["test_crash"]["reasons"] == ["KeyError: 'x'"]
+    assert by_test["test_broken"]["location"] == "t.py:3"
+    commands = {name: [step["command"] for step in one["next"]] for name, one in by_test.items()}
+    assert commands == {
+        "test_calm": [],
+        "test_slow": [
+            COMMAND,
+            f"python -m pytest_mlpatterns accept {file} t.py::test_slow --reason WHY",
+        ],
+        "test_limit": ["pytest t.py::test_limit"],
+        "test_open": ["pytest t.py::test_open --perf-budget 120s"],
+        "test_new": ["pytest t.py::test_new --perf-baseline update"],
+        "test_crash": ["pytest t.py::test_crash"],
+        "test_broken": ["pytest t.py::test_broken"],
+    }
+
+
+def test_an_intended_change_of_a_stored_baseline_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse = result("t.py::test_a[b c]", passed=False, verdicts=(verdict(Outcome.FAIL),))
+    assert main(["verdict", write(tmp_path / "r.json", worse)]) == 2
+    assert "    pytest 't.py::test_a[b c]' --perf-baseline update\n" in capsys.readouterr().out
+
+
+def test_people_read_what_needs_attention_and_the_headline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    advised = replace(LIMIT, gate=Gate.WARN)
+    assert main(["verdict", write(tmp_path / "r.json", PASSED, advised)]) == 2
+    assert capsys.readouterr().out == (
+        "t.py::test_limit: missed limit (advisory)\n"
+        f"  {LIMIT.verdicts[0].reason}\n"
+        "  to see it again:\n"
+        "    pytest t.py::test_limit\n"
+        "\n"
+        "1 missed limit, 1 passed\n"
+    )
+
+
+def test_commands_of_a_file_cannot_paint_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nasty = result("t.py::test", passed=False, command="pytest \x1b[2J")
+    main(["verdict", write(tmp_path / "r.json", nasty)])
+    assert "\x1b" not in capsys.readouterr().out

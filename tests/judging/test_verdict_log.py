@@ -1,0 +1,50 @@
+"""What a failing verdict does to a test: it raises, or with a gate that only warns it is kept and the body goes on."""
+
+from __future__ import annotations
+
+import pytest
+from support.synthetic import result, verdict
+
+from pytest_mlpatterns.config.settings import InconclusivePolicy
+from pytest_mlpatterns.errors import InconclusiveFailure, InconclusiveWarning, LimitFailure, PerfFailure
+from pytest_mlpatterns.judging.verdict_log import VerdictLog
+from pytest_mlpatterns.records.kind import Gate
+from pytest_mlpatterns.records.verdict import Outcome
+
+OVER = verdict(Outcome.FAIL, against="limit")
+OPEN = verdict(Outcome.INCONCLUSIVE)
+
+
+def log(gate: Gate, policy: InconclusivePolicy = InconclusivePolicy.WARN) -> VerdictLog:
+    return VerdictLog("test_perf.py::test_digits", policy, lambda: result(passed=False), gate=gate)
+
+
+def refuse(warning: Warning) -> None:
+    raise warning
+
+
+def test_a_gate_that_fails_raises_a_failing_verdict() -> None:
+    failing = log(Gate.FAIL)
+    with pytest.raises(LimitFailure):
+        failing.add([OVER], LimitFailure)
+    assert (failing.all, failing.advised) == ([OVER], [])
+
+
+def test_a_gate_that_warns_keeps_each_failure_with_its_whole_text() -> None:
+    advising = log(Gate.WARN, InconclusivePolicy.FAIL)
+    advising.add([OVER], LimitFailure)
+    advising.add([OPEN], LimitFailure)
+    advising.fail(PerfFailure("no baseline"))
+    assert [type(one) for one in advising.advised] == [LimitFailure, InconclusiveFailure, PerfFailure]
+    assert advising.all == [OVER, OPEN]
+    assert OVER.reason in str(advising.advised[0])
+    assert "\n  next" in str(advising.advised[0])
+
+
+def test_a_warning_that_a_filter_makes_an_error_fails_no_test_whose_gate_warns() -> None:
+    failing, advising = log(Gate.FAIL), log(Gate.WARN)
+    failing.warn = advising.warn = refuse
+    with pytest.raises(InconclusiveWarning):
+        failing.add([OPEN], LimitFailure)
+    advising.add([OPEN], LimitFailure)
+    assert [type(one) for one in advising.advised] == [InconclusiveFailure]
