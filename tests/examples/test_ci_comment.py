@@ -123,6 +123,7 @@ def test_action_passes_arguments_as_a_shell_does_and_keeps_the_exit_code(tmp_pat
         "#!{python}\nimport json, os, sys\n"
         "open(os.environ['CALLS'], 'w').write(json.dumps(sys.argv[1:]))\nsys.exit(1)\n",
     )
+    command(tmp_path, "python", '#!/bin/sh\nexec {python} "$@"\n')
     environment = {name: str(tmp_path / name.lower()) for name in ("CALLS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
     done = bash(
         step("measure"),
@@ -137,10 +138,35 @@ def test_action_passes_arguments_as_a_shell_does_and_keeps_the_exit_code(tmp_pat
     assert json.loads((tmp_path / "calls").read_text())[:5] == [
         *("tests/perf", "-k", "a or b", "--perf-against", "merge-base:origin/main")
     ]
-    assert (tmp_path / "github_output").read_text() == "code=1\n"
+    assert (tmp_path / "github_output").read_text() == "code=1\nverdict=1\n"
     assert (
         bash(step("measure"), tmp_path, RUNNER_TEMP=str(tmp_path), BASE="", BASE_REF="", ARGUMENTS="").returncode == 2
     )
+
+
+@pytest.mark.parametrize(
+    ("pytest_code", "verdict", "code"),
+    [(0, 0, 0), (0, 2, 0), (1, 0, 1), (1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 127, 1), (2, 2, 1), (4, 1, 1), (5, 1, 1)],
+)
+def test_exit_code_of_the_job_has_the_kind_of_what_pytest_does_not_let_pass(
+    tmp_path: Path, pytest_code: int, verdict: int, code: int
+) -> None:
+    command(tmp_path, "git", "#!/bin/sh\necho false\n")
+    command(tmp_path, "pytest", f"#!/bin/sh\nexit {pytest_code}\n")
+    command(tmp_path, "python", f'#!/bin/sh\ntest "$3" != verdict || exit {verdict}\n')
+    output = {name: str(tmp_path / name.lower()) for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+    arguments = {"BASE": "", "BASE_REF": "main", "ARGUMENTS": "tests", "RUNNER_TEMP": str(tmp_path)}
+    done = bash(step("measure"), tmp_path, **arguments, **output)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "github_output").read_text() == f"code={code}\nverdict={verdict}\n"
+    component = bash("\n".join(component_script()), tmp_path)
+    assert component.returncode == code, component.stderr
+
+
+def component_script() -> list[str]:
+    _, job = yaml.safe_load_all((ROOT / "examples/ci/gitlab/component.yml").read_text(encoding="utf-8"))
+    script: list[str] = job["performance"]["script"]
+    return [line.replace("$[[ inputs.tests ]] $[[ inputs.options ]]", "tests") for line in script]
 
 
 class Notes(BaseHTTPRequestHandler):
@@ -179,8 +205,7 @@ def gitlab() -> Iterator[str]:
 
 
 def note(directory: Path, address: str, token: str = "secret") -> subprocess.CompletedProcess[str]:
-    _, job = yaml.safe_load_all((ROOT / "examples/ci/gitlab/component.yml").read_text(encoding="utf-8"))
-    (script,) = [line for line in job["performance"]["script"] if line.startswith("python - <<")]
+    (script,) = [line for line in component_script() if line.startswith("python - <<")]
     (directory / "perf-summary.md").write_text("### Performance\n", encoding="utf-8")
     command(directory, "python", '#!/bin/sh\nexec {python} "$@"\n')
     token_of = {"MLPATTERNS_TOKEN": token} if token else {}
