@@ -73,9 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",
-        choices=("pytest-benchmark", "vllm", "aiperf", "speedscope", "collapsed"),
+        choices=("pytest-benchmark", "openmetrics", "otlp-json", "vllm", "aiperf", "speedscope", "collapsed"),
         default="pytest-benchmark",
-        help="vllm: statistics as of vllm bench serve; aiperf: some requests as in its profile_export.jsonl; "
+        help="openmetrics, otlp-json: each metric as a gauge, for Prometheus and OpenTelemetry; "
+        "vllm: statistics as of vllm bench serve; aiperf: some requests as in its profile_export.jsonl; "
         "speedscope: profiles for speedscope.app; collapsed: profiles for flamegraph.pl and inferno "
         "(default: %(default)s)",
     )
@@ -159,12 +160,15 @@ def _exported(options: argparse.Namespace) -> str:
     from functools import partial
 
     from pytest_mlpatterns.reports.files.aiperf import aiperf_jsonl
+    from pytest_mlpatterns.reports.files.gauges import openmetrics_text, otlp_json
     from pytest_mlpatterns.reports.files.profiles import collapsed_stacks, speedscope_json
     from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
     from pytest_mlpatterns.reports.files.vllm import vllm_json
 
     written: dict[str, Callable[[Results], str]] = {
         "pytest-benchmark": benchmark_json,
+        "openmetrics": openmetrics_text,
+        "otlp-json": otlp_json,
         "vllm": vllm_json,
         "aiperf": aiperf_jsonl,
         "speedscope": partial(speedscope_json, test=options.test, side=options.side or "both"),

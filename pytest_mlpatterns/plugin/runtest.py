@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RuntestHooks"]
 
+_PASSED = "perf measurement, stdout of call"
+"""Section of a test that passed: with ``-rP``, and in PyCharm, whose reporter shows sections of such a name."""
+
 
 class RuntestHooks:
     """The hooks of a session that run its tests.
@@ -152,9 +155,10 @@ class RuntestHooks:
     def _add_sections(
         self, report: pytest.TestReport, perf: Perf, result: TestResult | None, *, is_verdict: bool
     ) -> None:
-        """Add to the report of a failed test what explains the failure."""
-        if report.failed and result is not None and not is_verdict:
-            report.sections.append(("perf measurement", self._terminal.spell(measurement_text(result))))
+        """Add to the report what was measured, unless the failure says it, and what explains a failure."""
+        if result is not None and not is_verdict:
+            name = "perf measurement" if report.failed else _PASSED
+            report.sections.append((name, self._terminal.spell(measurement_text(result))))
         if report.failed and (text := perf.diagnosis()):
             report.sections.append(("perf deployment", self._terminal.spell(text)))
 

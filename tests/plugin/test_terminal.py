@@ -92,8 +92,12 @@ def test_a_test_that_fails_by_its_own_assertion_shows_what_was_measured(
     body = """
     def test_fails(perf):
         assert perf.metrics.rtm_ns.value < 1
+
+    def test_passes(perf):
+        perf.assert_rtm_below("60s")
     """
-    run = Project().with_tests(body).run(tmp_path, *distribution)
+    run = Project().with_tests(body).run(tmp_path, "-rP", *distribution)
+    assert run.out.count("perf measurement, stdout of call") == 1, "what -rP and PyCharm show of a test that passed"
     said = run.failure("test_fails")
     assert "perf measurement" in said
     for label in ("measured  1 launch", "metrics   RTM ", "latency   now "):

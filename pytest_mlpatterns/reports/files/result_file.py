@@ -31,14 +31,14 @@ from pytest_mlpatterns.reports.files.json_schema import Schema, parsed, shown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["FORMAT", "SCHEMA_FILE", "VERSION", "Results", "read_results", "results_json"]
+__all__ = ["FORMAT", "MOST", "SCHEMA_FILE", "VERSION", "Results", "read_results", "results_json"]
 
 FORMAT = "pytest-mlpatterns-results"
 VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 """The JSON Schema of the format, which ships with the package."""
-_MOST = 1e18
-"""Largest number in the file."""
+MOST = 1e18
+"""Largest number in the file, which stands for one without bound."""
 _ADVICE = "measure again with --perf-json"
 
 
@@ -124,7 +124,7 @@ def _finite(value: Any) -> Any:
         return {name: _finite(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    return math.copysign(_MOST, value) if isinstance(value, float) and math.isinf(value) else value
+    return math.copysign(MOST, value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def read_results(text: str) -> Results:
