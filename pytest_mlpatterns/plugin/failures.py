@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.plugin.perf_item import PerfItem
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["Failures"]
+__all__ = ["Failures", "fail_as_expected"]
 
+_STRICT = "[XPASS(strict)] "
+"""Begins pytest's text of a test that was expected to fail and did not."""
 _SHOWN_BY_VERDICTS = (Kind.REGRESSION, Kind.LIMIT, Kind.UNDECIDED)
 
 
@@ -53,7 +55,7 @@ class Failures:
         if state.perf is not None and report.when != "setup":
             advised = state.perf.advised[state.advised :]
             state.advised += len(advised)
-        if not report.passed:
+        if report.failed:
             return cls([error], advised, visible(_reason(report, error)))
         if report.when == "call" and state.subtest_errors:
             return cls(state.subtest_errors, advised, "a subtest failed")
@@ -88,6 +90,21 @@ class Failures:
             pattern=str(state.settings.pattern),
             text="\n".join([*map(str, self.advised[:1]), *(one.reasons[0] for one in self.advised[1:])]),
         )
+
+
+def fail_as_expected(report: pytest.TestReport, text: str) -> None:
+    """Let an ``xfail`` fail that passed because its gate let the verdict pass, as the test expects a failure.
+
+    Args:
+        report: of the test's body.
+        text: of the verdict.
+    """
+    expected = getattr(report, "wasxfail", None)
+    if report.failed and isinstance(report.longrepr, str) and report.longrepr.startswith(_STRICT):
+        expected = report.longrepr.removeprefix(_STRICT)
+    if expected is not None:
+        report.outcome, report.longrepr = "skipped", text
+        report.wasxfail = expected
 
 
 def _reason(report: pytest.TestReport, error: BaseException | None) -> str:

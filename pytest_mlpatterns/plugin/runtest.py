@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure, PerfWarning
-from pytest_mlpatterns.plugin.failures import Failures
+from pytest_mlpatterns.plugin.failures import Failures, fail_as_expected
 from pytest_mlpatterns.plugin.interrupts import follows_an_interrupt
 from pytest_mlpatterns.plugin.location import location_of, raise_at_definition
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
 from pytest_mlpatterns.plugin.report_text import spell_report_text
+from pytest_mlpatterns.records.kind import Kind, Unjudged
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.reports.files.junit import kind_properties, properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text
@@ -127,15 +128,17 @@ class RuntestHooks:
             return report
         if report.failed:
             spell_report_text(report.longrepr, self._terminal.spell)
-        if report.passed or report.failed or hasattr(report, "wasxfail"):  # not skipped
-            self._attach_result(item, state, report, error=failure)
+        if state.perf is not None and state.perf.advised:
+            fail_as_expected(report, str(state.perf.advised[0]))
+        failures = Failures.of(state, report, failure)
+        if not report.skipped:  # nor failed as expected
+            self._attach_result(item, state, report, failures=failures)
         return report
 
     def _attach_result(
-        self, item: pytest.Item, state: PerfItem, report: pytest.TestReport, *, error: BaseException | None
+        self, item: pytest.Item, state: PerfItem, report: pytest.TestReport, *, failures: Failures
     ) -> None:
-        """Attach what a phase of a test measured, and its failure; a kind that no result has goes to JUnit too."""
-        failures = Failures.of(state, report, error)
+        """Attach what a phase of a test measured, and its failures; a kind that no result has goes to JUnit too."""
         result = None
         if report.when == "call" and state.perf is not None:
             result = state.perf.result(passed=not failures.errors)
@@ -143,8 +146,8 @@ class RuntestHooks:
                 result = _located(replace(result, unjudged=failures.unjudged or result.unjudged), item, state)
                 report.perf_result = result.to_json()  # type: ignore[attr-defined]
                 self._attach(item, report, properties_of(result), state=state)
-            self._add_sections(report, state.perf, result, is_verdict=isinstance(error, PerfFailure))
-        if (found := failures.test(item, state, result)) is None or hasattr(report, "wasxfail"):
+            self._add_sections(report, state.perf, result, failures=failures)
+        if (found := failures.test(item, state, result)) is None:
             return
         report.perf_failure = found.to_json()  # type: ignore[attr-defined]
         if found.text:
@@ -153,10 +156,11 @@ class RuntestHooks:
             self._attach(item, report, kind_properties(found.kind), state=state)
 
     def _add_sections(
-        self, report: pytest.TestReport, perf: Perf, result: TestResult | None, *, is_verdict: bool
+        self, report: pytest.TestReport, perf: Perf, result: TestResult | None, *, failures: Failures
     ) -> None:
         """Add to the report what was measured, unless the failure says it, and what explains a failure."""
-        if result is not None and not is_verdict:
+        has_facts = any(isinstance(error, PerfFailure) for error in failures.errors)  # in its own message
+        if result is not None and not has_facts:
             name = "perf measurement" if report.failed else _PASSED
             report.sections.append((name, self._terminal.spell(measurement_text(result))))
         if report.failed and (text := perf.diagnosis()):
@@ -171,7 +175,9 @@ class RuntestHooks:
     def _keep_partial(self, item: pytest.Item) -> None:
         """Add what a test measured that ends the run: it gets no report."""
         if (perf := _perf_of(item)) is not None and (partial := perf.result(passed=False)) is not None:
-            self._output.add(partial)
+            is_open = partial.kind is Kind.TEST_ERROR  # which no verdict of it shows
+            stopped = Unjudged(Kind.UNDECIDED, "the run was interrupted")
+            self._output.add(replace(partial, unjudged=stopped) if is_open else partial)
 
     @staticmethod
     def _attach(

@@ -57,6 +57,11 @@ def test_skips_itself(perf):
     pytest.skip("not here")
 
 
+@pytest.mark.xfail(reason="slow", strict=True)
+def test_is_expected_to_fail(perf):
+    perf.assert_rtm_below("1ns")
+
+
 @pytest.fixture
 def broken():
     raise OSError("no disk")
@@ -112,6 +117,7 @@ ERRORS = {
     "test_error_at_the_end": "test_error",
     "test_error_in_settings": "invalid",
 }
+WITHOUT_A_KIND = ("test_is_skipped", "test_skips_itself", "test_is_expected_to_fail")
 FILES = ("--perf-json=results.json", "--junit-xml=junit.xml")
 STOPPED = {**CALM, **ERRORS, "test_error_after_a_missed_limit": "limit"}
 """With a gate that fails, no statement after the failure runs."""
@@ -129,7 +135,7 @@ def kinds_in_junit(directory: Path) -> dict[str, str]:
     found = {}
     for case in ET.parse(directory / "junit.xml").iter("testcase"):
         values = [one.get("value") for one in case.iter("property") if one.get("name") == "perf_kind"]
-        assert len(values) == (case.get("name") not in ("test_is_skipped", "test_skips_itself"))
+        assert len(values) == (case.get("name") not in WITHOUT_A_KIND)
         found |= {str(case.get("name")): str(value) for value in values}
     return found
 
@@ -176,6 +182,7 @@ def test_a_run_with_nothing_but_verdicts_passes_and_is_neither_rerun_nor_failed(
     run = project.run(tmp_path, *FILES, "--perf-baseline=require", *select)
     assert run.exit_code == 0
     assert "rerun" not in run.out.splitlines()[-1]
+    assert run.outcomes["xfailed"] == 1
     assert re.search("test_misses_limits MISSED LIMIT +\\[", run.out)
     assert re.search("test_passes NOT COMPARED +\\[", run.out)
     shown = run.section("performance").partition("\ntest_perf.py::test_misses_limits\n  RTM ")[2].split("\n\n")[0]

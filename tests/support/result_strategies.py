@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.environment_facts import FactChange
 from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
+from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.latency_split import PARTS, LatencySplit, SplitPart
 from pytest_mlpatterns.records.launch import (
@@ -290,5 +291,7 @@ RESULTS = st.builds(
     sorting_ns=st.lists(st.floats(0, 1e9), max_size=3).map(tuple),
     taken=st.builds(Taken, st.floats(0, 64), st.floats(0, 1), st.floats(0, 1)),
     facts_changed=st.none() | st.lists(st.builds(FactChange, NAMES, st.none() | NAMES, NAMES), max_size=2).map(tuple),
+    unjudged=st.none() | st.builds(Unjudged, st.sampled_from(Kind), NAMES),
+    gate=st.sampled_from(Gate),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )
