@@ -176,7 +176,7 @@ class RunOutput:
                 lines += [(), line(failure.test, Style.BAD), line(f"  {first}", Style.BAD)]
                 lines += [line(f"  {text}".rstrip()) for text in others]
         advisory = let_pass([*self._failures.values()])
-        text = f"{headline(kinds)}; {advisory}" if advisory else headline(kinds)
+        text = f"performance: {headline(kinds)}{f'; {advisory}' if advisory else ''}"
         return [*lines, (), line(text, headline_style(kinds))]
 
     def _compared_with(self, revision: Revision) -> str:

@@ -152,7 +152,7 @@ def test_every_report_has_one_kind_of_each_test(tmp_path: Path) -> None:
     assert run.exit_code == 1
     assert kinds_in_json(run) == STOPPED
     assert kinds_in_junit(tmp_path) == STOPPED
-    assert run.section("performance").split("\n::")[0].splitlines()[-1] == headline
+    assert run.section("performance").split("\n::")[0].splitlines()[-1] == f"performance: {headline}"
     assert (tmp_path / "summary.md").read_text(encoding="utf-8").startswith(f"### Performance: {headline}\n")
     assert main(["verdict", str(tmp_path / "results.json")]) == 1
     assert {*commands_of_github(run).values()} == {"::error"}
