@@ -43,7 +43,7 @@ def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
     Args:
         result: of one test; a failed test has at least one reason.
     """
-    failed = ("the test failed",) if result.outcome is State.FAILED else ()
+    failed = ("the test failed",) if result.outcome is State.FAILED and not result.advisory else ()
     return (*failed, *disturbances(result))
 
 

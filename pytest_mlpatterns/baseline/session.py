@@ -146,8 +146,8 @@ class BaselineSession:
         """
         mode = self._run.baseline
         if mode is BaselineMode.UPDATE and not self._run.smoke:
-            self._failed = [result.test for result in results if not result.passed]
-            self._update([result for result in results if result.passed], complete=complete)
+            self._failed = [result.test for result in results if not (result.passed or result.advisory)]
+            self._update([result for result in results if result.passed or result.advisory], complete=complete)
         if mode is BaselineMode.PRUNE:
             self._prune(complete=complete)
         elif complete and self._gone:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
 from pytest_mlpatterns.records.held_memory import HeldRecord
-from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged, judged_kind
+from pytest_mlpatterns.records.kind import ERRORS, Gate, Kind, Unjudged, judged_kind
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
 from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
 from pytest_mlpatterns.records.launch import (
@@ -229,6 +229,11 @@ class TestResult:
         if self.unjudged is not None:
             return self.unjudged.kind
         return judged_kind(self.verdicts, passed=self.passed, interrupted=self.interrupted)
+
+    @property
+    def advisory(self) -> bool:
+        """Whether the test did not pass and its gate lets that pass: by a verdict, not by an error."""
+        return not self.passed and self.gate is Gate.WARN and self.kind not in ERRORS
 
     @property
     def outcome(self) -> State:

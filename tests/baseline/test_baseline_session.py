@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.repository import Repository
-from support.synthetic import ENVIRONMENT, MS, SETUP, counterpart, make_setup, result
+from support.synthetic import ENVIRONMENT, MS, SETUP, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.baseline import calibration as calibrate
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
@@ -17,9 +17,11 @@ from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry, EntryKey
+from pytest_mlpatterns.records.kind import Gate
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system.tree_digest import tree_digest
 
 if TYPE_CHECKING:
@@ -430,7 +432,9 @@ def updated(directory: Path, *results: TestResult, before: Baselines | None = No
 def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> None:
     before = {TEST: {HERE: entry(), THERE: entry()}, "test_b.py::test": {HERE: entry()}}
     failed = measured(9.0, test="test_b.py::test", passed=False)
-    session = updated(tmp_path, measured(4.1), failed, measured(test="test_c.py::test"), before=before)
+    limit = verdict(Outcome.FAIL, against="limit")
+    advisory = measured(test="test_c.py::test", passed=False, verdicts=(limit,), gate=Gate.WARN)
+    session = updated(tmp_path, measured(4.1), failed, advisory, before=before)
     after = recorded(tmp_path)
     assert after[TEST][HERE].metrics["rtm"][0].value == pytest.approx(4.1 * MS)
     assert after[TEST][HERE].versions == ENVIRONMENT.versions

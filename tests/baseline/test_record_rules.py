@@ -9,6 +9,7 @@ from support.streams import stream_result
 from support.synthetic import MS, result, verdict
 
 from pytest_mlpatterns.baseline.record_rules import disturbances, is_narrow, reasons_not_to_record
+from pytest_mlpatterns.records.kind import Gate
 from pytest_mlpatterns.records.verdict import Outcome
 
 NOISE = "other processes used 1.1 of the 2 cores while this was measured: stop other programs"
@@ -59,6 +60,10 @@ def test_an_error_is_stored_by_its_class_since_its_text_may_quote_an_input(error
 
 def test_a_failed_test_has_a_reason() -> None:
     assert reasons_not_to_record(result(passed=False)) == ("the test failed",)
+    assert reasons_not_to_record(result(passed=False, gate=Gate.WARN)) == ("the test failed",)  # by an error
+    missed = result(passed=False, verdicts=(verdict(Outcome.FAIL, against="limit"),))
+    assert reasons_not_to_record(missed) == ("the test failed",)
+    assert reasons_not_to_record(replace(missed, gate=Gate.WARN)) == ()
 
 
 def test_an_interval_wider_than_the_tolerance_is_measured_again_and_stored_with_both() -> None:

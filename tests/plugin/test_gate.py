@@ -183,6 +183,7 @@ def test_a_run_with_nothing_but_verdicts_passes_and_is_neither_rerun_nor_failed(
     assert run.exit_code == 0
     assert "rerun" not in run.out.splitlines()[-1]
     assert run.outcomes["xfailed"] == 1
+    assert "(require); a failing verdict fails no test (gate warn)" in run.out
     assert re.search("test_misses_limits MISSED LIMIT +\\[", run.out)
     assert re.search("test_passes NOT COMPARED +\\[", run.out)
     shown = run.section("performance").partition("\ntest_perf.py::test_misses_limits\n  RTM ")[2].split("\n\n")[0]

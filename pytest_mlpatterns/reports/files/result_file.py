@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.kind import ERRORS, Gate, Kind
+from pytest_mlpatterns.records.kind import Gate, Kind
 from pytest_mlpatterns.records.result import State, TestResult
 from pytest_mlpatterns.records.setup import Environment
 from pytest_mlpatterns.records.verdict import Outcome
@@ -106,13 +106,12 @@ def _failed_test(result: TestResult) -> FailedTest:
     reasons = [one.reason for one in result.verdicts if one.outcome is judged]
     if result.unjudged is not None:
         reasons = [result.unjudged.reason]
-    gate = Gate.FAIL if result.kind in ERRORS else result.gate
     return FailedTest(
         result.test,
         "\n".join(reasons) or "failed",
         result.location,
         kind=result.kind,
-        gate=gate,
+        gate=Gate.WARN if result.advisory else Gate.FAIL,
         group=result.group,
         pattern=str(result.setup.pattern),
     )
