@@ -17,6 +17,8 @@ __all__ = ["MAX_SEED", "concurrency", "plain_number", "rate_rps", "set_whole", "
 
 MAX_SEED = 2**64 - 1
 """Largest seed of random numbers."""
+_LONGEST_NUMBER = 21
+"""Digits of a number in quotes that is read: the largest seed has 20, and Python reads no text of 5,000."""
 
 
 def plain_number(value: object) -> int | float | None:
@@ -46,7 +48,7 @@ def whole_number(
     """
     number = plain_number(value)
     if not isinstance(number, int) or not least <= number <= most:
-        raise SettingError(f"{found}, expected {expected or _range(least, most)}")
+        raise SettingError(f"{found}, expected {expected or _range(least, most)}{_without_quotes(value, least, most)}")
     return number
 
 
@@ -69,7 +71,10 @@ def concurrency(value: object, name: str) -> int:
     Raises:
         SettingError: not a whole number from 1 to ``MAX_CONCURRENCY``.
     """
-    expected = f"a whole number of requests in flight from 1 to {MAX_CONCURRENCY:,}; write {_meant(value)}"
+    expected = f"a whole number of requests in flight from 1 to {MAX_CONCURRENCY:,}"
+    if not _without_quotes(value, 1, MAX_CONCURRENCY):
+        number = plain_number(value)
+        expected = f"{expected}; write {16 if number is None or number > 0 else 1}"
     return whole_number(value, f"{name} is {shown(value)}", least=1, most=MAX_CONCURRENCY, expected=expected)
 
 
@@ -88,13 +93,10 @@ def rate_rps(value: object, name: str) -> float:
     return number
 
 
-def _meant(value: object) -> str:
-    """The number that a user probably meant: the one in quotes, the smallest, or one that is common."""
-    quoted = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 9 else 0
-    if 1 <= quoted <= MAX_CONCURRENCY:
-        return f"{quoted}, without quotes"
-    number = plain_number(value)
-    return "16" if number is None or number > 0 else "1"
+def _without_quotes(value: object, least: float, most: float) -> str:
+    """The end of a message about an allowed number in quotes; empty for another value."""
+    quoted = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < _LONGEST_NUMBER else None
+    return "" if quoted is None or not least <= quoted <= most else f"; write {quoted}, without quotes"
 
 
 def _range(least: float, most: float) -> str:

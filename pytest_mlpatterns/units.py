@@ -130,7 +130,10 @@ def parse_share(value: object, *, name: str = "share") -> float:
     """
     share = parse_ratio(value, name=name)
     if share > 1:
-        raise UnitError(f'{name} is {shown(value)}, expected at most 1 (100 %); write 0.1 or "10%" for ten percent')
+        percent = share if share <= 100 and "%" not in str(value) else 10
+        raise UnitError(
+            f'{name} is {shown(value)}, expected at most 1 (100 %); write {percent / 100:g} or "{percent:g}%"'
+        )
     return share
 
 

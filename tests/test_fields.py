@@ -39,13 +39,23 @@ def test_plain_numbers_are_pythons_own(value: object, plain: object) -> None:
         ({"least": 1, "expected": "a process"}, "a process"),
     ],
 )
-@pytest.mark.parametrize("value", [1.0, "1", True, None, math.nan])
+@pytest.mark.parametrize("value", [1.0, "one", True, None, math.nan])
 def test_the_message_of_a_whole_number_names_what_was_found_and_expected(
     value: object, bounds: Any, expected: str
 ) -> None:
     with pytest.raises(SettingError) as caught:
         fields.whole_number(value, f"x is {value!r}", **bounds)
     assert str(caught.value) == f"x is {value!r}, expected {expected}"
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [("1", "; write 1, without quotes"), ("64", "; write 64, without quotes"), ("0", ""), ("65", ""), ("9" * 5000, "")],
+)
+def test_an_allowed_number_in_quotes_is_to_be_written_without_them(value: str, advice: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        fields.whole_number(value, "x is text", least=1, most=64)
+    assert str(caught.value) == f"x is text, expected a whole number from 1 to 64{advice}"
 
 
 @pytest.mark.parametrize(("value", "fits"), [(1, False), (2, True), (np.uint8(5), True), (6, False)])

@@ -18,7 +18,7 @@ from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_li
 from pytest_mlpatterns.analysis.indices import NO_INDICES, ScalingIndices
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, STREAM_QUANTITIES, Metric, percentile_metric
-from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
+from pytest_mlpatterns.analysis.missing_attribute import advice_on_missing, missing_attribute
 from pytest_mlpatterns.analysis.pattern_metrics import PatternMetrics
 from pytest_mlpatterns.analysis.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.stream_metrics import StreamMetrics
@@ -38,6 +38,20 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.request_counts import RequestCounts
 
 __all__ = ["Metrics"]
+
+
+def missing_figure(name: str) -> str:
+    """The message about a figure that :class:`Metrics` has not; empty for one that it has."""
+    if hasattr(Metrics, name) or name in Metrics.__dataclass_fields__:
+        return ""
+    advice = advice_on_missing(Metrics, name, f"perf.{_percentile_of(name)}")
+    return f"perf.metrics has no {name}; {advice or 'pytest --perf-help lists the metrics'}"
+
+
+def _percentile_of(name: str) -> str:
+    """What to write for a percentile of the quantity that a name begins with."""
+    quantity = name.partition("_")[0]
+    return f"metrics.{quantity if quantity in STREAM_QUANTITIES else 'latency'}_ns({{}})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -225,9 +239,8 @@ class Metrics(PatternMetrics, StreamMetrics):
 
     def __getattr__(self, name: str) -> NoReturn:
         """Only called for a name that does not exist."""
-        quantity = name.partition("_")[0]
-        method = quantity if quantity in STREAM_QUANTITIES else "latency"
-        raise missing_attribute(self, name, f"metrics.{method}_ns({{}})")
+        __tracebackhide__ = True
+        raise missing_attribute(self, name, _percentile_of(name))
 
     @property
     def first_failure(self) -> str:

@@ -6,7 +6,7 @@ import re
 
 from pytest_mlpatterns.wording import did_you_mean
 
-__all__ = ["missing_attribute"]
+__all__ = ["advice_on_missing", "missing_attribute"]
 
 _PERCENTILE = re.compile(r"(?:^|_)p(?P<percent>\d{1,2})(?:_|$)")
 
@@ -20,9 +20,19 @@ def missing_attribute(owner: object, name: str, instead: str) -> AttributeError:
         instead: what to write for a percentile, with ``{}`` for its number.
     """
     text = f"{type(owner).__name__!r} object has no attribute {name!r}"
-    if found := _PERCENTILE.search(name):
-        advice = f"use {instead.format(found['percent'])}"
-    else:
-        known = [one for one in dir(type(owner)) if not one.startswith("_")]
-        advice = "" if name.startswith("_") else did_you_mean(name, known).rstrip()
+    advice = advice_on_missing(type(owner), name, instead)
     return AttributeError(f"{text}; {advice}" if advice else text, name=name, obj=owner)
+
+
+def advice_on_missing(kind: type, name: str, instead: str) -> str:
+    """What to write instead of an attribute that the objects of a class do not have; empty if none is similar.
+
+    Args:
+        kind: the class.
+        name: as of :func:`missing_attribute`.
+        instead: likewise.
+    """
+    if found := _PERCENTILE.search(name):
+        return f"use {instead.format(found['percent'])}"
+    known = [one for one in dir(kind) if not one.startswith("_")]
+    return "" if name.startswith("_") else did_you_mean(name, known).rstrip()

@@ -17,7 +17,7 @@ from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.acceptance import NOTHING_ACCEPTED, Accepted
 from pytest_mlpatterns.serving.engine import launch
 from pytest_mlpatterns.serving.external.start import deploy_target
-from pytest_mlpatterns.serving.model import ServicePlan, service_plan
+from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_plan
 from pytest_mlpatterns.serving.targets import Url
 
 if TYPE_CHECKING:
@@ -51,14 +51,16 @@ class ModelUnderTest:
         by_value: modules that no other process can import by name.
         test: the test's id, for messages.
         fixture: the fixture that the test uses, for messages.
-        hint: end of the message if there is no model; empty if it has none.
+        why_none: why there is no model, if its fixture returned none; empty if there is no such fixture.
+        misspelled: end of the message if there is no such fixture; empty if no name resembles it.
     """
 
     model: object
     by_value: Sequence[ModuleType]
     test: str
     fixture: str
-    hint: str = ""
+    why_none: str = ""
+    misspelled: str = ""
 
     def plan(self, pattern: Pattern) -> ServicePlan:
         """Pack the model for a pattern.
@@ -68,8 +70,11 @@ class ModelUnderTest:
         """
         try:
             return service_plan(pattern, self.model, self.by_value)
+        except NoModelError as error:
+            why = self.why_none or f"{error}{self.misspelled}"
+            raise SettingError(f"{self.test} asks for {self.fixture}, but {why}") from error
         except SettingError as error:
-            raise SettingError(f"{self.test} asks for {self.fixture}, but {error}{self.hint}") from error
+            raise SettingError(f"{self.test} asks for {self.fixture}, but {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import GeneratorLimitError, LimitFailure, PerfFailure, RegressionFailure, SettingError
-from pytest_mlpatterns.judging.at_the_call import at_the_call
+from pytest_mlpatterns.fields import plain_number
+from pytest_mlpatterns.judging.at_the_call import at_the_call, refuse_missing_figures
 from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
 from pytest_mlpatterns.judging.compared_metrics import (
     compared_by_default,
@@ -97,8 +98,24 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         """Whether this run sends one request per test and makes no verdict (``--perf-smoke``); there are no figures."""
         return self._experiment.smoke
 
+    @at_the_call
+    def __call__(self, *args: object, **given: object) -> NoReturn:
+        """Refuse arguments of the marker in the test's body, which is too late for them.
+
+        Raises:
+            SettingError: always.
+        """
+        load = [("concurrency", one) for one in args[:1] if plain_number(one) is not None]
+        named = ", ".join(f"{name}={shown(value)}" for name, value in [*load, *given.items()])
+        marker = f"pytest.mark.perf({named or '...'})"
+        raise SettingError(
+            f"perf(...) in the body of a test, expected its settings in the marker above it; write @{marker}, or of "
+            f"one case of several pytest.param(..., marks={marker})"
+        )
+
     def __getattr__(self, name: str) -> NoReturn:
         """Only called for a name that does not exist."""
+        __tracebackhide__ = True
         is_assertion = name.startswith("assert_")
         latency = "assert_latency_below(..., percentile={})" if is_assertion else "perf.metrics.latency_ns({})"
         raise missing_attribute(self, name, latency)
@@ -113,7 +130,10 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
 
         Raises:
             DeploymentError: the deployment did not start, or died.
+            SettingError: the figure that is asked for does not exist.
         """
+        if self._measurement.so_far is None:
+            refuse_missing_figures(self)
         return self._measurement.metrics
 
     @property

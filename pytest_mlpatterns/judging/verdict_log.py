@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import InconclusiveFailure, InconclusiveWarning, PerfFailure
+from pytest_mlpatterns.judging.at_the_call import frame_of_the_test
 from pytest_mlpatterns.records.kind import Gate
 from pytest_mlpatterns.records.result import Location
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -18,7 +18,6 @@ from pytest_mlpatterns.reports.text.where import where_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import FrameType
 
     from pytest_mlpatterns.errors import GeneratorLimitError
     from pytest_mlpatterns.records.result import TestResult
@@ -33,21 +32,13 @@ def no_verdict(metric: str, against: Literal["limit", "baseline", "revision"], e
 
 def _warn_at_the_test(warning: Warning) -> None:
     """Issue a warning at the line of the test: the nearest one outside this package."""
-    _, level = _frame_of_the_test()
+    _, level = frame_of_the_test()
     warnings.warn(warning, stacklevel=level)
-
-
-def _frame_of_the_test() -> tuple[FrameType, int]:
-    """The nearest frame outside this package, and its level as the caller's warning counts it."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pytest_mlpatterns."):
-        frame, level = frame.f_back, level + 1
-    return frame, level
 
 
 def _asserted_at(test: str) -> Location:
     """The line that asserted what is judged now, in the file of the test or in one of its helpers."""
-    frame, _ = _frame_of_the_test()
+    frame, _ = frame_of_the_test()
     path, own = Path(frame.f_code.co_filename), test.partition("::")[0]
     file = own if path.as_posix().endswith(f"/{own}") else path.name
     return Location(file, frame.f_lineno)

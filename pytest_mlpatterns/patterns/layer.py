@@ -185,8 +185,14 @@ def counted(outputs: Any, count: int, name: str) -> Any:
     try:
         found = len(outputs)
     except TypeError:
-        kind = type(outputs).__name__
-        text = f"{name} returned {kind}, which has no length; it must return a list of outputs"
+        if outputs is None:
+            inputs = wording.count(count, "input")
+            text = (
+                f"{name} returned None for {inputs}, expected a list with one output for each; is its return missing?"
+            )
+        else:
+            kind = type(outputs).__name__
+            text = f"{name} returned {kind}, which has no length; it must return a list of outputs"
         raise RequestError(500, text) from None
     if found != count:
         found_and_given = f"{wording.count(found, 'output')} for {wording.count(count, 'input')}"

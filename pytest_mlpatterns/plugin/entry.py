@@ -139,7 +139,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A fixture that does not exist, and almost has the name of one of ours: the report names that one."""
+    """An error of ours ends at the user's line; one of a fixture that does not exist names the nearest of ours."""
+    if call.excinfo is not None and call.excinfo.type.__module__ == "pytest_mlpatterns":
+        from pytest_mlpatterns.plugin.location import end_at_the_users_line
+
+        end_at_the_users_line(call.excinfo)
     report = yield
     if call.when == "setup" and call.excinfo is not None and isinstance(call.excinfo.value, pytest.FixtureLookupError):
         from pytest_mlpatterns.plugin.name_hints import fixture_hint

@@ -51,6 +51,8 @@ _OF_COMMAND = (
     "against-files",
 )
 """Options that decide what a test is compared with, and so belong to the command that runs it alone."""
+_EXPECTED = {"perf_model": 'a callable, a class or "package.module:attribute"', "perf_payload": "a list of inputs"}
+"""What the user's fixtures return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,13 @@ class ExperimentBuilder:
         """
         fixtures = fixtures.under(settings)
         if fixtures.payload is None:
-            raise SettingError(
-                f"{item.nodeid} asks for perf but there are no inputs; define a fixture perf_payload that returns "
-                f"a list of inputs, or give payload= to the marker{self._absent(item, 'perf_payload')}"
+            missing = (
+                "there are no inputs; define a fixture perf_payload that returns a list of inputs, or give payload="
             )
+            why = self._why_none(item, "perf_payload") or (
+                f"{missing} to the marker{self._misspelled(item, 'perf_payload')}"
+            )
+            raise SettingError(f"{item.nodeid} asks for perf, but {why}")
         target = checked_target(fixtures.target, "perf_target")
         builder = request_builder(settings, target, "perf")
         payload = read_payload(fixtures.payload, settings.wire, "" if target is None else target.path, builder=builder)
@@ -155,14 +160,24 @@ class ExperimentBuilder:
         return system_under_test(model, settings.pattern, target, options=options).start()
 
     def _model(self, node: pytest.Item | pytest.Session, model: object, fixture: str) -> ModelUnderTest:
-        hint = "" if model is not None else self._absent(node, "perf_model")
-        return ModelUnderTest(model, self._by_value(node), node.nodeid or "this run", fixture, hint)
+        return ModelUnderTest(
+            model,
+            self._by_value(node),
+            node.nodeid or "this run",
+            fixture,
+            why_none=self._why_none(node, "perf_model") if model is None else "",
+            misspelled=self._misspelled(node, "perf_model") if model is None else "",
+        )
 
-    def _absent(self, node: pytest.Item | pytest.Session, fixture: str) -> str:
-        """The end of a message about a fixture that gave nothing: it has no return, or almost the same name."""
+    def _why_none(self, node: pytest.Item | pytest.Session, fixture: str) -> str:
+        """Why a fixture of the user's gave nothing; empty if there is none of this name."""
         places = [*self._by_value(node), getattr(node, "cls", None)]
-        if any(fixture in vars(place) for place in places if place is not None):
-            return f"; there is {fixture}, which returned None: is its return missing?"
+        if not any(fixture in vars(place) for place in places if place is not None):
+            return ""
+        return f"{fixture} returned None, expected {_EXPECTED[fixture]}; is its return missing?"
+
+    def _misspelled(self, node: pytest.Item | pytest.Session, fixture: str) -> str:
+        """The end of a message about a fixture that is not defined; empty if no name resembles it."""
         given = misspelled_fixture(fixture, self._by_value(node))
         return f"; there is {given}, rename it to {fixture}" if given else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import MlpatternsError, PerfFailure
@@ -12,9 +13,12 @@ from pytest_mlpatterns.records.result import Location
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["location_of", "raise_at_definition"]
+__all__ = ["end_at_the_users_line", "location_of", "raise_at_definition"]
 
 _MOST_DECORATOR_LINES = 50
+_BELOW_THE_USER = ("pytest_mlpatterns", "contextlib")
+"""Packages whose frames at the end of a traceback say nothing about a user's mistake."""
+_PYTEST = ("_pytest", "pluggy")
 
 
 def location_of(item: pytest.Item) -> Location | None:
@@ -41,6 +45,29 @@ def raise_at_definition(item: pytest.Item, failure: BaseException) -> None:
     statement = compile("raise failure from None", code.co_filename, "exec")
     statement = statement.replace(co_firstlineno=_definition_line(code), **name)
     exec(statement, {"failure": failure})  # noqa: S102 - fixed text, see above
+
+
+def end_at_the_users_line(raised: pytest.ExceptionInfo[BaseException]) -> None:
+    """Leave the frames of this package out of the end of a traceback, such as those that check an argument.
+
+    They stay if only pytest's own are before them.
+    """
+    entries: list[TracebackType] = []
+    one: TracebackType | None = raised.tb
+    while one is not None:
+        entries.append(one)
+        one = one.tb_next
+    while entries and _package_of(entries[-1]) in _BELOW_THE_USER:
+        entries.pop()
+    kept: TracebackType | None = None
+    for entry in reversed(entries):
+        kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    if kept is not None and _package_of(entries[-1]) not in _PYTEST:
+        raised.traceback = type(raised.traceback)(kept)
+
+
+def _package_of(entry: TracebackType) -> str:
+    return str(entry.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _code(item: pytest.Item) -> Any:

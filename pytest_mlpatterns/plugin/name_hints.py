@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_mlpatterns.config.argument_help import ARGUMENT_HELP
 from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ __all__ = ["FIXTURES", "fixture_hint", "misspelled_fixture", "require_known_keys
 FIXTURES = ("perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_payload", "perf_target")
 """The fixtures of this plugin."""
 _PREFIX = "--perf-"
+_PLURAL = 0.9
+"""Likeness from which an argument of the marker is rather an option: ``pattern`` of ``patterns`` has 0.93."""
 
 
 def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
@@ -27,12 +30,12 @@ def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
         known: the names of our options.
 
     Raises:
-        pytest.UsageError: one of them begins as ours do; the message has the nearest of them.
+        pytest.UsageError: one of them is almost one of ours, or an argument of the marker; the message says which.
     """
     for argument in unknown:
         option = argument.partition("=")[0]
         name = option.removeprefix(_PREFIX)
-        if name != option and (hint := did_you_mean(name, known, f"{_PREFIX}{{}}")):
+        if name != option and (hint := _hint(name, known, f"{_PREFIX}{{}}")):
             raise pytest.UsageError(f"{option} is not an option; {hint}pytest --help lists all")
 
 
@@ -44,11 +47,18 @@ def require_known_keys(unknown: Iterable[str], known: Sequence[str]) -> None:
         known: our keys, without ``perf_``.
 
     Raises:
-        pytest.UsageError: one of them is almost one of ours; the message has it.
+        pytest.UsageError: one of them is almost one of ours, or an argument of the marker; the message says which.
     """
     for key in unknown:
-        if hint := did_you_mean(key.removeprefix("perf_"), known, "perf_{}"):
+        if hint := _hint(key.removeprefix("perf_"), known, "perf_{}"):
             raise pytest.UsageError(f"{key} is not an ini key; {hint}pytest --help lists all")
+
+
+def _hint(name: str, known: Sequence[str], form: str) -> str:
+    """What was meant by a name that is no option; empty if it is none of ours, so that another plugin may have it."""
+    argument = name.replace("-", "_")
+    marker = f"{argument} is set in the marker: pytest.mark.perf({argument}=...); " if argument in ARGUMENT_HELP else ""
+    return did_you_mean(name, known, form, likeness=_PLURAL) or marker or did_you_mean(name, known, form)
 
 
 def fixture_hint(name: str) -> str:

@@ -106,7 +106,7 @@ def engine_named(name: object, source: str) -> Engine:
         MissingExtraError: its packages are not installed.
     """
     if not isinstance(name, str) or name not in ENGINES:
-        raise SettingError(f"{source} is {shown(name)}, this version serves {', '.join(map(repr, ENGINES))}")
+        raise SettingError(f"{source} is {shown(name)}, expected one of {', '.join(map(repr, ENGINES))}")
     if name == "ray":
         require_ray('engine="ray"')
     return import_module(ENGINES[name])

@@ -26,10 +26,15 @@ def is_import_string(value: object) -> bool:
 
 
 def meant_import_string(text: str) -> str:
-    """The question whether the last dot of a dotted name was meant as a colon; empty for another text."""
-    module, _, attribute = text.rpartition(".")
-    meant = f"{module}:{attribute}"
-    return f'did you mean "{meant}"?' if is_import_string(meant) else ""
+    """The question which import string was meant by a dotted name, or by a file and a name; empty for another text.
+
+    Args:
+        text: such as ``package.module.attribute`` or ``package/module.py:attribute``.
+    """
+    separator = ":" if ":" in text else "."
+    module, _, attribute = text.removesuffix("()").rpartition(separator)
+    meant = f"{module.removesuffix('.py').removeprefix('./').replace('/', '.')}:{attribute}"
+    return f'did you mean "{meant}"?' if is_import_string(meant) and attribute != "py" else ""
 
 
 def is_of_import_string(text: str, error: Exception) -> bool:

@@ -7,7 +7,6 @@ value, because other processes cannot import that file. All other code is import
 from __future__ import annotations
 
 import io
-import pickle
 import pkgutil
 import re
 import sys
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ModelSource",
+    "NoModelError",
     "ServicePlan",
     "UnusableModelError",
-    "advice_on_pickling",
     "is_stepped",
     "pack",
     "service_plan",
@@ -49,6 +48,10 @@ __all__ = [
 
 _REGISTRY = threading.RLock()
 """Held while modules are registered for pickling by value: two variants start side by side, and the registry is one."""
+
+
+class NoModelError(SettingError):
+    """A pattern is to serve a model, and there is none."""
 
 
 class UnusableModelError(TypeError):
@@ -92,13 +95,6 @@ class ModelSource:
 def is_stepped(model: object) -> bool:
     """Whether a model has the methods ``start`` and ``step``, which the pattern ``Continuous`` calls."""
     return callable(getattr(model, "start", None)) and callable(getattr(model, "step", None))
-
-
-def advice_on_pickling(error: BaseException) -> str:
-    """The end of a message about an error of a model that cannot send its code to processes of its own; else empty."""
-    if not isinstance(error, pickle.PicklingError) and "Can't pickle" not in str(error):
-        return ""
-    return "; put the model in a module: code of a test file is sent by value, so other processes cannot import it"
 
 
 def _imported(text: str) -> Any:
@@ -163,7 +159,8 @@ def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[Modu
         by_value: as :func:`pack` takes it.
 
     Raises:
-        SettingError: something is not a model or cannot be sent, or the pattern needs a model and there is none.
+        NoModelError: the pattern needs a model, and there is none.
+        SettingError: something is not a model, or cannot be sent.
     """
 
     def packed(node: Node) -> Node:
@@ -172,7 +169,7 @@ def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[Modu
                 if target != MODEL:
                     return ModelNode(pack(target, by_value, what=f"{pattern} member"), name)
                 if model is None:
-                    raise SettingError(
+                    raise NoModelError(
                         "there is no model; define a fixture perf_model that returns a callable, a class or "
                         '"package.module:attribute", or give model=; for a service that exists already, define a '
                         "fixture perf_target"

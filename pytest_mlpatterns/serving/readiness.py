@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.errors import DeploymentError, ModelLoadError
 from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.wire.kserve_v1 import decode_error
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def await_ready(deployment: Deployment, model: str, started_ns: int, *, options:
             tracebacks = "\n".join(deployment.stats().tracebacks)
             raise ModelLoadError(
                 f"perf_model {model} failed on its first inference, of perf_payload item 0: "
-                f"{response.status_code} {failure or text_of(response)[:2000]}\n{tracebacks}".rstrip()
+                f"{response.status_code} {failure or decode_error(text_of(response).encode())[:2000]}\n"
+                f"{tracebacks}".rstrip()
             )
 
 

@@ -18,7 +18,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.setup import SystemDescription, SystemKind
-from pytest_mlpatterns.serving.import_string import is_import_string
+from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import shown
@@ -28,6 +28,7 @@ __all__ = ["App", "Command", "Target", "Url", "prometheus_of"]
 _PORTS = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
 _SHELL_OPERATORS = {"&&", "||", "|", ";", "&", ">", ">>", "<"}
 _SERVERS = ("uvicorn", "granian")
+_APP = 'write App("package.module:attribute")'
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +146,10 @@ class App:
 
     def __post_init__(self) -> None:
         if not is_import_string(self.app):
+            meant = meant_import_string(self.app) if isinstance(self.app, str) else ""
             raise SettingError(
-                f'App({shown(self.app)}), expected an import string; write App("package.module:attribute"), with '
-                "factory=True if the attribute is a function that returns the application"
+                f"App({shown(self.app)}), expected an import string of an application, or with factory=True of a "
+                f"function that returns one; {meant or _APP}"
             )
         set_whole(self, "workers", least=1, most=64, expected="a whole number of processes from 1 to 64")
         for name, value, allowed in (

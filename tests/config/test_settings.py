@@ -392,11 +392,6 @@ def test_a_wrong_concurrency_has_the_number_that_was_meant(given: object, write:
     assert str(caught.value).endswith(f"from 1 to 10,000; {write}")
 
 
-def test_a_number_without_a_name_is_the_concurrency() -> None:
-    with pytest.raises(SettingError, match=r"perf\(4\) has a positional argument, .*; write concurrency=4$"):
-        merge_markers([((4,), {})])
-
-
 def test_an_unknown_argument_is_named_with_the_nearest_and_all_that_are_allowed() -> None:
     with pytest.raises(SettingError) as caught:
         merge_markers([((), {"concurency": 4})])

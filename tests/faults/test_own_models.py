@@ -93,7 +93,10 @@ def at_call(statement: str, number: int = 5) -> str:
     [
         ("int('x')", "the model raised ValueError: invalid literal for int() with base 10: 'x'"),
         ("[1, 2]", "the model returned 2 outputs for 1 input; it must return one for each"),
-        ("None", "the model returned NoneType, which has no length; it must return a list of outputs"),
+        (
+            "None",
+            "the model returned None for 1 input, expected a list with one output for each; is its return missing?",
+        ),
         pytest.param("(v for v in batch)", "the model returned generator, which has no length", marks=RARE),
         pytest.param(
             "[object() for _ in batch]",

@@ -63,7 +63,7 @@ def project(*, marker: str = "", target: str = "None", payload: str = "[[1, 2]]"
     ("marker", "message"),
     [
         ("warmup=SEVERAL", "perf(warmup=...) is array([0., 0., 0.]), expected a time with its unit"),
-        ("engine=SEVERAL", "perf(engine=...) is array([0., 0., 0.]), this version serves 'local', 'ray'"),
+        ("engine=SEVERAL", "perf(engine=...) is array([0., 0., 0.]), expected one of 'local', 'ray'"),
         ("launches=10**5000", "perf(launches=...) is a value of type int, expected a whole number of deployments"),
         ("noise=Unhelpful()", "perf(noise=...) is a value of type Unhelpful, expected one of doubt, trust"),
         pytest.param("duration=SEVERAL", "perf(duration=...) is array([0., 0., 0.]), expected a time", marks=RARE),

@@ -196,7 +196,10 @@ def test_the_batch_after_one_that_failed_goes_on() -> None:
     [
         (lambda inputs: inputs[1:], "the model returned 0 outputs for 1 input; it must return one for each"),
         (lambda inputs: [*inputs, 0], "the model returned 2 outputs for 1 input; it must return one for each"),
-        (lambda _: None, "the model returned NoneType, which has no length; it must return a list of outputs"),
+        (
+            lambda _: None,
+            "the model returned None for 1 input, expected a list with one output for each; is its return missing?",
+        ),
         (lambda _: np.array(3), "the model returned ndarray, which has no length; it must return a list of outputs"),
     ],
 )

@@ -170,7 +170,11 @@ class TestFailures:
         [
             ([1], "the model returned 1 output for 2 inputs; it must return one for each"),
             (np.zeros((3, 2)), "the model returned 3 outputs for 2 inputs; it must return one for each"),
-            (None, "the model returned NoneType, which has no length; it must return a list of outputs"),
+            (
+                None,
+                "the model returned None for 2 inputs, expected a list with one output for each; "
+                "is its return missing?",
+            ),
         ],
         ids=["too few", "too many", "nothing"],
     )

@@ -200,7 +200,11 @@ class TestMatching:
         [
             ([], "the model returned 0 outputs for 2 inputs; it must return one for each"),
             ([1, 2, 3], "the model returned 3 outputs for 2 inputs; it must return one for each"),
-            (None, "the model returned NoneType, which has no length; it must return a list of outputs"),
+            (
+                None,
+                "the model returned None for 2 inputs, expected a list with one output for each; "
+                "is its return missing?",
+            ),
             (iter([1, 2]), "the model returned list_iterator, which has no length; it must return a list of outputs"),
             (
                 {"label": 1, "score": 2},

@@ -48,50 +48,6 @@ def test_misspelled_definition_is_found(defined: str, found: str) -> None:
 
 
 @pytest.mark.processes
-def test_run_answers_misspelled_options_and_fixtures(tmp_path: Path) -> None:
-    project = Project().with_file(
-        "test_it.py",
-        """
-        import pytest
-        import pytest_mlpatterns
-
-        @pytest.fixture
-        def perf_payloads():
-            return [1]
-
-        def test_fixture(pref):
-            pass
-
-        def test_payload(perf):
-            pass
-
-        class TestModel:
-            @pytest.fixture
-            def perf_model(self):
-                len
-
-            @pytest.mark.perf(payload=[1])
-            def test_model(self, perf):
-                perf.assert_rtm_below("1s")
-
-        class TestTarget:
-            @pytest.fixture
-            def perf_target(self):
-                return pytest_mlpatterns.Command("serve")
-
-            def test_target(self, perf_target):
-                pass
-        """,
-    )
-    run = project.run(tmp_path)
-    assert "did you mean perf?" in run.out
-    assert "there is perf_payloads, rename it to perf_payload" in run.out
-    assert "there is perf_model, which returned None: is its return missing?" in run.out
-    assert "Command('serve') has no {port}" in run.out
-    assert "def __post_init__" not in run.out
-
-
-@pytest.mark.processes
 def test_options_of_conftest_files_are_known(tmp_path: Path) -> None:
     own = "def pytest_addoption(parser):\n    parser.addoption('--perf-htm')\n"
     project = Project().with_file("conftest.py", own).with_file("test_it.py", "def test_it():\n    pass\n")

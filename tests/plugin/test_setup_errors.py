@@ -195,7 +195,7 @@ class TestNoService:
 
 EXPECTED_WORDS = {
     "test_no_model": ["there is no model", "define a fixture perf_model"],
-    "test_no_payload": ["asks for perf but there are no inputs", "define a fixture perf_payload"],
+    "test_no_payload": ["asks for perf, but there are no inputs", "define a fixture perf_payload"],
     "test_no_model_to_deploy": ["there is no model", "define a fixture perf_model"],
     "test_empty_payload": ["perf_payload is empty", "at least one input"],
     "test_text_payload": ["perf_payload is str", "a list of inputs"],

@@ -28,7 +28,7 @@ def test_registered_engine_fulfils_the_protocol(name: str) -> None:
 def test_unknown_engine_is_refused_with_the_known_ones(name: object) -> None:
     with pytest.raises(SettingError) as caught:
         engine_named(name, "perf(engine=...)")
-    assert str(caught.value) == f"perf(engine=...) is {name!r}, this version serves 'local', 'ray'"
+    assert str(caught.value) == f"perf(engine=...) is {name!r}, expected one of 'local', 'ray'"
 
 
 def test_the_local_engine_needs_no_package() -> None:

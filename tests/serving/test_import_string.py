@@ -14,6 +14,10 @@ from pytest_mlpatterns.serving.model import pack
     [
         ("shop.model.predict", 'did you mean "shop.model:predict"?'),
         ("model.predict", 'did you mean "model:predict"?'),
+        ("shop/model.py:predict", 'did you mean "shop.model:predict"?'),
+        ("./model.py:predict", 'did you mean "model:predict"?'),
+        ("shop.model:predict()", 'did you mean "shop.model:predict"?'),
+        ("shop/model.py", ""),
         ("predict", ""),
         ("no colon", ""),
         ("a.b:c.d:e", ""),
@@ -21,7 +25,7 @@ from pytest_mlpatterns.serving.model import pack
         (".a", ""),
     ],
 )
-def test_the_last_dot_may_be_meant_as_a_colon(text: str, meant: str) -> None:
+def test_a_dotted_name_or_a_file_may_be_meant_as_an_import_string(text: str, meant: str) -> None:
     assert not is_import_string(text)
     assert meant_import_string(text) == meant
     with pytest.raises(SettingError) as refused:

@@ -104,7 +104,7 @@ def test_an_authority_to_trust_is_a_file_that_exists(tmp_path: Path) -> None:
         assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("pid", [0, -1, "12", True, 1.0])
+@pytest.mark.parametrize("pid", [0, -1, "twelve", True, 1.0])
 def test_an_impossible_process_is_refused(pid: Any) -> None:
     with pytest.raises(SettingError) as caught:
         Url("http://127.0.0.1", pid=pid)

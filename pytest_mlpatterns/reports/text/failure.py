@@ -172,8 +172,8 @@ def _others(others: Sequence[Verdict], result: TestResult, first: Verdict) -> li
         lines.append(f"and {wording.count(more, 'more metric')} beyond tolerance")
     judged = {one.metric for one in (first, *others)}
     counts = Counter(_WORDS[one.outcome] for one in comparisons_of(result) if one.metric not in judged)
-    told = [f"{wording.count(counts[word], 'other metric')} {word}" for word in _WORDS.values() if counts[word]]
-    return [*lines, *([", ".join(told)] if told else [])]
+    parts = [f"{wording.count(counts[word], 'other metric')} {word}" for word in _WORDS.values() if counts[word]]
+    return [*lines, *([", ".join(parts)] if parts else [])]
 
 
 def _in_short(verdict: Verdict) -> str:

@@ -30,6 +30,7 @@ __all__ = ["STREAMED", "InferenceCall", "WireTally", "is_plain_json", "read_infe
 
 _MSGPACK = (b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack")
 _JSON, _INVOCATION = "json", "invocations"
+_JSON_TAKES = "; JSON takes numbers, text, lists, dicts and arrays: convert it; wire='rest+msgpack' takes bytes too"
 STREAMED = (_JSON, _INVOCATION)
 """Formats whose response may be a stream."""
 
@@ -121,7 +122,9 @@ class InferenceCall:
         try:
             body = self.encode(outputs)
         except WireError as error:
-            raise RequestError(500, f"the model returned outputs that cannot be sent: {error}") from error
+            raise RequestError(
+                500, f"the model returned outputs that cannot be sent: {self._why(outputs, error)}"
+            ) from error
         tally, size = self.tally, body.size
         tally.sent_plain += size
         if self.coding is not None:
@@ -135,6 +138,17 @@ class InferenceCall:
         tally.encode_ns += took_ns
         charge(WIRE, took_ns)
         return body
+
+    def _why(self, outputs: Sequence[Any], error: WireError) -> str:
+        """Why the format cannot encode the outputs, with the number of the first one that it cannot, and what to do."""
+        if "not JSON serializable" not in str(error):
+            return str(error)
+        for number, output in enumerate(outputs):
+            try:
+                self.encode([output])
+            except WireError as first:
+                return f"{f'output {number} of {len(outputs)}: ' * (len(outputs) > 1)}{first}{_JSON_TAKES}"
+        return f"{error}{_JSON_TAKES}"
 
 
 def read_inference_call(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.stream import Stream, StreamSource
-from pytest_mlpatterns.serving.model import advice_on_pickling
+from pytest_mlpatterns.serving.model_advice import advice_on
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class ModelCaller:
         text = user_traceback(error)
         if text not in self.tracebacks and len(self.tracebacks) < _MAX_TRACEBACKS:
             self.tracebacks.append(text)
-        advice = advice_on_pickling(error)
+        advice = advice_on(error, error.__traceback__)
         return RequestError(500, f"the model raised {type(error).__name__}: {error}{advice}")
 
 
