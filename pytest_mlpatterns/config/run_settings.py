@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BaselineMode", "RunSettings", "SettleMode", "read_run_settings"]
 
+_TRUTHS = ("true", "false")
+"""Truth values of an ini file, which would be odd names of files."""
+
 
 class BaselineMode(StrEnum):
     """The modes of ``--perf-baseline``."""
@@ -84,12 +87,15 @@ def read_run_settings(
         given, base = (options[name], invoked_in) if options.get(name) is not None else (ini.get(name), root)
         if not given:
             return None
-        source = f"--perf-{name}" if options.get(name) is not None else f"ini key perf_{name.replace('-', '_')}"
+        key = f"perf_{name.replace('-', '_')}"
+        source = f"--perf-{name}" if options.get(name) is not None else f"ini key {key}"
+        if base is root and str(given).lower() in _TRUTHS:
+            raise SettingError(f'{source} is {shown(given)}, expected the path of a file; write {key} = "perf.{name}"')
         return _writable(base / str(given), f"{source} {named(given)}")
 
     def flag(name: str) -> bool:
         given = options[name] if options.get(name) is not None else ini.get(name)
-        return read_flag(given, f"ini key perf_{name}")
+        return read_flag(given, f"ini key perf_{name.replace('-', '_')}")
 
     def text(name: str) -> str:
         return str(options.get(name) or ini.get(name) or "")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support.project import run_here
 
+from pytest_mlpatterns.plugin.options import OPTIONS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -92,17 +94,36 @@ def found(directory: Path, style: str, values: dict[str, str]) -> dict[str, str 
     return read
 
 
+@pytest.fixture(scope="module")
+def as_text(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str | None]]:
+    """What is read of every key as text, in one run of each style."""
+    quoted = {name: f"'''{value}'''" for name, value in TEXT.items()}
+    return {
+        style: found(tmp_path_factory.mktemp("text"), style, TEXT if style == "pytest.ini" else quoted)
+        for style in STYLES
+    }
+
+
+@pytest.fixture(scope="module")
+def as_types(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str | None]]:
+    """What is read of every key that has the type of TOML that its value is of, in one run of each style."""
+    typed = {name: NATIVE.get(name, f"'''{value}'''") for name, value in TEXT.items()}
+    return {style: found(tmp_path_factory.mktemp("types"), style, typed) for style in STYLES if style != "pytest.ini"}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("style", STYLES)
-def test_every_key_can_be_text(tmp_path: Path, style: str) -> None:
-    written = {name: value if style == "pytest.ini" else f"'''{value}'''" for name, value in TEXT.items()}
-    assert found(tmp_path, style, written) == TEXT
+def test_a_key_can_be_text(as_text: dict[str, dict[str, str | None]], style: str, name: str) -> None:
+    assert as_text[style][name] == TEXT[name]
 
 
+@pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("style", [style for style in STYLES if style != "pytest.ini"])
-def test_every_key_can_have_its_type_of_toml(tmp_path: Path, style: str) -> None:
-    read = found(tmp_path, style, {name: NATIVE.get(name, f"'''{value}'''") for name, value in TEXT.items()})
-    flags = {name: str(read[name]).lower() for name in ("against-env", "calibrate", "smoke")}  # pytest writes True
-    assert {**read, **flags} == READ
+def test_a_key_can_have_its_type_of_toml(as_types: dict[str, dict[str, str | None]], style: str, name: str) -> None:
+    value = as_types[style][name]
+    if NATIVE.get(name) in ("true", "false"):  # which pytest writes as True and False in one style
+        value = str(value).lower()
+    assert value == READ[name]
 
 
 @pytest.mark.parametrize(
@@ -139,24 +160,45 @@ def same(batch):
 """
 
 
+def refused(directory: Path, style: str, line: str) -> str:
+    """The one line on standard error of a run whose configuration is refused."""
+    (directory / style.partition(",")[0]).write_text(f"{STYLES[style]}\n{line}\n", encoding="utf-8")
+    (directory / "test_it.py").write_text(NAMELESS, encoding="utf-8")
+    run = run_here(directory)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (message,) = filter(None, run.errors)
+    return message
+
+
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("perf_budget = 30", "ini key perf_budget is '30', expected a time with its unit"),
+        ("perf_budget = 30", "ini key perf_budget is '30', expected a time with its unit; write for example"),
+        ("perf_startup_timeout = 9", "ini key perf_startup_timeout is '9', expected a time with its unit"),
+        ("perf_tolerance = 5", "ini key perf_tolerance is '5', expected at most 1 (100 %); write 0.05 or \"5%\""),
+    ],
+)
+def test_a_number_where_a_unit_is_needed_is_refused_in_one_line(
+    tmp_path: Path, style: str, line: str, words: str
+) -> None:
+    assert refused(tmp_path, style, line).startswith(f"ERROR: {words}")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
         ("perf_duration = 3", "ini key perf_duration is '3', expected a time with its unit"),
         ("perf_tolerance = -1.0", "ini key perf_tolerance is '-1.0', expected a share that is not negative"),
         ("perf_tolerance = {rtx = 0.1}", "ini key perf_tolerance"),
         ("perf_inconclusive = true", "ini key perf_inconclusive is 'true', expected one of warn, fail, pass"),
         ("perf_price = [1]", "ini key perf_price is '1'"),
+        ("perf_json = true", "ini key perf_json is 'true', expected the path of a file; write perf_json = "),
+        ("perf_against_env = 3", "ini key perf_against_env is '3', expected true or false"),
     ],
 )
-def test_a_value_that_cannot_be_read_ends_the_run_with_one_line(tmp_path: Path, line: str, words: str) -> None:
-    (tmp_path / "pyproject.toml").write_text(f"[tool.pytest]\n{line}\n", encoding="utf-8")
-    (tmp_path / "test_it.py").write_text(NAMELESS, encoding="utf-8")
-    run = run_here(tmp_path)
-    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    (message,) = filter(None, run.errors)
-    assert message.startswith(f"ERROR: {words}")
+def test_a_value_of_another_type_is_refused_in_one_line(tmp_path: Path, line: str, words: str) -> None:
+    assert refused(tmp_path, "pyproject.toml, native", line).startswith(f"ERROR: {words}")
 
 
 def test_a_run_takes_its_settings_from_native_toml(tmp_path: Path) -> None:
@@ -175,6 +217,12 @@ def test_a_misspelled_key_is_answered_with_the_nearest(tmp_path: Path, style: st
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (message,) = filter(None, run.errors)
     assert message == "ERROR: perf_tolerence is not an ini key; did you mean perf_tolerance? pytest --help lists all"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_an_argument_of_the_marker_is_no_key(tmp_path: Path, style: str) -> None:
+    words = "ERROR: perf_concurrency is not an ini key; concurrency is set in the marker: pytest.mark.perf("
+    assert refused(tmp_path, style, "perf_concurrency = 4").startswith(words)
 
 
 def test_keys_of_conftest_files_and_of_another_name_are_left_to_pytest(tmp_path: Path) -> None:
