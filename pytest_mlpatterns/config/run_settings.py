@@ -87,10 +87,7 @@ def read_run_settings(
         given, base = (options[name], invoked_in) if options.get(name) is not None else (ini.get(name), root)
         if not given:
             return None
-        key = f"perf_{name.replace('-', '_')}"
-        source = f"--perf-{name}" if options.get(name) is not None else f"ini key {key}"
-        if base is root and str(given).lower() in _TRUTHS:
-            raise SettingError(f'{source} is {shown(given)}, expected the path of a file; write {key} = "perf.{name}"')
+        source = f"--perf-{name}" if options.get(name) is not None else f"ini key perf_{name.replace('-', '_')}"
         return _writable(base / str(given), f"{source} {named(given)}")
 
     def flag(name: str) -> bool:
@@ -120,6 +117,8 @@ def read_run_settings(
 
 def _writable(file: Path, given: str) -> Path:
     """The file, if its directory exists and it is no directory itself; ``given`` names it in the message."""
+    if given.startswith("ini key ") and file.name.lower() in _TRUTHS:
+        raise SettingError(f"{given} is a truth value, expected the path of a file; name one")
     try:
         file.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -193,7 +193,7 @@ def test_a_number_where_a_unit_is_needed_is_refused_in_one_line(
         ("perf_tolerance = {rtx = 0.1}", "ini key perf_tolerance"),
         ("perf_inconclusive = true", "ini key perf_inconclusive is 'true', expected one of warn, fail, pass"),
         ("perf_price = [1]", "ini key perf_price is '1'"),
-        ("perf_json = true", "ini key perf_json is 'true', expected the path of a file; write perf_json = "),
+        ("perf_json = true", "ini key perf_json true is a truth value, expected the path of a file; name one"),
         ("perf_against_env = 3", "ini key perf_against_env is '3', expected true or false"),
     ],
 )
