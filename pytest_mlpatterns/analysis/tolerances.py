@@ -111,12 +111,13 @@ class Tolerances:
 
 
 def can_more_than_double(metric: object) -> bool:
-    """Whether a metric of this name can worsen by more than 100 %: times and sizes can, rates and shares cannot."""
+    """Whether a metric of this name can worsen by more than 100 %: times, sizes and system load can, rates cannot, nor
+    can the error rate, whose change is a difference."""
     try:
         known = _named(str(metric))
     except (KeyError, SettingError):
         return False
-    return known.better == "lower" and known.unit is not Unit.RATIO
+    return known.better == "lower" and known.name != "error_rate"
 
 
 def _family(metric: Metric) -> str:
