@@ -16,6 +16,7 @@ import numpy as np
 from pytest_mlpatterns.analysis.call_tree import BEFORE, NOW, CallTree, call_tree, matched
 from pytest_mlpatterns.analysis.explanation import Changes, explanation
 from pytest_mlpatterns.analysis.model_calls import calls_notes, model_calls
+from pytest_mlpatterns.analysis.native_threads import native_change
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, ProfileNode, ProfileRecord
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def profile_record(
         changes=tuple(named),
         largest=largest,
         frames=tuple(drafting.frames),
+        native=native_change(run),
     )
 
 

@@ -30,7 +30,7 @@ _CALLS = 0.10
 _FEWEST_CALLS = 0.005
 """Change of the number of calls per request below which it is none."""
 _FOLLOWS = 0.2
-"""Share of the whole change that the parts of the service explain, if the waits follow from them."""
+"""Share of the whole change that the parts of the service, or a function, explain if the waits follow from them."""
 _GROWN = 0.05
 """Growth of the service in an open loop from which its queue follows from it: near its limit a little is enough."""
 _MOST_BEHIND = 50
@@ -85,6 +85,11 @@ class PartChange:
         return self.name in SERVICE_PARTS
 
     @property
+    def is_work(self) -> bool:
+        """Whether code runs in this part, so that it may be a cause; in the others a request or a thread waits."""
+        return self.kind < _RUN_QUEUE
+
+    @property
     def kind(self) -> int:
         """What it is: the code, what is around it, the run queue, or a wait; each may follow from those before it."""
         if not self.is_service:
@@ -109,6 +114,19 @@ class SplitChange:
     parts: tuple[PartChange, ...]
     rest_ns: float
     largest: PartChange | None
+
+    def follows_from(self, cause_ns: float, callers: float | None) -> bool:
+        """Whether the parts that changed are waits alone, and these follow from a cause that is known otherwise.
+
+        Args:
+            cause_ns: by how much longer a request takes in the cause; 0 if none is known.
+            callers: that share a process, each of which waits for the others; None in an open loop, whose queue may
+                grow by any multiple.
+        """
+        longer = [part for part in self.parts if part.change_ns * self.total_ns > 0]
+        if cause_ns <= 0 or self.calls or any(part.is_work for part in longer):
+            return False
+        return callers is None or cause_ns * max(callers, 1.0) >= _FOLLOWS * abs(self.total_ns)
 
 
 def split_change(

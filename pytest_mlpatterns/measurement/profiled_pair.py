@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import fmean, variance
@@ -25,6 +26,7 @@ from pytest_mlpatterns.profiling.cpu_balance import balanced
 from pytest_mlpatterns.profiling.stack_times import SERVER, awaited_stacks, sampled_stacks
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun
+from pytest_mlpatterns.system.thread_owners import thread_owners
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
@@ -173,9 +175,10 @@ class ProfiledPair:
             _load_each(reversed(sides), reversed(lengths))
             for side in sides:
                 side.run.end()
-        return self._found(sides)
+            return self._found(sides)
 
     def _found(self, sides: Sequence[_Recorded]) -> ProfiledRun:
+        """What was recorded; the processes still run."""
         found = [side.blocks(blocks) for side, blocks in zip(sides, balanced([s.sampled for s in sides]), strict=True)]
         return ProfiledRun(
             now=found[-1],
@@ -184,6 +187,7 @@ class ProfiledPair:
             rate_hz=sides[-1].rate_hz,
             slowdown=_slowdown([side.run.rtm_ns for side in sides]),
             notes=tuple(dict.fromkeys(note for side in sides for note in side.notes)),
+            libraries=sides[-1].libraries(),
         )
 
 
@@ -257,10 +261,25 @@ class _Recorded:
         recorded = zip(balanced, self._requests, self._stats_of, strict=True)
         return tuple(
             ProfiledBlock(
-                (*sampled.stacks, *self._waits(stats)), requests, calls_in(stats), sampled.samples, sampled.lost
+                (*sampled.stacks, *self._waits(stats)),
+                requests,
+                calls_in(stats),
+                sampled.samples,
+                sampled.lost,
+                sampled.cpu_ns,
+                None if sampled.native is None else sampled.native.cpu_ns,
+                0 if sampled.native is None else len(sampled.native.busy),
             )
             for sampled, requests, stats in recorded
         )
+
+    def libraries(self) -> tuple[str, ...]:
+        """What started the busy threads without Python code, the most threads first; read while no load runs."""
+        busy = {one for sampled in self.sampled if sampled.native is not None for one in sampled.native.busy}
+        found: Counter[str] = Counter()
+        for pid in {pid for pid, _ in busy}:
+            found.update(thread_owners(pid, [thread for one, thread in sorted(busy) if one == pid]).values())
+        return tuple(name for name, _ in found.most_common())
 
     def _waits(self, stats: PatternStats) -> Iterator[StackTime]:
         """The waits of coroutines, in the process of the model, which was started first."""

@@ -16,6 +16,7 @@ from pytest_mlpatterns.profiling.recording import RawFrame
 from pytest_mlpatterns.profiling.threads import is_idle, is_of_server, is_own, serves, without_loops
 from pytest_mlpatterns.profiling.whole_stacks import whole_stacks
 from pytest_mlpatterns.records.profile import Frame, StackTime
+from pytest_mlpatterns.system.monitor import BUSY_SHARE
 from pytest_mlpatterns.system.thread_times import ThreadTimes
 
 if TYPE_CHECKING:
@@ -25,12 +26,25 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.source_names import SourceNames
     from pytest_mlpatterns.records.await_chains import AwaitedTime
 
-__all__ = ["SERVER", "SampledStacks", "awaited_stacks", "sampled_stacks"]
+__all__ = ["SERVER", "NativeThreads", "SampledStacks", "awaited_stacks", "sampled_stacks"]
 
 SERVER = "server"
 """Role of a process that has no other."""
 _UNKNOWN = ThreadTimes()
 _Key = tuple[tuple[Frame, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class NativeThreads:
+    """Threads in which the profiler never saw Python code: those that a library started for itself.
+
+    Attributes:
+        cpu_ns: their CPU time.
+        busy: process and thread of each that works, compared with the busiest thread of its process.
+    """
+
+    cpu_ns: int
+    busy: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class SampledStacks:
         lost: of those, looks that failed or gave no whole stack.
         cpu_ns: CPU time of all threads of the processes; 0 if the system does not show it.
         ready_ns: how long they were ready and did not run, likewise.
+        native: the threads without Python code; None if they are not known.
     """
 
     stacks: tuple[StackTime, ...]
@@ -50,6 +65,7 @@ class SampledStacks:
     lost: int
     cpu_ns: int = 0
     ready_ns: int = 0
+    native: NativeThreads | None = None
 
 
 def sampled_stacks(recorded: Sequence[RawStacks], roles: Mapping[int, str], names: SourceNames) -> SampledStacks:
@@ -76,7 +92,22 @@ def sampled_stacks(recorded: Sequence[RawStacks], roles: Mapping[int, str], name
     times = (StackTime(frames, lines, ns[frames, lines], count) for (frames, lines), count in seen.items())
     threads = [found for raw in recorded for found in raw.threads.values()]
     cpu_ns, ready_ns = sum(one.cpu_ns for one in threads), sum(one.ready_ns for one in threads)
-    return SampledStacks(tuple(times), samples, lost, cpu_ns, ready_ns)
+    return SampledStacks(tuple(times), samples, lost, cpu_ns, ready_ns, _native(recorded))
+
+
+def _native(recorded: Sequence[RawStacks]) -> NativeThreads | None:
+    """The threads without Python code; None if the system shows no threads, or the profiler not which one it saw."""
+    cpu_ns, busy = 0, []
+    for raw in recorded:
+        seen = {stack.thread for stack in raw.counts}
+        if not raw.threads or raw.pid not in seen:
+            return None
+        used = {thread: times.cpu_ns for thread, times in raw.threads.items()}
+        least = max(BUSY_SHARE * max(used.values()), 1)
+        native = used.keys() - seen
+        cpu_ns += sum(used[thread] for thread in native)
+        busy += [(raw.pid, thread) for thread in native if used[thread] >= least]
+    return NativeThreads(cpu_ns, tuple(sorted(busy)))
 
 
 def awaited_stacks(awaits: Iterable[AwaitedTime], role: str, names: SourceNames) -> Iterator[StackTime]:

@@ -19,6 +19,7 @@ __all__ = [
     "Frame",
     "FunctionChange",
     "FunctionTime",
+    "NativeChange",
     "Owner",
     "ProfileNode",
     "ProfileRecord",
@@ -81,6 +82,9 @@ class ProfiledBlock:
         calls: calls of each model in the block, by the ``function`` of its frame; a model that is not in it: unknown.
         samples: samples that the profiler took, idle ones too.
         lost: of those, samples that gave no whole stack.
+        cpu_ns: CPU time of all threads; 0 if unknown.
+        native_ns: of that, CPU time of threads without Python code; None if unknown.
+        native_busy: how many of those threads work.
     """
 
     stacks: tuple[StackTime, ...]
@@ -88,6 +92,9 @@ class ProfiledBlock:
     calls: Mapping[str, float] = field(default_factory=dict)
     samples: int = 0
     lost: int = 0
+    cpu_ns: int = 0
+    native_ns: int | None = None
+    native_busy: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,7 @@ class ProfiledRun:
         rate_hz: samples a second and process.
         slowdown: latency with the profiler over latency without it, with its interval; None if unknown.
         notes: what a reader has to know, a sentence each.
+        libraries: that started the busy threads without Python code, as far as that is known.
     """
 
     now: tuple[ProfiledBlock, ...]
@@ -109,6 +117,26 @@ class ProfiledRun:
     rate_hz: float = 0.0
     slowdown: Estimate | None = None
     notes: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NativeChange:
+    """More CPU time in threads that a library started for itself, which no Python function shows.
+
+    Attributes:
+        busy_before: how many of these threads work at the reference.
+        busy_now: the same at present.
+        before_ns: their CPU time per request at the reference.
+        now_ns: the same at present.
+        libraries: that started them; empty if unknown.
+    """
+
+    busy_before: int
+    busy_now: int
+    before_ns: float
+    now_ns: float
+    libraries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +226,7 @@ class ProfileRecord:
         changes: functions whose time changed beyond noise, the largest change first; at most three.
         largest: if none is named, the function that comes nearest; None otherwise.
         functions: at most 30, the largest changes first; without a reference the largest times.
+        native: growth of the CPU time of threads without Python code; None without one.
     """
 
     note: str = ""
@@ -214,6 +243,7 @@ class ProfileRecord:
     changes: tuple[FunctionChange, ...] = ()
     largest: FunctionChange | None = None
     functions: tuple[FunctionTime, ...] = ()
+    native: NativeChange | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: frames as ``[function, file, line, owner]``, nodes as ``[parent, frame, before_ns, now_ns]``.
@@ -230,6 +260,7 @@ class ProfileRecord:
             "changes": [_change_json(one) for one in self.changes],
             "largest": None if self.largest is None else _change_json(self.largest),
             "functions": [asdict(one) for one in self.functions],
+            "native": None if self.native is None else {**asdict(self.native), "libraries": [*self.native.libraries]},
         }
 
     @classmethod
@@ -249,6 +280,7 @@ class ProfileRecord:
             changes=tuple(map(_change, data["changes"])),
             largest=None if data["largest"] is None else _change(data["largest"]),
             functions=tuple(map(_function, data["functions"])),
+            native=_native(data.get("native")),  # version 0.2.0 had none
         )
         record._check_indices()
         return record
@@ -272,6 +304,10 @@ def _change_json(change: FunctionChange) -> dict[str, Any]:
 
 def _change(data: Mapping[str, Any]) -> FunctionChange:
     return FunctionChange(**{**data, "chain": tuple(data["chain"]), "change": Estimate(**data["change"])})
+
+
+def _native(data: Mapping[str, Any] | None) -> NativeChange | None:
+    return NativeChange(**{**data, "libraries": tuple(data["libraries"])}) if data else None
 
 
 def _function(data: Mapping[str, Any]) -> FunctionTime:

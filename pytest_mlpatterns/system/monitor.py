@@ -16,12 +16,13 @@ from pytest_mlpatterns.system.process_tree import ProcessTree
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Monitor", "ResourceMonitor", "busy_threads"]
+__all__ = ["BUSY_SHARE", "Monitor", "ResourceMonitor", "busy_threads"]
 
 _TREE_REFRESH_NS = 500_000_000
 _COUNT_NS = 100_000_000
 """Interval at which descriptors and threads are counted, which takes 0.1 ms for a process with few of them."""
-_BUSY_SHARE = 0.25
+BUSY_SHARE = 0.25
+"""Share of the CPU time of the busiest thread from which a thread works: those that only watch or wait use less."""
 _LEAST_BUSY_NS = 50_000_000
 """Below this the clock of 10 ms does not tell which threads work."""
 _UNKNOWN = -1
@@ -136,8 +137,6 @@ class ResourceMonitor:
 def busy_threads(before: Mapping[int, Mapping[int, int]], after: Mapping[int, Mapping[int, int]]) -> tuple[int, ...]:
     """How many threads of each process did the work between two readings; processes without one are left out.
 
-    A thread counts if it used a quarter of what the busiest one used: those that only watch or wait do not.
-
     Args:
         before: CPU time of each thread in nanoseconds, by process and thread.
         after: the same, later.
@@ -148,5 +147,5 @@ def busy_threads(before: Mapping[int, Mapping[int, int]], after: Mapping[int, Ma
     most = max((max(threads, default=0) for threads in used), default=0)
     if most < _LEAST_BUSY_NS:
         return ()
-    counts = (sum(one >= _BUSY_SHARE * most for one in threads) for threads in used)
+    counts = (sum(one >= BUSY_SHARE * most for one in threads) for threads in used)
     return tuple(filter(None, counts))

@@ -13,7 +13,7 @@ import pytest_mlpatterns
 from pytest_mlpatterns.profiling.layers import is_ours
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.profiling.source_names import SourceNames
-from pytest_mlpatterns.profiling.stack_times import SampledStacks, awaited_stacks, sampled_stacks
+from pytest_mlpatterns.profiling.stack_times import NativeThreads, SampledStacks, awaited_stacks, sampled_stacks
 from pytest_mlpatterns.records.await_chains import AwaitedTime, Awaiting
 from pytest_mlpatterns.system.thread_times import ThreadTimes
 
@@ -68,6 +68,21 @@ def test_a_look_stands_for_its_share_of_the_time_and_idle_ones_for_nothing() -> 
     (stack,) = found.stacks
     assert (stack.lines, stack.samples) == ((0, 0, 0, 5), 30)
     assert [frame.owner for frame in stack.frames] == ["process", "layer", "model", "project"]
+
+
+def test_threads_that_never_run_python_are_native_and_busy_ones_are_named() -> None:
+    times = {PID: 80, PID + 1: 60, PID + 2: 50, PID + 3: 1, PID + 4: 70}
+    threads = {thread: ThreadTimes(ms * MS) for thread, ms in times.items()}
+    idle = RawStack(PID + 4, "worker", THREAD)
+    found = sampled({main(*MODEL, model("predict")): 30, main(*LOOP): 70, idle: 100}, threads=threads)
+    assert found.native == NativeThreads(111 * MS, ((PID, PID + 1), (PID, PID + 2)))
+
+
+@pytest.mark.parametrize("thread", [0, PID])
+def test_native_threads_are_unknown_without_the_ids_of_threads(thread: int) -> None:
+    stack = RawStack(thread, "MainThread", (*MODEL, model("predict")))
+    threads = {PID: ThreadTimes(80 * MS), PID + 1: ThreadTimes(60 * MS)} if not thread else {}
+    assert sampled({stack: 30}, threads=threads).native is None
 
 
 def test_looks_that_failed_or_gave_a_broken_stack_are_lost() -> None:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from support.profiles import nothing_stands_out, present_alone, slower_normalize
 
-from pytest_mlpatterns.records.profile import Frame, ProfileRecord
+from pytest_mlpatterns.records.profile import Frame, NativeChange, ProfileRecord
 
 
 @pytest.mark.parametrize(
-    "record", [slower_normalize(), nothing_stands_out(), present_alone(), ProfileRecord(note="py-spy is missing")]
+    "record",
+    [
+        slower_normalize(),
+        replace(nothing_stands_out(), native=NativeChange(0, 3, 12.5, 1.5e6, ("onnxruntime",))),
+        present_alone(),
+        ProfileRecord(note="py-spy is missing"),
+    ],
 )
 def test_a_profile_survives_json(record: ProfileRecord) -> None:
     assert ProfileRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_a_profile_of_version_0_2_has_no_native_threads() -> None:
+    plain = slower_normalize().to_json()
+    del plain["native"]
+    assert ProfileRecord.from_json(plain) == slower_normalize()
 
 
 def test_frames_are_equal_wherever_they_are_in_their_file() -> None:

@@ -23,7 +23,14 @@ from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
-from pytest_mlpatterns.records.profile import Frame, FunctionChange, FunctionTime, ProfileNode, ProfileRecord
+from pytest_mlpatterns.records.profile import (
+    Frame,
+    FunctionChange,
+    FunctionTime,
+    NativeChange,
+    ProfileNode,
+    ProfileRecord,
+)
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import BaselineGap, Location, Reference, TestResult
@@ -218,6 +225,7 @@ PROFILES = st.builds(ProfileRecord, note=NAMES) | st.builds(
     functions=st.lists(
         st.builds(FunctionTime, st.just(1), FINITE, FINITE, FINITE, FINITE, st.none() | ESTIMATES), max_size=2
     ).map(tuple),
+    native=st.none() | st.builds(NativeChange, COUNTS, COUNTS, FINITE, FINITE, st.lists(NAMES, max_size=2).map(tuple)),
 )
 RESULTS = st.builds(
     TestResult,

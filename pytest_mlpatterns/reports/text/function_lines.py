@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit, format_duration, format_percent
+from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_mlpatterns.records.profile import FunctionChange, ProfileRecord
+    from pytest_mlpatterns.records.profile import FunctionChange, NativeChange, ProfileRecord
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["function_texts", "functions_explain", "missing_profile", "named_function", "signed_duration"]
+__all__ = [
+    "cause_ns",
+    "function_texts",
+    "functions_explain",
+    "missing_profile",
+    "named_function",
+    "profile_texts",
+    "signed_duration",
+]
 
 _IN_PART = 0.25
 """Share of a function's change that the part of the latency at least has which it is named in."""
@@ -28,18 +37,25 @@ def function_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]
 
     For example ``predict → normalize (model.py:41): 400 µs → 2.70 ms per request, +2.30 ms (±200 µs) of +2.34 ms``.
 
+    Libraries whose own threads use more CPU time have a line too; it stands in place of the functions if none of these
+    got slower.
+
     Args:
         result: of one test.
         verdicts: those that the text is about; lines are given if a time or a rate is among them.
     """
-    record = result.profile
-    if record is None or not any(map(_asks_for_functions, verdicts)):
+    record = _asked_for(result, verdicts)
+    if record is None:
         return []
     if record.note:
         return [record.note]
-    if not record.compared:
-        return []
-    return [*_changed(record), *record.notes, *_made(record)]
+    return _changed(record) if record.compared else []
+
+
+def profile_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
+    """Lines on how the profile was made that :func:`function_texts` reads; arguments as there."""
+    record = _asked_for(result, verdicts)
+    return [*record.notes, *_made(record)] if record is not None and record.compared and not record.note else []
 
 
 def missing_profile(result: TestResult) -> str:
@@ -70,9 +86,26 @@ def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str
     return _place(record, record.changes[0]) if (frame.owner == "layer") is is_layer else ""
 
 
+def cause_ns(result: TestResult) -> float:
+    """By how much longer a request takes in what the profile names as slower: a function, or else native threads.
+
+    0 if it names none, or if functions got faster.
+    """
+    record = result.profile
+    if record is None:
+        return 0.0
+    if record.changes:
+        return max(record.changes[0].change.value, 0.0)
+    return 0.0 if record.native is None else record.native.now_ns - record.native.before_ns
+
+
 def signed_duration(ns: float) -> str:
     """A change of a time: ``+2.30 ms``."""
     return f"{'+' if ns >= 0 else ''}{format_duration(ns)}"
+
+
+def _asked_for(result: TestResult, verdicts: Iterable[Verdict]) -> ProfileRecord | None:
+    return result.profile if any(map(_asks_for_functions, verdicts)) else None
 
 
 def _asks_for_functions(verdict: Verdict) -> bool:
@@ -82,12 +115,23 @@ def _asks_for_functions(verdict: Verdict) -> bool:
 
 
 def _changed(record: ProfileRecord) -> list[str]:
+    threads = [] if record.native is None else [_threads(record.native)]
     if record.changes:
-        return [text for change in record.changes for text in _of(record, change)]
+        return [*(text for change in record.changes for text in _of(record, change)), *threads]
+    if threads:
+        return threads
     if record.largest is None:
         return ["no function stands out"]
     nearest = f"{_place(record, record.largest)} {_change(record.largest)}"
     return [f"no function stands out (largest: {nearest})"]
+
+
+def _threads(native: NativeChange) -> str:
+    """``onnxruntime: 0 → 3 busy native threads, 12.1 µs → 1.71 ms of CPU per request``."""
+    of = f"{listed(list(native.libraries))}: " if native.libraries else ""
+    busy = f"{native.busy_before} → {native.busy_now}" if native.busy_before != native.busy_now else native.busy_now
+    times = f"{format_duration(native.before_ns)} → {format_duration(native.now_ns)}"
+    return f"{of}{busy} busy native threads, {times} of CPU per request"
 
 
 def _of(record: ProfileRecord, change: FunctionChange) -> list[str]:

@@ -6,14 +6,20 @@ The failure has it in a line of its own, and the annotation, the job summary and
 from __future__ import annotations
 
 import functools
-import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.split_changes import split_change
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.text.function_lines import function_texts, named_function, signed_duration
+from pytest_mlpatterns.reports.text.function_lines import (
+    cause_ns,
+    function_texts,
+    named_function,
+    profile_texts,
+    signed_duration,
+)
 from pytest_mlpatterns.reports.text.held_lines import held_texts
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count
@@ -59,15 +65,40 @@ class _Looked:
         self.label = label
 
 
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """The line on the parts of a request's time.
+
+    Attributes:
+        text: the line.
+        change: of the parts; None if nothing is compared.
+    """
+
+    text: str
+    change: SplitChange | None = None
+
+    @classmethod
+    def of(cls, text: str, change: SplitChange | None = None) -> _Split | None:
+        """The line with what it is about; None without a text."""
+        return cls(text, change) if text else None
+
+
 def where_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
     """A line on the first of these verdicts that the time of requests explains, then on functions and memory; or none.
 
-    For example ``+12.0 ms: model on CPU +11.7 ms in normalize (model.py:41), the rest +300 µs``.
+    For example ``+12.0 ms: model on CPU +11.7 ms in normalize (model.py:41), the rest +300 µs``. If the parts that
+    changed are waits alone, what the profile names comes first, since waits follow from what takes longer.
     """
     judged = list(verdicts)
     failing = (verdict for verdict in judged if verdict.outcome is Outcome.FAIL or verdict.suspected)
-    split_texts = (text for verdict in failing if (text := _text(result, verdict)))
-    return [*itertools.islice(split_texts, 1), *function_texts(result, judged), *held_texts(result, judged)]
+    splits = (found for verdict in failing if (found := _split(result, verdict)) is not None)
+    split = next(splits, None)
+    parts = [] if split is None else [split.text]
+    causes, further = function_texts(result, judged), [*profile_texts(result, judged), *held_texts(result, judged)]
+    change = None if split is None else split.change
+    if change is not None and change.follows_from(cause_ns(result), _callers_per_process(result)):
+        return [*causes, *parts, *further]
+    return [*parts, *causes, *further]
 
 
 def where_sentence(result: TestResult, verdicts: Iterable[Verdict] | None = None) -> str:
@@ -81,20 +112,22 @@ def where_sentence(result: TestResult, verdicts: Iterable[Verdict] | None = None
     return f"where: {texts[0]}" if texts else ""
 
 
-def _text(result: TestResult, verdict: Verdict) -> str:
+def _split(result: TestResult, verdict: Verdict) -> _Split | None:
+    """The line on the parts of a request's time; None if that does not explain the verdict."""
     looked = _looked(result, verdict.metric)
     if looked is None:
-        return ""
+        return None
     before, now = _sides(result, verdict, looked.metric)
     if now is None:
-        return ""
+        return None
     if before is None:
-        return "" if verdict.metric == "cpu_per_request" else _consists_of(now, looked)
+        return None if verdict.metric == "cpu_per_request" else _Split.of(_consists_of(now, looked))
     only = _CPU_PARTS if verdict.metric == "cpu_per_request" else ()
     compare = functools.partial(split_change, before, now, callers_per_process=_callers_per_process(result), only=only)
     if verdict.judged_by:
         looked = _as_judged(verdict, looked.metric, compare)
-    return _changed(result, verdict, looked=looked, change=compare(of=looked.of))
+    change = compare(of=looked.of)
+    return _Split.of(_changed(result, verdict, looked=looked, change=change), change)
 
 
 def _as_judged(verdict: Verdict, metric: SplitMetric, compare: Callable[..., SplitChange]) -> _Looked:

@@ -25,7 +25,7 @@ from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, SearchEnd, Step, Taken, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
-from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, ProfileRecord
+from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileRecord
 from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
@@ -48,6 +48,7 @@ SINCE_0_2_0 = {
     "gate",
     "generator_costs_ns",
     "judged_by",
+    "native",
     "order",
     "sorting_ns",
     "taken",
@@ -169,6 +170,7 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
         ("held", HeldRecord),
         ("function_change", FunctionChange),
         ("function_time", FunctionTime),
+        ("native_change", NativeChange),
         ("streamed_request", StreamedRequest),
     ],
 )

@@ -11,10 +11,10 @@ from support.splits import AFTER, BEFORE, split, with_splits
 from support.synthetic import MS, US, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.profile import FunctionChange, ProfileRecord
+from pytest_mlpatterns.records.profile import FunctionChange, NativeChange, ProfileRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import next_step
-from pytest_mlpatterns.reports.text.function_lines import function_texts, missing_profile
+from pytest_mlpatterns.reports.text.function_lines import cause_ns, function_texts, missing_profile, profile_texts
 from pytest_mlpatterns.reports.text.styled_text import text_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
@@ -30,7 +30,8 @@ def failing(metric: str = "rtm", **changes: Any) -> Verdict:
 
 
 def lines(record: ProfileRecord | None, *verdicts: Verdict) -> list[str]:
-    return function_texts(result(profile=record), verdicts or (failing(),))
+    of, judged = result(profile=record), verdicts or (failing(),)
+    return [*function_texts(of, judged), *profile_texts(of, judged)]
 
 
 def changed(**changes: Any) -> ProfileRecord:
@@ -81,6 +82,33 @@ def test_if_no_function_stands_out_the_nearest_is_given() -> None:
     nearest = "no function stands out (largest: normalize (model.py:41) +100 µs (±200 µs))"
     assert lines(nothing_stands_out())[0] == nearest
     assert lines(replace(nothing_stands_out(), largest=None))[0] == "no function stands out"
+
+
+THREADS = NativeChange(0, 3, 12_000, 1_710_000, ("onnxruntime", "OpenMP"))
+
+
+@pytest.mark.parametrize(
+    ("native", "line"),
+    [
+        (THREADS, "onnxruntime and OpenMP: 0 → 3 busy native threads, 12.0 µs → 1.71 ms of CPU per request"),
+        (replace(THREADS, libraries=()), "0 → 3 busy native threads, 12.0 µs → 1.71 ms of CPU per request"),
+        (
+            NativeChange(3, 3, 1_200_000, 2_400_000, ("onnxruntime",)),
+            "onnxruntime: 3 busy native threads, 1.20 ms → 2.40 ms of CPU per request",
+        ),
+    ],
+)
+def test_native_threads_stand_in_place_of_functions_that_are_as_fast_as_before(native: NativeChange, line: str) -> None:
+    record = replace(nothing_stands_out(), native=native)
+    assert lines(record)[0] == line
+    assert not any("no function stands out" in text for text in lines(record))
+    assert cause_ns(result(profile=record)) == native.now_ns - native.before_ns
+
+
+def test_native_threads_stand_behind_a_function_that_got_slower() -> None:
+    found = lines(replace(slower_normalize(), native=THREADS))
+    assert [text.partition(" ")[0] for text in found] == ["Digits.predict", "mostly", "onnxruntime", "profiled"]
+    assert cause_ns(result(profile=replace(slower_normalize(), native=THREADS))) == 2_300_000
 
 
 def test_a_profile_that_was_asked_for_and_is_missing_is_said_once() -> None:

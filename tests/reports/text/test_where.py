@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.profiles import nothing_stands_out, slower_normalize
 from support.splits import AFTER, BEFORE, split, with_splits
 from support.synthetic import MS, US, counterpart, make_setup, result
 
@@ -13,11 +14,13 @@ from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import PerfFailure, RegressionFailure
 from pytest_mlpatterns.judging.verdict_log import VerdictLog
 from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.profile import NativeChange
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.latency_split import LatencySplit
+    from pytest_mlpatterns.records.profile import ProfileRecord
 
 ONE_CALLER = {"setup": make_setup("single", "closed(1)")}
 
@@ -121,6 +124,42 @@ def test_the_wait_of_callers_that_share_a_process_is_one_with_its_cause() -> Non
         before, now, setup=make_setup("replicated(replicas=2)", "closed(8)"), replica_share=shares
     )
     assert "(8 callers)" in line(before, now, setup=make_setup("App('app:app')", "closed(8)"))
+
+
+NATIVE = replace(nothing_stands_out(), native=NativeChange(0, 3, 0.0, 1.7 * MS, ("onnxruntime",)))
+WAITS = (split({"model_cpu": MS, "socket": 2 * MS}), split({"model_cpu": MS, "socket": 10 * MS}))
+
+
+@pytest.mark.parametrize(
+    ("profile", "first"),
+    [
+        (NATIVE, ["onnxruntime: 0 → 3 busy native threads, 0 ns → 1.70 ms of CPU per request"]),
+        (slower_normalize(), ["Digits.predict → normalize (model.py:41): ", "mostly in sort "]),
+    ],
+)
+def test_a_known_cause_stands_before_the_waits_that_follow_from_it(profile: ProfileRecord, first: list[str]) -> None:
+    found = with_splits(*({"rtm": one} for one in WAITS), kind="revision", profile=profile, **ONE_CALLER)
+    texts = where_texts(found, [failing(against="revision")])
+    assert [text.startswith(start) for text, start in zip(texts, first, strict=False)] == [True] * len(first)
+    assert [text[:45] for text in texts[len(first) :]] == [
+        "+8.00 ms: waiting in sockets +8.00 ms",
+        "profiled 500 times a second by py-spy 0.4.2, ",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("now", "profile", "callers"),
+    [
+        ({"model_cpu": 4 * MS, "socket": 10 * MS}, slower_normalize(), 1),  # a part of the work changed too
+        ({"model_cpu": MS, "socket": 90 * MS}, slower_normalize(), 4),  # far more than it explains
+        ({"model_cpu": MS, "socket": 10 * MS}, nothing_stands_out(), 1),
+        ({"model_cpu": MS, "socket": 10 * MS}, None, 1),
+    ],
+)
+def test_the_parts_stand_first_otherwise(now: dict[str, float], profile: ProfileRecord | None, callers: int) -> None:
+    setup = make_setup("single", f"closed({callers})")
+    found = with_splits({"rtm": WAITS[0]}, {"rtm": split(now)}, kind="revision", profile=profile, setup=setup)
+    assert where_texts(found, [failing(against="revision")])[0].startswith("+")
 
 
 def test_more_calls_of_the_model_come_first_with_what_explains_them() -> None:
