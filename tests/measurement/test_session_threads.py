@@ -96,7 +96,7 @@ def recorded(generator: Generator, tmp_path: Path) -> Callable[[type, type], Pro
             generator=generator,
             profiler=patient_py_spy(tmp_path),
             on_progress=lambda _progress: None,
-            plan=ProfilingPlan(most_s=0.0, fewest=2, block_ns=300 * MS, warmup_ns=100 * MS),
+            plan=ProfilingPlan(most_s=0.0, fewest=3, block_ns=200 * MS, warmup_ns=100 * MS),
         )
         return profile_record(pair.run(), NAMES.line, NAMES.line, is_known=True)
 
