@@ -183,8 +183,24 @@ def judge_no_slower(
     tolerance = min((one.tolerance for one in compared if not one.is_guard), default=DEFAULT_TOLERANCES["rtm"])
     looks = SequentialPlan.for_tolerance(tolerance, most=budget_ns // _LAUNCH_NS)
     judge = _RevisionJudge(run, compared, looks)
-    run.decide(judge.outcome, budget_ns, max_launches=looks.last)
+
+    def outcome(found: Sequence[PairedLaunch]) -> Outcome:
+        if len(found) == looks.first:
+            judge.looks = _that_fit(looks, budget_ns, run.spent_s / len(found))
+        return judge.outcome(found)
+
+    run.decide(outcome, budget_ns, max_launches=looks.last)
     return judge.verdicts()
+
+
+def _that_fit(looks: SequentialPlan, budget_ns: int, launch_s: float) -> SequentialPlan:
+    """The looks for which the budget has time, as the launches before the first look show.
+
+    A look that never happens wastes its share of the error probability: if fourteen were planned, the interval of three
+    launches is 1.4 times as wide. How long launches take has no part in their ratio.
+    """
+    fitting = int(budget_ns / (1e9 * max(launch_s, 1e-9)))
+    return replace(looks, last=min(looks.last, max(fitting, looks.first)))
 
 
 def judge_growths(
@@ -229,12 +245,15 @@ class _RevisionJudge:
         run: measures both variants.
         compared: the metrics.
         looks: the interim looks.
+
+    Attributes:
+        looks: those of the next launches.
     """
 
     def __init__(self, run: InterleavedRun, compared: Sequence[ComparedMetric], looks: SequentialPlan) -> None:
+        self.looks: SequentialPlan = looks
         self._run = run
         self._compared = compared
-        self._looks = looks
         self._found: dict[str, Verdict] = {}
         self._why_not: dict[str, Exception] = {}
 
@@ -290,7 +309,7 @@ class _RevisionJudge:
         return noted(replace(judged, against="revision"), metric, second)
 
     def _plan_of(self, compared: ComparedMetric) -> SequentialPlan:
-        return replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
+        return replace(self.looks, alpha=compared.alpha, pass_alpha=_ALPHA)
 
     def _question(self, compared: ComparedMetric, metric: Metric) -> _Question:
         """What is asked of the launches: a comparison, judged by this metric."""

@@ -138,7 +138,8 @@ class BlockDesign:
         callers = max(one.callers for one in paces)
         most = self._room_ns(start_s, interval_ns) / (2 * interval_ns)
         half = -(-inputs // 2)
-        requests = whole_rounds(self.answers, most, half if inputs > most else inputs, callers=callers)
+        shares_a_round = inputs > most or inputs % 2 == 0
+        requests = whole_rounds(self.answers, most, half if shares_a_round else inputs, callers=callers)
         longest_ns = int(requests * max(one.interval_ns for one in paces))
         stagger_ns = round(_STAGGER * interval_ns / len(paces)) if callers > 1 else 0
         return BlockPlan((longest_ns,) * len(paces), 1, requests, stagger_ns)

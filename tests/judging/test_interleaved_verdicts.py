@@ -105,6 +105,21 @@ def verdicts(
     return {verdict.metric: (verdict.outcome, verdict.reason) for verdict in found}
 
 
+@pytest.mark.parametrize(("budget_s", "outcome"), [(30, Outcome.PASS), (1000, Outcome.INCONCLUSIVE)])
+def test_launches_of_which_three_fit_into_the_budget_keep_no_error_probability_for_more(
+    budget_s: int, outcome: Outcome
+) -> None:
+    scattered = [paired(2 * MS, factor * 2 * MS) for factor in (0.96, 1.0, 1.04)]
+    wanted = compared_metrics([METRICS["rtm"]], Tolerances(0.08), 0.025, requested=True)
+
+    class Slow(Declared):
+        def decide(self, judge: Callable[..., Outcome], budget_ns: int, *, max_launches: int) -> Outcome:
+            return super().decide(judge, budget_ns, max_launches=3)
+
+    (verdict,), _ = judge_no_slower(Slow(scattered, spent_s=29.0), wanted, budget_ns=budget_s * S)  # type: ignore[arg-type]
+    assert verdict.outcome is outcome
+
+
 DEFAULT = ("rtm", "throughput", "p95", "p99", "error_rate", "cpu_per_request", "peak_memory", "cold_start")
 
 
