@@ -241,11 +241,11 @@ def pool_of(family: Family, requests: int, *, seed: int, change: Change | None =
     """Launches: their medians and locations."""
     rng = np.random.default_rng(seed)
     times = np.exp(family.draw(rng, POOL, requests, change=change)) * MODES[0]
-    weights = block_weights(BLOCKS)
+    weights, inputs = block_weights(BLOCKS), (np.arange(requests) % INPUTS).astype(np.uint32)
     found: Pool = {"median": [], "location": []}
     for row in times:
         at = np.sort(rng.random(requests)) * BLOCKS
-        values = BlockedValues.of(row, at.astype(np.int64), weights)
+        values = BlockedValues.of(row, at.astype(np.int64), weights, inputs=inputs)
         median, whole = values.percentile(50), values.location()
         assert median is not None
         assert whole is not None

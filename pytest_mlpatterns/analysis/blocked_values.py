@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["BlockedValues", "quotient"]
 
 _GRID = 4096
+_LEAST_ROUNDS = 2
+"""Requests of each input from which the inputs are told apart in an error; of one request nothing is left."""
 
 
 class BlockedValues:
@@ -30,22 +32,35 @@ class BlockedValues:
         ascending: the values, shape ``(values,)``.
         block: the block of each value.
         weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
+        inputs: index of the input of each value; None if they differ in nothing.
     """
 
     def __init__(
-        self, ascending: NDArray[np.int64] | NDArray[np.float64], block: NDArray[np.int64], weights: NDArray[np.float64]
+        self,
+        ascending: NDArray[np.int64] | NDArray[np.float64],
+        block: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        *,
+        inputs: NDArray[np.uint32] | None = None,
     ) -> None:
         self.ascending = ascending
         self._block = block
         self._weights = weights
+        self._inputs = inputs
 
     @classmethod
     def of(
-        cls, values: NDArray[np.int64] | NDArray[np.float64], block: NDArray[np.int64], weights: NDArray[np.float64]
+        cls,
+        values: NDArray[np.int64] | NDArray[np.float64],
+        block: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        *,
+        inputs: NDArray[np.uint32] | None = None,
     ) -> BlockedValues:
         """As the constructor, from values in any order."""
         order = np.argsort(values, kind="stable")
-        return cls(values[order], block[order], weights)
+        sorted_inputs = None if inputs is None else inputs[order]
+        return cls(values[order], block[order], weights, inputs=sorted_inputs)
 
     def percentile(self, percentile: float, of: int | None = None) -> LaunchValue | None:
         """A percentile; None without a value.
@@ -73,11 +88,34 @@ class BlockedValues:
         """
         if not self.ascending.size:
             return None
+        alike = self._without_inputs()
+        error = self._location_error() if alike is None else alike
+        return LaunchValue(location(self.ascending), error)
+
+    def _location_error(self) -> float:
         cumulated, upper = self._cumulated
         drawn = cumulated[cumulated[:, -1] > 0]
         shares = trimmed_shares(drawn / drawn[:, -1:])
-        resampled = np.exp(shares @ np.log(np.maximum(upper, 1.0)) / shares.sum(axis=1))
-        return LaunchValue(location(self.ascending), relative_error(resampled))
+        return relative_error(np.exp(shares @ np.log(np.maximum(upper, 1.0)) / shares.sum(axis=1)))
+
+    def _without_inputs(self) -> float | None:
+        """The error of a location without what inputs differ by; None if that is in every block, or is not known.
+
+        Each launch sends the same inputs as often, so that their differences are no scatter of its location. Blocks of
+        few requests have some of the inputs only. So from each logarithm the mean of its input is subtracted; of n
+        values and k inputs that leaves n - k degrees of freedom, so the error is multiplied by sqrt(n / (n - k)).
+        """
+        size, blocks = self.ascending.size, self._weights.shape[1]
+        if self._inputs is None:
+            return None
+        counts = np.bincount(self._inputs)
+        kinds = np.count_nonzero(counts)
+        if kinds == 1 or not _LEAST_ROUNDS * kinds <= size < kinds * blocks:
+            return None
+        logs = np.log(np.maximum(self.ascending, 1.0))
+        left = logs - (np.bincount(self._inputs, logs) / np.maximum(counts, 1))[self._inputs]
+        alike = BlockedValues.of(np.exp(left + logs.mean()), self._block, self._weights)
+        return alike._location_error() * math.sqrt(size / (size - kinds))
 
     @cached_property
     def _cumulated(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

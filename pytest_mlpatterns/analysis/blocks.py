@@ -292,7 +292,8 @@ class LaunchBlocks:
     def _latencies(self) -> BlockedValues:
         due_ns = self._launch.samples.due_ns[self._successes]
         block = np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
-        return BlockedValues(self.latencies_ns, block, self._weights)
+        inputs = self._launch.samples.request[self._successes]
+        return BlockedValues(self.latencies_ns, block, self._weights, inputs=inputs)
 
     def _quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
         return quotient(over, under, self._weights)

@@ -201,7 +201,8 @@ class StreamBlocks:
         return arrived_ns[order], each[order]
 
     def _blocked(self, values: NDArray[np.int64] | NDArray[np.float64], requests: NDArray[np.int64]) -> BlockedValues:
-        return BlockedValues.of(np.maximum(values[requests], 1), self._block_of(requests), self._weights)
+        inputs = self._samples.request[requests]
+        return BlockedValues.of(np.maximum(values[requests], 1), self._block_of(requests), self._weights, inputs=inputs)
 
     def _sums(self, values: Sequence[float] | NDArray[np.int64]) -> NDArray[np.float64]:
         """The sum over the successful streams of each block."""

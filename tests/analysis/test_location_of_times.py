@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,11 @@ from pytest_mlpatterns.analysis.blocked_values import BlockedValues
 from pytest_mlpatterns.analysis.intervals import block_weights
 from pytest_mlpatterns.analysis.location import location
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.launch import LaunchValue
+
 TIMES = st.lists(st.floats(min_value=1e3, max_value=1e12), min_size=1, max_size=60)
 
 
@@ -19,6 +26,13 @@ def blocked(values: list[float], blocks: int) -> BlockedValues:
     """Values that came one after the other, as many in each block."""
     found = np.array(values)
     return BlockedValues.of(found, np.arange(found.size) * blocks // found.size, block_weights(blocks))
+
+
+def _location(values: NDArray[np.float64], blocks: int, inputs: NDArray[np.uint32] | None) -> LaunchValue:
+    block = np.arange(values.size) * blocks // values.size
+    found = BlockedValues.of(values, block, block_weights(blocks), inputs=inputs).location()
+    assert found is not None
+    return found
 
 
 class TestLocation:
@@ -87,6 +101,28 @@ class TestOfALaunch:
         found = BlockedValues.of(values, block, block_weights(8)).location()
         assert found is not None
         assert found.value == pytest.approx(location(values))
+
+    def test_what_inputs_differ_by_is_no_error_of_a_launch_that_sends_each_of_them_as_often(self) -> None:
+        rng = np.random.default_rng(3)
+        inputs = np.tile(np.arange(4, dtype=np.uint32), 6)
+        values = 1e8 * np.array([1, 2, 4, 1.5])[inputs] * np.exp(rng.normal(0, 0.02, 24))
+        known, unknown = (_location(values, 24, one) for one in (inputs, None))
+        assert known.value == unknown.value
+        assert unknown.relative_error > 0.05
+        assert known.relative_error == pytest.approx(0.02 / np.sqrt(24), rel=0.5)
+
+    def test_its_error_is_right_if_the_inputs_do_not_differ(self) -> None:
+        rng = np.random.default_rng(4)
+        inputs = np.tile(np.arange(8, dtype=np.uint32), 3)
+        runs = 1e8 * np.exp(rng.normal(0, 0.2, (300, 24)))
+        errors = [_location(values, 24, inputs).relative_error for values in runs]
+        scatter = np.std([np.log(location(values)) for values in runs])
+        assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(scatter, rel=0.15)
+
+    @pytest.mark.parametrize("inputs", [np.zeros(40), np.arange(40), np.arange(40) % 2], ids=["one", "each", "in all"])
+    def test_inputs_have_no_part_if_each_comes_once_or_in_every_block(self, inputs: NDArray[np.float64]) -> None:
+        values = np.linspace(1e8, 3e8, 40)
+        assert _location(values, 8, inputs.astype(np.uint32)) == _location(values, 8, None)
 
     def test_nothing_has_no_location(self) -> None:
         assert BlockedValues.of(np.array([]), np.array([], dtype=np.int64), block_weights(8)).location() is None
