@@ -18,8 +18,9 @@ from bench import Claim, Table
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.blocked_values import BlockedValues
+from pytest_mlpatterns.analysis.compared_statistic import knows_the_median_better
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, block_weights, launch_deviation, ratio_of
-from pytest_mlpatterns.analysis.location import knows_the_median_better, location
+from pytest_mlpatterns.analysis.location import location
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, paired_log_ratio, ratio_deviation, ratio_estimate
 from pytest_mlpatterns.records.launch import LaunchValue
 

@@ -15,10 +15,11 @@ import numpy as np
 from bench import Claim, Table
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.compared_statistic import knows_the_median_better
 from pytest_mlpatterns.analysis.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_failures, judge_tail
 from pytest_mlpatterns.analysis.intervals import estimate, launch_deviation, min_samples
 from pytest_mlpatterns.analysis.latency_distribution import counted
-from pytest_mlpatterns.analysis.location import TRIM, knows_the_median_better, location
+from pytest_mlpatterns.analysis.location import TRIM, location
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio, ratio_deviation
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR, Tolerances

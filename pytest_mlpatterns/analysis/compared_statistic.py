@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import estimate
-from pytest_mlpatterns.analysis.location import knows_the_median_better
 from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS
 
 if TYPE_CHECKING:
@@ -24,7 +23,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["judged_statistic", "median_text", "with_medians"]
+__all__ = ["judged_statistic", "knows_the_median_better", "median_text", "with_medians"]
+
+_CLEARLY = 0.95
+"""Factor by which launches must know the median better than the location: in quiet launches both are known alike, and a
+comparison should not name one today and the other tomorrow. On a busy machine it is 0.75."""
 
 
 def judged_statistic(metric: Metric, deviation: Callable[[Metric], float]) -> Metric:
@@ -33,12 +36,26 @@ def judged_statistic(metric: Metric, deviation: Callable[[Metric], float]) -> Me
     Args:
         metric: which one is compared.
         deviation: by how much a launch of either side deviates in a metric; infinite if it is not known of both. See
-            :func:`pytest_mlpatterns.analysis.location.knows_the_median_better`.
+            :func:`knows_the_median_better`.
     """
     location = LOCATIONS.get(metric.name)
     if location is None or math.isinf(whole := deviation(location)):
         return metric
     return metric if knows_the_median_better(deviation(metric), whole) else location
+
+
+def knows_the_median_better(median_deviation: float, location_deviation: float) -> bool:
+    """Whether the launches of a comparison know the median of their times clearly better than their location.
+
+    A comparison judges the location, but the median if this holds: neighbours on a busy machine stretch the upper half
+    of the times, which moves a mean and leaves the median. The same answer counts for both sides.
+
+    Args:
+        median_deviation: of the medians of the launches of both sides, as
+            :func:`pytest_mlpatterns.analysis.intervals.launch_deviation` gives it.
+        location_deviation: likewise of their locations.
+    """
+    return median_deviation < _CLEARLY * location_deviation
 
 
 def median_text(metric: Metric, figures: str) -> str:

@@ -16,14 +16,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TRIM", "knows_the_median_better", "location", "trimmed_shares"]
+__all__ = ["TRIM", "location", "trimmed_shares"]
 
 TRIM = 0.10
 """Share of the values that is left out, the slowest: a straggler among ten has no weight. Nothing makes a request as
 much faster, and the fastest values say as much about modes as the others."""
-_CLEARLY = 0.95
-"""Factor by which launches must know the median better than the location: in quiet launches both are known alike, and a
-comparison should not name one today and the other tomorrow. On a busy machine it is 0.75."""
 _LEAST_NS = 1.0
 """Shortest time, so that each has a logarithm; imported times of whole milliseconds may be zero."""
 
@@ -41,20 +38,6 @@ def location(values: NDArray[np.int64] | NDArray[np.float64]) -> float:
     logs = np.log(np.maximum(np.sort(values), _LEAST_NS))
     weights = trimmed_shares(np.arange(1, logs.size + 1) / logs.size)
     return math.exp(float(weights @ logs) / float(weights.sum()))
-
-
-def knows_the_median_better(median_deviation: float, location_deviation: float) -> bool:
-    """Whether the launches of a comparison know the median of their times clearly better than their location.
-
-    A comparison judges the location, but the median if this holds: neighbours on a busy machine stretch the upper half
-    of the times, which moves a mean and leaves the median. The same answer counts for both sides.
-
-    Args:
-        median_deviation: of the medians of the launches of both sides, as
-            :func:`pytest_mlpatterns.analysis.intervals.launch_deviation` gives it.
-        location_deviation: likewise of their locations.
-    """
-    return median_deviation < _CLEARLY * location_deviation
 
 
 def trimmed_shares(cumulated: NDArray[np.float64]) -> NDArray[np.float64]:
