@@ -226,8 +226,8 @@ class Metrics(PatternMetrics, StreamMetrics):
 
     @property
     def blocks(self) -> int:
-        """Blocks over all launches."""
-        return sum(blocks.count for blocks in self.by_launch)
+        """Blocks over all launches, of each no more than it has requests: a block without one is no evidence."""
+        return sum(min(blocks.count, max(blocks.requests, 1)) for blocks in self.by_launch)
 
     @cached_property
     def failures(self) -> dict[int, int]:

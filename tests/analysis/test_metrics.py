@@ -97,6 +97,12 @@ def test_requests_blocks_and_failures_add_up_over_launches() -> None:
     assert metrics.error_ratio.low < 14 / 1200 < metrics.error_ratio.high
 
 
+def test_a_launch_of_few_requests_has_no_more_blocks_than_requests() -> None:
+    slow = even_launch(rate_rps=2, latency_ns=400 * MS, seconds=3.0)
+    metrics = Metrics((slow, slow))
+    assert metrics.blocks == metrics.requests == 12
+
+
 def test_an_error_rate_without_errors_still_has_an_upper_bound() -> None:
     found = Metrics((even_launch(),)).error_ratio
     assert (found.value, found.low) == (0.0, 0.0)
