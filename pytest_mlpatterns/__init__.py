@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         TooFewSamplesError as TooFewSamplesError,
         GeneratorLimitError as GeneratorLimitError,
         InvalidResultError as InvalidResultError,
+        UnequalAnswersWarning as UnequalAnswersWarning,
         UnitError as UnitError,
         UnusedMarkerWarning as UnusedMarkerWarning,
     )
@@ -125,6 +126,7 @@ _HOMES = {
         "TooFewSamplesError",
         "GeneratorLimitError",
         "InvalidResultError",
+        "UnequalAnswersWarning",
         "UnitError",
         "UnusedMarkerWarning",
     ),

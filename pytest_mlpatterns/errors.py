@@ -32,6 +32,7 @@ __all__ = [
     "ResultFileError",
     "SettingError",
     "TooFewSamplesError",
+    "UnequalAnswersWarning",
     "UnitError",
     "UnusedMarkerWarning",
     "missing_extra",
@@ -142,6 +143,10 @@ class LeftoverWarning(PerfWarning):
 
 class OpenPortWarning(PerfWarning):
     """A server that was started for a test listens on all network interfaces."""
+
+
+class UnequalAnswersWarning(PerfWarning):
+    """Two services that are compared give different answers to the same input."""
 
 
 class UnusedMarkerWarning(PerfWarning):

@@ -85,11 +85,13 @@ class SystemUnderTest:
         service: a packed model, or a service that exists already.
         options: time limit, first request, directories.
         model: the model that ``service`` was packed from; None for a service that exists already.
+        by_value: modules that no other process can import by name.
     """
 
     service: ServicePlan | Target
     options: StartOptions
     model: ModelUnderTest | None = None
+    by_value: Sequence[ModuleType] = ()
 
     @property
     def is_attached(self) -> bool:
@@ -247,6 +249,8 @@ class Experiment:
         """
         return Variant(str(pattern), self.system.start_under(pattern, replica_cores), self.plan)
 
-    def interleave(self, first: Variant, second: Variant) -> InterleavedRun:
-        """An interleaved run of two variants; nothing is started yet."""
-        return InterleavedRun(first, second, self.generator, on_progress=self.driver.on_progress)
+    def interleave(
+        self, first: Variant, second: Variant, look: Callable[[Deployment, Deployment], None] | None = None
+    ) -> InterleavedRun:
+        """An interleaved run of two variants; nothing is started yet. ``look`` is called once when both run."""
+        return InterleavedRun(first, second, self.generator, on_progress=self.driver.on_progress, look=look)

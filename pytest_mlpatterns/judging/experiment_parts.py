@@ -84,8 +84,8 @@ def system_under_test(
         SettingError: there is no model, or it cannot be sent to another process.
     """
     if target is not None:
-        return SystemUnderTest(target, options)
-    return SystemUnderTest(model.plan(pattern), options, model)
+        return SystemUnderTest(target, options, by_value=model.by_value)
+    return SystemUnderTest(model.plan(pattern), options, model, model.by_value)
 
 
 def checked_target(value: object, argument: str) -> Target | None:

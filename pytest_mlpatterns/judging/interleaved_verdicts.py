@@ -1,4 +1,4 @@
-"""Verdicts on interleaved runs: faster than another pattern, no slower than another revision.
+"""Verdicts on interleaved runs: faster than another side, no slower than another revision.
 
 It must not know how variants are started, nor pytest.
 """
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
-__all__ = ["COMPARABLE_METRICS", "judge_faster", "judge_growths", "judge_nmrt_no_lower", "judge_no_slower"]
+__all__ = ["COMPARABLE_METRICS", "Factor", "judge_factor", "judge_growths", "judge_nmrt_no_lower", "judge_no_slower"]
 
 COMPARABLE_METRICS = ("rtm", "throughput", "nmrt")
-"""Metrics by which one pattern can be faster than another."""
+"""Metrics by which one side can be faster than another."""
 _LEAST = 1e-9
 """Smallest limit on a ratio of rates, since 0 has no logarithm."""
 _ALPHA = 0.025
@@ -94,13 +94,36 @@ class _Question:
         return judge_ratio(ratios, self.limit, self.better, plan=plan, equivalence=self.equivalence)
 
 
-def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int, neighbours: bool) -> Verdict:
-    """Measure until it is decided whether the first variant is ``by`` times as fast as the second.
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """How many times as fast one side has to be as the other.
+
+    Attributes:
+        on: one of :data:`COMPARABLE_METRICS`; a lower RTM is faster.
+        least: smallest acceptable factor.
+        margin: how many times as slow it may be, if that was asked; None if it has to be faster.
+    """
+
+    on: str
+    least: float
+    margin: float | None = None
+
+    @property
+    def words(self) -> str:
+        """What is at least reached, in a sentence."""
+        if self.margin is None:
+            return f"{self.least:g}"
+        share = self.margin - 1
+        allowed = f"{self.margin:g} times as slow" if share >= 1 else f"{format_percent(share)} slower"
+        return f"{self.least:.3g} (at most {allowed})"
+
+
+def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbours: bool) -> Verdict:
+    """Measure until it is decided whether the first variant is so many times as fast as the second.
 
     Args:
-        run: an interleaved run of this pattern and the other, in that order.
-        on: one of :data:`COMPARABLE_METRICS`; a lower RTM is faster.
-        by: smallest acceptable factor.
+        run: an interleaved run of the test's side and the other, in that order.
+        asked: the factor.
         budget_ns: time that the run may take.
         neighbours: whether busy neighbours leave a missed factor open.
 
@@ -108,6 +131,7 @@ def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int, nei
         DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
         does.
     """
+    on, by = asked.on, asked.least
     lower = METRICS[on].better == "lower"
     first = 2 if on == "nmrt" else 3
     question = _Question(
@@ -118,7 +142,7 @@ def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int, nei
         run.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
         verdict = question.verdict(run.capacities)
     else:
-        factor = _Factor(run, question, doubted=neighbours and by > 1)
+        factor = _FactorJudge(run, question, doubted=neighbours and by > 1)
         run.decide(lambda _found: factor.verdict()[0].outcome, budget_ns, max_launches=8)
         verdict, busy = factor.verdict()
     faster = verdict.judged if lower else _inverse(verdict.judged)
@@ -126,15 +150,15 @@ def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int, nei
     figures = _figures(run, on, _printed(run, on, verdict))
     reason = (
         f"{METRICS[on].label} {figures}: {faster.value:.3g} times as fast ({faster.low:.3g} to {faster.high:.3g}), "
-        f"which {verb} at least {by:g}; {_measured(run, verdict)}"
+        f"which {verb} at least {asked.words}; {_measured(run, verdict)}"
     )
     if busy:
-        reason += f"; {busy} meanwhile, which makes patterns alike: run it again in a quieter moment"
+        reason += f"; {busy} meanwhile, which makes both sides alike: run it again in a quieter moment"
     return Verdict(on, "pattern", verdict.outcome, reason)
 
 
 @dataclass(frozen=True, slots=True)
-class _Factor:
+class _FactorJudge:
     """How many times as fast one variant is as the other.
 
     Neighbours do not make the slower variant the faster one, but waiting for a core takes both equally long, and so the

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.analysis.tolerances import Tolerances
-from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import GeneratorLimitError, LimitFailure, PerfFailure, RegressionFailure, SettingError
 from pytest_mlpatterns.fields import plain_number
@@ -22,6 +21,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
     marked_accepted,
     read_metrics,
 )
+from pytest_mlpatterns.judging.comparison_methods import ComparisonMethods
 from pytest_mlpatterns.judging.cost_methods import CostMethods
 from pytest_mlpatterns.judging.diagnosis import diagnosis_of
 from pytest_mlpatterns.judging.estimates import searched_for
@@ -30,13 +30,13 @@ from pytest_mlpatterns.judging.leak_methods import LeakMethods
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
-from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
 from pytest_mlpatterns.judging.profile_decision import profile_alone
 from pytest_mlpatterns.judging.result_builder import build_result, with_further
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.scaling_methods import ScalingMethods
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
+from pytest_mlpatterns.judging.side_comparison import SideComparison
 from pytest_mlpatterns.judging.stream_methods import StreamMethods
 from pytest_mlpatterns.judging.verdict_log import VerdictLog, no_verdict
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.limit_assertions import ReadMetric
     from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
@@ -60,7 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["Perf"]
 
 
-class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
+class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods, ComparisonMethods):
     """One test's measurement: the ``perf`` fixture.
 
     The load starts when the first figure or assertion needs it.
@@ -82,7 +81,7 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         self._nmrt = NmrtAssertions(experiment, self._measurement)
         self._overload = OverloadAssertions(experiment, self._measurement)
         self._leaks = LeakAssertions(experiment, self._measurement)
-        self._faster = PatternComparison(experiment, self._measurement, runner)
+        self._sides = SideComparison(experiment, self._measurement, runner)
         self._scaling = ScalingAssertions(experiment, self._measurement, runner.close)
         self._comparison = comparison_of(experiment, self._measurement, runner)
         self._verdicts = VerdictLog(
@@ -256,24 +255,6 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         """After a load beyond the NMRT the service answers in time again within a time such as ``"5s"``."""
         limit_ns = parse_duration(limit, name="assert_recovers_within(...)")
         self._settle("recovery", lambda: self._overload.decide_recovery(limit_ns, slo))
-
-    @at_the_call
-    def assert_faster_than(self, other: Pattern | str, *, by: object = 1.0, on: str = "rtm") -> None:
-        """The model is faster under this pattern than under another, measured interleaved.
-
-        Both are started several times and loaded in short alternating blocks, so that the speed of the machine does not
-        matter. A launch takes some seconds; the comparison has a budget of its own, as large as the test's. A factor
-        above 1 that is missed beside busy neighbours stays undecided (see ``noise=``).
-
-        Args:
-            other: a pattern, or its name.
-            by: smallest acceptable factor, such as 3.0.
-            on: ``"rtm"`` (the other's RTM over this one's), ``"throughput"`` or ``"nmrt"`` (this one's over the
-                other's).
-        """
-        times = parse_number(by, name="assert_faster_than(by=...)", example="2.0")
-        rival = read_pattern(other, "assert_faster_than(...)")
-        self._settle(on, lambda: self._faster.decide(rival, on, times))
 
     @at_the_call
     def assert_no_regression(self, metrics: Sequence[str] = ("rtm", "throughput"), tolerance: object = None) -> None:

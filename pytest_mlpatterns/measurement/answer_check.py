@@ -17,14 +17,16 @@ from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.request_builder import answer_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.addressing import Answer
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["CHECKED_ANSWERS", "check_answers", "cut_to_check"]
+    Check = Callable[[Sequence[Any], Sequence[Any]], object]
+
+__all__ = ["CHECKED_ANSWERS", "check_answers", "check_outputs", "cut_to_check", "output_in"]
 
 CHECKED_ANSWERS = 200
 """Most answers of one launch that the check sees."""
@@ -54,10 +56,21 @@ def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answ
     if not answers:
         raise InvalidResultError("check= has no successful answer to check")
     try:
-        outputs = [_output_in(answer, deployment, plan.payload) for answer in answers]
+        outputs = [output_in(answer, deployment, plan.payload) for answer in answers]
     except (ValueError, IndexError) as error:
         raise InvalidResultError(f"check= could not read an answer: {error}") from error
-    verdict = plan.check([plan.payload.inputs[answer.request] for answer in answers], outputs)
+    check_outputs(plan.check, [plan.payload.inputs[answer.request] for answer in answers], outputs)
+
+
+def check_outputs(check: Check, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Call the user's check with inputs and outputs, index by index.
+
+    Raises:
+        SettingError: the check returned something else than None, a truth value or an array of them.
+        AssertionError: the check returned False.
+        Exception: any that the check raises.
+    """
+    verdict = check(inputs, outputs)
     if verdict is None:
         return
     try:
@@ -77,7 +90,7 @@ def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answ
 
 
 def cut_to_check(error: BaseException) -> bool:
-    """Cut the frames of this package from the traceback of an error of :func:`check_answers`.
+    """Cut the frames of this package from the traceback of an error of :func:`check_outputs`.
 
     The frames of the user's check remain; none if the check returned False.
 
@@ -85,7 +98,7 @@ def cut_to_check(error: BaseException) -> bool:
         Whether the error is one of those.
     """
     entry = error.__traceback__
-    while entry is not None and entry.tb_frame.f_code is not check_answers.__code__:
+    while entry is not None and entry.tb_frame.f_code is not check_outputs.__code__:
         entry = entry.tb_next
     if entry is None:
         return False
@@ -93,7 +106,7 @@ def cut_to_check(error: BaseException) -> bool:
     return True
 
 
-def _output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
+def output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
     """The output in an answer, as the wire or the service gives it; for a user's own request the body as bytes."""
     if payload.bodies:
         return decode_answer(deployment.endpoint.wire, answer.body, headers_of(answer.head), path=deployment.path)[0]

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.measurement.call_loop import CallLoop
     from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["apart_from"]
 
 
 @contextlib.contextmanager
-def apart_from(deployment: Deployment, generator: Generator, processes: int) -> Iterator[None]:
+def apart_from(deployment: Deployment, generator: Generator | CallLoop, processes: int) -> Iterator[None]:
     """Meanwhile the generator loads a deployment from other cores.
 
     Args:

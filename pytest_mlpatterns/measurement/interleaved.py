@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.block_plan import BlockPlan
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Capacity, Launch
+    from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["InterleavedRun", "Variant"]
 
@@ -52,6 +53,7 @@ class InterleavedRun:
         generator: the load generator, which loads one variant at a time.
         on_progress: takes the progress of the load several times a second.
         design: lengths and number of blocks; None for the default.
+        look: called once with both deployments, in the order of the variants, when they run for the first time.
 
     Attributes:
         launches: every paired launch so far.
@@ -69,6 +71,7 @@ class InterleavedRun:
         *,
         on_progress: Callable[[Progress], None],
         design: BlockDesign | None = None,
+        look: Callable[[Deployment, Deployment], None] | None = None,
     ) -> None:
         self.launches: list[PairedLaunch] = []
         self.first_launches: list[Launch] = []
@@ -80,6 +83,7 @@ class InterleavedRun:
         self._on_progress = on_progress
         self._design = design or BlockDesign()
         self._plan: BlockPlan | None = None
+        self._look = look
 
     @property
     def names(self) -> tuple[str, str]:
@@ -190,6 +194,7 @@ class InterleavedRun:
         variants = self._in_order(first_index)
         started = time.perf_counter()
         with StartedDeployments(variants) as running:
+            self._look_once(*(running[::-1] if first_index else running))
             runs = [
                 VariantRun(variant, deployment, self._generator, on_progress=self._on_progress)
                 for variant, deployment in zip(variants, running, strict=True)
@@ -221,6 +226,8 @@ class InterleavedRun:
                 with named_errors(variant):
                     _ = runner.deployment
                 runners.append((variant, runner))
+            ready = [runner.deployment for _, runner in runners]
+            self._look_once(*(ready[::-1] if first_index else ready))
             for variant, runner in runners:
                 with named_errors(variant):
                     capacity = runner.search(lambda _value: False, None, budget_ns)
@@ -235,6 +242,11 @@ class InterleavedRun:
         value = math.log(second.nmrt.value / first.nmrt.value)
         error = math.hypot(first.nmrt.relative_error, second.nmrt.relative_error)
         self.capacities.append(PairedCapacity(LogRatio(value, error), first, second))
+
+    def _look_once(self, first: Deployment, second: Deployment) -> None:
+        look, self._look = self._look, None
+        if look is not None:
+            look(first, second)
 
     def _in_order(self, first_index: int) -> Sequence[Variant]:
         return self._variants[::-1] if first_index else self._variants

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.wire.stream_fault import StreamFault
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["send_one"]
+__all__ = ["answer_of", "send_one"]
 
 _DECODED_HEADERS = (b"content-encoding",)
 """Headers to drop because httpx has already decoded the body."""
@@ -58,7 +58,7 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     fault = stream_fault(response, deployment.endpoint.wire, request["content"])
     is_whole = response.is_success and fault is None
     if plan.check is not None:
-        check_answers(deployment, plan, [_answer(response)] if is_whole else [])
+        check_answers(deployment, plan, [answer_of(response)] if is_whole else [])
     failure = ""
     if not is_whole:
         failure = f"perf_payload item 0 -> {error_in(response, deployment, printed, body=request['content'])}"
@@ -93,7 +93,7 @@ def _samples(response: httpx.Response, sent_ns: int, done_ns: int, *, outcome: i
     )
 
 
-def _answer(response: httpx.Response) -> Answer:
-    """The response in the form that the load generator gives."""
+def answer_of(response: httpx.Response, number: int = 0) -> Answer:
+    """The response to the request of this index in the form that the load generator gives."""
     headers = [pair for pair in response.headers.raw if pair[0].lower() not in _DECODED_HEADERS]
-    return Answer(0, response.content, b"\r\n" + b"\r\n".join(b"%s: %s" % pair for pair in headers))
+    return Answer(number, response.content, b"\r\n" + b"\r\n".join(b"%s: %s" % pair for pair in headers))

@@ -35,6 +35,7 @@ from pytest_mlpatterns.measurement.block_merge import (
     merge_windows,
 )
 from pytest_mlpatterns.measurement.block_plan import ResponsePace, response_pace
+from pytest_mlpatterns.measurement.call_loop import CallLoop, load_source
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
 from pytest_mlpatterns.measurement.generator_placement import apart_from
 from pytest_mlpatterns.measurement.last_answer import why_silent
@@ -95,7 +96,7 @@ class VariantRun:
     Args:
         variant: which one.
         deployment: its deployment, ready to answer.
-        generator: the load generator.
+        generator: the load generator; a deployment that serves nothing does without it.
         on_progress: takes the progress of the load several times a second.
 
     Attributes:
@@ -132,7 +133,7 @@ class VariantRun:
         self._first_failure = ""
         self._variant = variant
         self._deployment = deployment
-        self._generator = generator
+        self._generator = load_source(deployment, generator)
         self._on_progress = on_progress
         self._monitor = deployment.monitor()
         plan = replace(variant.plan, check=None, warmup_ns=0)
@@ -316,7 +317,7 @@ class VariantRun:
         job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order, window=window)
         job = replace(job, stagger_ns=stagger_ns)
         processes = self._variant.plan.generators
-        with apart_from(self._deployment, self._generator, processes):
+        with named_errors(self._variant), apart_from(self._deployment, self._generator, processes):
             return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
 
     def _why_limited(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> InvalidReason | None:
@@ -335,8 +336,10 @@ class VariantRun:
 
     def _require_answers(self, samples: Samples, result: LoadResult) -> None:
         """Raise if the variant no longer answers at the end of a block, or nothing succeeded in it."""
-        with named_errors(self._variant):
-            silence = why_silent(self._deployment, self._variant.plan, samples, window=result.window)
+        silence = ""
+        if not isinstance(self._generator, CallLoop):  # its calls have all returned
+            with named_errors(self._variant):
+                silence = why_silent(self._deployment, self._variant.plan, samples, window=result.window)
         if silence:
             raise InvalidResultError(f"{self._variant.name}: {silence}")
         inside = samples.due_in(result.window)

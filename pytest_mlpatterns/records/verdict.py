@@ -42,7 +42,7 @@ class Verdict:
     """
 
     metric: str
-    against: Literal["limit", "baseline", "pattern", "revision"]
+    against: Literal["limit", "baseline", "pattern", "service", "revision"]
     outcome: Outcome
     reason: str
     change: Estimate | None = None

@@ -42,6 +42,7 @@ __all__ = [
     "UnusableModelError",
     "is_stepped",
     "pack",
+    "pack_inputs",
     "service_plan",
 ]
 
@@ -142,6 +143,15 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
     return ModelSource(name=name, pickled=_pickled(model, by_value, f"{what} {name}", fix=fix))
 
 
+def pack_inputs(inputs: Sequence[object], by_value: Sequence[ModuleType] = ()) -> bytes:
+    """Prepare inputs for another process that calls a model with them.
+
+    Raises:
+        SettingError: one of them contains an object that cannot be pickled.
+    """
+    return _pickled(list(inputs), by_value, "perf_payload", fix="give plain values")
+
+
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
     """What an engine starts: the name under which the model is served, and the process tree with everything packed."""
@@ -150,13 +160,16 @@ class ServicePlan:
     root: ProcessGroup
 
 
-def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[ModuleType] = ()) -> ServicePlan:
+def service_plan(
+    pattern: Pattern, model: object | None, by_value: Sequence[ModuleType] = (), *, what: str = "perf_model"
+) -> ServicePlan:
     """Pack a pattern, its model, and the user's callables in the pattern.
 
     Args:
         pattern: how the model is served.
         model: as :func:`pack` takes it; None if the pattern brings its own.
         by_value: as :func:`pack` takes it.
+        what: name of the model in messages.
 
     Raises:
         NoModelError: the pattern needs a model, and there is none.
@@ -174,7 +187,7 @@ def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[Modu
                         '"package.module:attribute", or give model=; for a service that exists already, define a '
                         "fixture perf_target"
                     )
-                return ModelNode(pack(model, by_value), MODEL)
+                return ModelNode(pack(model, by_value, what=what), MODEL)
             case LayerNode(part, inside=inside):  # its callables travel as nodes inside
                 fix = "give it fields of plain values, and let layer() build what cannot be pickled"
                 data = _pickled(part.without_callables(), by_value, f"the pattern {part}", fix=fix)

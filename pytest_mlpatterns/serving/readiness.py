@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.process_messages import LoadFailed
 
-__all__ = ["await_ready", "ended_while_loading", "failed_to_load", "left_s", "too_slow_to_load"]
+__all__ = ["await_ready", "ended_while_loading", "failed_to_load", "left_s", "too_slow_to_answer", "too_slow_to_load"]
 
 _ROLES_OF_MODEL = frozenset({"service", "replica", "worker"})
 """Roles of processes that run ``perf_model``; the others are stages and members, which messages name instead."""
@@ -45,6 +45,11 @@ def ended_while_loading(role: str, model: str, why: str) -> ModelLoadError:
 def too_slow_to_load(role: str, model: str, log: str, *, options: StartOptions) -> DeploymentError:
     """The error of a process that has not built its model in time; ``log`` has its last lines."""
     return DeploymentError(_too_slow(_name(role, model), "still loading", options, log=log))
+
+
+def too_slow_to_answer(model: str, log: str, *, options: StartOptions) -> DeploymentError:
+    """The error of a model whose first inference was not done in time; ``log`` has the last lines of its process."""
+    return DeploymentError(_too_slow(f"perf_model {model}", "not done with its first inference", options, log=log))
 
 
 def _name(role: str, model: str) -> str:
@@ -76,10 +81,7 @@ def await_ready(deployment: Deployment, model: str, started_ns: int, *, options:
             request = deployment.request_of(options.payload)
             response = deployment.ask(client, request, left_s(started_ns, options))
         except httpx.TimeoutException:
-            text = _too_slow(
-                f"perf_model {model}", "not done with its first inference", options, log=deployment.log_tail()
-            )
-            raise DeploymentError(text) from None
+            raise too_slow_to_answer(model, deployment.log_tail(), options=options) from None
         except httpx.HTTPError as error:
             raise DeploymentError(f"perf_model {model}: {error}{deployment.reason_of_failure()}") from error
         if deployment.cold_start_ns is None:

@@ -77,6 +77,26 @@ class Payload:
         """The payload without the parts that the generator processes do not need, or cannot unpickle."""
         return replace(self, inputs=(), builder=None)
 
+    def at(self, path: str, builder: RequestBuilder | None = None) -> Payload:
+        """The same inputs in the same order for another service; requests of the user's own stay as they are.
+
+        Args:
+            path: of the other service; empty for a server of this package.
+            builder: makes the request for each input; None: the wire does.
+
+        Raises:
+            SettingError: an input that the wire cannot encode, or the builder fails.
+        """
+        if self.requests and self.builder is None:
+            return self
+        if builder is not None:
+            made = tuple(map(builder, self.inputs))
+            return replace(self, bodies=(), requests=made, builder=builder, paths=())
+        own_paths = self.wire.protocol == "openai"
+        paths = tuple(path_of(self.wire, item, path) if own_paths else path for item in self.inputs)
+        bodies = _encoded(self.inputs, self.wire, paths, name=self.name_of)
+        return replace(self, bodies=bodies, requests=(), builder=None, headers="", paths=paths if own_paths else ())
+
     @property
     def is_shuffled(self) -> bool:
         """Whether each input is sent once in a fixed random order, and then all again."""

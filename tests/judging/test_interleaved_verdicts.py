@@ -13,7 +13,7 @@ from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedLaunch, Variant
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
-from pytest_mlpatterns.judging.interleaved_verdicts import judge_faster, judge_no_slower
+from pytest_mlpatterns.judging.interleaved_verdicts import Factor, judge_factor, judge_no_slower
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ BUSY = "other processes used 1.4 of the 2 cores meanwhile"
 
 
 def faster(pairing: Any, by: float, *, neighbours: bool = True, on: str = "rtm") -> tuple[Outcome, str]:
-    verdict = judge_faster(pairing, on, by, budget_ns=10**12, neighbours=neighbours)
+    verdict = judge_factor(pairing, Factor(on, by), budget_ns=10**12, neighbours=neighbours)
     return verdict.outcome, verdict.reason
 
 
@@ -302,3 +302,33 @@ class TestFasterBesideBusyNeighbours:
         run = Declared(self.FASTER, present=declared_launch(others=1.4))
         assert faster(run, 1.2)[0] is Outcome.PASS
         assert len(run.launches) == 3
+
+
+class TestNotSlower:
+    """The present answers in 2.1 ms, and the other side in 2.0 ms."""
+
+    SLOWER = (paired(2.1 * MS, 2 * MS),)
+
+    @pytest.mark.parametrize("on", ["rtm", "throughput"])
+    @pytest.mark.parametrize(
+        ("margin", "outcome", "words"),
+        [
+            (
+                1.10,
+                Outcome.PASS,
+                "0.952 times as fast (0.927 to 0.979), which is at least 0.909 (at most 10.0 % slower)",
+            ),
+            (1.01, Outcome.FAIL, "which is not at least 0.99 (at most 1.0 % slower)"),
+            (3.0, Outcome.PASS, "which is at least 0.333 (at most 3 times as slow)"),
+        ],
+    )
+    def test_a_margin_is_a_factor_of_time(self, on: str, margin: float, outcome: Outcome, words: str) -> None:
+        asked = Factor(on, 1 / margin, margin)
+        verdict = judge_factor(Declared(self.SLOWER), asked, budget_ns=10**12, neighbours=True)  # type: ignore[arg-type]
+        assert verdict.outcome is outcome
+        assert words in verdict.reason
+
+    def test_a_missed_margin_is_missed_beside_neighbours_too(self) -> None:
+        run = Declared(self.SLOWER, present=declared_launch(others=1.4))
+        verdict = judge_factor(run, Factor("rtm", 1 / 1.01, 1.01), budget_ns=10**12, neighbours=True)  # type: ignore[arg-type]
+        assert verdict.outcome is Outcome.FAIL

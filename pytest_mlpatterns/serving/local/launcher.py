@@ -21,7 +21,7 @@ from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES
-from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, UpstreamNode, WorkerJob
+from pytest_mlpatterns.serving.local.messages import Call, Consume, Listen, ListenGrpc, UpstreamNode, WorkerJob
 from pytest_mlpatterns.serving.local.processes import LocalProcesses
 from pytest_mlpatterns.serving.local.readiness import await_loaded
 from pytest_mlpatterns.serving.local.scale_out import LocalScaler
@@ -135,6 +135,10 @@ class Launcher:
             self._own_server = server.url
         return self._start_outermost(self._plan.root)
 
+    def start_caller(self, inputs: bytes) -> None:
+        """Start the model alone, in a process that serves nothing and calls it with these inputs, a pickled list."""
+        self._spawn(self._plan.root, self._start_inside(self._plan.root.inside), Call(inputs))
+
     def start_another(self) -> tuple[str, int]:
         """Start one more replica of the whole service, on a port of its own, and return its address.
 
@@ -226,7 +230,7 @@ class Launcher:
             self._spawn(group, node, Consume(subscription, group.position))
         return QueueNode(url, stream)
 
-    def _job(self, group: ProcessGroup, node: WorkerNode, source: Listen | ListenGrpc | Consume) -> WorkerJob:
+    def _job(self, group: ProcessGroup, node: WorkerNode, source: Listen | ListenGrpc | Consume | Call) -> WorkerJob:
         return WorkerJob(
             node=node,
             name=self._plan.name,
@@ -247,7 +251,7 @@ class Launcher:
         self,
         group: ProcessGroup,
         node: WorkerNode,
-        source: Listen | ListenGrpc | Consume,
+        source: Listen | ListenGrpc | Consume | Call,
         *,
         listener: socket.socket | None = None,
     ) -> None:

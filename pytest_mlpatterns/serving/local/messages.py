@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 
 __all__ = [
+    "Call",
     "Consume",
     "Listen",
     "ListenGrpc",
@@ -74,6 +75,13 @@ class Consume:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """Serve nothing: call the model itself with these inputs, a pickled list, as the parent asks for it."""
+
+    inputs: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerJob:
     """What a worker does with a request, and where requests come from.
 
@@ -97,7 +105,7 @@ class WorkerJob:
     node: WorkerNode
     name: str
     identity: str
-    source: Listen | ListenGrpc | Consume
+    source: Listen | ListenGrpc | Consume | Call
     import_path: tuple[str, ...]
     trees: tuple[Path, Path] | None
     max_body_bytes: int

@@ -1,24 +1,28 @@
 """One service process: makes its layers and the model, serves them, reports statistics, and ends with its parent.
 
-It serves HTTP with uvicorn, gRPC with grpcio, or takes requests from a broker's stream. The parent sends one
-:class:`WorkerJob`. The worker answers :class:`Ready` or :class:`LoadFailed`, and then a :class:`WorkerStats` for every
-:class:`StatsQuestion` and a :class:`WorkerFacts` for every :class:`FactsQuestion`.
+It serves HTTP with uvicorn, gRPC with grpcio, takes requests from a broker's stream, or only calls its model. The
+parent sends one :class:`WorkerJob`. The worker answers :class:`Ready` or :class:`LoadFailed`, and then a
+:class:`WorkerStats` for every :class:`StatsQuestion` and a :class:`WorkerFacts` for every :class:`FactsQuestion`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import pickle
+import queue
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.patterns.split_tally import SplitTally
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
-from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, WorkerJob
+from pytest_mlpatterns.serving.local.messages import Call, Consume, Listen, ListenGrpc, WorkerJob
+from pytest_mlpatterns.serving.local.plain_caller import CallRound, OneCall, PlainCaller
 from pytest_mlpatterns.serving.loop_watch import LoopWatch
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.process_messages import (
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 
 
 _INTERNAL_KEEP_ALIVE_S = 3600
+_Loaded = TypeVar("_Loaded")
 
 
 def main() -> None:
@@ -64,7 +69,10 @@ def main() -> None:
 
         trace_memory()
         parent.held = HeldMemoryTally()
-    stack = _load(job, channel)
+    if isinstance(job.source, Call):
+        _call(_load(job, channel, _caller_of), parent, channel)
+        return
+    stack = _load(job, channel, _stack_of)
     caller = ModelCaller(stack.handler)
     if isinstance(job.source, ListenGrpc):
         _serve_grpc(job, job.source.port, _Service(parent, stack, caller))
@@ -81,12 +89,14 @@ class _Parent:
         statistics: answers the questions; None until the worker serves.
         end: ends the worker when the parent closes the channel; None until the worker serves.
         held: reports the memory of the worker with its statistics; None if it does not follow its allocations.
+        asked: takes what a worker without a server is asked to call; None for all others.
     """
 
     def __init__(self, channel: Channel) -> None:
         self.statistics: Callable[[int], WorkerStats] | None = None
         self.end: Callable[[], object] | None = None
         self.held: HeldMemoryTally | None = None
+        self.asked: Callable[[OneCall | CallRound], None] | None = None
         self._channel = channel
         channel.listen(self._on_message, self._on_close)
 
@@ -101,6 +111,8 @@ class _Parent:
             from pytest_mlpatterns.system.environment_facts import environment_facts  # not while a model loads
 
             self._channel.send(WorkerFacts(message.number, environment_facts()))
+        elif isinstance(message, OneCall | CallRound) and self.asked is not None:
+            self.asked(message)
 
     def _on_close(self) -> None:
         if self.end is not None:
@@ -126,23 +138,13 @@ class _Service:
         self.parent.statistics = statistics
 
 
-def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
-    """Load the model and make the layers; if that fails, report it and end the process."""
+def _load(job: WorkerJob, channel: Channel, build: Callable[[WorkerJob], _Loaded]) -> _Loaded:
+    """Load the model and make what is around it; if that fails, report it and end the process."""
     sys.path[:] = job.import_path
     if job.trees is not None:
         install(*job.trees)
     try:
-        from pytest_mlpatterns.serving.handler_stack import HandlerStack
-        from pytest_mlpatterns.serving.local.upstream import LocalHooks
-
-        stack = HandlerStack(
-            job.node,
-            job.identity,
-            wire=job.wire.between_processes,
-            own_server=job.own_server,
-            hooks=LocalHooks(),
-            profiled=job.profiled,
-        )
+        loaded = build(job)
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
     except UnusableModelError as error:
@@ -151,7 +153,44 @@ def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
     except BaseException as error:  # also SystemExit: the test reports any of them
         channel.send(LoadFailed(user_traceback(error)))
         raise SystemExit(1) from error
-    return stack
+    return loaded
+
+
+def _stack_of(job: WorkerJob) -> HandlerStack:
+    """The layers of a service around its model."""
+    from pytest_mlpatterns.serving.handler_stack import HandlerStack
+    from pytest_mlpatterns.serving.local.upstream import LocalHooks
+
+    return HandlerStack(
+        job.node,
+        job.identity,
+        wire=job.wire.between_processes,
+        own_server=job.own_server,
+        hooks=LocalHooks(),
+        profiled=job.profiled,
+    )
+
+
+def _caller_of(job: WorkerJob) -> PlainCaller:
+    """What calls a model itself, with the inputs of the job."""
+    assert isinstance(job.node, ModelNode)
+    assert isinstance(job.source, Call)
+    return PlainCaller(job.node.target.load(), pickle.loads(job.source.inputs), job.node.target.name)  # noqa: S301 - only our own parent writes here
+
+
+def _call(caller: PlainCaller, parent: _Parent, channel: Channel) -> None:
+    """Call the model as the parent asks for it, until it closes the channel."""
+    waiting: queue.SimpleQueue[OneCall | CallRound | None] = queue.SimpleQueue()
+
+    def end() -> None:
+        caller.end()
+        waiting.put(None)
+
+    parent.statistics = lambda number: WorkerStats(number, caller.calls, tuple(caller.tracebacks))
+    parent.asked, parent.end = waiting.put, end
+    parent.report_ready()
+    while (asked := waiting.get()) is not None:
+        channel.send(caller.answer(asked))
 
 
 def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.scaling_assertions import read_replicas
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.workload.schedule import PoissonRate
 from support.fuzz import Area
 from support.fuzz.hostile import value
 from support.fuzz.settings import AMOUNTS, OBJECTIVES, PATTERNS, SHARES, SIZES, TIMES
@@ -35,6 +35,7 @@ METHODS = {
     "assert_cache_hit_ratio_at_least": ("limit",),
     "assert_nmrt_at_least": ("rps", "slo"),
     "assert_faster_than": ("other", "by", "on"),
+    "assert_not_slower_than": ("other", "by", "on", "reference"),
     "assert_no_regression": ("metrics", "tolerance"),
 }
 _SEEDS = {
@@ -62,11 +63,13 @@ class Reading(Perf):
     def __init__(self) -> None:
         self._experiment: Any = SimpleNamespace(
             settings=SimpleNamespace(tolerance=Tolerances(), price=Price(0.04, 0.005, "USD"), cpus=2),
-            system=SimpleNamespace(model=None),
+            system=SimpleNamespace(model=None, service=None),
             setup=SimpleNamespace(pattern="single"),
+            plan=SimpleNamespace(schedule=PoissonRate(1)),
+            smoke=True,
         )
-        unused: Any = None
-        self._faster = PatternComparison(self._experiment, unused, unused)
+        self._sides: Any = SimpleNamespace(decide=lambda _other, _factor: None, difference="")
+        self._verdicts: Any = SimpleNamespace(all=[SimpleNamespace(outcome=None)])
         self._nmrt: Any = SimpleNamespace(decide_at_least=_read_objective)
         self._scaling: Any = SimpleNamespace(
             decide_efficiency=lambda _limit, replicas: read_replicas(replicas), decide_scale_out=lambda _limit: None

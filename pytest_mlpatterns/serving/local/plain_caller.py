@@ -1,0 +1,237 @@
+"""Calls a model in a loop in the process that holds it, without a server: what ``reference=`` is compared with.
+
+Each caller is a thread that calls again as soon as its call has returned, with the next of the same inputs. The time of
+a call is from the call to its return; nothing is encoded and nothing is sent. This module must not know why it is
+asked.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.patterns.layer import matched
+from pytest_mlpatterns.serving.tracebacks import error_line, user_traceback
+from pytest_mlpatterns.wire import REST_JSON, codec_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pytest_mlpatterns.records.outcomes import FailedAnswer
+
+__all__ = ["CallRecord", "CallRound", "Called", "OneCall", "PlainCaller"]
+
+_GOOD, _FAILED = 200, 500
+"""Outcomes of a call, as an HTTP server would answer it: so samples of both sides have the same meaning."""
+_MAX_TRACEBACKS = 3
+"""Distinct tracebacks that are kept, as many as a served model keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneCall:
+    """Asks for one call, outside the loop, with the input of this index."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What one call returned.
+
+    Attributes:
+        output: the output in the JSON that a server would have sent; None if it cannot be written so.
+        traceback: of the error; empty if it succeeded.
+    """
+
+    output: bytes | None
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRound:
+    """Asks for a loop of calls.
+
+    Attributes:
+        callers: number of threads.
+        order: the indices of the inputs in the order of the calls, begun again at its end (unsigned 32-bit, native).
+        length_ns: after which no call begins, if it lasts its length.
+        requests: calls after which it ends, once ``least_ns`` are over; None if it lasts its length.
+        least_ns: likewise.
+    """
+
+    callers: int
+    order: bytes
+    length_ns: int
+    requests: int | None = None
+    least_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """The calls of a loop, in the order in which they returned; columns as raw bytes.
+
+    Attributes:
+        began_ns: when each began (signed 64-bit).
+        done_ns: when it returned (signed 64-bit).
+        outcome: 200, or 500 if it raised an error (signed 16-bit).
+        request: index of its input (unsigned 32-bit).
+        start_ns: of the loop.
+        end_ns: after which no call began.
+        failed: the input of the first failed call and its error; None if none failed.
+    """
+
+    began_ns: bytes
+    done_ns: bytes
+    outcome: bytes
+    request: bytes
+    start_ns: int
+    end_ns: int
+    failed: FailedAnswer | None = None
+
+
+class PlainCaller:
+    """Calls one model.
+
+    Args:
+        model: takes a list of inputs and returns as many outputs.
+        inputs: one for each call, as requests carry one each.
+        name: of the model, for messages.
+
+    Attributes:
+        calls: number of calls so far.
+        tracebacks: the first distinct tracebacks of the model.
+    """
+
+    def __init__(self, model: Callable[[list[Any]], Any], inputs: Sequence[Any], name: str) -> None:
+        self.calls: int = 0
+        self.tracebacks: list[str] = []
+        self._model = model
+        self._inputs = inputs
+        self._name = name
+        self._threads: ThreadPoolExecutor | None = None
+        self._width = 0
+        self._ended = False
+        self._failed: tuple[int, str] | None = None
+
+    def answer(self, asked: OneCall | CallRound) -> Called | CallRecord:
+        """Do what a message asks for."""
+        return self.one(asked.number) if isinstance(asked, OneCall) else self.loop(asked)
+
+    def end(self) -> None:
+        """Begin no further call."""
+        self._ended = True
+
+    def one(self, number: int) -> Called:
+        """Call the model with one input, and check what it returns."""
+        self.calls += 1
+        try:
+            outputs = self._model([self._inputs[number]])
+            if inspect.isawaitable(outputs) or inspect.isgenerator(outputs) or inspect.isasyncgen(outputs):
+                kind = type(outputs).__name__
+                if inspect.iscoroutine(outputs):
+                    outputs.close()  # otherwise Python warns that it was never awaited
+                return Called(None, f"{self._name} returned a {kind}, expected a function that returns its outputs")
+            (output,) = matched(outputs, 1, self._name)
+        except Exception as error:  # the user's code may raise anything
+            return Called(None, user_traceback(error))
+        try:
+            return Called(codec_of(REST_JSON).encode_outputs([output]).joined())
+        except Exception:  # of any library's own type: such an output is only not compared with answers
+            return Called(None)
+
+    def loop(self, asked: CallRound) -> CallRecord:
+        """Call the model until the round is over, and wait for the calls that run then."""
+        order = array("I")
+        order.frombytes(asked.order)
+        self._failed = None
+        start_ns = perf_counter_ns()
+        draw = _Draw(order, start_ns, asked)
+        rows = [row for part in self._in_threads(asked.callers, draw) for row in part]
+        rows.sort(key=lambda row: row[1])
+        self.calls += len(rows)
+        last_ns = max((row[0] for row in rows), default=start_ns)
+        end_ns = draw.end_ns if asked.requests is None else max(min(draw.end_ns, perf_counter_ns()), last_ns + 1)
+        return CallRecord(
+            began_ns=array("q", [row[0] for row in rows]).tobytes(),
+            done_ns=array("q", [row[1] for row in rows]).tobytes(),
+            outcome=array("h", [row[2] for row in rows]).tobytes(),
+            request=array("I", [row[3] for row in rows]).tobytes(),
+            start_ns=start_ns,
+            end_ns=end_ns,
+            failed=None if self._failed is None else _failed_answer(self._failed),
+        )
+
+    def _in_threads(self, callers: int, draw: _Draw) -> Iterator[list[tuple[int, int, int, int]]]:
+        """The rows of each caller; the threads stay, since libraries keep pools of their own for each."""
+        if callers == 1:
+            return iter([self._caller(draw)])
+        if self._threads is None or self._width < callers:
+            self._threads, self._width = ThreadPoolExecutor(callers), callers
+        return self._threads.map(self._caller, [draw] * callers)
+
+    def _caller(self, draw: _Draw) -> list[tuple[int, int, int, int]]:
+        """One caller: its calls as rows of start, end, outcome and input."""
+        rows = []
+        model, inputs, order, count = self._model, self._inputs, draw.order, len(draw.order)
+        while not self._ended and (number := draw.next_call()) is not None:
+            index = order[number % count]
+            batch = [inputs[index]]
+            outcome = _GOOD
+            began_ns = perf_counter_ns()
+            try:
+                model(batch)
+            except Exception as error:  # the user's code may raise anything
+                done_ns = perf_counter_ns()
+                outcome = _FAILED
+                self._note(index, error)
+            else:
+                done_ns = perf_counter_ns()
+            rows.append((began_ns, done_ns, outcome, index))
+        return rows
+
+    def _note(self, index: int, error: Exception) -> None:
+        text = user_traceback(error)
+        if self._failed is None:
+            self._failed = index, text
+        if text not in self.tracebacks and len(self.tracebacks) < _MAX_TRACEBACKS:
+            self.tracebacks.append(text)
+
+
+class _Draw:
+    """The calls of one round: which is next, and when none is.
+
+    Attributes:
+        order: the indices of the inputs.
+        end_ns: when the round ends; earlier than planned if it ends by its calls.
+    """
+
+    def __init__(self, order: array[int], start_ns: int, asked: CallRound) -> None:
+        self.order = order
+        self.end_ns = start_ns + asked.length_ns
+        self._least_end_ns = start_ns + asked.least_ns
+        self._most = sys.maxsize if asked.requests is None else asked.requests
+        self._numbers = itertools.count()
+
+    def next_call(self) -> int | None:
+        """The number of the next call; None if the round is over."""
+        now_ns = perf_counter_ns()
+        if now_ns >= self.end_ns:
+            return None
+        number = next(self._numbers)
+        if number >= self._most and now_ns >= self._least_end_ns:
+            self.end_ns = min(self.end_ns, now_ns)
+            return None
+        return number
+
+
+def _failed_answer(failed: tuple[int, str]) -> FailedAnswer:
+    from pytest_mlpatterns.records.outcomes import FailedAnswer
+
+    index, text = failed
+    return FailedAnswer(index, error_line(text) or text.rpartition("\n")[2])

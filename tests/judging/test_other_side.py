@@ -1,0 +1,202 @@
+"""What a test can be compared with side by side: how each other side is named, what is sent to it, what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from pytest_mlpatterns import App, Batched, Cached, Command, DeploymentError, ModelLoadError, SettingError, Single, Url
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
+from pytest_mlpatterns.config.run_settings import BaselineMode
+from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.judging import other_side as module
+from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver, ModelUnderTest
+from pytest_mlpatterns.judging.experiment_parts import load_plan, request_builder, setup_of, system_under_test
+from pytest_mlpatterns.judging.other_side import other_side, plain_side
+from pytest_mlpatterns.serving.engine import StartOptions
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.schedule import ClosedLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.targets import Target
+
+METHOD = "assert_faster_than"
+
+
+def own(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+def rival(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+def as_json(value: Any) -> dict[str, Any]:
+    return {"json": {"x": value}}
+
+
+def experiment(target: Target | None = None, payload: object = (1, 2), **marker: Any) -> Experiment:
+    """A test's own side: the model ``own``, or a target."""
+    settings = read_settings(marker, {}, {})
+    builder = request_builder(settings, target, "perf")
+    inputs = read_payload(list(payload), settings.wire, target.path if target else "", builder=builder)  # type: ignore[call-overload]
+    options = StartOptions(10**9, inputs, Path(), wire=settings.wire, builder=builder, engine=settings.engine)
+    model = ModelUnderTest(None if target else own, (), "test_it", "perf")
+    setup = setup_of(settings, inputs, target, model="")
+    return Experiment(
+        test="test_it",
+        settings=settings,
+        setup=setup,
+        system=system_under_test(model, settings.pattern, target, options=options),
+        plan=load_plan(settings, inputs),
+        driver=LoadDriver({}, lambda _progress: None),
+        command="pytest",
+        baseline=BaselineMatch(setup, BaselineMode.OFF),
+    )
+
+
+LIT = Command("serve {port}", path="/predict")
+
+
+@pytest.mark.parametrize(
+    ("mine", "given", "names", "kind"),
+    [
+        (experiment(pattern=Cached()), Single(), ("cached", "single"), "pattern"),
+        (experiment(pattern=Cached()), "batched|cached", ("cached", "batched|cached"), "pattern"),
+        (experiment(), rival, ("own", "rival"), "service"),
+        (experiment(), "shop.model:predict", ("own", "predict"), "service"),
+        (experiment(pattern=Cached()), rival, ("own, cached", "rival"), "service"),
+        (experiment(), App("a:app"), ("own", "App('a:app')"), "service"),
+        (experiment(LIT), App("a:app"), (str(LIT), "App('a:app')"), "service"),
+        (experiment(LIT), rival, (str(LIT), "rival"), "service"),
+        (
+            experiment(App("a:app")),
+            App("a:app", env={"THREADS": "4"}),
+            ("App('a:app'), this side", "App('a:app'), the other side"),
+            "service",
+        ),
+    ],
+)
+def test_both_sides_have_short_names_that_differ(
+    mine: Experiment, given: object, names: tuple[str, str], kind: str
+) -> None:
+    found = other_side(mine, given, METHOD)
+    assert (found.own, found.variant.name) == names
+    assert found.kind == kind
+
+
+def test_plain_calls_have_the_name_of_what_is_called() -> None:
+    found = plain_side(experiment(LIT, request=as_json), rival, METHOD)
+    assert (found.own, found.variant.name) == (str(LIT), "plain calls of rival")
+
+
+def test_each_service_gets_the_same_inputs_at_its_own_path() -> None:
+    mine = experiment(LIT, request=as_json)
+    theirs = other_side(mine, App("a:app", path="/score"), METHOD).variant.plan
+    assert [request.url.path for request in mine.plan.payload.requests] == ["/predict", "/predict"]
+    assert [request.url.path for request in theirs.payload.requests] == ["/score", "/score"]
+    assert [request.content for request in theirs.payload.requests] == [b'{"x":1}', b'{"x":2}']
+    assert theirs.payload.order() == mine.plan.payload.order()
+    assert theirs.schedule == mine.plan.schedule
+
+
+def test_the_path_decides_the_protocol_of_each_side() -> None:
+    mine = experiment(App("a:app", path="/v1/models/m:predict"))
+    theirs = other_side(mine, App("a:app", path="/v2/models/m/infer"), METHOD).variant.plan
+    assert b"instances" in mine.plan.payload.bodies[0].joined()
+    assert b"inputs" in theirs.payload.bodies[0].joined()
+
+
+def test_a_model_beside_a_service_gets_inputs_over_the_wire() -> None:
+    found = other_side(experiment(LIT, request=as_json), rival, METHOD)
+    assert found.variant.plan.payload.bodies[0].joined() == b'{"instances":[1]}'
+    assert not found.variant.plan.payload.requests
+
+
+@pytest.mark.parametrize(
+    ("found", "alike"),
+    [
+        (other_side(experiment(pattern=Cached()), "single", METHOD), True),
+        (other_side(experiment(LIT, request=as_json), App("a:app"), METHOD), True),
+        (other_side(experiment(LIT), rival, METHOD), True),
+        (other_side(experiment(LIT, request=as_json), rival, METHOD), False),
+        (plain_side(experiment(LIT, request=as_json), rival, METHOD), False),
+        (plain_side(experiment(), rival, METHOD), True),
+    ],
+)
+def test_answers_compare_only_in_the_same_form(found: module.OtherSide, alike: bool) -> None:
+    assert found.answers_alike is alike
+
+
+@pytest.mark.parametrize(
+    ("mine", "given", "words"),
+    [
+        (
+            experiment(),
+            5,
+            "is 5, expected another pattern, a model (a callable, a class or an import string), or a ser",
+        ),
+        (experiment(), [Single(), Cached()], "expected one; write an assertion for each"),
+        (experiment(), Batched, "is the class Batched, expected a value; write Batched()"),
+        (experiment(), "sngle", "did you mean single?"),
+        (
+            experiment(pattern=Cached()),
+            "cached",
+            "assert_faster_than(cached) under that very pattern, expected another",
+        ),
+        (experiment(), own, "assert_faster_than(own) is the test's own model, expected another"),
+        (experiment(LIT), Command("serve {port}", path="/predict"), "is the test's own service, expected another"),
+        (
+            experiment(LIT),
+            "cached",
+            "for Command('serve {port}', path='/predict'), expected a service to compare it wi",
+        ),
+        (experiment(cpus=1), Url("http://h/"), "expected a service that the test starts"),
+        (experiment(App("a:app")), Url("https://h/"), "whose time would count on one side only; expected both or neit"),
+        (experiment(App("a:app"), [httpx.Request("POST", "/x")]), rival, "which no model takes; expected inputs"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(mine: Experiment, given: object, words: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(words)):
+        other_side(mine, given, METHOD)
+
+
+@pytest.mark.parametrize(
+    ("mine", "given", "words"),
+    [
+        (experiment(), 5, "assert_faster_than(reference=...) is int, expected a callable that takes a list of inputs"),
+        (experiment(), App("a:app"), "expected a callable; write assert_faster_than(App('a:app'))"),
+        (experiment(rate_rps=10), rival, "under constant(10/s), expected a closed loop of at most 256 callers"),
+        (experiment(load=ClosedLoop(2, "5ms")), rival, "write perf(concurrency=4)"),
+        (experiment(concurrency=257), rival, "expected a closed loop of at most 256 callers"),
+        (experiment(cancel="5% after 200ms"), rival, "beside cancel=, which plain calls do not have; leave it out"),
+        (experiment(App("a:app"), [httpx.Request("POST", "/x")]), rival, "make the requests with perf(request=...)"),
+    ],
+)
+def test_calls_that_cannot_have_the_load_of_the_test_are_refused(mine: Experiment, given: object, words: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(words)):
+        plain_side(mine, given, METHOD)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DeploymentError("App('a:app'): it ended"), "the other side: App('a:app'): it ended"),
+        (DeploymentError("it ended"), "the other side: App('a:app'): it ended"),
+        (ModelLoadError("perf_model App('a:app') failed"), "the other side: App('a:app') failed"),
+    ],
+)
+def test_an_error_of_its_start_is_that_of_the_other_side(error: DeploymentError, said: str) -> None:
+    def start() -> Deployment:
+        raise error
+
+    started: Callable[[], Deployment] = module._started("App('a:app')", start)
+    with pytest.raises(type(error), match=f"^{re.escape(said)}$"):
+        started()
