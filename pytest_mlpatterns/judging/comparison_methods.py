@@ -78,9 +78,10 @@ class ComparisonMethods(ABC):
         on: str = "rtm",
         reference: Callable[..., Any] | str | None = None,
     ) -> None:
-        """The test's service is not slower than another one, beyond a margin; measured as for ``assert_faster_than``.
+        """The test's service is not slower than another one by more than a margin, measured interleaved.
 
-        Two equally fast services pass. No measurement can show that one is not slower at all, so there is a margin.
+        Two equally fast services pass. No measurement can show that one is not slower at all, so there is a margin. All
+        else is as for ``assert_faster_than``.
 
         Args:
             other: as for ``assert_faster_than``.

@@ -194,7 +194,7 @@ class InterleavedRun:
         variants = self._in_order(first_index)
         started = time.perf_counter()
         with StartedDeployments(variants) as running:
-            self._look_once(*(running[::-1] if first_index else running))
+            started += self._look_once(*(running[::-1] if first_index else running))
             runs = [
                 VariantRun(variant, deployment, self._generator, on_progress=self._on_progress)
                 for variant, deployment in zip(variants, running, strict=True)
@@ -243,10 +243,13 @@ class InterleavedRun:
         error = math.hypot(first.nmrt.relative_error, second.nmrt.relative_error)
         self.capacities.append(PairedCapacity(LogRatio(value, error), first, second))
 
-    def _look_once(self, first: Deployment, second: Deployment) -> None:
+    def _look_once(self, first: Deployment, second: Deployment) -> float:
+        """Let the caller look at both deployments, the first time; the seconds that it took."""
         look, self._look = self._look, None
+        began = time.perf_counter()
         if look is not None:
             look(first, second)
+        return time.perf_counter() - began
 
     def _in_order(self, first_index: int) -> Sequence[Variant]:
         return self._variants[::-1] if first_index else self._variants
