@@ -24,7 +24,7 @@ pytestmark = pytest.mark.processes
 
 EXAMPLES = ROOT / "examples"
 RESULTS = "--perf-json=out.json"
-SERVERS = ("bentoml", "fastapi", "litserve", "llama_cpp", "mlserver", "mosec")
+SERVERS = ("bentoml", "fastapi", "litserve", "llama_cpp", "mlserver", "mosec", "parity")
 
 
 def run(example: str, directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -110,6 +110,19 @@ def test_a_prompt_that_is_read_more_often_is_a_regression_of_the_first_token(tra
     assert_found_worse(slowed, trained / "streaming", "ttft")
 
 
+def test_a_service_is_compared_with_the_plain_call_of_its_library(tmp_path: Path) -> None:
+    kept = run("plain_call", tmp_path, RESULTS, "--perf-budget=6s")
+    assert kept.returncode == 0, kept.stdout + kept.stderr
+    (result,) = json.loads((tmp_path / "plain_call" / "out.json").read_text(encoding="utf-8"))["results"]
+    (verdict,) = result["verdicts"]
+    assert verdict["against"] == "service"
+    assert verdict["outcome"] in ("pass", "inconclusive")  # this machine may be busy
+    assert "(plain calls of PlainCall): " in verdict["reason"]
+    slowed = run("plain_call", tmp_path, "--perf-budget=6s", SLOWDOWN="20")
+    assert slowed.returncode == 1, slowed.stdout + slowed.stderr
+    assert "LimitFailure: throughput" in slowed.stdout
+
+
 def test_one_request_is_enough_to_pass_where_figures_are_read(tmp_path: Path) -> None:
     smoked = run("servers/fastapi", tmp_path, "--perf-smoke")
     assert smoked.returncode == 0, smoked.stdout + smoked.stderr
@@ -122,7 +135,9 @@ def test_typed_example_passes(tmp_path: Path) -> None:
     assert "3 perf tests sent one request each" in smoked.stdout
 
 
-@pytest.mark.parametrize("example", [*(f"servers/{name}" for name in SERVERS), "onnx", "streaming", "typed"])
+@pytest.mark.parametrize(
+    "example", [*(f"servers/{name}" for name in SERVERS), "onnx", "plain_call", "streaming", "typed"]
+)
 def test_every_file_and_option_that_a_readme_names_exists(example: str) -> None:
     folder = EXAMPLES / example
     text = (folder / "README.md").read_text(encoding="utf-8")
