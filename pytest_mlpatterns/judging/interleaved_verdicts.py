@@ -108,6 +108,14 @@ class Factor:
     least: float
     margin: float | None = None
 
+    def looks(self, budget_ns: int) -> SequentialPlan:
+        """When the launches are judged. Two services within a margin take as many as a comparison with a revision."""
+        if self.on == "nmrt":
+            return SequentialPlan(first=2, last=8)
+        if self.margin is None:
+            return SequentialPlan(first=3, last=8)
+        return SequentialPlan.for_tolerance(self.margin - 1, _ALPHA, most=budget_ns // _LAUNCH_NS)
+
     @property
     def words(self) -> str:
         """What is at least reached, in a sentence."""
@@ -133,17 +141,15 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
     """
     on, by = asked.on, asked.least
     lower = METRICS[on].better == "lower"
-    first = 2 if on == "nmrt" else 3
-    question = _Question(
-        on, by if lower else 1 / by, "higher" if lower else "lower", SequentialPlan(first=first, last=8)
-    )
+    looks = asked.looks(budget_ns)
+    question = _Question(on, by if lower else 1 / by, "higher" if lower else "lower", looks)
     busy = None
     if on == "nmrt":
-        run.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
+        run.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=looks.last)
         verdict = question.verdict(run.capacities)
     else:
         factor = _FactorJudge(run, question, doubted=neighbours and by > 1)
-        run.decide(lambda _found: factor.verdict()[0].outcome, budget_ns, max_launches=8)
+        run.decide(lambda _found: factor.verdict()[0].outcome, budget_ns, max_launches=looks.last)
         verdict, busy = factor.verdict()
     faster = verdict.judged if lower else _inverse(verdict.judged)
     verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[verdict.outcome]

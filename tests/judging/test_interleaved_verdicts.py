@@ -316,7 +316,7 @@ class TestNotSlower:
             (
                 1.10,
                 Outcome.PASS,
-                "0.952 times as fast (0.927 to 0.979), which is at least 0.909 (at most 10.0 % slower)",
+                "0.952 times as fast (0.93 to 0.976), which is at least 0.909 (at most 10.0 % slower)",
             ),
             (1.01, Outcome.FAIL, "which is not at least 0.99 (at most 1.0 % slower)"),
             (3.0, Outcome.PASS, "which is at least 0.333 (at most 3 times as slow)"),
@@ -327,6 +327,13 @@ class TestNotSlower:
         verdict = judge_factor(Declared(self.SLOWER), asked, budget_ns=10**12, neighbours=True)  # type: ignore[arg-type]
         assert verdict.outcome is outcome
         assert words in verdict.reason
+
+    def test_equal_services_that_scatter_get_as_many_launches_as_a_comparison_with_a_revision(self) -> None:
+        noisy = [paired(2 * MS, 2 * MS * (1.3 if number % 2 else 1 / 1.3)) for number in range(24)]
+        run = Declared(noisy)
+        verdict = judge_factor(run, Factor("rtm", 1 / 1.1, 1.1), budget_ns=10**12, neighbours=True)  # type: ignore[arg-type]
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert len(run.launches) == 14
 
     def test_a_missed_margin_is_missed_beside_neighbours_too(self) -> None:
         run = Declared(self.SLOWER, present=declared_launch(others=1.4))
