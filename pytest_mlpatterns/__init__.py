@@ -97,6 +97,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     from pytest_mlpatterns.serving.deployment import Deployment as Deployment
     from pytest_mlpatterns.serving.targets import App as App, Command as Command, Url as Url
     from pytest_mlpatterns.wire import Wire as Wire
+    from pytest_mlpatterns.wire.stream_lines import JsonLines as JsonLines
 
 __version__ = "0.2.0"
 
@@ -165,6 +166,7 @@ _HOMES = {
         "Url",
     ),
     "wire": ("Wire",),
+    "wire.stream_lines": ("JsonLines",),
     "workload.input_order": (
         "InOrder",
         "Uniform",

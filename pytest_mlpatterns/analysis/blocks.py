@@ -89,6 +89,11 @@ class LaunchBlocks:
         return self._launch.stats
 
     @property
+    def answer_form(self) -> str:
+        """What its first answer looked like; empty if it was a stream, or is not known."""
+        return self._launch.answer_form
+
+    @property
     def counts(self) -> RequestCounts:
         """The requests that were due in the window, counted by latency."""
         return RequestCounts(self.requests, sum(self.failures.values()), counted(self.latencies_ns))

@@ -21,9 +21,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.modes import Modes
     from pytest_mlpatterns.analysis.stream_blocks import StreamBlocks
-    from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+    from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue
 
-__all__ = ["StreamMetrics"]
+__all__ = ["StreamMetrics", "form_of_answers"]
+
+
+def form_of_answers(launches: Sequence[Launch | LaunchBlocks]) -> str:
+    """What answers that do not stream looked like, as a part of a message; empty if it is not known."""
+    form = next((launch.answer_form for launch in launches if launch.answer_form), "")
+    return form and f": {form}"
 
 
 class StreamMetrics(ABC):
@@ -164,7 +170,8 @@ class StreamMetrics(ABC):
         if promise.is_of_streams and not self.streams:
             names = " and ".join(bound.quantity for bound in promise.bounds if bound.quantity != "latency")
             raise InvalidResultError(
-                f"the answers do not stream, so there is no {names}; give a time of the whole answer: latency<200ms"
+                f"the answers do not stream, so there is no {names}{form_of_answers(self.by_launch)}; "
+                "give a time of the whole answer: latency<200ms"
             )
         kept = [blocks.promise(promise) for blocks in self.by_launch]
         name = "goodput" if goodput else "attainment"

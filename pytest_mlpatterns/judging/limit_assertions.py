@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.intervals import min_samples
+from pytest_mlpatterns.analysis.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.verdicts import judge_limit
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -121,9 +122,10 @@ class LimitAssertions:
         if metric.of_streams and any(launch.samples.stream for launch in self._measurement.metrics.launches):
             return f"the streams have no chunk with content, so there is no {metric.label}; yield at least one"
         if metric.of_streams:
+            seen = form_of_answers(self._measurement.metrics.launches)
             return (
-                f"the answers do not stream, so there is no {metric.label}; expected a model that yields, or a service "
-                "that answers with server-sent events"
+                f"the answers do not stream, so there is no {metric.label}{seen}; expected a model that yields, or a "
+                "service that answers with server-sent events, or with JSON lines or chunks in chunked transfer"
             )
         if metric.name == "cache_hit_ratio":
             ours = self._experiment.system.model is not None

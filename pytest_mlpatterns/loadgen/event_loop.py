@@ -28,6 +28,7 @@ from pytest_mlpatterns.loadgen.stream_connection import StreamConnection, Stream
 from pytest_mlpatterns.loadgen.streamed_answer import answers_to
 from pytest_mlpatterns.loadgen.timerfd import Alarm
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
+from pytest_mlpatterns.wire.stream_form import StreamForm, usual_form
 
 if TYPE_CHECKING:
     from array import array
@@ -106,15 +107,16 @@ class LoadLoop:
 
     def _stream_connections(self, job: LoadJob) -> Callable[[tuple[str, int], int], Connection]:
         """The function that creates connections that read answers in pieces."""
-        from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
+        from pytest_mlpatterns.loadgen.http1_stream import Http1Pieces, Http1Stream
 
         assert self.recording.streams is not None
         keep, follow = job.keep_answers > 0, job.endpoint.polled
+        http1 = Http1Pieces if usual_form(job.endpoint.stream) is StreamForm.CHUNKS else Http1Stream
 
         def protocol(address: tuple[str, int], answer: StreamedAnswer) -> ClientProtocol:
             if job.transport is not Transport.HTTP1:
                 return self.protocol(address)
-            return Http1Stream(job.messages, address[0], follow=follow, keep=keep, answer=answer)
+            return http1(job.messages, address[0], follow=follow, keep=keep, answer=answer)
 
         reading = StreamReading(
             arrived=self._arrived,

@@ -1,4 +1,4 @@
-"""HTTP/1.1 whose responses come in pieces: the body of a stream of events is read as it arrives.
+"""HTTP/1.1 whose responses come in pieces: the body of a stream is read as it arrives.
 
 Beside :class:`pytest_mlpatterns.loadgen.http1.Http1`, which finds nothing but the end of a response and so is faster.
 """
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
-__all__ = ["Http1Stream"]
+__all__ = ["Http1Pieces", "Http1Stream"]
 
 _TYPE = re.compile(rb"\r\ncontent-type:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_SIZED = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
 _CODING = re.compile(rb"\r\ncontent-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
@@ -72,7 +73,9 @@ class Http1Stream(Http1):
             head = self.head()
             found, coding = _TYPE.search(head), _CODING.search(head)
             self._answer.read_type(
-                found[1].decode("latin-1") if found else "", coding[1].decode("latin-1") if coding else ""
+                found[1].decode("latin-1") if found else "",
+                coding[1].decode("latin-1") if coding else "",
+                is_sized=_SIZED.search(head) is not None,
             )
 
     def on_body(self, chunk: bytes) -> None:
@@ -81,3 +84,14 @@ class Http1Stream(Http1):
             self._take_piece(chunk) if self._answer.is_stream else self._answer.keep_opening(chunk)
         if self._keep:
             super().on_body(chunk)
+
+
+class Http1Pieces(Http1Stream):
+    """The same for streams whose chunks are those of HTTP, wherever TCP divides them."""
+
+    __slots__ = ()
+
+    def on_chunk_complete(self) -> None:
+        """Called by the parser at the end of a chunk; the last one is empty."""
+        if not self._status_code:
+            self._answer.end_piece()

@@ -176,7 +176,8 @@ class _Received:
         answer, pieces = self.answer, []
         async with prepared.streamed_read_buffer_limit(0).build_streamed() as response:
             answer.first_byte_ns = perf_counter_ns()
-            answer.read_type(*(response.get_header(name) or "" for name in ("content-type", "content-encoding")))
+            kind, coding = (response.get_header(name) or "" for name in ("content-type", "content-encoding"))
+            answer.read_type(kind, coding, is_sized=response.get_header("content-length") is not None)
             if with_head:
                 self.head = _head_of(response.headers)
             while (piece := await response.body_reader.read_chunk()) is not None:
@@ -184,6 +185,7 @@ class _Received:
                 pieces.append(bytes(piece))
                 if answer.is_stream:
                     answer.take(pieces[-1])
+                    answer.end_piece()
                 else:
                     answer.keep_opening(pieces[-1])
         self.body = b"".join(pieces)

@@ -10,7 +10,6 @@ from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.outcomes import FailedAnswer
-from pytest_mlpatterns.wire.stream_text import TextReader
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
@@ -97,7 +96,7 @@ class StreamColumns:
 
     def _keep_text(self, answer: StreamedAnswer | None) -> int:
         """Keep the text of an answer whose tokens the server did not report. Returns its size; -1 if it is not kept."""
-        if answer is None or not isinstance(answer.reader, TextReader) or answer.reader.output_tokens >= 0:
+        if answer is None or answer.reader.output_tokens >= 0:
             return -1
         text = answer.reader.text
         if text is None or not answer.chunk_ns:

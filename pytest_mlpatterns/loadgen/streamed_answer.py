@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader, promises_end
+from pytest_mlpatterns.wire.stream_events import promises_end
 from pytest_mlpatterns.wire.stream_fault import OPENING_BYTES, StreamFault, described_fault, fault_of
+from pytest_mlpatterns.wire.stream_form import AUTO, Reader, StreamForm, StreamSetting, form_of, new_reader, usual_form
 from pytest_mlpatterns.wire.stream_request import Asked, asked_in_load
-from pytest_mlpatterns.wire.stream_text import TextReader
+from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,16 +33,17 @@ def answers_to(job: LoadJob) -> Callable[[], StreamedAnswer]:
 
     What a request asks for is read only if its answer is no stream, or an empty one.
     """
-    is_openai = promises_end(job.endpoint.wire)
-    asked = asked_in_load(job.messages, is_openai=is_openai, has_streams=job.stream)
-    return partial(StreamedAnswer, is_openai=is_openai, keep_text=job.keep_texts, asked=asked)
+    at = job.endpoint
+    asked = asked_in_load(job.messages, is_openai=promises_end(at.wire), has_streams=job.stream)
+    return partial(StreamedAnswer, wire=at.wire, stream=at.stream, keep_text=job.keep_texts, asked=asked)
 
 
 class StreamedAnswer:
     """One answer at a time; a connection uses it again for the next one.
 
     Args:
-        is_openai: whether the events are those of the wire ``openai``, of which every stream ends with ``[DONE]``.
+        wire: of the requests. Every stream of the wire ``openai`` ends with ``[DONE]``.
+        stream: what the target says about the form of its streams.
         keep_text: whether the reader is one that keeps the text.
         asked: what the prepared request of an index asks for.
 
@@ -49,18 +51,20 @@ class StreamedAnswer:
         now_ns: arrival of the bytes that are read at present.
         first_byte_ns: arrival of the first byte; 0 while none came.
         chunk_ns: arrival of every chunk with content.
-        is_stream: whether the answer is a stream of events.
-        reader: what the events say.
+        is_stream: whether the answer is a stream.
+        reader: what the stream says.
     """
 
     __slots__ = (
         "_asked",
         "_coding",
-        "_is_openai",
+        "_form",
+        "_keep_text",
         "_media_type",
-        "_new_reader",
         "_opening",
         "_request",
+        "_stream",
+        "_wire",
         "chunk_ns",
         "first_byte_ns",
         "is_stream",
@@ -69,11 +73,17 @@ class StreamedAnswer:
     )
 
     def __init__(
-        self, *, is_openai: bool, keep_text: bool = False, asked: Callable[[int], Asked] = lambda _: _ANY
+        self,
+        *,
+        wire: Wire = REST_JSON,
+        stream: StreamSetting = AUTO,
+        keep_text: bool = False,
+        asked: Callable[[int], Asked] = lambda _: _ANY,
     ) -> None:
-        self._is_openai = is_openai
+        self._wire, self._stream = wire, stream
         self._asked = asked
-        self._new_reader: type[StreamReader] = TextReader if keep_text else StreamReader
+        self._keep_text = keep_text
+        self._form = usual_form(stream)
         self.chunk_ns: array[int] = array("q")
         self.now_ns: int = 0
         self._media_type = self._coding = ""
@@ -86,21 +96,37 @@ class StreamedAnswer:
         self.first_byte_ns: int = 0
         self.is_stream: bool = False
         del self.chunk_ns[:]
-        self.reader: StreamReader = self._new_reader(is_openai=self._is_openai)
+        self.reader: Reader = self._new_reader(self._form)
 
-    def read_type(self, media_type: str, coding: str = "") -> None:
+    def _new_reader(self, form: StreamForm) -> Reader:
+        is_openai = promises_end(self._wire)
+        return new_reader(form, self._stream, is_openai=is_openai, keep_text=self._keep_text)
+
+    def read_type(self, media_type: str, coding: str = "", *, is_sized: bool = False) -> None:
         """Learn from the head of the answer, from its media type with its parameters, whether it is a stream.
 
         Args:
             media_type: its ``content-type``.
             coding: its ``content-encoding``.
+            is_sized: whether it has a ``content-length``.
         """
         self._media_type, self._coding, self._opening = media_type, coding, b""
-        self.is_stream = media_type.partition(";")[0].strip().lower() == EVENT_STREAM
+        form = form_of(media_type, is_sized=is_sized, wire=self._wire, stream=self._stream)
+        self.is_stream = form is not None
+        if form is not None and form is not self._form:
+            self._form, self.reader = form, self._new_reader(form)
 
     def take(self, data: bytes) -> None:
         """Take a piece of the body of a stream, which arrived at ``now_ns``."""
-        count = self.reader.feed(data)
+        self._count(self.reader.feed(data))
+
+    def end_piece(self) -> None:
+        """Take the end of a chunk of HTTP."""
+        if self._form is StreamForm.CHUNKS and self.is_stream:
+            self._count(self.reader.end())
+
+    def _count(self, count: int) -> None:
+        """Count chunks that are complete now."""
         if count == 1:
             self.chunk_ns.append(self.now_ns)
         elif count:
@@ -125,6 +151,7 @@ class StreamedAnswer:
             return status
         if not self.is_stream:
             return Failure.NO_STREAM.value if self._asked(self._request).stream else status
+        self._count(self.reader.end())
         if self.chunk_ns and self.reader.ended and not self._coding:  # the usual case
             return status
         has_chunks = len(self.chunk_ns) > 0
@@ -132,7 +159,7 @@ class StreamedAnswer:
             self.reader,
             has_chunks=has_chunks,
             asked=_ANY if has_chunks else self._asked(self._request),
-            needs_end=self._is_openai or not delimited,
+            delimited=delimited,
             coding=self._coding,
         )
         return status if fault is None else _OUTCOMES[fault]

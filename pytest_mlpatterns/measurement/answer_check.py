@@ -109,7 +109,8 @@ def cut_to_check(error: BaseException) -> bool:
 def output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
     """The output in an answer, as the wire or the service gives it; for a user's own request the body as bytes."""
     if payload.bodies:
-        return decode_answer(deployment.endpoint.wire, answer.body, headers_of(answer.head), path=deployment.path)[0]
+        at, headers = deployment.endpoint, headers_of(answer.head)
+        return decode_answer(at.wire, answer.body, headers, path=at.path, stream=at.stream)[0]
     if payload.builder is None:
         return answer.body
     import httpx

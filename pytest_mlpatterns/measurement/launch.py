@@ -357,6 +357,7 @@ class _LaunchMeasurement:
             silence=silence,
             track=track_of(usage, samples.done_ns, (result.window,)),
             sorting_ns=sorting_time_ns(),
+            answer_form=self._deployment.answer_form,
         )
 
 

@@ -54,8 +54,8 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         response = deployment.ask(deployment.client, request, plan.timeout_ns / 1e9)
     except httpx.HTTPError as error:
         raise DeploymentError(f"{deployment.url}: {describe_error(error)}") from error
-    done = time.perf_counter_ns()
-    fault = stream_fault(response, deployment.endpoint.wire, request["content"])
+    done, at = time.perf_counter_ns(), deployment.endpoint
+    fault = stream_fault(response, at.wire, request["content"], stream=at.stream)
     is_whole = response.is_success and fault is None
     if plan.check is not None:
         check_answers(deployment, plan, [answer_of(response)] if is_whole else [])

@@ -288,6 +288,7 @@ class VariantRun:
             first_failure=self._first_failure,
             track=self._track(),
             facts=self._deployment.facts() if with_facts else {},
+            answer_form=self._deployment.answer_form,
         )
 
     def _track(self) -> ResourceTrack | None:

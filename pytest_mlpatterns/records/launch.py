@@ -227,7 +227,8 @@ class Launch:
     taken for dead at the end of the load; empty if it still answered. ``track`` is what the deployment held over the
     requests that it had answered; None if its processes are not known. ``facts`` is the environment of the service;
     only the first launch of a run may have it. ``sorting_ns`` is the CPU time of a fixed work at the end of the load
-    (:mod:`pytest_mlpatterns.system.sorting_time`); 0 if it was not done.
+    (:mod:`pytest_mlpatterns.system.sorting_time`); 0 if it was not done. ``answer_form`` is what its first answer
+    looked like, in words; empty if it was a stream, or is not known.
     """
 
     samples: Samples
@@ -245,6 +246,7 @@ class Launch:
     track: ResourceTrack | None = None
     facts: EnvironmentFacts = field(default_factory=dict)
     sorting_ns: float = 0.0
+    answer_form: str = ""
 
 
 @dataclass(frozen=True, slots=True)

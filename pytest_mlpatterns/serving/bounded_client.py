@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpcore
@@ -21,11 +22,21 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Iterator
 
-__all__ = ["MAX_ANSWER_BYTES", "BoundedTransport", "EndlessAnswerError", "describe_error", "get_page"]
+__all__ = [
+    "MAX_ANSWER_BYTES",
+    "PIECES",
+    "BoundedTransport",
+    "EndlessAnswerError",
+    "Pieces",
+    "describe_error",
+    "get_page",
+]
 
 MAX_ANSWER_BYTES = 256 * 2**20
 """Most bytes of a functional answer, decompressed."""
 _MAX_PAGE_BYTES = 16 * 2**20
+PIECES = "pieces"
+"""Name of the response extension that has the :class:`Pieces` of the body."""
 _MAX_BYTES = "max_bytes"
 """Name of the request extension that sets another bound."""
 _MAX_HEAD = "100 KiB"
@@ -41,6 +52,27 @@ _HTTPCORE_ERRORS = (
     httpcore.ProtocolError,
     httpcore.UnsupportedProtocol,
 )
+
+
+@dataclass(slots=True)
+class Pieces:
+    """How the body of an answer came.
+
+    Attributes:
+        count: pieces, which are about the chunks of HTTP in chunked transfer.
+        first_s: when the first of them came, on the monotonic clock.
+        last_s: likewise the last one.
+    """
+
+    count: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+
+    def note(self) -> None:
+        """Note one that has come now."""
+        self.last_s = time.monotonic()
+        self.first_s = self.first_s or self.last_s
+        self.count += 1
 
 
 class EndlessAnswerError(httpx.ReadTimeout):
@@ -112,6 +144,7 @@ class BoundedTransport(httpx.BaseTransport):
         )
         with exchange.errors():
             answer = self._pool.handle_request(sent)
+        answer.extensions[PIECES] = exchange.pieces
         response = _Response(answer, exchange)
         exchange.is_stream = is_event_stream(response.headers)
         return response
@@ -133,6 +166,7 @@ class _Exchange:
         self._limit_s = self._timeouts.get("read")
         self._last = self._began
         self._tail = b""
+        self.pieces = Pieces()
         self.received = 0
         self.is_stream = False
 
@@ -233,7 +267,9 @@ class _Body(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         with self._exchange.errors():
-            yield from self._answer.iter_stream()
+            for piece in self._answer.iter_stream():
+                self._exchange.pieces.note()
+                yield piece
 
     def close(self) -> None:
         self._answer.close()

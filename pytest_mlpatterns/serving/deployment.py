@@ -18,7 +18,7 @@ from pytest_mlpatterns.serving.transport import transport_to
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, path_of
 from pytest_mlpatterns.wire.openai import with_model
-from pytest_mlpatterns.wire.rest_stream import is_event_stream
+from pytest_mlpatterns.wire.stream_form import described_answer, form_in
 from pytest_mlpatterns.wording import marked
 from pytest_mlpatterns.workload.payload import arguments_of
 from pytest_mlpatterns.workload.request_builder import answer_in, text_of
@@ -60,7 +60,8 @@ class Deployment:
 
     Attributes:
         cpu_share: the processor that it was given; None if it may use all of the machine.
-        streams: whether it has answered a functional request, such as the first one, with a stream of events.
+        streams: whether it has answered a functional request, such as the first one, with a stream.
+        answer_form: what its first answer looked like, in words; empty if none came, or it was a stream.
         scaler: adds replicas while it runs; None if its engine cannot.
         cores: number of cores that it may use; None for those of this machine.
         make_monitor: makes a monitor of what it uses; None for one of its processes on this machine.
@@ -82,6 +83,7 @@ class Deployment:
         self.scraper = scraper
         self.cpu_share: CpuShare | None = None
         self.streams: bool = False
+        self.answer_form: str = ""
         self.scaler: Scaler | None = None
         self.cores: float | None = None
         self.make_monitor: Callable[[], Monitor] | None = None
@@ -221,8 +223,23 @@ class Deployment:
             if (left_s := deadline - time.monotonic()) <= 0:
                 raise httpx.ReadTimeout(f"no result after {timeout_s:g} s", request=response.request)
             response = client.get(response.headers["location"], timeout=left_s + _POLL_MARGIN_S)
-        self.streams = self.streams or is_event_stream(response.headers)
+        self._note_form(response)
         return response
+
+    def _note_form(self, response: httpx.Response) -> None:
+        """Note whether a functional answer is a stream, and of the first one that is none what it looks like."""
+        if not response.is_success:
+            return
+        if form_in(response.headers, self.endpoint.wire, self.endpoint.stream) is not None:
+            self.streams = True
+        elif not self.answer_form:
+            from pytest_mlpatterns.serving.bounded_client import PIECES, Pieces
+
+            pieces: Pieces = response.extensions.get(PIECES, Pieces())
+            size, spread_ns = len(response.content), round((pieces.last_s - pieces.first_s) * 1e9)
+            self.answer_form = described_answer(
+                response.headers, size, pieces=pieces.count, spread_ns=spread_ns, stream=self.endpoint.stream
+            )
 
     def outputs_of(self, response: httpx.Response) -> Sequence[Any]:
         """The outputs in the response to a functional request.
@@ -232,7 +249,7 @@ class Deployment:
         """
         # httpx has decompressed the body already.
         headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
-        return decode_answer(self.endpoint.wire, response.content, headers, path=self.path)
+        return decode_answer(self.endpoint.wire, response.content, headers, path=self.path, stream=self.endpoint.stream)
 
     def stats(self) -> PatternStats:
         """Statistics of the deployment since its start.

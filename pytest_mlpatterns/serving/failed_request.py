@@ -45,8 +45,8 @@ def error_of(deployment: Deployment, request: dict[str, Any], timeout_s: float) 
         response = deployment.ask(deployment.client, request, timeout_s)
     except httpx.HTTPError:
         return ""
-    body = request["content"]
-    if response.is_success and not stream_failure(response, deployment.endpoint.wire, body):
+    body, at = request["content"], deployment.endpoint
+    if response.is_success and not stream_failure(response, at.wire, body, stream=at.stream):
         return ""
     return error_in(response, deployment, printed, body=body)
 
@@ -60,7 +60,8 @@ def error_in(response: httpx.Response, deployment: Deployment, printed: Sequence
         printed: what its processes had printed before the request, as :meth:`Processes.log_sizes` says it.
         body: of the request.
     """
-    failure = stream_failure(response, deployment.endpoint.wire, body)
+    at = deployment.endpoint
+    failure = stream_failure(response, at.wire, body, stream=at.stream)
     if response.status_code == _RAISED or failure:
         with contextlib.suppress(DeploymentError):
             if found := error_line(deployment.processes.traceback_since(printed)):

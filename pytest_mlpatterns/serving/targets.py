@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from pytest_mlpatterns.credentials import address_without_credentials, public_command, public_words, unquoted
@@ -21,7 +22,11 @@ from pytest_mlpatterns.records.setup import SystemDescription, SystemKind
 from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.wire.stream_form import read_stream
 from pytest_mlpatterns.wording import shown
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.wire.stream_lines import JsonLines
 
 __all__ = ["App", "Command", "Target", "Url", "prometheus_of"]
 
@@ -42,6 +47,9 @@ class Url:
         http2: use HTTP/2. HTTP/2 and https need a client library (extra ``https``), whose cost is part of the result.
         ca: file with the certificate of an additional trusted authority (https).
         metrics: path or address of the service's Prometheus metrics, or a :class:`Prometheus`.
+        stream: the form of its streams: ``"lines"`` for JSON lines, :class:`JsonLines` if their keys name tokens,
+            ``"chunks"`` for chunks of anything, ``"whole"`` for answers that are no streams. By default server-sent
+            events and JSON lines are recognized by their media types.
 
     Raises:
         SettingError: not an http or https address, an invalid pid, or a certificate file that does not exist.
@@ -52,6 +60,7 @@ class Url:
     http2: bool = False
     ca: str | Path | None = None
     metrics: str | Prometheus | None = None
+    stream: str | JsonLines | None = None
 
     def __post_init__(self) -> None:
         found = f"Url({shown(public_command(self.url))})"
@@ -70,6 +79,7 @@ class Url:
             shown_ca = shown(str(self.ca) if isinstance(self.ca, Path) else self.ca)
             raise SettingError(f"Url(ca={shown_ca}), expected a certificate file that exists, for an https address")
         _check_metrics("Url", self.metrics)
+        read_stream(self.stream, "Url")
 
     def __str__(self) -> str:
         return address_without_credentials(self.url)
@@ -127,6 +137,7 @@ class App:
         env: environment variables in addition to those of pytest.
         cwd: working directory, relative to pytest's root directory, which is the default.
         stop: time limit for the end after SIGTERM, before the processes are killed.
+        stream: the form of answers that come in pieces, as of :class:`Url`.
 
     Raises:
         SettingError: an argument is not valid.
@@ -143,6 +154,7 @@ class App:
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
     cwd: str | Path | None = None
     stop: str = "5s"
+    stream: str | JsonLines | None = None
 
     def __post_init__(self) -> None:
         if not is_import_string(self.app):
@@ -190,6 +202,7 @@ class Command:
         env: environment variables in addition to those of pytest.
         cwd: working directory, relative to pytest's root directory, which is the default.
         stop: time limit for the end after SIGTERM, before the processes are killed.
+        stream: the form of answers that come in pieces, as of :class:`Url`.
 
     Raises:
         SettingError: an argument is not valid, or the command does not contain ``{port}``.
@@ -202,6 +215,7 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
     cwd: str | Path | None = None
     stop: str = "5s"
+    stream: str | JsonLines | None = None
 
     def __post_init__(self) -> None:
         __tracebackhide__ = True
@@ -289,6 +303,7 @@ def _check_start(kind: str, target: App | Command) -> None:
     parse_duration(target.stop, name=f"{kind}(stop=...)")
     object.__setattr__(target, "env", dict(target.env))
     _check_metrics(kind, target.metrics)
+    read_stream(target.stream, kind)
 
 
 def _split(url: str, found: str) -> SplitResult:

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.wire.body import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import JSON_V1
-from pytest_mlpatterns.wire.rest_stream import chunks_in, is_event_stream
+from pytest_mlpatterns.wire.rest_stream import chunks_in
+from pytest_mlpatterns.wire.stream_events import promises_end
+from pytest_mlpatterns.wire.stream_form import AUTO, StreamForm, StreamSetting, form_in
+from pytest_mlpatterns.wire.stream_lines import lines_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,14 +113,19 @@ def encode_request(wire: Wire, inputs: Sequence[Any], path: str = "") -> Body:
     return Body(whole.parts, (*whole.headers, ("accept-encoding", wire.compression)))
 
 
-def decode_answer(wire: Wire, body: bytes, headers: Headers, *, path: str = "") -> Sequence[Any]:
+def decode_answer(
+    wire: Wire, body: bytes, headers: Headers, *, path: str = "", stream: StreamSetting = AUTO
+) -> Sequence[Any]:
     """Decompress and decode a response; the output in a stream is the list of its chunks.
+
+    Of a stream in chunks of HTTP, whose borders the body does not show, it is the whole text, or bytes that are none.
 
     Args:
         wire: wire of the request.
         body: body as received.
         headers: headers of the response.
         path: path of the request; empty for servers of this package.
+        stream: what the target says about the form of its streams.
 
     Raises:
         WireError: the response is malformed.
@@ -126,9 +134,21 @@ def decode_answer(wire: Wire, body: bytes, headers: Headers, *, path: str = "") 
         from pytest_mlpatterns.wire.compression import decompressed
 
         body = decompressed(body, coding, _MAX_ANSWER_BYTES)
-    if wire.protocol != "openai" and is_event_stream(headers):
+    form = None if promises_end(wire) else form_in(headers, wire, stream)
+    if form is StreamForm.EVENTS:
         return [chunks_in(body)]
+    if form is StreamForm.LINES:
+        return [lines_in(body)]
+    if form is StreamForm.CHUNKS:
+        return [_text_or_bytes(body)]
     return codec_of(wire, path).decode_outputs(body, headers)
+
+
+def _text_or_bytes(body: bytes) -> str | bytes:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
 
 
 def pack(body: Body) -> bytes:

@@ -22,7 +22,7 @@ from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventSt
 if TYPE_CHECKING:
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = ["EVENT_STREAM", "StreamReader", "broken_end", "json_of", "promises_end"]
+__all__ = ["EVENT_STREAM", "StreamReader", "broken_end", "json_of", "promises_end", "tokens_in"]
 
 EVENT_STREAM = "text/event-stream"
 """Media type of a stream of events."""
@@ -68,8 +68,16 @@ class StreamReader:
         finished: whether a choice ended for a reason, such as ``stop``.
         opening: data of the first event; empty while none has come.
         malformed: whether something in the stream cannot be read.
+        cut: False: an event that is not complete is none.
+        why: empty: the kind of a failure says all of what is wrong.
+        expected: what the answer is expected to be, in words.
+        unit: name of its parts.
     """
 
+    cut = False
+    why = ""
+    expected = EVENT_STREAM
+    unit = "event"
     __slots__ = (
         "_is_openai",
         "_learned",
@@ -96,6 +104,20 @@ class StreamReader:
         self.finished: bool = False
         self.malformed: bool = False
         self.opening: bytes = b""
+
+    @property
+    def needs_end(self) -> bool:
+        """Whether the stream is cut off without ``[DONE]``."""
+        return self._is_openai
+
+    @property
+    def text(self) -> bytes | None:
+        """None: it is not kept."""
+        return None
+
+    def end(self) -> int:
+        """Take the end of the answer, which completes no event."""
+        return 0
 
     def feed(self, data: bytes) -> int:
         """Take a piece of the stream. Returns the number of chunks that it completes."""
@@ -164,8 +186,8 @@ class StreamReader:
             self.error = data
             return False
         if isinstance(usage, dict):
-            self.input_tokens = _tokens(usage.get("prompt_tokens"), self.input_tokens)
-            self.output_tokens = _tokens(usage.get("completion_tokens"), self.output_tokens)
+            self.input_tokens = tokens_in(usage.get("prompt_tokens"), self.input_tokens)
+            self.output_tokens = tokens_in(usage.get("completion_tokens"), self.output_tokens)
         if isinstance(choices, list) and (self._is_openai or any(map(_is_choice, choices))):
             return self._read_choices(choices, data)
         return not self._is_openai and not _is_bookkeeping(value)
@@ -252,6 +274,6 @@ def _has_content(choice: dict[str, Any]) -> bool:
     return isinstance(delta, dict) and any(delta.get(field) for field in _CONTENT)
 
 
-def _tokens(value: object, before: int) -> int:
+def tokens_in(value: object, before: int) -> int:
     """A number of tokens; what was known before if it is none."""
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else before

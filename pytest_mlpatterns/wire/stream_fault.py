@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, broken_end
+from pytest_mlpatterns.wire.stream_events import broken_end
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.wire.stream_events import StreamReader
+    from pytest_mlpatterns.wire.stream_form import Reader
     from pytest_mlpatterns.wire.stream_request import Asked
 
 __all__ = ["OPENING_BYTES", "StreamFault", "described_fault", "error_text", "fault_of"]
@@ -39,7 +39,7 @@ class StreamFault(Enum):
 
 
 def fault_of(
-    reader: StreamReader, *, has_chunks: bool, asked: Asked, needs_end: bool, coding: str = ""
+    reader: Reader, *, has_chunks: bool, asked: Asked, delimited: bool = True, coding: str = ""
 ) -> StreamFault | None:
     """What is wrong with a stream; None if nothing is.
 
@@ -50,7 +50,7 @@ def fault_of(
         reader: has read it.
         has_chunks: whether it has a chunk with content.
         asked: what its request asked for.
-        needs_end: whether it is cut off without ``[DONE]``.
+        delimited: whether HTTP marked its end; not if it lasts until the connection is closed.
         coding: its ``content-encoding``, if it was not decompressed.
     """
     if coding.strip().lower() not in ("", "identity"):
@@ -59,13 +59,13 @@ def fault_of(
         return StreamFault.ERROR_EVENT
     if reader.malformed:
         return StreamFault.MALFORMED
-    if needs_end and not reader.ended:
+    if reader.cut or ((reader.needs_end or not delimited) and not reader.ended):
         return StreamFault.CUT_OFF
     return None if has_chunks or reader.finished or not asked.tokens else StreamFault.EMPTY_STREAM
 
 
 def described_fault(
-    fault: StreamFault, reader: StreamReader, *, media_type: str = "", coding: str = "", opening: bytes = b""
+    fault: StreamFault, reader: Reader, *, media_type: str = "", coding: str = "", opening: bytes = b""
 ) -> str:
     """A fault in one line; empty if its name says all.
 
@@ -80,14 +80,14 @@ def described_fault(
     match fault:
         case StreamFault.NO_STREAM:
             found = f"content-encoding {coding}" if coding else _described_body(media_type, opening)
-            return f"{media_type or 'no content-type'}, expected {EVENT_STREAM}: {found}"
+            return f"{media_type or 'no content-type'}, expected {reader.expected}: {found}"
         case StreamFault.COMPRESSED:
             return f"compressed (content-encoding: {coding}), which was not asked for; send the stream as it is"
         case StreamFault.ERROR_EVENT:
             return error_text(reader.error or b"")
         case StreamFault.EMPTY_STREAM:
-            return f"no event has content, expected at least one{_described_event(reader.opening)}"
-    return ""
+            return f"no {reader.unit} has content, expected at least one{_described_event(reader.opening)}"
+    return reader.why
 
 
 def error_text(data: bytes) -> str:

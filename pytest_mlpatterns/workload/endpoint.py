@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.wire.invocations import INVOCATIONS
+from pytest_mlpatterns.wire.stream_form import AUTO, StreamSetting
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Endpoint:
         polled: the server answers 202, and the client polls the address in ``Location`` until the result is there.
         remote: a target that needs a client library (https or HTTP/2). The load then goes to its origin, and
             ``addresses``, ``balance`` and ``polled`` are ignored.
+        stream: how its answers are read, if they are streams.
         prefix: what stands before every path of the server, such as ``/application``; ``path`` does not contain it.
     """
 
@@ -43,6 +45,7 @@ class Endpoint:
     polled: bool = False
     remote: Remote | None = None
     prefix: str = ""
+    stream: StreamSetting = AUTO
 
     def __post_init__(self) -> None:
         if not self.host and self.addresses:

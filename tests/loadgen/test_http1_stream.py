@@ -10,7 +10,9 @@ from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
 from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.wire import REST_JSON, Wire
 
+OPENAI = Wire.parse("openai")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
 ROLE = b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
@@ -28,7 +30,7 @@ class Reading:
     """A protocol whose pieces arrive at 1, 2, 3, … ns."""
 
     def __init__(self, *, is_openai: bool = True, follow: bool = False, keep: bool = False) -> None:
-        self.answer = StreamedAnswer(is_openai=is_openai)
+        self.answer = StreamedAnswer(wire=OPENAI if is_openai else REST_JSON)
         self.protocol = Http1Stream([b"request"], "host", follow=follow, keep=keep, answer=self.answer)
 
     def take(self, *pieces: bytes) -> int:
@@ -155,7 +157,7 @@ def test_a_second_response_in_the_same_bytes_is_noticed() -> None:
 
 
 def test_a_million_chunks_take_less_than_twenty_megabytes() -> None:
-    columns, answer = StreamColumns(), StreamedAnswer(is_openai=False)
+    columns, answer = StreamColumns(), StreamedAnswer()
     answer.chunk_ns.extend(range(1000))
     for _ in range(1000):
         columns.answer = answer

@@ -87,7 +87,7 @@ def test_the_median_time_to_first_chunk_is_that_of_the_successful_streams_from_a
     recording = SampleRecorder(streams)
     rows = ((0, [900, 901], 200), (100, [140], 200), (0, [1], 500), (50, [], 200), (0, [60, 99], 200))
     for due_ns, chunks_ns, outcome in rows:
-        answer = StreamedAnswer(is_openai=False)
+        answer = StreamedAnswer()
         answer.chunk_ns.extend(chunks_ns)
         streams.answer = answer
         recording.add(due_ns, due_ns, 1000, outcome, 0, 0, 0)
@@ -175,7 +175,7 @@ def test_what_a_failed_answer_said_is_kept_only_if_its_request_was_due_in_the_wi
     recording = SampleRecorder(streams)
 
     def fail(due_ns: int, request: int) -> None:
-        streams.answer = StreamedAnswer(is_openai=False)
+        streams.answer = StreamedAnswer()
         streams.answer.read_type("text/html")
         recording.add(due_ns, due_ns, due_ns + 9, Failure.NO_STREAM, request, 0, 0)
 

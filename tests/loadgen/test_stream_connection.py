@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from functools import partial
 from typing import Any
 
 import pytest
@@ -94,7 +93,7 @@ class Scene:
             arrived=deque(),
             columns=self.owner.recording.streams,
             cancellations=self.cancellations,
-            answer=partial(StreamedAnswer, is_openai=False),
+            answer=StreamedAnswer,
             protocol=lambda address, answer: Http1Stream(
                 [b"first", b"second"], address[0], follow=False, keep=False, answer=answer
             ),

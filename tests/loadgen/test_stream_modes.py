@@ -51,7 +51,7 @@ def outcome_of(answer: StreamedAnswer, data: bytes, number: int = 0) -> int:
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode.ending is Ending.KEEP], ids=lambda mode: mode.name)
 def test_an_answer_counts_or_says_why_not(mode: Mode) -> None:
-    answer = StreamedAnswer(is_openai=True)
+    answer = StreamedAnswer(wire=OPENAI)
     assert outcome_of(answer, mode.data) == mode.outcome
     assert len(answer.chunk_ns) == mode.chunks
     assert mode.words in answer.words(mode.outcome)

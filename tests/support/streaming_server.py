@@ -5,7 +5,9 @@ standard input closes; then ``RECORD`` has one JSON line for each answer: when i
 with content was sent, on the clock of ``time.perf_counter_ns``, which is one for all processes of a Linux machine.
 
 The body of a request decides about its answer, see :class:`Wanted`: ``{"max_tokens": 20, "first_ms": 5, "gap_ms": 1}``.
-Paths are those of OpenAI (``/v1/completions``, ``/v1/chat/completions``) and of our REST JSON.
+Paths are those of OpenAI (``/v1/completions``, ``/v1/chat/completions``), of Ollama (``/api/generate``, ``/api/chat``),
+``/lines`` for JSON lines as LitServe sends them, without a media type, ``/chunks`` for chunks of plain text, and of our
+REST JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +35,14 @@ if TYPE_CHECKING:
 __all__ = ["SentStream", "StreamingServer", "Wanted", "streaming_server"]
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%s\r\n"
+_HEAD = b"HTTP/1.1 200 OK\r\n%s%s\r\n"
+_MEDIA_TYPES = {
+    "/api/generate": "application/x-ndjson",
+    "/api/chat": "application/x-ndjson",
+    "/lines": "",
+    "/chunks": "text/plain",
+}
+"""Media type of the answers on the paths without events."""
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 _LONGEST_WAIT_S = 20.0
 
@@ -79,6 +88,10 @@ class Form:
     def __init__(self, path: str) -> None:
         self._kind = "chat" if path.endswith("/chat/completions") else "text" if "completions" in path else "rest"
         self._object = "chat.completion.chunk" if self._kind == "chat" else "text_completion"
+        if path in _MEDIA_TYPES:
+            self._kind = path
+        media_type = _MEDIA_TYPES.get(path, "text/event-stream")
+        self.head = f"content-type: {media_type}\r\n".encode() if media_type else b""
 
     def opening(self) -> bytes:
         """What comes before the first chunk: in a chat an event with nothing but the role."""
@@ -88,18 +101,31 @@ class Form:
     def chunk(self, number: int) -> bytes:
         """The chunk of this number."""
         text = f"tök{number} "
+        if self._kind == "/chunks":
+            return text.encode()
+        if self._kind == "/lines":
+            return _line({"output": text})
+        if self._kind in _MEDIA_TYPES:
+            return self._line_of_ollama(text, done=False)
         if self._kind == "rest":
             return b"data: %s\n\n" % json.dumps(text).encode()
         return self._choice({"content": text} if self._kind == "chat" else text)
 
     def error(self) -> bytes:
         """An error in the middle."""
+        if self._kind in _MEDIA_TYPES:
+            return _line({"error": "the model has failed"})
         if self._kind == "rest":
             return b'event: error\ndata: {"error": "the model has failed"}\n\n'
         return b'data: {"error": {"message": "the model has failed", "code": 500}}\n\n'
 
     def ending(self, wanted: Wanted) -> bytes:
         """What follows the last chunk."""
+        if self._kind in _MEDIA_TYPES:
+            if not self._kind.startswith("/api/") or wanted.variant == "no_done":
+                return b""
+            counts = {"prompt_eval_count": 7, "eval_count": wanted.max_tokens}
+            return self._line_of_ollama("", done=True, done_reason="stop", **counts)
         usage = {"prompt_tokens": 7, "completion_tokens": wanted.max_tokens, "total_tokens": 7 + wanted.max_tokens}
         parts = []
         if self._kind != "rest" and wanted.variant != "no_usage":
@@ -108,6 +134,14 @@ class Form:
         if wanted.variant != "no_done":
             parts.append(b"data: [DONE]\n\n")
         return b"".join(parts)
+
+    def malformed(self) -> bytes:
+        """A part that cannot be read."""
+        return b'{"response": \n' if self._kind in _MEDIA_TYPES else b"data: {\n\n"
+
+    def _line_of_ollama(self, text: str, **more: Any) -> bytes:
+        said = {"message": {"role": "assistant", "content": text}} if self._kind == "/api/chat" else {"response": text}
+        return _line({"model": "m", "created_at": "2026-11-28T12:00:00Z", **said, **more})
 
     def _choice(self, content: object) -> bytes:
         field = "delta" if self._kind == "chat" else "text"
@@ -121,6 +155,10 @@ class Form:
             "usage": None,
         }
         return b"data: %s\n\n" % json.dumps(answer, ensure_ascii=False).encode()
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
 
 
 @functools.cache
@@ -192,7 +230,7 @@ class Stream:
             self._write(b"HTTP/1.1 500 Oh\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
             self._record()
             return
-        self._write(_HEAD % (b"" if wanted.variant == "until_close" else _CHUNKED))
+        self._write(_HEAD % (self._form.head, b"" if wanted.variant == "until_close" else _CHUNKED))
         self._send(self._form.opening())
         self._server.call_at(self._received_ns + round(wanted.first_ms * 1e6), self.go_on)
 
@@ -201,7 +239,7 @@ class Stream:
             self._record()
             self._close()
             return
-        self._send(self._form.error() if self._wanted.variant == "error" else b"data: {\n\n")
+        self._send(self._form.error() if self._wanted.variant == "error" else self._form.malformed())
         self._end()
 
     def _end(self) -> None:
@@ -215,7 +253,9 @@ class Stream:
         self._server.sent.append((self._received_ns, self._chunks))
 
     def _send(self, data: bytes) -> None:
-        """Send a piece of the body, as one piece or in many."""
+        """Send a piece of the body, as one piece or in many; nothing if it is empty, which would end the body."""
+        if not data:
+            return
         step = self._wanted.split or max(len(data), 1)
         for start in range(0, len(data), step):
             piece = data[start : start + step]

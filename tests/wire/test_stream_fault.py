@@ -20,19 +20,20 @@ def read(data: bytes) -> StreamReader:
 
 @pytest.mark.parametrize("coding", ["", "identity", " Identity "])
 def test_a_stream_as_it_is_has_no_fault(coding: str) -> None:
-    assert fault_of(read(DONE), has_chunks=True, asked=ASKED, needs_end=True, coding=coding) is None
+    assert fault_of(read(DONE), has_chunks=True, asked=ASKED, coding=coding) is None
 
 
 def test_what_came_first_decides() -> None:
-    broken = read(b"event: error\ndata: boom\n\n")
-    assert fault_of(broken, has_chunks=False, asked=ASKED, needs_end=True, coding="br") is StreamFault.COMPRESSED
-    assert fault_of(broken, has_chunks=False, asked=ASKED, needs_end=True) is StreamFault.ERROR_EVENT
-    assert fault_of(read(b""), has_chunks=False, asked=ASKED, needs_end=True) is StreamFault.CUT_OFF
-    assert fault_of(read(b""), has_chunks=False, asked=ASKED, needs_end=False) is StreamFault.EMPTY_STREAM
+    broken, rest = read(b"event: error\ndata: boom\n\n"), StreamReader(is_openai=False)
+    assert fault_of(broken, has_chunks=False, asked=ASKED, coding="br") is StreamFault.COMPRESSED
+    assert fault_of(broken, has_chunks=False, asked=ASKED) is StreamFault.ERROR_EVENT
+    assert fault_of(read(b""), has_chunks=False, asked=ASKED) is StreamFault.CUT_OFF
+    assert fault_of(rest, has_chunks=False, asked=ASKED) is StreamFault.EMPTY_STREAM
+    assert fault_of(rest, has_chunks=True, asked=ASKED, delimited=False) is StreamFault.CUT_OFF
 
 
 def test_a_request_for_no_tokens_gets_none() -> None:
-    assert fault_of(read(DONE), has_chunks=False, asked=ASKED._replace(tokens=False), needs_end=True) is None
+    assert fault_of(read(DONE), has_chunks=False, asked=ASKED._replace(tokens=False)) is None
 
 
 @pytest.mark.parametrize(

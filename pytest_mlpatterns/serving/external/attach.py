@@ -18,6 +18,7 @@ from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.serving.targets import prometheus_of
 from pytest_mlpatterns.system.files import read_text
+from pytest_mlpatterns.wire.stream_form import read_stream
 from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
 from pytest_mlpatterns.workload.request_builder import text_of
 
@@ -54,6 +55,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
         host=target.host,
         wire=options.wire,
         remote=_remote(target),
+        stream=read_stream(target.stream, "Url"),
     )
     processes = ForeignProcesses(() if target.pid is None else (target.pid,))
     deployment = Deployment(endpoint, processes, builder=options.builder)
@@ -80,7 +82,7 @@ def _check_first_answer(deployment: Deployment, target: Url, options: StartOptio
     if not response.is_success:
         advice = advice_on_path(response, target, options, client=deployment.client)
         raise DeploymentError(f"{target} answered {response.status_code}: {text_of(response)[:2000]}{advice}")
-    if failure := stream_failure(response, options.wire, request["content"]):
+    if failure := stream_failure(response, options.wire, request["content"], stream=deployment.endpoint.stream):
         raise DeploymentError(f"{target} answered {response.status_code}, and {failure}")
 
 

@@ -33,6 +33,7 @@ from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
+from pytest_mlpatterns.wire.stream_form import read_stream
 from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
 from pytest_mlpatterns.workload.request_builder import text_of
 
@@ -69,6 +70,11 @@ def deploy_target(target: Target, options: StartOptions) -> Deployment:
             is not ready in time. No started process is left running.
         SettingError: this machine cannot give the cores that the options name.
     """
+    if target.stream is not None and options.wire.protocol in ("openai", "grpc"):
+        raise DeploymentError(
+            f"{target} has stream={target.stream!r}, but the wire {options.wire} gives the form of the answers; leave "
+            "stream= out, or leave wire= out and make the requests with perf(request=...)"
+        )
     if isinstance(target, Url):
         return attach(target, options)
     if isinstance(target, App) and options.wire.protocol == "grpc":
@@ -132,6 +138,7 @@ class _Start:
             model_name=model_of(self._options.wire, target.path),
             balance=Balance(target.balance) if isinstance(target, App) else Balance.ROUND_ROBIN,
             wire=self._options.wire,
+            stream=read_stream(target.stream, type(target).__name__),
         )
         deployment = Deployment(endpoint, _ServerProcesses(self._programs, str(target)), builder=self._options.builder)
         try:
@@ -182,7 +189,7 @@ class _Start:
         )
         if deployment.cold_start_ns is None:
             deployment.cold_start_ns = time.perf_counter_ns() - self._programs.started_ns
-        failure = stream_failure(response, self._options.wire, request["content"])
+        failure = stream_failure(response, self._options.wire, request["content"], stream=deployment.endpoint.stream)
         if failure or not response.is_success:
             advice = advice_on_path(response, self._target, self._options, client=client)
             if response.is_server_error:

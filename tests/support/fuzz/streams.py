@@ -13,6 +13,7 @@ from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.wire.stream_events import StreamReader
 from pytest_mlpatterns.wire.stream_text import TextReader, text_of
+from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 from support.fuzz import Area
 from support.fuzz.hostile import octets
 from support.stream_modes import MODES
@@ -121,7 +122,7 @@ def judge(case: Arriving) -> None:
     """
     found = []
     for pieces in (case.pieces(), [case.stream]):
-        answer = StreamedAnswer(is_openai=case.is_openai)
+        answer = StreamedAnswer(wire=Wire.parse("openai") if case.is_openai else REST_JSON)
         protocol = Http1Stream([b""], "host", follow=False, keep=False, answer=answer)
         protocol.ask(0)
         answer.begin()

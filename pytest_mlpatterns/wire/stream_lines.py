@@ -1,0 +1,301 @@
+"""Streams that are no server-sent events: JSON lines, and chunks of any bytes. Without I/O: bytes in, chunks counted.
+
+JSON lines may be split anywhere, also in the middle of a character. The last line needs no line feed. Lines in the form
+of Ollama are read as such: ``done`` ends the stream, and the counts of tokens are beside it. These readers have the
+attributes of :class:`pytest_mlpatterns.wire.stream_events.StreamReader`, so that a load reads any stream alike.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.wire.body import WireError
+from pytest_mlpatterns.wire.event_stream import LONGEST_EVENT_BYTES
+from pytest_mlpatterns.wire.stream_events import json_of, tokens_in
+from pytest_mlpatterns.wording import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["JsonLines", "LineReader", "PieceReader", "lines_in"]
+
+_KEY = re.compile(r"[^.\s]+(\.[^.\s]+)*")
+_EMPTY = (b'""', b"null")
+_CONTENT = ("content", "thinking", "tool_calls")
+"""Fields of a message of Ollama's chats that hold content, if they are not empty."""
+_BESIDE_ERROR = frozenset(
+    (
+        *("error", "message", "detail", "code", "status", "status_code", "type", "error_type"),
+        *("model", "created_at", "done", "signin_url"),
+    )
+)
+"""Fields of an error line. Beside any other field ``error`` is taken for a part of the output, such as an error bar."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class JsonLines:
+    """What the lines of a stream mean: each is a JSON value of its own, and these keys are read in objects.
+
+    A key such as ``"usage.output"`` is one in an inner object. Lines of Ollama need no keys.
+
+    Args:
+        text: key of the output; lines without it, or whose output is empty, are no chunks. Without this key every line
+            is a chunk.
+        tokens: key of the number of output tokens of the answer; the last line that has it counts. Without this key
+            each chunk counts as one token.
+        input_tokens: likewise of the tokens of the request.
+
+    Raises:
+        SettingError: a key is not text.
+    """
+
+    text: str | None = None
+    tokens: str | None = None
+    input_tokens: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            key = getattr(self, name)
+            if key is not None and not (isinstance(key, str) and _KEY.fullmatch(key)):
+                raise SettingError(
+                    f'JsonLines({name}={shown(key)}), expected the key of a line; write "tokens" or "usage.tokens"'
+                )
+
+    def __repr__(self) -> str:
+        given = [f"{name}={key!r}" for name in self.__dataclass_fields__ if (key := getattr(self, name)) is not None]
+        return f"JsonLines({', '.join(given)})"
+
+
+class LineReader:
+    """Reads the JSON lines of one answer. Attributes as of the reader of events, and:
+
+    Attributes:
+        cut: whether the answer ended in the middle of a line.
+        why: why a line cannot be read, or which part is missing, in words; empty if nothing is wrong.
+    """
+
+    expected = "JSON lines without a content-length"
+    unit = "line"
+    __slots__ = (
+        "_keeps_text",
+        "_keys",
+        "_lines",
+        "_partial",
+        "_size",
+        "_texts",
+        "cut",
+        "ended",
+        "error",
+        "finished",
+        "input_tokens",
+        "malformed",
+        "needs_end",
+        "opening",
+        "output_tokens",
+        "why",
+    )
+
+    def __init__(self, keys: JsonLines | None = None, *, keep_text: bool = False) -> None:
+        keys = keys or JsonLines()
+        given = {"text": keys.text, "tokens": keys.tokens, "input_tokens": keys.input_tokens}
+        self._keys = {name: key.split(".") for name, key in given.items() if key is not None}
+        self._keeps_text = keep_text
+        self._texts: list[str] = []
+        self._partial: list[bytes] = []  # of the present line
+        self._size = 0
+        self._lines = 0
+        self.input_tokens: int = -1
+        self.output_tokens: int = -1
+        self.ended: bool = False
+        self.error: bytes | None = None
+        self.finished: bool = False
+        self.malformed: bool = False
+        self.needs_end: bool = False
+        self.cut: bool = False
+        self.opening: bytes = b""
+        self.why: str = ""
+
+    @property
+    def text(self) -> bytes | None:
+        """What came so far, as the inside of a JSON string; None if it is not kept, or a chunk was no text."""
+        return json.dumps("".join(self._texts))[1:-1].encode("ascii") if self._keeps_text else None
+
+    def feed(self, data: bytes) -> int:
+        """Take a piece of the stream. Returns the number of chunks that it completes."""
+        if self._is_over():
+            return 0
+        first, *others = data.split(b"\n")
+        self._hold(first)
+        count = 0
+        for other in others:
+            if self._is_over():
+                break
+            count += self._take(b"".join(self._partial))
+            self._partial.clear()
+            self._size = 0
+            self._hold(other)
+        return count
+
+    def end(self) -> int:
+        """Take the end of the answer. Returns the number of chunks that it completes."""
+        line = b"".join(self._partial).strip()
+        self._partial.clear()
+        if self._is_over():
+            return 0
+        if line and line != b"null" and json_of(line) is None:
+            self.cut, self.why = True, f"it ends in the middle of line {self._lines + 1}"
+            return 0
+        count = self._take(line)
+        if self.needs_end and not self.ended:
+            self.why = 'no line has "done": true'
+        return count
+
+    def _hold(self, data: bytes) -> None:
+        """Hold back the begin of a line."""
+        if data:
+            self._partial.append(data)
+            self._size += len(data)
+        if self._size > LONGEST_EVENT_BYTES:
+            self.malformed = True
+            most = f"{LONGEST_EVENT_BYTES:,}"
+            self.why = f"line {self._lines + 1} has {self._size:,} bytes or more, expected at most {most}"
+
+    def _is_over(self) -> bool:
+        """Whether nothing that follows counts."""
+        return self.ended or self.malformed or self.error is not None
+
+    def _take(self, line: bytes) -> bool:
+        """Take one line. Returns whether it is a chunk."""
+        line = line.strip()
+        if not line:
+            return False
+        self._lines += 1
+        self.opening = self.opening or line
+        if line in _EMPTY:
+            return False
+        value = json_of(line)
+        if value is None:
+            self.malformed = True
+            self.why = f"line {self._lines} of the stream, of {len(line):,} bytes, is no JSON"
+            return False
+        return self._read_object(value, line) if isinstance(value, dict) else self._keep(value)
+
+    def _read_object(self, value: dict[str, Any], line: bytes) -> bool:
+        if _is_error(value):
+            self.error = line
+            return False
+        if "tokens" in self._keys:
+            self.output_tokens = tokens_in(_at(value, self._keys["tokens"]), self.output_tokens)
+        if "input_tokens" in self._keys:
+            self.input_tokens = tokens_in(_at(value, self._keys["input_tokens"]), self.input_tokens)
+        is_of_ollama = isinstance(value.get("done"), bool) and ("response" in value or "message" in value)
+        if is_of_ollama:
+            self._read_end(value)
+        if "text" in self._keys:
+            content = _at(value, self._keys["text"])
+            return content not in ("", None, [], {}) and self._keep(content)
+        if is_of_ollama:
+            contents = _contents_of(value)
+            return bool(contents) and self._keep("".join(contents) if _are_texts(contents) else None)
+        return self._keep(value)
+
+    def _read_end(self, value: dict[str, Any]) -> None:
+        """Take what a line of Ollama says about the end of the answer."""
+        self.needs_end = True
+        if value["done"]:
+            self.ended, self.finished = True, bool(value.get("done_reason"))
+            if "tokens" not in self._keys:
+                self.output_tokens = tokens_in(value.get("eval_count"), self.output_tokens)
+            if "input_tokens" not in self._keys:
+                self.input_tokens = tokens_in(value.get("prompt_eval_count"), self.input_tokens)
+
+    def _keep(self, text: Any) -> bool:
+        """Keep the text of a line with content, if it is one. Returns True."""
+        if self._keeps_text:
+            self._keeps_text = isinstance(text, str)
+            self._texts += [text] if self._keeps_text else []
+        return True
+
+
+class PieceReader:
+    """Counts the chunks of one answer as HTTP divides it, whatever their bytes mean. Attributes as of other readers."""
+
+    expected = "chunks without a content-length"
+    unit = "chunk"
+    ended = finished = malformed = needs_end = cut = False
+    input_tokens = output_tokens = -1
+    error: bytes | None = None
+    why = ""
+    __slots__ = ("_decoder", "_has_bytes", "_texts", "opening")
+
+    def __init__(self, *, keep_text: bool = False) -> None:
+        self._has_bytes = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if keep_text else None
+        self._texts: list[str] = []
+        self.opening: bytes = b""
+
+    @property
+    def text(self) -> bytes | None:
+        """What came so far, as the inside of a JSON string; None if it is not kept."""
+        return None if self._decoder is None else json.dumps("".join(self._texts))[1:-1].encode("ascii")
+
+    def feed(self, data: bytes) -> int:
+        """Take bytes of the present chunk, which completes none."""
+        if data:
+            self._has_bytes = True
+            if self._decoder is not None:
+                self._texts.append(self._decoder.decode(data))
+        return 0
+
+    def end(self) -> int:
+        """Take the end of a chunk, or of the answer. Returns the number of chunks that it completes."""
+        completed, self._has_bytes = self._has_bytes, False
+        return int(completed)
+
+
+def lines_in(body: bytes) -> Sequence[Any]:
+    """The values of a whole stream of JSON lines.
+
+    Raises:
+        WireError: it ends with an error, in the middle of a line, or a line is no JSON.
+    """
+    reader = LineReader()
+    reader.feed(body)
+    reader.end()
+    if reader.error is not None:
+        raise WireError(f"the stream ended with an error: {reader.error[:200].decode('utf-8', 'replace')}")
+    if reader.malformed or reader.cut:
+        raise WireError(reader.why)
+    return [json_of(line) for line in body.split(b"\n") if line.strip()]
+
+
+def _at(value: Any, keys: Sequence[str]) -> Any:
+    """The value under a key in inner objects; None without it."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _is_error(value: dict[str, Any]) -> bool:
+    """Whether a line is an error: ``{"error": "…"}`` of Ollama, or an error object, and no output beside it."""
+    error = value.get("error")
+    is_text = isinstance(error, str) or (isinstance(error, dict) and isinstance(error.get("message"), str))
+    return bool(error) and is_text and value.keys() <= _BESIDE_ERROR
+
+
+def _contents_of(value: dict[str, Any]) -> list[Any]:
+    """What a line of Ollama has that is not empty."""
+    message = value.get("message")
+    found = [value.get("response"), value.get("thinking")]
+    if isinstance(message, dict):
+        found += [message.get(field) for field in _CONTENT]
+    return [content for content in found if content]
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
