@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason
 from pytest_mlpatterns.analysis.intervals import CHANGE_CONFIDENCE, estimate, ratio_of
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +53,8 @@ Unchanged metrics are far from their tolerances: ``benchmarks/verdict_simulation
 _SIGN = 0.90
 """Confidence of the interval above zero with which a mean of sampled requests is suspected: 5 % are beyond each end."""
 _MOST_MORE = 20
+_LAUNCHES_OF_BUDGET = 4
+"""Windows that an advised budget has time for: starts and warm-ups take about one, and three launches decide most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,26 @@ def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> InvalidReason
     first = metrics.first_failure
     why = why_too_many_failed(metrics.failures, metrics.requests, first) if errors_count else None
     if not metrics.requests:
-        why = "no request was due in the measured window; measure longer (duration=) or with more load"
+        why = _none_due(metrics)
     elif failed == metrics.requests:
         kinds = describe_failures(metrics.failures, first)
         why = f"none of {failed:,} requests succeeded ({kinds}){_overload(metrics)}"
     if why is not None:
         return InvalidReason(why, Fault.SERVICE)
     return None if limited is None else InvalidReason(limited, Fault.GENERATOR)
+
+
+def _none_due(metrics: Metrics) -> str:
+    """Why no request was due in the window, and how long it should be."""
+    launch = metrics.launches[-1]
+    longest_ns, window_ns = launch.longest_answer_ns, launch.window.duration_ns
+    if launch.open_loop or longest_ns < window_ns:
+        return "no request was due in the measured window; measure longer (duration=) or with more load"
+    needed_s = math.ceil(REQUESTS_OF_WINDOW * longest_ns / SECOND_NS)
+    return (
+        f"no request was due in the measured window of {format_duration(window_ns)}, because a request takes "
+        f'{format_duration(longest_ns)}; give duration="{needed_s}s" and budget="{_LAUNCHES_OF_BUDGET * needed_s}s"'
+    )
 
 
 def _overload(metrics: Metrics) -> str:

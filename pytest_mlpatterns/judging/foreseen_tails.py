@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import min_samples
+from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import listed
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metric import Metric
     from pytest_mlpatterns.analysis.metrics import Metrics
-    from pytest_mlpatterns.errors import TooFewSamplesError
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.records.launch import Launch
 
-__all__ = ["announce_tails", "describe_too_few", "tails_left_out"]
+__all__ = ["announce_tails", "describe_too_few", "tails_left_out", "with_needed_budget"]
 
 _SPARE = 1.1
 """Factor on the window that is recommended, since the number of requests varies."""
@@ -36,6 +37,22 @@ def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> str:
         return str(error)
     window = _longer(duration_ns, error.needed, error.found)
     return f"needs {error.needed:,} requests, there were {error.found:,} ({window})"
+
+
+def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], spent_s: float) -> TooFewSamplesError:
+    """The error with the time of a request and the budget that it takes, if a request is longer than the window.
+
+    Args:
+        error: of all launches.
+        launches: so far.
+        spent_s: seconds that all of them took.
+    """
+    if not launches or launches[-1].given_window_ns is None or not error.found:
+        return error
+    needed_s = math.ceil(_SPARE * spent_s * error.needed / error.found)
+    took = format_duration(launches[-1].longest_answer_ns)
+    text = f'{error}; a request takes up to {took}, so give budget="{needed_s}s"'
+    return TooFewSamplesError(text, needed=error.needed, found=error.found)
 
 
 def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, str]:

@@ -296,7 +296,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
             f"tokens= counted fewer answers of a launch, because {format_size(KEPT_BYTES)} of their text are kept at "
             "most; in the others each chunk counts as a token"
         )
-    notes += metrics.stream_notes()
+    notes += [*_lengthened_window(metrics, experiment), *metrics.stream_notes()]
     overhead = metrics.launches[-1].generator.library_overhead_ns
     if overhead is not None:
         notes.append(
@@ -319,6 +319,18 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     if cycle := describe_cycle(metrics.layers, last.requests, metrics.launches[-1].request_bytes.size):
         notes.append(cycle)
     return tuple(notes)
+
+
+def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:
+    """The note about a window that is longer than ``duration=`` says; none about a default length."""
+    launch = metrics.launches[-1]
+    if launch.given_window_ns is None or experiment.settings.stretches:
+        return []
+    return [
+        f"a request takes up to {format_duration(launch.longest_answer_ns)}, longer than the window of "
+        f"{format_duration(launch.given_window_ns)}; the window was lengthened to "
+        f"{format_duration(launch.window.duration_ns)}"
+    ]
 
 
 def _cancelled(metrics: Metrics) -> int:

@@ -19,6 +19,7 @@ from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.verdicts import SampleSize, why_invalid
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.judging.foreseen_tails import with_needed_budget
 from pytest_mlpatterns.judging.search_time import share_of
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.launch import SearchEnd
@@ -219,9 +220,9 @@ class SequentialMeasurement:
         while True:
             try:
                 verdicts = judge()
-            except TooFewSamplesError:
+            except TooFewSamplesError as error:
                 if not self._may_launch_again(more_s):
-                    raise
+                    raise with_needed_budget(error, self._launches, self.spent_s) from None
             else:
                 outcomes = {verdict.outcome for verdict in verdicts}
                 failed = Outcome.FAIL in outcomes

@@ -151,6 +151,8 @@ class LoadRun:
         if self._warmup is None and self._warmup_answers.add(now_ns) and self._may_open:
             self._warm_by_answers = True
             self._open_window(now_ns)  # here, so that the request that follows is the first of the window
+        elif self._warmup is None and self._waits_for_answers and self._warm(now_ns):
+            self._open_window(now_ns)
         if (self._left == 0 and self._is_full(now_ns)) or now_ns >= self._stop_ns:
             return False
         again = due_ns >= self._arrivals_since_ns and self._arrivals.answered(now_ns, failed=failed)
@@ -242,11 +244,21 @@ class LoadRun:
         """Whether this generator decides by itself when a warm-up ends that has no fixed length."""
         return self._job.warmup_ns is None and self._job.share.of == 1
 
+    @property
+    def _waits_for_answers(self) -> bool:
+        """Whether a warm-up of fixed length goes on until there is an answer for each caller.
+
+        A window that begins before them may end before them too, and then no request is due in it.
+        """
+        planned = isinstance(self._job.window, WindowPlan) and self._job.warmup_ns is not None
+        return planned and self._job.schedule.closed and not self._has_length
+
     def _warm(self, now_ns: int) -> bool:
         """Whether the warm-up is over: its time is up, or the load is steady."""
         elapsed = now_ns - self._start_ns
         if self._job.warmup_ns is not None:
-            return elapsed >= self._job.warmup_ns
+            is_answered = not self._waits_for_answers or self._warmup_answers.count >= self._callers
+            return elapsed >= self._job.warmup_ns and is_answered
         since, count = now_ns - self._warmup_since_ns, len(self.recording) - self._warmup_row
         if since >= WINDOW_NS and count >= MIN_WINDOW_REQUESTS:
             latency = self.recording.median_latency_ns(self._warmup_row)

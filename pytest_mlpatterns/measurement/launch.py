@@ -27,7 +27,7 @@ from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.measurement.overload import OverloadRun
 from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
-from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Launch
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.sorting_time import sorting_time_ns
 from pytest_mlpatterns.wire.stream_request import asks_for_streams
@@ -105,6 +105,7 @@ class LaunchRunner:
         self._settle = settle
         self._deployment: Deployment | None = None
         self._start_ns = 0
+        self._given_ns = plan.duration_ns
         self._planned: RequestWindow | None = None
         self._is_planned = False
         self._measured = False
@@ -148,6 +149,7 @@ class LaunchRunner:
             self.plan = replace(self.plan, duration_ns=longer_ns)  # for the next launches too
             warm = replace(self.plan, warmup_ns=0)
             launch = _LaunchMeasurement(deployment, warm, self._generator).run(self._on_progress)
+        launch = self._with_given_window(launch)
         if not self._facts and not launch.silence:
             self._facts = deployment.facts()
         return replace(launch, facts=self._facts)
@@ -167,9 +169,29 @@ class LaunchRunner:
             return None
         requests = int(launch.samples.due_in(launch.window).sum())
         window_ns = self.plan.duration_ns
+        if not requests:
+            return self._window_of_requests(launch)
         if not self.plan.stretches or requests >= _ENOUGH_REQUESTS or window_ns >= _LONGEST_WINDOW_NS or launch.silence:
             return None
         return min(round(1.2 * window_ns * _ENOUGH_REQUESTS / max(requests, 1)), _LONGEST_WINDOW_NS)
+
+    def _window_of_requests(self, launch: Launch) -> int | None:
+        """The length of a window in which each caller sends a request, if none was due in this one.
+
+        None if the callers do not cause it, nothing was answered, or the budget has no time for such a window.
+        """
+        longest_ns = launch.longest_answer_ns
+        if launch.open_loop or launch.silence or not longest_ns or self.plan.schedule.length_ns is not None:
+            return None
+        needed_ns = round(REQUESTS_OF_WINDOW * longest_ns)
+        return needed_ns if launch.window.duration_ns < needed_ns <= self.plan.budget_ns else None
+
+    def _with_given_window(self, launch: Launch) -> Launch:
+        """The launch with the length of the window that was given, if a request is longer and lengthened it."""
+        was_lengthened = self._given_ns < min(launch.longest_answer_ns, launch.window.duration_ns)
+        if launch.open_loop or self.plan.schedule.length_ns is not None or not was_lengthened:
+            return launch
+        return replace(launch, given_window_ns=self._given_ns)
 
     def search(
         self,

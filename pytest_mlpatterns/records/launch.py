@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import PatternStats
 
 __all__ = [
+    "REQUESTS_OF_WINDOW",
     "Capacity",
     "Estimate",
     "GeneratorPart",
@@ -34,6 +35,9 @@ __all__ = [
     "Usage",
     "Warmup",
 ]
+
+REQUESTS_OF_WINDOW = 2.2
+"""Longest requests that fit into a window which was lengthened for them: the one in flight, one more, and a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,8 @@ class Launch:
     requests that it had answered; None if its processes are not known. ``facts`` is the environment of the service;
     only the first launch of a run may have it. ``sorting_ns`` is the CPU time of a fixed work at the end of the load
     (:mod:`pytest_mlpatterns.system.sorting_time`); 0 if it was not done. ``answer_form`` is what its first answer
-    looked like, in words; empty if it was a stream, or is not known.
+    looked like, in words; empty if it was a stream, or is not known. ``given_window_ns`` is the length that the window
+    was to have, if a request was longer and so the window was; None otherwise.
     """
 
     samples: Samples
@@ -247,6 +252,13 @@ class Launch:
     facts: EnvironmentFacts = field(default_factory=dict)
     sorting_ns: float = 0.0
     answer_form: str = ""
+    given_window_ns: int | None = None
+
+    @property
+    def longest_answer_ns(self) -> int:
+        """Longest time of a request that succeeded, in the warm-up or after it; 0 if none did."""
+        latency_ns = self.samples.latency_ns[self.samples.succeeded]
+        return int(latency_ns.max()) if latency_ns.size else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from pytest_mlpatterns.analysis.verdicts import (
 )
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -478,6 +479,19 @@ def test_a_window_without_requests_supports_no_verdict() -> None:
     assert why_invalid(Metrics((launch(samples([], [])),))) == InvalidReason(
         "no request was due in the measured window; measure longer (duration=) or with more load", Fault.SERVICE
     )
+
+
+def test_a_request_longer_than_the_window_is_named_with_the_window_that_it_needs() -> None:
+    """All that was answered was due in the warm-up."""
+    slow = replace(launch(samples([START_NS - S], 4400 * MS)), window=Window(START_NS, START_NS + 700 * MS))
+    assert why_invalid(Metrics((slow,))) == InvalidReason(
+        "no request was due in the measured window of 700 ms, because a request takes 4.40 s; "
+        'give duration="10s" and budget="40s"',
+        Fault.SERVICE,
+    )
+    offered = why_invalid(Metrics((replace(slow, open_loop=True),)))
+    assert offered is not None
+    assert "measure longer (duration=) or with more load" in offered.text
 
 
 @pytest.mark.parametrize("errors_count", [True, False])

@@ -324,9 +324,9 @@ class TestNoFalseAlarm:
         run_fault_here(command(fault, "0.25 once", load=load), tmp_path).assert_ended({"passed": 1})
 
     def test_a_slow_service_is_measured_to_the_end(self, tmp_path: Path) -> None:
-        """Every caller waits for one answer in the whole window, and gets it."""
+        """Every caller waits for one answer longer than the window, which is lengthened for it."""
         run = run_fault_here(command("late", "0", window='duration="400ms", warmup="200ms"'), tmp_path)
-        run.assert_ended({"failed": 1}, "no request was due in the measured window; measure longer")
+        run.assert_ended({"passed": 1}, "longer than the window of 400 ms; the window was lengthened to ")
 
     def test_a_connection_that_closes_now_and_then_passes(self, tmp_path: Path) -> None:
         run_fault_here(command("closes", "0.25 once"), tmp_path).assert_ended({"passed": 1}, "connection closed: 1")

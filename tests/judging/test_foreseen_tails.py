@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,12 @@ from support.synthetic import MS, START_NS, S, launch, samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.errors import TooFewSamplesError
-from pytest_mlpatterns.judging.foreseen_tails import announce_tails, describe_too_few, tails_left_out
+from pytest_mlpatterns.judging.foreseen_tails import (
+    announce_tails,
+    describe_too_few,
+    tails_left_out,
+    with_needed_budget,
+)
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch
@@ -63,3 +69,14 @@ def test_a_reference_with_too_few_requests_has_the_count_and_the_window() -> Non
     error = TooFewSamplesError("p99 latency needs 459 requests", needed=459, found=300)
     assert describe_too_few(error, 3 * S) == 'needs 459 requests, there were 300 (duration="6s")'
     assert describe_too_few(TooFewSamplesError("too few"), 3 * S) == "too few"
+
+
+def test_a_request_longer_than_its_window_needs_a_budget_that_is_named() -> None:
+    error, one = TooFewSamplesError("TTFT of 2 samples", needed=7, found=2), slow_launch(2)
+    lengthened = replace(one, given_window_ns=100 * MS)
+    found = with_needed_budget(error, [lengthened], 20.0)
+    assert str(found) == 'TTFT of 2 samples; a request takes up to 190 ms, so give budget="77s"'
+    assert (found.needed, found.found) == (7, 2)
+    assert with_needed_budget(error, [one], 20.0) is error
+    assert with_needed_budget(error, [], 20.0) is error
+    assert with_needed_budget(TooFewSamplesError("none"), [lengthened], 20.0).args == ("none",)

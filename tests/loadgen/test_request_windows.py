@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +124,28 @@ class TestWindow:
         result = run_declared(a_slow_job(window=RequestWindow(4, 0, 30 * S), warmup_ns=0), steadily(500 * MS))
         assert inputs_in(result) == [0, 1, 2, 3]
         assert samples_of(result).outcome.size == 4
+
+    @pytest.mark.parametrize("warmup_ns", [None, 0, S, 5 * S])
+    @pytest.mark.parametrize("callers", [1, 2, 4])
+    @pytest.mark.parametrize("latency_ns", [2 * S, 4400 * MS, 9 * S])
+    @pytest.mark.parametrize("given", [False, True])
+    def test_a_request_longer_than_it_is_due_in_it(
+        self, warmup_ns: int | None, callers: int, latency_ns: int, given: bool
+    ) -> None:
+        """Whether warm-up and window have fixed lengths, shorter than a request, or not."""
+        plan = replace(PLAN, callers=callers, window_ns=3 * S if given else 700 * MS, is_given=given)
+        job = a_slow_job(ClosedLoop(callers), duration_ns=plan.window_ns, warmup_ns=warmup_ns, window=plan)
+        result = run_declared(job, steadily(latency_ns))
+        assert len(inputs_in(result)) >= callers
+        if latency_ns > plan.window_ns:
+            assert latency_ns <= result.window.duration_ns <= (2 if given else 5) * latency_ns
+
+    def test_a_warm_up_of_fixed_length_waits_for_the_callers_and_no_longer(self) -> None:
+        waits = run_declared(a_slow_job(warmup_ns=S), steadily(2 * S)).warmup
+        assert (waits.duration_ns, waits.requests, waits.steady) == (2 * S, 2, None)
+        assert run_declared(a_slow_job(warmup_ns=S), steadily(300 * MS)).warmup.duration_ns == S
+        assert run_declared(a_slow_job(ConstantRate(4), warmup_ns=S), steadily(2 * S)).warmup.duration_ns == S
+        assert run_declared(a_slow_job(warmup_ns=S, window=None), steadily(2 * S)).warmup.duration_ns == S
 
     def test_a_service_that_answers_nothing_has_a_window_of_time(self) -> None:
         result = run_declared(a_slow_job(), steadily(400 * MS), outcome=503)

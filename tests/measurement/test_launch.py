@@ -74,6 +74,12 @@ def refuse_odd(batch: list[Any]) -> list[Any]:
     return add(batch)
 
 
+def slowly(_: object) -> list[Send]:
+    """An answer after 300 ms."""
+    time.sleep(0.3)
+    return [Send(answer(b'{"predictions": [1]}'))]
+
+
 @contextmanager
 def make_runner(
     generator: Generator,
@@ -167,6 +173,33 @@ class TestLaunch:
             assert inputs.tolist() == order * (due.sum() // len(order))
             assert due.sum() >= 20
         assert launches[0].samples.due_in(launches[0].window).sum() == due.sum()
+
+    @pytest.mark.parametrize(
+        ("generators", "stretches", "budget_ms"), [(1, False, 20_000), (2, True, 20_000), (2, False, 20_000)]
+    )
+    def test_a_request_longer_than_the_window_lengthens_it(
+        self, generator: Generator, generators: int, stretches: bool, budget_ms: int
+    ) -> None:
+        plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, budget_ns=budget_ms * MS, launches=8)
+        plan = replace(plan, generators=generators, stretches=stretches, schedule=ClosedLoop(2))
+        with ScriptedServer(slowly) as server:
+            runner = bench_of(server, plan, generator)
+            launches = [runner.measure() for _ in range(2)]
+            runner.close()
+        for one in launches:
+            assert one.samples.due_in(one.window).sum() >= 2
+            assert one.given_window_ns == 100 * MS
+            assert one.window.duration_ns >= 250 * MS
+
+    def test_a_budget_without_time_for_a_request_leaves_the_window_as_it_is(self, generator: Generator) -> None:
+        plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, generators=2, budget_ns=400 * MS)
+        with ScriptedServer(slowly) as server:
+            runner = bench_of(server, replace(plan, schedule=ClosedLoop(2)), generator)
+            launch = runner.measure()
+            runner.close()
+        assert launch.samples.due_in(launch.window).sum() == 0
+        assert launch.window.duration_ns == 100 * MS
+        assert launch.given_window_ns is None
 
     def test_replicas_share_the_load_of_the_window(self, generator: Generator, tmp_path: Path) -> None:
         plan = replace(PLAN, duration_ns=500 * MS)  # a busy machine may let one of two wait for a while
