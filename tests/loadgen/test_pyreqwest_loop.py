@@ -119,13 +119,16 @@ def test_http2_without_encryption_is_driven_by_prior_knowledge(tmp_path: Path) -
     assert Metrics((launch,)).failures == {}
 
 
-@pytest.mark.parametrize(("scheme", "http2"), [("https", False), ("https", True), ("http", True)])
+@pytest.mark.parametrize(
+    ("scheme", "http2", "path"),
+    [("https", False, "/stream"), ("https", True, "/stream"), ("http", True, "/stream"), ("http", True, "/lines")],
+)
 def test_every_chunk_of_a_stream_is_counted_over_encryption_and_over_http2(
-    certificates: tuple[Path, Path, Path], scheme: str, http2: bool
+    certificates: tuple[Path, Path, Path], scheme: str, http2: bool, path: str
 ) -> None:
     ca, cert, key = certificates
     lengths = [7, 1, 30]
-    messages = read_payload([list(range(length)) for length in lengths]).messages("127.0.0.1", 1, "/stream")
+    messages = read_payload([list(range(length)) for length in lengths]).messages("127.0.0.1", 1, path)
     with server(*([cert, key] if scheme == "https" else [])) as port:
         remote = Remote(f"{scheme}://127.0.0.1:{port}", http2=http2, ca_pem=ca.read_bytes())
         job = a_job([("127.0.0.1", port)], ClosedLoop(3), stream=True, messages=tuple(messages), duration_ns=200 * MS)

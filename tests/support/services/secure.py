@@ -1,8 +1,8 @@
 """A real server that speaks https, with HTTP/1.1 and HTTP/2: hypercorn with a certificate made for the test.
 
 Run as a script: ``secure.py CERT KEY``, or without them for HTTP/2 in clear text. It prints its port, answers predict
-requests with the sum of each input, streams one event for each number of the first input at ``/stream``, and ends when
-its standard input closes.
+requests with the sum of each input, and streams one event for each number of the first input at ``/stream``, and one
+JSON line at ``/lines``. It ends when its standard input closes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
             break
     instances = json.loads(body)["instances"]
     version = (b"x-http-version", scope["http_version"].encode())
-    streams = scope["path"] == "/stream"
-    kind = b"text/event-stream" if streams else b"application/json"
+    kinds = {"/stream": (b"text/event-stream", b"data: %d\n\n"), "/lines": (b"application/x-ndjson", b"%d\n")}
+    kind, form = kinds.get(scope["path"], (b"application/json", b""))
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind), version]})
-    if streams:
+    if form:
         for number in instances[0]:
-            await send({"type": "http.response.body", "body": b"data: %d\n\n" % number, "more_body": True})
+            await send({"type": "http.response.body", "body": form % number, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
     else:
         answer = json.dumps({"predictions": [sum(one) for one in instances]}).encode()
