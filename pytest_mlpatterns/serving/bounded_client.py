@@ -16,7 +16,7 @@ import httpcore
 import httpx
 
 from pytest_mlpatterns.units import format_duration, format_size
-from pytest_mlpatterns.wire.rest_stream import is_event_stream
+from pytest_mlpatterns.wire.stream_form import names_stream
 
 if TYPE_CHECKING:
     import ssl
@@ -146,7 +146,7 @@ class BoundedTransport(httpx.BaseTransport):
             answer = self._pool.handle_request(sent)
         answer.extensions[PIECES] = exchange.pieces
         response = _Response(answer, exchange)
-        exchange.is_stream = is_event_stream(response.headers)
+        exchange.is_stream = names_stream(response.headers.get("content-type", ""))
         return response
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "described_answer",
     "form_in",
     "form_of",
+    "names_stream",
     "new_reader",
     "read_stream",
     "usual_form",
@@ -99,6 +100,12 @@ def form_of(media_type: str, *, is_sized: bool, wire: Wire, stream: StreamSettin
         return usual_form(stream)
     is_lines = media_type in _LINE_TYPES and wire.protocol != "invocations"
     return StreamForm.LINES if is_lines else None
+
+
+def names_stream(media_type: str) -> bool:
+    """Whether a ``content-type`` says that a stream comes."""
+    kind = media_type.partition(";")[0].strip().lower()
+    return kind == EVENT_STREAM or kind in _LINE_TYPES
 
 
 def form_in(headers: Mapping[str, str], wire: Wire, stream: StreamSetting = AUTO) -> StreamForm | None:

@@ -74,10 +74,11 @@ EVENT = b"data: 1\n\n"
     ],
     ids=["endless", "stalls", "no end of HTTP"],
 )
+@pytest.mark.parametrize("kind", [b"text/event-stream", b"application/x-ndjson; charset=utf-8"])
 def test_a_stream_that_does_not_end_in_time_is_told_by_how_it_went_on(
-    steps: Callable[[], Iterable[Step]], words: str
+    steps: Callable[[], Iterable[Step]], words: str, kind: bytes
 ) -> None:
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000000000\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: 1000000000\r\n\r\n" % kind
     server = ScriptedServer(lambda _: itertools.chain([Send(head)], steps()))
     with client_of(server) as client, pytest.raises(EndlessAnswerError, match=rf"^POST /v1/completions {words}$"):
         client.post("/v1/completions", timeout=0.1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.wire.stream_events import StreamReader
+from pytest_mlpatterns.wire.stream_lines import JsonLines, LineReader
 from pytest_mlpatterns.wire.stream_text import TextReader, text_of
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 from support.fuzz import Area
@@ -96,6 +97,54 @@ def read(case: Arriving) -> None:
     assert found[0] == found[1], f"in pieces {found[0]}, at once {found[1]}"
 
 
+def _line(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+_END = {"done": True, "done_reason": "stop", "eval_count": 4, "prompt_eval_count": 2}
+LINES = (
+    b"".join(
+        [*(_line({"response": text, "done": False}) for text in ("a", "tök", "")), _line({"response": "", **_END})]
+    ),
+    b"".join(_line({"message": {"content": "🙂", "tool_calls": calls}, "done": False}) for calls in (None, [{}], "x")),
+    b"".join(_line(value) for value in ("a", 1, None, [], {}, {"text": "b"}, {"usage": {"out": 3}})),
+    _line({"error": "no memory"}) + _line({"error": 0.5, "text": "a"}),
+)
+_OF_LINES = (b'"error":"x",', b'"done":true,', b'"done":1,', b'"usage":{"out":', b'"text":', *SPLICES)
+    b'"error":"x",',
+    b'"done":true,',
+    b'"done":1,',
+    b'"usage":{"out":',
+    b'"text":',
+    b"\ud800",
+    b"\r\n",
+    *SPLICES,
+)
+_KEYS = JsonLines(text="text", tokens="usage.out")
+
+
+def arriving_in_lines(draw: random.Random) -> Arriving:
+    stream = octets(draw, LINES, _OF_LINES)
+    cuts = sorted(draw.randrange(len(stream) + 1) for _ in range(draw.randrange(8)))
+    return Arriving(stream, tuple(cuts), draw.random() < 0.5)
+
+
+def read_lines(case: Arriving) -> None:
+    """Read JSON lines in pieces and at once; ``is_openai`` is whether keys of objects are read.
+
+    Raises:
+        AssertionError: the split changes what is counted or kept.
+    """
+    found = []
+    for pieces in (case.pieces(), [case.stream]):
+        reader = LineReader(_KEYS if case.is_openai else None, keep_text=True)
+        count = sum(map(reader.feed, pieces)) + reader.end()
+        tokens = reader.input_tokens, reader.output_tokens
+        ends = reader.ended, reader.finished, reader.error, reader.malformed, reader.cut, reader.why
+        found.append((count, tokens, ends, None if reader.text is None else text_of(reader.text)))
+    assert found[0] == found[1], f"in pieces {found[0]}, at once {found[1]}"
+
+
 _ANSWERS = tuple(mode.data for mode in MODES)
 _OF_HTTP = (
     *SPLICES,
@@ -138,5 +187,6 @@ def judge(case: Arriving) -> None:
 
 AREAS = [
     Area("streams", 80_000, arriving, read, ()),
+    Area("streams of JSON lines", 20_000, arriving_in_lines, read_lines, ()),
     Area("answers to requests for streams", 20_000, answering, judge, ()),
 ]
