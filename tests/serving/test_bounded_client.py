@@ -65,7 +65,7 @@ EVENT = b"data: 1\n\n"
         ),
         (
             lambda: [Send(EVENT), Silence()],
-            r"stalls: \d+\.0 B came, and nothing in the \S+ ms after; raise its time limit, or mend the service",
+            r"stalls: [\d.]+ B came, and nothing in the \S+ ms after; raise its time limit, or mend the service",
         ),
         (
             lambda: [Send(EVENT + b"data: [DONE]\n\n"), Silence()],
