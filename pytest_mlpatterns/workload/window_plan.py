@@ -48,8 +48,8 @@ class WindowPlan:
         round: requests of a round of the inputs.
         callers: requests in flight; 1 of an open loop.
         window_ns: length of the window of a service that is not slow.
-        is_given: whether the user chose that length. Such a window is longer only if a request is, and has one of each
-            caller then; it gets shorter if the launches do not fit into the budget.
+        is_given: whether the user chose that length. Such a window gets shorter if the launches do not fit into the
+            budget. If it is shorter than a request, it is planned as if it was not given.
     """
 
     budget_ns: int
@@ -79,17 +79,13 @@ class WindowPlan:
         spent_ns = self.start_ns + warmup_ns
         most = self._room_ns(interval_ns, spent_ns) / interval_ns
         given = self.window_ns / interval_ns
-        is_short = self.is_given and given < self.callers
-        if is_short:
-            requests = self.callers
-        elif self.is_given and given <= most:
+        is_kept = self.is_given and given >= self.callers
+        if is_kept and given <= most:
             return None
-        else:
-            wanted = given if self.is_given else max(_ENOUGH, given, spent_ns / interval_ns)
-            requests = whole_rounds(wanted, most, self.round, callers=self.callers)
+        wanted = given if is_kept else max(_ENOUGH, given, spent_ns / interval_ns)
+        requests = whole_rounds(wanted, most, self.round, callers=self.callers)
         longest_ns = min(round(_LONGEST_FACTOR * requests * interval_ns), self.longest_ns)
-        is_shortened = self.is_given and not is_short
-        return RequestWindow(requests, 0 if is_shortened else self.window_ns, longest_ns)
+        return RequestWindow(requests, 0 if is_kept else self.window_ns, longest_ns)
 
     def _room_ns(self, interval_ns: float, spent_ns: int) -> float:
         """Time for the window: of a quarter of the budget, or of more if that leaves too little."""

@@ -41,8 +41,8 @@ def requests(plan: WindowPlan, interval_ns: float, warmup_ns: int = S) -> int:
         (replace(PLAN, window_ns=3 * S, is_given=True), 250 * MS, 0),  # as it was asked for
         (replace(PLAN, window_ns=10 * S, is_given=True), 250 * MS, 16),  # or what four launches have time for
         (replace(PLAN, window_ns=10 * S, is_given=True, launches=1), 250 * MS, 0),
-        (replace(PLAN, window_ns=3 * S, is_given=True), 2 * S, 2),  # one of each caller: a request takes 4 s
-        (replace(PLAN, window_ns=3 * S, is_given=True, callers=1), 2 * S, 0),
+        (replace(PLAN, window_ns=S, is_given=True), 700 * MS, 4),  # a request takes 1.4 s
+        (replace(PLAN, window_ns=S, is_given=True, callers=1), 700 * MS, 0),
     ],
 )
 def test_the_requests_of_a_window(plan: WindowPlan, interval_ns: int, expected: int) -> None:
@@ -54,8 +54,7 @@ def test_a_window_lasts_its_time_at_least_and_three_times_as_long_as_planned_at_
     assert PLAN.window(250 * MS, S) == RequestWindow(16, 700 * MS, 12 * S)
     given = replace(PLAN, window_ns=10 * S, is_given=True)
     assert given.window(250 * MS, S) == RequestWindow(16, 0, 12 * S)
-    short = replace(PLAN, window_ns=3 * S, is_given=True)
-    assert short.window(2 * S, S) == RequestWindow(2, 3 * S, 12 * S)
+    assert replace(PLAN, is_given=True).window(S, S) == PLAN.window(S, S)  # a request of 2 s
     assert PLAN.window(60 * S, S) == RequestWindow(2, 700 * MS, PLAN.longest_ns)
 
 
