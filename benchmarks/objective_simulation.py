@@ -136,12 +136,11 @@ class Search:
         )
         due = self.due_ns(plan, seed)
         due = due[due < window.end_ns]
-        late = self.queue.latency_ns(due, np.random.default_rng((self.seed, seed, 1)), self.slow) > (
-            self.queue.limit_s * S
-        )
+        latency = self.queue.latency_ns(due, np.random.default_rng((self.seed, seed, 1)), self.slow)
+        late = latency > self.queue.limit_s * S
         edges = np.linspace(window.start_ns, window.end_ns, PIECES + 1)
         judged, counted = np.histogram(due, edges)[0], np.histogram(due[late], edges)[0]
-        return Probe((Tally(judged, counted, counted),), due, window)
+        return Probe((Tally(judged, counted, counted),), due, window, done_ns=due + latency)
 
 
 def intervals(queue: Queue, percentile: int, test: int) -> list[Estimate]:

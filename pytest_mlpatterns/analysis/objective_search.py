@@ -8,6 +8,10 @@ got: what chance brought in a window of a few seconds it brings to both. One num
 above which as many requests are as were late; by Kingman's heavy-traffic limit services with other service times differ
 from it by that scale. The answer is the rate at which the long run of the queue has the share above the level that the
 objective allows. The standard error is that of what is left between the two in pieces of the windows.
+
+Service times that vary leave few late requests to fit. So the times that the requests took in service are read off the
+answers too, and give a rate of their own (:mod:`pytest_mlpatterns.analysis.service_times`). If both agree, the one that
+is known better counts; if they do not, the service is no such queue, and the curve counts.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.reference_queue import HIGHEST_LOAD, LOWEST_LOAD, LongRun, ReferenceQueue
+from pytest_mlpatterns.analysis.service_times import rate_by_service_times, service_times_ns
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.units import format_rate
 
@@ -73,6 +78,9 @@ _STEP = 0.1
 """Half of the step, on the logarithm of the level, over which the slope of the curve is taken."""
 _LAG_CHANGES = 0.03
 """Largest part of the answer that the lag of the generator may make."""
+_AGREE = 2.5
+"""Standard errors by which two accounts of one rate may differ, that of the windows doubled: a handful of late requests
+shows half of its own scatter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,7 @@ class Probe:
         window: the measured part, on the same clock.
         limited: why the load generator was the limit; None if it was not.
         answered_rps: the rate of the answers if the rate is not sustained, so that no higher one is either; else None.
+        done_ns: when each of these requests was answered; None if one of them failed.
     """
 
     tallies: tuple[Tally, ...]
@@ -114,6 +123,7 @@ class Probe:
     window: Window
     limited: str | None = None
     answered_rps: float | None = None
+    done_ns: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +189,23 @@ def highest_rate(
     capacity_rps = min(fit.capacity_rps for fit in fits)
     if abs(_lowest(fits, unlagged=True).value - answer.value) > _LAG_CHANGES * capacity_rps:
         late = f"the load generator sent too late to tell whether {objective} holds at {format_rate(last)}"
-    return Found(answer, late, tuple(fit.level for fit in fits))
+    both = min((fit.answer_of_both() for fit in fits), key=lambda found: found.value)
+    return Found(both, late, tuple(fit.level for fit in fits))
+
+
+def _agreed(windows: LaunchValue, times: LaunchValue | None) -> LaunchValue:
+    """One rate of two accounts of the same windows: the one that is known better, unless they contradict each other.
+
+    Args:
+        windows: by the late requests.
+        times: by the service times; None if these say nothing.
+    """
+    if times is None or windows.value <= 0:
+        return windows
+    apart, doubled = abs(math.log(times.value / windows.value)), 2 * windows.relative_error
+    if apart > _AGREE * math.hypot(doubled, times.relative_error):
+        return LaunchValue(windows.value, max(windows.relative_error, apart / 2))
+    return windows if doubled < times.relative_error else times
 
 
 def _lowest(fits: Sequence[_Fit], *, unlagged: bool) -> LaunchValue:
@@ -205,6 +231,7 @@ class _Fit:
 
     def __init__(self, bound: Bound, reference: ReferenceQueue, level: float) -> None:
         together = bound.quantity == "latency" and bound.limit_ns >= _SERVED_TOGETHER * reference.takes_ns
+        self._bound, self._servers = bound, reference.servers
         self._queue = reference if together else ReferenceQueue(reference.capacity_rps, 1)
         self._allowed = bound.allowed
         self._long_run = LongRun(self._queue.servers, self._allowed)
@@ -251,6 +278,19 @@ class _Fit:
         low, high = (self._long_run.load_at(level * math.exp(sign * sd)) for sign in (-1, 1))
         rate = self.capacity_rps * (1.0 if load >= HIGHEST_LOAD else load)
         return LaunchValue(rate, math.hypot((high - low) / 2 / load, _TABLE_ERROR))
+
+    def answer_of_both(self) -> LaunchValue:
+        """The rate by the late requests and by the service times together."""
+        answers = [(one.probe.due_ns, one.probe.done_ns) for one in self._windows]
+        known = [service_times_ns(due, done, self._servers) for due, done in answers if done is not None]
+        found = self.answer(unlagged=False)
+        if self._bound.quantity != "latency" or len(known) < len(answers):
+            return found
+        times = rate_by_service_times(
+            np.concatenate(known), self._servers, limit_ns=self._bound.limit_ns, allowed=self._allowed
+        )
+        both = _agreed(found, times)
+        return LaunchValue(min(both.value, self.capacity_rps), both.relative_error)
 
     def _solve(self, *, unlagged: bool) -> tuple[float, NDArray[np.float64]]:
         """The level above which the queue has as many requests as were late, and the weights of the windows."""

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.intervals import min_samples
+from pytest_mlpatterns.analysis.intervals import min_samples, wilson_interval
 from pytest_mlpatterns.analysis.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.verdicts import judge_limit
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.units import SECOND_NS, format_percent
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -112,10 +112,39 @@ class LimitAssertions:
                 return _judge_with_failures(metric, measured, limit, metrics=metrics)
             verdict = judge_limit(metric, measured, limit, size=size, modes=metrics.modes_of(metric))
             left_out = metrics.unjudged(metric)
-            return replace(verdict, reason=f"{verdict.reason}; {left_out}") if left_out else verdict
+            return _with_reason(verdict, left_out) if left_out else verdict
 
         self._measurement.measure_at_least(1)
-        return None if self._experiment.smoke else self._measurement.decide(judge)
+        if self._experiment.smoke:
+            return None
+        why = self._why_hopeless(metric, limit, plan)
+        return _with_reason(judge(), why) if why else self._measurement.decide(judge)
+
+    def _why_hopeless(self, metric: Metric, limit: float, plan: SequentialPlan) -> str:
+        """Why no number of further launches decides an error rate, which is left open then; empty if they may.
+
+        Without a failure so far nothing speaks for a high rate, and too few requests to exclude one stay too few. So
+        the time is left to the other assertions.
+        """
+        metrics = self._measurement.metrics
+        if metric.name != "error_rate" or not metrics.requests or metrics.failures:
+            return ""
+        last = self._measurement.reachable_launches
+        requests = metrics.requests * last // len(metrics.launches)
+        wanted = wilson_interval(0, requests, plan.confidence(last)).high
+        if wanted < limit:
+            return ""
+        needed = math.ceil(requests * wanted / (1 - wanted) * (1 - limit) / limit)
+        return (
+            f"none of {metrics.requests:,} requests failed, and {needed:,} without a failure decide it; the test has "
+            f'time for {requests:,}: measure longer (duration="{self._duration_s(needed, last)}s")'
+        )
+
+    def _duration_s(self, requests: int, launches: int) -> int:
+        """Seconds of a window with which the launches have so many requests together."""
+        metrics = self._measurement.metrics
+        seconds = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
+        return math.ceil(requests / launches * seconds / metrics.requests)
 
     def _why_unknown(self, metric: Metric) -> str:
         pattern = self._experiment.setup.pattern
@@ -132,6 +161,10 @@ class LimitAssertions:
             use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
             return f"{pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
         return f"{metric.label} is not known for {pattern}; name its process: Url(..., pid=...)"
+
+
+def _with_reason(verdict: Verdict, more: str) -> Verdict:
+    return replace(verdict, reason=f"{verdict.reason}; {more}")
 
 
 def _judge_with_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:

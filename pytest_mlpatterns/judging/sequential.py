@@ -248,11 +248,15 @@ class SequentialMeasurement:
     ) -> None:
         """Search for the capacity of the deployment; a second search for the same objective has a fresh deployment.
 
+        The first one has half of the budget, also if the assertions before it left less.
+
         Args:
             objective: latency objective to keep; None for throughput alone.
             decided: ends the search early; by default it goes on to its end.
             shares: whether a search under an objective leaves time for further ones.
         """
+        if not self._capacities:  # half of the budget at least, whatever the assertions before it took
+            self._budget_ns = max(self._budget_ns, round(self.spent_s * 1e9) + self._budget_ns // 2)
         self._reserved_ns = 0
         ended = [one for one in self._capacities if one.objective == objective]
         if any(not one.at_least or one.end is SearchEnd.GENERATOR for one in ended):
@@ -271,6 +275,12 @@ class SequentialMeasurement:
     def left_s(self) -> float:
         """Seconds of the budget that are left."""
         return max(self._budget_ns / 1e9 - self.spent_s, 0.0)
+
+    @property
+    def reachable_launches(self) -> int:
+        """Launches that the budget has time for in all, as far as the test allows them."""
+        further = max(self.left_s - self._reserved_ns / 1e9, 0.0) / max(self._per_launch_s, 1e-3)
+        return max(len(self._launches), min(self._max_launches, len(self._launches) + int(further)))
 
     @property
     def may_launch_again(self) -> bool:

@@ -216,12 +216,15 @@ class CapacitySearch:
         self._left_out += _without_value(objective, samples, inside & good)
         backlog = backlog_of(samples, result.window, plan.rate_rps)
         lags = backlog is not None and why_not_sustained([backlog]) is not None
+        sent = samples.due_ns < result.window.end_ns
+        order = np.argsort(samples.due_ns[sent], kind="stable")
         return Probe(
             tallies=tuple(_tally(bound, samples, result.window) for bound in objective.bounds),
-            due_ns=np.sort(samples.due_ns[samples.due_ns < result.window.end_ns]).astype(np.float64),
+            due_ns=samples.due_ns[sent][order].astype(np.float64),
             window=result.window,
             limited=why_limited(replace(result.generator, ceiling_rps=self.ceiling_rps)),
             answered_rps=backlog.answered_rps if backlog is not None and lags else None,
+            done_ns=samples.done_ns[sent][order].astype(np.float64) if good[sent].all() else None,
         )
 
     def _window(self, result: LoadResult) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:

@@ -54,7 +54,8 @@ class SimulatedService:
         arrivals_ns = arrivals_ns[arrivals_ns < end_ns]
         service_ns = self.queue.service_ns(arrivals_ns.size, np.random.default_rng((self.seed, seed, 1)))
         latency_ns = served_ns(arrivals_ns, service_ns, self.queue.servers) - arrivals_ns
-        return probe_of(arrivals_ns, latency_ns > self.limit_s * S, Window(start_ns, end_ns))
+        done_ns = (arrivals_ns + latency_ns).astype(float)
+        return probe_of(arrivals_ns, latency_ns > self.limit_s * S, Window(start_ns, end_ns), done_ns=done_ns)
 
     def search(self, levels: tuple[float, ...] = ()) -> Found:
         objective = Objective.of(self.percentile, int(self.limit_s * S))
@@ -80,7 +81,8 @@ def probe_of(due_ns: np.ndarray, late: np.ndarray, window: Window, **more: Any) 
         (Queue(400, 4), 0.02, 95, 290.3, 0.02),
         (Queue(400, 4), 0.02, 99, 241.0, 0.02),
         (Queue(500, service="G"), 0.01, 95, 333.6, 0.04),
-        (Queue(2000, service="M"), 0.005, 95, 1401, 0.06),
+        (Queue(2000, service="M"), 0.005, 95, 1401, 0.03),
+        (Queue(100, service="M"), 0.1, 95, 70.0, 0.09),
     ],
 )
 def test_the_answer_is_the_rate_of_the_long_run_and_its_error_is_stated(
@@ -113,6 +115,37 @@ def test_a_further_search_begins_where_the_last_one_ended() -> None:
 
     assert abs(second.plans[0].rate_rps - second.plans[-1].rate_rps) < 0.1 * second.plans[-1].rate_rps
     assert abs(first.plans[0].rate_rps - first.plans[-1].rate_rps) > 0.1 * first.plans[-1].rate_rps
+
+
+@pytest.mark.parametrize("servers", [1, 4])
+def test_service_times_that_contradict_the_late_requests_do_not_count(servers: int) -> None:
+    fair = SimulatedService(Queue(100), 0.05, 95, seed=1).search().rate
+
+    def make(plan: ProbePlan) -> Probe:
+        probe = service.probe(plan)
+        done_ns = probe.due_ns + S / 1000
+        return replace(probe, done_ns=done_ns)
+
+    service = SimulatedService(Queue(100), 0.05, 95, seed=1)
+    objective = Objective.of(95, 50_000_000)
+    found = highest_rate(make, objective, ReferenceQueue(100, servers), left_s=lambda: service.left_s).rate
+
+    assert found.value == pytest.approx(fair.value, rel=0.05)
+    assert found.relative_error > 5 * fair.relative_error
+
+
+def test_with_a_failed_request_in_a_window_the_late_requests_count_alone() -> None:
+    def found(*failed: int) -> float:
+        service = SimulatedService(Queue(100, service="M"), 0.1, 95, seed=1)
+
+        def make(plan: ProbePlan) -> Probe:
+            probe = service.probe(plan)
+            return replace(probe, done_ns=None) if plan.number in failed else probe
+
+        reference = ReferenceQueue(100, 1)
+        return highest_rate(make, Objective.of(95, 100_000_000), reference, left_s=lambda: service.left_s).rate.value
+
+    assert found(1) == found(*range(99)) != found()
 
 
 def search(make: Callable[[ProbePlan], Probe], limit_ns: int = 10_000_000) -> Found:

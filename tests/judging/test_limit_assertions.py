@@ -82,3 +82,43 @@ def test_a_median_of_one_request_is_refused_as_other_percentiles_are() -> None:
     limits, _ = measured(1, requests=1)
     with pytest.raises(TooFewSamplesError, match="RTM of 1 sample, expected at least 7"):
         limits.decide(METRICS["rtm"], 470 * MS)
+
+
+def sent(count: int, *, failed: int = 0) -> Launch:
+    """A launch of 0.7 s with this many requests."""
+    due_ns = START_NS + np.arange(count) * int(0.7 * S) // count
+    outcome = np.where(np.arange(count) < failed, 500, 200)
+    return launch(samples(due_ns, np.full(count, 4 * MS), outcome=outcome), seconds=0.7)
+
+
+def error_rate(*launches: Launch, limit: float = 0.01) -> tuple[Verdict, int]:
+    """The verdict on a limit of the error rate, and the launches that it took."""
+    limits, measurement = measured(LAUNCHES)
+    measurement._runner = FakeRunner(launches)  # type: ignore[assignment]
+    verdict = limits.decide(
+        METRICS["error_rate"], limit, lambda metrics, confidence, _scatter: metrics.error_share(confidence)
+    )
+    assert verdict is not None
+    return verdict, len(measurement.metrics.launches)
+
+
+def test_an_error_rate_of_many_requests_without_a_failure_takes_one_launch() -> None:
+    verdict, launches = error_rate(sent(5000))
+    assert (verdict.outcome, launches) == (Outcome.PASS, 1)
+
+
+def test_an_error_rate_that_no_launch_can_decide_leaves_the_time_to_others() -> None:
+    verdict, launches = error_rate(sent(60))
+    assert (verdict.outcome, launches) == (Outcome.INCONCLUSIVE, 1)
+    assert verdict.reason.endswith(
+        "; none of 60 requests failed, and 640 without a failure decide it; the test has time for 480: measure longer "
+        '(duration="1s")'
+    )
+
+
+def test_an_error_rate_that_further_launches_may_decide_is_measured_on() -> None:
+    verdict, launches = error_rate(*[sent(400)] * 8)
+    assert (verdict.outcome, launches) == (Outcome.PASS, 2)
+    verdict, launches = error_rate(*[sent(60, failed=2)] * 8)
+    assert verdict.outcome is Outcome.FAIL
+    assert launches > 1

@@ -271,3 +271,14 @@ def test_a_time_bounds_the_launches_beyond_three() -> None:
     measurement, runner = make_measurement(seconds=0.02)
     measurement.measure_at_least(5, within_ns=MS)
     assert runner.measured == 3
+
+
+def test_a_search_has_half_of_the_budget_whatever_was_measured_before_it() -> None:
+    measurement, runner = make_measurement(seconds=0.1, budget_ns=S // 2, most=99)
+    measurement.measure_at_least(99)
+    assert measurement.left_s < 0.15
+    measurement.search(None)
+    assert measurement.left_s > 0.2
+    measurement.search(None)
+    assert measurement.left_s < 0.2
+    assert runner.measured < 10
