@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.latency import Percentiles
 
-__all__ = ["FORMAT", "SCHEMA_FILE", "VERSION", "read_baselines", "write_baselines"]
+__all__ = ["FORMAT", "SCHEMA_FILE", "VERSION", "baselines_text", "read_baselines", "write_baselines"]
 
 FORMAT = "pytest-mlpatterns-baseline"
 VERSION = 1
@@ -117,7 +117,7 @@ def write_baselines(
         merged = {test: machines for test, machines in read_baselines(path).items() if test not in remove}
         for test, machines in updates.items():
             merged.setdefault(test, {}).update(machines)
-        return laid_out(_plain_file(merged), sort_keys=True) + "\n"
+        return baselines_text(merged)
 
     try:
         replace_file(path, merged_text, timeout_s=timeout_s)
@@ -133,6 +133,11 @@ def write_baselines(
             f"{path} cannot be written: {error.strerror or error}; it is unchanged, "
             "make its directory writable or name another file with --perf-baseline-file"
         ) from error
+
+
+def baselines_text(baselines: Baselines) -> str:
+    """The text of a file with these entries."""
+    return laid_out(_plain_file(baselines), sort_keys=True) + "\n"
 
 
 def _plain_file(baselines: Baselines) -> dict[str, Any]:

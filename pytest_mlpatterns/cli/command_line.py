@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_mlpatterns.cli.accept_command import add_accept_command
+from pytest_mlpatterns.cli.baseline_command import add_baseline_command
 from pytest_mlpatterns.cli.new_command import add_new_command
 from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_new_command(commands)
     add_accept_command(commands, _read)
+    add_baseline_command(commands)
     add_verdict_command(commands, _read, lambda text: _for_people(text, sys.stdout))
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(

@@ -22,6 +22,7 @@ from support.streams import stream_result
 from support.synthetic import ENVIRONMENT, make_setup, result, verdict
 
 import pytest_mlpatterns
+from pytest_mlpatterns.baseline.file import write_baselines
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.acceptances import read_acceptances
 from pytest_mlpatterns.plugin.options import OPTIONS
@@ -179,6 +180,8 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = results_json(measured, ENVIRONMENT, "2026-11-24", baseline={})
     for name in ("results.json", "perf-results.json"):
         (tmp_path / name).write_text(text, encoding="utf-8")
+    for name in ("linux.json", "arm.json"):
+        write_baselines(tmp_path / name, {})
     (tmp_path / "artifacts").mkdir()
     imported = results_json([stream_result()], ENVIRONMENT, "2026-11-24", baseline={})
     for name, content in (
