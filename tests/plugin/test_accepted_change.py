@@ -1,15 +1,12 @@
-"""A change that a team accepts, through the real plugin: from the first red to the day on which it has landed."""
+"""A change that a marker accepts beside a baseline; tests/settling/test_whole_life.py has the life beside a revision."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
 from support.project import Run, run_here
 from support.repository import Repository
-
-from pytest_mlpatterns.cli import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +37,6 @@ def perf_model():
 def test_shop(perf):
     pass
 """
-TEST = "test_shop.py::test_shop"
 JSON = "--perf-json=results.json"
 
 
@@ -61,33 +57,6 @@ def state(run: Run) -> tuple[int, str]:
     """The exit code, and the acceptance that the verdict owes its pass."""
     (result,) = run.json("results.json")["results"]
     return run.exit_code, next((one["accepted"] for one in result["verdicts"] if one["metric"] == "rtm"), "")
-
-
-def test_a_change_is_accepted_lands_and_ends(shop: Repository) -> None:
-    shop.write(files(0.03))
-    red = run_here(shop.top, "--perf-against=main", JSON)
-    assert state(red) == (1, "")
-    assert f"python -m pytest_mlpatterns accept results.json {TEST} --reason WHY" in red.out
-
-    assert main(["accept", "results.json", TEST, "--reason", "larger model", "--ceiling", "900%"]) == 0
-    green = run_here(shop.top, "--perf-against=main", JSON, environment={"GITHUB_ACTIONS": "true"})
-    assert state(green) == (0, "rtm +900 %: larger model")
-    assert re.search(r"(mean latency|RTM) .* → .*; accepted is rtm \+900 %: larger model", green.out)
-    assert "::notice file=test_shop.py" in green.out
-
-    shop.write(files(0.5))
-    beyond = run_here(shop.top, "--perf-against=main", JSON)
-    assert state(beyond) == (1, "")
-    assert "accepted was rtm +900 %: larger model" in beyond.out
-
-    shop.git("add", "--all")
-    shop.git("commit", "--quiet", "--message", "A larger model, and what it costs")
-    shop.write(files(2.0))
-    again = run_here(shop.top, "--perf-against=main", JSON)
-    assert state(again) == (1, "")
-    assert "main has it already, so remove it" in again.out
-    assert main(["accept", "results.json", "--prune"]) == 0
-    assert "accepted" not in (shop.top / "perf-accepted.toml").read_text(encoding="utf-8")
 
 
 def test_a_marker_accepts_until_the_baseline_has_the_change(shop: Repository) -> None:
