@@ -223,7 +223,7 @@ MESSAGES = {
     "test_goodput_of_one_token": "no request has what the objective judges, so there is no goodput",
     "test_no_token": "the stream is empty: no event has content, expected at least one; the first is [DONE]",
     "test_no_token_of_openai": "the streams have no chunk with content, so there is no TTFT; yield at least one",
-    "test_percentile_as_attribute": "has no attribute 'ttft_p95'; use metrics.ttft_ns(95)",
+    "test_percentile_as_attribute": "perf.metrics has no ttft_p95; use perf.metrics.ttft_ns(95)",
 }
 
 
