@@ -170,7 +170,10 @@ def _imported_module(statement: ast.ImportFrom, package: str) -> str:
 
 def _tree_of(file: Path) -> ast.Module | None:
     """The syntax of a source; None if it has an error, which loading the model reports."""
-    with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError), tokenize.open(file) as source:
+    with (
+        contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError, MemoryError),
+        tokenize.open(file) as source,
+    ):
         return ast.parse(source.read())
     return None
 

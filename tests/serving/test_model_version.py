@@ -157,6 +157,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (package / "model.py").write_text(dedent(SOURCE), encoding="utf-8")
     (package / "scores.py").write_text(dedent(SCORES), encoding="utf-8")
     (package / "broken.py").write_text("def model(:", encoding="utf-8")
+    (package / "nested.py").write_text(f"model = {'(' * 9_000}1{')' * 9_000}", encoding="utf-8")
+    (package / "binary.py").write_bytes(b"\0\xff")
     (package / "parts").mkdir()
     (package / "parts" / "deep.py").write_text("class Deep:\n    perf_version = 'deep'\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -189,6 +191,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("model:scores", ""),
         ("model:absent", ""),
         ("broken:model", ""),
+        ("nested:model", ""),
+        ("binary:model", ""),
         ("absent:model", ""),
         ("parts.deep:Deep", "deep"),
     ],
