@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from pytest_mlpatterns.credentials import address_without_credentials, public_command, public_words, unquoted
@@ -23,10 +22,8 @@ from pytest_mlpatterns.serving.import_string import is_import_string, meant_impo
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire.stream_form import read_stream
+from pytest_mlpatterns.wire.stream_lines import JsonLines  # noqa: TC001 - the documentation resolves the annotations
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.wire.stream_lines import JsonLines
 
 __all__ = ["App", "Command", "Target", "Url", "prometheus_of"]
 
