@@ -23,7 +23,7 @@ from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.stream_form import AUTO, StreamSetting
 from pytest_mlpatterns.wire.stream_lines import JsonLines
-from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -184,7 +184,7 @@ class TestRecordingServer:
         form: StreamSetting,
         messages: tuple[bytes, ...],
     ) -> LoadJob:
-        job = a_job([server.address], ClosedLoop(2), stream=True, duration_ns=200 * MS, messages=messages)
+        job = a_job([server.address], ConstantRate(50), stream=True, duration_ns=200 * MS, messages=messages)
         remote = Remote(f"http://127.0.0.1:{server.port}", http2=False) if loop is PyreqwestLoop else None
         return replace(job, endpoint=replace(job.endpoint, stream=form, remote=remote))
 

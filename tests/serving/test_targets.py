@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from pytest_mlpatterns import Prometheus
+from pytest_mlpatterns import JsonLines, Prometheus
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 
@@ -226,3 +226,13 @@ def test_metrics_of_a_target_is_a_path_or_a_value() -> None:
     assert prometheus_of(Command("serve {port}")) is None
     with pytest.raises(SettingError, match=r"Url\(metrics=1\)"):
         Url("http://localhost", metrics=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("made", [App, Url, Command])
+def test_the_form_of_streams_is_one_of_few_and_no_part_of_the_name(made: Any) -> None:
+    address = {App: "service:app", Url: "http://127.0.0.1:1/p", Command: "serve {port}"}[made]
+    keys = JsonLines(tokens="n")
+    assert [made(address, stream=stream).stream for stream in ("chunks", keys, None)] == ["chunks", keys, None]
+    assert str(made(address, stream="lines")) == str(made(address))  # its baseline is that of the same service
+    with pytest.raises(SettingError, match=rf"^{made.__name__}\(stream='ndjson'\), expected \"lines\" for JSON lines"):
+        made(address, stream="ndjson")
