@@ -17,7 +17,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire.body import WireError
 from pytest_mlpatterns.wire.event_stream import LONGEST_EVENT_BYTES
 from pytest_mlpatterns.wire.stream_events import json_of, tokens_in
-from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.wording import count, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,7 +181,7 @@ class LineReader:
         value = json_of(line)
         if value is None:
             self.malformed = True
-            self.why = f"line {self._lines} of the stream, of {len(line):,} bytes, is no JSON"
+            self.why = f"line {self._lines} of the stream, of {count(len(line), 'byte')}, is no JSON"
             return False
         return self._read_object(value, line) if isinstance(value, dict) else self._keep(value)
 

@@ -108,7 +108,7 @@ def test_chunks_are_stamped_when_they_are_complete(
         (chunked(WORD, b'{"error": "no memory"}\n', head=NDJSON), AUTO, Failure.ERROR_EVENT, "no memory"),
         (chunked(WORD, WORD, head=NDJSON), AUTO, Failure.CUT_OFF, 'no line has "done": true'),
         (chunked(WORD, b'{"resp', head=NDJSON), AUTO, Failure.CUT_OFF, "it ends in the middle of line 2"),
-        (chunked(WORD, b"{\n", head=NDJSON), AUTO, Failure.MALFORMED, "line 2 of the stream, of 1 bytes, is no JSON"),
+        (chunked(WORD, b"{\n", head=NDJSON), AUTO, Failure.MALFORMED, "line 2 of the stream, of 1 byte, is no JSON"),
         (until_close(b"1\n2\n"), AUTO, Failure.CUT_OFF, ""),
         (until_close(WORD + END), AUTO, 200, ""),
         (chunked(b"a", head=TEXT + b"content-encoding: br\r\n"), "chunks", Failure.COMPRESSED, "content-encoding: br"),

@@ -180,7 +180,7 @@ def test_whole_lines_are_decoded() -> None:
     ("body", "words"),
     [
         (lines("a") + b"{", "it ends in the middle of line 2"),
-        (b"{\n", "line 1 of the stream, of 1 bytes, is no JSON"),
+        (b"{\n", "line 1 of the stream, of 1 byte, is no JSON"),
         (lines({"error": "boom"}), "the stream ended with an error"),
     ],
 )
