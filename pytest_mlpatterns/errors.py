@@ -134,7 +134,15 @@ class PerfWarning(UserWarning):
 
 
 class InconclusiveWarning(PerfWarning):
-    """The interval includes the limit when the budget is spent."""
+    """The interval includes the limit when the budget is spent.
+
+    Attributes:
+        short: as pytest lists it, since the reason stands in the summary of the run.
+    """
+
+    def __init__(self, message: str = "", short: str = "") -> None:
+        super().__init__(message)
+        self.short: str = short or message
 
 
 class LeftoverWarning(PerfWarning):

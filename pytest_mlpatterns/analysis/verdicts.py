@@ -170,12 +170,16 @@ def judge_limit(
     if outcome is Outcome.INCONCLUSIVE and size is not None:
         shown = f"{metric.label} {_range(metric.show(measured.low), metric.show(measured.high))}"
         reason = f"{shown} includes the limit of {metric.show(limit)} after {size}"
+        why_open = ""
         if modes is not None and measured.low < modes.valley < measured.high:
-            reason += f"; {_either_mode(metric, modes)}"
+            why_open = _either_mode(metric, modes)
+            reason += f"; {why_open}"
         elif metric.launch_sd > 0 and min(measured.low, limit) > 0:
             half = math.log(measured.high / measured.low) / 2
-            reason += f"; {_what_helps(half, abs(math.log(measured.value / limit)), size.launches)}"
-        return Verdict(metric.name, "limit", outcome, reason)
+            helps = _what_helps(half, abs(math.log(measured.value / limit)), size.launches)
+            reason += f"; {helps.words}"
+            why_open = "" if helps.suffices else helps.words
+        return Verdict(metric.name, "limit", outcome, reason, why_open=why_open)
     wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
     return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {verb} {wanted}")
 
@@ -292,7 +296,7 @@ def _what_decides(metric: Metric, change: Estimate, tolerance: float, *, launche
     half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
     apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
     present, other = launches
-    return _what_helps(half, apart, present, fixed_launches=other)
+    return _what_helps(half, apart, present, fixed_launches=other).words
 
 
 def _levels(plan: SequentialPlan | None, launches: int) -> tuple[float, float]:
@@ -364,7 +368,15 @@ def _range(low: str, high: str, dash: str = "–", *, otherwise: str = " to ") -
     return f"{number or low}{dash}{high}" if number and high.endswith(f" {unit}") else f"{low}{otherwise}{high}"
 
 
-def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class _Helps:
+    """What more launches would do, in words, and whether some number of them suffices."""
+
+    words: str
+    suffices: bool
+
+
+def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int | None = None) -> _Helps:
     """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would.
 
     Args:
@@ -380,8 +392,8 @@ def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int
     for more in range(1, _MOST_MORE + 1):
         narrowed = half * math.sqrt(left(launches + more) / left(launches))
         if narrowed < apart:
-            return (
-                f"{wording.count(more, 'more launch', 'more launches')} would narrow it to ±{format_percent(narrowed)}"
-            )
+            count = wording.count(more, "more launch", "more launches")
+            return _Helps(f"{count} would narrow it to ±{format_percent(narrowed)}", suffices=True)
     why = "" if fixed_launches is None else f" against a baseline of {fixed_launches}"
-    return f"even {_MOST_MORE} more launches would narrow it only to ±{format_percent(narrowed)}{why}"
+    words = f"even {_MOST_MORE} more launches would narrow it only to ±{format_percent(narrowed)}{why}"
+    return _Helps(words, suffices=False)

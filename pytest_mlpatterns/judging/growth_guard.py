@@ -79,7 +79,8 @@ def _confirmed(metric: Metric, suspicion: Verdict, limit: float, *, track: Resou
             few = f"{count(track.requests.size, 'reading')} over {count(requests, 'request')} are too few"
         why = f"a longer load could not show whether it is a leak, since {few}"
         advice = 'follow it for longer with perf.assert_no_leak("1KiB", duration="60s")'
-        return replace(suspicion, outcome=Outcome.INCONCLUSIVE, reason=f"{suspicion.reason}; {why}: {advice}")
+        said = f"{why}: {advice}"
+        return replace(suspicion, outcome=Outcome.INCONCLUSIVE, reason=f"{suspicion.reason}; {said}", why_open=said)
     before, now = suspicion.reference_value or 0.0, max(metric.per * growth.slope.value, 0.0)
     ends = [max(metric.per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]
     change = Estimate(*(end / max(before, metric.floor) - 1 for end in ends))

@@ -160,7 +160,7 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
     )
     if busy:
         reason += f"; {busy} meanwhile, which makes both sides alike: run it again in a quieter moment"
-    return Verdict(on, "pattern", verdict.outcome, reason)
+    return Verdict(on, "pattern", verdict.outcome, reason, why_open=busy or "", by_machine=bool(busy))
 
 
 @dataclass(frozen=True, slots=True)

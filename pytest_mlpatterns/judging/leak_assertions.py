@@ -84,7 +84,8 @@ class LeakAssertions:
             if cache.store.startswith("memory:") and missing > 0 and new > 0:
                 why = f"but the cache still fills: {missing:,} of {cache.max_entries:,} entries are missing"
                 small = f"a smaller one is full earlier: Cached(max_entries={max(_entries(total.counters) // 4, 1)})"
-                return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}; {small}")
+                said = f"{why}; {small}"
+                return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {said}", why_open=said)
         return verdict
 
 
@@ -111,7 +112,7 @@ def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
         f"{requests:,} requests in {format_duration(longest_ns)} are too few to see a leak; measure longer "
         '(duration="60s") or with more load'
     )
-    return Verdict("memory_growth", "limit", Outcome.INCONCLUSIVE, reason)
+    return Verdict("memory_growth", "limit", Outcome.INCONCLUSIVE, reason, why_open=reason)
 
 
 def _entries(counters: Mapping[str, int]) -> int:

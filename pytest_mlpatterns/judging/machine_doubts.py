@@ -30,7 +30,7 @@ __all__ = ["MachineDoubts"]
 
 _QUIET_LAUNCHES = 2
 """Launches on a quiet machine that a failure may rest on while the others were disturbed."""
-_ADVICE = "run it again, or compare interleaved (--perf-against)"
+_ADVICE = "run it again in a quieter moment, or compare interleaved (--perf-against)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class MachineDoubts:
             of_launches = [one for one in compared if one.metric.of is not None]
             standing |= _failed(self.judge(of_launches, self.entry, Metrics(quiet)))
         bounds = _Bounds(factor, min(factor, CPU_FACTOR))
-        why = f"but {busy} while this was measured, which explains {factor:.2f} times: run it again in a quieter moment"
+        why = f"{busy}, which explains {factor:.2f} times"
         return self._explained(bounds, verdicts, compared, why=why, standing=standing)
 
     def explained_by(
@@ -87,8 +87,8 @@ class MachineDoubts:
             compared: the metrics that they judge, with the tolerance beside a machine that is slower.
         """
         why = (
-            f"but this machine takes up to {slowdown:.2f} times as long for the same work as when the baseline was "
-            f"recorded, which explains it: {_ADVICE}"
+            f"this machine takes up to {slowdown:.2f} times as long for the same work as when the baseline was "
+            "recorded, which explains it"
         )
         bounds = _Bounds(slowdown, slowdown)
         return self._explained(bounds, verdicts, compared, why=why, standing=self._standing(verdicts))
@@ -113,7 +113,13 @@ class MachineDoubts:
             *_failed(self.judge(of_cpu, scaled(self.entry, bounds.cpu), self.metrics)),
         }
         return [
-            replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}")
+            replace(
+                verdict,
+                outcome=Outcome.INCONCLUSIVE,
+                reason=f"{verdict.reason}; but {why}: {_ADVICE}",
+                why_open=why,
+                by_machine=True,
+            )
             if verdict.outcome is Outcome.FAIL and verdict.metric not in standing | beyond
             else verdict
             for verdict in verdicts

@@ -111,7 +111,7 @@ class SettledVerdicts:
             why = self._explanation(screened) if screened.outcome is Outcome.FAIL else ""
             if not why:
                 return screened
-            return replace(screened, outcome=Outcome.INCONCLUSIVE, reason=f"{screened.reason}; but {why}")
+            return _open(screened, f"{screened.reason}; but {why}", why, by_machine=True)
         return self._shared(screened) if self._is_worse(screened.metric) else replace(screened, outcome=Outcome.PASS)
 
     def _of_both(self, screened: Verdict, judged: Verdict) -> Verdict:
@@ -128,18 +128,18 @@ class SettledVerdicts:
 
     def _shared(self, screened: Verdict) -> Verdict:
         """The verdict on a metric that is worse than the entry, and no worse than the recorded code today."""
-        said = "with the code that was recorded" if self.is_present else f"and so is {self.name} today"
-        said = f"{_short(screened)}, {said}"
+        who = "with the code that was recorded" if self.is_present else f"and so is {self.name} today"
+        said = f"{_short(screened)}, {who}"
         if why := self._explanation(screened):
             return replace(screened, outcome=Outcome.PASS, reason=f"{said}: {why}")
         if self.facts and screened.outcome is Outcome.FAIL:
             reason = f"{said}: not the code, but {self.facts} changed since the baseline was recorded"
             return replace(screened, outcome=Outcome.FAIL, reason=f"{reason}; if that is intended, record it anew")
-        reason = (
-            f"{said}: not the code, and no sign of the machine explains it; look for a data file, a variable or "
+        why = (
+            f"{who}: not the code, and no sign of the machine explains it; look for a data file, a variable or "
             "another service that changed, and record it anew if that is intended"
         )
-        return replace(screened, outcome=Outcome.INCONCLUSIVE, reason=reason)
+        return _open(screened, f"{_short(screened)}, {why}", why)
 
     def _has_passed(self, screened: Verdict) -> bool:
         """Whether the recorded code is today as it was, so that what slowed the first launches down has passed."""
@@ -153,6 +153,11 @@ class SettledVerdicts:
         """Whether the file saw the metric worse than its tolerance, surely or by its estimate."""
         screened = self.seen.get(metric)
         return screened is not None and (screened.outcome is Outcome.FAIL or screened.suspected)
+
+
+def _open(screened: Verdict, reason: str, why: str, *, by_machine: bool = False) -> Verdict:
+    """The verdict, left open for a reason that more measuring does not remove."""
+    return replace(screened, outcome=Outcome.INCONCLUSIVE, reason=reason, why_open=why, by_machine=by_machine)
 
 
 def _short(screened: Verdict) -> str:

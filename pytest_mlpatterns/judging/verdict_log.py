@@ -14,6 +14,7 @@ from pytest_mlpatterns.records.kind import Gate
 from pytest_mlpatterns.records.result import Location
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import failure_text
+from pytest_mlpatterns.reports.text.suspicions import open_in_short
 from pytest_mlpatterns.reports.text.where import where_sentence
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ __all__ = ["VerdictLog", "no_verdict"]
 
 def no_verdict(metric: str, against: Literal["limit", "baseline", "revision"], error: GeneratorLimitError) -> Verdict:
     """The verdict on a metric when the load generator or the machine was the limit, not the service."""
-    return Verdict(metric, against, Outcome.INCONCLUSIVE, f"no verdict: {error}")
+    why = str(error)
+    return Verdict(metric, against, Outcome.INCONCLUSIVE, f"no verdict: {why}", why_open=why, by_machine=True)
 
 
 def _warn_at_the_test(warning: Warning) -> None:
@@ -101,7 +103,7 @@ class VerdictLog:
     def _warn_of(self, undecided: Sequence[Verdict]) -> None:
         reasons = "; ".join(verdict.reason for verdict in undecided)
         try:
-            self.warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}"))
+            self.warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}", open_in_short(undecided)))
         except InconclusiveWarning:  # the project's filter makes errors of warnings
             if self._gate is Gate.FAIL:
                 raise

@@ -168,8 +168,14 @@ class RuntestHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
-        """Spell our own warnings in characters that the terminal has, before pytest writes them."""
-        if isinstance(warning := warning_message.message, PerfWarning):
+        """Spell our own warnings in characters that the terminal has, before pytest writes them.
+
+        That of an undecided test is one line, because the summary has its reason, and the line of code says nothing.
+        """
+        if isinstance(warning := warning_message.message, InconclusiveWarning):
+            warning.args = (warning.short,)
+            warning_message.line = ""
+        if isinstance(warning, PerfWarning):
             warning.args = tuple(self._terminal.spell(str(part)) for part in warning.args)
 
     def _keep_partial(self, item: pytest.Item) -> None:

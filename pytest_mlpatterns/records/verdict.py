@@ -39,6 +39,8 @@ class Verdict:
         accepted: the acceptance to which a change beyond the usual tolerance owes its pass; empty for all others.
         judged_by: name of the metric that was judged in its place and that the figures are of, such as
             ``latency_mean`` for RTM; empty if it was judged itself.
+        why_open: why it is open although more measuring would not decide it, in words; empty for all others.
+        by_machine: whether that is the machine, so that another moment would.
     """
 
     metric: str
@@ -51,6 +53,8 @@ class Verdict:
     present_value: float | None = None
     accepted: str = ""
     judged_by: str = ""
+    why_open: str = ""
+    by_machine: bool = False
 
     @property
     def figure(self) -> str:

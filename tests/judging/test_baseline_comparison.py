@@ -179,7 +179,7 @@ def test_a_failure_beside_busy_neighbours_stays_open() -> None:
     verdicts, _ = compare(runner)
     assert failing(verdicts) == set()
     assert verdicts["rtm"].suspected
-    assert "other processes used 0.9 of the 2 cores while this was measured" in verdicts["rtm"].reason
+    assert "other processes used 0.9 of the 2 cores, which explains" in verdicts["rtm"].reason
     assert len(runner.launches) == 8
 
 
@@ -238,7 +238,7 @@ def test_what_others_take_explains_at_most_what_it_can_do(taken: dict[str, float
 def test_a_failure_that_others_explain_says_up_to_how_much() -> None:
     verdicts, _ = compare(Runner(rtm_ns=3.9 * MS, throttled=0.3), "rtm")
     assert verdicts["rtm"].outcome is Outcome.INCONCLUSIVE
-    assert "a CPU limit of the container stopped it for 30.0 % of the time while this was" in verdicts["rtm"].reason
+    assert "a CPU limit of the container stopped it for 30.0 % of the time, which" in verdicts["rtm"].reason
     assert "which explains 1.43 times" in verdicts["rtm"].reason
 
 

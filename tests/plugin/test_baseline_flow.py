@@ -274,7 +274,7 @@ def test_a_failure_that_the_machine_itself_explains_is_left_open(directory: Path
     run = ONE.run(directory, "--perf-noise", "doubt")
     assert run.outcomes == {"passed": 1, "warnings": 1}
     slower = r"this machine takes up to [\d.]+ times as long for the same work as when the"
-    explained = rf"(mean latency|RTM) .+ % worse, .+; but {slower}"
+    explained = rf"(mean latency|RTM) .+, tolerance .+ why {slower}"
     assert re.search(explained, " ".join(run.section("performance").split()))
 
 
@@ -283,7 +283,8 @@ def test_a_comparison_that_stays_open_points_to_the_test(directory: Path, strict
     _edit(directory / FILE, _unsure)
     run = ONE.run(directory, "--perf-budget", "1s", *strict)
     said = run.failure("test_it") if strict else run.section("warnings summary")
-    assert re.search(r"InconclusiveWarning: test_perf\.py::test_it: undecided: .*throughput ", said)
+    whole = r"InconclusiveWarning: test_perf\.py::test_it: undecided: .*throughput "
+    assert re.search(whole if strict else r"InconclusiveWarning: undecided: .+, see below", said)
     assert "test_perf.py" in said
     assert "pluggy" not in said
     assert "session.py" not in said

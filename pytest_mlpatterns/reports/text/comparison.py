@@ -15,7 +15,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
@@ -30,6 +30,7 @@ __all__ = [
     "comparisons_of",
     "figure_of",
     "is_accepted",
+    "most_severe_first",
     "named_change",
     "shown_change",
     "worst_comparison",
@@ -148,6 +149,11 @@ def worst_comparison(result: TestResult) -> Verdict | None:
     usual = known.get("rtm", known.get("ttft"))
     calm = worst.outcome is not Outcome.FAIL and _severity(worst)[1] < _NOTABLE
     return usual if usual is not None and calm else worst
+
+
+def most_severe_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Verdicts by their change in tolerances, the largest first; those without a change last."""
+    return sorted(verdicts, key=_severity, reverse=True)
 
 
 def named_change(verdict: Verdict) -> str:

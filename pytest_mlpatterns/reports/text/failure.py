@@ -5,7 +5,6 @@ It has at most 18 lines in a terminal of 80 columns: what a reader needs least i
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from pytest_mlpatterns.analysis.metric_definitions import GROWTHS, METRICS, pric
 from pytest_mlpatterns.records.acceptance import changes_to_accept, rounded_ceiling
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
 from pytest_mlpatterns.reports.text.environment_lines import changed_facts
@@ -25,7 +23,7 @@ from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.overload_text import overload_picture
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
 from pytest_mlpatterns.reports.text.styled_text import width_of
-from pytest_mlpatterns.reports.text.suspicions import longer_command
+from pytest_mlpatterns.reports.text.suspicions import beside_recorded, open_step
 from pytest_mlpatterns.reports.text.text_table import wrapped
 from pytest_mlpatterns.reports.text.where import where_texts
 
@@ -58,8 +56,6 @@ _USUAL = {"pattern": "single", "engine": "", "load": "closed(1)", "wire": "rest+
 _WORDS = {Outcome.FAIL: "beyond tolerance", Outcome.INCONCLUSIVE: "undecided", Outcome.PASS: "within tolerance"}
 _MOST_OTHERS = 3
 """Further metrics beyond their tolerance that are named: a service that is slower is worse in each of its times."""
-_COMMIT = re.compile(r"\(([0-9a-f]{7,40})\)$")
-"""The commit at the end of a baseline's name, unless files were changed after it."""
 _OF_STREAMS = ("ttft", "ttft:p95", "tpot", "itl", "itl:p95", "output_tokens", "output_tokens_per_user")
 _METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory", "cost")
 
@@ -172,8 +168,8 @@ def _others(others: Sequence[Verdict], result: TestResult, first: Verdict) -> li
         lines.append(f"and {wording.count(more, 'more metric')} beyond tolerance")
     judged = {one.metric for one in (first, *others)}
     counts = Counter(_WORDS[one.outcome] for one in comparisons_of(result) if one.metric not in judged)
-    parts = [f"{wording.count(counts[word], 'other metric')} {word}" for word in _WORDS.values() if counts[word]]
-    return [*lines, *([", ".join(parts)] if parts else [])]
+    counted = [f"{wording.count(counts[word], 'other metric')} {word}" for word in _WORDS.values() if counts[word]]
+    return [*lines, *([", ".join(counted)] if counted else [])]
 
 
 def _in_short(verdict: Verdict) -> str:
@@ -224,15 +220,12 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
     """The next step after these verdicts; a command has a line of its own, so that it can be copied."""
     again = result.command or f"pytest {shlex.quote(result.test)}"
     if any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in verdicts):
-        return [
-            "measure longer: raise budget= and launches=",
-            "in the marker of the test, or run",
-            longer_command(result) or f"{again} --perf-budget 120s",
-        ]
+        step = open_step(result, verdicts)
+        return [*_wrapped([step.why, step.advice]), *filter(None, [step.command])]
     wrong = _wrong({one.metric for one in verdicts})
     if any(verdict.against == "baseline" for verdict in verdicts):
         recorded = [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
-        return [*recorded, *_against_recorded(verdicts, result, again)]
+        return [*recorded, *_against_recorded(verdicts, result)]
     if result.reference is not None and result.reference.entry:
         return [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
     if any(verdict.against == "revision" for verdict in verdicts):
@@ -261,14 +254,12 @@ def _wrong(metrics: set[str]) -> str:
     return "fails requests" if metrics == {"error_rate"} else "is slower"
 
 
-def _against_recorded(verdicts: Sequence[Verdict], result: TestResult, again: str) -> list[str]:
+def _against_recorded(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
     """The command that runs the baseline's commit beside the present, and so names functions; empty if it cannot."""
-    commit = _COMMIT.search(result.reference.name) if result.reference is not None else None
-    if commit is None or result.setup.pattern.kind is SystemKind.URL or result.setup.engine:
+    command = beside_recorded(result)
+    if not command or not any(functions_explain(verdict.metric) for verdict in verdicts):
         return []
-    if not any(functions_explain(verdict.metric) for verdict in verdicts):
-        return []
-    return ["to see which function got slower, compare with that commit:", f"{again} --perf-against {commit[1]}"]
+    return ["to see which function got slower, compare with that commit:", command]
 
 
 def _position(location: Location) -> str:

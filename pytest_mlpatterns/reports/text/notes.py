@@ -1,4 +1,4 @@
-"""Notes on results, one line each: what a capacity search found, the statistics of a pattern's layer, and noise."""
+"""Notes on results, one line each: what a capacity search found, and the statistics of a pattern's layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metric_definitions import objectives_of
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
-from pytest_mlpatterns.wording import count, listed
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.stream_record import StreamRecord
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["describe_capacity", "describe_cycle", "describe_layer", "found_nmrt", "noise_line", "tokens_text"]
-
-_MOST_TESTS = 3
-"""Number of tests that the line about noise names."""
+__all__ = ["describe_capacity", "describe_cycle", "describe_layer", "found_nmrt", "tokens_text"]
 
 _KNOWN = ("cached", "batched", "continuous", "queued", "hop", "wire", "pipeline", "ensemble")
 _COUNTERS = {
@@ -38,21 +35,6 @@ _COUNTERS = {
     "errors": "failed",
 }
 """Counters that are reported if they are not zero."""
-
-
-def noise_line(results: Sequence[TestResult]) -> str:
-    """What disturbed the machine, once for the whole run; empty if nothing did.
-
-    The sentences of the test with the most of them stand for all, as the figures differ but the advice does not.
-    """
-    noisy = [result for result in results if result.noise]
-    if not noisy:
-        return ""
-    shown = [result.test for result in noisy[:_MOST_TESTS]]
-    more = [f"{len(noisy) - _MOST_TESTS} more"] if len(noisy) > _MOST_TESTS else []
-    of = "" if len(results) == 1 else f" in {len(noisy)} of {len(results)} tests ({listed([*shown, *more], 'and')})"
-    longest = max(noisy, key=lambda result: len(result.noise)).noise
-    return f"noise{of}: {'; '.join(longest)}"
 
 
 def tokens_text(stream: StreamRecord) -> str:

@@ -23,9 +23,9 @@ from pytest_mlpatterns.reports.text.comparison import (
 from pytest_mlpatterns.reports.text.environment_lines import changed_note
 from pytest_mlpatterns.reports.text.function_lines import missing_profile
 from pytest_mlpatterns.reports.text.node_notes import generators_text, nodes_text
-from pytest_mlpatterns.reports.text.notes import found_nmrt, noise_line, tokens_text
+from pytest_mlpatterns.reports.text.notes import found_nmrt, tokens_text
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
-from pytest_mlpatterns.reports.text.suspicions import suspicion_lines
+from pytest_mlpatterns.reports.text.suspicions import is_of_the_machine, undecided_lines
 from pytest_mlpatterns.reports.text.text_table import TextColumn, folded, natural_width, table_lines, wrapped
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
@@ -117,14 +117,12 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
     lines = _table(results, width)
     if absent := _without_baseline(results):
         lines += [(), line(absent)]
-    if noise := noise_line(results):
-        lines += [(), *map(line, wrapped(noise, width, others=_INDENT))]
     for result in results:
         notes = [*_words(result), *(_details(result) if verbose else ())]
-        if notes:
+        if notes and result.outcome is not State.UNDECIDED:
             shown = [part for text in notes for part in wrapped(text, width, _INDENT, others=2 * _INDENT)]
             lines += [(), line(result.test, Style.STRONG), *map(line, shown)]
-    return [*lines, *suspicion_lines(results, width)]
+    return [*lines, *_undecided(results, width, verbose=verbose)]
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -250,15 +248,26 @@ def _verdict(result: TestResult, *, wide: bool) -> Span:
     return Span(f"{verdict.sign} {verdict.word if wide else verdict.letter}", verdict.style)
 
 
+# --- undecided tests -------------------------------------------------------------------------------------------------
+
+
+def _undecided(results: Sequence[TestResult], width: int, *, verbose: bool) -> list[Line]:
+    """The text on each undecided test; what the machine did to several is said at the first one."""
+    lines: list[Line] = []
+    is_said = False
+    for result in results:
+        if result.outcome is not State.UNDECIDED:
+            continue
+        notes = [*_words(result), *(_details(result) if verbose else ())]
+        lines += [(), *undecided_lines(result, width, notes=notes, is_short=not verbose, as_above=is_said)]
+        is_said = is_said or is_of_the_machine(result)
+    return lines
+
+
 # --- notes -----------------------------------------------------------------------------------------------------------
 
 
 def _words(result: TestResult) -> list[str]:
-    undecided = [
-        f"undecided: {verdict.reason}"
-        for verdict in result.verdicts
-        if verdict.outcome is Outcome.INCONCLUSIVE and not verdict.suspected
-    ]
     better = [
         f"better than its baseline: {verdict.reason}; record it: --perf-baseline update"
         for verdict in result.verdicts
@@ -268,7 +277,7 @@ def _words(result: TestResult) -> list[str]:
     accepted = accepted_sentences(result)
     note = [result.baseline_note] if result.baseline_note and result.baseline_gap is not BaselineGap.ABSENT else []
     further = [changed_note(result), compared_line(result), missing_profile(result)]
-    return [*undecided, *accepted, *better, *note, *filter(None, further), *result.notes]
+    return [*accepted, *better, *note, *filter(None, further), *result.notes]
 
 
 def _without_baseline(results: Sequence[TestResult]) -> str:
@@ -286,6 +295,7 @@ def _details(result: TestResult) -> list[str]:
     if result.reference is not None:
         parts.append(("against", result.reference.name))
     parts += [("compared", text) for text in compared_sentences(result)]
+    parts += [("noise", text) for text in result.noise]
     return [f"{label:<10}{text}" for label, text in parts if text]
 
 

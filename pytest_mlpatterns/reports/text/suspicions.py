@@ -1,19 +1,23 @@
-"""Suspected regressions at the end of a run: open comparisons whose estimate is beyond the tolerance. Pure.
+"""What an undecided test leaves open: its figures, one reason, and what would decide it. Pure.
 
-They do not fail, so a reader would miss them. Each has its figures, the measuring time that would decide it, and the
-command that measures so long.
+It does not fail, so a reader would miss it, and it needs no more room than a failure. The reason is said once, and the
+next step follows from it: more measuring is advised only where it would decide.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.deciding_time import seconds_to_decide
-from pytest_mlpatterns.records.result import State
-from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
+from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
+from pytest_mlpatterns.records.setup import SystemKind
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of, most_severe_first, named_change
 from pytest_mlpatterns.reports.text.styled_text import Line, Style, line
 from pytest_mlpatterns.reports.text.text_table import wrapped
 
@@ -23,87 +27,198 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["longer_command", "suspected_sentences", "suspicion_lines"]
+__all__ = [
+    "OpenStep",
+    "beside_recorded",
+    "is_of_the_machine",
+    "open_in_short",
+    "open_step",
+    "suspected_sentences",
+    "undecided_lines",
+]
 
 _LONGEST_S = 600.0
-"""Longest measuring time that is recommended."""
+"""Longest measuring time that is recommended: one test of a suite for which ten minutes are too long is rewritten."""
 _DEFAULT_S = 120
 _STEP_S = 10
-_AGAIN = 2
-"""Factor on the time of a measurement that is repeated in a quieter moment."""
+_MOST_ROWS = 7
+"""Rows of the text on an undecided test: with its row in the table and the line that pytest writes, 12 at most."""
+_MOST_LIMITS = 2
+"""Limits that are shown with their reasons: each fills two rows of 80 columns."""
+_LABEL = 6
+_COMMIT = re.compile(r"\(([0-9a-f]{7,40})\)$")
+"""The commit at the end of a baseline's name, unless files were changed after it."""
 
 
-def suspicion_lines(results: Sequence[TestResult], width: int) -> list[Line]:
-    """The section on suspected regressions of tests that did not fail; empty if there are none.
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """Why a test is undecided, and what to do about it.
+
+    Attributes:
+        why: the reason, in words; empty if the verdict itself says it.
+        advice: what to do, in words; empty if the reason or the command says it.
+        command: what to run; empty if no command decides it.
+    """
+
+    why: str = ""
+    advice: str = ""
+    command: str = ""
+
+
+def undecided_lines(
+    result: TestResult, width: int, *, notes: Sequence[str] = (), is_short: bool = True, as_above: bool = False
+) -> list[Line]:
+    """The text on an undecided test below the table.
 
     Args:
-        results: of the run.
+        result: of the test.
         width: of the terminal in columns.
+        notes: on the test, for which there is room at the end.
+        is_short: whether notes are left out that would make the text longer than 7 rows.
+        as_above: whether the text on another test has said what the machine did and what to do about that.
     """
-    suspected = [result for result in results if result.outcome is State.UNDECIDED and _suspicions(result)]
-    if not suspected:
-        return []
-    title = wording.count(len(suspected), "suspected regression")
-    explained = "the estimate is beyond the tolerance, which is not certain"
-    lines = [(), *(line(text, Style.OPEN) for text in wrapped(f"{title}: {explained}", width, others="  "))]
-    for result in suspected:
-        lines.append(line(f"  {result.test}", Style.STRONG))
-        for sentence in suspected_sentences(result):
-            lines += [line(text) for text in wrapped(sentence, width, "    ", others="      ")]
-        if command := longer_command(result):
-            lines.append(line(f"    {command}"))
-    return lines
+    as_above = as_above and is_of_the_machine(result)
+    step = open_step(result)
+    rows = _figures(result, width)
+    why = "the machine, as above" if as_above and step.why else step.why
+    rows += _labelled("why", why, width) + _labelled("next", "" if as_above else step.advice, width)
+    if step.command and not as_above:
+        rows += [f"  {'' if step.advice else 'next':<{_LABEL}}{step.command}"]
+    further = [part for text in notes for part in wrapped(text, width, "  ", others="    ")]
+    if is_short and 1 + len(rows) + len(further) > _MOST_ROWS:
+        further = ["  -v shows more about it"] if len(rows) + 2 <= _MOST_ROWS else []
+    return [line(f"{result.test}: undecided", Style.STRONG), *map(line, [*rows, *further])]
+
+
+def is_of_the_machine(result: TestResult) -> bool:
+    """Whether the machine left the test undecided, so that another moment would decide it."""
+    return any(one.outcome is Outcome.INCONCLUSIVE and one.by_machine for one in result.verdicts)
 
 
 def suspected_sentences(result: TestResult) -> list[str]:
-    """For each suspected metric the figures and what would decide it; empty without a suspicion."""
-    return [_sentence(verdict, result) for verdict in _suspicions(result)]
+    """For each suspected metric its figures, and the reason once; empty without a suspicion."""
+    suspected = [verdict for verdict in _open_comparisons(result) if verdict.suspected]
+    if not suspected:
+        return []
+    *others, last = map(_figure, suspected)
+    return [*others, "; ".join(filter(None, [last, open_step(result).why]))]
 
 
-def longer_command(result: TestResult) -> str:
-    """The command that measures long enough to decide the open comparisons; empty if no time suffices.
+def open_in_short(verdicts: Sequence[Verdict]) -> str:
+    """Open verdicts in a few words, for the line that pytest lists: ``undecided: mean +8.9 %``."""
+    first = most_severe_first(verdicts)[0]
+    label = metric_named(first.metric).label if is_known_metric(first.metric) else first.metric
+    text = label if first.change is None else named_change(first)
+    return f"undecided: {text}, see below"
 
-    What is open although its whole interval is beyond the tolerance, such as a failure beside busy neighbours, gets
-    twice the time.
+
+def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> OpenStep:
+    """Why a test is undecided, and what would decide it; the command measures so long, if any time suffices.
+
+    Args:
+        result: of the test.
+        verdicts: that are open; by default all of the test.
     """
+    found = result.verdicts if verdicts is None else verdicts
+    still = most_severe_first([one for one in found if one.outcome is Outcome.INCONCLUSIVE])
     again = result.command or f"pytest {shlex.quote(result.test)}"
-    times = [time for verdict in _suspicions(result) if (time := _time(verdict, result)) is not None]
-    if any(map(_is_explained, _suspicions(result))):
-        times.append(_AGAIN * result.seconds_spent)
-    if not times and _suspicions(result):
+    reasons = [one for one in still if one.why_open]
+    if by_machine := [one for one in reasons if one.by_machine]:
+        why = by_machine[0].why_open if by_machine[0].change is not None else ""
+        return _in_another_moment(result, why, again)
+    compared = [one for one in still if one.change is not None and one.tolerance is not None]
+    if reasons and (not compared or reasons[0] is still[0]):
+        return OpenStep(reasons[0].why_open if reasons[0].change is not None else "")
+    if not compared:
+        how = "measure longer: raise budget= and launches= in the marker of the test, or run"
+        return OpenStep("", how, f"{again} --perf-budget {_DEFAULT_S}s") if still else OpenStep()
+    return _by_measuring(result, compared, again)
+
+
+def _in_another_moment(result: TestResult, why: str, again: str) -> OpenStep:
+    """After what the machine explains: the same in a quieter moment, or both sides in the same moment."""
+    if beside := beside_recorded(result):
+        return OpenStep(why, "run it again in a quieter moment, or beside the recorded code:", beside)
+    return OpenStep(why, "run it again in a quieter moment:", again)
+
+
+def beside_recorded(result: TestResult) -> str:
+    """The command that runs the baseline's commit beside the present code; empty if it cannot."""
+    if result.reference is None or result.reference.kind != "baseline":
         return ""
-    seconds = math.ceil(max(times) / _STEP_S) * _STEP_S if times else _DEFAULT_S
-    return f"{again} --perf-budget {seconds}s"
+    commit = _COMMIT.search(result.reference.name)
+    if commit is None or result.setup.pattern.kind is SystemKind.URL or result.setup.engine:
+        return ""
+    return f"{result.command or f'pytest {shlex.quote(result.test)}'} --perf-against {commit[1]}"
 
 
-def _suspicions(result: TestResult) -> list[Verdict]:
-    return [verdict for verdict in comparisons_of(result) if verdict.suspected]
-
-
-def _sentence(verdict: Verdict, result: TestResult) -> str:
-    if _is_explained(verdict):
-        return verdict.reason
-    row = comparison_row(verdict)
-    figures = f"{row.label} {row.reference} → {row.present}: {row.change} ({row.interval}), tolerance {row.tolerance}"
-    return f"{figures}; {_what_decides(verdict, result)}"
-
-
-def _is_explained(verdict: Verdict) -> bool:
-    """Whether the whole interval is beyond the tolerance, so that the reason says why the verdict is open."""
-    return verdict.change is not None and verdict.tolerance is not None and verdict.change.low > verdict.tolerance
-
-
-def _what_decides(verdict: Verdict, result: TestResult) -> str:
-    seconds = _time(verdict, result)
-    if seconds is not None:
-        return (
-            f"about {math.ceil(seconds)} s of measuring would decide it, {math.ceil(result.seconds_spent)} s were spent"
-        )
-    recorded = 0 if result.reference is None else result.reference.launches
+def _by_measuring(result: TestResult, compared: Sequence[Verdict], again: str) -> OpenStep:
+    """What more measuring would decide, or what to do where it would not."""
+    suspected = [one for one in compared if one.suspected] or compared
+    times = [_time(one, result) for one in suspected]
+    known = [time for time in times if time is not None]
+    if known:
+        seconds = max(known)
+        spent = math.ceil(result.seconds_spent)
+        more = "" if len(known) == len(times) else " of what can be decided"
+        why = f"about {math.ceil(seconds)} s of measuring would decide it{more}, {spent} s were spent"
+        return OpenStep(why, "", f"{again} --perf-budget {math.ceil(seconds / _STEP_S) * _STEP_S}s")
+    recorded = 0 if result.reference is None or suspected[0].against == "revision" else result.reference.launches
     if recorded:
         launches = wording.count(recorded, "launch", "launches")
-        return f"more measuring would hardly decide it beside a baseline of {launches}: record it with more"
-    return "it is too close to the tolerance to be decided in reasonable time"
+        return OpenStep(
+            f"more measuring would hardly decide it beside a baseline of {launches}",
+            "record it with more, from the code that it is of:",
+            f"{again} --perf-baseline update --perf-budget {_DEFAULT_S}s",
+        )
+    return OpenStep(
+        "it is too close to the tolerance to be decided in reasonable time",
+        f'give the metric a tolerance of its own: tolerance={{"{suspected[0].metric}": {_roomy(suspected[0]):g}}}',
+    )
+
+
+def _roomy(verdict: Verdict) -> float:
+    """A tolerance that the whole interval of a change keeps, in steps of 5 %."""
+    assert verdict.change is not None
+    return math.ceil(verdict.change.high * 20) / 20
+
+
+def _open_comparisons(result: TestResult) -> list[Verdict]:
+    """The open comparisons, the largest change in tolerances first."""
+    return most_severe_first([one for one in comparisons_of(result) if one.outcome is Outcome.INCONCLUSIVE])
+
+
+def _figures(result: TestResult, width: int) -> list[str]:
+    """The most severe open comparison with its interval, the others in short, and open limits with their reasons."""
+    compared = _open_comparisons(result)
+    rows = wrapped(_figure(compared[0]), width, "  ", others="    ") if compared else []
+    if compared[1:]:
+        rows += wrapped(f"also {', '.join(map(named_change, compared[1:]))}", width, "  ", others="    ")[:1]
+    named = {one.metric for one in compared}
+    limits = list(
+        dict.fromkeys(
+            one.reason
+            for one in result.verdicts
+            if one.outcome is Outcome.INCONCLUSIVE and (one.against in ("limit", "pattern") or one.metric not in named)
+        )
+    )
+    for reason in limits[:_MOST_LIMITS]:
+        rows += wrapped(reason, width, "  ", others="    ")
+    if (more := len(limits) - _MOST_LIMITS) > 0:
+        rows.append(f"  and {wording.count(more, 'more limit')}")
+    return rows
+
+
+def _figure(verdict: Verdict) -> str:
+    """``p99 latency 2.00 ms → 3.00 ms: +50.0 % (+10.0 % to +100 %), tolerance 20.0 %``."""
+    row = comparison_row(verdict)
+    interval = f" ({row.interval})" if row.interval else ""
+    return f"{row.label} {row.reference} → {row.present}: {row.change}{interval}, tolerance {row.tolerance}"
+
+
+def _labelled(label: str, text: str, width: int) -> list[str]:
+    """A text after a label, on as many rows as it needs; none without a text."""
+    return wrapped(text, width, f"  {label:<{_LABEL}}", others=" " * (2 + _LABEL)) if text else []
 
 
 def _time(verdict: Verdict, result: TestResult) -> float | None:

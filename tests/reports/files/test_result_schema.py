@@ -42,6 +42,7 @@ SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 SINCE_0_2_0 = {
     "accepted",
+    "by_machine",
     "end",
     "entry",
     "failed_outcome",
@@ -54,6 +55,7 @@ SINCE_0_2_0 = {
     "taken",
     "unjudged",
     "unmeasured",
+    "why_open",
 }
 """Members that files of 0.2.0 do not have; new ones belong here, so that older files stay readable."""
 SINCE_0_2_0_IN_RESULTS = {"kind"}

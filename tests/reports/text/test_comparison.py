@@ -195,11 +195,3 @@ def test_the_worst_of_nothing_is_nothing() -> None:
     assert (
         named_change(Verdict("sharpness", "baseline", Outcome.PASS, "", Estimate(0.1, 0, 0.2))) == "sharpness +10.0 %"
     )
-
-
-def test_noise_is_one_line_of_the_run_that_names_the_tests() -> None:
-    noise = ("other processes used 1.1 of the 2 cores while this was measured: stop other programs",)
-    noisy = [result(f"t.py::test_{number}", noise=noise) for number in range(5)]
-    lines = "\n".join(text_of(one) for one in summary_lines([*noisy, result("t.py::test_quiet")], 400))
-    assert lines.count("other processes") == 1
-    assert "noise in 5 of 6 tests (t.py::test_0, t.py::test_1, t.py::test_2 and 2 more): other processes" in lines

@@ -1,78 +1,191 @@
-"""Suspected regressions have a section of their own: the figures, the time that would decide them, and the command."""
+"""An undecided test: its figures, one reason once, what would decide it, and no more than twelve rows of 80 columns."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
-from support.synthetic import MS, counterpart, result
+from support.golden import LESS, SLOWER
+from support.synthetic import MS, counterpart, make_setup, result
 
+from pytest_mlpatterns.errors import InconclusiveWarning
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.reports.text.styled_text import text_of
+from pytest_mlpatterns.reports.text.failure import next_step
+from pytest_mlpatterns.reports.text.styled_text import text_of, width_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
-from pytest_mlpatterns.reports.text.suspicions import longer_command, suspicion_lines
+from pytest_mlpatterns.reports.text.suspicions import open_in_short, suspected_sentences, undecided_lines
 
 TEST = "test_perf.py::test_digits"
 SUSPECTED = Verdict(
     "p99", "revision", Outcome.INCONCLUSIVE, "p99 may", Estimate(0.5, 0.1, 1.0), 0.2, 2.0 * MS, 3.0 * MS
 )
 OPEN = Verdict("rtm", "revision", Outcome.INCONCLUSIVE, "rtm may", Estimate(0.04, -0.1, 0.2), 0.1, 2.0 * MS, 2.1 * MS)
+LIMIT = Verdict("rtm", "limit", Outcome.INCONCLUSIVE, "RTM 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch")
 AGAINST = {"reference": counterpart(kind="revision"), "command": f"pytest {TEST} --perf-against=main"}
+BUSY = "other processes used 1.9 of the 2 cores, which explains 4.00 times"
 
 
-def section(*verdicts: Verdict, width: int = 200, **changes: object) -> list[str]:
-    found = suspicion_lines([result(TEST, verdicts=verdicts, **{**AGAINST, **changes})], width)
+def by_machine(verdict: Verdict) -> Verdict:
+    """A verdict that would fail, left open because of the machine."""
+    reason = f"{verdict.reason}; but {BUSY}: run it again in a quieter moment"
+    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, why_open=BUSY, by_machine=True)
+
+
+def block(*verdicts: Verdict, width: int = 200, **changes: object) -> list[str]:
+    found = undecided_lines(result(TEST, verdicts=verdicts, **{**AGAINST, **changes}), width)
     return [text_of(one) for one in found]
 
 
+def summary(*results: object, width: int = 80, verbose: bool = False) -> list[str]:
+    return [text_of(one) for one in summary_lines(results, width, verbose=verbose)]  # type: ignore[arg-type]
+
+
 def test_a_suspected_regression_has_its_figures_the_time_and_the_command() -> None:
-    empty, title, test, figures, command = section(SUSPECTED)
-    assert empty == ""
-    assert title.startswith("1 suspected regression: the estimate is beyond the tolerance")
-    assert test.strip() == TEST
-    assert figures.strip() == (
-        "p99 latency 2.00 ms → 3.00 ms: +50.0 % (+10.0 % to +100 %), tolerance 20.0 %; "
-        "about 19 s of measuring would decide it, 9 s were spent"
+    assert block(SUSPECTED) == [
+        f"{TEST}: undecided",
+        "  p99 latency 2.00 ms → 3.00 ms: +50.0 % (+10.0 % to +100 %), tolerance 20.0 %",
+        "  why   about 19 s of measuring would decide it, 9 s were spent",
+        f"  next  pytest {TEST} --perf-against=main --perf-budget 20s",
+    ]
+
+
+def test_further_open_metrics_are_named_in_one_row() -> None:
+    _, _, also, *_ = block(SUSPECTED, OPEN, replace(OPEN, metric="cpu_per_request"))
+    assert also == "  also +4.0 %, CPU +4.0 %"
+
+
+def test_the_undecided_end_the_summary_and_its_notes_do_not_repeat_them() -> None:
+    lines = summary(
+        result("t.py::a", verdicts=(SUSPECTED,), **AGAINST), result("t.py::b", notes=("a note",)), width=160
     )
-    assert command.strip() == f"pytest {TEST} --perf-against=main --perf-budget 20s"
+    assert lines[-1].endswith("--perf-budget 20s")
+    assert lines.index("t.py::b") < lines.index("t.py::a: undecided")
+    assert "p99 may" not in "\n".join(lines)
 
 
-def test_an_open_comparison_within_its_tolerance_is_a_note_and_no_suspicion() -> None:
-    assert section(OPEN) == []
-    notes = "\n".join(map(text_of, summary_lines([result(verdicts=(OPEN,), **AGAINST)], 160)))
-    assert "undecided: rtm may" in notes
-    assert "suspected" not in notes
+def test_what_the_machine_explains_has_that_reason_once_and_no_more_measuring() -> None:
+    verdicts = (by_machine(SLOWER), by_machine(LESS))
+    lines = block(*verdicts, reference=counterpart(), command="", width=80)
+    assert lines[-4:] == [
+        "  also throughput -27.0 %",
+        f"  why   {BUSY}",
+        "  next  run it again in a quieter moment, or beside the recorded code:",
+        f"        pytest {TEST} --perf-against 1a2b3c4",
+    ]
+    assert "certain" not in "\n".join(lines)
+    assert "--perf-budget" not in "\n".join([*lines, *next_step(verdicts, result(TEST, verdicts=verdicts))])
 
 
-def test_the_section_ends_the_summary_and_the_notes_do_not_repeat_it() -> None:
-    text = [text_of(one) for one in summary_lines([result(TEST, verdicts=(SUSPECTED,), **AGAINST)], 160)]
-    assert text[-1].strip().endswith("--perf-budget 20s")
-    assert "undecided: p99 may" not in "\n".join(text)
+@pytest.mark.parametrize("recorded", ["perf-baseline.json, 2026-11-20", "perf-baseline.json, 2026-11-20 (1a2b3c4)"])
+def test_a_service_at_an_address_is_only_measured_again(recorded: str) -> None:
+    reference = replace(counterpart(), name=recorded)
+    setup = make_setup() if "1a2b" not in recorded else make_setup(pattern="http://localhost:8000")
+    *_, advice, command = block(by_machine(SLOWER), reference=reference, setup=setup, command="")
+    assert (advice, command) == ("  next  run it again in a quieter moment:", f"        pytest {TEST}")
+
+
+def test_the_machine_is_the_reason_of_several_tests_once() -> None:
+    lines = summary(
+        *(result(f"t.py::{name}", verdicts=(by_machine(SLOWER),), reference=counterpart()) for name in "abc")
+    )
+    text = "\n".join(lines)
+    assert text.count("other processes") == 1
+    assert text.count("  why   the machine, as above") == 2
+    assert text.count("quieter moment") == 1
+
+
+def test_noise_that_changed_no_verdict_is_left_to_a_verbose_summary() -> None:
+    noise = "other processes used 1.1 of the 2 cores while this was measured: stop other programs"
+    noisy = result(TEST, verdicts=(replace(SLOWER, outcome=Outcome.PASS),), noise=(noise,), reference=counterpart())
+    assert "other processes" not in "\n".join(summary(noisy))
+    assert f"noise     {noise}" in "\n".join(summary(noisy, width=200, verbose=True))
+
+
+def test_what_no_time_decides_beside_a_small_baseline_has_the_command_that_records_more() -> None:
+    beside = replace(counterpart(), launches=3)
+    suspected = replace(SUSPECTED, change=Estimate(0.5, -0.2, 2.0), against="baseline")
+    *_, why, advice, command = block(suspected, reference=beside, command="")
+    assert why == "  why   more measuring would hardly decide it beside a baseline of 3 launches"
+    assert advice == "  next  record it with more, from the code that it is of:"
+    assert command == f"        pytest {TEST} --perf-baseline update --perf-budget 120s"
+
+
+def test_what_is_too_close_to_its_tolerance_is_given_a_wider_one() -> None:
+    *_, why, advice = block(replace(SUSPECTED, change=Estimate(0.21, -0.3, 0.92)))
+    assert "too close to the tolerance" in why
+    assert advice == '  next  give the metric a tolerance of its own: tolerance={"p99": 0.95}'
 
 
 @pytest.mark.parametrize(
-    ("change", "recorded", "says"),
+    ("verdict", "end"),
     [
-        (Estimate(0.21, -0.3, 1.0), 0, "too close to the tolerance"),
-        (Estimate(0.5, -0.2, 2.0), 3, "beside a baseline of 3 launches: record it with more"),
+        (LIMIT, [f"        {AGAINST['command']} --perf-budget 120s"]),
+        (replace(LIMIT, why_open="even 20 more launches would narrow it only to ±6.8 %"), []),
+    ],
+    ids=["more helps", "more does not help"],
+)
+def test_a_limit_is_left_open_with_its_reason_and_a_command_only_if_that_decides(
+    verdict: Verdict, end: list[str]
+) -> None:
+    lines = block(verdict)
+    assert lines[1] == f"  {verdict.reason}"
+    assert lines[3:] == end
+    assert ("--perf-budget" in "".join(next_step([verdict], result(TEST, verdicts=(verdict,))))) is bool(end)
+
+
+def rows(lines: list[str]) -> int:
+    """How many rows these lines fill in a terminal of 80 columns."""
+    return sum(math.ceil(max(width_of(one), 1) / 80) for one in lines)
+
+
+@pytest.mark.parametrize(
+    "verdicts",
+    [
+        (SUSPECTED,),
+        (OPEN, SUSPECTED),
+        (by_machine(SLOWER), by_machine(LESS), replace(SUSPECTED, against="baseline")),
+        (LIMIT,),
+        (replace(SLOWER, outcome=Outcome.INCONCLUSIVE), replace(LESS, outcome=Outcome.INCONCLUSIVE), LIMIT),
+    ],
+    ids=["suspected", "two", "machine", "limit", "both"],
+)
+def test_an_undecided_test_fills_at_most_twelve_rows(verdicts: tuple[Verdict, ...]) -> None:
+    notes = tuple(f"a note of the test, {number}" for number in range(9))
+    open_one = result(TEST, verdicts=verdicts, notes=notes, reference=counterpart())
+    calm = summary(result(TEST, verdicts=(replace(SLOWER, outcome=Outcome.PASS),), reference=counterpart()))
+    lines = summary(open_one)
+    table = calm[2:]
+    assert table[0].split()[-1] == "P"
+    warned = [TEST, f"  test_perf.py:16: InconclusiveWarning: {open_in_short(verdicts)}"]  # as pytest lists it
+    assert rows(warned) == 2
+    block_only = [one for one in lines[2 + len(table) :] if "U undecided" not in one]
+    assert rows([*table, *block_only, *warned]) <= 12
+    assert len(summary(open_one, verbose=True)) > len(lines)
+
+
+def test_a_failed_test_is_not_listed_as_undecided() -> None:
+    assert not any("undecided" in one for one in summary(result(TEST, verdicts=(SUSPECTED,), passed=False))[3:])
+
+
+def test_a_job_summary_has_the_figures_of_each_suspicion_and_the_reason_once() -> None:
+    first, last = suspected_sentences(result(TEST, verdicts=(by_machine(SLOWER), by_machine(LESS))))
+    assert first.startswith("mean latency 4.13 ms → 5.65 ms: +36.7 %")
+    assert last.endswith(f"tolerance 10.0 %; {BUSY}")
+    assert suspected_sentences(result(TEST, verdicts=(OPEN,))) == []
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "text"),
+    [
+        ((SUSPECTED,), "undecided: p99 +50.0 %, see below"),
+        ((OPEN, SUSPECTED), "undecided: p99 +50.0 %, see below"),
+        ((LIMIT,), "undecided: RTM, see below"),
+        ((replace(LIMIT, metric="sharpness"),), "undecided: sharpness, see below"),
     ],
 )
-def test_what_no_reasonable_time_decides_has_no_command(change: Estimate, recorded: int, says: str) -> None:
-    beside = replace(counterpart(), launches=recorded)
-    suspected = replace(SUSPECTED, change=change, against="baseline")
-    *_, last = section(suspected, reference=beside)
-    assert says in last
-    assert longer_command(result(verdicts=(suspected,), reference=beside)) == ""
-
-
-def test_what_the_machine_explains_keeps_its_reason_and_is_measured_again() -> None:
-    reason = "p99 latency 2.00 ms → 3.00 ms; but other processes took cores that the test needed: run it again"
-    machine = replace(SUSPECTED, change=Estimate(0.5, 0.4, 0.6), reason=reason)
-    *_, sentence, command = section(machine)
-    assert sentence.strip() == reason
-    assert command.strip() == f"{AGAINST['command']} --perf-budget 20s"
-
-
-def test_a_test_that_failed_is_no_suspicion_too() -> None:
-    assert section(SUSPECTED, passed=False) == []
+def test_the_warning_of_an_undecided_test_is_short(verdicts: tuple[Verdict, ...], text: str) -> None:
+    assert open_in_short(verdicts) == text
+    warning = InconclusiveWarning("all of it", open_in_short(verdicts))
+    assert (str(warning), warning.short) == ("all of it", text)
