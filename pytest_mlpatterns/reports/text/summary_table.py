@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metric_definitions import STREAM_QUANTITIES, priced_metric
 from pytest_mlpatterns.records.result import BaselineGap, State
+from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import (
     accepted_sentences,
@@ -39,7 +40,13 @@ if TYPE_CHECKING:
 __all__ = ["VerdictMark", "by_kind", "cells_of", "summary_lines", "verdict_of"]
 
 _WIDE = 100
-"""Terminal width from which on verdicts are words instead of letters."""
+"""Terminal width from which on the table has every column."""
+_HEADINGS = {"RTM": "RTM (p50)", "ASL": "ASL (CPU share)"}
+"""Headings that explain what is not known by that name elsewhere, if there is room for them."""
+_LEGEND = {"RTM": "median latency (p50)", "ASL": "CPU share of the machine"}
+"""The same below a table without that room."""
+_LONGEST_SERVICE = 24
+"""Columns of a service in a narrow terminal: the name of its program; a command may have hundreds."""
 _INDENT = "  "
 _MIN_TEST, _MIN_PATTERN = 6, 6
 _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
@@ -47,16 +54,11 @@ _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
 
 @dataclass(frozen=True, slots=True)
 class VerdictMark:
-    """An outcome as shown: a sign, a word (in narrow terminals its first letter) and a colour."""
+    """An outcome as shown: a sign, a word and a colour."""
 
     sign: str
     word: str
     style: Style
-
-    @property
-    def letter(self) -> str:
-        """The first letter of the word."""
-        return self.word[0].upper()
 
 
 _PASS = VerdictMark("✓", "pass", Style.GOOD)
@@ -132,16 +134,23 @@ def _table(results: Sequence[TestResult], width: int) -> list[Line]:
     """One table for answers that come whole, and one for those that stream."""
     tables = [_rows(kind, width) for kind in by_kind(results)]
     lines = [row for number, rows in enumerate(tables) for row in ([(), *rows] if number else rows)]
-    return lines if width >= _WIDE else [*lines, *_legend(results)]
+    headings = [row for row in lines if row and row[0].style is Style.STRONG]
+    shown = {span.text.strip() for row in headings for span in row}
+    legend = "; ".join(f"{name}: {meaning}" for name, meaning in _LEGEND.items() if name in shown)
+    return [*lines, line(legend, Style.FAINT)] if legend else lines
 
 
 def _rows(results: Sequence[TestResult], width: int) -> list[Line]:
     """The table of results of one kind."""
     others = _columns(results, wide=width >= _WIDE)
     whole = _test_column([_group(result) for result in results])
-    if natural_width([whole, *others]) <= width:
-        return table_lines([whole, *others], width)
+    explained = [replace(one, heading=_HEADINGS.get(one.heading, one.heading)) for one in others]
+    for columns in ([whole, *explained], [whole, *others]):
+        if natural_width(columns) <= width:
+            return table_lines(columns, width)
     short = _test_column([_group(result).partition("::")[2] for result in results])
+    if natural_width([short, *others]) > width < _WIDE:  # names of tests are worth more
+        others = [one for one in others if one.heading != "ASL"]
     columns, below = folded([short, *others], width)
     return _below_files(results, table_lines(columns, width), width, below=below)
 
@@ -180,27 +189,26 @@ def _columns(results: Sequence[TestResult], *, wide: bool) -> list[TextColumn]:
         return column(heading, lambda result: Span(cells_of(result)[heading], style))
 
     def verdict(result: TestResult) -> Span:
-        return _verdict(result, wide=wide)
+        mark = verdict_of(result)
+        return Span(f"{mark.sign} {mark.word}", mark.style)
 
-    names = [column("pattern", lambda result: Span(str(result.setup.pattern)), _MIN_PATTERN)]
+    names = [column("pattern", lambda result: Span(_service(result, wide=wide)), _MIN_PATTERN)]
     if len({result.setup.wire for result in results}) > 1:
         names.append(column("wire", lambda result: Span(result.setup.wire), _MIN_PATTERN))
     headings = ["RTM", "±", "p95", "req/s"]
     if results[0].stream is not None:
         headings = ["TTFT", "±", *(["p95 TTFT"] if wide else []), "TPOT", "tok/s", *(["req/s"] if wide else [])]
-    figures = [figure(heading, Style.FAINT if heading == "±" else Style.PLAIN) for heading in headings]
+    figures = [figure(one, Style.FAINT if one == "±" else Style.PLAIN) for one in headings if wide or one != "±"]
     figures += [figure("NMRT")] if any(result.capacities for result in results) else []
     figures += [figure("ASL")]
     figures += [figure("cost/million")] if any("cost" in result.metrics for result in results) else []
-    return [*names, *figures, column("change", _change), column("verdict" if wide else "", verdict)]
+    return [*names, *figures, column("change", _change), column("verdict", verdict)]
 
 
-def _legend(results: Sequence[TestResult]) -> list[Line]:
-    """The meaning of each letter that stands for neither a pass nor a failure."""
-    plain = (_PASS, _VERDICTS[State.FAILED])
-    found = dict.fromkeys(verdict for result in results if (verdict := verdict_of(result)) not in plain)
-    meanings = ", ".join(f"{verdict.letter} {verdict.word}" for verdict in found)
-    return [line(meanings, Style.FAINT)] if meanings else []
+def _service(result: TestResult, *, wide: bool) -> str:
+    """The pattern, or a service of the user's own, which is shortened in a narrow terminal."""
+    pattern = result.setup.pattern
+    return cut(str(pattern), _LONGEST_SERVICE) if pattern.kind is not SystemKind.PATTERN and not wide else str(pattern)
 
 
 def _group(result: TestResult) -> str:
@@ -241,11 +249,6 @@ def _is_better(verdict: Verdict, result: TestResult) -> bool:
     """Whether the whole interval of a change is better than the tolerance."""
     tolerance = result.tolerance if verdict.tolerance is None else verdict.tolerance
     return verdict.change is not None and verdict.change.high < -tolerance
-
-
-def _verdict(result: TestResult, *, wide: bool) -> Span:
-    verdict = verdict_of(result)
-    return Span(f"{verdict.sign} {verdict.word if wide else verdict.letter}", verdict.style)
 
 
 # --- undecided tests -------------------------------------------------------------------------------------------------
