@@ -28,6 +28,7 @@ from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.kind import Kind, Unjudged
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import BaselineGap, Reference, TestResult
+from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.index_notes import describe_indices
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.reports.text.overload_text import describe_overload
@@ -59,6 +60,7 @@ __all__ = [
     "reference_from_baseline",
     "reference_from_interleaved",
     "unsteady_notes",
+    "with_compared_figures",
     "with_further",
 ]
 
@@ -107,7 +109,12 @@ def build_result(
         reference=comparison.reference,
     )
     explained = replace(result, profile=measurement.profile, held=measurement.held)
-    return _with_conditions(explained, metrics, experiment, comparison=comparison)
+    return with_compared_figures(_with_conditions(explained, metrics, experiment, comparison=comparison))
+
+
+def with_compared_figures(result: TestResult) -> TestResult:
+    """The result with the figures that were compared, so that every report has the same one beside a change."""
+    return replace(result, metrics={name: figure_of(result, name) or found for name, found in result.metrics.items()})
 
 
 def _not_compared(result: TestResult, experiment: Experiment, comparison: Comparison) -> Unjudged | None:

@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.synthetic import MS, START_NS, S, even_launch, launch, samples
+from support.reported import report
+from support.synthetic import MS, START_NS, S, counterpart, even_launch, launch, result, samples
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.judging.estimates import estimate_or_none
-from pytest_mlpatterns.judging.result_builder import unsteady_notes
-from pytest_mlpatterns.records.launch import Warmup
+from pytest_mlpatterns.judging.result_builder import unsteady_notes, with_compared_figures
+from pytest_mlpatterns.records.launch import Estimate, Warmup
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.reports.files.junit import properties_of
+from pytest_mlpatterns.reports.text.summary_table import cells_of
 
 
 @pytest.mark.parametrize(("outcome", "known"), [(500, False), (200, True)])
@@ -39,3 +43,27 @@ def test_a_warm_up_without_an_end_is_worth_a_note_if_latency_went_on_to_change()
     assert trend.startswith("not stationary: RTM changed by +")
     assert unsteady_notes(Metrics((replace(rising, warmup=ended[True].warmup),)), changes=False) == (trend,)
     assert unsteady_notes(Metrics((rising,)), changes=True) == ()
+
+
+def test_every_report_has_the_figure_that_was_compared() -> None:
+    """The change is +96.6 % of 600 µs, whatever the launches before the comparison gave."""
+    change = Estimate(0.966, 0.9, 1.0)
+    judged = Verdict("cpu_per_request", "revision", Outcome.FAIL, "", change, 0.07, 600_000.0, 600_000.0 * 1.966)
+    rtm = Verdict("rtm", "revision", Outcome.FAIL, "", change, 0.1, 3.0 * MS, 5.898 * MS)
+    alone = result(verdicts=(judged, rtm), passed=False, reference=counterpart(3.0 * MS, kind="revision"))
+    assert cells_of(alone)["RTM"] == "5.90 ms"
+    assert alone.metrics["rtm"][0] != 5.898 * MS  # measured alone, before
+
+    built = with_compared_figures(alone)
+
+    assert built.to_json()["metrics"]["cpu_per_request"][0] == pytest.approx(600_000 * 1.966)
+    assert built.to_json()["metrics"]["rtm"][0] == pytest.approx(5.898 * MS)
+    assert dict(properties_of(built))["perf_rtm_ns"] == "5898000"
+    assert dict(properties_of(built))["perf_cpu_per_request_ns"] == "1179600"
+    assert cells_of(built)["RTM"] == "5.90 ms"
+    page = report([built])
+    for name, shown, changed in (("rtm", "5.90 ms", "+96.6 %"), ("cpu_per_request", "1.18 ms", "+96.6 %")):
+        assert METRICS[name].show(built.metrics[name][0]) == shown
+        assert page.count(f">{shown}<") >= 2  # the comparison and the table of metrics
+        assert f">{changed}<" in page
+    assert with_compared_figures(built) == built

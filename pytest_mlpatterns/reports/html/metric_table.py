@@ -102,7 +102,7 @@ def _bounds(result: TestResult, width: int) -> list[Markup]:
 def _metric_row(name: str, result: TestResult) -> Markup:
     metric = priced_metric(name, result.price)
     value, low, high = figure_of(result, name) or result.metrics[name]
-    is_of_longer_load = low == high and value != result.metrics[name][0]
+    is_of_longer_load = name in GROWTHS and low == high
     interval = "–" if is_of_longer_load else f"{metric.show(low)} to {metric.show(high)}"
     cells = [
         tag("td", heading_of(metric)),

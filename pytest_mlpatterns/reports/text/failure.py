@@ -221,7 +221,8 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
     again = result.command or f"pytest {shlex.quote(result.test)}"
     if any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in verdicts):
         step = open_step(result, verdicts)
-        return [*_wrapped([step.why, step.advice]), *filter(None, [step.command])]
+        words = [part for text in (step.why, step.advice) if text for part in wrapped(text, _WIDTH)]
+        return [*words, *([step.command] if step.command else [])]
     wrong = _wrong({one.metric for one in verdicts})
     if any(verdict.against == "baseline" for verdict in verdicts):
         recorded = [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
