@@ -307,6 +307,7 @@ def _sentence(rows: Sequence[RankedPattern], open_requirements: Mapping[str, Seq
     for row in rows:
         if row.rank is not None:
             tiers[row.rank].append(row.pattern)
+    places = {row.pattern: _place(row) for row in rows if row.rank is not None}
     excluded = [row.pattern for row in rows if row.excluded is not None]
     if not tiers:
         return "no pattern can be chosen"
@@ -315,7 +316,7 @@ def _sentence(rows: Sequence[RankedPattern], open_requirements: Mapping[str, Seq
         if len(names) > 1:
             said.append(f"{listed(names)}{' first,' if rank_ == 1 and len(tiers) > 1 else ''} not distinguishable")
         else:
-            said.append(f"{names[0]} {_ordinal(rank_)}")
+            said.append(f"{names[0]} {places[names[0]]}")
         if rank_ == 1:
             held = [
                 f"{name if len(names) > 1 else 'it'} keeps {listed(open_requirements[name])}"
@@ -324,6 +325,12 @@ def _sentence(rows: Sequence[RankedPattern], open_requirements: Mapping[str, Seq
             ]
             said[-1] += f", if {listed(held)}" if held else ""
     return "; ".join([*said, *([f"{listed(excluded)} excluded"] if excluded else [])])
+
+
+def _place(row: RankedPattern) -> str:
+    """``first`` if that is sure, ``in place 1 to 3`` if others may be better, as the ranks of the table have it."""
+    assert row.rank is not None
+    return _ordinal(row.rank) if row.rank_low == row.rank_high else f"in place {row.rank_low} to {row.rank_high}"
 
 
 def _ordinal(number: int) -> str:

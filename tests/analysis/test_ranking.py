@@ -311,6 +311,14 @@ class TestOpenEnd:
             "it counts as that much",
         )
 
+    def test_the_sentence_has_the_ranks_of_the_table_if_a_bound_leaves_the_first_place_open(self) -> None:
+        exact = [measured("first", rtm=10 * MS, nmrt=900.0), measured("second", rtm=10 * MS, nmrt=300.0)]
+
+        ranking = ranked([*exact, self.OPEN], "nmrt=1")
+
+        assert (ranking.rows[0].rank_low, ranking.rows[0].rank_high) == (1, 2)
+        assert ranking.sentence == "first in place 1 to 2; second and cached not distinguishable"
+
     def test_a_lower_bound_may_rank_first(self) -> None:
         assert ranked([measured("single", rtm=10 * MS, nmrt=50.0), self.OPEN], "nmrt=1").sentence == (
             "cached first; single second"
