@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
 from support.reported import HOSTILE, everything, report
 from support.services.browser import Browser, BrowserError, chromium
-from support.synthetic import LAYERS, capacity, counterpart, result
+from support.synthetic import LAYERS, capacity, counterpart, result, verdict
 
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_duration, format_energy, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ def test_every_chart_is_drawn_without_a_word_and_without_a_request(opened: Calla
     assert [address.partition(":")[0] for address in page.requests] == ["file"]
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 800, 390])
 def test_every_column_of_figures_stands_under_its_heading_and_the_outcome_is_in_sight(
     opened: Callable[..., Page], width: int
 ) -> None:
@@ -118,6 +120,21 @@ def test_every_column_of_figures_stands_under_its_heading_and_the_outcome_is_in_
     )
     assert outcomes
     assert max(outcomes) <= width
+
+
+def test_one_wide_interval_does_not_flatten_the_other_changes(opened: Callable[..., Page]) -> None:
+    huge = replace(verdict(Outcome.INCONCLUSIVE, metric="p99", change=(4.0, 0.3, 25.45)), tolerance=0.5)
+    calm = verdict(Outcome.FAIL, change=(0.367, 0.288, 0.451))
+    same = verdict(Outcome.PASS, metric="cpu_per_request", change=(0.0, -0.05, 0.05))
+    page = opened([result("t.py::test_it", passed=False, verdicts=(calm, huge, same), reference=counterpart())])
+    draw_all(page)
+    chart = (
+        "[...document.querySelectorAll('figure.chart')].find(one => one.textContent.includes('worse is to the right'))"
+    )
+    worse, none = page.evaluate(f"[...{chart}.querySelectorAll('circle')].map(one => Number(one.getAttribute('cx')))")
+    assert worse - none > 40  # px; an axis up to +2545 % left 6
+    assert page.evaluate(f"{chart}.querySelector('svg').textContent.includes('▶')")
+    assert page.evaluate(f"{chart}.textContent.includes('400 % worse')")
 
 
 def test_charts_are_drawn_anew_where_the_window_changes(opened: Callable[..., Page]) -> None:

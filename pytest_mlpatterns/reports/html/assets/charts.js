@@ -350,9 +350,13 @@ const charts = (() => {
 
   function changes(table, width) {
     const tolerance = table.marks?.tolerance;
-    const shown = [...values(table.rows, 1, 2, 3), 0, tolerance ?? 0], room = 0.06 * (Math.max(...shown) - Math.min(...shown));
+    // One interval up to +2545 % would flatten all others: the axis ends at four times the median reach of a row.
+    const reach = table.rows.map((row) => Math.max(...row.slice(1, 4).map(Math.abs)));
+    const most = 4 * Math.max(d3.median(reach), tolerance ?? 0);
+    const inside = (value) => Math.min(Math.max(value, -most), most);
+    const shown = [...values(table.rows, 1, 2, 3).map(inside), 0, tolerance ?? 0], room = 0.06 * (Math.max(...shown) - Math.min(...shown));
     const domain = [Math.min(...shown) - room, Math.max(...shown) + room];
-    const x = { domain, ticks: d3.ticks(...domain, width < 420 ? 4 : 6), tickFormat: (value) => units.tick("change", value) };
+    const x = { domain, ticks: d3.ticks(...domain, width < 520 ? 4 : 6), tickFormat: (value) => units.tick("change", value) };
     const color = (row) => VERDICTS[row[4]];
     return named(table, width, x, (rows, y) => [
       Plot.ruleX([0], { stroke: "var(--muted)" }),
@@ -362,8 +366,9 @@ const charts = (() => {
             Plot.ruleX([tolerance], { stroke: ACCENT, strokeWidth: 1.5, strokeDasharray: "2 3" }),
             Plot.text([tolerance], { x: (at) => at, frameAnchor: "top", dy: -16, text: () => `tolerance ${units.tick("ratio", tolerance)}`, fill: ACCENT, fontWeight: 600 }),
           ]),
-      Plot.link(rows, { x1: "2", x2: "3", y1: y, y2: y, dy: 6, stroke: color, strokeWidth: 6, strokeOpacity: 0.4, strokeLinecap: "round" }),
-      Plot.dot(rows, { x: "1", y, dy: 6, r: 4.5, fill: color }),
+      Plot.link(rows, { x1: (row) => inside(row[2]), x2: (row) => inside(row[3]), y1: y, y2: y, dy: 6, stroke: color, strokeWidth: 6, strokeOpacity: 0.4, strokeLinecap: "round" }),
+      Plot.dot(rows.filter((row) => inside(row[1]) === row[1]), { x: "1", y, dy: 6, r: 4.5, fill: color }),
+      Plot.text(rows.filter((row) => inside(row[3]) < row[3]), { x: most, y, dy: 6, dx: 4, text: () => "▶", fill: color }),
     ], (row) => `${units.format("ratio", Math.abs(row[1]))} ${row[1] < 0 ? "better" : "worse"}, ${row[4]}`, 26);
   }
 
