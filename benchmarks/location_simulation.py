@@ -310,7 +310,7 @@ def paired_pool(
 
 def interleaved(pool: Mapping[str, Sequence[LogRatio]], *, launches: int = PAIRED, sd: float = 0.017) -> Bounds:
     """Runs against a revision."""
-    plan = SequentialPlan(first=3, last=max(launches, 8), alpha=0.025 / METRICS_TOGETHER, pass_alpha=0.025)
+    plan = SequentialPlan(first=3, last=launches + 1, alpha=0.025 / METRICS_TOGETHER, pass_alpha=0.025)
     rng = np.random.default_rng(2)
     looks = launches - plan.first + 1
     low, high = ({name: np.empty((TRIALS, looks)) for name in STATISTICS} for _ in range(2))

@@ -25,6 +25,7 @@ NAMES = (
     "pattern_cost",
     "ray_cost",
     "location_simulation",
+    "slot_simulation",
     "paired_simulation",
     "baseline_simulation",
     "verdict_simulation",

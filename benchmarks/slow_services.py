@@ -139,8 +139,8 @@ SEEN: dict[str, dict[float, dict[int, float]]] = {
         20.0: {30: 0.28, 60: 0.19, 120: 0.16},
     },
 }
-"""By shape, answers per second and budget in seconds, the change that ``location_simulation.py`` sees in 95 % of runs
-in both modes: its families of one mode, of two of 50 ± 5 %, and with 1 % that take ten times as long."""
+"""By shape, answers per second and budget in seconds, a change that ``location_simulation.py`` sees in 95 % of runs
+or more in both modes: its families of one mode, of two of 50 ± 5 %, and with 1 % that take ten times as long."""
 USUAL_BUDGET_S = 60
 """Its cases are run more often than those of the other budgets."""
 

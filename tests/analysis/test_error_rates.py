@@ -6,8 +6,10 @@ Every run is seeded, so the counts are the same each time.
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from support import ROOT
 
@@ -15,6 +17,8 @@ from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from pytest_mlpatterns.analysis.log_ratio import LogRatio
 
 pytestmark = pytest.mark.simulation
 
@@ -80,3 +84,35 @@ class TestWhichStatisticIsJudged:
         runs = by_statistic.stored(then, now)
         assert runs.share("judged") >= 0.95
         assert runs.share("median") <= 0.5
+
+
+class TestTwoCallersOnTwoSlots:
+    @pytest.fixture
+    def slots(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+        return importlib.import_module("slot_simulation")
+
+    def test_callers_that_begin_apart_make_a_paired_launch_scatter_less_than_half(self, slots: ModuleType) -> None:
+        before, after = (
+            np.std([one.value for run in _runs(slots, design, 1.0) for one in run["tpot_mean"]])
+            for design in (slots.BEFORE, slots.AFTER)
+        )
+        assert after < before / 2
+
+    def test_thirty_seconds_decide_what_they_left_open(self, slots: ModuleType) -> None:
+        before, after = (
+            [slots.of_pairs(run, 0.15, design).value for run in _runs(slots, design, 1.0)]
+            for design in (slots.BEFORE, slots.AFTER)
+        )
+        assert before.count("pass") <= 0.4 * len(before)
+        assert after.count("pass") >= 0.9 * len(after)
+
+    def test_a_prompt_three_times_as_long_fails(self, slots: ModuleType) -> None:
+        runs = _runs(slots, slots.AFTER, slots.LONGEST)
+        assert {slots.of_pairs(run, 0.25, slots.AFTER) for run in runs} == {Outcome.FAIL}
+
+
+def _runs(slots: ModuleType, design: object, change: float) -> list[dict[str, list[LogRatio]]]:
+    rng = np.random.default_rng(1)
+    sides = slots.QUIET, replace(slots.QUIET, prompt=change)
+    return [slots.paired_run(rng, sides, design=design, budget_s=30) for _ in range(20)]
