@@ -200,12 +200,11 @@ def _agreed(windows: LaunchValue, times: LaunchValue | None) -> LaunchValue:
         windows: by the late requests.
         times: by the service times; None if these say nothing.
     """
-    if times is None or windows.value <= 0:
+    doubled = 2 * windows.relative_error
+    if times is None or windows.value <= 0 or doubled <= times.relative_error:
         return windows
-    apart, doubled = abs(math.log(times.value / windows.value)), 2 * windows.relative_error
-    if apart > _AGREE * math.hypot(doubled, times.relative_error):
-        return LaunchValue(windows.value, max(windows.relative_error, apart / 2))
-    return windows if doubled < times.relative_error else times
+    apart = abs(math.log(times.value / windows.value))
+    return LaunchValue(windows.value, doubled) if apart > _AGREE * math.hypot(doubled, times.relative_error) else times
 
 
 def _lowest(fits: Sequence[_Fit], *, unlagged: bool) -> LaunchValue:
