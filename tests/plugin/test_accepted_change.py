@@ -1,4 +1,4 @@
-"""A change that a marker accepts beside a baseline; tests/settling/test_whole_life.py has the life beside a revision."""
+"""A change that a marker accepts beside a baseline; test_whole_life.py has the life beside a revision."""
 
 from __future__ import annotations
 
