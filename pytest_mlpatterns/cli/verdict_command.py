@@ -12,7 +12,7 @@ from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.kind import Gate, Kind
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.headline import headline, kind_word, kinds_of
-from pytest_mlpatterns.reports.text.suspicions import longer_command
+from pytest_mlpatterns.reports.text.suspicions import open_step
 
 if TYPE_CHECKING:
     import argparse
@@ -37,8 +37,6 @@ _EXIT_CODES: Mapping[Kind, int] = {
 }
 """Exit code for each kind. Of several the lowest above zero counts: an error hides no regression from its reader, but a
 script that allows regressions must not allow an error with them."""
-_DEFAULT_BUDGET = "120s"
-"""Measuring time of an undecided test for which no time is known to decide it: four times the default budget."""
 
 
 def add_verdict_command(
@@ -131,7 +129,8 @@ def _next(result: TestResult, file: str) -> list[dict[str, str]]:
         case Kind.PASSED | Kind.ACCEPTED:
             return []
         case Kind.UNDECIDED:
-            return [_step("to decide it", longer_command(result) or f"{again} --perf-budget {_DEFAULT_BUDGET}")]
+            step = open_step(result)
+            return [_step(step.advice.removesuffix(":") or "to decide it", step.command or again)]
         case Kind.REGRESSION:
             against_file = any(one.outcome is Outcome.FAIL and one.against == "baseline" for one in result.verdicts)
             recorded = against_file or (result.reference is not None and bool(result.reference.entry))
