@@ -185,7 +185,7 @@ def read_replicas(replicas: object) -> int:
         SettingError: not a whole number from 2.
     """
     name = f"assert_scaling_efficiency_at_least(replicas={shown(replicas)})"
-    return whole_number(replicas, name, least=2, expected="a whole number of replicas from 2; write replicas=2")
+    return whole_number(replicas, name, least=2, expected="a whole number of replicas from 2, such as 2")
 
 
 def _cores_each(cpus_per_replica: object) -> int | None:
@@ -197,9 +197,7 @@ def _cores_each(cpus_per_replica: object) -> int | None:
     if cpus_per_replica is None:
         return None
     name = f"measure_scaling(cpus_per_replica={shown(cpus_per_replica)})"
-    return whole_number(
-        cpus_per_replica, name, least=1, expected="a whole number of cores for each replica; write cpus_per_replica=1"
-    )
+    return whole_number(cpus_per_replica, name, least=1, expected="a whole number of cores for each replica, such as 1")
 
 
 def _numbers(replicas: object) -> tuple[int, ...]:

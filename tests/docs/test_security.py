@@ -25,6 +25,7 @@ UNPICKLE = frozenset({"pickle", "cloudpickle", "joblib", "dill", "marshal", "she
 UNPICKLING = {
     "cli/subject_probe.py": "the model file that the user names",
     "serving/handler_stack.py": "a pattern, from the parent process",
+    "serving/local/worker.py": "the inputs of a plain call, from the parent process",
     "serving/model.py": "a model, from the parent process",
     "system/pipe_messages.py": "messages of the parent or of a child, through an inherited pipe",
 }
@@ -41,6 +42,7 @@ CONNECTING = {
     "loadgen/null_server.py": "listens, for the ceiling of the generator",
     "loadgen/pyreqwest_loop.py": "the deployment",
     "measurement/answer_check.py": "the deployment",
+    "measurement/answer_comparison.py": "both deployments of a comparison",
     "measurement/last_answer.py": "the deployment",
     "measurement/smoke.py": "the deployment",
     "serving/bounded_client.py": "the transport of the clients below",

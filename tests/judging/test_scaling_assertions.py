@@ -137,9 +137,10 @@ def test_each_replica_gets_cores_of_its_own_until_another_measurement(
     assert judged._run.variants[2] == ("replicated", None)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("each", [0, 0.5, "1", True])
-def test_cores_of_a_replica_are_whole(assertions: Callable[..., ScalingAssertions], each: object) -> None:
-    with pytest.raises(SettingError, match=r"^measure_scaling\(cpus_per_replica=.*; write cpus_per_replica=1$"):
+@pytest.mark.parametrize(("each", "advice"), [(0, ""), (0.5, ""), ("1", "; write 1, without quotes"), (True, "")])
+def test_cores_of_a_replica_are_whole(assertions: Callable[..., ScalingAssertions], each: object, advice: str) -> None:
+    expected = "expected a whole number of cores for each replica"
+    with pytest.raises(SettingError, match=rf"^measure_scaling\(cpus_per_replica=.*\), {expected}, such as 1{advice}$"):
         assertions([]).measure((1, 2), each)
 
 

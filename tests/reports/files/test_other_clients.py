@@ -154,9 +154,9 @@ def test_times_of_aiperf_that_are_days_apart_are_refused_with_their_line(name: s
 
 
 def test_a_run_of_a_day_is_read_in_blocks_that_fit_memory() -> None:
-    starts = [0.0, 1.0, 2.0, DAY_S - 1.0]
+    starts = [number * (DAY_S - 1.0) / MOST_BLOCKS for number in range(MOST_BLOCKS + 1)]
     found = imported_result(read_vllm(json.dumps(vllm_run(start_times=starts))), "run")
-    assert found.requests == 4
+    assert found.requests == MOST_BLOCKS + 1
     assert found.blocks == MOST_BLOCKS
 
 

@@ -173,7 +173,10 @@ class TestFace:
             (lambda _: [], "returned 0 outputs for 2 inputs"),
             (lambda _: [object(), 2], "outputs that cannot be sent"),
             (lambda _: [1j, 2], "outputs that cannot be sent"),
-            (lambda _: None, "returned NoneType"),
+            (
+                lambda _: None,
+                "the model returned None for 2 inputs, expected a list with one output for each; is its return missing?",
+            ),
             (lambda batch: map(str, batch), "returned map"),
         ],
         ids=["raises", "too-few", "too-many", "none-at-all", "object", "complex", "None", "map"],
