@@ -154,8 +154,11 @@ def test_times_of_aiperf_that_are_days_apart_are_refused_with_their_line(name: s
 
 
 def test_a_run_of_a_day_is_read_in_blocks_that_fit_memory() -> None:
+    names = ("input_lens", "output_lens", "ttfts", "itls", "generated_texts", "errors")
+    run = vllm_run()
+    columns = {name: run[name][:1] * (MOST_BLOCKS + 1) for name in names}
     starts = [number * (DAY_S - 1.0) / MOST_BLOCKS for number in range(MOST_BLOCKS + 1)]
-    found = imported_result(read_vllm(json.dumps(vllm_run(start_times=starts))), "run")
+    found = imported_result(read_vllm(json.dumps({**run, **columns, "start_times": starts})), "run")
     assert found.requests == MOST_BLOCKS + 1
     assert found.blocks == MOST_BLOCKS
 

@@ -175,7 +175,7 @@ class TestFace:
             (lambda _: [1j, 2], "outputs that cannot be sent"),
             (
                 lambda _: None,
-                "the model returned None for 2 inputs, expected a list with one output for each; is its return missing?",
+                "the model returned None for 2 inputs, expected a list with one output for each; is its return ",
             ),
             (lambda batch: map(str, batch), "returned map"),
         ],
