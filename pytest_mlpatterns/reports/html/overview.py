@@ -5,21 +5,21 @@ Each part takes finished results and returns markup, or None if it has nothing t
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, objectives_of, priced_metric
+from pytest_mlpatterns.records.kind import Kind
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Chart, Column
 from pytest_mlpatterns.reports.html.charts import interval_chart
 from pytest_mlpatterns.reports.html.fragments import (
-    OTHER_REASON,
     STATES,
     anchors_of,
     breakable,
     chart_figure,
     labels_of,
     link_to,
+    other_reason,
     scrolling,
     state_mark,
     state_of,
@@ -28,6 +28,7 @@ from pytest_mlpatterns.reports.html.fragments import (
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.stream_charts import goodput_charts
 from pytest_mlpatterns.reports.text.comparison import figure_of, named_change, worst_comparison
+from pytest_mlpatterns.reports.text.headline import counted, kinds_of
 from pytest_mlpatterns.reports.text.notes import found_nmrt
 from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
 from pytest_mlpatterns.reports.text.where import where_sentence
@@ -37,7 +38,9 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.records.failed_test import FailedTest
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.reports.files.result_file import Results
 
 __all__ = ["failures_section", "goodput_section", "groups_section", "overview_section", "ranking_section", "tally"]
 
@@ -60,44 +63,60 @@ _SIDE_BY_SIDE = (
     *("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cost", "cold_start"),
 )
 _WHERE_WIRES_DIFFER = ("request_bytes", "response_bytes", "decode", "encode")
+_STATE_OF_KIND = {
+    Kind.UNDECIDED: "undecided",
+    Kind.NOT_COMPARED: "undecided",
+    Kind.ACCEPTED: "passed",
+    Kind.PASSED: "passed",
+}
+"""Sign and colour of a kind in the tally; all others failed."""
 _MOST_FAILURES = 20
 """Number of failed tests with their reasons at the top; the overview below has all."""
 _MOST_OPEN = 3
 """Number of groups that are open at first."""
 
 
-def tally(results: Sequence[TestResult]) -> Markup:
-    """The number of tests of each outcome, the most urgent first."""
-    counts = Counter(map(state_of, results))
-    items = [tag("li", state_mark(state, f"{counts[state]} {state}")) for state in STATES if counts[state]]
+def tally(results: Results) -> Markup:
+    """The number of tests of each kind, the most urgent first."""
+    kinds = kinds_of(results.results, results.unmeasured).values()
+    items = [tag("li", state_mark(_STATE_OF_KIND.get(kind, "failed"), text)) for kind, text in counted(kinds).items()]
     return tag("ul", *items or [tag("li", "no perf test was measured")], class_="tally")
 
 
-def failures_section(results: Sequence[TestResult]) -> Markup | None:
-    """What failed, why, and where its time is; None if nothing failed."""
-    failed = [
-        (anchor, result)
+def failures_section(results: Sequence[TestResult], unmeasured: Sequence[FailedTest] = ()) -> Markup | None:
+    """What failed, why, and where its time is; None if nothing failed.
+
+    Args:
+        results: in the order of the page.
+        unmeasured: tests that failed before anything was measured, which the page has nowhere else.
+    """
+    items = [
+        _failure(link_to(anchor, breakable(result.test)), _reasons(result))
         for anchor, result in zip(anchors_of(results), results, strict=True)
         if state_of(result) == "failed"
     ]
-    if not failed:
+    items += [_failure(breakable(failed.test), failed.reason.splitlines()) for failed in unmeasured]
+    if not items:
         return None
-    items = []
-    for anchor, result in failed[:_MOST_FAILURES]:
-        fails = [verdict.reason for verdict in result.verdicts if verdict.outcome is Outcome.FAIL] or [OTHER_REASON]
-        where = where_sentence(result)
-        reasons = [tag("li", text) for text in (*fails, *([where] if where else []))]
-        items.append(
-            tag("li", state_mark("failed"), tag("div", link_to(anchor, breakable(result.test)), tag("ul", *reasons)))
-        )
-    left = len(failed) - _MOST_FAILURES
+    left = len(items) - _MOST_FAILURES
     more = tag("p", f"and {count(left, 'more test')} in the overview", class_="muted") if left > 0 else None
     return tag(
         "section",
         tag("h2", "Failures", id="failures"),
-        tag("div", tag("ul", *items, class_="reasons failures"), more, class_="card"),
+        tag("div", tag("ul", *items[:_MOST_FAILURES], class_="reasons failures"), more, class_="card"),
         aria_labelledby="failures",
     )
+
+
+def _failure(name: Markup, reasons: Sequence[str]) -> Markup:
+    return tag("li", state_mark("failed"), tag("div", name, tag("ul", *(tag("li", text) for text in reasons))))
+
+
+def _reasons(result: TestResult) -> list[str]:
+    """Why a test failed, and where its time is."""
+    fails = [verdict.reason for verdict in result.verdicts if verdict.outcome is Outcome.FAIL]
+    where = where_sentence(result)
+    return [*(fails or [other_reason(result)]), *([where] if where else [])]
 
 
 def overview_section(results: Sequence[TestResult]) -> Markup | None:

@@ -67,7 +67,7 @@ def html_report(results: Results) -> str:
     )
     ordered = most_urgent_first(results.results)
     parts = [
-        failures_section(ordered),
+        failures_section(ordered, results.unmeasured),
         overview_section(ordered),
         ranking_section(results.ranking, results.results),
         evaluation_section(results.results, results.ranking),
@@ -114,7 +114,7 @@ def _header(results: Results) -> Markup:
     return tag(
         "header",
         tag("div", tag("h1", "Performance report"), switch, class_="top"),
-        tally(results.results),
+        tally(results),
         tag("dl", *items, class_="facts"),
         class_="page",
     )

@@ -12,11 +12,11 @@ from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.html.environment_table import environment_table
 from pytest_mlpatterns.reports.html.flame_graph import flame_graph
 from pytest_mlpatterns.reports.html.fragments import (
-    OTHER_REASON,
     anchors_of,
     breakable,
     chart_figure,
     link_to,
+    other_reason,
     scrolling,
     state_mark,
     state_of,
@@ -124,7 +124,8 @@ def _reasons(result: TestResult) -> Markup:
     ]
     if not reasons:
         calm = "no compared metric is worse beyond its tolerance" if result.verdicts else ""
-        word = {"failed": OTHER_REASON}.get(state_of(result), calm or "no limit and no baseline to compare with")
+        failed = state_of(result) == "failed"
+        word = other_reason(result) if failed else calm or "no limit and no baseline to compare with"
         reasons = [tag("li", state_mark(state_of(result)), tag("span", word))]
     return tag("ul", *reasons, class_="reasons")
 

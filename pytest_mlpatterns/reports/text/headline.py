@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.failed_test import FailedTest
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["headline", "headline_style", "kind_word", "kinds_of", "let_pass"]
+__all__ = ["counted", "headline", "headline_style", "kind_word", "kinds_of", "let_pass"]
 
 _WORDS: Mapping[Kind, tuple[str, str]] = {
     Kind.REGRESSION: ("regression", "regressions"),
@@ -47,11 +47,15 @@ def kinds_of(results: Iterable[TestResult], failures: Iterable[FailedTest]) -> d
     return {one.test: one.kind for one in failures} | {one.test: one.kind for one in results}
 
 
+def counted(kinds: Iterable[Kind]) -> dict[Kind, str]:
+    """How many tests are of each kind, in words: ``{Kind.PASSED: "12 passed"}``; the most urgent first."""
+    counts = Counter(kinds)
+    return {kind: wording.count(counts[kind], *words) for kind, words in _WORDS.items() if counts[kind]}
+
+
 def headline(kinds: Iterable[Kind]) -> str:
     """How many tests are of each kind: ``1 regression, 1 broken test, 12 passed``."""
-    counts = Counter(kinds)
-    found = [wording.count(counts[kind], *words) for kind, words in _WORDS.items() if counts[kind]]
-    return ", ".join(found) or "no perf test"
+    return ", ".join(counted(kinds).values()) or "no perf test"
 
 
 def headline_style(kinds: Iterable[Kind]) -> Style:

@@ -22,6 +22,8 @@ from support.reported import HOSTILE, everything, report
 from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.records.failed_test import FailedTest
+from pytest_mlpatterns.records.kind import Kind, Unjudged
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import Results
@@ -176,6 +178,18 @@ def test_of_many_failures_the_top_names_the_first_and_counts_the_others() -> Non
     text = Reader(str(failures_section([result(f"t[{number}]", passed=False) for number in range(23)]))).text
     assert text.count("the test failed for a reason other than a verdict") == 20
     assert "and 3 more tests in the overview" in text
+
+
+def test_what_broke_before_it_measured_is_among_the_failures_and_counted() -> None:
+    broken = FailedTest("t::broken", "KeyError: 'x'", None, kind=Kind.TEST_ERROR)
+    crashed = result(
+        "t::crashed", passed=False, unjudged=Unjudged(Kind.TEST_ERROR, "ZeroDivisionError: division by zero")
+    )
+    text = Reader(html_report(Results((crashed, result()), ENVIRONMENT, "2026-11-24", {}, unmeasured=(broken,)))).text
+    assert "2 broken tests" in text
+    assert "1 passed" in text
+    assert "KeyError: 'x'" in text
+    assert text.count("ZeroDivisionError: division by zero") == 2, "at the top and at the test"
 
 
 def test_the_page_of_no_results_says_so() -> None:
