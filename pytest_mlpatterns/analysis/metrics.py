@@ -63,12 +63,14 @@ class Metrics(PatternMetrics, StreamMetrics):
         capacities: one for each capacity search, in the order in which they were made.
         price: of cores and memory; None if there is no cost.
         indices: of scalability, if the test measured how its pattern scales.
+        starts_ns: times from start to first answer of deployments that were started again and not loaded.
     """
 
     launches: tuple[Launch, ...]
     capacities: tuple[Capacity, ...] = ()
     price: Price | None = None
     indices: ScalingIndices = NO_INDICES
+    starts_ns: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"<metrics of {self.requests:,} requests in {len(self.launches)} launches>"
@@ -301,6 +303,8 @@ class Metrics(PatternMetrics, StreamMetrics):
             values = [metric.of_search(capacity, self.price) for capacity in self._searches(metric.objective)]
         elif metric.of is not None:
             values = [metric.of(blocks) for blocks in self.by_launch]
+            if metric.name == "cold_start":
+                values += [LaunchValue(float(start_ns), 0.0) for start_ns in self.starts_ns]
         return tuple(value for value in values if value is not None)
 
     def estimate(

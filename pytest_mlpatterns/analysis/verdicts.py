@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason
-from pytest_mlpatterns.analysis.intervals import CHANGE_CONFIDENCE, estimate, ratio_of
+from pytest_mlpatterns.analysis.intervals import CHANGE_CONFIDENCE, estimate, ratio_of, ratio_of_pairs
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -231,7 +232,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     return replace(found, reason=reason)
 
 
-def judge_guard(
+def judge_guard(  # noqa: PLR0913 - both samples, and how they are judged
     metric: Metric,
     present: Sequence[LaunchValue],
     baseline: Sequence[LaunchValue],
@@ -239,6 +240,7 @@ def judge_guard(
     tolerance: float,
     alpha: float = GUARD_ALPHA,
     in_flight: int | None = None,
+    paired: bool = False,
 ) -> Verdict:
     """Guard a metric against a clear worsening; it need not be shown to be within the tolerance.
 
@@ -254,10 +256,12 @@ def judge_guard(
         tolerance: largest acceptable worsening, 0.15 for 15 %.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
         in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.allowed`.
+        paired: whether value by value both were measured in the same moments, so that what disturbed both is no
+            difference between them.
     """
     varies = _varies(metric, present, baseline)
     now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
-    change = _change(metric, present, baseline, levels=(1 - 2 * alpha, 1 - 2 * alpha))
+    change = _change(metric, present, baseline, levels=(1 - 2 * alpha, 1 - 2 * alpha), paired=paired)
     allowed = _allowed(metric, tolerance, then.value, varies=varies, in_flight=in_flight)
     if change.value <= allowed + _ROUNDING:
         outcome = Outcome.PASS
@@ -307,7 +311,12 @@ def _levels(plan: SequentialPlan | None, launches: int) -> tuple[float, float]:
 
 
 def _change(
-    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], *, levels: tuple[float, float]
+    metric: Metric,
+    present: Sequence[LaunchValue],
+    baseline: Sequence[LaunchValue],
+    *,
+    levels: tuple[float, float],
+    paired: bool = False,
 ) -> Estimate:
     """The change with an interval; ``levels`` are the confidences of its better and of its worse end."""
     if not _varies(metric, present, baseline):
@@ -318,10 +327,8 @@ def _change(
         )
         ratio = Estimate(now.value / then.value, now.low / then.high, now.high / then.low)
         return _worsening(metric, ratio)
-    for_fail, for_pass = (
-        _worsening(metric, ratio_of(present, baseline, metric.launch_sd, confidence=confidence))
-        for confidence in levels
-    )
+    compare = partial(ratio_of_pairs if paired else ratio_of, present, baseline, metric.launch_sd)
+    for_fail, for_pass = (_worsening(metric, compare(confidence=confidence)) for confidence in levels)
     return Estimate(for_fail.value, for_fail.low, for_pass.high)
 
 

@@ -21,6 +21,7 @@ from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import is_asked_for
 from pytest_mlpatterns.judging.foreseen_tails import announce_tails, describe_too_few, tails_left_out
+from pytest_mlpatterns.judging.further_starts import is_left_to_starts, with_starts_named, without_start
 from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import (
     AbsentMetricError,
@@ -244,8 +245,12 @@ class BaselineComparison:
         self, compared: Sequence[ComparedMetric], entry: Entry, more: Callable[[], None] | None = None
     ) -> Sequence[Verdict]:
         """Measure until the changes of these metrics are decided, and discount what a slower machine explains."""
-        at_most = _SCREEN_LAUNCHES if self._is_screen else None
-        verdicts = self._measurement.decide_all(lambda: self._judge_all(compared, entry), more, at_most=at_most)
+        judge = functools.partial(self._judge_all, compared, entry)
+        if self._is_screen:  # the recorded code decides a start, beside that of the present
+            return self._measurement.decide_all(judge, more, at_most=_SCREEN_LAUNCHES)
+        self._measurement.decide_all(lambda: without_start(judge()), more)
+        while is_left_to_starts(verdicts := judge()) and self._measurement.start_again():
+            pass
         if self._trusts or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
             return verdicts
         if self.slowdown is None or self.slowdown < CALIBRATION_NOISE:
@@ -300,7 +305,8 @@ class BaselineComparison:
         metric, in_flight = compared.metric, self._experiment.setup.load.in_flight
         if compared.is_guard:
             present = MeasuredSample(metrics)
-            return judge_guarded(compared, EntrySample(entry), present, against="baseline", in_flight=in_flight)
+            found = judge_guarded(compared, EntrySample(entry), present, against="baseline", in_flight=in_flight)
+            return with_starts_named(found, len(metrics.starts_ns))
         if metric.percentile is not None and not self._is_screen:  # whose verdict the recorded code checks
             metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
         if metrics.only_at_least(metric):

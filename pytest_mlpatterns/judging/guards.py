@@ -16,10 +16,11 @@ from pytest_mlpatterns.analysis.kind_verdicts import judge_by_kind
 from pytest_mlpatterns.analysis.launch_kinds import side_of
 from pytest_mlpatterns.analysis.verdicts import judge_guard
 from pytest_mlpatterns.errors import PerfFailure
+from pytest_mlpatterns.judging.further_starts import START
 from pytest_mlpatterns.records.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.metrics import Metrics
@@ -149,11 +150,8 @@ def judge_guarded(
     """
     metric, tolerance = compared.metric, compared.tolerance
     if metric.percentile is None and metric.name != "error_rate":
-        values = _values_of_both(metric, reference, present, against=against)
-        mine, other = (side_of(known, side.values) for known, side in zip(values, (present, reference), strict=True))
         judge = partial(judge_guard, metric, tolerance=tolerance, in_flight=in_flight)
-        verdict = judge_by_kind(metric, judge, present=mine, reference=other)
-        return replace(verdict, against=against)
+        return replace(_judge_values(metric, reference, present, against=against, judge=judge), against=against)
     if not reference.counts:
         raise UnknownMetricError("is not recorded yet")
     then, now = reference.counts, present.counts
@@ -166,6 +164,17 @@ def judge_guarded(
     return Verdict(
         metric.name, against, found.outcome, found.reason, found.change, tolerance, found.reference_value, value
     )
+
+
+def _judge_values(
+    metric: Metric, reference: Sample, present: Sample, *, against: str, judge: Callable[..., Verdict]
+) -> Verdict:
+    """The verdict on a metric that each launch has one value of."""
+    values = _values_of_both(metric, reference, present, against=against)
+    if metric.name == START and against == "revision" and len(values[0]) == len(values[1]):
+        return judge(*values, paired=True)  # both sides start side by side
+    mine, other = (side_of(known, side.values) for known, side in zip(values, (present, reference), strict=True))
+    return judge_by_kind(metric, judge, present=mine, reference=other)
 
 
 def _values_of_both(

@@ -23,6 +23,12 @@ from pytest_mlpatterns.analysis.paired_kinds import paired_kinds
 from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.judging.further_starts import (
+    MOST_STARTS,
+    is_left_to_starts,
+    with_starts_named,
+    without_start,
+)
 from pytest_mlpatterns.judging.guards import (
     AbsentMetricError,
     MeasuredSample,
@@ -44,7 +50,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
-__all__ = ["COMPARABLE_METRICS", "Factor", "judge_factor", "judge_growths", "judge_nmrt_no_lower", "judge_no_slower"]
+__all__ = [
+    "COMPARABLE_METRICS",
+    "Factor",
+    "judge_factor",
+    "judge_growths",
+    "judge_nmrt_no_lower",
+    "judge_no_slower",
+    "metrics_of",
+]
 
 COMPARABLE_METRICS = ("rtm", "throughput", "nmrt")
 """Metrics by which one side can be faster than another."""
@@ -224,6 +238,8 @@ def judge_no_slower(
         return judge.outcome(found)
 
     run.decide(outcome, budget_ns, max_launches=looks.last)
+    while judge.waits_for_starts and run.start_again(budget_ns, most=MOST_STARTS):
+        judge.outcome(run.launches)
     return judge.verdicts()
 
 
@@ -282,10 +298,12 @@ class _RevisionJudge:
 
     Attributes:
         looks: those of the next launches.
+        waits_for_starts: whether only the start is open after the last look, which no launch under load has to decide.
     """
 
     def __init__(self, run: InterleavedRun, compared: Sequence[ComparedMetric], looks: SequentialPlan) -> None:
         self.looks: SequentialPlan = looks
+        self.waits_for_starts: bool = False
         self._run = run
         self._compared = compared
         self._found: dict[str, Verdict] = {}
@@ -295,7 +313,7 @@ class _RevisionJudge:
         """The outcome of all metrics together after these launches."""
         self._found, self._why_not = {}, {}
         waits = False
-        both = Metrics(tuple(self._run.first_launches)), Metrics(tuple(self._run.second_launches))
+        both = metrics_of(self._run)
         for one in self._compared:
             try:
                 self._found[one.metric.name] = self._judge(one, found, both=both)
@@ -304,7 +322,8 @@ class _RevisionJudge:
                 waits = waits or one.requested or launches_for_tail(error.needed, error.found, len(found)) > len(found)
             except (UnknownMetricError, InvalidResultError) as error:
                 self._why_not[one.metric.name] = error
-        outcomes = {verdict.outcome for verdict in self._found.values()}
+        self.waits_for_starts = not waits and is_left_to_starts(self._found.values())
+        outcomes = {verdict.outcome for verdict in without_start([*self._found.values()])}
         failed = {name for name, verdict in self._found.items() if verdict.outcome is Outcome.FAIL}
         if failed:
             is_confirmed = len(found) >= _CONFIRMING_PAIRS or not failed <= set(PAIRED_METRICS)
@@ -331,7 +350,8 @@ class _RevisionJudge:
             return noted(replace(judged, reason=f"{judged.reason}{words}"), metric, second)
         if compared.is_guard:
             samples = MeasuredSample(first), MeasuredSample(second)
-            return judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
+            judged = judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
+            return with_starts_named(judged, len(second.starts_ns))
         before = first.launch_values(metric)
         now = present_values(second, metric, before)
         if not before or not now:
@@ -353,6 +373,12 @@ class _RevisionJudge:
         if metric.better == "lower":
             return _Question(metric.name, 1 + allowed, "lower", plan, equivalence)
         return _Question(metric.name, max(1 - allowed, _LEAST), "higher", plan, equivalence)
+
+
+def metrics_of(run: InterleavedRun) -> tuple[Metrics, Metrics]:
+    """The metrics of both variants, further starts included."""
+    first = Metrics(tuple(run.first_launches), starts_ns=tuple(run.first_starts_ns))
+    return first, Metrics(tuple(run.second_launches), starts_ns=tuple(run.second_starts_ns))
 
 
 def _without_kinds(

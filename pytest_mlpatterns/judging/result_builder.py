@@ -184,9 +184,9 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
     return Reference(
         "revision",
         run.names[0],
-        {**_all_figures(run.first_launches), **_figures(first)},
+        {**_all_figures(run.first_launches, run.first_starts_ns), **_figures(first)},
         _pooled(first),
-        {**_all_figures(run.second_launches), **_figures(second)},
+        {**_all_figures(run.second_launches, run.second_starts_ns), **_figures(second)},
         _pooled(second),
         {
             name: tuple((ratio.value, ratio.error) for ratio in ratios)
@@ -256,9 +256,12 @@ def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:
     }
 
 
-def _all_figures(launches: Sequence[Launch]) -> dict[str, tuple[float, float, float]]:
-    """Every metric of the launches of one variant: its tail, failures, memory and start too."""
-    return _plain({metric.name: found for metric, found in estimates_of(Metrics(tuple(launches)))}) if launches else {}
+def _all_figures(launches: Sequence[Launch], starts_ns: Sequence[int]) -> dict[str, tuple[float, float, float]]:
+    """Every metric of the launches and further starts of one variant: its tail, failures, memory and start too."""
+    if not launches:
+        return {}
+    metrics = Metrics(tuple(launches), starts_ns=tuple(starts_ns))
+    return _plain({metric.name: found for metric, found in estimates_of(metrics)})
 
 
 def _stream_percentiles(launches: Sequence[Launch]) -> dict[str, Percentiles]:

@@ -282,7 +282,7 @@ class RevisionComparison:
             self._measurement.interrupted = True
             raise
         finally:
-            self._measurement.take(run.second_launches[launches:])
+            self._measurement.take(run.second_launches[launches:], run.second_starts_ns)
             self._measurement.interleaved_s += run.spent_s - spent_s
 
 

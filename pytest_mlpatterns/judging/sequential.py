@@ -90,6 +90,7 @@ class SequentialMeasurement:
         self._capacities: list[Capacity] = []
         self._metrics: Metrics | None = None
         self._indices = NO_INDICES
+        self._starts_ns: list[int] = []
         self._tries = 0
         self._launched_s = 0.0
         self.spent_s: float = 0.0
@@ -180,10 +181,16 @@ class SequentialMeasurement:
             self._launches = []
             self._add(*quiet)
 
-    def take(self, launches: Sequence[Launch]) -> None:
-        """Adopt the launches of an interleaved run if there are none yet, so that nothing is measured twice."""
+    def take(self, launches: Sequence[Launch], starts_ns: Sequence[int] = ()) -> None:
+        """Adopt the launches of an interleaved run if there are none yet, so that nothing is measured twice.
+
+        Args:
+            launches: of the present.
+            starts_ns: its further starts without load.
+        """
         if not self._launches and launches:
             self._tries += len(launches)
+            self._starts_ns += starts_ns
             self._add(*launches)
 
     def take_indices(self, indices: ScalingIndices) -> None:
@@ -291,6 +298,25 @@ class SequentialMeasurement:
         """Measure another launch, whose deployment later searches and loads use."""
         self._measure()
 
+    def start_again(self) -> bool:
+        """Start the deployment again without a load, and note how long that took.
+
+        Returns:
+            False if the budget, or the largest number of launches, allows no further start, or none is known.
+        """
+        self.measure_at_least(1)
+        starts = [*(one.cold_start_ns for one in self._launches), *self._starts_ns]
+        if self._is_silent or self._started >= self._max_launches or (last_ns := starts[-1]) is None:
+            return False
+        if self.spent_s * 1e9 + last_ns > self._budget_ns - self._reserved_ns:
+            return False
+        with self._counted_time():
+            start_ns = self._runner.start_again()
+        if start_ns is not None:
+            self._starts_ns.append(start_ns)
+            self._add()
+        return start_ns is not None
+
     def offer_overload(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
         """Offer loads beyond the NMRT to the running deployment."""
         with self._counted_time():
@@ -315,17 +341,27 @@ class SequentialMeasurement:
         """Mean time of a launch without what follows it, such as a search."""
         return self._launched_s / max(self._tries, 1)
 
+    @property
+    def _is_silent(self) -> bool:
+        """Whether a launch fell silent: the test fails, and no further launch changes that."""
+        return any(launch.silence for launch in self._launches)
+
+    @property
+    def _started(self) -> int:
+        """How often the deployment was started, with and without a load."""
+        return self._tries + len(self._starts_ns)
+
     def _may_launch_again(self, further_s: float | None = None) -> bool:
         """Whether the budget has time for another launch.
 
         Args:
             further_s: time that is needed after it; None if each launch so far shows what one takes with all of it.
         """
-        if any(launch.silence for launch in self._launches):  # the test fails, and no further launch changes that
+        if self._is_silent:
             return False
         per_launch = self.spent_s / max(self._tries, 1) if further_s is None else self._per_launch_s + further_s
         budget_ns = self._budget_ns - self._reserved_ns
-        return (self.spent_s + per_launch) * 1e9 <= budget_ns and self._tries < self._max_launches
+        return (self.spent_s + per_launch) * 1e9 <= budget_ns and self._started < self._max_launches
 
     def _measure(self) -> None:
         launch = self._launch()
@@ -353,7 +389,9 @@ class SequentialMeasurement:
 
     def _add(self, *launches: Launch) -> None:
         self._launches += launches
-        self._metrics = Metrics(tuple(self._launches), tuple(self._capacities), self._price, self._indices)
+        self._metrics = Metrics(
+            tuple(self._launches), tuple(self._capacities), self._price, self._indices, tuple(self._starts_ns)
+        )
 
     @contextmanager
     def _counted_time(self) -> Iterator[None]:

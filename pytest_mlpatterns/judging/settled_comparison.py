@@ -18,10 +18,10 @@ from pytest_mlpatterns.analysis.machine_speed import (
     sorting_times_ns,
 )
 from pytest_mlpatterns.analysis.metric_definitions import NOT_OF_THE_MACHINE, metric_named
-from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
 from pytest_mlpatterns.judging.machine_sign import MachineSign
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.settled_verdicts import SettledVerdicts, is_decided
@@ -31,6 +31,7 @@ from pytest_mlpatterns.wording import listed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.judging.baseline_comparison import Comparison
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
@@ -256,7 +257,7 @@ class SettledComparison:
         run = None if self._revision is None else self._revision.run
         if entry is None or run is None or len(run.first_launches) < _FEWEST_LAUNCHES:
             return None
-        return functools.partial(_worsening, entry, Metrics(tuple(run.first_launches)))
+        return functools.partial(_worsening, entry, metrics_of(run)[0])
 
     def _changed_facts(self) -> str:
         so_far = self._measurement.so_far

@@ -60,6 +60,8 @@ class InterleavedRun:
         first_launches: launches of the first variant alone, each merged from its blocks.
         second_launches: likewise of the second variant.
         capacities: every pair of capacity searches so far.
+        first_starts_ns: times from start to first answer of the first variant, where both were started without load.
+        second_starts_ns: likewise of the second variant, start by start.
         spent_s: seconds spent on launches and searches.
     """
 
@@ -77,6 +79,8 @@ class InterleavedRun:
         self.first_launches: list[Launch] = []
         self.second_launches: list[Launch] = []
         self.capacities: list[PairedCapacity] = []
+        self.first_starts_ns: list[int] = []
+        self.second_starts_ns: list[int] = []
         self.spent_s: float = 0.0
         self._variants = (first, second)
         self._generator = generator
@@ -144,6 +148,28 @@ class InterleavedRun:
             DeploymentError, InvalidResultError: as for :meth:`decide`.
         """
         self._timed(lambda: self._measure(self._design.within(budget_ns, min_launches)))
+
+    def start_again(self, budget_ns: int, *, most: int) -> bool:
+        """Start both variants once more, side by side as for a launch, and close them without a load.
+
+        Args:
+            budget_ns: time that this run may take; a start needs about as long as the last ones.
+            most: such starts in all.
+
+        Returns:
+            Whether that was done.
+
+        Raises:
+            DeploymentError: a variant did not start; the message names it.
+        """
+        done = len(self.first_starts_ns)
+        known = (*self.first_starts_ns[-1:], *self.second_starts_ns[-1:])
+        launches = (*self.first_launches[-1:], *self.second_launches[-1:])
+        least_ns = max(known or [one.cold_start_ns or 0 for one in launches], default=0)
+        if done >= most or self.spent_s * 1e9 + least_ns > budget_ns:
+            return False
+        self._timed(lambda: self._start(is_second_first=bool((len(self.launches) + done) % 2)))
+        return len(self.first_starts_ns) > done
 
     def decide_nmrt(
         self,
@@ -213,6 +239,15 @@ class InterleavedRun:
         self.first_launches.append(launches[0])
         self.second_launches.append(launches[1])
         self.launches.append(_paired(first, second, second_began=bool(first_index)))
+
+    def _start(self, *, is_second_first: bool) -> None:
+        """Start both variants and close them; nothing is noted if the time of one is not known."""
+        with StartedDeployments(self._in_order(int(is_second_first))) as running:
+            found = [deployment.cold_start_ns for deployment in running]
+        first, second = reversed(found) if is_second_first else found
+        if first is not None and second is not None:
+            self.first_starts_ns.append(first)
+            self.second_starts_ns.append(second)
 
     def _measure_capacities(self, budget_ns: int) -> None:
         """Start both variants, and search for the capacity of one after the other, each for ``budget_ns`` at most."""

@@ -154,6 +154,18 @@ class LaunchRunner:
             self._facts = deployment.facts()
         return replace(launch, facts=self._facts)
 
+    def start_again(self) -> int | None:
+        """Replace the deployment by a new one, which later launches and searches use.
+
+        Returns:
+            Its time from start to first answer in nanoseconds; None if that is not known.
+
+        Raises:
+            DeploymentError: it did not start.
+        """
+        self.close()
+        return self.deployment.cold_start_ns
+
     def _planned_launch(self, deployment: Deployment) -> Launch:
         """Measure a launch; the first one plans the window of a slow service, and the next ones keep to the plan."""
         measurement = _LaunchMeasurement(deployment, self.plan, self._generator)

@@ -86,6 +86,8 @@ class Declared:
     launches: list[PairedLaunch] = field(default_factory=list)
     first_launches: list[Launch] = field(default_factory=list)
     second_launches: list[Launch] = field(default_factory=list)
+    first_starts_ns: list[int] = field(default_factory=list)
+    second_starts_ns: list[int] = field(default_factory=list)
 
     def decide(self, judge: Callable[..., Outcome], _budget_ns: int, *, max_launches: int) -> Outcome:
         while True:

@@ -55,6 +55,8 @@ def settle(
         capacities=[],
         first_launches=[],
         second_launches=[],
+        first_starts_ns=[],
+        second_starts_ns=[],
         names=("main", "the present"),
         in_flight=1,
         spent_s=1.0,

@@ -119,7 +119,14 @@ def run_of(ratio: float) -> Any:
         streams={"ttft": LogRatio(value, 0.005)},
     )
     run = SimpleNamespace(
-        launches=[], first_launches=[], second_launches=[], names=("main", "the present"), in_flight=1, spent_s=1.0
+        launches=[],
+        first_launches=[],
+        second_launches=[],
+        first_starts_ns=[],
+        second_starts_ns=[],
+        names=("main", "the present"),
+        in_flight=1,
+        spent_s=1.0,
     )
 
     def decide(judge: Any, _budget_ns: int, *, max_launches: int) -> None:

@@ -254,6 +254,30 @@ class TestRealDeployments:
             run.decide_nmrt(never, S, max_launches=2)
 
 
+class SlowToStart(Sleeps):
+    """Takes a second to be built, and answers at once."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        time.sleep(1.0)
+
+
+class TestFurtherStarts:
+    def test_both_sides_start_again_without_load_until_the_most_or_the_budget(self, tmp_path: Path) -> None:
+        before = our_children()
+        variants = make_variant("a", Sleeps(0.0), tmp_path), make_variant("b", SlowToStart, tmp_path)
+        run = InterleavedRun(*variants, Recording(tmp_path / "generator.log"), on_progress=silent)
+        assert run.start_again(60 * S, most=2)
+        assert not run.start_again(S // 2, most=2), "a start takes longer than what is left"
+        assert run.start_again(60 * S, most=2)
+        assert not run.start_again(60 * S, most=2)
+        assert len(run.first_starts_ns) == len(run.second_starts_ns) == 2
+        assert all(b - a > 0.3 * S for a, b in zip(run.first_starts_ns, run.second_starts_ns, strict=True))
+        assert run.spent_s >= sum(run.second_starts_ns) / S
+        assert run.launches == []
+        assert our_children() == before
+
+
 class TestTurns:
     def test_blocks_alternate_within_a_launch_and_launches_among_themselves(self, tmp_path: Path) -> None:
         events: list[str] = []

@@ -1,0 +1,155 @@
+"""A start that is the only open metric is decided by further starts without load; the truth of all of them is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support.synthetic import MS, S
+from test_baseline_comparison import Runner, compare, make_entry, make_launch
+from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
+
+from pytest_mlpatterns.judging.further_starts import MOST_STARTS, is_left_to_starts
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.analysis.log_ratio import PairedLaunch
+    from pytest_mlpatterns.records.launch import Launch
+
+START_S = 1.35
+RUNS = 40
+
+
+@dataclass
+class Starting:
+    """An interleaved run of equal launches, whose starts scatter, and are slowed down together by neighbours."""
+
+    slower: float
+    seed: int
+    own: float = 0.1
+    shared: float = 0.2
+    names: tuple[str, str] = ("main (1a2b3c4)", "the present")
+    in_flight: int | None = 1
+    spent_s: float = 1.0
+    launches: list[PairedLaunch] = field(default_factory=list)
+    first_launches: list[Launch] = field(default_factory=list)
+    second_launches: list[Launch] = field(default_factory=list)
+    first_starts_ns: list[int] = field(default_factory=list)
+    second_starts_ns: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+
+    def starts_s(self) -> tuple[float, float]:
+        moment = START_S * self.random.lognormal(0, self.shared)
+        first, second = self.random.lognormal(0, self.own, 2)
+        return moment * first, moment * second * (1 + self.slower)
+
+    def decide(self, judge: Callable[..., Outcome], _budget_ns: int, *, max_launches: int) -> Outcome:
+        outcome = Outcome.INCONCLUSIVE
+        while outcome is Outcome.INCONCLUSIVE and len(self.launches) < max_launches:
+            first, second = self.starts_s()
+            self.launches.append(paired(2 * MS, 2 * MS))
+            self.first_launches.append(declared_launch(start_s=first))
+            self.second_launches.append(declared_launch(start_s=second))
+            outcome = judge(self.launches) if len(self.launches) >= 3 else outcome
+        return outcome
+
+    def start_again(self, _budget_ns: int, *, most: int) -> bool:
+        if len(self.first_starts_ns) >= most:
+            return False
+        first, second = self.starts_s()
+        self.first_starts_ns.append(round(first * S))
+        self.second_starts_ns.append(round(second * S))
+        return True
+
+
+def judged(slower: float) -> list[tuple[Outcome, Starting, str]]:
+    """The verdict on the start in many runs, each with its run and its reason."""
+    found = []
+    for seed in range(RUNS):
+        run = Starting(slower, seed)
+        outcome, reason = verdicts(run, *DEFAULT, tolerance=None, requested=False)["cold_start"]
+        found.append((outcome, run, reason))
+    return found
+
+
+def test_a_start_that_takes_three_quarters_longer_fails_after_a_few_further_starts() -> None:
+    found = judged(0.74)
+    assert sum(outcome is Outcome.FAIL for outcome, _, _ in found) >= 0.85 * RUNS
+    assert {len(run.launches) for _, run, _ in found} == {3}, "no launch under load is spent on it"
+    further = [len(run.first_starts_ns) for _, run, _ in found]
+    assert 1 <= np.mean(further) <= 10
+    assert max(further) <= MOST_STARTS
+    more = next(reason for _, run, reason in found if len(run.first_starts_ns) > 1)
+    assert "start to first answer " in more
+    assert " further starts without load" in more
+
+
+@pytest.mark.parametrize("slower", [-0.2, 0.0, 0.2])
+def test_starts_within_their_tolerance_pass_and_cost_nearly_nothing(slower: float) -> None:
+    found = judged(slower)
+    assert {outcome for outcome, _, _ in found} == {Outcome.PASS}
+    assert sum(len(run.first_starts_ns) for _, run, _ in found) <= RUNS
+
+
+def test_a_start_at_its_tolerance_seldom_fails() -> None:
+    assert sum(outcome is Outcome.FAIL for outcome, _, _ in judged(0.5)) <= 0.1 * RUNS
+
+
+class StartingRunner(Runner):
+    """Launches whose start takes longer, and further starts of the same service."""
+
+    def __init__(self, start_s: float) -> None:
+        super().__init__(start_s=start_s)
+        self.starts = 0
+        self._start_s = start_s
+
+    def start_again(self) -> int:
+        self.starts += 1
+        return round(self._start_s * S * np.exp(np.random.default_rng(900 + self.starts).normal(0, 0.05)))
+
+
+ENTRY = make_entry([make_launch(seed) for seed in range(100, 108)])
+
+
+def test_beside_a_file_it_is_decided_by_further_starts_too() -> None:
+    runner = StartingRunner(0.5 * 1.74)
+    found, _ = compare(runner, entry=ENTRY)
+    assert found["cold_start"].outcome is Outcome.FAIL
+    assert len(runner.launches) + runner.starts <= 8, "launches= bounds both"
+    assert runner.starts > 0
+    assert "further start" in found["cold_start"].reason
+
+
+def test_beside_a_file_an_unchanged_start_needs_no_further_one() -> None:
+    runner = StartingRunner(0.5)
+    found, _ = compare(runner, entry=ENTRY)
+    assert found["cold_start"].outcome is Outcome.PASS
+    assert runner.starts == 0
+
+
+def verdict(metric: str, outcome: Outcome, low: float = 0.3) -> Verdict:
+    return Verdict(metric, "revision", outcome, "", Estimate(0.7, low, 1.0), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("others", "start", "expected"),
+    [
+        ((Outcome.PASS,), (Outcome.INCONCLUSIVE, 0.3), True),
+        ((Outcome.PASS,), (Outcome.INCONCLUSIVE, 0.6), False),  # sure, but a busy machine may explain it
+        ((Outcome.PASS,), (Outcome.FAIL, 0.6), False),
+        ((Outcome.PASS,), (Outcome.PASS, 0.0), False),
+        ((Outcome.INCONCLUSIVE,), (Outcome.INCONCLUSIVE, 0.3), False),
+        ((Outcome.FAIL,), (Outcome.INCONCLUSIVE, 0.3), False),
+    ],
+)
+def test_only_an_open_start_alone_is_left_to_starts(others: Any, start: Any, expected: bool) -> None:
+    found = [verdict(name, outcome) for name, outcome in zip(("rtm",), others, strict=True)]
+    assert is_left_to_starts([*found, verdict("cold_start", *start)]) is expected
+    assert not is_left_to_starts(found)
