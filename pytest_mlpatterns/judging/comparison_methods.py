@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import SettingError, UnequalAnswersWarning
 from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS, Factor
-from pytest_mlpatterns.judging.other_side import other_side, plain_side
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import parse_number, parse_ratio
 from pytest_mlpatterns.wording import shown
@@ -95,6 +94,8 @@ class ComparisonMethods(ABC):
         self._compare_sides(_NOT_SLOWER, Factor(name, 1 / margin, margin), other=other, reference=reference)
 
     def _compare_sides(self, method: str, factor: Factor, *, other: object, reference: object) -> None:
+        from pytest_mlpatterns.judging.other_side import other_side, plain_side  # starts processes: not on Windows
+
         if (other is None) == (reference is None):
             found = "neither" if other is None else "both"
             raise SettingError(f"{method}(...) has {found} of other and reference=, expected one of them")

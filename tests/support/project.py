@@ -108,8 +108,9 @@ class Run:
     @property
     def table(self) -> dict[str, str]:
         """The last column, the verdict, of every row of the performance table, by test name without its file."""
-        rows = self.section("performance").split("\n\n")[0].splitlines()[1:]
-        return {row.split()[0].rpartition("::")[2]: row.split()[-1] for row in rows if "::" in row.split()[0]}
+        rows = [row.split() for row in self.section("performance").split("\n\n")[0].splitlines()[1:]]
+        known = [row for row in rows if "::" in row[0] and not row[0].endswith(":")]  # notes have a colon
+        return {row[0].rpartition("::")[2]: row[-1] for row in known}
 
     def section(self, title: str) -> str:
         """What stands under a rule with this title, up to the next rule."""
