@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random import default_rng  # at once: an interrupt that arrives while it loads can be lost in its C code
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import MAX_SEED, plain_number, set_whole
@@ -53,7 +54,7 @@ class Shuffled:
 
     def order(self, count: int) -> bytes:
         """The indices below ``count`` in order, as native unsigned 32-bit integers."""
-        return np.random.default_rng(_SHUFFLE_SEED).permutation(count).astype(np.uint32).tobytes()
+        return default_rng(_SHUFFLE_SEED).permutation(count).astype(np.uint32).tobytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +77,7 @@ class Uniform:
 
     def order(self, count: int) -> bytes:
         """The drawn indices below ``count`` in order, as native unsigned 32-bit integers."""
-        return np.random.default_rng(self.seed).integers(0, count, DRAWS, dtype=np.uint32).tobytes()
+        return default_rng(self.seed).integers(0, count, DRAWS, dtype=np.uint32).tobytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +114,7 @@ class Zipf:
     def order(self, count: int) -> bytes:
         """The drawn indices below ``count`` in order, as native unsigned 32-bit integers."""
         cumulated = np.cumsum(zipf_probabilities(count, self.exponent))
-        points = np.random.default_rng(self.seed).random(DRAWS)
+        points = default_rng(self.seed).random(DRAWS)
         return np.minimum(np.searchsorted(cumulated, points), count - 1).astype(np.uint32).tobytes()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -394,3 +396,10 @@ def test_an_impossible_exponent_is_refused(exponent: Any) -> None:
 def test_an_impossible_seed_is_refused(kind: Any, seed: Any) -> None:
     with pytest.raises(SettingError, match="seed"):
         kind([1], seed=seed)
+
+
+@pytest.mark.processes
+def test_random_numbers_are_loaded_before_a_load_can_be_interrupted() -> None:
+    """numpy loads them when they are first asked for, and its C code can lose a Ctrl-C that arrives meanwhile."""
+    code = "import sys, pytest_mlpatterns.workload.payload; sys.exit('numpy.random' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
