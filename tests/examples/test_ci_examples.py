@@ -181,7 +181,7 @@ def test_a_pull_request_is_compared_with_its_base(runner: Runner) -> None:
 
     (result,) = runner.results()
     assert {verdict["against"] for verdict in result["verdicts"]} >= {"revision"}
-    assert summary.read_text(encoding="utf-8").startswith("### Performance: 1 passed")
+    assert re.match(r"### Performance: 1 (passed|undecided)\n", summary.read_text(encoding="utf-8")), "none failed"
     assert (runner.top / "perf-report.html").stat().st_size > 0
     assert next(step for step in job["steps"] if "checkout" in step.get("uses", ""))["with"]["fetch-depth"] == 0
 
