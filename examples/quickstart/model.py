@@ -1,23 +1,23 @@
-"""The model under test: a random forest that reads handwritten digits."""
+"""The model under test: reads a handwritten digit by the five most similar ones that it knows."""
 
-import os
 from pathlib import Path
-from time import perf_counter
 
-import joblib
+import numpy as np
+
+FILE = Path(__file__).with_name("digits.npz")
 
 
 class Digits:
-    """Built once inside every worker process; DIGITS_SLOWDOWN=2 makes each call take twice its own time."""
+    """Built once inside every worker process."""
 
     def __init__(self):
-        self.forest = joblib.load(Path(__file__).with_name("digits.joblib"))
-        self.slowdown = float(os.environ.get("DIGITS_SLOWDOWN", "1"))
+        learned = np.load(FILE)
+        self.images, self.digits = learned["images"], learned["digits"]
 
     def __call__(self, batch):
-        started = perf_counter()
-        digits = [int(digit) for digit in self.forest.predict(batch)]
-        until = started + self.slowdown * (perf_counter() - started)
-        while perf_counter() < until:  # busy, as slower code would be, and not asleep
-            pass
-        return digits
+        return [self.read(image) for image in batch]
+
+    def read(self, image):
+        distances = ((self.images - image) ** 2).sum(axis=1)
+        nearest = self.digits[np.argpartition(distances, 5)[:5]]
+        return int(np.bincount(nearest).argmax())

@@ -4,8 +4,6 @@ import pytest
 from model import Digits
 from sklearn.datasets import load_digits
 
-from pytest_mlpatterns import Replicated, Single
-
 
 @pytest.fixture
 def perf_model():
@@ -17,7 +15,7 @@ def perf_payload():
     return load_digits().data.tolist()
 
 
-@pytest.mark.perf(pattern=[Single(), Replicated(replicas=2)], concurrency=4, warmup="500ms")
+@pytest.mark.perf(concurrency=4)
 def test_digits(perf):
     perf.assert_rtm_below("1s")
     perf.assert_error_rate_below("5%")

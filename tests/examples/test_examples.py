@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import ROOT
+from support.profiles import slower_normalize
 from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 from support.synthetic import ENVIRONMENT, result
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 PATTERNS = (Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single)
 QUICKSTART = ROOT / "examples" / "quickstart"
-STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "test_perf.py", "train.py")
+STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "slower.patch", "test_perf.py", "train.py")
 PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", *WITHOUT_NEIGHBOURS)
 SHORT = ("--perf-duration=200ms", "--perf-budget=2s")
 DECLARED = """
@@ -74,7 +75,8 @@ for model in (Forest(), Linear()):
 assert 0 <= mean(answers) <= 1
 """
 """Trains the models of the project that shows every pattern, and asks both."""
-TESTS = ("test_perf.py::test_digits[single]", "test_perf.py::test_digits[replicated]")
+TESTS = ("test_perf.py::test_digits", "test_perf.py::test_more")
+"""What the decision of the demo is tried with; the first one is the test of the quickstart."""
 
 
 def load(file: Path) -> ModuleType:
@@ -102,7 +104,7 @@ def run_python(*arguments: str, directory: Path, timeout_s: float = 600) -> subp
 
 def copied(example: str, directory: Path) -> Path:
     """A copy of an example, without what its runs leave."""
-    ignored = shutil.ignore_patterns("*.joblib", "__pycache__", ".*", "perf-*")
+    ignored = shutil.ignore_patterns("*.joblib", "*.npz", "__pycache__", ".*", "perf-*")
     return Path(shutil.copytree(QUICKSTART.parent / example, directory / example, ignore=ignored))
 
 
@@ -134,20 +136,20 @@ class TestQuickstart:
 
         assert found, trained.stdout + trained.stderr
         assert float(found[1]) > 0.9
-        assert (project / "digits.joblib").stat().st_size > 0
+        assert (project / "digits.npz").stat().st_size > 0
 
     @pytest.mark.usefixtures("trained")
-    def test_example_tests_run_under_every_pattern_and_leave_no_files(self, project: Path, tmp_path: Path) -> None:
+    def test_the_quickstart_test_runs_and_leaves_no_files(self, project: Path, tmp_path: Path) -> None:
         results = tmp_path / "results.json"
 
         run = run_python(*PYTEST, "-W", "error", "--perf-smoke", f"--perf-json={results}", directory=project)
 
         assert run.returncode == 0, run.stdout + run.stderr
-        assert "2 perf tests sent one request each" in run.stdout
+        assert "1 perf test sent one request" in run.stdout
         found = load(QUICKSTART / "demo.py").read_results(results)
-        assert tuple(found) == TESTS
+        assert tuple(found) == TESTS[:1]
         assert all(result["requests"] == 1 and not result["failed_requests"] for result in found.values())
-        assert {path.name for path in project.glob("[!._]*")} == {*STARTED_WITH, "digits.joblib"}
+        assert {path.name for path in project.glob("[!._]*")} == {*STARTED_WITH, "digits.npz"}
 
     @pytest.mark.usefixtures("trained")
     def test_the_model_answers_each_input_with_an_int(self, project: Path) -> None:
@@ -160,30 +162,19 @@ class TestQuickstart:
         assert all(type(answer) is int for answer in answers)
         assert sum(answer == digit for answer, digit in zip(answers, digits[:50], strict=True)) > 45
 
-    @pytest.mark.parametrize(
-        ("environment", "expected_s"),
-        [
-            ({}, 5.0),
-            ({"DIGITS_SLOWDOWN": "1"}, 5.0),
-            ({"DIGITS_SLOWDOWN": "2"}, 10.0),
-            ({"DIGITS_SLOWDOWN": "3"}, 15.0),
-        ],
-    )
     @pytest.mark.usefixtures("trained")
-    def test_the_slowdown_multiplies_the_time_of_every_call(
-        self, project: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected_s: float
-    ) -> None:
-        monkeypatch.delenv("DIGITS_SLOWDOWN", raising=False)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        clock = Clock()
-        module = load(project / "model.py")
-        monkeypatch.setattr(module, "perf_counter", clock)
-        model = module.Digits()
-        model.forest = SlowForest(clock, 5.0)
+    def test_the_patch_of_the_demo_applies_and_changes_no_answer(self, project: Path, tmp_path: Path) -> None:
+        from sklearn.datasets import load_digits
 
-        assert model([[0.0] * 64]) == [7]
-        assert clock.now == pytest.approx(expected_s, abs=0.1)
+        slower = Path(shutil.copytree(project, tmp_path / "slower"))
+        subprocess.run(["git", "apply", "slower.patch"], cwd=slower, check=True)
+        inputs = load_digits().data[:200].tolist()
+
+        answers, present = (load(one / "model.py").Digits()(inputs) for one in (slower, project))
+
+        assert "vote" in (slower / "model.py").read_text(encoding="utf-8")
+        assert all(type(answer) is int for answer in answers)
+        assert sum(answer == now for answer, now in zip(answers, present, strict=True)) >= 198  # ties
 
     def test_the_quickstart_test_has_at_most_twelve_lines(self) -> None:
         lines = (QUICKSTART / "test_perf.py").read_text(encoding="utf-8").splitlines()
@@ -208,30 +199,6 @@ def test_a_variable_that_slows_the_recorded_code_down_too_is_judged_by_the_file_
     commands = [line for text in recording for line in re.findall(r"^[A-Z_]+=\d+ pytest.*", text, re.MULTILINE)]
     assert len(commands) >= 10
     assert all(command.endswith(" --perf-settle off") for command in commands)
-    assert load(QUICKSTART / "demo.py").SHORT[-2:] == ("--perf-settle", "off")
-
-
-class Clock:
-    """Time that passes a little whenever somebody looks, and as told."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 0.01
-        return self.now
-
-
-class SlowForest:
-    """Takes a declared time on that clock."""
-
-    def __init__(self, clock: Clock, seconds: float) -> None:
-        self._clock = clock
-        self._seconds = seconds
-
-    def predict(self, batch: list[Any]) -> list[float]:
-        self._clock.now += self._seconds
-        return [7.0] * len(batch)
 
 
 BEFORE = [LaunchValue(10e6, 0.01)] * 3
@@ -244,6 +211,7 @@ OVER = judge_limit(METRICS["rtm"], Estimate(20e6, 19e6, 21e6), 1e6)
 
 PASSED = [result(test, verdicts=(WITHIN,)) for test in TESTS]
 CAUGHT = [result(test, verdicts=(WITHIN, SLOWER), passed=False) for test in TESTS]
+NAMED = [result(test, verdicts=(SLOWER,), passed=False, profile=slower_normalize()) for test in TESTS]
 
 
 class TestDemo:
@@ -269,12 +237,13 @@ class TestDemo:
     ) -> None:
         assert {UNDECIDED.outcome, SAME.outcome, SLOWER.outcome} == set(Outcome)
 
-        assert demo.judge(run_of(0, PASSED), run_of(1, CAUGHT)) == 0
+        assert demo.judge(run_of(0, PASSED), (run_of(1, CAUGHT), run_of(1, NAMED))) == 0
 
         text = capsys.readouterr().out
-        assert f"test_digits[single]: {SLOWER.reason}" in text
-        assert f"test_digits[replicated]: {SLOWER.reason}" in text
+        assert text.count(SLOWER.reason) == len(CAUGHT) + len(NAMED)
         assert "10.0 ms → 20.0 ms" in text
+        assert text.count("no function stood out this time") == len(CAUGHT)
+        assert text.count("cause: normalize (model.py:41), line 44: order = np.sort(values)") == len(NAMED)
 
     @pytest.mark.parametrize(
         ("runs", "problem"),
@@ -315,7 +284,12 @@ class TestDemo:
         problem: str,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        assert demo.judge(*(run_of(*run) for run in runs)) == 1
+        recorded, slowed = (run_of(*run) for run in runs)
+        caught = run_of(1, CAUGHT)
+
+        assert demo.judge(recorded, (slowed, caught)) == 1
+        assert problem in capsys.readouterr().out
+        assert demo.judge(recorded, (caught, slowed)) == 1
         assert problem in capsys.readouterr().out
 
     def test_a_step_that_a_busy_machine_left_open_is_tried_again(
@@ -324,10 +298,32 @@ class TestDemo:
         undecided = {"passed": True, "verdicts": [{"outcome": "inconclusive"}]}
         open_, clear = demo.Run(0, {TESTS[0]: undecided}), demo.Run(1, {TESTS[0]: {"passed": False}})
         coming = [open_, clear, open_, open_, open_]
-        monkeypatch.setattr(demo, "run_pytest", lambda *_, **__: coming.pop(0))
+        monkeypatch.setattr(demo, "run_pytest", lambda *_: coming.pop(0))
         assert demo.run_until_decided(tmp_path) is clear
         assert demo.run_until_decided(tmp_path) is open_
         assert coming == []
+
+    def test_a_part_of_the_server_is_no_function_of_the_project(self, demo: ModuleType) -> None:
+        server = {"chain": [0], "line": 0, "source": ""}
+        profile = {"frames": [["HTTP server", "", 0, "layer"]], "changes": [server]}
+
+        assert "no function stood out" in demo.cause(demo.Run(1, {TESTS[0]: {"profile": profile}}), TESTS[0])
+        assert "no function stood out" in demo.cause(demo.Run(1, {TESTS[0]: {"profile": None}}), TESTS[0])
+
+    def test_the_demo_runs_with_the_default_settings(self) -> None:
+        text = (QUICKSTART / "demo.py").read_text(encoding="utf-8")
+        code = text + (QUICKSTART / "test_perf.py").read_text(encoding="utf-8")
+
+        assert set(re.findall(r"--perf-[\w-]+", text)) == {"--perf-against", "--perf-baseline", "--perf-json"}
+        assert re.findall(r"tolerance|budget|duration|warmup|noise", code) == []
+
+    def test_a_demo_without_git_names_what_is_missing(
+        self, demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("PATH", "")
+
+        assert demo.main() == 1
+        assert "The demo needs git" in capsys.readouterr().out
 
     def test_a_run_that_wrote_no_results_has_none(self, demo: ModuleType, tmp_path: Path) -> None:
         assert demo.read_results(tmp_path / "results.json") == {}
