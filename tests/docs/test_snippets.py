@@ -228,11 +228,13 @@ def test_every_shown_command_is_known() -> None:
                 known = True  # run by the tests above
             case ("make", target):
                 known = re.search(rf"^{target}:", makefile, re.MULTILINE) is not None
-            case ("pip", "install", *packages):
+            case ("git", "init" | "add" | "commit", *_):
+                known = True
+            case (
+                ("pip", "install", *packages) | ("uv", "pip", "install", *packages) | ("uv", "add", "--dev", *packages)
+            ):
                 named = [
-                    re.fullmatch(r"pytest-mlpatterns(?:\[([\w,]+)\])?", one)
-                    for one in packages
-                    if one not in ("-e", ".")
+                    re.fullmatch(r"(?:pytest-mlpatterns|\.)(?:\[([\w,]+)\])?", one) for one in packages if one != "-e"
                 ]
                 known = all(one is not None and set((one[1] or "demo").split(",")) <= set(extras) for one in named)
             case _:
