@@ -7,15 +7,16 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none 
 EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py tests/reports/html/test_flame_page.py
 PATTERNS := tests/every_pattern
 FAULTS := tests/faults
-CAPACITY := tests/capacity tests/settling
+CAPACITY := tests/capacity
+COMPARISONS := tests/comparisons
 RAY := tests/ray
 RAY_OWN := tests/ray/test_own_cluster.py
 PACKAGE := tests/package
-OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RAY) $(PACKAGE)
+OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(COMPARISONS) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test patterns examples capacity faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
+.PHONY: demo test patterns examples capacity comparisons faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -41,8 +42,11 @@ patterns: compiled  ## every pattern, many compositions and all wires, really de
 examples: compiled  ## every example and block of the documentation as a user runs them, and the pages in a real browser
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(EXAMPLES)
 
-capacity: compiled  ## searches for the capacity of real services: NMRT, scaling, and loads beyond both; and settled baselines
+capacity: compiled  ## searches for the capacity of real services: NMRT, scaling, and loads beyond both
 	$(BIN)/python -m pytest -q -n 5 --dist worksteal $(CAPACITY)
+
+comparisons: compiled  ## whole runs beside other code: a revision, the commit of a baseline, another service
+	$(BIN)/python -m pytest -q -n 5 --dist worksteal $(COMPARISONS)
 
 faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
 	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)
