@@ -95,7 +95,7 @@ def failures_section(results: Sequence[TestResult], unmeasured: Sequence[FailedT
         for anchor, result in zip(anchors_of(results), results, strict=True)
         if state_of(result) == "failed"
     ]
-    items += [_failure(breakable(failed.test), failed.reason.splitlines()) for failed in unmeasured]
+    items += [_failure(tag("code", breakable(failed.test)), failed.reason.splitlines()) for failed in unmeasured]
     if not items:
         return None
     left = len(items) - _MOST_FAILURES
