@@ -54,7 +54,6 @@ KEPT = (
     "baseline_note",
     "metrics",
     "passed",
-    "generator_costs_ns",
 )
 """What is kept of a result."""
 

@@ -48,8 +48,6 @@ LATENCY_NS = 3e6
 RECORDED, STORED_LAUNCHES, STORED_S = 6, 8, 0.7
 PAIRED_LAUNCHES, PAIRS, BLOCK_S = 15, 4, 0.1
 DISTURBED_LAUNCHES = 3
-GENERATOR_NS, GENERATOR_SD, WAITING = 60e3, 0.2, 0.45
-"""CPU time of the generator per request, its scatter, and by which power of the latency it grows."""
 FIXED_NS, FIXED_SD, FIXED_DISTURBED = 0.7e6, 0.03, 0.2
 """CPU time of the fixed work after a launch, its scatter, twice that seen on two cores with eight processes, and the
 share of launches in which other guests of the host make it take up to a half longer."""
@@ -127,19 +125,17 @@ CHANGES = (
 
 @dataclass
 class Sample:
-    """The launches of one side: requests (empty if unknown), values by metric, the generator's cost, and fixed work."""
+    """The launches of one side: requests (empty if unknown), values by metric, and fixed work."""
 
     counts: list[RequestCounts] = field(default_factory=list)
     values: dict[str, list[LaunchValue]] = field(default_factory=dict)
-    generator_ns: list[float] = field(default_factory=list)
     fixed_ns: list[float] = field(default_factory=list)
 
     def of(self, launches: Sequence[int]) -> Sample:
         """Some of the launches, by their numbers from zero."""
         values = {name: [found[number] for number in launches] for name, found in self.values.items()}
-        generator_ns = [self.generator_ns[number] for number in launches if self.generator_ns]
         fixed_ns = [self.fixed_ns[number] for number in launches if self.fixed_ns]
-        return Sample([self.counts[number] for number in launches if self.counts], values, generator_ns, fixed_ns)
+        return Sample([self.counts[number] for number in launches if self.counts], values, fixed_ns)
 
     def first(self, launches: int) -> Sample:
         return self.of(range(launches))
@@ -154,7 +150,7 @@ class Sample:
             replace(one, latencies={round(ns * ratio): count for ns, count in one.latencies.items()})
             for one in self.counts
         ]
-        return Sample(counts, values, self.generator_ns, self.fixed_ns)
+        return Sample(counts, values, self.fixed_ns)
 
 
 def metric_of(name: str) -> Metric:
@@ -164,13 +160,9 @@ def metric_of(name: str) -> Metric:
 
 @dataclass(frozen=True)
 class Slowness:
-    """How a host slows a launch down: a factor on the service and one on the generator, for a share of the requests.
-
-    The generator suffers more, as it was seen to: its caches are cold whenever it wakes up.
-    """
+    """How a host slows a launch down: a factor on the service, for a share of the requests."""
 
     service: float = 1.0
-    generator: float = 1.0
     share: float = 0.0
 
     @classmethod
@@ -179,9 +171,8 @@ class Slowness:
         found, is_disturbed = [], bool(rng.random() < disturbed)
         for _ in range(launches):
             if is_disturbed:
-                everything, caches = rng.uniform(0.05, 0.6), rng.uniform(0, 0.6)
-                service, generator = math.exp(everything + 0.25 * caches), math.exp(everything + caches)
-                found.append(cls(service, generator, rng.uniform(0.2, 1)))
+                service = math.exp(rng.uniform(0.05, 0.6) + 0.25 * rng.uniform(0, 0.6))
+                found.append(cls(service, rng.uniform(0.2, 1)))
             else:
                 found.append(cls())
             if rng.random() < 1 / DISTURBED_LAUNCHES:  # the state is drawn anew
@@ -248,8 +239,6 @@ def sample(rng: np.random.Generator, service: Service, change: Change, *, launch
         scatter = Scatter.draw(rng, service, number=number, machine=machine)
         requests = latencies(rng, service, change, scatter=scatter, count=count)
         requests[: round(slowness.share * count)] *= slowness.service
-        own = slowness.mean(slowness.generator) * change.rtm**WAITING * math.exp(rng.normal(0, GENERATOR_SD))
-        found.generator_ns.append(GENERATOR_NS * own)
         moment = slowness.service if fixed.random() < slowness.share else 1.0  # it takes a hundredth of a second
         moment *= 1 + fixed.uniform(0, 0.5) * (fixed.random() < FIXED_DISTURBED)
         found.fixed_ns.append(FIXED_NS * moment * math.exp(fixed.normal(0, FIXED_SD)))

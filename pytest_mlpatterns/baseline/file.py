@@ -3,14 +3,14 @@
 Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {test id: {machine:
 {"setup": …, "metrics": {name: [[value, relative error], …]}, "versions": …, "commit": …, "date": …}}}}``; keys sorted,
 one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
-earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``), its ``latency`` distribution (``[[percent, ns], …]``,
-for charts only), the ``counts`` of requests (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies up
-to the median as one), the ``facts`` of the service's environment (texts by name), the ``split`` of its latency (see
-:mod:`pytest_mlpatterns.baseline.stored_split`), the ``generator_costs_ns`` and the ``sorting_ns`` of each launch, the
-digest of the ``tree`` that was measured, what others had ``taken`` of the machine, and what was ``disturbed`` when it
-was recorded. A set-up has a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout``
-and ``generators`` are absent from older entries and are then not compared. A file of another format or a later version
-is refused and stays as it is.
+earlier one), its ``latency`` distribution (``[[percent, ns], …]``, for charts only), the ``counts`` of requests
+(``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies up to the median as one), the ``facts`` of the
+service's environment (texts by name), the ``split`` of its latency (see
+:mod:`pytest_mlpatterns.baseline.stored_split`), the ``sorting_ns`` of each launch, the digest of the ``tree`` that was
+measured, what others had ``taken`` of the machine, and what was ``disturbed`` when it was recorded. A set-up has a
+``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are absent
+from older entries and are then not compared. Entries of 0.2 have a ``calibration``, which is not read and is left out
+when the file is written. A file of another format or a later version is refused and stays as it is.
 
 This module must not know verdicts.
 """
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.baseline.stored_split import plain_splits, read_splits
 from pytest_mlpatterns.errors import BaselineFileError
-from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
 from pytest_mlpatterns.records.launch import LaunchValue, Taken
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
@@ -156,21 +156,19 @@ def _schema() -> Schema:
 
 def _entry(data: dict[str, Any]) -> Entry:
     """An entry that the schema allows."""
-    calibration, anchor = data.get("calibration"), data.get("anchor")
+    anchor = data.get("anchor")
     return Entry(
         setup=Setup.from_json(data["setup"]),
         metrics=_metrics(data["metrics"]),
         versions=data["versions"],
         commit=data["commit"],
         date=data["date"],
-        calibration=calibration and Calibration(calibration["ns"], calibration["cores"], calibration["workload"]),
         anchor=anchor and _anchor(anchor),
         latency=_latency(data.get("latency", ())),
         counts=_counts(data.get("counts", {})),
         disturbed=tuple(data.get("disturbed", ())),
         facts=data.get("facts", {}),
         split=read_splits(data.get("split", {})),
-        generator_costs_ns=tuple(map(float, data.get("generator_costs_ns", ()))),
         tree=data.get("tree", ""),
         taken=Taken(**{name: float(share) for name, share in data.get("taken", {}).items()}),
         accepted=tuple(data.get("accepted", ())),
@@ -203,7 +201,7 @@ def _counts(data: dict[str, Any]) -> tuple[RequestCounts, ...]:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    setup, calibration, anchor = entry.setup.to_json(), entry.calibration, entry.anchor
+    setup, anchor = entry.setup.to_json(), entry.anchor
     plain: dict[str, Any] = {
         "setup": {name: value for name, value in setup.items() if value or name in _ALWAYS},
         "metrics": _pairs(entry.metrics),
@@ -211,8 +209,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "commit": entry.commit,
         "date": entry.date,
     }
-    if calibration is not None:
-        plain["calibration"] = {**asdict(calibration), "ns": rounded(calibration.ns)}
     if entry.latency:
         plain["latency"] = [[rounded(percent), rounded(ns)] for percent, ns in entry.latency]
     if entry.counts:
@@ -237,7 +233,6 @@ def _plain_circumstances(entry: Entry) -> dict[str, Any]:
     found = {
         "facts": dict(entry.facts),
         "split": plain_splits(entry.split),
-        "generator_costs_ns": [rounded(cost) for cost in entry.generator_costs_ns],
         "tree": entry.tree,
         "taken": taken if any(taken.values()) else {},
         "accepted": list(entry.accepted),

@@ -15,7 +15,6 @@ from pytest_mlpatterns.baseline.lookup import BaselineLookup
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.records.baseline_entry import Baselines, Calibration, Update
 from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.system.tree_digest import tree_digest
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.run_settings import RunSettings
-    from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.baseline_entry import Baselines, Entry, Update
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.setup import Environment, Setup
 
@@ -55,7 +54,6 @@ class BaselineSession:
         run: what the run does with the baseline.
         environment: the machine and the installed packages.
         root: directory that test ids are relative to.
-        directory: takes the log of a calibration.
 
     Attributes:
         lines: what was done with the file, in sentences for the terminal.
@@ -64,12 +62,12 @@ class BaselineSession:
         BaselineFileError: the file is damaged, foreign or newer.
     """
 
-    def __init__(self, run: RunSettings, environment: Environment, *, root: Path, directory: Path) -> None:
+    def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
         self._run = run
         self._environment = environment
         self._root = root
         self._before: Baselines = {} if run.baseline is BaselineMode.OFF else read_baselines(run.baseline_file)
-        self._lookup = BaselineLookup(run, environment, self._before, directory=directory)
+        self._lookup = BaselineLookup(run, environment, self._before)
         self._gone: set[str] = set()
         self._updates: list[Update] = []
         self._failed: list[str] = []
@@ -93,11 +91,7 @@ class BaselineSession:
         self._gone.update(filter(is_gone, self._before))
 
     def match(self, test: str, setup: Setup, cluster: str = "") -> BaselineMatch:
-        """Find the entry that a test is compared with; see :meth:`BaselineLookup.match`.
-
-        Raises:
-            ChildError: another machine's entry had to be scaled, and the calibration workload did not end.
-        """
+        """Find the entry that a test is compared with; see :meth:`BaselineLookup.match`."""
         if self._tree is None and self._run.baseline is BaselineMode.UPDATE and not self._run.smoke:
             self._tree = self._files_now()
         return self._lookup.match(test, setup, cluster)
@@ -121,15 +115,11 @@ class BaselineSession:
 
     def to_json(self) -> dict[str, Any]:
         """What a worker found and the process that writes needs, as plain values."""
-        calibration = self._lookup.calibration
-        known = None if calibration is None else asdict(calibration)
-        return {"gone": sorted(self._gone), "calibration": known, "tree": self._tree}
+        return {"gone": sorted(self._gone), "tree": self._tree}
 
     def merge(self, data: Mapping[str, Any]) -> None:
         """Add what a worker's :meth:`to_json` gave."""
         self._gone.update(data["gone"])
-        if data["calibration"] is not None:
-            self._lookup.calibration = Calibration(**data["calibration"])
         self._tree = self._tree or data.get("tree")
 
     # --- at the end ----------------------------------------------------------------------------------------------
@@ -193,7 +183,6 @@ class BaselineSession:
             versions=self._environment.versions,
             commit=commit(self._root),
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-            calibration=self._lookup.calibration,
             tree=self._tree or "",
         )
         updates = [update_of(result, self._entry_of(result), facts) for result in passed]

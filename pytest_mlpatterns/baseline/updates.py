@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metric import Metric
-    from pytest_mlpatterns.records.baseline_entry import Calibration
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
@@ -52,14 +51,12 @@ class RunFacts:
         versions: of the installed packages.
         commit: short hash of the present commit; None outside git.
         date: ISO date of the run.
-        calibration: how fast the machine is; None if that was not measured.
         tree: digest of the files that were measured; empty outside git.
     """
 
     versions: Mapping[str, str]
     commit: str | None
     date: str
-    calibration: Calibration | None = None
     tree: str = ""
 
 
@@ -81,13 +78,11 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         versions=facts.versions,
         commit=facts.commit,
         date=facts.date,
-        calibration=None if result.cluster else facts.calibration,  # which is of one machine
         latency=stored_percentiles(result.latency),
         counts=tuple(map(without_body, result.counts)),
         disturbed=disturbances(result),
         facts=result.facts,
         split=result.split,
-        generator_costs_ns=result.generator_costs_ns,
         tree=facts.tree,
         taken=result.taken,
         accepted=tuple(text for text, ended in result.accepted.items() if not ended),

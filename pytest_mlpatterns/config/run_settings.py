@@ -58,7 +58,6 @@ class RunSettings:
     html_file: Path | None
     json_file: Path | None
     smoke: bool
-    calibrate: bool
     rank: SelectionCriteria | None
     always_ranks: bool
     against: str | None
@@ -104,7 +103,6 @@ def read_run_settings(
         html_file=path("html"),
         json_file=path("json"),
         smoke=flag("smoke"),
-        calibrate=flag("calibrate"),
         rank=_criteria(options.get("rank"), ini.get("rank")),
         always_ranks=options.get("rank") is None,
         against=against,

@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.indices import why_unknown
 from pytest_mlpatterns.analysis.intervals import launch_deviation, min_samples
 from pytest_mlpatterns.analysis.kind_verdicts import judge_by_kind
 from pytest_mlpatterns.analysis.launch_kinds import side_of
+from pytest_mlpatterns.analysis.machine_speed import SLOWER, ratio_of_sorting, sorting_times_ns
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
@@ -52,15 +53,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import BaselineGap, Reference
 
-__all__ = ["CALIBRATION_NOISE", "BaselineComparison", "Comparison", "describe_left_out"]
+__all__ = ["BaselineComparison", "Comparison", "describe_left_out"]
 
 _PASS_ALPHA = 0.01
 """Probability that a comparison passes a change exactly at the tolerance, over all interim looks."""
 _SCREEN_LAUNCHES = 3
 """Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
 interval by an eighth, and the revision decides in the time of two."""
-CALIBRATION_NOISE = 1.15
-"""Ratio of calibration times that occurs without any change of the machine; 1.08 was observed."""
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> str:
@@ -172,7 +171,7 @@ class BaselineComparison:
     @property
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
-        return "" if self._experiment.smoke else "; ".join(filter(None, (self._baseline.note, self._baseline.missing)))
+        return "" if self._experiment.smoke else self._baseline.missing
 
     @property
     def is_interleaved(self) -> bool:
@@ -212,13 +211,13 @@ class BaselineComparison:
         if entry is None:
             return ()
         self._measure_for_tail(compared, entry)
-        widened = [replace(one, tolerance=one.stored_tolerance * self._baseline.widening) for one in compared]
-        growths = [one for one in widened if one.metric.resource]
-        together = [one for one in widened if one.metric.of is not None and not one.metric.resource]
+        stored = [replace(one, tolerance=one.stored_tolerance) for one in compared]
+        growths = [one for one in stored if one.metric.resource]
+        together = [one for one in stored if one.metric.of is not None and not one.metric.resource]
         verdicts = [*self._decide(together, entry)] if together else []
         found = self._judge_look(growths, entry, self._measurement.metrics)
         verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
-        for one in widened:
+        for one in stored:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
                 verdicts += self._judge_all([one], entry)
             elif one.metric.of is None and (
@@ -253,9 +252,10 @@ class BaselineComparison:
             pass
         if self._trusts or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
             return verdicts
-        if self.slowdown is None or self.slowdown < CALIBRATION_NOISE:
+        slowdown = self._slowdown(entry)
+        if slowdown is None or slowdown < SLOWER:
             return verdicts
-        return self._doubts(entry).explained_by(self.slowdown, verdicts, compared)
+        return self._doubts(entry).explained_by(slowdown, verdicts, compared)
 
     @property
     def _trusts(self) -> bool:
@@ -265,10 +265,18 @@ class BaselineComparison:
     def _doubts(self, entry: Entry) -> MachineDoubts:
         return MachineDoubts(entry, self._measurement.metrics, functools.partial(self._judge_look, is_aside=True))
 
-    @functools.cached_property
-    def slowdown(self) -> float | None:
-        """How many times slower the machine is than when the baseline was recorded; measured at the first access."""
-        return self._baseline.slowdown()
+    def _slowdown(self, entry: Entry) -> float | None:
+        """How many times as long a fixed work takes as when the entry was recorded; None if that is not known.
+
+        One launch may be disturbed at its end, so three launches have to show a slower machine.
+        """
+
+        def measured() -> float | None:
+            return ratio_of_sorting(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns)
+
+        if (measured() or 0.0) >= SLOWER:
+            self._measurement.measure_at_least(_SCREEN_LAUNCHES)
+        return measured()
 
     def _judge_all(self, compared: Sequence[ComparedMetric], entry: Entry) -> Sequence[Verdict]:
         """The verdicts of one look; a failure that the machine may explain stays open."""
@@ -297,8 +305,7 @@ class BaselineComparison:
                 self._left_out.pop(one.metric.label, None)
                 self._too_few.discard(one.metric.label)
                 self._judged.add(one.metric.name)
-            note = self._baseline.note
-            verdicts.append(replace(verdict, reason=f"{verdict.reason}; {note}") if note else verdict)
+            verdicts.append(verdict)
         return verdicts
 
     def _judge_one(self, compared: ComparedMetric, entry: Entry, metrics: Metrics) -> Verdict:

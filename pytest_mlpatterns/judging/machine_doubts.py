@@ -14,7 +14,7 @@ from pytest_mlpatterns.analysis.machine_speed import CPU_FACTOR, taken_factor
 from pytest_mlpatterns.analysis.metric_definitions import NOT_OF_THE_MACHINE
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import taken_in, why_busy
-from pytest_mlpatterns.baseline.calibration import scaled
+from pytest_mlpatterns.baseline.scaled_entry import scaled
 from pytest_mlpatterns.judging.stopped_streams import failed_by_whole_answers
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 

@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
 from pytest_mlpatterns.analysis.latency_split import splits_of
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS
-from pytest_mlpatterns.analysis.machine_speed import generator_costs_ns, sorting_times_ns
+from pytest_mlpatterns.analysis.machine_speed import sorting_times_ns
 from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.node_figures import node_figures
@@ -218,7 +218,6 @@ def _with_conditions(
         unsteady=unsteady_notes(metrics, changes=result.setup.load.changes),
         first_failure=metrics.first_failure,
         counts=metrics.request_counts,
-        generator_costs_ns=generator_costs_ns(metrics.launches, result.setup.load),
         taken=taken_in(metrics.launches),
         sorting_ns=() if experiment.cluster else sorting_times_ns(metrics.launches),  # which is of this machine
         stream=stream_record(metrics),

@@ -11,12 +11,7 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.machine_speed import (
-    generator_costs_ns,
-    ratio_of_costs,
-    ratio_of_sorting,
-    sorting_times_ns,
-)
+from pytest_mlpatterns.analysis.machine_speed import ratio_of_sorting, sorting_times_ns
 from pytest_mlpatterns.analysis.metric_definitions import NOT_OF_THE_MACHINE, metric_named
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
@@ -48,9 +43,6 @@ _FASTER = 0.95
 """Ratio of the fixed work's time to that of the recording below which the machine counts as faster, which would hide a
 slower service. A change of 20 % passes the file only below 0.9. With launches that differ by 3 %, twice what was seen,
 a machine that stays the same is below in one of fifty runs; such a run takes the time of a settling."""
-_FASTER_BY_GENERATOR = 0.93
-"""The same of the load generator's cost, which decides for entries without the fixed work. A quiet machine stays above
-it in nine of ten runs."""
 _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
 _MOST_FACTS = 3
@@ -237,19 +229,15 @@ class SettledComparison:
         if entry is None:
             return True
         launches = self._measurement.metrics.launches
-        if (ratio := ratio_of_sorting(sorting_times_ns(launches), entry.sorting_ns)) is not None:
-            return ratio < _FASTER
-        ratio = ratio_of_costs(generator_costs_ns(launches, entry.setup.load), entry.generator_costs_ns)
-        return ratio is not None and ratio < _FASTER_BY_GENERATOR
+        ratio = ratio_of_sorting(sorting_times_ns(launches), entry.sorting_ns)
+        return ratio is not None and ratio < _FASTER
 
     def _sign(self) -> MachineSign | None:
         entry = self._experiment.baseline.entry
         so_far = self._measurement.so_far
         if entry is None or so_far is None or self._experiment.settings.noise is NoisePolicy.TRUST:
             return None
-        run = None if self._revision is None else self._revision.run
-        reference = so_far.launches if run is None else run.first_launches
-        return MachineSign(entry, so_far.launches, reference, lambda: self._screen.slowdown)
+        return MachineSign(entry, so_far.launches)
 
     def _today(self) -> Callable[[str], float | None] | None:
         """By how much the recorded code is worse than its entry in its launches; None if these are too few."""

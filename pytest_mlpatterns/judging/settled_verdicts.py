@@ -1,4 +1,4 @@
-"""The verdict on each metric, of what the baseline file and the recorded code say of it. Pure but for the calibration.
+"""The verdict on each metric, of what the baseline file and the recorded code say of it. Pure.
 
 The recorded code decides. The file adds what it saw: a metric that both sides share to be worse needs a reason, and
 two measurements that agree decide what one of them leaves open. This module must not know how anything is measured.

@@ -18,39 +18,48 @@ __all__ = ["FIXTURES", "fixture_hint", "misspelled_fixture", "require_known_keys
 FIXTURES = ("perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_payload", "perf_target")
 """The fixtures of this plugin."""
 _PREFIX = "--perf-"
+_REMOVED = {"calibrate": "since each launch shows how fast the machine is"}
+"""Options of earlier versions, by name, and why they were removed."""
 _PLURAL = 0.9
 """Likeness from which an argument of the marker is rather an option: ``pattern`` of ``patterns`` has 0.93."""
 
 
 def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse an option that looks like one of ours.
+    """Refuse an option that looks like one of ours, or was one.
 
     Args:
         unknown: arguments of the command line that pytest and its plugins do not know.
         known: the names of our options.
 
     Raises:
-        pytest.UsageError: one of them is almost one of ours, or an argument of the marker; the message says which.
+        pytest.UsageError: one of them was removed, is almost one of ours, or is an argument of the marker; the message
+            says which.
     """
     for argument in unknown:
         option = argument.partition("=")[0]
         name = option.removeprefix(_PREFIX)
+        if name != option and name in _REMOVED:
+            raise pytest.UsageError(f"{option} was removed, {_REMOVED[name]}; leave it out")
         if name != option and (hint := _hint(name, known, f"{_PREFIX}{{}}")):
             raise pytest.UsageError(f"{option} is not an option; {hint}pytest --help lists all")
 
 
 def require_known_keys(unknown: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse a key of the ini file that looks like one of ours.
+    """Refuse a key of the ini file that looks like one of ours, or was one.
 
     Args:
         unknown: keys that neither pytest nor a plugin has.
         known: our keys, without ``perf_``.
 
     Raises:
-        pytest.UsageError: one of them is almost one of ours, or an argument of the marker; the message says which.
+        pytest.UsageError: one of them was removed, is almost one of ours, or is an argument of the marker; the message
+            says which.
     """
     for key in unknown:
-        if hint := _hint(key.removeprefix("perf_"), known, "perf_{}"):
+        name = key.removeprefix("perf_")
+        if name in _REMOVED:
+            raise pytest.UsageError(f"{key} was removed, {_REMOVED[name]}; delete the line")
+        if hint := _hint(name, known, "perf_{}"):
             raise pytest.UsageError(f"{key} is not an ini key; {hint}pytest --help lists all")
 
 

@@ -62,11 +62,6 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "TIME",
         "help": "time that one test may measure until it is decided (default: 30s)",
     },
-    "calibrate": {
-        "action": "store_true",
-        "help": "if only another machine with as many cores has a baseline, compare with that one, scaled by the speed "
-        "of both machines, at twice the tolerance",
-    },
     "compare": {
         "metavar": "METRICS",
         "help": "compare these metrics with the baseline or revision, separated by commas (default: rtm, throughput, "

@@ -64,7 +64,7 @@ REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
 """Set if this pytest only serves tests of another revision: the tops of the present tree and of that one."""
 SERVE_REVISION: pytest.StashKey[Callable[[Experiment], None]] = pytest.StashKey()
 """Set beside it: starts and stops deployments of one test, until the other side is done."""
-_OPTIONS_OF_THE_RUN = ("against", "baseline", "baseline-file", "calibrate", "html", "json", "rank", "settle", "smoke")
+_OPTIONS_OF_THE_RUN = ("against", "baseline", "baseline-file", "html", "json", "rank", "settle", "smoke")
 """Options without influence on how a single test is served."""
 _COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a complete run."""
@@ -110,7 +110,7 @@ class PerfSession:
         try:
             self._run = read_run_settings(self._options, self._ini, invoked_in=config.invocation_params.dir, root=root)
             self._item_reader.defaults()
-            self._baseline = BaselineSession(self._run, machine, root=root, directory=self._directory)
+            self._baseline = BaselineSession(self._run, machine, root=root)
             self._output = RunOutput(self._run, self._baseline, machine, terminal=terminal, root=root)
             worktree = lay_out(config, self._run, self._resources) if sent is None else sent.worktree
             self._acceptances = Acceptances(root, self._run, worktree)

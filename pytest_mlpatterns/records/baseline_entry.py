@@ -1,8 +1,8 @@
-"""The baseline of one test: an entry with its anchor and calibration, and an update of it."""
+"""The baseline of one test: an entry with its anchor, and an update of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.launch import Taken
@@ -19,22 +19,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["Anchor", "Baselines", "Calibration", "Entry", "EntryKey", "Update"]
+__all__ = ["Anchor", "Baselines", "Entry", "EntryKey", "Update"]
 
 _OURS = "pytest-mlpatterns"
 _ANCHORED = (
     *("rtm", "latency_mean", "throughput"),
     *("ttft", "ttft_mean", "tpot", "tpot_mean", "output_tokens"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Speed of a machine: CPU time of a fixed workload, the version of the workload, and the number of cores."""
-
-    ns: float
-    cores: float
-    workload: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,6 @@ class Entry:
         versions: of the installed packages.
         commit: short hash; None outside git.
         date: ISO date.
-        calibration: speed of the machine; None if it was not measured.
         anchor: earlier entry that slow drift is measured from; None if this entry is its own anchor.
         latency: latency distribution, for charts only; may be empty.
         counts: requests, failures and latencies of each launch, those below the median as one; empty in entries of
@@ -73,8 +63,6 @@ class Entry:
         disturbed: what was wrong when it was recorded, a phrase each; empty if nothing was.
         facts: the environment of the service; empty in entries of older versions.
         split: where the time of requests went, to say what changed; empty in entries of older versions.
-        generator_costs_ns: CPU time of the load generator per request in each launch, by which later launches tell
-            whether the machine is slower; empty in entries of older versions, and where it does not tell that.
         tree: digest of the files that were measured (:mod:`pytest_mlpatterns.system.tree_digest`); empty in entries of
             older versions and outside git.
         taken: what of the machine the deployment could not have while it was recorded.
@@ -88,14 +76,12 @@ class Entry:
     versions: Mapping[str, str]
     commit: str | None
     date: str
-    calibration: Calibration | None = None
     anchor: Anchor | None = None
     latency: Percentiles = ()
     disturbed: tuple[str, ...] = ()
     counts: tuple[RequestCounts, ...] = ()
     facts: EnvironmentFacts = field(default_factory=dict)
     split: LatencySplits = field(default_factory=dict)
-    generator_costs_ns: tuple[float, ...] = ()
     tree: str = ""
     taken: Taken = field(default_factory=Taken)
     accepted: tuple[str, ...] = ()
@@ -131,15 +117,6 @@ class Entry:
         then, now = _server_versions(self.setup, self.versions), _server_versions(setup, versions)
         servers = [f"{name}: {then[name]} → {now[name]}" for name in then if name in now and then[name] != now[name]]
         return (*setup.differences(self.setup), *servers)
-
-    def compared_under(self, versions: Mapping[str, str]) -> Entry:
-        """This entry for a run of the installed packages, without the machine's speed if it is of another release.
-
-        The works that tell the speed are the same in one release only.
-        """
-        if _release(self.versions) == _release(versions):
-            return self
-        return replace(self, generator_costs_ns=(), sorting_ns=())
 
 
 Baselines = dict[str, dict[str, Entry]]

@@ -157,8 +157,6 @@ class TestResult:
         profile: where the time went by function, or why that is not known; None if nothing asked for it.
         held: which lines hold more memory, or why that is not known; None if nothing asked for it.
         split: where the time of the requests went, over all launches.
-        generator_costs_ns: CPU time of the load generator per request in each launch; empty where that does not tell
-            the machine's speed.
         taken: what of the machine the deployment could not have.
         accepted: for each worsening that is accepted for the test, why that no longer holds; empty while it does.
         sorting_ns: CPU time of a fixed work at the end of each launch; empty if it is not known.
@@ -216,7 +214,6 @@ class TestResult:
     profile: ProfileRecord | None = None
     held: HeldRecord | None = None
     split: LatencySplits = field(default_factory=dict)
-    generator_costs_ns: tuple[float, ...] = ()
     taken: Taken = field(default_factory=Taken)
     accepted: Mapping[str, str] = field(default_factory=dict)
     sorting_ns: tuple[float, ...] = ()
@@ -302,7 +299,6 @@ class TestResult:
                 "held": HeldRecord.from_json(data["held"]) if data.get("held") else None,
                 "profile": ProfileRecord.from_json(data["profile"]) if data.get("profile") else None,
                 "split": _splits(data.get("split", {})),
-                "generator_costs_ns": tuple(data.get("generator_costs_ns", ())),
                 "taken": Taken(**data.get("taken", {})),
                 "accepted": dict(data.get("accepted", {})),
                 "sorting_ns": tuple(data.get("sorting_ns", ())),

@@ -1,7 +1,7 @@
 """How fast the machine is at this moment: CPU time of a fixed work, sorting the same texts, in a hundredth of a second.
 
-One call of a built-in function does the work, so tracers and coverage of this process add nothing. This module must not
-know what the time is compared with.
+One call of a built-in function does the work, so tracers and coverage of this process add nothing. Stored times are of
+this work: after a change of it they need another name. This module must not know what the time is compared with.
 """
 
 from __future__ import annotations

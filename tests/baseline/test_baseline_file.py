@@ -17,7 +17,7 @@ from support.synthetic import PROPERTY, SETUP, make_setup
 
 from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, write_baselines
 from pytest_mlpatterns.errors import BaselineFileError
-from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.request_counts import RequestCounts
 
@@ -38,7 +38,6 @@ ENTRY = Entry(
 FULL = replace(
     ENTRY,
     setup=make_setup(model="2"),
-    calibration=Calibration(31_250_000.0, 2, 1),
     anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31", updates=4),
     latency=((1.0, 3_100_000.0), (50.0, 4_120_000.0), (99.9, 9_870_000.0)),
     counts=(RequestCounts(300, 8, {4_096_000: 150, 4_128_768: 142}), RequestCounts(280, 0, {4_063_232: 280})),
@@ -48,7 +47,6 @@ FULL = replace(
             {"wire": 21_000.0, "features/model_cpu": 4_000_000.0, "socket": -1_000.0}, calls={"features": 0.25}
         )
     },
-    generator_costs_ns=(61_200.0, 63_450.0),
     sorting_ns=(701_500.0, 698_200.0),
 )
 """With everything that an entry may have."""
@@ -77,7 +75,6 @@ ENTRIES = st.builds(
     versions=st.dictionaries(NAMES, NAMES, max_size=2),
     commit=st.none() | NAMES,
     date=NAMES,
-    calibration=st.none() | st.builds(Calibration, st.integers(1, 99_999).map(float), st.integers(1, 256), st.just(1)),
     anchor=st.none() | st.builds(Anchor, METRICS, st.none() | NAMES, NAMES),
     latency=st.lists(st.tuples(st.integers(0, 100), st.integers(0, 99_999)), max_size=4).map(
         lambda points: tuple(zip(*(map(float, sorted(column)) for column in zip(*points, strict=True)), strict=True))
@@ -117,7 +114,21 @@ def test_a_good_file_is_read(path: Path) -> None:
     assert entry.setup == make_setup("single", "closed(1)", "rest+json", "sha256:0")
     assert entry.metrics == {"rtm": (LaunchValue(1000.0, 0.01),)}
     assert (entry.versions, entry.commit, entry.date) == ({"numpy": "2.0.0"}, None, "2026-11-24")
-    assert (entry.setup.model, entry.calibration, entry.anchor, entry.latency) == ("", None, None, ())
+    assert (entry.setup.model, entry.anchor, entry.latency) == ("", None, ())
+
+
+@pytest.mark.parametrize("calibration", [{"cores": 2, "ns": 31_250_000, "workload": 1}, 5])
+def test_the_calibration_of_an_entry_of_0_2_is_not_read_and_goes_with_the_next_update(
+    path: Path, calibration: object
+) -> None:
+    path.write_text(changed(calibration=calibration), encoding="utf-8")
+    before = read_baselines(path)
+    path.write_text(json.dumps(PLAIN), encoding="utf-8")
+    assert read_baselines(path) == before
+    path.write_text(changed(calibration=calibration), encoding="utf-8")
+    write_baselines(path, {"test_b.py::test_two": {"box": ENTRY}})
+    assert read_baselines(path) == {**before, "test_b.py::test_two": {"box": ENTRY}}
+    assert "calibration" not in path.read_text(encoding="utf-8")
 
 
 def test_a_written_file_is_read_back(path: Path) -> None:
@@ -201,11 +212,11 @@ def test_an_update_keeps_every_other_test_and_machine(path: Path) -> None:
 def test_absent_parts_of_an_entry_are_not_written(path: Path) -> None:
     write_baselines(path, {"a": {"x": ENTRY}})
     text = path.read_text(encoding="utf-8")
-    assert not any(f'"{key}"' in text for key in ("anchor", "calibration", "model"))
+    assert not any(f'"{key}"' in text for key in ("anchor", "sorting_ns", "model"))
     write_baselines(path, {"a": {"x": FULL}})
     (entry,) = json.loads(path.read_text(encoding="utf-8"))["tests"]["a"].values()
     assert entry["setup"]["model"] == "2"
-    assert entry["calibration"] == {"cores": 2, "ns": 31_250_000, "workload": 1}
+    assert entry["sorting_ns"] == [701_500, 698_200]
     anchor = {"commit": "0a1b2c3", "date": "2026-01-31", "metrics": {"rtm": [[4_000_000, 0.01]]}, "updates": 4}
     assert entry["anchor"] == anchor
 
@@ -275,13 +286,6 @@ def test_an_app_has_the_server_of_this_environment_but_not_that_of_this_package(
     old = replace(ENTRY, setup=setup, versions=SERVING)
     assert old.differences(setup, {**SERVING, "pytest-mlpatterns": "9.0"}) == ()
     assert old.differences(setup, {**SERVING, "uvicorn": "0.40.0"}) == ("uvicorn: 0.38.0 → 0.40.0",)
-
-
-@pytest.mark.parametrize(("version", "kept"), [("0.1.0", True), ("0.1.9", True), ("0.2.0", False), ("1.1.0", False)])
-def test_the_work_of_another_release_does_not_tell_the_machine_s_speed(version: str, *, kept: bool) -> None:
-    recorded = replace(ENTRY, generator_costs_ns=(60_000.0,), sorting_ns=(700_000.0,))
-    present = recorded.compared_under({**SERVING, "pytest-mlpatterns": version})
-    assert present == (recorded if kept else ENTRY)
 
 
 def test_an_entry_is_its_own_anchor_until_it_has_another() -> None:
@@ -383,9 +387,7 @@ DAMAGED = {
     "value has thousands of digits": GOOD.replace("1000", "1" * 5000).encode(),
     "error is below zero": changed(metrics={"rtm": [[1, -0.1]]}).encode(),
     "error is above ten": changed(metrics={"rtm": [[1, 11]]}).encode(),
-    "cores overflow": GOOD.replace(
-        '"commit"', '"calibration": {"cores": 1e400, "ns": 5, "workload": 1}, "commit"'
-    ).encode(),
+    "time of the fixed work overflows": GOOD.replace('"commit"', '"sorting_ns": [1e400], "commit"').encode(),
     "anchor overflows": changed(anchor={"commit": None, "date": "2026", "metrics": {"rtm": [[1e308, 0]]}}).encode(),
     "nested deeply": GOOD.replace("1000", "[" * 1000 + "]" * 1000).encode(),
     "nested deeply where nothing is read": GOOD.replace('"commit"', f'"x": {"[" * 100_000}, "commit"').encode(),
@@ -399,11 +401,11 @@ DAMAGED = {
     "anchor has a value that is text": changed(
         anchor={"commit": None, "date": "2026", "metrics": {"rtm": [["fast", 0]]}}
     ).encode(),
-    "calibration is a number": changed(calibration=5).encode(),
-    "calibration has no workload": changed(calibration={"ns": 5, "cores": 2}).encode(),
-    "cores below zero": changed(calibration={"ns": 5, "cores": -2, "workload": 1}).encode(),
-    "calibration is no time": changed(calibration={"ns": 0, "cores": 2, "workload": 1}).encode(),
-    "calibration is not a number": changed(calibration={"ns": float("nan"), "cores": 2, "workload": 1}).encode(),
+    "time of the fixed work is a number": changed(sorting_ns=5).encode(),
+    "time of the fixed work is text": changed(sorting_ns=["fast"]).encode(),
+    "time of the fixed work is below zero": changed(sorting_ns=[-5]).encode(),
+    "time of the fixed work is zero": changed(sorting_ns=[0]).encode(),
+    "time of the fixed work is not a number": changed(sorting_ns=[float("nan")]).encode(),
     "latency is a number": changed(latency=5).encode(),
     "latency has three members": changed(latency=[[50, 1, 2]]).encode(),
     "latency does not ascend": changed(latency=[[50, 2], [99, 1]]).encode(),

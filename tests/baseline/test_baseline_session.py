@@ -11,12 +11,11 @@ import pytest
 from support.repository import Repository
 from support.synthetic import ENVIRONMENT, MS, SETUP, counterpart, make_setup, result, verdict
 
-from pytest_mlpatterns.baseline import calibration as calibrate
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
-from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry, EntryKey
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, EntryKey
 from pytest_mlpatterns.records.kind import Gate
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.price import Price
@@ -33,9 +32,6 @@ TEST = "test_perf.py::test_digits"
 HERE = ENVIRONMENT.machine
 THERE = "Abacus 3000, 2 cores, wood, Python 3.12"
 NEAR = "Slide Rule 1, 2 cores, bone, Python 3.12"
-SPEED = {"gone": [], "calibration": {"ns": 30e6, "cores": 2, "workload": 1}}
-"""What a worker that has measured this machine tells."""
-TWICE_AS_FAST = Calibration(15e6, 2, 1)
 COMPARING = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
 
 
@@ -58,7 +54,7 @@ def opened(
     if before is not None:
         write_baselines(directory / "perf-baseline.json", before)
     run = read_run_settings({"baseline": mode, **switches}, {}, invoked_in=directory, root=directory)
-    return BaselineSession(run, ENVIRONMENT, root=directory, directory=directory)
+    return BaselineSession(run, ENVIRONMENT, root=directory)
 
 
 def recorded(directory: Path) -> Baselines:
@@ -72,17 +68,14 @@ def recorded(directory: Path) -> Baselines:
 def test_a_test_is_compared_with_its_entry_of_this_machine(tmp_path: Path, mode: BaselineMode) -> None:
     own = entry()
     found = opened(tmp_path, mode, {TEST: {HERE: own, THERE: entry(9.0)}}).match(TEST, SETUP)
-    assert (found.setup, found.entry, found.missing, found.widening, found.note) == (SETUP, own, "", 1.0, "")
+    assert (found.setup, found.entry, found.missing) == (SETUP, own, "")
     assert found.mode is (BaselineMode.CHECK if mode is BaselineMode.PRUNE else mode)
 
 
-def test_a_service_of_its_own_is_compared_without_the_costs_of_another_load_generator(tmp_path: Path) -> None:
+def test_the_speed_of_the_machine_is_known_in_later_releases_too(tmp_path: Path) -> None:
     setup = make_setup(pattern="http://127.0.0.1:8000")
-    for version, costs in (("0.1.9", (60_000.0,)), ("0.0.1", ())):
-        own = entry(setup=setup, versions={"pytest-mlpatterns": version}, generator_costs_ns=(60_000.0,))
-        found = opened(tmp_path, before={TEST: {HERE: own}}).match(TEST, setup).entry
-        assert found is not None
-        assert found.generator_costs_ns == costs
+    own = entry(setup=setup, versions={"pytest-mlpatterns": "0.0.1"}, sorting_ns=(700_000.0,))
+    assert opened(tmp_path, before={TEST: {HERE: own}}).match(TEST, setup).entry == own
 
 
 @pytest.mark.processes
@@ -107,7 +100,7 @@ def test_a_run_without_comparison_misses_nothing(tmp_path: Path, mode: BaselineM
         ({HERE: entry(versions={"numpy": "1.0", "pytest-mlpatterns": "0.1.9"})}, ""),
         ({HERE: entry(versions={"pytest-mlpatterns": "0.0.1"})}, "(pytest-mlpatterns: 0.0 → 0.1)"),
         ({THERE: entry(), NEAR: entry()}, f"(machine: {THERE}; {NEAR} → {HERE})"),
-        ({THERE: entry(calibration=TWICE_AS_FAST)}, f"(machine: {THERE} → {HERE})"),
+        ({THERE: entry(sorting_ns=(350_000.0,))}, f"(machine: {THERE} → {HERE})"),
     ],
     ids=[
         "new",
@@ -117,7 +110,7 @@ def test_a_run_without_comparison_misses_nothing(tmp_path: Path, mode: BaselineM
         "what does not count",
         "this package",
         "machines",
-        "calibrated, but not asked for",
+        "another machine of a known speed",
     ],
 )
 def test_an_entry_that_is_not_comparable_is_not_given_and_says_what_differs(
@@ -135,84 +128,11 @@ def test_off_does_not_read_the_file(tmp_path: Path) -> None:
         opened(tmp_path, BaselineMode.CHECK)
 
 
-# --- another machine's entry, scaled ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", COMPARING)
-def test_an_entry_of_another_machine_is_scaled_and_doubles_the_tolerance(tmp_path: Path, mode: BaselineMode) -> None:
-    metrics = {**entry().metrics, "asl": (LaunchValue(0.5, 0.01),), "peak_memory": (LaunchValue(1e6, 0.0),)}
-    before = {TEST: {THERE: entry(metrics=metrics, calibration=TWICE_AS_FAST)}}
-    session = opened(tmp_path, mode, before, calibrate=True)
-    session.merge(SPEED)
-    found = session.match(TEST, SETUP)
-    assert found.entry is not None
-    values = {name: launches[0].value for name, launches in found.entry.metrics.items()}
-    assert values == {"rtm": 8.0 * MS, "throughput": 500.0, "asl": 0.5, "peak_memory": 1e6}
-    assert (found.widening, found.missing) == (2.0, "")
-    assert found.note == f"baseline of {THERE}, its times × 2.00 by calibration, at twice the tolerance"
-    assert found.mode is (BaselineMode.CHECK if mode is BaselineMode.PRUNE else mode)
-
-
-def test_the_machine_of_the_nearest_speed_is_taken(tmp_path: Path) -> None:
-    before = {
-        THERE: entry(1.0, calibration=Calibration(60e6, 2, 1)),
-        NEAR: entry(2.0, calibration=Calibration(25e6, 2, 1)),
-        "not comparable": entry(3.0, calibration=Calibration(30e6, 2, 1), setup=make_setup(wire="grpc")),
-    }
-    session = opened(tmp_path, before={TEST: before}, calibrate=True)
-    session.merge(SPEED)
-    assert f"baseline of {NEAR}, its times × 1.20" in session.match(TEST, SETUP).note
-
-
-def test_an_entry_of_this_machine_is_never_scaled(tmp_path: Path) -> None:
-    before = {TEST: {HERE: entry(), THERE: entry(calibration=TWICE_AS_FAST)}}
-    assert opened(tmp_path, before=before, calibrate=True).match(TEST, SETUP).note == ""
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        entry(),
-        entry(calibration=Calibration(15e6, 8, 1)),
-        entry(calibration=Calibration(15e6, 2, 99)),
-        entry(calibration=TWICE_AS_FAST, setup=make_setup(load="closed(1)")),
-    ],
-    ids=["no calibration", "other cores", "another workload", "another load"],
-)
-def test_an_entry_that_cannot_be_scaled_reports_what_it_lacks(tmp_path: Path, other: Entry) -> None:
-    session = opened(tmp_path, before={TEST: {THERE: other}}, calibrate=True)
-    session.merge(SPEED)
-    why = "no entry with as many cores and this set-up has a calibration"
-    assert session.match(TEST, SETUP).missing == f"baseline not comparable (machine: {THERE} → {HERE}; {why})"
-
-
-@pytest.mark.processes
-def test_the_calibration_is_measured_once_beside_the_tests_that_are_recorded(tmp_path: Path) -> None:
-    session = opened(tmp_path, BaselineMode.UPDATE)
-    assert session.to_json()["calibration"] is None
-    session.match(TEST, SETUP)
-    found = session.to_json()["calibration"]
-    assert found["ns"] > 0
-    session.match("test_perf.py::test_other", SETUP)
-    assert session.to_json()["calibration"] == found
-    session.close([measured()], complete=True)
-    stored = recorded(tmp_path)[TEST][HERE].calibration
-    assert stored is not None
-    assert stored.ns == pytest.approx(found["ns"], rel=1e-4)
-    assert (stored.cores, stored.workload) == (ENVIRONMENT.cores, 1)
-
-
-@pytest.mark.processes
-def test_the_slowdown_of_the_machine_is_measured_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {TEST: {HERE: entry(calibration=TWICE_AS_FAST)}, "test_perf.py::test_old": {HERE: entry()}}
-    session = opened(tmp_path, before=before)
-    known, unknown = (session.match(test, SETUP) for test in before)
-    assert unknown.slowdown() is None
-    found = known.slowdown()
-    assert found is not None
-    assert found > 0
-    monkeypatch.setattr(calibrate, "_TIMEOUT_S", 0.0)
-    assert known.slowdown() is None
+def test_an_entry_of_another_machine_names_the_code_that_settles_the_test(tmp_path: Path) -> None:
+    before = {TEST: {THERE: entry(commit="0a0a0a0"), NEAR: entry(date="2026-02-28")}}
+    found = opened(tmp_path, before=before).match(TEST, SETUP)
+    assert found.recorded == EntryKey(TEST, NEAR, "1a2b3c4", "")
+    assert found.entry is None
 
 
 # --- a Ray cluster ---------------------------------------------------------------------------------------------------
@@ -238,7 +158,7 @@ def test_a_test_on_a_cluster_is_compared_with_the_entry_of_that_cluster(tmp_path
 @pytest.mark.parametrize(
     ("before", "details"),
     [
-        ({HERE: entry(calibration=TWICE_AS_FAST)}, f"machine: {HERE} → {CLUSTER}"),
+        ({HERE: entry()}, f"machine: {HERE} → {CLUSTER}"),
         (
             {ENVIRONMENT.machine_of("2 × Abacus 3000, 16 cores, wood"): entry(setup=ON_RAY)},
             f"machine: Ray cluster of 2 × Abacus 3000, 16 cores, wood; Python 3.11 → {CLUSTER}",
@@ -251,41 +171,30 @@ def test_a_test_on_a_cluster_is_compared_with_the_entry_of_that_cluster(tmp_path
     ],
     ids=["this machine", "fewer nodes", "another engine", "another Ray"],
 )
-def test_an_entry_that_is_not_of_this_cluster_is_not_scaled(
+def test_an_entry_that_is_not_of_this_cluster_is_not_comparable(
     tmp_path: Path, before: dict[str, Entry], details: str
 ) -> None:
-    session = opened(tmp_path, before={TEST: before}, calibrate=True)
-    session.merge(SPEED)
+    session = opened(tmp_path, before={TEST: before})
     assert session.match(TEST, ON_RAY, NODES).missing == f"baseline not comparable ({details})"
 
 
-def test_the_entry_of_a_cluster_is_not_scaled_to_this_machine(tmp_path: Path) -> None:
-    session = opened(tmp_path, before={TEST: {CLUSTER: entry(setup=ON_RAY)}}, calibrate=True)
-    session.merge(SPEED)
-    assert session.match(TEST, SETUP).missing.startswith(f"baseline not comparable (machine: {CLUSTER} → {HERE}; no")
+def test_the_entry_of_a_cluster_is_not_comparable_on_this_machine(tmp_path: Path) -> None:
+    session = opened(tmp_path, before={TEST: {CLUSTER: entry(setup=ON_RAY)}})
+    assert session.match(TEST, SETUP).missing == f"baseline not comparable (machine: {CLUSTER} → {HERE})"
 
 
 @pytest.mark.processes  # git
-def test_an_update_records_for_the_cluster_without_a_calibration(tmp_path: Path) -> None:
+def test_an_update_records_for_the_cluster(tmp_path: Path) -> None:
     before = {TEST: {HERE: entry(), CLUSTER: entry(setup=ON_RAY)}}
     session = opened(tmp_path, BaselineMode.UPDATE, before)
-    session.merge(SPEED)
     assert session.match(TEST, ON_RAY, NODES).entry is None
     session.close([measured(5.0, setup=ON_RAY, cluster=NODES), measured(test="test_c.py::test")], complete=True)
     after = recorded(tmp_path)
     assert after[TEST][HERE] == before[TEST][HERE]
     assert after[TEST][CLUSTER].setup == ON_RAY
     assert after[TEST][CLUSTER].metrics["rtm"][0].value == pytest.approx(5.0 * MS)
-    assert after[TEST][CLUSTER].calibration is None
-    assert after["test_c.py::test"][HERE].calibration is not None
+    assert list(after["test_c.py::test"]) == [HERE]
     assert any("RTM 4.00 ms → 5.00 ms" in text for text in session.lines)
-
-
-@pytest.mark.processes
-def test_nothing_is_calibrated_for_a_cluster(tmp_path: Path) -> None:
-    session = opened(tmp_path, BaselineMode.UPDATE)
-    session.match(TEST, ON_RAY, NODES)
-    assert session.to_json()["calibration"] is None
 
 
 def test_a_drift_is_that_of_the_cluster(tmp_path: Path) -> None:
@@ -407,16 +316,12 @@ def test_a_run_that_did_not_come_to_its_end_lists_nothing(filed: Path) -> None:
 
 
 def test_findings_of_workers_reach_the_process_that_writes(filed: Path) -> None:
-    writer = opened(filed, BaselineMode.PRUNE, FILED, calibrate=True)
+    writer = opened(filed, BaselineMode.PRUNE, FILED)
     for test in ("test_a.py", "deep/test_b.py"):
-        worker = opened(filed, BaselineMode.PRUNE, calibrate=True)
+        worker = opened(filed, BaselineMode.PRUNE)
         worker.look_for_gone(Collected(files=[test]))
-        worker.merge(SPEED)
         writer.merge(json.loads(json.dumps(worker.to_json())))
     assert writer.report()["without_test"] == sorted(FILED)
-    assert writer.to_json()["calibration"] == SPEED["calibration"]
-    writer.merge({"gone": [], "calibration": None})
-    assert writer.to_json()["calibration"] == SPEED["calibration"]
 
 
 # --- updates ---------------------------------------------------------------------------------------------------------
@@ -721,13 +626,6 @@ def test_what_was_wrong_is_stored_and_every_later_comparison_says_it(tmp_path: P
     assert opened(tmp_path, before={TEST: {HERE: entry()}}).with_drift(compared).notes == ()
 
 
-def test_a_scaled_entry_says_what_was_wrong_too(tmp_path: Path) -> None:
-    before = {TEST: {THERE: entry(calibration=TWICE_AS_FAST, disturbed=("a neighbour compiled",))}}
-    session = opened(tmp_path, before=before, calibrate=True)
-    session.merge(SPEED)
-    assert session.match(TEST, SETUP).note.endswith("was recorded although a neighbour compiled")
-
-
 @pytest.mark.parametrize("member", ["duration", "warmup", "timeout", "generators", "headers"])
 def test_what_an_older_entry_does_not_hold_is_equal_and_a_change_is_named(tmp_path: Path, member: str) -> None:
     present = replace(SETUP, **{member: "2"})
@@ -739,10 +637,7 @@ def test_what_an_older_entry_does_not_hold_is_equal_and_a_change_is_named(tmp_pa
 
 
 @pytest.mark.processes
-def test_an_update_records_the_counts_of_requests_and_another_machine_scales_their_latencies(tmp_path: Path) -> None:
+def test_an_update_records_the_counts_of_requests(tmp_path: Path) -> None:
     counts = (RequestCounts(100, 1, {1_000: 40, 2_000: 40, 64_000: 19}),)
     updated(tmp_path, measured(counts=counts))
-    kept = recorded(tmp_path)[TEST][HERE].counts
-    assert kept == (RequestCounts(100, 1, {2_000: 80, 64_000: 19}),)
-    twice = calibrate.scaled(entry(counts=kept), 2.0)
-    assert twice.counts == (RequestCounts(100, 1, {4_000: 80, 128_000: 19}),)
+    assert recorded(tmp_path)[TEST][HERE].counts == (RequestCounts(100, 1, {2_000: 80, 64_000: 19}),)

@@ -145,7 +145,6 @@ RUN_LEVEL = {
     "against-files",
     "baseline",
     "baseline-file",
-    "calibrate",
     "html",
     "json",
     "rank",
@@ -614,7 +613,6 @@ def test_a_run_without_options_checks_the_baseline_beside_the_project(tmp_path: 
     assert found.html_file is None
     assert found.json_file is None
     assert found.smoke is False
-    assert found.calibrate is False
 
 
 @pytest.mark.parametrize(
@@ -658,18 +656,16 @@ def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, name: str
         (None, None, False),
     ],
 )
-@pytest.mark.parametrize("name", ["calibrate", "smoke"])
 def test_a_switch_is_of_the_command_line_then_of_the_ini_file(
-    tmp_path: Path, name: str, option: bool | None, ini: str | None, on: bool
+    tmp_path: Path, option: bool | None, ini: str | None, on: bool
 ) -> None:
-    assert getattr(run_settings(tmp_path, {name: option}, {name: ini}), name) is on
+    assert run_settings(tmp_path, {"smoke": option}, {"smoke": ini}).smoke is on
 
 
 @pytest.mark.parametrize(
     ("ini", "message"),
     [
         ({"baseline": "chek"}, "perf_baseline is 'chek', expected one of check, update, require, prune, off"),
-        ({"calibrate": "maybe"}, "perf_calibrate is 'maybe', expected true or false"),
         ({"smoke": "maybe"}, "perf_smoke is 'maybe', expected true or false"),
     ],
 )

@@ -39,32 +39,22 @@ def merged(seen: Verdict, settled: Verdict | None, **known: Any) -> Verdict:
     return verdict
 
 
-def make_entry(*, costs_ns: float = 60_000.0, taken: Taken | None = None) -> Entry:
+def make_entry(*, taken: Taken | None = None) -> Entry:
     metrics = {"rtm": (LaunchValue(THEN_NS, 0.01),), "cpu_per_request": (LaunchValue(1e6, 0.01),)}
-    entry = Entry(make_setup(), metrics, {}, None, "2026-01-31", taken=taken or Taken())
-    return replace(entry, generator_costs_ns=(costs_ns,), sorting_ns=(SORTING_NS,))
+    return Entry(make_setup(), metrics, {}, None, "2026-01-31", taken=taken or Taken(), sorting_ns=(SORTING_NS,))
 
 
-def make_launch(*, costs_ns: float = 60_000.0, others_cores: float = 0.0) -> Launch:
+def make_launch(*, others_cores: float = 0.0) -> Launch:
     """A launch of a second with 200 requests, beside neighbours that use this many of two cores."""
     due = [number * 5 * MS for number in range(200)]
     used = usage(0.5, 0.6 + others_cores, seconds=1.0, others_cores=others_cores)
-    return launch(samples(due, 4 * MS), seconds=1.0, used=used, cpu_ns=round(200 * costs_ns))
+    return launch(samples(due, 4 * MS), seconds=1.0, used=used)
 
 
-def sign(
-    *,
-    others_cores: float = 0.0,
-    costs: float = 1.0,
-    sorting: float = 0.0,
-    fixed: float | None = None,
-    taken: Taken | None = None,
-) -> MachineSign:
-    """A machine beside neighbours, whose generator and whose fixed workloads need as many times as long as then."""
-    entry = make_entry(taken=taken)
-    now = make_launch(costs_ns=60_000.0 * costs, others_cores=others_cores)
-    now = replace(now, sorting_ns=SORTING_NS * sorting)
-    return MachineSign(entry, [now], [now], lambda: fixed)
+def sign(*, others_cores: float = 0.0, sorting: float = 0.0, taken: Taken | None = None) -> MachineSign:
+    """A machine beside neighbours, on which the fixed work takes this multiple of its time then; 0 if unknown."""
+    now = make_launch(others_cores=others_cores)
+    return MachineSign(make_entry(taken=taken), [replace(now, sorting_ns=SORTING_NS * sorting)])
 
 
 class TestARateFollowsFromItsTimes:
@@ -134,7 +124,7 @@ class TestWhatBothSidesShare:
     """Present and recorded code are equally slow, and both slower than the recording."""
 
     def test_without_a_sign_of_the_machine_it_stays_open_and_names_what_may_have_changed(self) -> None:
-        verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=sign(fixed=1.02))
+        verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=sign(sorting=1.02))
         assert verdict.outcome is OPEN
         assert "and so is a1b2c3d today: not the code, and no sign of the machine explains it" in verdict.reason
         assert "a data file, a variable or another service" in verdict.reason
@@ -151,11 +141,9 @@ class TestWhatBothSidesShare:
         ("machine", "why"),
         [
             (sign(others_cores=1.2), "other processes used 1.2 of the 2 cores"),
-            (sign(costs=1.5), "its load generator needs as much more time for a request"),
-            (sign(fixed=1.5), "a fixed workload takes as much longer"),
             (sign(sorting=1.5), "a fixed workload takes as much longer"),
         ],
-        ids=["neighbours", "generator", "calibration", "fixed workload"],
+        ids=["neighbours", "fixed workload"],
     )
     def test_a_sign_of_the_machine_lets_it_pass(self, machine: MachineSign, why: str) -> None:
         verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=machine)
@@ -164,8 +152,8 @@ class TestWhatBothSidesShare:
 
     @pytest.mark.parametrize(
         "machine",
-        [sign(others_cores=1.2), sign(costs=1.5), sign(fixed=1.5), sign(sorting=1.5)],
-        ids=["neighbours", "generator", "calibration", "fixed workload"],
+        [sign(others_cores=1.2), sign(sorting=1.5)],
+        ids=["neighbours", "fixed workload"],
     )
     def test_a_sign_explains_at_most_what_it_can_do(self, machine: MachineSign) -> None:
         assert merged(screened(FAIL, 9.0), judged(PASS), sign=machine).outcome is OPEN
@@ -215,9 +203,9 @@ class TestTheVeryCode:
     def test_what_got_worse_needs_a_reason(self) -> None:
         assert merged(screened(FAIL, 0.5), None).outcome is OPEN
         assert merged(screened(FAIL, 0.5), None, facts="OMP_NUM_THREADS 1 → 4").outcome is FAIL
-        verdict = merged(screened(FAIL, 0.5), None, sign=sign(costs=1.5))
+        verdict = merged(screened(FAIL, 0.5), None, sign=sign(sorting=1.5))
         assert verdict.outcome is PASS
-        assert "with the code that was recorded: its load generator" in verdict.reason
+        assert "with the code that was recorded: a fixed workload" in verdict.reason
 
     @pytest.mark.parametrize("metric", ["error_rate", "peak_memory"])
     def test_what_no_machine_changes_fails(self, metric: str) -> None:

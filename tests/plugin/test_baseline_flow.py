@@ -263,9 +263,9 @@ def _unsure(machines: dict[str, Any]) -> None:
 
 def test_a_failure_that_the_machine_itself_explains_is_left_open(directory: Path) -> None:
     def change(machines: dict[str, Any]) -> None:
-        """A faster machine, by the calibration."""
+        """A faster machine, by the fixed work."""
         for entry in machines.values():
-            entry["calibration"]["ns"] /= 1e6
+            entry["sorting_ns"] = [ns / 1e6 for ns in entry["sorting_ns"]]
 
     _edit(directory / FILE, _of_speed(1e-3))
     assert ONE.run(directory).outcomes == {"failed": 1}
@@ -557,44 +557,6 @@ def test_a_run_that_only_collects_or_has_no_perf_tests_or_baseline_does_nothing(
     assert "to no test" not in run.out
     assert "pruned" not in run.out
     assert (overgrown / FILE).read_bytes() == before
-
-
-ELSEWHERE = "Abacus 3000, 2 cores, wood, Python 3.12"
-
-
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    project = ONE.with_ini(perf_calibrate="true")
-    return project.run(tmp_path_factory.mktemp("calibrated"), *RECORD, "-n", "1")
-
-
-def _half_as_fast_elsewhere(machines: dict[str, Any]) -> None:
-    """As if it had been recorded on another machine, on which all takes twice as long, and then some."""
-    entry = machines.pop(next(iter(machines)))
-    entry["calibration"]["ns"] *= 2
-    machines[ELSEWHERE] = entry
-    _slower(machines)
-    _of_speed(2)(machines)
-
-
-def test_the_calibration_is_stored_with_every_entry(calibrated: Run) -> None:
-    ((entry,),) = (machines.values() for machines in calibrated.json(FILE)["tests"].values())
-    assert entry["calibration"]["ns"] > 0
-    assert set(entry["calibration"]) == {"cores", "ns", "workload"}
-
-
-def test_another_machine_s_baseline_is_compared_scaled(calibrated: Run, tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes((calibrated.directory / FILE).read_bytes())
-    _edit(tmp_path / FILE, _half_as_fast_elsewhere)
-    passing = ONE.run(tmp_path, "--perf-calibrate", "--perf-tolerance", "100%", "-n", "1")
-    assert passing.table["test_it"] in NOT_WORSE
-    scaled = rf"baseline of {ELSEWHERE}, its times × \d\.\d\d by calibration, at twice the tolerance"
-    assert re.search(rf"\n  {scaled}", passing.section("performance"))
-    _edit(tmp_path / FILE, _much_faster)
-    required = ("--perf-baseline", "require", "--perf-tolerance", "20%")
-    failing = ONE.run(tmp_path, "--perf-calibrate", *required)
-    worse = rf"RegressionFailure: (mean latency|RTM) \S+ [nµ]s → .+ % worse, .+; tolerance 40\.0 %; .*{scaled}"
-    assert re.search(worse, failing.failure("test_it"))
 
 
 DAMAGED = {

@@ -203,6 +203,14 @@ CONFIGURATION: dict[str, tuple[Callable[[], object], str]] = {
         "perf_concurrency is not an ini key; concurrency is set in the marker: pytest.mark.perf(concurrency=...); "
         "pytest --help lists all",
     ),
+    "a key that was removed": (
+        lambda: require_known_keys(["perf_calibrate"], KEYS),
+        "perf_calibrate was removed, since each launch shows how fast the machine is; delete the line",
+    ),
+    "an option that was removed": (
+        lambda: require_known_options(["--perf-calibrate"], [*OPTIONS]),
+        "--perf-calibrate was removed, since each launch shows how fast the machine is; leave it out",
+    ),
     "a misspelled option": (
         lambda: require_known_options(["--perf-basline=update"], [*OPTIONS]),
         "--perf-basline is not an option; did you mean --perf-baseline? pytest --help lists all",

@@ -22,7 +22,6 @@ TEXT = {
     "baseline": "require",
     "baseline-file": "base.json",
     "budget": "20s",
-    "calibrate": "false",
     "compare": "rtm, p99",
     "cpus": "0.5",
     "duration": "1s",
@@ -48,7 +47,6 @@ TEXT = {
 NATIVE = {
     "against-env": "true",
     "against-files": '["data/a.csv", "b c.txt"]',
-    "calibrate": "false",
     "compare": '["rtm", "p99"]',
     "cpus": "0.5",
     "patterns": '["single", "cached|batched"]',

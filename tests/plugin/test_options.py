@@ -35,7 +35,6 @@ WRONG = {
     "baseline": ("perhaps", " is 'perhaps', expected one of check, update, require, prune, off"),
     "baseline-file": ("no/such/place.json", " no/such/place.json is in"),
     "budget": ("30", " is '30', expected a time with its unit"),
-    "calibrate": ("maybe", " is 'maybe', expected true or false"),
     "duration": ("1ms", " is '1ms', expected at least 100ms"),
     "html": ("no/such/place.html", " no/such/place.html is in"),
     "inconclusive": ("perhaps", " is 'perhaps', expected one of warn, fail, pass"),
@@ -61,7 +60,7 @@ def test_an_ini_key_that_cannot_be_read_ends_the_run_with_one_line(
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
-    [(name, *WRONG[name]) for name in WRONG if name not in ("baseline", "calibrate", "inconclusive", "smoke")],
+    [(name, *WRONG[name]) for name in WRONG if name not in ("baseline", "inconclusive", "smoke")],
 )
 def test_an_option_that_cannot_be_read_ends_the_run_with_one_line(
     tmp_path: Path, name: str, value: str, words: str

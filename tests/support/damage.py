@@ -18,11 +18,11 @@ ENTRY: dict[str, Any] = {
     "versions": {"numpy": "2.0.0"},
     "commit": None,
     "date": "2026-11-24",
-    "calibration": {"cores": 2, "ns": 31_250_000, "workload": 1},
     "anchor": {"metrics": {"rtm": [[1000, 0.01]]}, "commit": "1a2b3c4", "date": "2026-01-31", "updates": 3},
     "latency": [[1, 900], [50, 1000], [99.9, 2000]],
     "counts": {"001": [300, 8, [[4096000, 150], [4128768, 142]]]},
     "disturbed": ["8 of 7,406 requests failed"],
+    "sorting_ns": [701_500, 698_200],
 }
 """An entry of a baseline file with every member."""
 

@@ -295,7 +295,6 @@ RESULTS = st.builds(
     ),
     facts=st.dictionaries(NAMES, NAMES, max_size=2),
     split=SPLITS,
-    generator_costs_ns=st.lists(st.floats(0, 1e9), max_size=3).map(tuple),
     sorting_ns=st.lists(st.floats(0, 1e9), max_size=3).map(tuple),
     taken=st.builds(Taken, st.floats(0, 64), st.floats(0, 1), st.floats(0, 1)),
     facts_changed=st.none() | st.lists(st.builds(FactChange, NAMES, st.none() | NAMES, NAMES), max_size=2).map(tuple),

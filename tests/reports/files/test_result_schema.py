@@ -47,7 +47,6 @@ SINCE_0_2_0 = {
     "entry",
     "failed_outcome",
     "gate",
-    "generator_costs_ns",
     "judged_by",
     "native",
     "order",

@@ -38,7 +38,7 @@ BASELINE: dict[str, Any] = {
                 "commit": "1a2b3c4",
                 "date": "2026-11-24",
                 "anchor": {"metrics": {"rtm": [[900, 0.01]]}, "commit": None, "date": "2026-01-31", "updates": 4},
-                "calibration": {"cores": 2, "ns": 31250000, "workload": 1},
+                "sorting_ns": [701500, 698200],
                 "latency": [[1.0, 3100000], [50.0, 4120000], [99.9, 9870000]],
                 "counts": {"1": [300, 8, [[4096000, 150], [4128768, 142]]]},
                 "disturbed": ["8 of 7,406 requests failed (500: 8)"],
@@ -99,7 +99,7 @@ def use_baseline(content: bytes) -> None:
         entries = read_baselines(path)
         options = {"baseline": str(BaselineMode.CHECK), "baseline-file": str(path)}
         run = read_run_settings(options, {}, invoked_in=path.parent, root=path.parent)
-        lookup = BaselineLookup(run, ENVIRONMENT, entries, directory=path.parent)
+        lookup = BaselineLookup(run, ENVIRONMENT, entries)
         for test in entries:
             lookup.match(test, SETUP)
         write_baselines(path, entries)

@@ -1,26 +1,19 @@
-"""Calibration: the workload in its own process, the ratio of two machines, and an entry scaled by it."""
+"""A baseline entry as it would be on a slower machine."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, SETUP, make_setup
 
 from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS, STREAM_QUANTITIES
-from pytest_mlpatterns.baseline import calibration as calibrate
-from pytest_mlpatterns.baseline.calibration import WORKLOAD, measure_calibration, ratio_between, scaled
-from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.records.baseline_entry import Anchor, Calibration, Entry
+from pytest_mlpatterns.baseline.scaled_entry import scaled
+from pytest_mlpatterns.records.baseline_entry import Anchor, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pytest_mlpatterns.records.request_counts import RequestCounts
 
 TIMES = (
     *("rtm", "p90", "p95", "p99", "cpu_per_request", "cold_start"),
@@ -33,47 +26,6 @@ RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)", "pc", "output_tokens", "outpu
 def entry(*names: str) -> Entry:
     metrics = {name: (LaunchValue(100.0, 0.01), LaunchValue(110.0, 0.02)) for name in names}
     return Entry(SETUP, metrics, {"numpy": "2.0.0"}, "1a2b3c4", "2026-11-24")
-
-
-@pytest.mark.processes
-def test_the_workload_is_timed_in_a_process_that_is_gone_afterwards(tmp_path: Path) -> None:
-    before = psutil.Process().children()
-    found = measure_calibration(tmp_path, cores=3)
-    assert (found.cores, found.workload) == (3, WORKLOAD)
-    assert found.ns > 0
-    assert psutil.Process().children() == before
-
-
-@pytest.mark.processes
-def test_a_workload_that_does_not_end_is_an_error_with_a_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "_TIMEOUT_S", 0.0)
-    before = psutil.Process().children()
-    with pytest.raises(ChildError, match=r"did not end in 0 s; .*switch perf_calibrate off"):
-        measure_calibration(tmp_path, cores=2)
-    assert psutil.Process().children() == before
-
-
-def test_the_workload_does_the_same_whenever_it_runs() -> None:
-    first = calibrate._work()
-    assert math.isfinite(first)
-    assert calibrate._work() == first
-
-
-@pytest.mark.parametrize(
-    ("there", "ratio"),
-    [
-        (Calibration(30e6, 2, 1), 1.0),
-        (Calibration(15e6, 2, 1), 2.0),
-        (Calibration(60e6, 2, 1), 0.5),
-        (Calibration(30e6, 4, 1), None),
-        (Calibration(30e6, 2, 2), None),
-    ],
-    ids=["same", "faster there", "slower there", "other cores", "another workload"],
-)
-def test_two_machines_compare_by_the_time_of_the_same_work_on_as_many_cores(
-    there: Calibration, ratio: float | None
-) -> None:
-    assert ratio_between(Calibration(30e6, 2, 1), there) == ratio
 
 
 def test_every_metric_is_a_time_a_rate_or_stays_as_it_is() -> None:
@@ -101,17 +53,16 @@ def test_a_rate_that_a_clock_sets_is_not_that_of_the_machine(load: str, rate: fl
 
 
 def test_scaling_changes_nothing_else_but_gives_no_anchor() -> None:
-    old = replace(entry("rtm"), anchor=Anchor({}, None, "2026-01-01"), calibration=Calibration(30e6, 2, 1))
-    old = replace(old, latency=((50.0, 100.0), (99.0, 300.0)), generator_costs_ns=(60.0, 70.0))
-    old = replace(old, sorting_ns=(700.0,))
+    old = replace(entry("rtm"), anchor=Anchor({}, None, "2026-01-01"), latency=((50.0, 100.0), (99.0, 300.0)))
+    old = replace(old, sorting_ns=(700.0,), counts=(RequestCounts(100, 1, {2_000: 80, 64_000: 19}),))
     found = scaled(old, 2.0)
-    assert found.generator_costs_ns == (120.0, 140.0)
     assert found.sorting_ns == (1400.0,)
-    found = replace(found, generator_costs_ns=old.generator_costs_ns, sorting_ns=old.sorting_ns)
-    assert replace(found, metrics=old.metrics, anchor=old.anchor, latency=old.latency) == old
     assert found.latency == ((50.0, 200.0), (99.0, 600.0))
+    assert found.counts == (RequestCounts(100, 1, {4_000: 80, 128_000: 19}),)
     assert found.anchor is None
     assert [launch.relative_error for launch in found.metrics["rtm"]] == [0.01, 0.02]
+    of_old = ("metrics", "anchor", "latency", "counts", "sorting_ns")
+    assert replace(found, **{name: getattr(old, name) for name in of_old}) == old
 
 
 @PROPERTY
