@@ -64,7 +64,7 @@ def _replace(environment: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _import_state(directory: Path) -> Iterator[None]:
-    """Modules of the suite are out of the way, and those of the directory are forgotten afterwards."""
+    """Modules of the suite are out of the way; those of the directory, and of others beside it, are forgotten."""
     modules, path, finders = dict(sys.modules), list(sys.path), list(sys.meta_path)
     writes_none = sys.dont_write_bytecode
     for name in _modules_in(_SUITE, modules):
@@ -75,7 +75,7 @@ def _import_state(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in _modules_in(directory, sys.modules):
+        for name in _modules_in(directory.parent, sys.modules):
             del sys.modules[name]
         sys.modules.update(modules)
         sys.path[:], sys.meta_path[:] = path, finders
