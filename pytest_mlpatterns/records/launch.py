@@ -368,4 +368,14 @@ class Estimate:
             'the test judge it: perf.assert_rtm_below("20ms")'
         )
 
-    __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    def __lt__(self, other: object) -> NoReturn:
+        self._refuse(other)
+
+    def __le__(self, other: object) -> NoReturn:
+        self._refuse(other)
+
+    def __gt__(self, other: object) -> NoReturn:
+        self._refuse(other)
+
+    def __ge__(self, other: object) -> NoReturn:
+        self._refuse(other)
