@@ -22,7 +22,7 @@ __all__ = ["BlockedValues", "quotient"]
 
 _GRID = 4096
 _LEAST_ROUNDS = 2
-"""Requests of each input from which the inputs are told apart in an error; of one request nothing is left."""
+"""Fewest requests of each input for which an error leaves out how the inputs differ; one request has no scatter."""
 
 
 class BlockedValues:

@@ -262,7 +262,7 @@ class SequentialMeasurement:
             decided: ends the search early; by default it goes on to its end.
             shares: whether a search under an objective leaves time for further ones.
         """
-        if not self._capacities:  # half of the budget at least, whatever the assertions before it took
+        if not self._capacities:  # at least half of the budget, also if earlier assertions left less
             self._budget_ns = max(self._budget_ns, round(self.spent_s * 1e9) + self._budget_ns // 2)
         self._reserved_ns = 0
         ended = [one for one in self._capacities if one.objective == objective]

@@ -223,7 +223,7 @@ class LineReader:
 
 
 class PieceReader:
-    """Counts the chunks of one answer as HTTP divides it, whatever their bytes mean. Attributes as of other readers."""
+    """Counts the HTTP chunks of one answer, and does not read their bytes. Attributes as of other readers."""
 
     expected = "chunks without a content-length"
     unit = "chunk"

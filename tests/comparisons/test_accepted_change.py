@@ -7,21 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from support.project import Run, run_here
 from support.repository import Repository
+from support.sleeping import MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
-MODEL = """
-import time
-
-
-class Model:
-    def __call__(self, batch):
-        time.sleep({seconds})
-        return batch
-"""
 TESTS = """
 import pytest
 

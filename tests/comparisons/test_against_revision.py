@@ -15,6 +15,7 @@ from support.project import Run, clean_environment, command, run_apart, run_here
 from support.repository import Repository
 from support.services.processes import our_children
 from support.services.scripted import ScriptedServer, Send, answer
+from support.sleeping import MODEL
 
 from pytest_mlpatterns.system.tracing import why_not_traceable
 
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.processes
 
-MODEL = """
-import time
-
-
-class Model:
-    def __call__(self, batch):
-        time.sleep({seconds})
-        return batch
-"""
 
 TESTS = """
 import pytest

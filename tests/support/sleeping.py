@@ -1,0 +1,16 @@
+"""A model that needs no processor: it takes as long on any machine, and a test makes it slower by a number."""
+
+from __future__ import annotations
+
+__all__ = ["MODEL"]
+
+MODEL = """
+import time
+
+
+class Model:
+    def __call__(self, batch):
+        time.sleep({seconds})
+        return batch
+"""
+"""Its source; ``format(seconds=0.01)`` completes it."""
