@@ -71,7 +71,7 @@ _STATE_OF_KIND = {
 }
 """Sign and colour of a kind in the tally; all others failed."""
 _MOST_FAILURES = 20
-"""Number of failed tests with their reasons at the top; the overview below has all."""
+"""Number of measured tests that failed at the top, with their reasons; the overview below has all."""
 _MOST_OPEN = 3
 """Number of groups that are open at first."""
 
@@ -90,20 +90,21 @@ def failures_section(results: Sequence[TestResult], unmeasured: Sequence[FailedT
         results: in the order of the page.
         unmeasured: tests that failed before anything was measured, which the page has nowhere else.
     """
-    items = [
+    measured = [
         _failure(link_to(anchor, breakable(result.test)), _reasons(result))
         for anchor, result in zip(anchors_of(results), results, strict=True)
         if state_of(result) == "failed"
     ]
-    items += [_failure(tag("code", breakable(failed.test)), failed.reason.splitlines()) for failed in unmeasured]
-    if not items:
+    broken = [_failure(tag("code", breakable(failed.test)), failed.reason.splitlines()) for failed in unmeasured]
+    if not measured and not broken:
         return None
-    left = len(items) - _MOST_FAILURES
+    left = len(measured) - _MOST_FAILURES
     more = tag("p", f"and {count(left, 'more test')} in the overview", class_="muted") if left > 0 else None
+    items = [*measured[:_MOST_FAILURES], *broken]
     return tag(
         "section",
         tag("h2", "Failures", id="failures"),
-        tag("div", tag("ul", *items[:_MOST_FAILURES], class_="reasons failures"), more, class_="card"),
+        tag("div", tag("ul", *items, class_="reasons failures"), more, class_="card"),
         aria_labelledby="failures",
     )
 

@@ -178,6 +178,8 @@ def test_of_many_failures_the_top_names_the_first_and_counts_the_others() -> Non
     text = Reader(str(failures_section([result(f"t[{number}]", passed=False) for number in range(23)]))).text
     assert text.count("the test failed for a reason other than a verdict") == 20
     assert "and 3 more tests in the overview" in text
+    broken = [FailedTest(f"t::broken[{number}]", "KeyError: 'x'", None) for number in range(23)]
+    assert Reader(str(failures_section([], broken))).text.count("KeyError: 'x'") == 23, "the overview has none of them"
 
 
 def test_what_broke_before_it_measured_is_among_the_failures_and_counted() -> None:
