@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.attribution import profile_record
+from pytest_mlpatterns.analysis.causes.attribution import profile_record
 from pytest_mlpatterns.records.profile import Frame, ProfiledBlock, ProfiledRun, StackTime
 
 if TYPE_CHECKING:

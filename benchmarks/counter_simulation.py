@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.answer_counts import AnswerCounts
-from pytest_mlpatterns.analysis.blocks import LaunchBlocks
-from pytest_mlpatterns.measurement.block_figures import answer_rate
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
+from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
+from pytest_mlpatterns.measurement.paired_blocks import answer_rate
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Usage, Warmup
 from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
 

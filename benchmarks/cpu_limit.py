@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import Claim, Table, our_generator
 
-from pytest_mlpatterns.analysis.crowding import crowding_note
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.health.machine import crowding_note
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.patterns import Replicated, Single

@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.kind_verdicts import judge_by_kind
-from pytest_mlpatterns.analysis.launch_kinds import Side, two_kinds, wants_more_launches
-from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.paired_kinds import paired_kinds
-from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio
+from pytest_mlpatterns.analysis.verdicts.launch_kinds import (
+    Side,
+    judge_by_kind,
+    paired_kinds,
+    two_kinds,
+    wants_more_launches,
+)
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.growth import growth_of
+from pytest_mlpatterns.analysis.causes.growth import growth_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

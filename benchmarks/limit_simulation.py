@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.blocked_values import BlockedValues
-from pytest_mlpatterns.analysis.intervals import block_weights, estimate, min_samples, order_bounds
-from pytest_mlpatterns.analysis.metric_definitions import percentile_metric
-from pytest_mlpatterns.analysis.modes import find_modes
-from pytest_mlpatterns.analysis.percentile_estimate import LaunchTimes, PooledTimes
-from pytest_mlpatterns.analysis.verdicts import judge_limit
+from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
+from pytest_mlpatterns.analysis.metrics.definitions import percentile_metric
+from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.distributions import find_modes
+from pytest_mlpatterns.analysis.statistics.intervals import block_weights, estimate, min_samples, order_bounds
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 

@@ -1,9 +1,9 @@
 """Which statistic of a launch's times a comparison should judge, where the truth is known.
 
-A launch is a row of times; its median and its location are those of ``analysis/blocked_values.py``, with their errors.
-A run draws launches from many, adds what launches differ by, and is judged after each of them as the plugin does it: by
-the median, by the location, and by the one of both that the launches know better. All statistics grow in proportion to
-the times, so that one draw shows the verdict on every change of all times.
+A launch is a row of times; its median and its location are those of ``analysis/metrics/blocked_values.py``, with
+their errors. A run draws launches from many, adds what launches differ by, and is judged after each of them as the
+plugin does it: by the median, by the location, and by the one of both that the launches know better. All statistics
+grow in proportion to the times, so that one draw shows the verdict on every change of all times.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.blocked_values import BlockedValues
-from pytest_mlpatterns.analysis.compared_statistic import knows_the_median_better
-from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, block_weights, launch_deviation, ratio_of
-from pytest_mlpatterns.analysis.location import location
-from pytest_mlpatterns.analysis.log_ratio import LogRatio, paired_log_ratio, ratio_deviation, ratio_estimate
+from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.distributions import location
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, block_weights, launch_deviation, ratio_of
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, paired_log_ratio, ratio_deviation, ratio_estimate
+from pytest_mlpatterns.analysis.verdicts.tolerances import knows_the_median_better
 from pytest_mlpatterns.records.launch import LaunchValue
 
 if TYPE_CHECKING:

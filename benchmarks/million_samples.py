@@ -14,8 +14,8 @@ import psutil
 from bench import Claim, Table, on_client_core, our_generator, serving
 from services import PATH
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.launch import Launch

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, estimate
-from pytest_mlpatterns.analysis.objective_search import PIECES, Probe, Tally, highest_rate
-from pytest_mlpatterns.analysis.reference_queue import ReferenceQueue
-from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, typical_seed
+from pytest_mlpatterns.analysis.capacity.objective_search import PIECES, Probe, Tally, highest_rate
+from pytest_mlpatterns.analysis.capacity.reference_queue import SEEDS, ReferenceQueue, typical_seed
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, estimate
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.samples import Window
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.objective_search import Found, ProbePlan
+    from pytest_mlpatterns.analysis.capacity.objective_search import Found, ProbePlan
 
 CLAIM = (
     "NMRT under an objective is known to ±10 % within 30 s for constant service times, and for any service times its "

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench import Claim, Table, on_client_core, our_generator
 
-from pytest_mlpatterns.analysis.overload import OverloadPlan, overload_of
+from pytest_mlpatterns.analysis.capacity.overload import OverloadPlan, overload_of
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.patterns import Queued, Single
 from pytest_mlpatterns.records.overload import Behaviour
-from pytest_mlpatterns.reports.text.overload_text import describe_overload, overload_picture
+from pytest_mlpatterns.reports.text.evaluation_notes import describe_overload, overload_picture
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
@@ -32,7 +32,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_mlpatterns.analysis.overload import OfferedLoad
+    from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.overload import Overload
 

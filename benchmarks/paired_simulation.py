@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.log_ratio import judge_ratio, paired_log_ratio, ratio_estimate
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.log_ratio import judge_ratio, paired_log_ratio, ratio_estimate
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_mlpatterns.analysis.log_ratio import LogRatio
+    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 
 CLAIM = (
     "at 5 % tolerance at most 0.5 % false alarms and 5 % without a verdict, at least 95 % of +10 % caught; "

@@ -22,7 +22,7 @@ from bench import Claim, Table, interleave, on_client_core, our_generator, sprea
 from peers.lifecycle import FILES, Peer, install, serving_peer, versions
 
 from pytest_mlpatterns import Batched, Microservice, Replicated, Single
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.local.launcher import launch

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from profiler_target import CASES
 
-from pytest_mlpatterns.profiling.collapsed import read_collapsed
+from pytest_mlpatterns.profiling.py_spy import read_collapsed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,12 +26,13 @@ import psutil
 from bench import Claim, Table, drive, our_generator, serving
 from services import PATH
 
-from pytest_mlpatterns.analysis.latency_distribution import counted, percentiles_of_counts
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.blocked_values import counted
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.distribution_summary import percentiles_of_counts
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.columns import merged_columns
-from pytest_mlpatterns.loadgen.sample_budget import ROW_BYTES, require_fit
+from pytest_mlpatterns.loadgen.load_limits import ROW_BYTES, require_fit
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.scalability_law import ScalabilityLaw, fit_law
+from pytest_mlpatterns.analysis.capacity.scalability_law import ScalabilityLaw, fit_law
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -40,7 +40,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_mlpatterns.analysis.scaling import Scaling
+    from pytest_mlpatterns.analysis.capacity.scaling import Scaling
 
 CLAIM = (
     "sleeping services scale with efficiency 1.00 ± 0.03, a stop of all for 20 % gives contention 0.20 ± 0.03, and the "

@@ -38,12 +38,12 @@ from verdict_simulation import (
     stored_outcomes,
 )
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.log_ratio import judge_ratio
-from pytest_mlpatterns.analysis.machine_speed import SLOWER, ratio_of_medians, ratio_of_sorting
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, NOT_OF_THE_MACHINE
-from pytest_mlpatterns.analysis.tolerances import Tolerances
-from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_medians, ratio_of_sorting
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, NOT_OF_THE_MACHINE
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.log_ratio import judge_ratio
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ CLAIM = (
 )
 RECORDED, SCREEN_LAUNCHES = 8, 3
 FASTER, MARGIN = 0.95, 1.1
-"""As in ``judging/settled_comparison.py`` and ``judging/machine_sign.py``."""
+"""As in ``judging/settled_comparison.py`` and ``judging/machine_doubts.py``."""
 LAST = 14
 SLOWED = next(change for change, _ in CHANGES if change.rtm == 1.2)
 FACTORS = (0.7, 2.0)

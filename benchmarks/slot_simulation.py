@@ -3,7 +3,7 @@
 A step of the server takes the time of a token of every answer in work, and that of the prompts that have arrived: they
 are computed together, and every answer waits for them. So two prompts that arrive together keep both callers waiting
 for the first token, and one that arrives during an answer stretches the time per token of that answer. Which of both
-holds goes on for some rounds. A paired launch has the blocks that ``measurement/block_plan.py`` plans; verdicts are
+holds goes on for some rounds. A paired launch has the blocks that ``measurement/paired_blocks.py`` plans; verdicts are
 those of the plugin, over TTFT and TPOT together.
 """
 
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.blocked_values import BlockedValues
-from pytest_mlpatterns.analysis.compared_statistic import judged_statistic
-from pytest_mlpatterns.analysis.intervals import block_weights, launch_deviation
-from pytest_mlpatterns.analysis.location import location
-from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio, ratio_deviation
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.verdicts import judge_change
-from pytest_mlpatterns.measurement.block_plan import BlockDesign, ResponsePace
+from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.distributions import location
+from pytest_mlpatterns.analysis.statistics.intervals import block_weights, launch_deviation
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio, paired_log_ratio, ratio_deviation
+from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, ResponsePace
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.metric import Metric
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
 
     Times = NDArray[np.float64]
 

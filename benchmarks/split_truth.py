@@ -18,7 +18,7 @@ from bench import Claim, Table
 from plugin_runs import run_pytest
 
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
-from pytest_mlpatterns.patterns.split_tally import SplitTally
+from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel
 
 if TYPE_CHECKING:

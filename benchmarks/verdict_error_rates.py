@@ -28,7 +28,7 @@ from peers.disturbance import Beside, disturbed
 from peers.forest import DIGITS, WALKS, Added, make_repository, set_added
 from plugin_runs import Records, run_pytest, take_turns
 
-from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
+from pytest_mlpatterns.analysis.verdicts.tolerances import DEFAULT_TOLERANCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

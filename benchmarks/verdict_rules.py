@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import Table
 
-from pytest_mlpatterns.analysis.intervals import t_quantile
+from pytest_mlpatterns.analysis.statistics.intervals import t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.compared_statistic import knows_the_median_better
-from pytest_mlpatterns.analysis.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_failures, judge_tail
-from pytest_mlpatterns.analysis.intervals import estimate, launch_deviation, min_samples
-from pytest_mlpatterns.analysis.latency_distribution import counted
-from pytest_mlpatterns.analysis.location import TRIM, location
-from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio, ratio_deviation
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
-from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR, Tolerances
-from pytest_mlpatterns.analysis.verdicts import judge_change, judge_guard, judge_limit
+from pytest_mlpatterns.analysis.metrics.blocked_values import counted
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.distributions import TRIM, location
+from pytest_mlpatterns.analysis.statistics.intervals import estimate, launch_deviation, min_samples
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio, paired_log_ratio, ratio_deviation
+from pytest_mlpatterns.analysis.verdicts.count_comparison import (
+    STORED_TAIL_ALPHA,
+    TAIL_ALPHA,
+    judge_failures,
+    judge_tail,
+)
+from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, Tolerances, knows_the_median_better
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_guard, judge_limit
 from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import numpy as np
 from bench import Claim, Table, interleave, on_client_core, on_server_core, our_generator, spread
 
 from pytest_mlpatterns import Single, Wire
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.local.launcher import launch

@@ -65,12 +65,12 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         GammaRate as GammaRate,
         PoissonRate as PoissonRate,
         Stages as Stages,
+        Trace as Trace,
     )
-    from pytest_mlpatterns.workload.trace import Trace as Trace
-    from pytest_mlpatterns.analysis.indices import ScalingIndices as ScalingIndices
-    from pytest_mlpatterns.analysis.metrics import Metrics as Metrics
-    from pytest_mlpatterns.analysis.scale_out import ScaleOut as ScaleOut
-    from pytest_mlpatterns.analysis.scaling import Scaling as Scaling, ScalingStep as ScalingStep
+    from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices as ScalingIndices
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics as Metrics
+    from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut as ScaleOut
+    from pytest_mlpatterns.analysis.capacity.scaling import Scaling as Scaling, ScalingStep as ScalingStep
     from pytest_mlpatterns.patterns import (
         Batched as Batched,
         Cached as Cached,
@@ -102,10 +102,10 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
 __version__ = "0.2.0"
 
 _HOMES = {
-    "analysis.indices": ("ScalingIndices",),
-    "analysis.metrics": ("Metrics",),
-    "analysis.scale_out": ("ScaleOut",),
-    "analysis.scaling": ("Scaling", "ScalingStep"),
+    "analysis.metrics.pattern_metrics": ("ScalingIndices",),
+    "analysis.metrics.metrics": ("Metrics",),
+    "analysis.capacity.scale_out": ("ScaleOut",),
+    "analysis.capacity.scaling": ("Scaling", "ScalingStep"),
     "errors": (
         "BaselineFileError",
         "ChildError",
@@ -179,8 +179,8 @@ _HOMES = {
         "GammaRate",
         "PoissonRate",
         "Stages",
+        "Trace",
     ),
-    "workload.trace": ("Trace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

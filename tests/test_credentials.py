@@ -12,7 +12,7 @@ from support.synthetic import PROPERTY, make_setup
 
 from pytest_mlpatterns import App, Command, Prometheus, SettingError, Url
 from pytest_mlpatterns.credentials import address_without_credentials, names_credential, public_words
-from pytest_mlpatterns.patterns.variables import Variables, _quoted
+from pytest_mlpatterns.patterns.arguments import Variables, _quoted
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.system.environment_facts import _of_variables
 

@@ -6,37 +6,52 @@ one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``
 earlier one), its ``latency`` distribution (``[[percent, ns], …]``, for charts only), the ``counts`` of requests
 (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies up to the median as one), the ``facts`` of the
 service's environment (texts by name), the ``split`` of its latency (see
-:mod:`pytest_mlpatterns.baseline.stored_split`), the ``sorting_ns`` of each launch, the digest of the ``tree`` that was
+:mod:`pytest_mlpatterns.baseline.file`), the ``sorting_ns`` of each launch, the digest of the ``tree`` that was
 measured, what others had ``taken`` of the machine, and what was ``disturbed`` when it was recorded. A set-up has a
 ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are absent
 from older entries and are then not compared. Entries of 0.2 have a ``calibration``, which is not read and is left out
 when the file is written. A file of another format or a later version is refused and stays as it is.
 
 This module must not know verdicts.
+
+``{latency: {"mean": ns, "median": ns, "requests": n, "calls": {model: calls per request}, "parts": {"STAGE/PART": [mean
+ns, median ns, standard error ns]}}}``. A part that this version does not know is left out when it is read.
+
+Entries are whole: each comes from one of the files. Which one is decided for a test and a machine at a time.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from pytest_mlpatterns.baseline.stored_split import plain_splits, read_splits
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
+from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, rounded, shown
+from pytest_mlpatterns.records.latency import PARTS, LatencySplit, RequestCounts, SplitMetric, SplitPart
 from pytest_mlpatterns.records.launch import LaunchValue, Taken
-from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
-from pytest_mlpatterns.reports.files.json_layout import laid_out, rounded
-from pytest_mlpatterns.reports.files.json_schema import Schema, parsed, shown
 from pytest_mlpatterns.system.files import ForeignLockError, read_text, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from pytest_mlpatterns.records.latency import Percentiles
+    from pytest_mlpatterns.records.latency import LatencySplits, Percentiles
 
-__all__ = ["FORMAT", "SCHEMA_FILE", "VERSION", "baselines_text", "read_baselines", "write_baselines"]
+__all__ = [
+    "FORMAT",
+    "SCHEMA_FILE",
+    "VERSION",
+    "Choice",
+    "baselines_text",
+    "merged",
+    "plain_splits",
+    "read_baselines",
+    "read_splits",
+    "write_baselines",
+]
+
 
 FORMAT = "pytest-mlpatterns-baseline"
 VERSION = 1
@@ -253,3 +268,91 @@ def _pairs(metrics: Mapping[str, tuple[LaunchValue, ...]]) -> dict[str, list[lis
         ]
         for name, launches in metrics.items()
     }
+
+
+def plain_splits(splits: LatencySplits) -> dict[str, Any]:
+    """Plain values of the splits of one entry."""
+    return {metric: _plain_split(split) for metric, split in splits.items()}
+
+
+def read_splits(data: Mapping[str, Any]) -> LatencySplits:
+    """The inverse of :func:`plain_splits`, of data that the schema allows; a latency that is unknown is left out."""
+    known = (cast("SplitMetric", metric) for metric in data if metric in get_args(SplitMetric))
+    return {metric: _read_split(metric, data[metric]) for metric in known}
+
+
+def _plain_split(split: LatencySplit) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "mean": rounded(split.mean_ns),
+        "median": rounded(split.median_ns),
+        "requests": split.requests,
+        "parts": {
+            f"{part.of}/{part.name}" if part.of else part.name: [
+                rounded(part.mean_ns),
+                rounded(part.median_ns),
+                rounded(part.error_ns, 2),
+            ]
+            for part in split.parts
+        },
+    }
+    if split.calls:
+        plain["calls"] = {of: rounded(calls) for of, calls in split.calls.items()}
+    return plain
+
+
+def _read_split(metric: SplitMetric, data: Mapping[str, Any]) -> LatencySplit:
+    order = {name: place for place, name in enumerate(PARTS)}
+    parts = []
+    for key, (mean, median, error) in data["parts"].items():
+        of, _, name = key.rpartition("/")
+        if name in PARTS:
+            parts.append(SplitPart(name, of, float(mean), float(median), float(error)))
+    parts.sort(key=lambda part: order[part.name])
+    return LatencySplit(
+        metric, float(data["mean"]), float(data["median"]), data["requests"], tuple(parts), dict(data.get("calls", {}))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An entry that several files have, and differently.
+
+    Attributes:
+        test: its test.
+        machine: its machine.
+        file: number of the file that it was taken from, the first is 0.
+        date: of the chosen entry.
+    """
+
+    test: str
+    machine: str
+    file: int
+    date: str
+
+
+def merged(sides: Sequence[Baselines], base: Baselines | None = None) -> tuple[Baselines, list[Choice]]:
+    """All entries of the files.
+
+    An entry that only some files changed since the base is taken from those, also if they removed it. Of entries that
+    differ otherwise, the one with the latest date is taken, and of equal dates that of the last file.
+
+    Args:
+        sides: what the files hold.
+        base: what they held before they went apart; None if that is not known: then nothing counts as removed.
+    """
+    result: Baselines = {}
+    choices = []
+    for test, machine in sorted(
+        {(test, machine) for side in sides for test, found in side.items() for machine in found}
+    ):
+        before = (base or {}).get(test, {}).get(machine)
+        entries = [side.get(test, {}).get(machine) for side in sides]
+        changed = [(index, entry) for index, entry in enumerate(entries) if entry != before] or [(0, before)]
+        present = [(entry.date, index, entry) for index, entry in changed if entry is not None]
+        if not present:
+            continue  # removed, and changed by no file
+        date, file, entry = max(present, key=lambda one: one[:2])
+        result.setdefault(test, {})[machine] = entry
+        if any(other != entry for _, _, other in present):
+            choices.append(Choice(test, machine, file, date))
+    return result, choices

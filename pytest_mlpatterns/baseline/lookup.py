@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.records.baseline_entry import EntryKey
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.result import BaselineGap
 
 if TYPE_CHECKING:
@@ -18,10 +20,9 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.baseline_entry import Baselines, Entry
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
-    from pytest_mlpatterns.records.setup import Environment, Setup
+    from pytest_mlpatterns.records.setup import Environment, EnvironmentFacts, Setup
 
-__all__ = ["BaselineLookup", "BaselineMatch"]
+__all__ = ["BaselineLookup", "BaselineMatch", "scaled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +122,33 @@ class BaselineLookup:
 
     def _name_of(self, entry: Entry) -> str:
         return f"{self._run.baseline_file.name}, {entry.recorded_at}"
+
+
+def scaled(entry: Entry, ratio: float) -> Entry:
+    """What an entry would be on a machine that takes so many times as long: times multiplied, rates divided.
+
+    Shares, sizes, counts and unknown metrics stay as they are, and so does the throughput of a paced load: an open
+    loop, or a closed loop with think time.
+    """
+    metrics = {
+        name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)
+        for name, launches in entry.metrics.items()
+        for factor in [1.0 if entry.setup.load.paced and name == "throughput" else _factor_of_speed(name, ratio)]
+    }
+    latency = tuple((percent, ns * ratio) for percent, ns in entry.latency)
+    counts = tuple(
+        replace(launch, latencies={round(ns * ratio): count for ns, count in launch.latencies.items()})
+        for launch in entry.counts
+    )
+    return replace(
+        entry,
+        metrics=metrics,
+        anchor=None,
+        latency=latency,
+        counts=counts,
+        sorting_ns=tuple(ns * ratio for ns in entry.sorting_ns),
+    )
+
+
+def _factor_of_speed(name: str, ratio: float) -> float:
+    return metric_named(name).unit.scale(ratio) if is_known_metric(name) else 1.0

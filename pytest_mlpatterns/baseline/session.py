@@ -16,8 +16,7 @@ from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
-from pytest_mlpatterns.system.git import commit
-from pytest_mlpatterns.system.tree_digest import tree_digest
+from pytest_mlpatterns.system.git import commit, tree_digest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

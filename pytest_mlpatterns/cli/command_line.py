@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_mlpatterns.cli.accept_command import add_accept_command
-from pytest_mlpatterns.cli.baseline_command import add_baseline_command
 from pytest_mlpatterns.cli.new_command import add_new_command
 from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
-from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
+from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultFileError
 from pytest_mlpatterns.system.files import read_text, replace_file
-from pytest_mlpatterns.wording import visible
+from pytest_mlpatterns.wording import count, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.records.baseline_entry import Baselines
     from pytest_mlpatterns.reports.files.result_file import Results
 
-__all__ = ["main"]
+__all__ = ["add_baseline_command", "main"]
+
 
 _FAILED = 2
 _OF_PROFILES = ("speedscope", "collapsed")
@@ -132,7 +133,7 @@ def _add_command(
 
 def _for_people(text: str, stream: TextIO) -> str:
     """The text with hidden characters spelled, in characters that the stream can encode."""
-    from pytest_mlpatterns.reports.text.styled_text import in_ascii
+    from pytest_mlpatterns.reports.text.terminal_text import in_ascii
 
     text = visible(text)
     try:
@@ -221,7 +222,7 @@ def _html(options: argparse.Namespace) -> str:
 
 
 def _summary(options: argparse.Namespace) -> str:
-    from pytest_mlpatterns.reports.files.github import job_summary
+    from pytest_mlpatterns.reports.files.ci_reports import job_summary
 
     found = _read(options.results)
     return job_summary(found.results, found.failures, {})
@@ -230,8 +231,8 @@ def _summary(options: argparse.Namespace) -> str:
 def _ranking(options: argparse.Namespace) -> str:
     import shutil
 
-    from pytest_mlpatterns.analysis.criteria import parse_criteria
-    from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
+    from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
+    from pytest_mlpatterns.analysis.choice.ranking import Unmeasured, rank
     from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 
     results = _read(options.results)
@@ -247,3 +248,53 @@ def _ranking(options: argparse.Namespace) -> str:
     ]
     rankings = rank(results.results, criteria, unmeasured)
     return "\n".join(ranking_lines(rankings, results.results, shutil.get_terminal_size().columns)) + "\n"
+
+
+def add_baseline_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to a parser.
+
+    Args:
+        commands: of the parser.
+    """
+    what = "work with baseline files"
+    command = commands.add_parser("baseline", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")
+    what = "write one baseline file of several"
+    merge = actions.add_parser(
+        "merge",
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}. Of an entry that differs between them, the latest is taken.",
+    )
+    merge.add_argument("files", metavar="FILE", nargs="+", help="baseline file")
+    merge.add_argument("--base", metavar="FILE", help="what both held before they went apart, as git's %%O")
+    merge.add_argument("-o", "--output", metavar="PATH", help="file to write (default: standard output)")
+    merge.set_defaults(make=_merge_baselines, for_people=False)
+
+
+def _merge_baselines(options: argparse.Namespace) -> str:
+    """The merged file; standard error has what was chosen."""
+    from pytest_mlpatterns.baseline.file import baselines_text, merged
+
+    base = None if options.base is None else _read_part(options.base)
+    found, choices = merged([_read_part(file) for file in options.files], base)
+    lines = [
+        f"{one.test} on {one.machine}: the entry of {options.files[one.file]}, of {one.date}, which is the latest"
+        for one in choices
+    ]
+    total = sum(map(len, found.values()))
+    lines.append(
+        f"{count(total, 'entry', 'entries')} of {count(len(found), 'test')} from {count(len(options.files), 'file')}"
+    )
+    sys.stderr.write("".join(f"{visible(line)}\n" for line in lines))
+    return baselines_text(found)
+
+
+def _read_part(file: str) -> Baselines:
+    from pytest_mlpatterns.baseline.file import read_baselines
+
+    path = Path(file)
+    if not path.exists():
+        raise BaselineFileError(f"{file} does not exist; name files that pytest --perf-baseline update wrote")
+    if path.stat().st_size == 0:  # git's common ancestor where both branches added the file
+        return {}
+    return read_baselines(path)

@@ -14,9 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pytest_mlpatterns.cli.candidates import MODEL_FILES, Candidate, find_candidates
 from pytest_mlpatterns.cli.first_test import first_test
-from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
+from pytest_mlpatterns.cli.subject import (
+    MODEL_FILES,
+    Candidate,
+    InputKind,
+    SampleInputs,
+    Subject,
+    SubjectKind,
+    find_candidates,
+)
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.system.owned_files import temporary_directory

@@ -1,12 +1,21 @@
-"""What a first test measures, and the inputs that it sends: values."""
+"""What a first test measures, and the inputs that it sends: values.
+
+Nothing is imported: an application is found in the text of its module.
+"""
 
 from __future__ import annotations
 
+import ast
+import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["InputKind", "SampleInputs", "Subject", "SubjectKind"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MODEL_FILES", "Candidate", "InputKind", "SampleInputs", "Subject", "SubjectKind", "find_candidates"]
 
 
 class SubjectKind(StrEnum):
@@ -94,3 +103,95 @@ class Subject:
 def _inputs_of(data: dict[str, Any]) -> SampleInputs:
     lists = {"shape": tuple(data["shape"]), "names": tuple(data["names"])}
     return SampleInputs(**{**data, **lists, "kind": InputKind(data["kind"])})
+
+
+MODEL_FILES = {
+    ".joblib": SubjectKind.JOBLIB,
+    ".pkl": SubjectKind.PICKLE,
+    ".pickle": SubjectKind.PICKLE,
+    ".onnx": SubjectKind.ONNX,
+    ".pt": SubjectKind.TORCHSCRIPT,
+    ".pth": SubjectKind.TORCHSCRIPT,
+    ".pt2": SubjectKind.EXPORTED,
+}
+"""Kinds of model files by the ending of their name."""
+_APPLICATIONS = frozenset({"FastAPI", "Starlette", "Litestar", "Quart", "BlackSheep", "get_asgi_application"})
+"""Names that are called to make an ASGI application."""
+_SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "docs"})
+_DEPTH = 4
+_MOST_FILES = 5_000
+_MOST_BYTES = 1_000_000
+"""Longest module that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Something that a first test could measure: a file relative to the directory, or an import string."""
+
+    kind: SubjectKind
+    name: str
+
+
+def find_candidates(directory: Path) -> tuple[Candidate, ...]:
+    """The model files below a directory, then the applications; hidden and installed files are left out.
+
+    Args:
+        directory: usually the top of a project.
+    """
+    files = [file for file, _ in zip(_files(directory), range(_MOST_FILES), strict=False)]
+    models = [
+        Candidate(MODEL_FILES[file.suffix], file.relative_to(directory).as_posix())
+        for file in files
+        if file.suffix in MODEL_FILES
+    ]
+    modules = (file for file in files if file.suffix == ".py" and not file.name.startswith("test_"))
+    applications = [
+        Candidate(SubjectKind.APP, f"{_module_name(file.relative_to(directory))}:{name}")
+        for file in modules
+        for name in _applications_in(file)
+    ]
+    return (*models, *applications)
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    """The files of a directory, then those of the directories below."""
+    for top, directories, names in os.walk(directory):
+        depth = len(Path(top).relative_to(directory).parts)
+        directories[:] = sorted(
+            name
+            for name in directories
+            if depth < _DEPTH
+            and not name.startswith(".")
+            and name not in _SKIPPED
+            and not (Path(top) / name / "pyvenv.cfg").exists()
+        )
+        yield from (Path(top) / name for name in sorted(names))
+
+
+def _module_name(file: Path) -> str:
+    parts = file.with_suffix("").parts
+    parts = parts[1:] if parts[0] == "src" and len(parts) > 1 else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def _applications_in(file: Path) -> list[str]:
+    """The names that a module gives to applications that it makes."""
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            return []
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):  # of another Python, or no text
+        return []
+    found: dict[str, None] = {}
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=function)):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Call(func=function)):
+                pass
+            case _:
+                continue
+        called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        if called in _APPLICATIONS:
+            found[name] = None
+    return list(found)

@@ -9,9 +9,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records.kind import Gate, Kind
-from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.text.headline import headline, kind_word, kinds_of
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
+from pytest_mlpatterns.reports.text.summary_table import headline, kind_word, kinds_of
 from pytest_mlpatterns.reports.text.suspicions import open_step
 
 if TYPE_CHECKING:

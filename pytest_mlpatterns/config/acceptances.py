@@ -7,8 +7,8 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS
-from pytest_mlpatterns.analysis.tolerances import can_more_than_double
+from pytest_mlpatterns.analysis.metrics.definitions import COMPARED_METRICS
+from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import Acceptance
 from pytest_mlpatterns.units import parse_ratio, parse_share

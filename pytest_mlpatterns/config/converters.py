@@ -10,8 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import fields
-from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS
-from pytest_mlpatterns.analysis.tolerances import Tolerances, can_more_than_double
+from pytest_mlpatterns.analysis.metrics.definitions import COMPARED_METRICS
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, can_more_than_double
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.patterns.parsing import parse_pattern
@@ -19,8 +19,7 @@ from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.units import parse_duration, parse_ratio, parse_share
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import did_you_mean, shown
-from pytest_mlpatterns.workload.cancellation import Cancellation
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
+from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

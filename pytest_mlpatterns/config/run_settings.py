@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.criteria import parse_criteria
+from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.config.converters import (
     read_choice,
     read_flag,
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.analysis.criteria import SelectionCriteria
+    from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria
 
 __all__ = ["BaselineMode", "RunSettings", "SettleMode", "read_run_settings"]
 

@@ -33,18 +33,17 @@ from pytest_mlpatterns.config.converters import (
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.patterns import Pattern, Single
-from pytest_mlpatterns.records.kind import Gate
+from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.tolerances import Tolerances
+    from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.price import Price
-    from pytest_mlpatterns.workload.cancellation import Cancellation
-    from pytest_mlpatterns.workload.schedule import Schedule
+    from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
 
 __all__ = [
     "DEFAULT_BUDGET",

@@ -7,53 +7,61 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, with_medians
-from pytest_mlpatterns.analysis.indices import why_unknown
-from pytest_mlpatterns.analysis.intervals import launch_deviation, min_samples
-from pytest_mlpatterns.analysis.kind_verdicts import judge_by_kind
-from pytest_mlpatterns.analysis.launch_kinds import side_of
-from pytest_mlpatterns.analysis.machine_speed import SLOWER, ratio_of_sorting, sorting_times_ns
-from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
+from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
+from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, min_samples
+from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
+from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, with_medians
+from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
-from pytest_mlpatterns.judging.compared_metrics import is_asked_for
-from pytest_mlpatterns.judging.foreseen_tails import announce_tails, describe_too_few, tails_left_out
-from pytest_mlpatterns.judging.further_starts import is_left_to_starts, with_starts_named, without_start
-from pytest_mlpatterns.judging.growth_guard import confirm_growths
+from pytest_mlpatterns.judging.compared_metrics import (
+    announce_tails,
+    choose,
+    describe_too_few,
+    is_asked_for,
+    noted,
+    present_values,
+    tails_left_out,
+    why_left_out,
+)
 from pytest_mlpatterns.judging.guards import (
     AbsentMetricError,
     EntrySample,
     MeasuredSample,
     UnknownMetricError,
+    is_left_to_starts,
     judge_guarded,
     launches_for_tail,
     not_judged,
+    with_starts_named,
+    without_start,
 )
+from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.machine_doubts import MachineDoubts
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
-from pytest_mlpatterns.judging.settled_verdicts import with_rates
-from pytest_mlpatterns.judging.stopped_streams import choose, noted, present_values, why_left_out
-from pytest_mlpatterns.records.environment_facts import differing_facts
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.setup import differing_facts
+from pytest_mlpatterns.records.verdict import TIMES_OF_RATES, Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metric_definitions import Metric
-    from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import BaselineGap, Reference
+    from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
 
-__all__ = ["BaselineComparison", "Comparison", "describe_left_out"]
+__all__ = ["BaselineComparison", "describe_left_out", "with_rates"]
+
 
 _PASS_ALPHA = 0.01
 """Probability that a comparison passes a change exactly at the tolerance, over all interim looks."""
@@ -65,61 +73,6 @@ interval by an eighth, and the revision decides in the time of two."""
 def describe_left_out(left_out: Mapping[str, str]) -> str:
     """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
     return ", ".join(f"{name} ({why})" for name, why in left_out.items())
-
-
-class Comparison(Protocol):
-    """What compares one test with what it was.
-
-    Attributes:
-        alpha: probability of a false alarm of a comparison, over all interim looks and metrics.
-        kind: of the reference.
-    """
-
-    alpha: float
-    kind: Literal["baseline", "revision"]
-
-    @property
-    def reference(self) -> Reference | None:
-        """What was compared with, for reports; None if nothing was."""
-
-    @property
-    def missing(self) -> str:
-        """Why nothing was compared, or what the test requested and was not; empty otherwise."""
-
-    @property
-    def left_out(self) -> Mapping[str, str]:
-        """Why each metric was not compared, by its label."""
-
-    @property
-    def gap(self) -> BaselineGap | None:
-        """Why there is no comparable baseline; None if there is one, or if none is compared with."""
-
-    @property
-    def note(self) -> str:
-        """What a reader of the comparison has to know; empty if there is nothing."""
-
-    @property
-    def is_interleaved(self) -> bool:
-        """Whether the test was measured interleaved with another revision."""
-
-    def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
-        """What of the present environment differs from the reference's, comparable or not; None if one is unknown."""
-
-    def judge(self, choice: Choice) -> Sequence[Verdict]:
-        """Compare the metrics of a choice, and measure as much as that takes.
-
-        Args:
-            choice: those that are known on one side only are left out, and :attr:`note` names them; if the test
-                requested one of them itself, that is an error.
-
-        Returns:
-            One verdict for each metric that could be compared.
-
-        Raises:
-            DeploymentError: a deployment did not start, or died.
-            InvalidResultError: the measurement supports no verdict.
-            PerfFailure: a metric that the test requested cannot be compared.
-        """
 
 
 class BaselineComparison:
@@ -390,3 +343,31 @@ class BaselineComparison:
         metrics = self._measurement.metrics
         if not metrics.launch_values(metric) or metrics.only_at_least(metric):
             self._measurement.search(metric.objective)
+
+
+_SHARE = 0.5
+"""Share of its tolerance up to which the estimate of a rate speaks for no change."""
+
+
+def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    """The verdicts of the file on a closed loop, with the rates that its times decide.
+
+    A rate scatters with every stall of the machine, so one disturbed launch of an entry leaves it open while the median
+    of the times is known. If these are surely within their tolerance and the estimate of the rate within half of its
+    own, nothing speaks for a slower service. A tail that grew is seen by the guards.
+
+    Args:
+        screened: by metric.
+    """
+    return {name: _by_its_times(verdict, screened) for name, verdict in screened.items()}
+
+
+def _by_its_times(verdict: Verdict, screened: Mapping[str, Verdict]) -> Verdict:
+    times = [screened.get(name) for name in TIMES_OF_RATES.get(verdict.metric, ())]
+    if verdict.outcome is not Outcome.INCONCLUSIVE or verdict.change is None or not verdict.tolerance or not times:
+        return verdict
+    if verdict.change.value > _SHARE * verdict.tolerance or any(
+        one is None or one.outcome is not Outcome.PASS for one in times
+    ):
+        return verdict
+    return replace(verdict, outcome=Outcome.PASS, reason=f"{verdict.reason}; decided by the times that it follows from")

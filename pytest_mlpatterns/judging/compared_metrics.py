@@ -4,44 +4,73 @@ A primary metric passes only if it is shown to be within its tolerance. A guard 
 tolerance, keeps the measurement going while its estimate is, and passes otherwise: it need not be known precisely. The
 primary metrics share the probability of a false alarm. A guard has a level of its own, since an unchanged one is far
 from its tolerance.
+
+A service that no longer streams has a time to first token nevertheless: that of the whole answer, which is the first
+content that its callers see. So TTFT is judged, beside the metrics of whole answers. This module must not know how
+launches are measured.
+
+It must not know how launches are measured, nor what a percentile is compared with.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from statistics import geometric_mean
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_mlpatterns.analysis.metric_definitions import (
+from pytest_mlpatterns.analysis.metrics.definitions import (
     COMPARED_METRICS,
     GROWTHS,
+    LOCATIONS,
     METRICS,
     Metric,
     metric_named,
+    percentile_metric,
 )
-from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR
-from pytest_mlpatterns.analysis.verdicts import GUARD_ALPHA
-from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.wording import did_you_mean, shown
+from pytest_mlpatterns.analysis.statistics.intervals import min_samples
+from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR
+from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
+from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
+from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.units import format_count, format_duration
+from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.tolerances import Tolerances
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.acceptance import Acceptance
-    from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.result import BaselineGap, Reference
+    from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
 
 __all__ = [
     "Choice",
     "ComparedMetric",
+    "Comparison",
+    "announce_tails",
+    "choose",
     "compared_by_default",
     "compared_metrics",
+    "describe_too_few",
+    "failed_by_whole_answers",
     "is_asked_for",
     "marked_accepted",
+    "noted",
+    "present_values",
     "read_metrics",
+    "tails_left_out",
+    "why_left_out",
 ]
+
 
 Choice = Callable[[bool], "Sequence[ComparedMetric]"]
 """Which metrics to compare, given whether the answers stream, which is known after a launch."""
@@ -187,3 +216,206 @@ def _is_guard(metric: Metric, *, requested: bool) -> bool:
     if metric.name in _ALWAYS_GUARDS or metric.is_tail:
         return True
     return not requested and metric.name in _GUARDS
+
+
+class Comparison(Protocol):
+    """What compares one test with what it was.
+
+    Attributes:
+        alpha: probability of a false alarm of a comparison, over all interim looks and metrics.
+        kind: of the reference.
+    """
+
+    alpha: float
+    kind: Literal["baseline", "revision"]
+
+    @property
+    def reference(self) -> Reference | None:
+        """What was compared with, for reports; None if nothing was."""
+
+    @property
+    def missing(self) -> str:
+        """Why nothing was compared, or what the test requested and was not; empty otherwise."""
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Why each metric was not compared, by its label."""
+
+    @property
+    def gap(self) -> BaselineGap | None:
+        """Why there is no comparable baseline; None if there is one, or if none is compared with."""
+
+    @property
+    def note(self) -> str:
+        """What a reader of the comparison has to know; empty if there is nothing."""
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether the test was measured interleaved with another revision."""
+
+    def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
+        """What of the present environment differs from the reference's, comparable or not; None if one is unknown."""
+
+    def judge(self, choice: Choice) -> Sequence[Verdict]:
+        """Compare the metrics of a choice, and measure as much as that takes.
+
+        Args:
+            choice: those that are known on one side only are left out, and :attr:`note` names them; if the test
+                requested one of them itself, that is an error.
+
+        Returns:
+            One verdict for each metric that could be compared.
+
+        Raises:
+            DeploymentError: a deployment did not start, or died.
+            InvalidResultError: the measurement supports no verdict.
+            PerfFailure: a metric that the test requested cannot be compared.
+        """
+
+
+_FIRST = "ttft"
+
+
+def choose(choice: Choice, *, before: bool, now: bool) -> Sequence[ComparedMetric]:
+    """The metrics to compare: those of streams if both sides stream, and TTFT too if the present no longer does.
+
+    Args:
+        choice: the metrics, given whether answers stream.
+        before: whether the answers of the reference stream.
+        now: whether those of the present do.
+    """
+    whole = choice(before and now)
+    if not before or now:
+        return whole
+    names = {one.metric.name for one in whole}
+    further = [one for one in choice(True) if one.metric.name == _FIRST and one.metric.name not in names]
+    primary = sum(not one.is_guard for one in whole)
+    if not further or not primary:
+        return [*whole, *further]
+    divided = primary / (primary + len(further))  # the primary metrics share the probability of a false alarm
+    shared = [one if one.is_guard else replace(one, alpha=one.alpha * divided) for one in whole]
+    alpha = next(one.alpha for one in shared if not one.is_guard)
+    return [*(replace(one, alpha=alpha) for one in further), *shared]
+
+
+def why_left_out(choice: Choice, *, before: bool, now: bool) -> dict[str, str]:
+    """Why the metrics of streams are not compared, by label, if only one side streams; arguments as above."""
+    if before == now:
+        return {}
+    why = "is not known: the answers no longer stream" if before else "is not known before: the answers stream now only"
+    whole = {one.metric.name for one in choice(False)} | ({_FIRST} if before else set())
+    return {one.metric.label: why for one in choice(True) if one.metric.name not in whole}
+
+
+def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:
+    """A metric in each launch of the present; of a service that no longer streams, TTFT is that of whole answers.
+
+    Args:
+        present: what was measured.
+        metric: which one.
+        before: the metric in the launches of the reference; empty if it is not known.
+    """
+    found = present.launch_values(metric)
+    whole = _of_whole_answers(metric)
+    return present.launch_values(whole) if not found and before and whole is not None else found
+
+
+def noted(verdict: Verdict, metric: Metric, present: Metrics) -> Verdict:
+    """A verdict that says so if it judges the TTFT of a service that no longer streams."""
+    if present.streams or _of_whole_answers(metric) is None:
+        return verdict
+    why = "the answers no longer stream, so the first content is the whole answer"
+    return replace(verdict, reason=f"{verdict.reason}; {why}")
+
+
+def failed_by_whole_answers(verdicts: Sequence[Verdict], entry: Entry, present: Metrics) -> frozenset[str]:
+    """Names of the metrics that fail on any machine, since the answers no longer stream.
+
+    These are the TTFT verdicts for which the whole answers of the baseline itself took too long.
+    """
+    if present.streams:
+        return frozenset()
+    return frozenset(
+        verdict.metric
+        for verdict in verdicts
+        if verdict.metric == _FIRST
+        and (whole := _of_whole_answers(metric_named(verdict.figure))) is not None
+        and (values := [one.value for one in entry.metrics.get(whole.name, ()) if one.value > 0])
+        and geometric_mean(values) > (verdict.reference_value or 0.0) * (1 + (verdict.tolerance or 0.0))
+    )
+
+
+def _of_whole_answers(metric: Metric) -> Metric | None:
+    """The same figure of whole answers, if it is one of TTFT; None for other metrics."""
+    if metric.stands_for == _FIRST:
+        return LOCATIONS["rtm"]
+    return percentile_metric(metric.stream[1]) if metric.stream is not None and metric.stream[0] == _FIRST else None
+
+
+_NAMED = 4
+"""Metrics that the sentence names as judged: as many as are read at a glance."""
+
+
+def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> str:
+    """What a percentile needs, and the window that gives it: ``needs 459 requests, there were 300 (duration="5s")``."""
+    if not error.found:
+        return str(error)
+    window = _longer(duration_ns, error.needed, error.found)
+    return f"needs {error.needed:,} requests, there were {error.found:,} ({window})"
+
+
+def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, str]:
+    """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were.
+
+    Args:
+        compared: metrics that are compared.
+        present: what was measured.
+    """
+    tails = _beyond(compared, present.requests)
+    if not tails or not present.requests:
+        return {}
+    duration_ns = present.launches[-1].window.duration_ns
+    window = _longer(duration_ns, min_samples(tails[-1].percentile or 50.0), present.requests)
+    return {tail.label: f"{_sentence(tails, present)} ({window})" for tail in tails}
+
+
+def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, compared: Sequence[Metric]) -> None:
+    """Report the percentiles that even all launches of the budget cannot judge, as the launches so far show.
+
+    Args:
+        experiment: whose driver takes the sentence.
+        measurement: at least one launch.
+        compared: metrics that are compared.
+    """
+    present = measurement.metrics
+    launches = len(present.launches)
+    in_time = launches + math.floor(measurement.left_s * launches / max(measurement.spent_s, 1e-9))
+    most = max(min(in_time, experiment.settings.launches), launches)
+    tails = _beyond(compared, math.floor(present.requests * most / launches))
+    if not tails or not present.requests:
+        return
+    open_yet = _beyond(compared, present.requests)
+    others = [metric.label for metric in compared if metric not in open_yet]
+    named = ", ".join([*others[:_NAMED], *(["…"] if len(others) > _NAMED else [])])
+    judged = f"; judged are {named}" if others else ""
+    experiment.driver.on_note(f"{_sentence(tails, present)}{judged}")
+
+
+def _beyond(compared: Sequence[Metric], requests: int) -> list[Metric]:
+    """The percentiles that need more requests, the lowest first."""
+    tails = [one for one in compared if one.percentile is not None and min_samples(one.percentile) > requests]
+    return sorted(tails, key=lambda one: one.percentile or 0.0)
+
+
+def _sentence(tails: Sequence[Metric], present: Metrics) -> str:
+    """What they need: ``at 4.0 answers a second p95 latency needs 23 s and p99 latency needs 115 s``."""
+    window_ns = sum(launch.window.duration_ns for launch in present.launches)
+    needed = {tail.label: min_samples(tail.percentile or 50.0) for tail in tails}
+    times_ns = {label: size * window_ns / present.requests for label, size in needed.items()}
+    needs = [f"{label} needs {format_duration(math.ceil(time_ns / 1e9) * 1e9)}" for label, time_ns in times_ns.items()]
+    return f"at {format_count(present.requests * 1e9 / window_ns)} answers a second {listed(needs)}"
+
+
+def _longer(duration_ns: int, needed: int, found: int) -> str:
+    """The window with enough requests, if all launches so far had too few."""
+    return f'duration="{math.ceil(SPARE_REQUESTS * duration_ns / 1e9 * needed / found)}s"'

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError, UnequalAnswersWarning
-from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS, Factor
+from pytest_mlpatterns.judging.verdict_log import at_the_call
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import parse_number, parse_ratio
 from pytest_mlpatterns.wording import shown
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.side_comparison import SideComparison
+    from pytest_mlpatterns.judging.interleaved_verdicts import SideComparison
     from pytest_mlpatterns.judging.verdict_log import VerdictLog
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.verdict import Verdict

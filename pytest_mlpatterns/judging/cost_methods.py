@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import priced_metric
+from pytest_mlpatterns.analysis.metrics.definitions import priced_metric
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.at_the_call import at_the_call
+from pytest_mlpatterns.judging.verdict_log import at_the_call
 from pytest_mlpatterns.records.price import parse_amount
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.records.price import Price

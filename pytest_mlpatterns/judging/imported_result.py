@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.latency_distribution import latency_of
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.stream_summary import stream_record
+from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stream_record
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.judging.result_builder import estimated
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.result import TestResult

@@ -11,32 +11,30 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, median_text
-from pytest_mlpatterns.analysis.kind_verdicts import judge_by_kind
-from pytest_mlpatterns.analysis.launch_kinds import side_of
-from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, PairedLaunch, judge_ratio, ratio_deviation
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.noise import why_busy
-from pytest_mlpatterns.analysis.paired_kinds import paired_kinds
-from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
-from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
+from pytest_mlpatterns.analysis.health.machine import why_busy
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.log_ratio import PAIRED_METRICS, PairedLaunch, judge_ratio, ratio_deviation
+from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, paired_kinds, side_of
+from pytest_mlpatterns.analysis.verdicts.tolerances import DEFAULT_TOLERANCES, judged_statistic, median_text
+from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
+from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
-from pytest_mlpatterns.judging.further_starts import (
-    MOST_STARTS,
-    is_left_to_starts,
-    with_starts_named,
-    without_start,
-)
+from pytest_mlpatterns.judging.compared_metrics import noted, present_values
 from pytest_mlpatterns.judging.guards import (
+    MOST_STARTS,
     AbsentMetricError,
     MeasuredSample,
     UnknownMetricError,
+    is_left_to_starts,
     judge_guarded,
     launches_for_tail,
+    with_starts_named,
+    without_start,
 )
-from pytest_mlpatterns.judging.stopped_streams import noted, present_values
+from pytest_mlpatterns.measurement.answer_comparison import AnswerComparison, Side
+from pytest_mlpatterns.measurement.variant import StartedDeployments
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
@@ -44,21 +42,27 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.launch_kinds import TwoKinds
-    from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, RatioVerdict
-    from pytest_mlpatterns.analysis.metric import Metric
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, RatioVerdict
+    from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.other_side import OtherSide
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+    from pytest_mlpatterns.measurement.launch import LaunchRunner
 
 __all__ = [
     "COMPARABLE_METRICS",
     "Factor",
+    "SideComparison",
     "judge_factor",
     "judge_growths",
     "judge_nmrt_no_lower",
     "judge_no_slower",
     "metrics_of",
 ]
+
 
 COMPARABLE_METRICS = ("rtm", "throughput", "nmrt")
 """Metrics by which one side can be faster than another."""
@@ -258,7 +262,7 @@ def judge_growths(
 ) -> tuple[tuple[Verdict, ...], dict[str, Exception]]:
     """Judge the growth of memory, descriptors and threads over the launches of a run; measures if there are none yet.
 
-    A failing verdict is a suspicion only; see :mod:`pytest_mlpatterns.judging.growth_guard`.
+    A failing verdict is a suspicion only; see :mod:`pytest_mlpatterns.judging.leaks`.
 
     Returns:
         As :func:`judge_no_slower`.
@@ -472,3 +476,52 @@ def _measured(run: InterleavedRun, verdict: RatioVerdict) -> str:
 
 def _inverse(ratio: Estimate) -> Estimate:
     return Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low)
+
+
+class SideComparison:
+    """Measures one test's service beside another one.
+
+    Args:
+        experiment: what is measured.
+        measurement: what was measured so far.
+        runner: starts the test's own deployments; it is closed before an interleaved run.
+
+    Attributes:
+        difference: the first answers of both sides that differed in the last comparison; empty if they did not.
+    """
+
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, runner: LaunchRunner) -> None:
+        self._experiment = experiment
+        self._measurement = measurement
+        self._runner = runner
+        self.difference: str = ""
+
+    def decide(self, other: OtherSide, factor: Factor) -> Verdict | None:
+        """Measure both sides until the factor is decided; None in a smoke run, which asks both once.
+
+        Args:
+            other: what the test is compared with.
+            factor: what is asked of both.
+
+        Raises:
+            DeploymentError, InvalidResultError: one side did not start, died, or gave no answers; named.
+            Exception: any that the check raises, for answers of either side.
+        """
+        plan = self._experiment.plan
+        answers = AnswerComparison(Side(other.own, plan), Side(other.variant.name, other.variant.plan))
+        look = answers.look if other.answers_alike else None
+        self._measurement.measure_at_least(1)
+        if self._experiment.smoke:
+            with StartedDeployments([other.variant]) as (theirs,):
+                if look is not None:
+                    look(self._runner.deployment, theirs)
+            self.difference = answers.difference
+            return None
+        self._runner.close()  # both sides need the machine to themselves
+        run = self._experiment.interleave(self._experiment.variant(other.own), other.variant, look)
+        settings = self._experiment.settings
+        neighbours = settings.noise is not NoisePolicy.TRUST
+        verdict = judge_factor(run, factor, budget_ns=settings.budget_ns, neighbours=neighbours)
+        self.difference = answers.difference
+        verdict = replace(verdict, against=other.kind)
+        return replace(verdict, reason=f"{verdict.reason}; {self.difference}") if self.difference else verdict

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.at_the_call import at_the_call
+from pytest_mlpatterns.judging.verdict_log import at_the_call
 from pytest_mlpatterns.units import SECOND_NS, parse_duration, parse_size
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.judging.leak_assertions import LeakAssertions
+    from pytest_mlpatterns.judging.leaks import LeakAssertions
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["LeakMethods"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.config.settings import merge_markers, read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import whole_number
-from pytest_mlpatterns.judging.experiment import ModelUnderTest
-from pytest_mlpatterns.judging.experiment_parts import (
+from pytest_mlpatterns.judging.experiment import (
+    ModelUnderTest,
     checked_target,
     load_plan,
     request_builder,
@@ -32,7 +32,7 @@ from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import SystemUnderTest
     from pytest_mlpatterns.patterns import Pattern

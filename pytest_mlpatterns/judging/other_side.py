@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.judging.experiment_parts import require_own_processes
+from pytest_mlpatterns.judging.experiment import require_own_processes
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of

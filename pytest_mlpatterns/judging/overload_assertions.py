@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.overload import (
+from pytest_mlpatterns.analysis.capacity.overload import (
     default_limit_ns,
     goodput_metric,
     goodput_share,
@@ -15,18 +15,18 @@ from pytest_mlpatterns.analysis.overload import (
     plan_overload,
     stays_failing,
 )
-from pytest_mlpatterns.analysis.verdicts import judge_limit
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.limit_assertions import limit_plan
 from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.reports.text.overload_text import describe_behaviour, describe_step
+from pytest_mlpatterns.reports.text.evaluation_notes import describe_behaviour, describe_step
 from pytest_mlpatterns.units import SECOND_NS, format_rate, parse_number
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
+    from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.launch import Capacity, Estimate

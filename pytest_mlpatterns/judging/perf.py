@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
-from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric, percentile_metric
+from pytest_mlpatterns.analysis.metrics.metrics import missing_attribute
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import GeneratorLimitError, LimitFailure, PerfFailure, RegressionFailure, SettingError
 from pytest_mlpatterns.fields import plain_number
-from pytest_mlpatterns.judging.at_the_call import at_the_call, refuse_missing_figures
-from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
+from pytest_mlpatterns.judging.causes import profile_alone
 from pytest_mlpatterns.judging.compared_metrics import (
     compared_by_default,
     compared_metrics,
@@ -23,22 +22,24 @@ from pytest_mlpatterns.judging.compared_metrics import (
 )
 from pytest_mlpatterns.judging.comparison_methods import ComparisonMethods
 from pytest_mlpatterns.judging.cost_methods import CostMethods
-from pytest_mlpatterns.judging.diagnosis import diagnosis_of
-from pytest_mlpatterns.judging.estimates import searched_for
-from pytest_mlpatterns.judging.leak_assertions import LeakAssertions
+from pytest_mlpatterns.judging.interleaved_verdicts import SideComparison
 from pytest_mlpatterns.judging.leak_methods import LeakMethods
-from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
-from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
+from pytest_mlpatterns.judging.leaks import LeakAssertions
+from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
-from pytest_mlpatterns.judging.profile_decision import profile_alone
-from pytest_mlpatterns.judging.result_builder import build_result, with_further
+from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_further
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.scaling_methods import ScalingMethods
-from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
-from pytest_mlpatterns.judging.side_comparison import SideComparison
 from pytest_mlpatterns.judging.stream_methods import StreamMethods
-from pytest_mlpatterns.judging.verdict_log import VerdictLog, no_verdict
+from pytest_mlpatterns.judging.verdict_log import (
+    VerdictLog,
+    at_the_call,
+    diagnosis_of,
+    no_verdict,
+    refuse_missing_figures,
+)
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
 from pytest_mlpatterns.wording import shown
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.limit_assertions import ReadMetric

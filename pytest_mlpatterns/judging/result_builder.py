@@ -5,34 +5,47 @@ It must not know pytest, and makes no verdict.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.crowding import crowding_note
-from pytest_mlpatterns.analysis.generator_health import spread_note
-from pytest_mlpatterns.analysis.intervals import estimate
-from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
-from pytest_mlpatterns.analysis.latency_split import splits_of
-from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS
-from pytest_mlpatterns.analysis.machine_speed import sorting_times_ns
-from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.node_figures import node_figures
-from pytest_mlpatterns.analysis.noise import noise_sentences, taken_in
-from pytest_mlpatterns.analysis.resource_tracks import growth_record
-from pytest_mlpatterns.analysis.stream_summary import stream_percentiles, stream_record
-from pytest_mlpatterns.judging.estimates import estimates_of, launch_values_of
+from pytest_mlpatterns.analysis.causes.growth import growth_record
+from pytest_mlpatterns.analysis.causes.latency_split import splits_of
+from pytest_mlpatterns.analysis.health.generator_health import spread_note
+from pytest_mlpatterns.analysis.health.machine import (
+    crowding_note,
+    node_figures,
+    noise_sentences,
+    sorting_times_ns,
+    taken_in,
+)
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    LOCATIONS,
+    METRICS,
+    Metric,
+    is_known_metric,
+    metric_named,
+    nmrt_metric,
+)
+from pytest_mlpatterns.analysis.metrics.distribution_summary import (
+    latency_of,
+    percentiles_of_counts,
+    stream_percentiles,
+    stream_record,
+)
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.intervals import estimate
+from pytest_mlpatterns.analysis.statistics.log_ratio import PAIRED_METRICS
+from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
-from pytest_mlpatterns.records.kind import Kind, Unjudged
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import BaselineGap, Reference, TestResult
+from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.text.comparison import figure_of
-from pytest_mlpatterns.reports.text.index_notes import describe_indices
+from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices, describe_overload, describe_scaling
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
-from pytest_mlpatterns.reports.text.overload_text import describe_overload
-from pytest_mlpatterns.reports.text.scaling_notes import describe_scaling
 from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
@@ -40,25 +53,29 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.log_ratio import VariantFigures
-    from pytest_mlpatterns.judging.baseline_comparison import Comparison
+    from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
+    from pytest_mlpatterns.judging.compared_metrics import Comparison
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.launch import Estimate, Launch
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.scaling import ScalingRecord
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
     "build_result",
+    "estimate_or_none",
     "estimated",
+    "estimates_of",
+    "launch_values_of",
     "reference_from_baseline",
     "reference_from_interleaved",
+    "searched_for",
     "unsteady_notes",
     "with_compared_figures",
     "with_further",
@@ -359,3 +376,44 @@ def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:
     if notes and any(launch.warmup.steady is False for launch in metrics.launches):
         notes.insert(0, "the warm-up ended by its limit, not because the load was steady")
     return tuple(notes)
+
+
+_OF_SUCCESSES = ("throughput", "cpu_per_request", "cost", "given_cost", "energy_per_request")
+
+
+def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
+    """A metric of this result; None if it does not apply or has too few samples.
+
+    If every request failed, the rate and the CPU time of successful answers would be those of requests from before the
+    window, and are None.
+    """
+    if metric.name in _OF_SUCCESSES and 0 < metrics.requests == sum(metrics.failures.values()):
+        return None
+    try:
+        if metric.name == "error_rate":
+            return metrics.error_ratio if metrics.requests else None
+        return None if metrics.only_at_least(metric) else metrics.interval_of(metric)
+    except InvalidResultError:
+        return None
+
+
+def searched_for(metrics: Metrics) -> list[Metric]:
+    """The NMRT metrics that the test searched for: without an objective, and under each."""
+    return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in metrics.capacities)]
+
+
+def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Metric, Estimate]]:
+    """Every metric that the launches give, and the goodput under the objectives that were judged."""
+    others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
+    others += [
+        metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(") and is_known_metric(name)
+    ]
+    found = [
+        (metric, estimate_or_none(metrics, metric)) for metric in (*METRICS.values(), *LOCATIONS.values(), *others)
+    ]
+    return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
+
+
+def launch_values_of(metrics: Metrics, metric: Metric) -> tuple[tuple[float, float], ...]:
+    """The value of each launch, and its relative error."""
+    return tuple((value.value, value.relative_error) for value in metrics.launch_values(metric))

@@ -10,20 +10,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
-from pytest_mlpatterns.judging.compared_metrics import is_asked_for
-from pytest_mlpatterns.judging.foreseen_tails import tails_left_out
-from pytest_mlpatterns.judging.growth_guard import confirm_growths
+from pytest_mlpatterns.judging.causes import profile_comparison, trace_comparison
+from pytest_mlpatterns.judging.compared_metrics import choose, is_asked_for, tails_left_out, why_left_out
 from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError, not_judged
-from pytest_mlpatterns.judging.held_decision import trace_comparison
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
-from pytest_mlpatterns.judging.profile_decision import profile_comparison
+from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
-from pytest_mlpatterns.judging.stopped_streams import choose, why_left_out
 from pytest_mlpatterns.measurement.variant import Variant
-from pytest_mlpatterns.records.environment_facts import differing_facts
+from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.revision.client import NothingToCompareError
 from pytest_mlpatterns.revision.messages import Reason
 from pytest_mlpatterns.system.environment_facts import environment_facts
@@ -37,9 +34,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.result import Reference
-    from pytest_mlpatterns.records.setup import Setup
+    from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.workload.schedule import Schedule
@@ -133,7 +129,7 @@ class RevisionComparison:
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the other revision.
 
-        See :meth:`pytest_mlpatterns.judging.baseline_comparison.Comparison.judge`.
+        See :meth:`pytest_mlpatterns.judging.compared_metrics.Comparison.judge`.
 
         Raises:
             PerfFailure: nothing could be compared, and the test exists at the revision or a comparison is required.

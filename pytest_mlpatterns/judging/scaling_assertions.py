@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.scale_out import SCALE_OUT, scale_out_ns
-from pytest_mlpatterns.analysis.scaling import EFFICIENCY, Scaling
-from pytest_mlpatterns.analysis.verdicts import judge_limit
+from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT, scale_out_ns
+from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun

@@ -5,15 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.scale_out import SCALE_OUT
-from pytest_mlpatterns.analysis.scaling import EFFICIENCY
-from pytest_mlpatterns.judging.at_the_call import at_the_call
+from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
+from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY
+from pytest_mlpatterns.judging.verdict_log import at_the_call
 from pytest_mlpatterns.units import parse_duration, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pytest_mlpatterns.analysis.scaling import Scaling
+    from pytest_mlpatterns.analysis.capacity.scaling import Scaling
     from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
     from pytest_mlpatterns.records.verdict import Verdict
 

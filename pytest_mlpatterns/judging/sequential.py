@@ -4,44 +4,50 @@ An open verdict gets another launch until it is decided, the budget is spent, or
 reached. A failing verdict that rests on one launch gets a second, even beyond the budget. A launch in which the load
 generator was the limit is measured again while the budget allows, and dropped if there are others. This module must not
 know limits or baselines.
+
+A rate is known no better than launches differ: of one launch to 15 % at best, of two to 6 %, of three to 4 %, however
+long it is searched for (:func:`pytest_mlpatterns.analysis.statistics.intervals.estimate`). So three short searches,
+of a launch each, know it better than a long one, and a failure is confirmed by a second launch on the way. Pure.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.blocks import LaunchBlocks
-from pytest_mlpatterns.analysis.generator_health import Fault
-from pytest_mlpatterns.analysis.indices import NO_INDICES
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.noise import why_busy
-from pytest_mlpatterns.analysis.verdicts import SampleSize, why_invalid
+from pytest_mlpatterns.analysis.health.generator_health import Fault
+from pytest_mlpatterns.analysis.health.machine import why_busy
+from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES
+from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, why_invalid
+from pytest_mlpatterns.baseline.updates import UPDATE_LAUNCHES, is_narrow, may_be_of_two_kinds, reasons_not_to_record
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
-from pytest_mlpatterns.judging.foreseen_tails import with_needed_budget
-from pytest_mlpatterns.judging.search_time import share_of
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_mlpatterns.analysis.indices import ScalingIndices
-    from pytest_mlpatterns.analysis.metric_definitions import Metric
-    from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
+    from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
     from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.records.held_memory import HeldRecord
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.profile import ProfileRecord
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.resource_track import HeldRecord, ResourceTrack
+    from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["SequentialMeasurement"]
+__all__ = ["SPARE_REQUESTS", "SequentialMeasurement", "measure_for_the_baseline", "share_of", "with_needed_budget"]
+
 
 _CONFIRMING_LAUNCHES = 2
 """Launches that a failing verdict rests on, if the test allows that many."""
@@ -409,3 +415,88 @@ def _is_disturbed(launch: Launch, *, steady: bool) -> bool:
     after it shows as a trend.
     """
     return why_busy([launch]) is not None or (steady and LaunchBlocks(launch).trend() is not None)
+
+
+SPARE_REQUESTS = 1.1
+"""Factor on the window that is recommended, since the number of requests varies."""
+
+
+def with_needed_budget(error: TooFewSamplesError, launches: Sequence[Launch], spent_s: float) -> TooFewSamplesError:
+    """The error with the time of a request and the budget that it takes, if a request is longer than the window.
+
+    Args:
+        error: of all launches.
+        launches: so far.
+        spent_s: seconds that all of them took.
+    """
+    if not launches or launches[-1].given_window_ns is None or not error.found:
+        return error
+    needed_s = math.ceil(SPARE_REQUESTS * spent_s * error.needed / error.found)
+    took = format_duration(launches[-1].longest_answer_ns)
+    text = f'{error}; a request takes up to {took}, so give budget="{needed_s}s"'
+    return TooFewSamplesError(text, needed=error.needed, found=error.found)
+
+
+_SEARCHES = 3
+"""Searches that share the time that is left, each of a launch of its own."""
+_CLIMB_NS = 3_000_000_000
+"""Time of the climb to the capacity, which only the first search needs."""
+_SHORTEST_NS = 4_000_000_000
+"""Three windows of a second: a search with less is not made shorter for a further one."""
+_SPARED = 0.95
+"""Part of its share that a search plans with, so that what takes longer does not cost the last one its time."""
+
+
+def share_of(left_ns: int, per_launch_ns: int, most: int, *, climbs: bool) -> int:
+    """The time of the next search, which leaves time for further launches and searches.
+
+    Args:
+        left_ns: time that is left of the budget.
+        per_launch_ns: time of a launch, without a search.
+        most: searches that there may still be, this one included.
+        climbs: whether the search climbs to the capacity first.
+    """
+    climb_ns = _CLIMB_NS if climbs else 0
+    for planned in range(min(_SEARCHES if climbs else _SEARCHES - 1, most), 1, -1):
+        share_ns = (left_ns - climb_ns - (planned - 1) * per_launch_ns) / planned
+        if share_ns >= _SHORTEST_NS:
+            return round(climb_ns + _SPARED * share_ns)
+    return left_ns
+
+
+_LAUNCHES_OF_TWO_KINDS = 12
+"""The same where launches settle in one of two ways: chance leaves each of them three of twelve in nearly all runs."""
+_FEWEST_UPDATE_LAUNCHES = 3
+_UPDATE_NS = 12_000_000_000
+"""Time for these launches; beyond it there are fewer, if they make the entry narrow enough."""
+_UPDATE_BUDGETS = 2
+"""Budgets of the test that an update may take for an entry that is still wide: the default of 30 s twice is time for
+eight launches of a service that answers four times a second, of which a comparison measures four."""
+
+
+def measure_for_the_baseline(
+    measurement: SequentialMeasurement, result: Callable[[], TestResult | None], *, steady: bool
+) -> None:
+    """Measure what an update records; what should not be recorded is measured once more.
+
+    Args:
+        measurement: of one test; grows.
+        result: the result of the test so far.
+        steady: whether its load does not change.
+    """
+
+    def is_wide() -> bool:
+        found = result()
+        return found is not None and not is_narrow(found)
+
+    measurement.measure_at_least(UPDATE_LAUNCHES, within_ns=_UPDATE_NS)
+
+    def lacks_a_kind() -> bool:
+        found = result()
+        return found is not None and may_be_of_two_kinds(found)
+
+    measurement.measure_while(is_wide, UPDATE_LAUNCHES, _UPDATE_BUDGETS)
+    measurement.measure_while(lacks_a_kind, _LAUNCHES_OF_TWO_KINDS, _UPDATE_BUDGETS)
+    found = result()
+    if found is not None and reasons_not_to_record(found):
+        measurement.measure_again(_FEWEST_UPDATE_LAUNCHES, steady=steady)

@@ -2,42 +2,45 @@
 
 The file is fast: a test that is clearly within its tolerance passes by it. Anything else is measured against the
 recorded code, now and interleaved, and that verdict counts. It must not know pytest, nor how a revision is found.
+
+The recorded code decides. The file adds what it saw: a metric that both sides share to be worse needs a reason, and
+two measurements that agree decide what one of them leaves open. This module must not know how anything is measured.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.machine_speed import ratio_of_sorting, sorting_times_ns
-from pytest_mlpatterns.analysis.metric_definitions import NOT_OF_THE_MACHINE, metric_named
+from pytest_mlpatterns.analysis.health.machine import ratio_of_sorting, sorting_times_ns
+from pytest_mlpatterns.analysis.metrics.definitions import NOT_OF_THE_MACHINE, metric_named
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
-from pytest_mlpatterns.judging.machine_sign import MachineSign
+from pytest_mlpatterns.judging.machine_doubts import MachineSign
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
-from pytest_mlpatterns.judging.settled_verdicts import SettledVerdicts, is_decided
-from pytest_mlpatterns.revision.recorded import UnknownRevisionError
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.revision.commits import UnknownRevisionError
+from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics import Metrics
-    from pytest_mlpatterns.judging.baseline_comparison import Comparison
-    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, Comparison
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.result import BaselineGap, Reference
-    from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
 
-__all__ = ["SettledComparison", "comparison_of"]
+__all__ = ["SettledComparison", "SettledVerdicts", "comparison_of", "is_decided"]
+
 
 _FASTER = 0.95
 """Ratio of the fixed work's time to that of the recording below which the machine counts as faster, which would hide a
@@ -300,3 +303,123 @@ def _settled(choice: Choice, stands: set[str]) -> Choice:
         ]
 
     return settled
+
+
+def is_decided(screened: Verdict) -> bool:
+    """Whether the file alone decides: the metric passes, or it fails and no machine changes it."""
+    if screened.outcome is Outcome.FAIL:
+        return screened.metric in NOT_OF_THE_MACHINE
+    return screened.outcome is Outcome.PASS
+
+
+@dataclass(frozen=True, slots=True)
+class SettledVerdicts:
+    """What one look at the file says, and what is known beside it.
+
+    Attributes:
+        name: of the recorded code in messages.
+        is_present: whether the present code is the recorded code, which was then not measured again.
+        seen: the verdicts by the file, by metric.
+        sign: what the machine explains; None if nothing is to be explained by it.
+        is_faster: whether the machine is faster than when the baseline was recorded.
+        facts: what of the environment a person changed since then, in words; empty if nothing.
+        today: how much worse than its entry the recorded code is now, by metric, each None if that is not known;
+            None if none is.
+    """
+
+    name: str
+    is_present: bool
+    seen: Mapping[str, Verdict]
+    sign: MachineSign | None = None
+    is_faster: bool = False
+    facts: str = ""
+    today: Callable[[str], float | None] | None = None
+
+    def merged(self, settled: Sequence[Verdict]) -> list[Verdict]:
+        """The verdict on each metric.
+
+        Args:
+            settled: by the recorded code, on the metrics that the file does not decide.
+        """
+        judged = {verdict.metric: verdict for verdict in settled}
+        return [
+            self._of_both(self.seen[name], judged[name])
+            if name in self.seen and name in judged
+            else judged.get(name) or self._of_the_file(self.seen[name])
+            for name in {**self.seen, **judged}
+        ]
+
+    def calm(self, verdicts: Sequence[Verdict]) -> str:
+        """How much slower the machine is, if that is why the file decided nothing; empty otherwise."""
+        worse = next((self.seen[name] for name in ("ttft", "rtm") if self._is_worse(name)), None)
+        passes = all(verdict.outcome is Outcome.PASS for verdict in verdicts)
+        if not passes or self.sign is None or worse is None or worse.change is None:
+            return ""
+        return (
+            f"this machine takes {worse.change.value + 1:.1f} times as long as when the baseline was recorded "
+            f"({self._explanation(worse)}); the code does not"
+        )
+
+    def _of_the_file(self, screened: Verdict) -> Verdict:
+        """The verdict on a metric that only the file knows, or that needs no more."""
+        if is_decided(screened):
+            return screened
+        if not self.is_present:
+            why = self._explanation(screened) if screened.outcome is Outcome.FAIL else ""
+            if not why:
+                return screened
+            return _open(screened, f"{screened.reason}; but {why}", why, by_machine=True)
+        return self._shared(screened) if self._is_worse(screened.metric) else replace(screened, outcome=Outcome.PASS)
+
+    def _of_both(self, screened: Verdict, judged: Verdict) -> Verdict:
+        is_worse = self._is_worse(screened.metric)
+        if judged.outcome is Outcome.PASS:
+            return self._shared(screened) if is_worse and not self._has_passed(screened) else judged
+        if judged.outcome is Outcome.INCONCLUSIVE:
+            if screened.outcome is Outcome.PASS and not judged.suspected and not self.is_faster:
+                return screened
+            is_sure = judged.suspected and judged.change is not None and judged.change.low > 0
+            if screened.outcome is Outcome.FAIL and is_sure and not self._explanation(screened):
+                judged = replace(judged, outcome=Outcome.FAIL)  # two measurements agree, and no machine explains them
+        return replace(judged, reason=f"{judged.reason}; by the file: {_short(screened)}") if is_worse else judged
+
+    def _shared(self, screened: Verdict) -> Verdict:
+        """The verdict on a metric that is worse than the entry, and no worse than the recorded code today."""
+        who = "with the code that was recorded" if self.is_present else f"and so is {self.name} today"
+        said = f"{_short(screened)}, {who}"
+        if why := self._explanation(screened):
+            return replace(screened, outcome=Outcome.PASS, reason=f"{said}: {why}")
+        if self.facts and screened.outcome is Outcome.FAIL:
+            reason = f"{said}: not the code, but {self.facts} changed since the baseline was recorded"
+            return replace(screened, outcome=Outcome.FAIL, reason=f"{reason}; if that is intended, record it anew")
+        why = (
+            f"{who}: not the code, and no sign of the machine explains it; look for a data file, a variable or "
+            "another service that changed, and record it anew if that is intended"
+        )
+        return _open(screened, f"{_short(screened)}, {why}", why)
+
+    def _has_passed(self, screened: Verdict) -> bool:
+        """Whether the recorded code is today as it was, so that what slowed the first launches down has passed."""
+        change = None if self.today is None else self.today(screened.metric)
+        return change is not None and screened.tolerance is not None and change <= screened.tolerance
+
+    def _explanation(self, screened: Verdict) -> str:
+        return "" if self.sign is None else self.sign.explains(screened, list(self.seen.values()))
+
+    def _is_worse(self, metric: str) -> bool:
+        """Whether the file saw the metric worse than its tolerance, surely or by its estimate."""
+        screened = self.seen.get(metric)
+        return screened is not None and (screened.outcome is Outcome.FAIL or screened.suspected)
+
+
+def _open(screened: Verdict, reason: str, why: str, *, by_machine: bool = False) -> Verdict:
+    """The verdict, left open for a reason that more measuring does not remove."""
+    return replace(screened, outcome=Outcome.INCONCLUSIVE, reason=reason, why_open=why, by_machine=by_machine)
+
+
+def _short(screened: Verdict) -> str:
+    """What the file saw, in short: ``RTM 1.45 ms → 1.85 ms, 27 % worse than the baseline``."""
+    metric, then, now = metric_named(screened.figure), screened.reference_value, screened.present_value
+    figures = "" if then is None or now is None else f" {metric.show(then)} → {metric.show(now)},"
+    worse = "" if screened.change is None else f" {format_percent(abs(screened.change.value))}"
+    return f"{metric.label}{figures}{worse} worse than the baseline"

@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, goodput_metric, stream_metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric, stream_metric
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.limit_assertions import check_percentile
+from pytest_mlpatterns.judging.verdict_log import at_the_call
 from pytest_mlpatterns.records.objective import parse_promise
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
     from pytest_mlpatterns.judging.limit_assertions import ReadMetric
     from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
     from pytest_mlpatterns.records.verdict import Verdict

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import functools
+import linecache
+import re
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 
+from pytest_mlpatterns.analysis.metrics.metrics import missing_figure
 from pytest_mlpatterns.config.settings import InconclusivePolicy
-from pytest_mlpatterns.errors import InconclusiveFailure, InconclusiveWarning, PerfFailure
-from pytest_mlpatterns.judging.at_the_call import frame_of_the_test
-from pytest_mlpatterns.records.kind import Gate
+from pytest_mlpatterns.errors import (
+    InconclusiveFailure,
+    InconclusiveWarning,
+    MlpatternsError,
+    PerfFailure,
+    SettingError,
+)
+from pytest_mlpatterns.measurement.answer_check import cut_to_check
 from pytest_mlpatterns.records.result import Location
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import Gate, Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.suspicions import open_in_short
 from pytest_mlpatterns.reports.text.where import where_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
 
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.errors import GeneratorLimitError
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["VerdictLog", "no_verdict"]
+__all__ = ["VerdictLog", "at_the_call", "diagnosis_of", "frame_of_the_test", "no_verdict", "refuse_missing_figures"]
 
 
 def no_verdict(metric: str, against: Literal["limit", "baseline", "revision"], error: GeneratorLimitError) -> Verdict:
@@ -127,3 +139,63 @@ class VerdictLog:
         return failure(
             failure_text(verdicts, result, self._results_file), [*(verdict.reason for verdict in verdicts), *where]
         )
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_FIGURE = re.compile(r"\b(\w+)\.metrics\.(\w+)")
+
+
+def at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Cut this package's frames from the tracebacks of its errors, and of those of the user's check."""
+
+    @functools.wraps(method)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        __tracebackhide__ = True
+        try:
+            return method(*args, **kwargs)
+        except (MlpatternsError, PerfFailure) as error:
+            raise error.with_traceback(None) from None
+        except Exception as error:
+            cut_to_check(error)
+            raise error.with_traceback(error.__traceback__)  # noqa: B904 - without the entry of this frame
+
+    return call
+
+
+def frame_of_the_test() -> tuple[FrameType, int]:
+    """The nearest frame outside this package, and its level as the caller's warning counts it."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pytest_mlpatterns."):
+        frame, level = frame.f_back, level + 1
+    return frame, level
+
+
+def refuse_missing_figures(perf: object) -> None:
+    """Refuse a figure that does not exist before the load is sent, if the line that asks for it reads ``perf.metrics``.
+
+    Args:
+        perf: the measurement of the test, as a variable of the test holds it.
+
+    Raises:
+        SettingError: the message has the figure that was meant.
+    """
+    frame, _ = frame_of_the_test()
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).partition("#")[0]
+    for variable, name in _FIGURE.findall(line):
+        is_read = frame.f_locals.get(variable) is perf and name in frame.f_code.co_names
+        if is_read and (message := missing_figure(name)):
+            raise SettingError(message)
+
+
+def diagnosis_of(measured: Metrics | None, log: str) -> str:
+    """The diagnosis as text; empty if there is nothing.
+
+    Args:
+        measured: what was measured so far; None if nothing was.
+        log: the end of the log of the deployment's processes.
+    """
+    launches = () if measured is None else measured.launches
+    tracebacks = [text for launch in launches if launch.stats for text in launch.stats.tracebacks]
+    parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
+    return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)

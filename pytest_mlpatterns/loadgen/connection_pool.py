@@ -1,7 +1,14 @@
-"""The connections of a load: opened when needed, balanced over addresses, with the requests that wait for one."""
+"""The connections of a load: opened when needed, balanced over addresses, with the requests that wait for one.
+
+The loop is woken by a pipe, since its own ticks are 50 ms apart.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import selectors
+import threading
 from collections import deque
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -11,11 +18,14 @@ from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_mlpatterns.loadgen.connection import Connection
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
-__all__ = ["MAX_OPEN_LOOP_CONNECTIONS"]
+__all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "AddedAddresses"]
+
 
 MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
@@ -131,3 +141,42 @@ class ConnectionPool:
             while self._outstanding[self._last_target] > least:
                 self._last_target = (self._last_target + 1) % count
         return self._last_target
+
+
+class AddedAddresses:
+    """Passes addresses from another thread to a selector loop.
+
+    Args:
+        selector: of the loop.
+        take: takes each address, in the thread of the loop.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, take: Callable[[tuple[str, int]], None]) -> None:
+        self._take = take
+        self._added: deque[tuple[str, int]] = deque()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        selector.register(self._reader, selectors.EVENT_READ, self._on_wake)
+
+    def add(self, address: tuple[str, int]) -> None:
+        """Add an address; nothing happens if the load has ended. Thread-safe."""
+        with self._closing:
+            if not self._closed:
+                self._added.append(address)
+                os.write(self._writer, b"a")
+
+    def close(self) -> None:
+        """Close the pipe. The selector is closed by its owner."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                os.close(self._reader)
+                os.close(self._writer)
+
+    def _on_wake(self, _mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, 64)
+        while self._added:
+            self._take(self._added.popleft())

@@ -4,6 +4,11 @@ The processes are fresh Pythons, so coverage, debuggers and the garbage of the t
 serve one job after another, so they start once. Several of them can share a job, on this machine or on the nodes of a
 cluster: each sends its share of the requests, all open the measured window at the same moment, and their rows are
 merged in the order of completion.
+
+It must not know where the generators ran, nor how their recordings came.
+
+A generator reports its progress every quarter of a second, from the first request to the last answer. It must not be
+waited for longer than its job can take.
 """
 
 from __future__ import annotations
@@ -17,8 +22,8 @@ from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
 from pytest_mlpatterns.loadgen.messages import AddAddress, Event, LoadResult, OpenWindow, Share, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.process import STOP
-from pytest_mlpatterns.loadgen.recording_merge import merged, parts_of
-from pytest_mlpatterns.loadgen.watch import GeneratorWatch
+from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
+from pytest_mlpatterns.records.launch import GeneratorPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +32,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator_process import GeneratorPool, GeneratorProcess
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
-__all__ = ["Generator", "LoadInterrupted"]
+__all__ = ["Generator", "GeneratorWatch", "LoadInterrupted", "merged", "parts_of"]
+
 
 _SLICE_S = 0.02
 _WATCH_S = 0.25
@@ -233,3 +239,122 @@ def _messages(
 def _raise_timeout(event: Event | None) -> None:
     if event is None:
         raise TimeoutError("the load generator does not stop")
+
+
+def merged(parts: Sequence[LoadResult]) -> LoadResult:
+    """One recording of all; the window is the one that they share."""
+    if len(parts) == 1:
+        return parts[0]
+    from pytest_mlpatterns.loadgen.columns import merged_columns
+
+    first = parts[0]
+    reports = [part.generator for part in parts]
+    connects = sorted(report.connect_ns for report in reports if report.connect_ns is not None)
+    return replace(
+        first,
+        columns=merged_columns([part.columns for part in parts]),
+        warmup=replace(
+            first.warmup,
+            requests=sum(part.warmup.requests for part in parts),
+            steady=None if first.warmup.steady is None else all(part.warmup.steady for part in parts),
+        ),
+        generator=replace(
+            first.generator,
+            cpu_ns=sum(report.cpu_ns for report in reports),
+            completed=sum(report.completed for report in reports),
+            connections=sum(report.connections for report in reports),
+            connection_limit_reached=any(report.connection_limit_reached for report in reports),
+            connect_ns=connects[len(connects) // 2] if connects else None,
+            connection_wait_ns=sum(report.connection_wait_ns for report in reports),
+            connection_waits=sum(report.connection_waits for report in reports),
+            loop_lag_ns=max(report.loop_lag_ns for report in reports),
+            processes=len(parts),
+            answers_cut=any(report.answers_cut for report in reports),
+            texts_cut=any(report.texts_cut for report in reports),
+            opened_late_ns=max(report.opened_late_ns for report in reports),
+            ticks_cpu_ns=sum(report.ticks_cpu_ns for report in reports),
+        ),
+        answers=[answer for part in parts for answer in part.answers],
+        stopped_early=any(part.stopped_early for part in parts),
+        failed={outcome: answer for part in reversed(parts) for outcome, answer in part.failed.items()},
+    )
+
+
+def parts_of(
+    processes: Sequence[GeneratorProcess], results: Mapping[int, LoadResult], ceilings_rps: Sequence[float]
+) -> tuple[GeneratorPart, ...]:
+    """The figures of each generator by itself, in the order of their numbers.
+
+    Args:
+        processes: the generators.
+        results: what they recorded, by number.
+        ceilings_rps: what each of them reaches against a server that does nothing; empty if that is not known.
+    """
+    return tuple(
+        GeneratorPart(
+            node=processes[number].node,
+            completed=(report := results[number].generator).completed,
+            core_share=report.core_share,
+            ceiling_rps=ceilings_rps[number] if ceilings_rps else None,
+            opened_late_ns=report.opened_late_ns,
+            clock_error_ns=processes[number].clock_error_ns,
+        )
+        for number in sorted(results)
+    )
+
+
+_QUIET_S = 0.75
+"""Three intervals of progress; then the state of the process is read."""
+_SILENT_S = 20.0
+"""Longest time without a message, including the start of the process and the reading of a large job."""
+_LATE_S = 30.0
+"""Time that a job may take beyond its warm-up, its window and its time-out."""
+_ENDED = "this load is invalid; the process was ended, and the next load gets another"
+
+
+class GeneratorWatch:
+    """Watches the processes of one job.
+
+    Only the time in which this process waited counts, so that a pause of the whole machine is no silence.
+
+    Args:
+        processes: what is watched.
+        job: what they do.
+
+    Attributes:
+        processes: the same.
+    """
+
+    def __init__(self, processes: Sequence[GeneratorProcess], job: LoadJob) -> None:
+        self.processes = processes
+        self._quiet_s = [0.0] * len(processes)
+        warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
+        self._longest_s = (warmup_ns + job.most_ns + job.timeout_ns) / 1e9 + _LATE_S
+        self._began = time.perf_counter()
+
+    def heard(self, number: int) -> None:
+        """Note a message of a process.
+
+        Raises:
+            ChildError: the job takes longer than it can.
+        """
+        self._quiet_s[number] = 0.0
+        if time.perf_counter() - self._began > self._longest_s:
+            raise ChildError(
+                f"the load generator ({self.processes[number].name}) is not done with its load after "
+                f"{self._longest_s:.0f} s: {_ENDED}"
+            )
+
+    def waited(self, numbers: Sequence[int], seconds: float) -> None:
+        """Note that no message of these processes came for so long.
+
+        Raises:
+            ChildError: one of them is stopped, or was silent for too long.
+        """
+        for number in numbers:
+            self._quiet_s[number] += seconds
+            quiet_s, process = self._quiet_s[number], self.processes[number]
+            if quiet_s >= _QUIET_S and (stopped := process.why_stopped()):
+                raise ChildError(f"the load generator is stopped: {stopped}: {_ENDED}")
+            if quiet_s >= _SILENT_S:
+                raise ChildError(f"the load generator ({process.name}) has sent nothing for {quiet_s:.0f} s: {_ENDED}")

@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.loadgen.protocol import Bytes
+    from pytest_mlpatterns.loadgen.connection import Bytes
 
 __all__ = [
     "ACK",

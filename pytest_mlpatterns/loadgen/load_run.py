@@ -12,11 +12,9 @@ from statistics import median
 from time import process_time_ns
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, arrivals_of
-from pytest_mlpatterns.loadgen.cancellations import Cancellations
-from pytest_mlpatterns.loadgen.conversation_arrivals import ConversationArrivals
+from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, Cancellations, ConversationArrivals, arrivals_of
 from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
-from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder
+from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder, StreamColumns
 from pytest_mlpatterns.loadgen.steady_state import (
     MIN_WINDOW_REQUESTS,
     WARMUP_CAP_NS,
@@ -25,7 +23,6 @@ from pytest_mlpatterns.loadgen.steady_state import (
     WarmupWindow,
     is_steady,
 )
-from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
     from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.samples import Window
-    from pytest_mlpatterns.workload.cancellation import Cancellation
     from pytest_mlpatterns.workload.endpoint import Endpoint
-    from pytest_mlpatterns.workload.schedule import Schedule
+    from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 __all__ = ["AddAddress", "Event", "LoadJob", "LoadResult", "OpenWindow", "Share", "Transport", "Warm", "WindowOpened"]

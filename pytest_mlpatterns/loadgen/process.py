@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.loadgen.messages import AddAddress, OpenWindow
 from pytest_mlpatterns.system.child import Channel
-from pytest_mlpatterns.system.open_files import raise_file_limit
+from pytest_mlpatterns.system.process_limits import raise_file_limit
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop

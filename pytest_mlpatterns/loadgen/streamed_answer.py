@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.stream_events import promises_end
-from pytest_mlpatterns.wire.stream_fault import OPENING_BYTES, StreamFault, described_fault, fault_of
 from pytest_mlpatterns.wire.stream_form import AUTO, Reader, StreamForm, StreamSetting, form_of, new_reader, usual_form
-from pytest_mlpatterns.wire.stream_request import Asked, asked_in_load
+from pytest_mlpatterns.wire.stream_request import (
+    OPENING_BYTES,
+    Asked,
+    StreamFault,
+    asked_in_load,
+    described_fault,
+    fault_of,
+)
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
-"""The capacity of a running deployment: the searches of :mod:`pytest_mlpatterns.analysis.capacity_search` and
-:mod:`pytest_mlpatterns.analysis.objective_search` on real load.
+"""The capacity of a running deployment: the searches of :mod:`pytest_mlpatterns.analysis.capacity.capacity_search` and
+:mod:`pytest_mlpatterns.analysis.capacity.objective_search` on real load.
 
 Each step or probe of a search is one job of the generator. This module must not know limits or baselines.
 """
@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.answer_counts import AnswerCounts
-from pytest_mlpatterns.analysis.capacity_search import climb
-from pytest_mlpatterns.analysis.generator_health import why_limited
-from pytest_mlpatterns.analysis.objective_search import MAX_WINDOWS, PIECES, Probe, Tally, highest_rate
-from pytest_mlpatterns.analysis.reference_queue import ReferenceQueue
-from pytest_mlpatterns.analysis.stream_times import StreamTimes
-from pytest_mlpatterns.analysis.sustained import backlog_of, why_not_sustained
-from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, typical_seed
+from pytest_mlpatterns.analysis.capacity.capacity_search import climb
+from pytest_mlpatterns.analysis.capacity.objective_search import MAX_WINDOWS, PIECES, Probe, Tally, highest_rate
+from pytest_mlpatterns.analysis.capacity.reference_queue import SEEDS, ReferenceQueue, typical_seed
+from pytest_mlpatterns.analysis.health.generator_health import why_limited
+from pytest_mlpatterns.analysis.health.sustained import backlog_of, why_not_sustained
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
+from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.measurement.load_events import LoadEvents
+from pytest_mlpatterns.measurement.load_source import LoadEvents
 from pytest_mlpatterns.records.launch import Capacity, SearchEnd, Step
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.units import SECOND_NS
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.objective_search import ProbePlan
+    from pytest_mlpatterns.analysis.capacity.objective_search import ProbePlan
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress

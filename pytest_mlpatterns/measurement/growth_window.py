@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 
-from pytest_mlpatterns.analysis.resource_tracks import track_of
-from pytest_mlpatterns.analysis.verdicts import why_too_many_failed
+from pytest_mlpatterns.analysis.causes.growth import track_of
+from pytest_mlpatterns.analysis.verdicts.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.measurement.first_failure import describe_first_failure
-from pytest_mlpatterns.measurement.generator_placement import apart_from
-from pytest_mlpatterns.measurement.last_answer import why_silent
-from pytest_mlpatterns.measurement.load_events import LoadEvents
+from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
+from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.held_sites import growth_between
+from pytest_mlpatterns.analysis.causes.growth import growth_between
 from pytest_mlpatterns.measurement.variant import VariantRun, named_errors
-from pytest_mlpatterns.records.held_memory import HELD_LAYER, HeldMemory
+from pytest_mlpatterns.records.resource_track import HELD_LAYER, HeldMemory
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator

@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
-from pytest_mlpatterns.analysis.log_ratio import (
+from pytest_mlpatterns.analysis.statistics.log_ratio import (
     LogRatio,
     PairedCapacity,
     PairedLaunch,
@@ -20,11 +20,9 @@ from pytest_mlpatterns.analysis.log_ratio import (
     wants_more_pairs,
 )
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
-from pytest_mlpatterns.measurement.block_figures import stream_ratios
-from pytest_mlpatterns.measurement.block_plan import BlockDesign
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.measurement.started_deployments import StartedDeployments
-from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, stream_ratios
+from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant, VariantRun, named_errors
 from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_rate
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.block_plan import BlockPlan
+    from pytest_mlpatterns.measurement.paired_blocks import BlockPlan
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.serving.deployment import Deployment

@@ -12,41 +12,44 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.resource_tracks import track_of
+from pytest_mlpatterns.analysis.causes.growth import track_of
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
-from pytest_mlpatterns.measurement.first_failure import describe_first_failure
-from pytest_mlpatterns.measurement.generator_placement import apart_from
 from pytest_mlpatterns.measurement.growth_window import GrowthWindow
-from pytest_mlpatterns.measurement.last_answer import require_answer, require_every_answer, why_silent
-from pytest_mlpatterns.measurement.load_events import LoadEvents
+from pytest_mlpatterns.measurement.last_answer import (
+    describe_first_failure,
+    require_answer,
+    require_every_answer,
+    why_silent,
+)
+from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
 from pytest_mlpatterns.measurement.overload import OverloadRun
 from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Launch
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.system.sorting_time import sorting_time_ns
+from pytest_mlpatterns.system.machine import sorting_time_ns
 from pytest_mlpatterns.wire.stream_request import asks_for_streams
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
-    from pytest_mlpatterns.analysis.scale_out import ScaleOut
+    from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
+    from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.measurement.capacity import Climbed
     from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.records.addressing import Balance, Progress
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
@@ -214,7 +217,7 @@ class LaunchRunner:
         """Search for the capacity of the running deployment.
 
         Args:
-            decided: ends the search early, see :func:`pytest_mlpatterns.analysis.capacity_search.climb`.
+            decided: ends the search early, see :func:`pytest_mlpatterns.analysis.capacity.capacity_search.climb`.
             objective: a latency objective to keep, None for throughput alone.
             budget_ns: time after which the search ends.
 

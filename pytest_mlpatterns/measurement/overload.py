@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.generator_health import why_limited
-from pytest_mlpatterns.analysis.noise import disturbance_of, why_busy_in
-from pytest_mlpatterns.analysis.overload import BACK_RATIO, OfferedLoad
+from pytest_mlpatterns.analysis.capacity.overload import BACK_RATIO, OfferedLoad
+from pytest_mlpatterns.analysis.health.generator_health import why_limited
+from pytest_mlpatterns.analysis.health.machine import disturbance_of, why_busy_in
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.measurement.load_events import LoadEvents
+from pytest_mlpatterns.measurement.load_source import LoadEvents
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import Stages
@@ -24,7 +24,7 @@ from pytest_mlpatterns.workload.schedule import Stages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.analysis.overload import OverloadPlan
+    from pytest_mlpatterns.analysis.capacity.overload import OverloadPlan
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.records.addressing import Progress

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from pytest_mlpatterns.analysis.intervals import CONFIDENCE, t_quantile
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.errors import ProfilerError
-from pytest_mlpatterns.measurement.model_calls import awaits_in, calls_in
-from pytest_mlpatterns.measurement.started_deployments import StartedDeployments
-from pytest_mlpatterns.measurement.variant import VariantRun, named_errors
-from pytest_mlpatterns.profiling.cpu_balance import balanced
-from pytest_mlpatterns.profiling.stack_times import SERVER, awaited_stacks, sampled_stacks
+from pytest_mlpatterns.measurement.variant import StartedDeployments, VariantRun, named_errors
+from pytest_mlpatterns.patterns.request_clock import CALLS
+from pytest_mlpatterns.profiling.frame_names import MODEL
+from pytest_mlpatterns.profiling.stack_times import SERVER, awaited_stacks, balanced, sampled_stacks
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun
+from pytest_mlpatterns.records.telemetry import AWAITS, awaited_times
 from pytest_mlpatterns.system.thread_owners import thread_owners
 from pytest_mlpatterns.units import format_duration
 
@@ -33,17 +33,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.block_plan import ResponsePace
+    from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
     from pytest_mlpatterns.measurement.variant import Variant
+    from pytest_mlpatterns.profiling.frame_names import SourceNames
     from pytest_mlpatterns.profiling.recording import Profiler, Recording
-    from pytest_mlpatterns.profiling.source_names import SourceNames
     from pytest_mlpatterns.profiling.stack_times import SampledStacks
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.profile import StackTime
-    from pytest_mlpatterns.records.telemetry import PatternStats
+    from pytest_mlpatterns.records.telemetry import AwaitedTime, PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
 
-__all__ = ["ProfiledPair", "ProfiledSide", "ProfilingPlan"]
+__all__ = ["ProfiledPair", "ProfiledSide", "ProfilingPlan", "awaits_in", "calls_in"]
+
 
 _TRIES = 3
 """Attempts to record one block; the load repeats a block in which the load generator was the limit."""
@@ -365,3 +366,27 @@ def _slowdown(latencies: Sequence[Sequence[float]]) -> Estimate | None:
     error = math.sqrt(spread * (1 / profiled + 1 / (2 * len(logs))))
     half = t_quantile(CONFIDENCE, profiled - len(logs)) * error
     return Estimate(math.exp(value), math.exp(value - half), math.exp(value + half))
+
+
+_LAYER = "split"
+
+
+def calls_in(stats: PatternStats) -> dict[str, float]:
+    """Calls of all models together, by the name of their boundary in a stack; empty if the deployment counts none.
+
+    A stack does not say which stage or model of a process it belongs to, so their calls are added.
+
+    Args:
+        stats: of the time in question.
+    """
+    layers = [layer for layer in stats.layers if layer.layer == _LAYER]
+    counters = [(name, value) for layer in layers for name, value in layer.counters.items()]
+    calls = sum(value for name, value in counters if name.rpartition("/")[2] == CALLS)
+    return {MODEL: float(calls)} if layers else {}
+
+
+def awaits_in(stats: PatternStats) -> Iterator[AwaitedTime]:
+    """Where coroutines of models waited."""
+    for layer in stats.layers:
+        if layer.layer == AWAITS:
+            yield from awaited_times(layer.counters)

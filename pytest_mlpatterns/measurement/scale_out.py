@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.sample_rows import take_rows
-from pytest_mlpatterns.analysis.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
+from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
+from pytest_mlpatterns.analysis.metrics.samples import take_rows
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.measurement.load_events import LoadEvents
+from pytest_mlpatterns.measurement.load_source import LoadEvents
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.scale_out import AddedReplica, Scaler
+    from pytest_mlpatterns.serving.processes import AddedReplica, Scaler
 
 __all__ = ["ScaleOutRun"]
 

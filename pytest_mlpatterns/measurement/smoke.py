@@ -13,14 +13,13 @@ from pytest_mlpatterns.records.addressing import Answer
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, Window
-from pytest_mlpatterns.serving.failed_request import error_in
-from pytest_mlpatterns.serving.stream_failure import stream_fault
+from pytest_mlpatterns.serving.failed_request import error_in, stream_fault
 
 if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.wire.stream_fault import StreamFault
+    from pytest_mlpatterns.wire.stream_request import StreamFault
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 __all__ = ["answer_of", "send_one"]

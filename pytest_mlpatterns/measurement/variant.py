@@ -6,9 +6,12 @@ number of times. This module must not know the other variant.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from array import array
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
@@ -16,40 +19,39 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason, why_limited
-from pytest_mlpatterns.analysis.latency_distribution import counted
-from pytest_mlpatterns.analysis.location import location
-from pytest_mlpatterns.analysis.log_ratio import VariantFigures
-from pytest_mlpatterns.analysis.noise import is_disturbed
-from pytest_mlpatterns.analysis.resource_tracks import track_of
-from pytest_mlpatterns.analysis.verdicts import why_too_many_failed
-from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError
+from pytest_mlpatterns.analysis.causes.growth import track_of
+from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason, why_limited
+from pytest_mlpatterns.analysis.health.machine import is_disturbed
+from pytest_mlpatterns.analysis.metrics.blocked_values import counted
+from pytest_mlpatterns.analysis.statistics.distributions import location
+from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
+from pytest_mlpatterns.analysis.verdicts.verdicts import why_too_many_failed
+from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.measurement.block_figures import answer_rate, stream_figures
-from pytest_mlpatterns.measurement.block_merge import (
+from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
+from pytest_mlpatterns.measurement.launch import job_for
+from pytest_mlpatterns.measurement.load_source import CallLoop, LoadEvents, apart_from, load_source
+from pytest_mlpatterns.measurement.paired_blocks import (
     BlockRecording,
+    ResponsePace,
+    answer_rate,
     block_latencies,
     merge_reports,
     merge_samples,
     merge_usage,
     merge_windows,
+    response_pace,
+    stream_figures,
 )
-from pytest_mlpatterns.measurement.block_plan import ResponsePace, response_pace
-from pytest_mlpatterns.measurement.call_loop import CallLoop, load_source
-from pytest_mlpatterns.measurement.first_failure import describe_first_failure
-from pytest_mlpatterns.measurement.generator_placement import apart_from
-from pytest_mlpatterns.measurement.last_answer import why_silent
-from pytest_mlpatterns.measurement.launch import job_for
-from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.system.affinity import put_on_cores
+from pytest_mlpatterns.system.cpu_share import put_on_cores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -64,7 +66,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.plan import LoadPlan
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["Variant", "VariantRun", "named_errors"]
+__all__ = ["StartedDeployments", "Variant", "VariantRun", "named_errors"]
+
 
 _POLL_S = 0.1
 _TRIES = 5
@@ -375,3 +378,70 @@ def named_errors(variant: Variant) -> Iterator[None]:
         if variant.name in str(error):  # a revision names itself, and its errors have more arguments
             raise
         raise type(error)(f"{variant.name}: {error}") from error
+
+
+class _Start(threading.Thread):
+    """Starts a deployment in a thread of its own; a deployment that is abandoned before it is ready closes itself."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(name=f"start of {variant.name}", daemon=True)
+        self._variant = variant
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._deployment: Deployment | None = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Start the deployment."""
+        try:
+            with named_errors(self._variant):
+                deployment = self._variant.start()
+        except BaseException as error:  # the thread that waits raises it
+            self._error = error
+            return
+        with self._lock:
+            self._deployment = deployment
+        if self._abandoned:
+            with contextlib.suppress(MlpatternsError):  # no one waits: what holds it may have ended, and ended it
+                deployment.close()
+
+    def deployment(self) -> Deployment:
+        """The deployment, once it is ready; raises what its start raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        assert self._deployment is not None
+        return self._deployment
+
+    def close(self) -> None:
+        """Close the deployment, or leave that to the thread if it still starts."""
+        with self._lock:
+            self._abandoned = self._deployment is None
+        if self._deployment is not None:
+            self._deployment.close()
+
+
+class StartedDeployments:
+    """Starts all deployments side by side, and closes them so on exit; each takes a moment, mostly to wait."""
+
+    def __init__(self, variants: Sequence[Variant]) -> None:
+        self._variants = variants
+        self._starts: list[_Start] = []
+
+    def __enter__(self) -> list[Deployment]:
+        self._starts = [_Start(variant) for variant in self._variants]
+        try:
+            return [start.deployment() for start in self._starts]
+        except BaseException:
+            self._close()
+            raise
+
+    def __exit__(self, *_exception: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        with ThreadPoolExecutor(max_workers=len(self._starts)) as closing:
+            done = [closing.submit(start.close) for start in self._starts]
+        for one in done:
+            one.result()

@@ -1,23 +1,54 @@
-"""The pattern ``Batched``: requests gathered into one model call."""
+"""The pattern ``Batched``: requests gathered into one model call.
+
+This module does not know HTTP, nor whether the model is in this process.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+import inspect
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate, chain
+from queue import SimpleQueue
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.fields import set_whole
-from pytest_mlpatterns.patterns.layer import parallelism
+from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
+from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, copy_of, matched, needs_loop, parallelism
 from pytest_mlpatterns.patterns.pattern import Pattern
-from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
+from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, RequestClock, counts_calls, current_clock, set_clock
+from pytest_mlpatterns.patterns.stream import NOT_STREAMED, refuse_stream
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Handler, Resources
+    from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["ADAPTIVE", "Batched"]
+__all__ = [
+    "ADAPTIVE",
+    "NO_STREAM",
+    "TIMER_RESOLUTION_NS",
+    "UNAVAILABLE",
+    "AdaptiveWait",
+    "Batch",
+    "BatchLayer",
+    "Batched",
+    "Request",
+    "copies_of",
+    "distribute",
+    "error_of_one_caller",
+    "inputs_of",
+    "share_times",
+]
+
 
 ADAPTIVE = "adaptive"
 """Value of ``max_wait`` that adjusts the wait to the arrivals."""
@@ -33,7 +64,7 @@ class Batched(Pattern):
     Args:
         max_batch_size: maximum number of inputs in one call, 2..100,000.
         max_wait: how long the first request of a batch waits at most for more, such as ``"5ms"``; or ``"adaptive"``:
-            adjusted to the arrivals (see :class:`~pytest_mlpatterns.patterns.adaptive_wait.AdaptiveWait`).
+            adjusted to the arrivals (see :class:`~pytest_mlpatterns.patterns.batched.AdaptiveWait`).
         env: environment variables of the process in which it runs, and of those behind it, such as
             ``{"OMP_NUM_THREADS": "1"}``.
 
@@ -59,6 +90,376 @@ class Batched(Pattern):
 
     def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
         """Make the layer that gathers batches for the handler inside."""
-        from pytest_mlpatterns.patterns.batch_layer import BatchLayer
 
         return BatchLayer(self, inside[0], tally, at_once=parallelism(inside[0]))
+
+
+TIMER_RESOLUTION_NS = 1_000_000
+"""Resolution of the timers of event loops: a timer may fire this much early."""
+
+
+class AdaptiveWait:
+    """The wait of a batch: additive increase if a longer wait would have gained a request, multiplicative decrease if
+    the end of the last wait gained none.
+
+    With the wait w, the step s = 0.25 ms and the limit L, after every batch that was sent when its wait ended:
+
+    - w ← 0.9 w, if w > L;
+    - w ← min(w + s, L), if the next request arrived at most s after the batch was sent: a longer wait pays;
+    - w stays, if the last input arrived in the last max(s, 0.1 w) of the wait: a shorter one would have missed it;
+    - w ← 0.9 w otherwise, down to 0: a single caller does not wait.
+
+    L is the shortest recent call (after a call of c: L ← min(c, 1.001 L)), at most 100 ms, so that wait and call
+    together take at most twice the time of a call. A mean would grow with the batches that the wait itself makes. The
+    scheme and its back-off of 10 % are Clipper's for the batch size (Crankshaw et al., "Clipper: A Low-Latency Online
+    Prediction Serving System", NSDI 2017, section 4.3), which has a latency objective; a pattern has none.
+
+    Attributes:
+        wait_ns: the current wait, in nanoseconds.
+    """
+
+    STEP_NS = 250_000
+    MOST_NS = 100_000_000
+
+    def __init__(self) -> None:
+        self.wait_ns: int = 0
+        self._shortest_ns = 0.0
+
+    def called(self, call_ns: int, last_ns: int | None, next_ns: int | None) -> None:
+        """Adjust the wait after the call of a batch that was not full.
+
+        Args:
+            call_ns: duration of the call.
+            last_ns: time from the arrival of the batch's last request until it was sent; None: none arrived during the
+                wait.
+            next_ns: time from then until the next arrival; None: none arrived until the call ended.
+        """
+        self._shortest_ns = min(call_ns, self._shortest_ns * 1.001) if self._shortest_ns else call_ns
+        limit_ns = min(int(self._shortest_ns), self.MOST_NS)
+        if self.wait_ns <= limit_ns:
+            if next_ns is not None and next_ns <= self.STEP_NS:
+                self.wait_ns = min(self.wait_ns + self.STEP_NS, limit_ns)
+                return
+            if last_ns is not None and last_ns <= max(self.STEP_NS, self.wait_ns // 10):
+                return
+        self.wait_ns = self.wait_ns * 9 // 10
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A waiting request.
+
+    ``arrived_ns`` is its arrival on the clock of ``perf_counter_ns``. ``inputs_again`` returns new inputs for a retry;
+    None until they are needed, and if they cannot be copied. ``clock`` takes its times; None outside of a server.
+    """
+
+    inputs: list[Any]
+    outputs: asyncio.Future[Sequence[Any]]
+    arrived_ns: int
+    inputs_again: Callable[[], Sequence[Any]] | None
+    clock: RequestClock | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Requests of one call. After a failure they are called in ever smaller groups, the last group first.
+
+    ``last_ns`` and ``next_ns`` are as :meth:`AdaptiveWait.called` takes them; ``failed`` counts inputs. ``is_retried``
+    is True after the first failure. ``clock`` takes the times of the call.
+    """
+
+    groups: list[list[Request]]
+    size: int
+    is_full: bool
+    sent_ns: int
+    last_ns: int | None
+    next_ns: int | None = None
+    failed: int = 0
+    is_retried: bool = False
+    clock: RequestClock = field(default_factory=RequestClock)
+
+
+def inputs_of(request: Request, *, again: bool) -> Sequence[Any]:
+    """The inputs of a request; for a retry new ones, since the model may have changed the others."""
+    return request.inputs_again() if again and request.inputs_again is not None else request.inputs
+
+
+def copies_of(inputs: list[Any]) -> Callable[[], Sequence[Any]] | None:
+    """Returns new copies of inputs at every call; None if they cannot be copied."""
+    try:
+        kept = copy_of(inputs)
+    except Exception:  # an object of the user's may raise anything when it is copied
+        return None
+    return partial(copy_of, kept)
+
+
+def share_times(clock: RequestClock, group: Iterable[RequestClock | None]) -> None:
+    """Charge the times of a call to each request of a group, since each waited for all of it."""
+    parts = clock.parts
+    for number, one in enumerate(group):
+        if one is not None:
+            one.take(parts)
+        if not number:  # the next ones have waited for the same calls
+            parts = {key: value for key, value in parts.items() if not counts_calls(key)}
+
+
+def distribute(group: list[Request], outputs: Any) -> None:
+    """Give each request its own outputs."""
+    if len(group) == 1:
+        parts = [outputs]
+    else:
+        outputs = outputs if hasattr(outputs, "__getitem__") else list(outputs)
+        ends = list(accumulate(len(request.inputs) for request in group))
+        parts = [outputs[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    for request, part in zip(group, parts, strict=True):
+        if not request.outputs.done():
+            request.outputs.set_result(part)
+
+
+def error_of_one_caller(failure: BaseException) -> BaseException:
+    """The error for one caller: one instance raised in several tasks would mix their tracebacks."""
+    if isinstance(failure, StopIteration):  # futures refuse it
+        own: BaseException = RuntimeError(f"it raised StopIteration: {failure}")
+    elif isinstance(failure, RequestError):
+        own = type(failure).__new__(type(failure), *failure.args)
+        own.__dict__.update(failure.__dict__)
+    else:
+        return failure
+    own.__cause__ = failure
+    return own
+
+
+UNAVAILABLE = frozenset({429, NOT_STREAMED, 502, 503, 504})
+"""Statuses after which a batch is not retried: the service behind is overloaded, gone, or streams."""
+NO_STREAM = (
+    "the model streams its answers, and Batched() gathers whole ones; write Continuous(max_batch_size=8), "
+    "which batches each step, and give it a model with start and step"
+)
+"""The error of a model that streams."""
+
+
+class BatchLayer:
+    """Gathers requests into calls of the handler inside, and gives each request its own outputs.
+
+    A batch is sent when ``max_batch_size`` inputs wait, or when the first request has waited ``max_wait``. If the
+    maximum number of batches is in flight, it waits until one of them ends. An adaptive wait begins only when a batch
+    can be sent, so that the callers of two alternating batches can meet in one. A request is never split; one larger
+    than a batch is sent alone.
+
+    A handler that does not need the event loop runs in a thread of its own, one call at a time, while the next batch is
+    gathered.
+
+    A failed batch is retried in halves, so that only the requests that fail on their own get an error. If the handler
+    reports that the service behind is overloaded or unavailable (status 429, 502, 503 or 504), the whole batch gets the
+    error: a retry would add to the load.
+
+    Since a model may change its inputs in place, a retry decodes them again. Inputs that do not come straight from the
+    server are copied before the first call of several requests; if that is not possible, there is no retry.
+
+    Args:
+        pattern: the sizes and the wait.
+        inside: the handler.
+        tally: counts calls, sizes and waits.
+        at_once: maximum number of batches in flight, if the handler runs on the event loop.
+    """
+
+    needs_loop = True
+    retries = True
+
+    def __init__(self, pattern: Batched, inside: Handler, tally: Tally, *, at_once: int = 1) -> None:
+        self._inside = inside
+        self._tally = tally
+        self._max_size = pattern.max_batch_size
+        self._adaptive = AdaptiveWait() if pattern.max_wait == ADAPTIVE else None
+        self._fixed_wait_ns = 0 if self._adaptive else parse_duration(pattern.max_wait, name="max_wait")
+        self._waiting: deque[Request] = deque()
+        self._waiting_inputs = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_flight = 0
+        self._free_since_ns = 0
+        self._latest: Batch | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: SimpleQueue[Callable[[], None] | None] | None = None
+        self._at_once = at_once
+        if not needs_loop(inside):
+            self._at_once = 1
+            self._calls = SimpleQueue()
+            weakref.finalize(self, self._calls.put, None)
+            # a daemon, because a model that hangs must not keep the process
+            threading.Thread(target=_run_all, args=[self._calls], name="batched model", daemon=True).start()
+
+    def __call__(self, instances: list[Any]) -> Awaitable[Sequence[Any]]:
+        """The outputs for these inputs, of which there must be at least one; called on the event loop.
+
+        Raises:
+            RequestError: when awaited: there was not one output for each input, or the handler raised it.
+            Exception: when awaited: the exception of the handler.
+        """
+        loop = asyncio.get_running_loop()
+        again = instances.decode if isinstance(instances, DecodedInputs) else None
+        request = Request(instances, loop.create_future(), perf_counter_ns(), again, current_clock())
+        self._waiting.append(request)
+        self._waiting_inputs += len(instances)
+        if self._latest is not None:
+            self._latest.next_ns = request.arrived_ns - self._latest.sent_ns
+            self._latest = None
+        if self._in_flight < self._at_once:
+            if self._waiting_inputs >= self._max_size:
+                self._send_due()
+            elif self._timer is None:
+                wait_ns = self._adaptive.wait_ns if self._adaptive else self._fixed_wait_ns
+                self._timer = loop.call_later(wait_ns / 1e9, self._on_timer)
+        return request.outputs
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._send_due(early_ns=TIMER_RESOLUTION_NS)
+
+    def _send_due(self, early_ns: int = 0) -> None:
+        """Send every batch that is full or due while batches may be sent; set the timer for the next one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._in_flight < self._at_once:
+            while self._waiting and self._waiting[0].outputs.done():
+                self._pop()
+            if not self._waiting:
+                return
+            since_ns, wait_ns = self._waiting[0].arrived_ns, self._fixed_wait_ns
+            if self._adaptive:
+                since_ns, wait_ns = max(since_ns, self._free_since_ns), self._adaptive.wait_ns
+            now_ns = perf_counter_ns()
+            left_ns = since_ns + wait_ns - now_ns
+            if left_ns > early_ns and self._waiting_inputs < self._max_size:
+                self._timer = asyncio.get_running_loop().call_later(left_ns / 1e9, self._on_timer)
+                return
+            self._send(since_ns, now_ns)
+
+    def _send(self, since_ns: int, now_ns: int) -> None:
+        """Send the next batch, without requests whose callers have gone."""
+        requests: list[Request] = []
+        size = 0
+        while self._waiting and size < self._max_size:
+            if self._waiting[0].outputs.done():
+                self._pop()
+            elif requests and size + len(self._waiting[0].inputs) > self._max_size:
+                break
+            else:
+                requests.append(self._pop())
+                size += len(requests[-1].inputs)
+        for request in requests:
+            self._tally.time("wait_ns", now_ns - request.arrived_ns)
+            if request.clock is not None:
+                request.clock.add(BATCH_WAIT, now_ns - request.arrived_ns)
+            if len(requests) > 1 and request.inputs_again is None:
+                request.inputs_again = copies_of(request.inputs)
+        is_full = size >= self._max_size or bool(self._waiting)
+        last_ns = requests[-1].arrived_ns
+        batch = Batch([requests], size, is_full, now_ns, now_ns - last_ns if last_ns > since_ns else None)
+        if self._adaptive and not is_full:
+            self._latest = batch
+        self._in_flight += 1
+        self._call(batch)
+
+    def _pop(self) -> Request:
+        request = self._waiting.popleft()
+        self._waiting_inputs -= len(request.inputs)
+        return request
+
+    def _call(self, batch: Batch) -> None:
+        """Call the handler for the next group of a batch."""
+        loop, group = asyncio.get_running_loop(), batch.groups.pop()
+        batch.clock = RequestClock()
+        inputs = list(chain.from_iterable(inputs_of(request, again=batch.is_retried) for request in group))
+        if self._calls is None:
+            self._await(batch, group, partial(self._inside, inputs))
+        else:
+            self._calls.put(partial(self._call_in_thread, loop, batch, group, inputs=inputs))
+
+    def _call_in_thread(
+        self, loop: asyncio.AbstractEventLoop, batch: Batch, group: list[Request], *, inputs: list[Any]
+    ) -> None:
+        outputs: Any = None
+        failure: BaseException | None = None
+        set_clock(batch.clock)
+        started_ns = perf_counter_ns()
+        try:
+            outputs = self._inside(inputs)
+        except BaseException as error:  # any exception: the callers wait for a response
+            failure = error
+        took_ns = perf_counter_ns() - started_ns
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its callers with it
+            loop.call_soon_threadsafe(self._called, batch, group, outputs, failure, took_ns)
+
+    def _await(self, batch: Batch, group: list[Request], call: Callable[[], Answer]) -> None:
+        task = asyncio.get_running_loop().create_task(self._call_on_loop(batch, group, call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _call_on_loop(self, batch: Batch, group: list[Request], call: Callable[[], Answer]) -> None:
+        outputs: Any = None
+        failure: BaseException | None = None
+        set_clock(batch.clock)
+        started_ns = perf_counter_ns()
+        try:
+            outputs = call()
+            if inspect.isawaitable(outputs):
+                outputs = await outputs
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # an exit would end the loop
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # the loop ends, and its callers with it
+            failure = error
+        self._called(batch, group, outputs, failure=failure, took_ns=perf_counter_ns() - started_ns)
+
+    def _called(  # noqa: PLR0917 - call_soon_threadsafe passes no keyword arguments
+        self, batch: Batch, group: list[Request], outputs: Any, failure: BaseException | None, took_ns: int
+    ) -> None:
+        """After a call: distribute its outputs, retry it in halves, or send the next batch."""
+        if failure is None and inspect.isawaitable(outputs):
+            self._await(batch, group, lambda: outputs)
+            return
+        share_times(batch.clock, [request.clock for request in group])
+        size = sum(len(request.inputs) for request in group)
+        self._tally.count("calls")
+        self._tally.count("items", size)
+        self._tally.observe("size", size)
+        self._tally.time("call_ns", took_ns)
+        if failure is None:
+            try:
+                refuse_stream(outputs, NO_STREAM)
+                distribute(group, matched(outputs, size, "the model"))
+            except Exception as error:  # also of a value that only looks like a list
+                failure = error
+        if failure is not None:
+            self._failed(batch, group, size, failure=failure)
+        if batch.groups:
+            self._call(batch)
+            return
+        if 0 < batch.failed < batch.size:
+            self._tally.count("failed_alone", batch.failed)
+        if self._adaptive and size == batch.size and failure is None and not batch.is_full:
+            self._adaptive.called(took_ns, batch.last_ns, batch.next_ns)
+        if self._in_flight == self._at_once:
+            self._free_since_ns = perf_counter_ns()
+        self._in_flight -= 1
+        self._send_due()
+
+    def _failed(self, batch: Batch, group: list[Request], size: int, *, failure: BaseException) -> None:
+        """Retry the requests of a group in halves, or give them the error."""
+        is_unavailable = isinstance(failure, RequestError) and failure.status in UNAVAILABLE
+        if len(group) > 1 and not is_unavailable and all(request.inputs_again for request in group):
+            half = len(group) // 2
+            batch.is_retried = True
+            batch.groups += (group[half:], group[:half])
+            return
+        batch.failed += size
+        for request in group:
+            if not request.outputs.done():
+                request.outputs.set_exception(error_of_one_caller(failure))
+
+
+def _run_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    """The thread of a model. It keeps no reference to the layer while it waits, so that it ends with the layer."""
+    while (call := calls.get()) is not None:
+        call()
+        del call

@@ -6,29 +6,51 @@ A store is reached through the protocol :class:`Store`; this module does not kno
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
+import json
 import time
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_mlpatterns.patterns.cache_key import key_of
-from pytest_mlpatterns.patterns.cache_memory import memory_of
-from pytest_mlpatterns.patterns.cache_request import CacheRequest, Pending, PendingByKey, Resolved
+import orjson
+from cachetools import LRUCache, TTLCache
+
 from pytest_mlpatterns.patterns.cache_streams import CacheStreams, Chunks, is_streamed
-from pytest_mlpatterns.patterns.copies import copy_of
-from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, parallelism, retries
+from pytest_mlpatterns.patterns.layer import (
+    DecodedInputs,
+    RequestError,
+    copy_of,
+    matched,
+    needs_loop,
+    parallelism,
+    retries,
+)
 from pytest_mlpatterns.patterns.request_clock import HOP, SHARED_WAIT, charge
+from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 
     from pytest_mlpatterns.patterns.cached import Cached
     from pytest_mlpatterns.patterns.layer import Answer, Handler
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["CacheLayer", "Store", "StoreUnavailable"]
+__all__ = [
+    "CacheLayer",
+    "CacheRequest",
+    "Pending",
+    "PendingByKey",
+    "Resolved",
+    "Store",
+    "StoreUnavailable",
+    "key_of",
+    "memory_of",
+]
+
 
 _STREAM = "stream"
 """Second value of a stored stream, whose first value is the list of its chunks."""
@@ -318,3 +340,118 @@ def _own_copy(output: Any) -> Any:
 def _by_key(inputs: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:
     """The outputs by the keys of their inputs."""
     return dict(zip(inputs, matched(outputs, len(inputs), "the model"), strict=True))
+
+
+_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
+
+
+def key_of(instance: Any) -> bytes:
+    """The SHA-256 of an input: equal for inputs that are equal in JSON, or as arrays in type, shape and elements.
+
+    The order of the keys of an object does not matter.
+    """
+    named = instance if isinstance(instance, dict) else {"": instance}
+    if all(isinstance(value, bytes) or hasattr(value, "dtype") for value in named.values()) and named:
+        return _key_of_arrays(named)
+    try:
+        text = orjson.dumps(instance, default=_plain, option=_CANONICAL)
+        if b"null" in text:  # orjson writes NaN and the infinities so
+            text = json.dumps(instance, default=_plain, sort_keys=True).encode()
+    except TypeError as error:
+        raise RequestError(
+            500,
+            f"Cached cannot compare inputs of type {type(instance).__name__}: {error}; "
+            "it needs inputs that JSON can express, so put it before the stage that makes these",
+        ) from error
+    return hashlib.sha256(text).digest()
+
+
+def _plain(value: Any) -> Any:
+    """A JSON form of bytes and of numpy's types."""
+    return ["bytes", value.hex()] if isinstance(value, bytes) else value.tolist()
+
+
+def _key_of_arrays(named: Mapping[str, Any]) -> bytes:
+    digest = hashlib.sha256()
+    for name, value in sorted(named.items()):
+        if isinstance(value, bytes):
+            digest.update(repr((name, len(value))).encode())
+            digest.update(value)
+        else:
+            digest.update(repr((name, value.dtype.str, value.shape)).encode())
+            digest.update(value.tobytes() if not value.flags.c_contiguous else value.reshape(-1).view("u1").data)
+    return digest.digest()
+
+
+def memory_of(pattern: Cached, tally: Tally, clock_ns: Callable[[], int]) -> MutableMapping[bytes, Any]:
+    """An empty memory.
+
+    Args:
+        pattern: has its capacity, and the lifetime of its entries.
+        tally: counts evictions.
+        clock_ns: monotonic clock, in nanoseconds.
+    """
+    if pattern.ttl is None:
+        return _Memory(pattern.max_entries, tally)
+    return _TimedMemory(pattern.max_entries, parse_duration(pattern.ttl), clock_ns, tally=tally)
+
+
+class _Memory(LRUCache[bytes, Any]):
+    """An LRU cache of outputs."""
+
+    def __init__(self, max_entries: int, tally: Tally) -> None:
+        super().__init__(max_entries)
+        self._tally = tally
+
+    def popitem(self) -> tuple[bytes, Any]:
+        self._tally.count("evictions")
+        return super().popitem()
+
+
+class _TimedMemory(TTLCache[bytes, Any]):
+    """A TTL cache that evicts the least recently used entry when all are still valid."""
+
+    def __init__(self, max_entries: int, ttl_ns: int, clock_ns: Callable[[], int], *, tally: Tally) -> None:
+        super().__init__(max_entries, ttl_ns, clock_ns)
+        self._tally = tally
+
+    def popitem(self) -> tuple[bytes, Any]:
+        self._tally.count("evictions")
+        return super().popitem()
+
+
+@dataclass(slots=True)
+class CacheRequest:
+    """A request: known outputs, keys that it calls the handler for, and keys whose call another request started."""
+
+    started_ns: int
+    keys: list[bytes]
+    decode: Callable[[], Sequence[Any]] | None = None
+    outputs: dict[bytes, Any] = field(default_factory=dict)
+    missed: set[bytes] = field(default_factory=set)
+    shared: set[bytes] = field(default_factory=set)
+
+    def inputs_of(self, wanted: Mapping[bytes, Any]) -> list[Any]:
+        """These inputs for the handler, which can be decoded again if those of the request can."""
+        decode, keys = self.decode, tuple(wanted)
+        if decode is None:
+            return list(wanted.values())
+
+        def decode_wanted() -> list[Any]:
+            inputs = decode()
+            return [inputs[self.keys.index(key)] for key in keys]
+
+        return DecodedInputs(wanted.values(), decode_wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """An output, and whether it came from the store."""
+
+    output: Any
+    from_store: bool
+
+
+Pending = asyncio.Future[Resolved | BaseException]
+PendingByKey = dict[bytes, Pending]
+"""Outputs that are being computed, or the exception of their call, by key."""

@@ -7,8 +7,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.recording import Recording, replayed
-from pytest_mlpatterns.patterns.stream import StreamSource, check_one_input, refuse_stream
+from pytest_mlpatterns.patterns.stream import Recording, StreamSource, check_one_input, refuse_stream, replayed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

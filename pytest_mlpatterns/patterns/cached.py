@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.patterns.arguments import MEMORY, NO_VARIABLES, check_store, set_variables
 from pytest_mlpatterns.patterns.pattern import Pattern
-from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
-from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import shown
 

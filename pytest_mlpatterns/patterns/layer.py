@@ -7,6 +7,7 @@ only :meth:`Tally.snapshot` may be called from another thread.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,12 +28,14 @@ __all__ = [
     "ProcessHandler",
     "RequestError",
     "Resources",
+    "copy_of",
     "counted",
     "matched",
     "needs_loop",
     "parallelism",
     "retries",
 ]
+
 
 Answer = Sequence[Any] | Awaitable[Sequence[Any]]
 Handler = Callable[[list[Any]], Answer]
@@ -207,3 +210,22 @@ def _fix_of(outputs: Any) -> str | None:
     if isinstance(outputs, Mapping):
         return "[{...}, ...]"
     return "[...]" if isinstance(outputs, str | bytes | bytearray | set | frozenset) else None
+
+
+_IMMUTABLE = frozenset({bool, bytes, float, int, str, type(None)})
+
+
+def copy_of(value: Any) -> Any:
+    """A deep copy; a fraction of the time of :func:`copy.deepcopy` for values of JSON.
+
+    Raises:
+        Exception: the value contains an object that cannot be copied.
+    """
+    kind = type(value)
+    if kind in _IMMUTABLE:
+        return value
+    if kind is list:
+        return [item if type(item) in _IMMUTABLE else copy_of(item) for item in value]
+    if kind is dict:
+        return {key: item if type(item) in _IMMUTABLE else copy_of(item) for key, item in value.items()}
+    return copy.deepcopy(value)

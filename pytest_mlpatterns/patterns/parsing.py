@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.patterns.arguments import read_variables
 from pytest_mlpatterns.patterns.pattern import Composed, Pattern
-from pytest_mlpatterns.patterns.variables import read_variables
 from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.patterns.arguments import MEMORY, NO_VARIABLES, check_store, set_variables
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge, current_clock, set_clock
-from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
-from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:

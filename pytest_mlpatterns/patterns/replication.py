@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Composed, Node, Pattern, ProcessGroup, build
-from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import shown

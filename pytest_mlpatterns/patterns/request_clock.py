@@ -6,7 +6,7 @@ of its own, whose times it gives to each of them, since each waited for all of i
 
 A time is charged under a key: the name of its part, or ``OF/PART`` for the part of one stage of a pipeline or one model
 of an ensemble, such as ``features/model_cpu``. The keys are also the names of counters of the layer ``split``; see
-:class:`pytest_mlpatterns.patterns.split_tally.SplitTally`.
+:class:`pytest_mlpatterns.patterns.tally.SplitTally`.
 """
 
 from __future__ import annotations

@@ -13,9 +13,21 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.errors import SettingError
+    from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.errors import MlpatternsError, SettingError
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.perf import Perf
 
-__all__ = ["Collection", "MarkerReading", "may_ask_later", "uses_our_fixtures"]
+__all__ = [
+    "PERF_ITEM",
+    "Collection",
+    "MarkerReading",
+    "PerfItem",
+    "may_ask_later",
+    "parameter_names",
+    "uses_our_fixtures",
+]
+
 
 _FIXTURES = ("perf", "perf_deploy", "perf_deploy_session")
 _DEFINED_IN = "pytest_mlpatterns.plugin.entry"
@@ -99,3 +111,45 @@ def _merged(marks: list[pytest.Mark]) -> MarkerReading:
         return MarkerReading(merge_markers([(mark.args, mark.kwargs) for mark in marks]))
     except SettingError as error:
         return MarkerReading(error=error)
+
+
+@dataclass(slots=True)
+class PerfItem:
+    """One perf test.
+
+    Attributes:
+        settings: what the test was asked to do; defaults if its marker cannot be read.
+        marker_error: why its marker cannot be read; it fails the test's body.
+        perf: its measurement; None before its fixture is set up.
+        experiment: what it measures, in a pytest that serves another revision.
+        setup_error: why the fixture could not be set up; it fails the test's body.
+        properties: what was added to the test's properties for JUnit.
+        advised: number of failures that the gate let pass and that are reported already.
+        subtest_errors: the exceptions of its subtests.
+    """
+
+    settings: Settings
+    marker_error: MlpatternsError | None = None
+    perf: Perf | None = None
+    experiment: Experiment | None = None
+    setup_error: MlpatternsError | None = None
+    properties: list[tuple[str, object]] = field(default_factory=list)
+    advised: int = 0
+    subtest_errors: list[BaseException | None] = field(default_factory=list)
+
+    def restart(self, item: pytest.Item) -> None:
+        """Forget an earlier attempt to run the test, so that a rerun begins afresh."""
+        self.perf, self.setup_error, self.advised = None, self.marker_error, 0
+        item.user_properties[:] = [one for one in item.user_properties if one not in self.properties]
+        self.properties.clear()
+        self.subtest_errors.clear()
+
+
+PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()
+"""Set for every collected test that uses our fixtures."""
+
+
+def parameter_names(item: pytest.Item) -> list[str]:
+    """The names in a test's id that a list of patterns or wires put there."""
+    params: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+    return [str(params[name]) for name in ("_perf_pattern", "_perf_wire") if name in params]

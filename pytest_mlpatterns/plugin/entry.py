@@ -98,8 +98,8 @@ def pytest_report_header(config: pytest.Config) -> str:
     else:
         text = f"mlpatterns: baseline {_given(config, 'baseline-file') or 'perf-baseline.json'} ({_mode(config)})"
         if _mode(config) == "update":
+            from pytest_mlpatterns.baseline.updates import announcement
             from pytest_mlpatterns.config.settings import DEFAULT_BUDGET
-            from pytest_mlpatterns.judging.baseline_launches import announcement
 
             text = f"{text}: {announcement(_given(config, 'budget') or DEFAULT_BUDGET)}"
     if _given(config, "gate") == "warn":
@@ -141,7 +141,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """An error of ours ends at the user's line; one of a fixture that does not exist names the nearest of ours."""
     if call.excinfo is not None and call.excinfo.type.__module__ == "pytest_mlpatterns":
-        from pytest_mlpatterns.plugin.location import end_at_the_users_line
+        from pytest_mlpatterns.plugin.failures import end_at_the_users_line
 
         end_at_the_users_line(call.excinfo)
     report = yield

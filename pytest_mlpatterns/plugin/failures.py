@@ -1,27 +1,40 @@
-"""How a perf test failed, from pytest's reports and its exceptions: the kind, and the reason in a few lines."""
+"""How a perf test failed, from pytest's reports and its exceptions: the kind, and the reason in a few lines.
+
+pytest quotes the arguments of a user's check, which are answers of the service, and the values that an assertion
+compares.
+"""
 
 from __future__ import annotations
 
+import linecache
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.errors import PerfFailure
-from pytest_mlpatterns.plugin.location import location_of
-from pytest_mlpatterns.plugin.perf_item import parameter_names
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged, failure_kind
-from pytest_mlpatterns.records.result import group_of
+from pytest_mlpatterns.errors import MlpatternsError, PerfFailure
+from pytest_mlpatterns.plugin.collection import parameter_names
+from pytest_mlpatterns.records.result import FailedTest, Location, group_of
+from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged, failure_kind
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pytest
 
-    from pytest_mlpatterns.plugin.perf_item import PerfItem
+    from pytest_mlpatterns.plugin.collection import PerfItem
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["Failures", "fail_as_expected"]
+__all__ = [
+    "Failures",
+    "end_at_the_users_line",
+    "fail_as_expected",
+    "location_of",
+    "raise_at_definition",
+    "spell_report_text",
+]
+
 
 _STRICT = "[XPASS(strict)] "
 """Begins pytest's text of a test that was expected to fail and did not."""
@@ -118,3 +131,88 @@ def _reason(report: pytest.TestReport, error: BaseException | None) -> str:
 
 def _verdict_lines(failure: PerfFailure) -> str:
     return f"{type(failure).__name__}: " + "\n".join(failure.reasons)
+
+
+_MOST_DECORATOR_LINES = 50
+_BELOW_THE_USER = ("pytest_mlpatterns", "contextlib")
+"""Packages whose frames at the end of a traceback say nothing about a user's mistake."""
+_PYTEST = ("_pytest", "pluggy")
+
+
+def location_of(item: pytest.Item) -> Location | None:
+    """The file and line of a test's ``def``; None for a test that is not a Python function."""
+    if (code := _code(item)) is None:
+        return None
+    file, root = Path(code.co_filename), item.config.rootpath
+    inside = file.relative_to(root) if file.is_relative_to(root) else Path(item.nodeid.partition("::")[0])
+    return Location(inside.as_posix(), _definition_line(code))
+
+
+def raise_at_definition(item: pytest.Item, failure: BaseException) -> None:
+    """Raise from the line that defines the test, so that reports point there and not into this package.
+
+    A statement compiled under the test's own file name and line gives a traceback entry that is exactly that. The
+    entries of a failed check follow it, those of our own errors do not.
+    """
+    __tracebackhide__ = True
+    if (code := _code(item)) is None:
+        raise failure
+    name = {"co_name": code.co_name, "co_qualname": code.co_qualname}
+    if isinstance(failure, PerfFailure | MlpatternsError | Warning):
+        failure = failure.with_traceback(None)
+    statement = compile("raise failure from None", code.co_filename, "exec")
+    statement = statement.replace(co_firstlineno=_definition_line(code), **name)
+    exec(statement, {"failure": failure})  # noqa: S102 - fixed text, see above
+
+
+def end_at_the_users_line(raised: pytest.ExceptionInfo[BaseException]) -> None:
+    """Leave the frames of this package out of the end of a traceback, such as those that check an argument.
+
+    They stay if only pytest's own are before them.
+    """
+    entries: list[TracebackType] = []
+    one: TracebackType | None = raised.tb
+    while one is not None:
+        entries.append(one)
+        one = one.tb_next
+    while entries and _package_of(entries[-1]) in _BELOW_THE_USER:
+        entries.pop()
+    kept: TracebackType | None = None
+    for entry in reversed(entries):
+        kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    if kept is not None and _package_of(entries[-1]) not in _PYTEST:
+        raised.traceback = type(raised.traceback)(kept)
+
+
+def _package_of(entry: TracebackType) -> str:
+    return str(entry.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _code(item: pytest.Item) -> Any:
+    function = getattr(item, "function", None)
+    return getattr(getattr(function, "__wrapped__", None) or function, "__code__", None)
+
+
+def _definition_line(code: Any) -> int:
+    """The line of ``def``, below the decorators."""
+    line: int = code.co_firstlineno
+    for number in range(line, line + _MOST_DECORATOR_LINES):
+        if linecache.getline(code.co_filename, number).lstrip().startswith(("def ", "async def ")):
+            return number
+    return line
+
+
+def spell_report_text(text: Any, spell: Callable[[str], str]) -> None:
+    """Spell the lines, arguments and local variables of each entry of a traceback in place.
+
+    Args:
+        text: ``longrepr`` of a report; what is no traceback stays as it is.
+        spell: changes one text.
+    """
+    for traceback, *_ in getattr(text, "chain", ()):
+        for entry in traceback.reprentries:
+            entry.lines = [spell(line) for line in entry.lines]
+            if (arguments := getattr(entry, "reprfuncargs", None)) is not None:
+                arguments.args = [(name, spell(value)) for name, value in arguments.args]
+            if (local := getattr(entry, "reprlocals", None)) is not None:
+                local.lines = [spell(line) for line in local.lines]

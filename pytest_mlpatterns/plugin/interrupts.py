@@ -3,6 +3,9 @@
 pytest dies of SIGTERM, which job schedulers and CI send at a time limit, and of SIGHUP, which a closed terminal sends:
 its results would be lost. Here both interrupt a run that has perf tests, as Ctrl-C does. A second interrupt ends what
 the first is waiting for, such as the teardown of a fixture; files and summary are written all the same.
+
+A terminal closes with its window or with its connection. Each later write to it fails, also the first line of a
+summary, and so the files that are written after this line would be lost.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import select
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -17,13 +21,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.errors import MlpatternsError
-from pytest_mlpatterns.system.closed_terminals import Terminals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from types import FrameType
 
-__all__ = ["InterruptHooks", "ends_with_summary", "follows_an_interrupt", "written_first"]
+__all__ = ["InterruptHooks", "Terminals", "ends_with_summary", "follows_an_interrupt", "written_first"]
 
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -141,3 +144,36 @@ def _ours() -> list[signal.Signals]:
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+_DESCRIPTORS = "/dev/fd"
+
+
+class Terminals:
+    """The terminals that this process has open."""
+
+    def __init__(self) -> None:
+        self._devices = {device for descriptor, device in _devices() if os.isatty(descriptor)}
+
+    def replace_closed(self) -> None:
+        """Point each descriptor of one of these terminals that is closed at the null device."""
+        closed = [one for one, device in _devices() if device in self._devices and _is_closed(one)]
+        if closed:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for descriptor in closed:  # pytest keeps copies of them while it captures output
+                os.dup2(nowhere, descriptor, inheritable=os.get_inheritable(descriptor))
+            os.close(nowhere)
+
+
+def _devices() -> Iterator[tuple[int, int]]:
+    """The open descriptors of this process, each with the number of its device."""
+    with contextlib.suppress(FileNotFoundError):  # a container without it has no terminal either
+        for name in os.listdir(_DESCRIPTORS):
+            with contextlib.suppress(OSError):  # that of the listing itself is closed by now
+                yield int(name), os.fstat(int(name)).st_rdev
+
+
+def _is_closed(descriptor: int) -> bool:
+    waiting = select.poll()
+    waiting.register(descriptor, 0)  # the end of the other side is reported unasked
+    return any(events & select.POLLHUP for _, events in waiting.poll(0))

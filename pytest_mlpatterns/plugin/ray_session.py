@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.config.ray_settings import read_ray_job
 from pytest_mlpatterns.errors import MlpatternsError
-from pytest_mlpatterns.system.ray.cluster_use import ClusterUse
-from pytest_mlpatterns.system.ray.session import RaySession
+from pytest_mlpatterns.system.ray.session import ClusterUse, RaySession
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

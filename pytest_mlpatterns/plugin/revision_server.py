@@ -17,7 +17,7 @@ import pytest
 
 from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
-from pytest_mlpatterns.plugin.perf_item import PERF_ITEM
+from pytest_mlpatterns.plugin.collection import PERF_ITEM
 from pytest_mlpatterns.plugin.session import REFERENCE_TREES, SERVE_REVISION
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,

@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.analysis.ranking import Ranking, Unmeasured, rank
+from pytest_mlpatterns.analysis.choice.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
-from pytest_mlpatterns.records.kind import Gate, Unjudged
-from pytest_mlpatterns.records.result import TestResult
-from pytest_mlpatterns.reports.files.github import accepted_annotation, annotation, job_summary
+from pytest_mlpatterns.records.result import FailedTest, TestResult
+from pytest_mlpatterns.records.verdict import Gate, Unjudged
+from pytest_mlpatterns.reports.files.ci_reports import accepted_annotation, annotation, job_summary
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.text.comparison import is_accepted
-from pytest_mlpatterns.reports.text.headline import headline, headline_style, kinds_of, let_pass
 from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
-from pytest_mlpatterns.reports.text.styled_text import Line, Style, line
-from pytest_mlpatterns.reports.text.summary_table import summary_lines
+from pytest_mlpatterns.reports.text.summary_table import (
+    headline,
+    headline_style,
+    kind_word,
+    kinds_of,
+    let_pass,
+    summary_lines,
+)
+from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line
 from pytest_mlpatterns.system.files import append_text, replace_file
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.wording import count
@@ -35,11 +41,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.plugin.terminal import Terminal
-    from pytest_mlpatterns.records.failed_test import FailedTest
     from pytest_mlpatterns.records.setup import Environment
-    from pytest_mlpatterns.revision.resolve import Revision
+    from pytest_mlpatterns.revision.commits import Revision
 
-__all__ = ["RunOutput"]
+__all__ = ["ReportHooks", "RunOutput"]
 
 
 class RunOutput:
@@ -266,3 +271,49 @@ class RunOutput:
             self.lines.append(
                 f"WARNING: the job summary {file} (GITHUB_STEP_SUMMARY) cannot be written: {error.strerror or error}"
             )
+
+
+_RERUN = "rerun"
+"""The outcome that pytest-rerunfailures gives to an attempt that it repeats."""
+_WOULD_FAIL = "would fail"
+"""How pytest counts a test whose verdicts failed while its gate only warns; it has passed."""
+
+
+class ReportHooks:
+    """The hooks of a session that read its reports.
+
+    Args:
+        config: of the run.
+        output: takes the results and the failures.
+        is_worker: this process is a worker of a distributed run; its controller reads the same reports.
+    """
+
+    def __init__(self, config: pytest.Config, output: RunOutput, *, is_worker: bool) -> None:
+        self._config = config
+        self._output = output
+        self._is_worker = is_worker
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Collect a result and a failure, and pass the result to the other plugins.
+
+        Of a test with subtests only the test's own report counts, which comes after theirs. Of a test that is rerun
+        only the last attempt counts.
+        """
+        if type(report) is not pytest.TestReport or str(report.outcome) == _RERUN:
+            return
+        data = getattr(report, "perf_result", None)
+        failure = getattr(report, "perf_failure", None)
+        if data is not None:
+            result = self._output.take_result(data)
+            if not self._is_worker:
+                self._config.hook.pytest_mlpatterns_result(config=self._config, result=result.to_json())
+        if failure is not None:
+            self._output.take_failure(FailedTest.from_json(failure), measured=data is not None)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, tuple[str, Mapping[str, bool]]] | None:
+        """Show and count a test that its gate let pass, instead of a pass."""
+        data = getattr(report, "perf_failure", None)
+        if data is None or not report.passed or data["gate"] != Gate.WARN:
+            return None
+        return _WOULD_FAIL, "f", (kind_word(FailedTest.from_json(data).kind).upper(), {"red": True})

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure, PerfWarning
-from pytest_mlpatterns.plugin.failures import Failures, fail_as_expected
+from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.failures import (
+    Failures,
+    fail_as_expected,
+    location_of,
+    raise_at_definition,
+    spell_report_text,
+)
 from pytest_mlpatterns.plugin.interrupts import follows_an_interrupt
-from pytest_mlpatterns.plugin.location import location_of, raise_at_definition
-from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
-from pytest_mlpatterns.plugin.report_text import spell_report_text
-from pytest_mlpatterns.records.kind import Kind, Unjudged
 from pytest_mlpatterns.records.result import group_of
-from pytest_mlpatterns.reports.files.junit import kind_properties, properties_of
+from pytest_mlpatterns.records.verdict import Kind, Unjudged
+from pytest_mlpatterns.reports.files.ci_reports import kind_properties, properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text
 
 if TYPE_CHECKING:
@@ -24,10 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from pytest_mlpatterns.judging.perf import Perf
-    from pytest_mlpatterns.plugin.live_line import LiveLine
-    from pytest_mlpatterns.plugin.machine_lock import MachineLock
     from pytest_mlpatterns.plugin.run_output import RunOutput
-    from pytest_mlpatterns.plugin.terminal import Terminal
+    from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
+    from pytest_mlpatterns.plugin.xdist import MachineLock
     from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["RuntestHooks"]

@@ -23,22 +23,22 @@ from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_o
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.ray.pool import RayPool
 from pytest_mlpatterns.plugin.acceptances import Acceptances
-from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder
+from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, ItemReader
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
-from pytest_mlpatterns.plugin.item_reader import ItemReader
-from pytest_mlpatterns.plugin.live_line import LiveLine
-from pytest_mlpatterns.plugin.machine_lock import MachineLock
 from pytest_mlpatterns.plugin.options import given_ini, given_options
-from pytest_mlpatterns.plugin.other_revision import OtherRevision, lay_out
-from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.other_revision import OtherRevision, Settlements, lay_out
 from pytest_mlpatterns.plugin.ray_session import SessionRay
-from pytest_mlpatterns.plugin.report_hooks import ReportHooks
-from pytest_mlpatterns.plugin.run_output import RunOutput
+from pytest_mlpatterns.plugin.run_output import ReportHooks, RunOutput
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
-from pytest_mlpatterns.plugin.served_perf import ServedPerf
-from pytest_mlpatterns.plugin.settlements import Settlements
-from pytest_mlpatterns.plugin.terminal import Terminal
-from pytest_mlpatterns.plugin.xdist import ControllerHooks, WorkerInput, report_baseline, report_usage_error
+from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
+from pytest_mlpatterns.plugin.xdist import (
+    ControllerHooks,
+    MachineLock,
+    WorkerInput,
+    report_baseline,
+    report_usage_error,
+)
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.analysis.criteria import SelectionCriteria
+    from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.plugin.collection import Collection
@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.serving.deployment import Deployment
 
-__all__ = ["REFERENCE_TREES", "SERVE_REVISION", "PerfSession"]
+__all__ = ["REFERENCE_TREES", "SERVE_REVISION", "PerfSession", "ServedPerf"]
+
 
 REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
 """Set if this pytest only serves tests of another revision: the tops of the present tree and of that one."""
@@ -165,7 +166,7 @@ class PerfSession:
         """The ``perf`` fixture: the measurement of one test, and its deployment.
 
         An error here fails the test's body, not its set-up. If this pytest serves tests of another revision, no body
-        runs, and the value is a :class:`pytest_mlpatterns.plugin.served_perf.ServedPerf`.
+        runs, and the value is a :class:`pytest_mlpatterns.plugin.session.ServedPerf`.
         """
         state = self._state(item)
         state.restart(item)
@@ -368,3 +369,20 @@ def _new_scratch_directory() -> ScratchDirectory:
         return ScratchDirectory()
     except SettingError as error:
         raise pytest.UsageError(visible(str(error))) from None
+
+
+class ServedPerf:
+    """Lets fixtures and tests that use ``perf`` run until they ask it for something.
+
+    Args:
+        serve: starts and stops deployments for the other side until that is done, and then ends the test.
+    """
+
+    def __init__(self, serve: Callable[[], NoReturn]) -> None:
+        self.__serve = serve
+
+    def __getattr__(self, name: str) -> object:
+        """Serve, in place of an answer; what a fixture has set is found without this."""
+        if name.startswith("__"):
+            raise AttributeError(name)  # Python and pytest look for these
+        self.__serve()

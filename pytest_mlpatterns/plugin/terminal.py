@@ -2,24 +2,37 @@
 
 pytest decides on colours (``--color``, ``NO_COLOR``, ``FORCE_COLOR``); the encoding of the stream decides on characters
 beyond ASCII. The workers of a distributed run get that decision from the controller, which has the terminal.
+
+Silent with ``-q``, in CI, and in the workers of a distributed run. On a pipe a run that records a baseline, which takes
+long, writes plain lines of its own; other runs are silent there. On a terminal it writes at pytest's cursor and
+restores the cursor. Progress bar libraries cannot be used: they need a line of their own, and pytest would have to
+write through them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sys
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.text.styled_text import Style, in_ascii
+from pytest_mlpatterns.reports.text.live_line import Standing, live_text, plain_text
+from pytest_mlpatterns.reports.text.terminal_text import Style, in_ascii
 from pytest_mlpatterns.wording import spelled, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import pytest
 
-    from pytest_mlpatterns.reports.text.styled_text import Line
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.reports.text.terminal_text import Line
 
-__all__ = ["Terminal", "shows_unicode"]
+__all__ = ["LiveLine", "Terminal", "shows_unicode"]
+
 
 _SIGNS = "→µ±–…×✓✗·█▁≥"
 _MARKUP: Mapping[Style, Mapping[str, bool]] = {
@@ -86,3 +99,129 @@ class Terminal:
         writer = self._config.get_terminal_writer()
         for text in texts:
             writer.line(in_ascii(spelled(text)) if self.ascii_only else spelled(text))
+
+
+_SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
+_MIN_ROOM = 20
+_PLAIN_EVERY_NS = 10_000_000_000
+"""Time between two plain lines of one test."""
+
+
+class LiveLine:
+    """Writes at the cursor and restores it, so that pytest continues at the same place.
+
+    Args:
+        config: of the run.
+        spell: replaces characters that the terminal does not have.
+        now_ns: reads a monotonic clock in nanoseconds.
+
+    Attributes:
+        tests: number of perf tests in the run.
+        plain: whether plain lines are written where there is no terminal.
+    """
+
+    def __init__(
+        self, config: pytest.Config, spell: Callable[[str], str], now_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self.tests = 0
+        self.plain = False
+        self._config = config
+        self._spell = spell
+        self._now_ns = now_ns
+        self._shown = False
+        self._test = ""
+        self._note = ""
+        self._launch_ns = 0
+        self._started = 0
+        self._started_ns = 0
+        self._finished_ns = 0
+        self._completed = 0
+        self._before = 0
+        self._plain_ns: int | None = None
+        self._silent = (
+            hasattr(config, "workerinput")
+            or config.get_verbosity() < 0
+            or not config.pluginmanager.hasplugin("terminalreporter")
+            or not sys.__stdout__
+        )
+        is_terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
+        self._is_watched = is_terminal and "CI" not in os.environ and not self._silent
+
+    def begin(self, test: str, launch_ns: int) -> None:
+        """Show that a test begins.
+
+        Args:
+            test: its id.
+            launch_ns: measured window of one of its launches.
+        """
+        self._test, self._launch_ns, self._note = test, launch_ns, ""
+        self._started += 1
+        self._started_ns = self._now_ns()
+        self._completed = self._before = 0
+        self._plain_ns = None
+        self._show(None)
+
+    def show(self, progress: Progress) -> None:
+        """Show the progress of a load; a test has several loads, one after the other."""
+        if progress.completed < self._completed:
+            self._before += self._completed
+        self._completed = progress.completed
+        self._show(progress, self._before + progress.completed)
+
+    def note(self, text: str) -> None:
+        """Show a sentence about the test: on a terminal in each line from now on, else in the next plain one."""
+        self._note = text
+        self._plain_ns = None
+
+    def end(self) -> None:
+        """Remove the line at the end of the test."""
+        if self._test:
+            self._finished_ns += self._now_ns() - self._started_ns
+            self._test = ""
+        if self._shown:
+            self._write(lambda _room: "")
+            self._shown = False
+
+    def _show(self, progress: Progress | None, completed: int = 0) -> None:
+        if self._silent or not (self._is_watched or self.plain):
+            return
+        standing = Standing(
+            test=self._test,
+            number=self._started,
+            of=max(self.tests, self._started),
+            elapsed_ns=self._now_ns() - self._started_ns,
+            finished_ns=self._finished_ns,
+            launch_ns=self._launch_ns,
+            note=self._note,
+        )
+        if not self._is_watched:
+            self._write_plain(standing)
+            return
+        shown = None if progress is None else replace(progress, completed=completed)
+        self._write(lambda room: " " + self._spell(live_text(standing, shown, room - 1)))
+
+    def _write_plain(self, standing: Standing) -> None:
+        """A line of its own when a test begins, and then every few seconds."""
+        now = self._now_ns()
+        if self._plain_ns is not None and now - self._plain_ns < _PLAIN_EVERY_NS:
+            return
+        self._plain_ns = now
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        with self._uncaptured():
+            reporter.ensure_newline()
+            reporter.write_line(self._spell(plain_text(standing)))
+        self._note = ""
+
+    def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
+        capture = self._config.pluginmanager.getplugin("capturemanager")
+        return contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled()
+
+    def _write(self, text_for: Callable[[int], str]) -> None:
+        with self._uncaptured():
+            # inside the context standard output is the terminal, so this is the terminal's width
+            room = shutil.get_terminal_size().columns - self._config.get_terminal_writer().width_of_current_line - 1
+            text = text_for(room)
+            if room >= _MIN_ROOM or not text:
+                sys.stdout.write(f"{_SAVE}{text}{_ERASE}{_RESTORE}")
+                sys.stdout.flush()
+                self._shown = True

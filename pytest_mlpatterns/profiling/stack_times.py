@@ -3,18 +3,28 @@
 Of N looks at a process in a time T, one stands for T/N. Looks at threads that serve count so, awake or not; the looks
 at another thread share its CPU time (:mod:`pytest_mlpatterns.profiling.threads`). The time for which a thread was ready
 and did not run is taken out: it is the machine's. Processes of one role are added.
+
+A profiler that waits for a core itself looks late, and then often in a row: in some blocks it sees too little of the
+work, in others too much. Let s be the sampled time of a block and c its CPU time. Where a service computes, s/c is
+nearly the same in all blocks of a side, so each is scaled to the median of s/c (the ratio estimator of survey sampling;
+Cochran, Sampling Techniques, chapter 6). If the service waited for cores, too, both sides are scaled to one median.
+Where a service mostly waits, its CPU time says nothing, and nothing is changed.
+
+A profiler that does not pause the process reads a stack from the innermost function outwards. If a function returns
+meanwhile, the reading ends there, and the callers are missing. The more often a thread calls and returns, the more
+stacks lack them; without those, code that does little else would seem faster, and all other code slower.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.profiling.layers import MODEL, SERVER_LAYER, is_ours, layer_of, role_frame
+from pytest_mlpatterns.profiling.frame_names import MODEL, SERVER_LAYER, is_ours, layer_of, role_frame
 from pytest_mlpatterns.profiling.recording import RawFrame
-from pytest_mlpatterns.profiling.threads import is_idle, is_of_server, is_own, serves, without_loops
-from pytest_mlpatterns.profiling.whole_stacks import whole_stacks
+from pytest_mlpatterns.profiling.threads import is_idle, is_of_server, is_own, is_torn, serves, without_loops
 from pytest_mlpatterns.records.profile import Frame, StackTime
 from pytest_mlpatterns.system.monitor import BUSY_SHARE
 from pytest_mlpatterns.system.thread_times import ThreadTimes
@@ -22,11 +32,12 @@ from pytest_mlpatterns.system.thread_times import ThreadTimes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from pytest_mlpatterns.profiling.frame_names import SourceNames
     from pytest_mlpatterns.profiling.recording import RawStack, RawStacks
-    from pytest_mlpatterns.profiling.source_names import SourceNames
-    from pytest_mlpatterns.records.await_chains import AwaitedTime
+    from pytest_mlpatterns.records.telemetry import AwaitedTime
 
-__all__ = ["SERVER", "NativeThreads", "SampledStacks", "awaited_stacks", "sampled_stacks"]
+__all__ = ["SERVER", "NativeThreads", "SampledStacks", "awaited_stacks", "balanced", "sampled_stacks", "whole_stacks"]
+
 
 SERVER = "server"
 """Role of a process that has no other."""
@@ -205,3 +216,96 @@ def _named(role: Frame, stack: tuple[RawFrame, ...], names: SourceNames, *, is_w
 def _layer_above(frames: Sequence[Frame]) -> Frame | None:
     """The layer that the innermost frame belongs to, if code of others that it calls calls it back."""
     return next((frame for frame in reversed(frames) if frame.owner in ("layer", "model")), None)
+
+
+_COMPUTES = (0.3, 1.5)
+"""Least and largest s/c of a service that computes: the server's native code is in c only, short waits in s only."""
+_COMPUTES_ALONE = (0.6, 1.25)
+"""The same of one whose waits are so short that both sides can share a median."""
+_BUSY = 0.2
+"""Wait for cores per CPU time from which a machine is busy."""
+_FEWEST = 3
+
+
+def balanced(sides: Sequence[Sequence[SampledStacks]]) -> list[list[SampledStacks]]:
+    """The blocks of each side, with the time of their stacks scaled.
+
+    Args:
+        sides: a side with fewer than three blocks, or with one without CPU time, is returned as it is.
+    """
+    ratios = [_ratios(blocks) for blocks in sides]
+    usual = [median(found) if found else 0.0 for found in ratios]
+    is_busy = any(block.ready_ns > _BUSY * block.cpu_ns for blocks in sides for block in blocks)
+    if is_busy and all(_COMPUTES_ALONE[0] <= one <= _COMPUTES_ALONE[1] for one in usual):
+        usual = [median([one for found in ratios for one in found])] * len(usual)
+    return [
+        [_scaled(block, goal / ratio) for block, ratio in zip(blocks, found, strict=True)]
+        if _COMPUTES[0] <= goal <= _COMPUTES[1]
+        else [*blocks]
+        for blocks, found, goal in zip(sides, ratios, usual, strict=True)
+    ]
+
+
+def _ratios(blocks: Sequence[SampledStacks]) -> list[float]:
+    """The s/c of each block; empty if they are not known."""
+    sampled = [sum(stack.ns for stack in block.stacks) for block in blocks]
+    if len(blocks) < _FEWEST or not all(block.cpu_ns for block in blocks) or not all(sampled):
+        return []
+    return [seen / block.cpu_ns for seen, block in zip(sampled, blocks, strict=True)]
+
+
+def _scaled(block: SampledStacks, factor: float) -> SampledStacks:
+    return replace(block, stacks=tuple(replace(stack, ns=stack.ns * factor) for stack in block.stacks))
+
+
+_Thread = tuple[int, str]
+_Function = tuple[str, str]
+
+
+def whole_stacks(counts: Mapping[RawStack, int]) -> dict[RawStack, int]:
+    """The stacks from the root of their thread on, and how often each was seen.
+
+    A thread has one root. A stack that begins elsewhere gets the callers that its outermost function has most often in
+    the others. It is left out if that is in none of them, and so is one with a call that cannot be.
+
+    Args:
+        counts: how often a profiler saw each stack.
+    """
+    roots: defaultdict[_Thread, Counter[_Function]] = defaultdict(Counter)
+    for stack, count in counts.items():
+        if stack.frames:
+            roots[_thread(stack)][_function(stack.frames[0])] += count
+    usual = {thread: found.most_common(1)[0][0] for thread, found in roots.items()}
+    whole: Counter[RawStack] = Counter()
+    broken: list[tuple[RawStack, int]] = []
+    for stack, count in counts.items():
+        if stack.frames and _function(stack.frames[0]) != usual[_thread(stack)]:
+            broken.append((stack, count))
+        elif not is_torn(stack.frames):
+            whole[stack] += count
+    callers = _callers(whole) if broken else {}
+    for stack, count in broken:
+        above = callers.get((_thread(stack), _function(stack.frames[0])))
+        if above is None:
+            continue
+        mended = replace(stack, frames=(*above.most_common(1)[0][0], *stack.frames))
+        if not is_torn(mended.frames):
+            whole[mended] += count
+    return dict(whole)
+
+
+def _callers(whole: Mapping[RawStack, int]) -> Mapping[tuple[_Thread, _Function], Counter[tuple[RawFrame, ...]]]:
+    """For each function of each thread how often it was seen below which callers."""
+    found: defaultdict[tuple[_Thread, _Function], Counter[tuple[RawFrame, ...]]] = defaultdict(Counter)
+    for stack, count in whole.items():
+        for depth, frame in enumerate(stack.frames):
+            found[_thread(stack), _function(frame)][stack.frames[:depth]] += count
+    return found
+
+
+def _thread(stack: RawStack) -> _Thread:
+    return stack.thread, stack.name
+
+
+def _function(frame: RawFrame) -> _Function:
+    return frame.name, frame.file

@@ -15,7 +15,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.profiling.layers import is_ours
+from pytest_mlpatterns.profiling.frame_names import is_ours
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.recording import RawFrame, RawStack

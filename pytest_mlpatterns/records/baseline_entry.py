@@ -11,12 +11,9 @@ from pytest_mlpatterns.records.setup import SystemKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
-    from pytest_mlpatterns.records.latency import Percentiles
-    from pytest_mlpatterns.records.latency_split import LatencySplits
+    from pytest_mlpatterns.records.latency import LatencySplits, Percentiles, RequestCounts
     from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.request_counts import RequestCounts
-    from pytest_mlpatterns.records.setup import Setup
+    from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["Anchor", "Baselines", "Entry", "EntryKey", "Update"]
@@ -63,7 +60,7 @@ class Entry:
         disturbed: what was wrong when it was recorded, a phrase each; empty if nothing was.
         facts: the environment of the service; empty in entries of older versions.
         split: where the time of requests went, to say what changed; empty in entries of older versions.
-        tree: digest of the files that were measured (:mod:`pytest_mlpatterns.system.tree_digest`); empty in entries of
+        tree: digest of the files that were measured (:mod:`pytest_mlpatterns.system.git`); empty in entries of
             older versions and outside git.
         taken: what of the machine the deployment could not have while it was recorded.
         accepted: the acceptances that held when it was recorded, whose change it has.

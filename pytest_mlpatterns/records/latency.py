@@ -1,15 +1,56 @@
-"""A distribution of times in a few numbers: of the latency, and of what streams have instead. Plain values."""
+"""A distribution of times in a few numbers: of the latency, and of what streams have instead. Plain values.
+
+:mod:`pytest_mlpatterns.analysis.causes.latency_split` makes a split from launches; this module measures nothing.
+
+============  =========================================================================================================
+part          time
+============  =========================================================================================================
+send_wait     from when the request was due in an open loop until the load generator sent it
+connection    the wait of the request for a connection, or for one that opens
+wire          decoding, encoding and compression, in every process
+hop           transport to another process, without its work and its waits
+model_cpu     the thread of the model's call runs
+model_gc      garbage collection in the model's call
+run_queue     the thread of the model's call could run, and the system ran another one
+model_wait    the model's call waits: for a lock, a sleep, I/O, a GPU, threads that help
+model_block   a coroutine of the model keeps the event loop, and does not run
+model_call    the model's call as a service reports it, running and waiting
+queue_wait    in a queue, or until a process has finished another request
+batch_wait    until the batch was complete
+shared_wait   for the same call of another request
+service       in a service whose inside is not known (``App``, ``Command``, a URL)
+server        in the server and the pattern's layers, without everything above
+socket        in sockets, and until the process reads the request
+unexplained   what the parts are longer than the whole, a negative time, if that is over 5 % of it
+============  =========================================================================================================
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pytest_mlpatterns.records.telemetry import Histogram
 
-__all__ = ["Latency", "LatencyHistogram", "Percentiles", "interpolated", "read_percentiles"]
+__all__ = [
+    "PARTS",
+    "SERVICE_PARTS",
+    "SPLIT_LAYER",
+    "Latency",
+    "LatencyHistogram",
+    "LatencySplit",
+    "LatencySplits",
+    "Percentiles",
+    "RequestCounts",
+    "SplitMetric",
+    "SplitPart",
+    "interpolated",
+    "read_percentiles",
+]
+
 
 Percentiles = tuple[tuple[float, float], ...]
 """``(percent, nanoseconds)``, both ascending; empty if no request succeeded."""
@@ -67,3 +108,108 @@ def interpolated(percentiles: Percentiles, percent: float) -> float:
         return percentiles[min(above, len(percentiles) - 1)][1]
     (before, low), (after, high) = percentiles[above - 1], percentiles[above]
     return low + (high - low) * (percent - before) / (after - before)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCounts:
+    """Requests of one launch.
+
+    Attributes:
+        requests: number of requests that were due in the window.
+        failed: those without a 2xx answer.
+        latencies: count of each latency of the others, in nanoseconds, rounded to seven leading bits (0.8 %).
+    """
+
+    requests: int
+    failed: int
+    latencies: Histogram
+
+
+SplitMetric = Literal["rtm", "ttft", "tpot"]
+SPLIT_LAYER = "split"
+"""Name of the layer of the telemetry that a split is made of."""
+PARTS: Mapping[str, str] = {
+    "send_wait": "waiting to be sent",
+    "connection": "connection",
+    "wire": "wire",
+    "hop": "hop",
+    "model_cpu": "model on CPU",
+    "model_gc": "garbage collection",
+    "run_queue": "ready but not running",
+    "model_wait": "model waits",
+    "model_block": "event loop blocked",
+    "model_call": "model call",
+    "queue_wait": "queue wait",
+    "batch_wait": "batch wait",
+    "shared_wait": "waiting for another request's call",
+    "service": "service",
+    "server": "server and layers",
+    "socket": "waiting in sockets",
+    "unexplained": "not explained",
+}
+"""Every part with its label, in the order of reports."""
+SERVICE_PARTS = frozenset(
+    {
+        *("wire", "hop", "model_cpu", "model_gc", "run_queue", "model_wait", "model_block", "model_call"),
+        *("service", "server"),
+    }
+)
+"""Parts in which a request is worked on; in the others it waits for requests before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """One part of a latency.
+
+    Attributes:
+        name: in :data:`PARTS`.
+        of: stage or model; empty if there is only one, or if the part is of none.
+        mean_ns: over the requests.
+        median_ns: of the requests whose latency is near the median.
+        error_ns: standard error of both over launches.
+    """
+
+    name: str
+    of: str
+    mean_ns: float
+    median_ns: float
+    error_ns: float
+
+    @property
+    def label(self) -> str:
+        """``model on CPU``, or ``model on CPU (features)`` of a stage or model."""
+        return f"{PARTS[self.name]} ({self.of})" if self.of else PARTS[self.name]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySplit:
+    """A latency as the sum of its parts, over all launches of a test.
+
+    Attributes:
+        metric: the latency.
+        mean_ns: sum of the means of the parts.
+        median_ns: sum of the medians of the parts.
+        requests: successful requests behind it.
+        parts: in the order of :data:`PARTS`; parts of no time are left out.
+        calls: calls of each model per request, by stage or model: 1/16 in batches of 16, 0.08 behind a cache.
+    """
+
+    metric: SplitMetric
+    mean_ns: float
+    median_ns: float
+    requests: int
+    parts: tuple[SplitPart, ...]
+    calls: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LatencySplit:
+        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
+        return cls(**{**data, "parts": tuple(SplitPart(**part) for part in data["parts"])})
+
+    def part(self, name: str, of: str = "") -> SplitPart | None:
+        """The part of this name; None if it takes no time."""
+        return next((part for part in self.parts if (part.name, part.of) == (name, of)), None)
+
+
+LatencySplits = Mapping[SplitMetric, LatencySplit]
+"""The splits of one test: of RTM, and for answers that stream of TTFT and TPOT."""

@@ -8,16 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "GeneratorReport",
     "Launch",
     "LaunchValue",
+    "NodeFigures",
     "NodeUsage",
     "SearchEnd",
     "Step",
@@ -35,6 +38,7 @@ __all__ = [
     "Usage",
     "Warmup",
 ]
+
 
 REQUESTS_OF_WINDOW = 2.2
 """Longest requests that fit into a window which was lengthened for them: the one in flight, one more, and a tenth."""
@@ -231,7 +235,7 @@ class Launch:
     taken for dead at the end of the load; empty if it still answered. ``track`` is what the deployment held over the
     requests that it had answered; None if its processes are not known. ``facts`` is the environment of the service;
     only the first launch of a run may have it. ``sorting_ns`` is the CPU time of a fixed work at the end of the load
-    (:mod:`pytest_mlpatterns.system.sorting_time`); 0 if it was not done. ``answer_form`` is what its first answer
+    (:mod:`pytest_mlpatterns.system.machine`); 0 if it was not done. ``answer_form`` is what its first answer
     looked like, in words; empty if it was a stream, or is not known. ``given_window_ns`` is the length that the window
     was to have, if a request was longer and so the window was; None otherwise.
     """
@@ -379,3 +383,29 @@ class Estimate:
 
     def __ge__(self, other: object) -> NoReturn:
         self._refuse(other)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFigures:
+    """One node of a cluster over the measured windows.
+
+    Attributes:
+        node: name of the node, its address.
+        cores: number of cores that its processes may use.
+        replicas: number of replicas on it in the last launch.
+        cpu_share: share of its cores that the replicas used.
+        peak_rss_bytes: highest resident memory of the replicas.
+        serve_cpu_share: share of its cores that the cluster's own processes used: proxies, schedulers, agents.
+    """
+
+    node: str
+    cores: float
+    replicas: int
+    cpu_share: float
+    peak_rss_bytes: int
+    serve_cpu_share: float
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> NodeFigures:
+        """The inverse of ``dataclasses.asdict``."""
+        return cls(**data)

@@ -1,7 +1,8 @@
 """Where the time of requests went, by function, on both sides of a comparison: what was sampled, and what was found.
 
 :class:`ProfiledRun` is what a profiler saw, block by block; it stays in the process that measured. From it
-:mod:`pytest_mlpatterns.analysis.attribution` makes a :class:`ProfileRecord`, which travels as JSON with the result.
+:mod:`pytest_mlpatterns.analysis.causes.attribution` makes a :class:`ProfileRecord`, which travels as JSON with the
+result.
 """
 
 from __future__ import annotations

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median_low
+from typing import TYPE_CHECKING
 
-__all__ = ["LoggedRequest", "RequestLog"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["LONGEST_RUN_NS", "LoggedRequest", "RequestLog", "fault_of_times"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +52,29 @@ class RequestLog:
     requests: tuple[LoggedRequest, ...]
     load: str
     model: str = ""
+
+
+LONGEST_RUN_NS = 24 * 3600 * 1_000_000_000
+"""Longest run that is read. A benchmark takes minutes or hours; one wrong time makes a run of months of it."""
+
+
+def fault_of_times(requests: Sequence[LoggedRequest], place: Callable[[int], str]) -> str:
+    """What is wrong with the times of a run, with the place of the request that is farthest from the others.
+
+    Args:
+        requests: of the run, at least one.
+        place: where the file has the request of a number.
+
+    Returns:
+        A phrase; empty if the times can be those of one run.
+    """
+    lasted_ns = max(one.end_ns for one in requests) - min(one.due_ns for one in requests)
+    if lasted_ns <= LONGEST_RUN_NS:
+        return ""
+    middle_ns = median_low([one.due_ns for one in requests])
+    away_ns = [max(abs(one.due_ns - middle_ns), abs(one.end_ns - middle_ns)) for one in requests]
+    farthest = max(range(len(requests)), key=away_ns.__getitem__)
+    return (
+        f"{place(farthest)}: with this request the run takes {lasted_ns / 1e9:,.0f} s, "
+        f"expected {LONGEST_RUN_NS / 1e9:,.0f} s (a day) at most"
+    )

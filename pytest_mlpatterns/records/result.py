@@ -5,6 +5,8 @@
 Reading is written by hand. A trial of msgspec saved about 60 of 100 lines, but it accepts unknown members of
 dataclasses, writes set-ups and objectives as objects instead of text, and adds 25 ms to an import. Its schema has 852
 lines (ours: 358), allows unknown members and describes classes only; so a test compares the types with our schema.
+
+A test that fails before anything is measured has no result; this stands for it in the reports.
 """
 
 from __future__ import annotations
@@ -14,45 +16,41 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
-from pytest_mlpatterns.records.held_memory import HeldRecord
-from pytest_mlpatterns.records.kind import ERRORS, Gate, Kind, Unjudged, judged_kind
-from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
-from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
+from pytest_mlpatterns.records.latency import (
+    Latency,
+    LatencySplit,
+    LatencySplits,
+    Percentiles,
+    RequestCounts,
+    SplitMetric,
+    read_percentiles,
+)
 from pytest_mlpatterns.records.launch import (
     Capacity,
     Estimate,
     GeneratorPart,
     LaunchValue,
+    NodeFigures,
     SearchEnd,
     Step,
     Taken,
     Warmup,
 )
-from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.profile import ProfileRecord
-from pytest_mlpatterns.records.request_counts import RequestCounts
-from pytest_mlpatterns.records.resource_track import GrowthRecord
+from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord
 from pytest_mlpatterns.records.scaling import ScalingRecord
-from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
 from pytest_mlpatterns.records.stream_record import StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, Outcome, Unjudged, Verdict, judged_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "BaselineGap",
-    "Location",
-    "Reference",
-    "State",
-    "TestResult",
-    "group_of",
-]
+__all__ = ["BaselineGap", "FailedTest", "Location", "Reference", "State", "TestResult", "group_of"]
 
 
 class State(StrEnum):
@@ -374,3 +372,38 @@ def _splits(data: Mapping[SplitMetric, Any]) -> LatencySplits:
 
 def _distributions(data: Mapping[str, Any]) -> dict[str, Percentiles]:
     return {name: read_percentiles(percentiles) for name, percentiles in data.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTest:
+    """A perf test that failed, or would have without ``--perf-gate warn``, with or without a measurement.
+
+    Attributes:
+        test: its id.
+        reason: why, in a few lines.
+        location: where it is defined.
+        kind: of the failure.
+        gate: ``warn`` if the test passed although its verdict failed.
+        group: its id without its pattern.
+        pattern: under which it ran, as text.
+        text: the whole message of a verdict that did not fail the test, which pytest does not show then.
+    """
+
+    test: str
+    reason: str
+    location: Location | None
+    kind: Kind = Kind.TEST_ERROR
+    gate: Gate = Gate.FAIL
+    group: str = ""
+    pattern: str = ""
+    text: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as dictionaries and plain text; execnet accepts no subclass of it."""
+        return {**asdict(self), "kind": self.kind.value, "gate": self.gate.value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> FailedTest:
+        """The inverse of :meth:`to_json`."""
+        location = None if data["location"] is None else Location(**data["location"])
+        return cls(**{**data, "location": location, "kind": Kind(data["kind"]), "gate": Gate(data["gate"])})

@@ -22,8 +22,11 @@ other inputs of their batch did not. ``foreign`` entries of a broker's streams c
 server that reports a histogram in buckets, or only its mean, has the counters ``NAME_sum`` and ``NAME_count`` as well
 or instead, and its mean is exact. A ``wire`` layer is the server of a process: sizes of its bodies as they were
 transferred, and ``plain``, that is uncompressed. The layer ``split`` has where the time of requests went; its names are
-those of :mod:`pytest_mlpatterns.patterns.split_tally`. The layer ``awaits`` of a profiled deployment has where
-coroutines wait (:mod:`pytest_mlpatterns.records.await_chains`). Pure; this module must not know which engine counts.
+those of :mod:`pytest_mlpatterns.patterns.tally`. The layer ``awaits`` of a profiled deployment has where
+coroutines wait (:mod:`pytest_mlpatterns.records.telemetry`). Pure; this module must not know which engine counts.
+
+A deployment that is profiled counts in its layer ``awaits`` the nanoseconds for which each chain waited, and under
+``times:CHAIN`` how often. A chain is written from the model's own coroutine to the innermost one.
 """
 
 from __future__ import annotations
@@ -34,17 +37,24 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = [
+    "AWAITS",
+    "AWAIT_TIMES",
+    "AwaitedTime",
+    "Awaiting",
     "DerivedMetric",
     "Histogram",
     "LayerStats",
     "PatternStats",
+    "awaited_times",
+    "chain_name",
     "derived_metrics",
     "merged_layers",
     "straggler_shares",
 ]
+
 
 Histogram = dict[int, int]
 """Count of each value; times are rounded to their seven leading bits (0.8 %)."""
@@ -306,3 +316,41 @@ def _added(parts: Iterable[Mapping[Any, int]]) -> dict[Any, int]:
     for part in parts:
         total.update(part)
     return dict(total)
+
+
+AWAITS = "awaits"
+"""Name of the layer."""
+AWAIT_TIMES = "times:"
+_FRAMES, _FIELDS = "\x1e", "\x1f"
+
+
+@dataclass(frozen=True, slots=True)
+class Awaiting:
+    """A coroutine that waits: its ``co_qualname``, the full path of its file, and the line that waits."""
+
+    qualified: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedTime:
+    """The nanoseconds for which a chain waited, the outermost coroutine first, and how often."""
+
+    chain: tuple[Awaiting, ...]
+    ns: int
+    times: int
+
+
+def chain_name(chain: Iterable[Awaiting]) -> str:
+    """The name of the counter of a chain; empty for one without coroutines."""
+    return _FRAMES.join(_FIELDS.join((one.qualified, one.file, str(one.line))) for one in chain)
+
+
+def awaited_times(counters: Mapping[str, int]) -> Iterator[AwaitedTime]:
+    """The chains that waited, from the counters of the layer."""
+    for name, ns in counters.items():
+        if not name.startswith(AWAIT_TIMES) and ns > 0:
+            fields = (one.split(_FIELDS) for one in name.split(_FRAMES))
+            chain = tuple(Awaiting(qualified, file, int(line)) for qualified, file, line in fields)
+            yield AwaitedTime(chain, ns, counters.get(AWAIT_TIMES + name, 0))

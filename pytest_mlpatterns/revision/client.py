@@ -1,15 +1,21 @@
 """Client of the pytest process that runs one test at another git revision and starts deployments there.
 
 The server is :mod:`pytest_mlpatterns.plugin.revision_server`. This module does not know how deployments are measured.
+
+This module reads text and looks for files; it changes nothing.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.revision.cluster_access import access_variables
-from pytest_mlpatterns.revision.failure_text import error_line, hint_at_files, without_markers
+from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
+from pytest_mlpatterns.errors import ChildError, DeploymentError, SettingError
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
     DeploymentStarted,
@@ -29,18 +35,30 @@ from pytest_mlpatterns.revision.messages import (
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.git import Git
+from pytest_mlpatterns.system.ray.run import brings_code
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.revision.worktree import Worktree
+    from pytest_mlpatterns.system.ray.cluster import ClusterFacts
     from pytest_mlpatterns.system.ray.session import RaySession
 
-__all__ = ["NothingToCompareError", "RevisionClient"]
+__all__ = [
+    "NothingToCompareError",
+    "RevisionClient",
+    "access_options",
+    "access_variables",
+    "error_line",
+    "hint_at_files",
+    "without_markers",
+]
+
 
 _STOP_TIMEOUT_S = 20.0
 _DELETE_TIMEOUT_S = 70.0
@@ -259,3 +277,112 @@ class RevisionClient:
     def _with_hint(self, text: str) -> str:
         """An error, with the files that the revision lacks."""
         return "\n".join(filter(None, (without_markers(text), hint_at_files(text, self._test, self._worktree))))
+
+
+def access_variables(cluster: ClusterFacts) -> dict[str, str]:
+    """Environment variables of the process: the run that its applications belong to, and the key of the cluster."""
+    key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token} if cluster.token else {}
+    return {RUN_VARIABLE: cluster.run, **key}
+
+
+def access_options(
+    cluster: ClusterFacts, runtime_env: Mapping[str, Any], interpreter: Path | None = None
+) -> tuple[str, ...]:
+    """Options of the process: the cluster of this run, and the runtime environment of the replicas there.
+
+    Paths in it are relative; each process reads them from the root of its own tree.
+
+    Args:
+        cluster: the cluster of this run.
+        runtime_env: that of this run's replicas.
+        interpreter: that of an environment of the revision's own; None if it runs in this one.
+
+    Raises:
+        SettingError: replicas may lie on other machines, which have not the code of the revision.
+    """
+    several = len({node.machine for node in cluster.nodes}) > 1
+    if several and interpreter is not None:
+        raise SettingError(
+            "--perf-against-env on a Ray cluster of several machines, expected one machine: replicas run in the "
+            "environment of their node; leave it out"
+        )
+    if several and not brings_code(runtime_env):
+        raise SettingError(
+            "--perf-against on a Ray cluster of several machines needs the code of both revisions there; name it: "
+            'perf_ray_runtime_env = {"working_dir": "."}'
+        )
+    own = {} if interpreter is None else {"py_executable": str(interpreter)}
+    found = {**runtime_env, **own}
+    code = [f"--perf-ray-runtime-env={json.dumps(found)}"] if found else []
+    return (f"--perf-ray-address={cluster.address}", *code)
+
+
+_ERROR = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Failed|Skipped|Exit|Warning)\b(?:: .*)?")
+_BEFORE = re.compile(r"(?:E\s+)?(?:\| )?")
+"""What stands before the text of a line: pytest's mark of an error, and ours of what a service printed."""
+_MARKERS = re.compile(rf"{_BEFORE.pattern}[\s~^]*\^[\s~^]*")
+"""A row under a line of a traceback that points into it."""
+_QUOTED = re.compile(r"""(?<!\w)(['"])([^'"\n]{1,300})\1""")
+_MODULE = re.compile(r"[A-Za-z_][\w.]*")
+_SHOWN = 3
+
+
+def error_line(text: str) -> str:
+    """The line of a traceback or message that names the error: its last one, or else its last line with text."""
+    lines = [_BEFORE.sub("", line, count=1).strip() for line in without_markers(text).splitlines()]
+    lines = [line for line in lines if line]
+    return next((line for line in reversed(lines) if _ERROR.fullmatch(line)), lines[-1] if lines else "")
+
+
+def without_markers(text: str) -> str:
+    """The text without the rows of ``^^^^`` that point into the line above."""
+    return "\n".join(line for line in text.splitlines() if not _MARKERS.fullmatch(line))
+
+
+def hint_at_files(text: str, test: str, worktree: Worktree) -> str:
+    """What to do about files that an error names, that the working tree has and the revision does not.
+
+    Args:
+        text: the error.
+        test: id of the test that failed.
+        worktree: the revision's files.
+
+    Returns:
+        A sentence; empty if the error names no such file.
+    """
+    found = list(dict.fromkeys(_absent(text, test, worktree)))[:_SHOWN]
+    if not found:
+        return ""
+    below = os.path.relpath(worktree.directory, worktree.root)
+    git = Git(worktree.present_root)
+    tracked = all(git.succeeds("ls-files", "--error-unmatch", "--", str(file)) for file in found)
+    names = [os.path.relpath(file, below) for file in found]
+    option = shlex.quote(",".join(names)) if len(names) > 1 else f'"{names[0]}"'
+    why = "exists here" if tracked else "exists here, but git does not track it"
+    return (
+        f"{', '.join(names)} {why}, so {worktree.revision.name} runs without it; take it along: "
+        f"--perf-against-files {option}"
+    )
+
+
+def _absent(text: str, test: str, worktree: Worktree) -> Iterator[Path]:
+    """Paths relative to the top, of files that are only in the working tree."""
+    named = [match[2] for match in _QUOTED.finditer(text)]
+    named += re.findall(re.escape(str(worktree.root)) + r"[^\s'\",;:)]*", text)
+    for name in named:
+        for place in _places(name, test, worktree):
+            if place.is_relative_to(worktree.root) and place != worktree.root:
+                inside = place.relative_to(worktree.root)
+                # unlike Path.exists, this takes what is no path at all
+                if os.path.exists(worktree.present_root / inside) and not os.path.exists(place):
+                    yield inside
+
+
+def _places(name: str, test: str, worktree: Worktree) -> Iterator[Path]:
+    """Where in the worktree a path, or a module of that name, would be."""
+    yield Path(os.path.normpath(worktree.directory / name))
+    if _MODULE.fullmatch(name):
+        module = name.replace(".", os.sep)
+        for folder in (worktree.directory, worktree.directory / "src", (worktree.directory / test).parent):
+            yield folder / f"{module}.py"
+            yield folder / module

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
-    from pytest_mlpatterns.records.setup import Setup
+    from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.ray.messages import RayApplication
     from pytest_mlpatterns.system.cpu_share import CpuShare

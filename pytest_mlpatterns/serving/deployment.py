@@ -7,17 +7,16 @@ The same for a deployment that this package starts and for a service that ran be
 from __future__ import annotations
 
 import itertools
+import ssl
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.credentials import address_without_credentials
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.serving.served_model import first_model
-from pytest_mlpatterns.serving.transport import transport_to
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, path_of
-from pytest_mlpatterns.wire.openai import with_model
+from pytest_mlpatterns.wire.openai import model_path, with_model
 from pytest_mlpatterns.wire.stream_form import described_answer, form_in
 from pytest_mlpatterns.wording import marked
 from pytest_mlpatterns.workload.payload import arguments_of
@@ -28,18 +27,18 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.external.scraper import Scraper
-    from pytest_mlpatterns.serving.processes import Processes
-    from pytest_mlpatterns.serving.scale_out import Scaler
+    from pytest_mlpatterns.serving.processes import Processes, Scaler
     from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.system.monitor import Monitor
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["Deployment"]
+__all__ = ["Deployment", "first_model", "transport_to"]
+
 
 _CLIENT_TIMEOUT_S = 30.0
 _EXIT_S = 0.5
@@ -298,3 +297,39 @@ class Deployment:
         if self.endpoint.wire.protocol == "openai":
             content = with_model(content, self._model_name())
         return {"method": "POST", "url": path, "content": content, "headers": dict(body.headers)}
+
+
+def transport_to(endpoint: Endpoint) -> httpx.BaseTransport:
+    """The ``httpx`` transport of functional requests."""
+    if endpoint.wire.protocol == "grpc":
+        from pytest_mlpatterns.serving.grpc.client import GrpcTransport
+
+        return GrpcTransport()
+    from pytest_mlpatterns.serving.bounded_client import BoundedTransport
+
+    context = ssl.create_default_context()
+    if endpoint.remote is not None and endpoint.remote.ca_pem is not None:
+        context.load_verify_locations(cadata=endpoint.remote.ca_pem.decode())
+    return BoundedTransport(context)
+
+
+_LIST_TIMEOUT_S = 5.0
+
+
+def first_model(client: httpx.Client, path: str) -> str:
+    """The first model of the list beside the path of requests; empty if the server has no such list.
+
+    Args:
+        client: asks the server.
+        path: path of requests, such as ``/v1/chat/completions``.
+    """
+    import httpx
+
+    from pytest_mlpatterns.serving.bounded_client import get_page
+
+    try:
+        response = get_page(client, model_path(path), _LIST_TIMEOUT_S)
+        name = response.json()["data"][0]["id"] if response.is_success else ""
+    except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError, RecursionError):  # no answer, or another form
+        return ""
+    return name if isinstance(name, str) else ""

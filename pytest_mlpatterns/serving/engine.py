@@ -13,19 +13,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_mlpatterns.errors import MissingExtraError, SettingError, missing_extra
-from pytest_mlpatterns.serving.cpu_limit import start_with_cpus, start_with_replica_cores
+from pytest_mlpatterns.system.cpu_share import give_cpus, give_replica_cores
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.model import ServicePlan
-    from pytest_mlpatterns.system.cpu_share import ReplicaCores
+    from pytest_mlpatterns.system.cpu_share import CpuShare, ReplicaCores
     from pytest_mlpatterns.system.ray.session import RaySession
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["ENGINES", "Engine", "StartOptions", "engine_named", "launch", "require_ray"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "StartOptions",
+    "engine_named",
+    "launch",
+    "require_ray",
+    "start_with_cpus",
+    "start_with_replica_cores",
+]
+
 
 ENGINES = {
     "local": "pytest_mlpatterns.serving.local.launcher",
@@ -145,3 +157,43 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     if options.replica_cores is not None:
         return start_with_replica_cores(options.replica_cores, plan.root.replicas, lambda: engine.launch(plan, options))
     return start_with_cpus(options.cpus, lambda: engine.launch(plan, options))
+
+
+def start_with_cpus(cpus: float | None, start: Callable[[], Deployment]) -> Deployment:
+    """Start a deployment; its end releases what it was given.
+
+    Args:
+        cpus: number of cores; None for all.
+        start: starts it.
+
+    Raises:
+        SettingError: this machine cannot give it so much, or no such share.
+        DeploymentError: it did not start.
+    """
+    return start() if cpus is None else _start_with(give_cpus(cpus), start)
+
+
+def start_with_replica_cores(wanted: ReplicaCores, replicas: int, start: Callable[[], Deployment]) -> Deployment:
+    """Start a deployment each of whose replicas runs on cores of its own.
+
+    Args:
+        wanted: cores of each, and the largest number of replicas.
+        replicas: number of replicas that start with it.
+        start: starts it; an engine enters :func:`pytest_mlpatterns.system.cpu_share.share_of_replica` for each replica.
+
+    Raises:
+        SettingError: this machine has fewer cores, or no CPU affinity.
+        DeploymentError: it did not start.
+    """
+    return _start_with(give_replica_cores(wanted, replicas), start)
+
+
+def _start_with(share: CpuShare, start: Callable[[], Deployment]) -> Deployment:
+    try:
+        with share.current():
+            deployment = start()
+    except BaseException:
+        share.release()
+        raise
+    deployment.cpu_share = share
+    return deployment

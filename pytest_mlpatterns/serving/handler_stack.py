@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_mlpatterns.patterns.arguments import EMBEDDED
 from pytest_mlpatterns.patterns.pattern import ModelNode
-from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.records.await_chains import AWAITS
-from pytest_mlpatterns.serving.await_clock import AwaitClock
+from pytest_mlpatterns.records.telemetry import AWAITS
+from pytest_mlpatterns.serving.clocks import AwaitClock
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.model import is_stepped as steps
-from pytest_mlpatterns.serving.process_node import PackedLayer, QueueNode
+from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
 from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel, TimedSteps
 from pytest_mlpatterns.wire import REST_JSON
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.queued import Queued
     from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serving.redis.cache import RedisCache
-    from pytest_mlpatterns.system.run_queue import RunQueueClock
+    from pytest_mlpatterns.system.thread_times import RunQueueClock
     from pytest_mlpatterns.wire import Wire
 
 __all__ = ["HandlerStack", "StackHooks"]

@@ -18,8 +18,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of
-from pytest_mlpatterns.patterns.process_env import with_env
+from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of, with_env
 from pytest_mlpatterns.serving.import_string import (
     is_import_string,
     is_of_import_string,

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.records.telemetry import PatternStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
+    from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["ForeignProcesses", "Processes"]
+__all__ = [
+    "AddedReplica",
+    "FactsQuestion",
+    "ForeignProcesses",
+    "LoadFailed",
+    "PackedLayer",
+    "Processes",
+    "QueueNode",
+    "Ready",
+    "Scaler",
+    "StatsQuestion",
+    "WorkerFacts",
+    "WorkerStats",
+]
 
 
 class Processes(Protocol):
@@ -110,3 +124,108 @@ class ForeignProcesses:
         on_stop, self.on_stop = self.on_stop, None
         if on_stop is not None:
             on_stop()
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayer:
+    """The layer of a pickled pattern around the nodes inside.
+
+    A node inside is another layer, a :class:`~pytest_mlpatterns.patterns.pattern.ModelNode`, a :class:`QueueNode`, or a
+    node of the engine that stands for a process group behind this process.
+    """
+
+    pattern: bytes
+    position: int
+    inside: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueNode:
+    """A running process group that takes requests from a stream of a broker."""
+
+    url: str
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is built, and requests are accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model could not be built: the user's traceback, or a reason that says it all."""
+
+    traceback: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsQuestion:
+    """Asks a process for its statistics."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """Statistics of one process since its start, in answer to the question of this number."""
+
+    number: int
+    predict_requests: int
+    tracebacks: tuple[str, ...]
+    layers: tuple[LayerStats, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FactsQuestion:
+    """Asks a process for its environment."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """The environment of one process, in answer to the question of this number."""
+
+    number: int
+    facts: EnvironmentFacts
+
+
+class AddedReplica(Protocol):
+    """A replica that was asked for. It ends with its deployment."""
+
+    asked_ns: int
+    """When it was asked for, on the clock of ``time.perf_counter_ns``."""
+
+    def address(self) -> tuple[str, int] | None:
+        """``(host, port)`` once the replica is ready, that is loaded and accepting connections; None until then.
+
+        Raises:
+            ModelLoadError: it could not load its model; with its traceback.
+            DeploymentError: it was not ready in time.
+        """
+        ...
+
+    def requests(self) -> int:
+        """Number of requests that it has received; once it is ready.
+
+        Raises:
+            DeploymentError: it has ended, or does not answer.
+        """
+        ...
+
+
+class Scaler(Protocol):
+    """Adds replicas to a running deployment."""
+
+    timeout_ns: int
+    """Start-up time limit of a replica."""
+
+    def add(self) -> AddedReplica:
+        """Start one more replica of the whole service, without waiting for it.
+
+        It gets no request before a load balancer, or the load generator in its place, knows its address; the client of
+        the deployment never does.
+        """
+        ...

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError, ModelLoadError
-from pytest_mlpatterns.serving.stream_failure import stream_failure
+from pytest_mlpatterns.serving.failed_request import stream_failure
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
 from pytest_mlpatterns.workload.request_builder import text_of
@@ -14,7 +14,7 @@ from pytest_mlpatterns.workload.request_builder import text_of
 if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.engine import StartOptions
-    from pytest_mlpatterns.serving.process_messages import LoadFailed
+    from pytest_mlpatterns.serving.processes import LoadFailed
 
 __all__ = ["await_ready", "ended_while_loading", "failed_to_load", "left_s", "too_slow_to_answer", "too_slow_to_load"]
 

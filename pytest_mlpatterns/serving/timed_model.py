@@ -26,14 +26,14 @@ from pytest_mlpatterns.patterns.request_clock import (
     key_of_part,
 )
 from pytest_mlpatterns.patterns.stream import streams
-from pytest_mlpatterns.serving.gc_clock import GcClock
-from pytest_mlpatterns.system.run_queue import RunQueueClock
+from pytest_mlpatterns.serving.clocks import GcClock
+from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from pytest_mlpatterns.patterns.request_clock import RequestClock
-    from pytest_mlpatterns.serving.await_clock import AwaitClock
+    from pytest_mlpatterns.serving.clocks import AwaitClock
 
 __all__ = ["ModelMeter", "TimedModel", "TimedSteps"]
 

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from pytest_mlpatterns.credentials import HIDDEN, is_credential
-from pytest_mlpatterns.records.environment_facts import PACKAGE
+from pytest_mlpatterns.records.setup import PACKAGE
 from pytest_mlpatterns.system.cgroups import memory_limit_bytes, quota_cores
 from pytest_mlpatterns.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
 
 __all__ = ["VARIABLES", "environment_facts", "process_facts"]
 

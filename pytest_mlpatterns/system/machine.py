@@ -3,19 +3,36 @@
 Times are cumulative: the difference of two readings describes the time between them. A counter that the operating
 system
 does not offer is 0.
+
+A package is a whole processor: cores, caches and what else is on it, idle or not. Its sub-domains are parts of it, and
+the domain of the platform contains it, so only packages are added up. Since Linux 5.10 the counters are readable for
+root only, and most virtual machines have none.
+
+One call of a built-in function does the work, so tracers and coverage of this process add nothing. Stored times are of
+this work: after a change of it they need another name. This module must not know what the time is compared with.
+
+Containers of one machine have the same identity.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import platform
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from time import thread_time_ns
+from typing import TYPE_CHECKING
 
 import psutil
 
-__all__ = ["Reading", "read_machine", "throttled_ns"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["EnergyCounter", "Reading", "machine_identity", "read_machine", "sorting_time_ns", "throttled_ns"]
+
 
 _COUNTED = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
 _FREQUENCIES_READ = 8
@@ -98,3 +115,117 @@ def _frequency_hz() -> int:
         with contextlib.suppress(OSError, ValueError):
             found.append(int(file.read_text(encoding="ascii")) * 1000)
     return sum(found) // len(found) if found else 0
+
+
+_POWERCAP = Path("/sys/class/powercap")
+_TOP_DOMAIN = re.compile(r"intel-rapl:\d+")
+"""Name of a domain that is no part of another one; those of AMD have the same."""
+
+
+@dataclass(slots=True)
+class _Package:
+    """A package's counter: its file, its last value and the value from which it begins again at 0, in microjoules."""
+
+    file: Path
+    last_uj: int
+    range_uj: int
+
+    def used_uj(self) -> int:
+        """Energy since the last reading.
+
+        Raises:
+            OSError: it can no longer be read.
+            ValueError: it is no number, or it fell and its range is not known.
+        """
+        now_uj = _number(self.file)
+        used_uj = now_uj - self.last_uj
+        if used_uj < 0:
+            if self.range_uj < self.last_uj:
+                raise ValueError(f"{self.file} fell from {self.last_uj} to {now_uj}, beyond its range {self.range_uj}")
+            used_uj += self.range_uj
+        self.last_uj = now_uj
+        return used_uj
+
+
+class EnergyCounter:
+    """Adds up the energy of all packages since it was made. It is silent if one of them cannot be read.
+
+    Args:
+        powercap: the folder of the domains.
+    """
+
+    def __init__(self, powercap: Path = _POWERCAP) -> None:
+        self._total_uj = 0
+        self._packages: Sequence[_Package] = ()
+        try:
+            self._packages = _packages(powercap)
+        except (OSError, ValueError):  # no such system, or not for this user
+            return
+
+    def read_uj(self) -> int | None:
+        """Microjoules so far; None if they are not known, from then on."""
+        try:
+            self._total_uj += sum(package.used_uj() for package in self._packages)
+        except (OSError, ValueError):  # a sum without one package would be wrong
+            self._packages = ()
+        return self._total_uj if self._packages else None
+
+
+def _packages(powercap: Path) -> list[_Package]:
+    """The packages of the machine.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: one that has to be a number is none.
+    """
+    found = []
+    for folder in sorted(powercap.iterdir()):
+        if _TOP_DOMAIN.fullmatch(folder.name) and (folder / "name").read_text(encoding="ascii").startswith("package"):
+            counter = folder / "energy_uj"
+            found.append(_Package(counter, _number(counter), _number(folder / "max_energy_range_uj")))
+    return found
+
+
+def _number(file: Path) -> int:
+    return int(file.read_text(encoding="ascii"))
+
+
+_TEXTS = 6_000
+"""Texts that a round sorts, in 0.7 ms: long beside the clock's step, and short beside a time slice."""
+_ROUNDS = 15
+_COUNTED_ROUND = 3
+"""Rounds that were faster than the one that counts. The rounds above are those that neighbours disturbed: beside eight
+busy processes on two cores, this one varied by 1.5 % between processes, the median of a simpler work by 10 %."""
+
+
+def sorting_time_ns() -> float:
+    """CPU time of a round, by the lower fifth of some; 0 where the system has no such clock."""
+    texts = _texts()
+    times = []
+    for _ in range(_ROUNDS):
+        started = thread_time_ns()
+        sorted(texts)
+        times.append(thread_time_ns() - started)
+    return float(sorted(times)[_COUNTED_ROUND])
+
+
+@functools.cache
+def _texts() -> list[str]:
+    """Texts in an order without a pattern."""
+    return [str(number * 7919 % 100_003) for number in range(_TEXTS)]
+
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@cache
+def machine_identity(boot_id: Path = _BOOT_ID) -> str:
+    """The identity of this boot of this machine; on a system without one, its name and the time at which it booted.
+
+    Args:
+        boot_id: file that has the identity on Linux.
+    """
+    with contextlib.suppress(OSError):
+        if found := boot_id.read_text(encoding="ascii").strip():
+            return found
+    return f"{platform.node()}-{psutil.boot_time():.0f}"

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pytest_mlpatterns.records.launch import Usage
-from pytest_mlpatterns.system.energy import EnergyCounter
 from pytest_mlpatterns.system.environment import available_cores, machine_cores
-from pytest_mlpatterns.system.machine import read_machine
+from pytest_mlpatterns.system.machine import EnergyCounter, read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["ProcessTree", "own_cpu_ns"]
+__all__ = ["ProcessTree", "describe_stopped", "own_cpu_ns"]
 
 
 @dataclass(slots=True, eq=False)
@@ -176,3 +176,26 @@ def own_cpu_ns(process: psutil.Process) -> int:
         times = process.cpu_times()
         return round((times.user + times.system) * 1e9)
     return time.clock_gettime_ns((~process.pid << 3) | 2)
+
+
+_STOPPED = {psutil.STATUS_STOPPED: "stopped (SIGSTOP)", psutil.STATUS_TRACING_STOP: "stopped by a debugger"}
+
+
+def describe_stopped(roots: Iterable[int]) -> str:
+    """The first stopped process in the trees under these ids: ``process 4711 (python) is stopped (SIGSTOP)``.
+
+    Empty if none is stopped.
+    """
+    for process in _trees(roots):
+        with contextlib.suppress(psutil.Error, OSError):
+            if how := _STOPPED.get(process.status()):
+                return f"process {process.pid} ({process.name()}) is {how}"
+    return ""
+
+
+def _trees(roots: Iterable[int]) -> Iterator[psutil.Process]:
+    for root in roots:
+        with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(root)
+            yield process
+            yield from process.children(recursive=True)

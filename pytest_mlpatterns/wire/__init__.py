@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from pytest_mlpatterns.wire.body import Body, Headers, WireError, headers_of
+from pytest_mlpatterns.wire.body import Body, Headers, NotFiniteError, WireError, headers_of
 from pytest_mlpatterns.wire.codec import Codec, codec_of, decode_answer, encode_request, pack, path_of, unpack
-from pytest_mlpatterns.wire.not_finite import NotFiniteError
 from pytest_mlpatterns.wire.wire import GRPC, REST_JSON, Wire
 
 __all__ = [

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.wire.body import Body, WireError
-from pytest_mlpatterns.wire.kserve_v1 import JSON_V1
-from pytest_mlpatterns.wire.rest_stream import chunks_in
+from pytest_mlpatterns.wire.kserve_v1 import JSON_V1, chunks_in
 from pytest_mlpatterns.wire.stream_events import promises_end
 from pytest_mlpatterns.wire.stream_form import AUTO, StreamForm, StreamSetting, form_in
 from pytest_mlpatterns.wire.stream_lines import lines_in

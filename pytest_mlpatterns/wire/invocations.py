@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.wire.body import Body, Headers, WireError
+from pytest_mlpatterns.wire.body import Body, Headers, WireError, check_finite
 from pytest_mlpatterns.wire.kserve_v1 import CONTENT_TYPE, dump, encode_predictions
-from pytest_mlpatterns.wire.not_finite import check_finite
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:

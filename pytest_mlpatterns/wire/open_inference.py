@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from pytest_mlpatterns.wire.body import Body, WireError
-from pytest_mlpatterns.wire.not_finite import NotFiniteError, name_of_number
-from pytest_mlpatterns.wire.tensor_decoding import rows_of_binary, rows_of_json
-from pytest_mlpatterns.wire.tensor_message import columns_for, rows_from, specification_of
+from pytest_mlpatterns.wire.body import Body, NotFiniteError, WireError, name_of_number
+from pytest_mlpatterns.wire.tensors import columns_for, rows_from, rows_of_binary, rows_of_json, specification_of
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_mlpatterns.wire.body import Headers
-    from pytest_mlpatterns.wire.tensor_decoding import Rows
-    from pytest_mlpatterns.wire.tensor_encoding import Column
+    from pytest_mlpatterns.wire.tensors import Column, Rows
 
 __all__ = [
     "BINARY_V2",

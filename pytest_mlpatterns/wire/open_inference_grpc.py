@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.wire.body import Body, WireError
-from pytest_mlpatterns.wire.descriptors import message_class
-from pytest_mlpatterns.wire.grpc_call import message_prefix
+from pytest_mlpatterns.wire.grpc_call import message_class, message_prefix
 from pytest_mlpatterns.wire.open_inference import InferRequest
-from pytest_mlpatterns.wire.tensor_decoding import rows_of_binary
-from pytest_mlpatterns.wire.tensor_message import columns_for, rows_from, specification_of
+from pytest_mlpatterns.wire.tensors import columns_for, rows_from, rows_of_binary, specification_of
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.wire.body import Headers
-    from pytest_mlpatterns.wire.tensor_decoding import Rows
-    from pytest_mlpatterns.wire.tensor_encoding import Column
+    from pytest_mlpatterns.wire.tensors import Column, Rows
 
 __all__ = [
     "PROTOBUF",
@@ -264,7 +261,7 @@ def _rows(tensor: Any, raw: memoryview | None, *, by_row: bool) -> Rows:
 
 def _typed(tensor: Any) -> memoryview:
     """Convert typed contents to raw contents."""
-    from pytest_mlpatterns.wire.tensor_encoding import DTYPES
+    from pytest_mlpatterns.wire.tensors import DTYPES
 
     datatype = tensor.datatype
     if datatype not in _TYPED:

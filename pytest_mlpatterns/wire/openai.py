@@ -3,19 +3,23 @@
 A text is a prompt, or the message of a user if the path is that of chats. A dictionary with ``prompt`` or ``messages``
 is the request itself; its ``output_tokens`` become ``max_tokens`` and ``ignore_eos``. Requests stream and ask for the
 usage unless they say otherwise.
+
+A model gets a request as a dictionary, as the client sent it, and yields text. A chunk counts as one token, a word of a
+prompt likewise, since this package has no tokenizer.
 """
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from pytest_mlpatterns.wire.body import Body, Headers, WireError
-from pytest_mlpatterns.wire.kserve_v1 import encode_value
-from pytest_mlpatterns.wire.openai_answer import CHAT, COMPLETIONS
-from pytest_mlpatterns.wire.rest_stream import StreamError, events_in, is_event_stream
+from pytest_mlpatterns.wire.kserve_v1 import DONE, StreamError, encode_value, events_in, is_event_stream
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -23,7 +27,248 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.wire.event_stream import Event
 
-__all__ = ["NO_MODEL", "OpenAICodec", "as_request", "model_path", "openai_path", "with_model"]
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "MODELS",
+    "NO_MODEL",
+    "OpenAICodec",
+    "OpenAIError",
+    "OpenAIRequest",
+    "OpenAIWriter",
+    "as_request",
+    "encode_models",
+    "encode_openai_error",
+    "model_path",
+    "openai_path",
+    "read_openai_request",
+    "with_model",
+]
+
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+MODELS = "/v1/models"
+_SERVER_ERROR = 500
+
+
+class OpenAIError(WireError):
+    """A request that is refused.
+
+    Attributes:
+        status: of the response.
+        param: the field that is the reason; None: the whole request.
+        code: for programs; None: there is none.
+    """
+
+    def __init__(self, text: str, param: str | None = None, *, status: int = 400, code: str | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.param = param
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIRequest:
+    """A request.
+
+    Args:
+        given: the request as the model gets it; ``max_tokens`` is there if the client sent ``max_completion_tokens``.
+        is_chat: whether it has messages instead of a prompt.
+        is_stream: whether the answer is streamed.
+        has_usage: whether the stream ends with the usage.
+        max_tokens: most chunks of the answer; None: the model decides.
+        prompt_tokens: words of the prompt, or the number of its tokens if it is a list of them.
+        model: name of the model in the answer.
+    """
+
+    given: dict[str, Any]
+    is_chat: bool
+    is_stream: bool
+    has_usage: bool
+    max_tokens: int | None
+    prompt_tokens: int
+    model: str
+
+
+def read_openai_request(path: str, body: bytes | memoryview, model: str) -> OpenAIRequest:
+    """Decode a request.
+
+    Args:
+        path: ``CHAT`` or ``COMPLETIONS``.
+        body: as received, without compression.
+        model: name of the model that is served.
+
+    Raises:
+        OpenAIError: the request is not one, or asks for what this server does not do.
+    """
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise OpenAIError(f"the body is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise OpenAIError("the body is not a JSON object, expected one with a prompt or messages")
+    is_chat = path == CHAT
+    prompt_tokens = _words_of_messages(given) if is_chat else _words_of_prompt(given)
+    name = given.get("model")
+    if name is not None and name != model:
+        text = f"the model {shown(name)} does not exist, expected {model!r}"
+        raise OpenAIError(text, "model", status=404, code="model_not_found")
+    if given.get("n") not in (None, 1):
+        raise OpenAIError(f"n is {shown(given['n'])}, expected 1; send a request for each answer", "n")
+    stream, options = given.get("stream") or False, given.get("stream_options")
+    if not isinstance(stream, bool):
+        raise OpenAIError(f"stream is {shown(stream)}, expected true or false", "stream")
+    if options is not None and not (stream and isinstance(options, dict)):
+        raise OpenAIError("stream_options are for streams, expected an object with stream: true", "stream_options")
+    return OpenAIRequest(
+        given,
+        is_chat,
+        stream,
+        bool((options or {}).get("include_usage")),
+        _max_tokens(given),
+        prompt_tokens,
+        model,
+    )
+
+
+def _max_tokens(given: dict[str, Any]) -> int | None:
+    field = "max_completion_tokens" if given.get("max_completion_tokens") is not None else "max_tokens"
+    most = given.get(field)
+    if most is None:
+        return None
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise OpenAIError(f"{field} is {shown(most)}, expected a whole number from 1", field)
+    given["max_tokens"] = most
+    return most
+
+
+def _words_of_prompt(given: dict[str, Any]) -> int:
+    prompt = given.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
+        prompt = given["prompt"] = prompt[0]
+    if isinstance(prompt, str):
+        return len(prompt.split())
+    if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
+        return len(prompt)
+    found = "is missing" if prompt is None else f"is {shown(prompt)}"
+    raise OpenAIError(f"prompt {found}, expected one text or list of tokens; send a request for each", "prompt")
+
+
+def _words_of_messages(given: dict[str, Any]) -> int:
+    messages = given.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        found = "are missing" if messages is None else f"are {shown(messages)}"
+        raise OpenAIError(f'messages {found}, expected a list such as [{{"role": "user", "content": "…"}}]', "messages")
+    return sum(len(text.split()) for message in messages for text in _texts_of(message.get("content")))
+
+
+def _texts_of(content: object) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    return [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+
+
+class OpenAIWriter:
+    """Writes the answer to one request, chunk by chunk.
+
+    Args:
+        request: the request.
+    """
+
+    def __init__(self, request: OpenAIRequest) -> None:
+        self._request = request
+        self._texts: list[str] = []
+        self._count = 0
+        chat = request.is_chat
+        self._head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}",
+            "object": ("chat.completion.chunk" if chat else "text_completion") if request.is_stream else
+            ("chat.completion" if chat else "text_completion"),
+            "created": int(time.time()),
+            "model": request.model,
+        }  # fmt: skip
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the answer has as many chunks as the client wants."""
+        return self._count == self._request.max_tokens
+
+    def add(self, chunk: Any) -> None:
+        """Add a chunk to an answer that is not streamed.
+
+        Raises:
+            WireError: it is not text.
+        """
+        self._texts.append(_text(chunk))
+        self._count += 1
+
+    def whole(self) -> bytes:
+        """The body of an answer that is not streamed."""
+        text = "".join(self._texts)
+        said = {"message": {"role": "assistant", "content": text}} if self._request.is_chat else {"text": text}
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": self._reason()}
+        return orjson.dumps({**self._head, "choices": [choice], "usage": self._usage()})
+
+    def chunk(self, chunk: Any) -> bytes:
+        """The event of a chunk; before that of the first chunk of a chat, an event with the role.
+
+        Raises:
+            WireError: it is not text.
+        """
+        text = _text(chunk)
+        self._count += 1
+        if not self._request.is_chat:
+            return self._event({"text": text})
+        role = self._event({"delta": {"role": "assistant", "content": ""}}) if self._count == 1 else b""
+        return role + self._event({"delta": {"content": text}})
+
+    def end(self) -> bytes:
+        """The events of the reason why the answer ended, of the usage if the client wants it, and of the end."""
+        last = self._event({"delta": {}} if self._request.is_chat else {"text": ""}, self._reason())
+        usage = _event({**self._head, "choices": [], "usage": self._usage()}) if self._request.has_usage else b""
+        return last + usage + DONE
+
+    def error(self, error: Exception) -> bytes:
+        """The events after an error in the middle."""
+        return b"data: " + encode_openai_error(_SERVER_ERROR, str(error)) + b"\n\n" + DONE
+
+    def _event(self, said: dict[str, Any], reason: str | None = None) -> bytes:
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": reason}
+        usage = {"usage": None} if self._request.has_usage else {}
+        return _event({**self._head, "choices": [choice], **usage})
+
+    def _reason(self) -> str:
+        return "length" if self.is_full else "stop"
+
+    def _usage(self) -> dict[str, int]:
+        prompt = self._request.prompt_tokens
+        return {"prompt_tokens": prompt, "completion_tokens": self._count, "total_tokens": prompt + self._count}
+
+
+def encode_openai_error(status: int, text: str, *, param: str | None = None, code: str | None = None) -> bytes:
+    """The body of an error."""
+    kind = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
+    readable = text.encode(errors="replace").decode()
+    return orjson.dumps({"error": {"message": readable, "type": kind, "param": param, "code": code}})
+
+
+def encode_models(name: str) -> bytes:
+    """The list of models, which has one."""
+    model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "pytest-mlpatterns"}
+    return orjson.dumps({"object": "list", "data": [model]})
+
+
+def _text(chunk: Any) -> str:
+    if not isinstance(chunk, str):
+        raise WireError(f"it is {type(chunk).__name__}, expected text")
+    return chunk.encode(errors="replace").decode() if not chunk.isascii() else chunk
+
+
+def _event(message: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(message) + b"\n\n"
+
 
 NO_MODEL = b'{"model":"",'
 """Begin of a request that names no model; :func:`with_model` fills in that of the server."""
@@ -62,7 +307,7 @@ class OpenAICodec:
             raise WireError(f"the body is not JSON: {error}") from None
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """Refuse: the server's half writes answers, :mod:`pytest_mlpatterns.wire.openai_answer`."""
+        """Refuse: the server's half writes answers, :mod:`pytest_mlpatterns.wire.openai`."""
         raise WireError("outputs of the wire openai are written one by one")
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:

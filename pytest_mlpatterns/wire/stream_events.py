@@ -22,7 +22,17 @@ from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventSt
 if TYPE_CHECKING:
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = ["EVENT_STREAM", "StreamReader", "broken_end", "json_of", "promises_end", "tokens_in"]
+__all__ = [
+    "EVENT_STREAM",
+    "StreamReader",
+    "TextReader",
+    "broken_end",
+    "json_of",
+    "promises_end",
+    "text_of",
+    "tokens_in",
+]
+
 
 EVENT_STREAM = "text/event-stream"
 """Media type of a stream of events."""
@@ -277,3 +287,68 @@ def _has_content(choice: dict[str, Any]) -> bool:
 def tokens_in(value: object, before: int) -> int:
     """A number of tokens; what was known before if it is none."""
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else before
+
+
+_FIELDS_OF_TEXT = ("content", "reasoning_content", "reasoning", "refusal")
+
+
+class TextReader(StreamReader):
+    """A :class:`StreamReader` that keeps the text of the chunks, as the insides of JSON strings.
+
+    They are kept as they came, because decoding them would cost time while the load runs.
+    """
+
+    __slots__ = ("_is_text", "_pieces")
+
+    def __init__(self, *, is_openai: bool) -> None:
+        super().__init__(is_openai=is_openai)
+        self._pieces: list[bytes] = []
+        self._is_text = True
+
+    @property
+    def text(self) -> bytes | None:
+        """What came so far, for :func:`text_of`; None if a chunk was something else than text of one choice."""
+        return b"".join(self._pieces) if self._is_text else None
+
+    def feed(self, data: bytes) -> int:
+        """Take a piece of the stream. Returns the number of chunks that it completes."""
+        usual = self._usual
+        if usual is not None and self._is_usual(data, *usual):
+            prefix, suffix = usual
+            self._pieces.append(data[len(prefix) : len(data) - len(suffix)])
+            return 1
+        return super().feed(data)
+
+    def _read(self, event: Event) -> bool:
+        is_chunk = super()._read(event)
+        if is_chunk and self._is_text:
+            text = _text_in(event.data)
+            if text is None:
+                self._is_text = False
+            else:
+                self._pieces.append(json.dumps(text)[1:-1].encode("ascii"))
+        return is_chunk
+
+
+def text_of(kept: bytes) -> str:
+    """The text of :attr:`TextReader.text`; broken characters are replaced."""
+    text: str = json.loads(f'"{kept.decode("utf-8", "replace")}"')
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _text_in(data: bytes) -> str | None:
+    """The text of a chunk; None if it is something else."""
+    value = json_of(data)
+    if isinstance(value, str):
+        return value
+    choices = value.get("choices") if isinstance(value, dict) else None
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        return None
+    choice = choices[0]
+    delta = choice.get("delta") or {}
+    if not isinstance(delta, dict) or not ("text" in choice or delta):
+        return None
+    if choice.get("index", 0) or delta.get("tool_calls") or delta.get("function_call"):
+        return None
+    texts = [choice.get("text"), *(delta.get(field) for field in _FIELDS_OF_TEXT)]
+    return "".join(text for text in texts if isinstance(text, str))

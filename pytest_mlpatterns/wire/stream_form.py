@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import format_duration, format_size
-from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader, promises_end
+from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader, TextReader, promises_end
 from pytest_mlpatterns.wire.stream_lines import JsonLines, LineReader, PieceReader
-from pytest_mlpatterns.wire.stream_text import TextReader
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:

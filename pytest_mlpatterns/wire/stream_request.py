@@ -1,20 +1,37 @@
-"""What a request asks of its answer: whether it is to be a stream, and whether it is to have tokens."""
+"""What a request asks of its answer: whether it is to be a stream, and whether it is to have tokens.
+
+Status and end of the HTTP response are judged elsewhere: an answer here is one of status 2xx whose last byte came. What
+describes an answer stands in reports: texts of errors and pages, and nothing that may be an output of a model.
+"""
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from pytest_mlpatterns.wire.stream_events import promises_end
+from pytest_mlpatterns.wire.stream_events import broken_end, promises_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.wire.stream_form import Reader
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = ["Asked", "asked_by", "asked_in_load", "asks_for_streams"]
+__all__ = [
+    "OPENING_BYTES",
+    "Asked",
+    "StreamFault",
+    "asked_by",
+    "asked_in_load",
+    "asks_for_streams",
+    "described_fault",
+    "error_text",
+    "fault_of",
+]
+
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 """Fields that limit the tokens of an answer, of OpenAI and of its servers."""
@@ -90,3 +107,125 @@ def _body(message: bytes) -> bytes:
 
 def _request_line(message: bytes) -> bytes:
     return message.partition(b"\r\n")[0]
+
+
+OPENING_BYTES = 4096
+"""Begin of a body that is kept to describe it: enough for an error object with a trace."""
+_LINE_LETTERS = 200
+"""Longest line of an answer in a message: enough for the text of an error, and one line of a terminal or two."""
+_KEYS = ("error", "message", "detail")
+"""Names under which servers put the text of an error, the outer ones first."""
+
+
+class StreamFault(Enum):
+    """Why an answer does not count as a stream; its names are those of the failures of a load."""
+
+    NO_STREAM = auto()
+    COMPRESSED = auto()
+    ERROR_EVENT = auto()
+    MALFORMED = auto()
+    CUT_OFF = auto()
+    EMPTY_STREAM = auto()
+
+
+def fault_of(
+    reader: Reader, *, has_chunks: bool, asked: Asked, delimited: bool = True, coding: str = ""
+) -> StreamFault | None:
+    """What is wrong with a stream; None if nothing is.
+
+    A stream without a chunk is whole if a choice of it ended for a reason, such as ``"finish_reason": "stop"``, or if
+    the request asked for no tokens.
+
+    Args:
+        reader: has read it.
+        has_chunks: whether it has a chunk with content.
+        asked: what its request asked for.
+        delimited: whether HTTP marked its end; not if it lasts until the connection is closed.
+        coding: its ``content-encoding``, if it was not decompressed.
+    """
+    if coding.strip().lower() not in ("", "identity"):
+        return StreamFault.COMPRESSED
+    if reader.error is not None:
+        return StreamFault.ERROR_EVENT
+    if reader.malformed:
+        return StreamFault.MALFORMED
+    if reader.cut or ((reader.needs_end or not delimited) and not reader.ended):
+        return StreamFault.CUT_OFF
+    return None if has_chunks or reader.finished or not asked.tokens else StreamFault.EMPTY_STREAM
+
+
+def described_fault(
+    fault: StreamFault, reader: Reader, *, media_type: str = "", coding: str = "", opening: bytes = b""
+) -> str:
+    """A fault in one line; empty if its name says all.
+
+    Args:
+        fault: of an answer.
+        reader: has read it, if it is a stream.
+        media_type: of the answer.
+        coding: its ``content-encoding``.
+        opening: begin of its body, if it is no stream.
+    """
+    media_type, coding = (_first_line(text.encode("utf-8", "replace")) for text in (media_type, coding))
+    match fault:
+        case StreamFault.NO_STREAM:
+            found = f"content-encoding {coding}" if coding else _described_body(media_type, opening)
+            return f"{media_type or 'no content-type'}, expected {reader.expected}: {found}"
+        case StreamFault.COMPRESSED:
+            return f"compressed (content-encoding: {coding}), which was not asked for; send the stream as it is"
+        case StreamFault.ERROR_EVENT:
+            return error_text(reader.error or b"")
+        case StreamFault.EMPTY_STREAM:
+            return f"no {reader.unit} has content, expected at least one{_described_event(reader.opening)}"
+    return reader.why
+
+
+def error_text(data: bytes) -> str:
+    """The text of an error object in one line: of ``error``, of ``message`` in it or beside it, or of ``detail``.
+
+    If the object has no such text, its own first line. Of a choice or an answer that ended with an error, the reason
+    alone.
+    """
+    found = _json_of(data)
+    if isinstance(found, dict) and not found.get("error"):
+        choices = found.get("choices")
+        if isinstance(choices, list):
+            return f"a choice ended with finish_reason {next(filter(None, map(broken_end, choices)), '')}"
+        if reason := broken_end(found.get("meta_info")):
+            return f"the answer ended with finish_reason {reason}"
+    for key in _KEYS:
+        if isinstance(found, dict) and found.get(key):
+            found = found[key]
+    return _first_line(str(found).encode("utf-8", "replace") if isinstance(found, str | int | float) else data)
+
+
+def _described_body(media_type: str, opening: bytes) -> str:
+    """A body that is no stream: the text of an error object, the first line of a page, or that it is neither."""
+    found = _json_of(opening)
+    if isinstance(found, dict) and (found.get("error") or found.get("detail") or found.get("object") == "error"):
+        return error_text(opening)
+    if media_type.lower().startswith("text/html") and (line := _first_line(opening)):
+        return line
+    return "a body that is no error object" if opening.strip() else "an empty body"
+
+
+def _described_event(data: bytes) -> str:
+    """The first event of an empty stream: its end, or the names of its fields; empty if it has another form."""
+    if data == b"[DONE]":
+        return "; the first is [DONE]"
+    found = _json_of(data)
+    return f"; the first has {_first_line(', '.join(found).encode())}" if found and isinstance(found, dict) else ""
+
+
+def _json_of(data: bytes) -> Any:
+    """The JSON value; None if it is none."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _first_line(data: bytes) -> str:
+    """The first line that is not empty, cut to its longest length."""
+    lines = data[: 4 * _LINE_LETTERS].decode("utf-8", "replace").strip().splitlines()
+    return " ".join(lines[0].split())[:_LINE_LETTERS] if lines else ""

@@ -17,11 +17,10 @@ from pytest_mlpatterns.wire import REST_JSON, Body, NotFiniteError, Wire, WireEr
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.wire.openai import NO_MODEL, with_model
 from pytest_mlpatterns.workload.conversations import Conversations, conversation_requests, is_conversation
-from pytest_mlpatterns.workload.header_digest import describe_headers
 from pytest_mlpatterns.workload.input_order import InOrder, Shuffled, Uniform, Zipf
-from pytest_mlpatterns.workload.json_lines import read_json_lines
 from pytest_mlpatterns.workload.prompts import Prompts
-from pytest_mlpatterns.workload.request_builder import check_request, is_request
+from pytest_mlpatterns.workload.request_builder import check_request, describe_headers, is_request
+from pytest_mlpatterns.workload.text_file import read_json_lines
 
 if TYPE_CHECKING:
     import httpx

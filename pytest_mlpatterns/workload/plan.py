@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.samples import Samples, Window
-    from pytest_mlpatterns.workload.cancellation import Cancellation
     from pytest_mlpatterns.workload.payload import Payload
-    from pytest_mlpatterns.workload.schedule import Schedule
+    from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
 
 __all__ = ["LoadPlan"]
 

@@ -1,24 +1,30 @@
 """Requests that the user's function ``request=`` makes from inputs, and the content of responses.
 
 This module sends nothing.
+
+Headers decide what a service does: a model name, an accepted coding. Two results whose headers differ are not
+comparable. The line is committed with the baseline, so it holds no credentials; values that may be private are hashed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.credentials import names_credential
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import httpx
 
-__all__ = ["RequestBuilder", "answer_in", "check_request", "is_request", "text_of"]
+__all__ = ["RequestBuilder", "answer_in", "check_request", "describe_headers", "is_request", "text_of"]
+
 
 _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ARGUMENTS = ("method", "path", "params", "headers", "cookies", "content", "data", "files", "json")
@@ -113,3 +119,40 @@ def text_of(response: httpx.Response) -> str:
         return response.text
     except (ValueError, TypeError, AssertionError):  # of any codec; the service chooses it
         return response.content.decode("utf-8", "replace")
+
+
+_NOT_COMPARED = (
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "date",
+    "traceparent",
+    "tracestate",
+    "x-request-id",
+    "x-correlation-id",
+)
+"""Headers that the address, the body or each single request decides."""
+_SHOWN = ("accept", "accept-charset", "accept-encoding", "accept-language", "content-encoding", "content-type")
+_NONE = "none"
+
+
+def describe_headers(requests: Iterable[httpx.Request]) -> str:
+    """The headers of all requests: ``accept: application/json; x-model: #9f86d081``; ``none`` without any.
+
+    Args:
+        requests: in any order; the same headers in another order give the same line.
+    """
+    values: dict[str, set[str]] = {}
+    for request in requests:
+        for name, value in request.headers.multi_items():
+            if name not in _NOT_COMPARED and not names_credential(name):
+                values.setdefault(name, set()).add(re.sub(r";\s*boundary=[^;]*", "", value))
+    return "; ".join(f"{name}: {_described(name, found)}" for name, found in sorted(values.items())) or _NONE
+
+
+def _described(name: str, values: set[str]) -> str:
+    text = ", ".join(sorted(values))
+    if name in _SHOWN and len(values) == 1:
+        return text
+    return f"#{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -7,24 +7,28 @@ read when the value is made.
 
 from __future__ import annotations
 
+import csv
 import heapq
 import itertools
+import json
+import math
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
-from pytest_mlpatterns.units import SECOND_NS, parse_duration
+from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration, format_percent, parse_duration
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.stages import Stages
-from pytest_mlpatterns.workload.trace import Trace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from pytest_mlpatterns.workload.text_file import read_lines
 
 __all__ = [
+    "MAX_TRACE_BYTES",
+    "Cancellation",
     "ClosedLoop",
     "ClosedSchedule",
     "ConstantRate",
@@ -33,7 +37,237 @@ __all__ = [
     "PoissonRate",
     "Schedule",
     "Stages",
+    "Trace",
 ]
+
+
+MAX_TRACE_BYTES = 256 * 2**20
+"""Largest file of timestamps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Recorded arrivals, replayed. The whole trace is the measured window.
+
+    Args:
+        path: file of timestamps in seconds, one per request: JSON lines (a number, or an object with the key
+            ``column``) or CSV with a heading. The earliest timestamp is the start.
+        column: key or heading of the timestamps.
+        speed: 2.0 replays in half the time.
+
+    Raises:
+        SettingError: the file or one of its timestamps cannot be read; the message names the line.
+    """
+
+    path: str | Path
+    column: str = "timestamp"
+    speed: float = 1.0
+    closed: ClassVar[bool] = False
+    _offsets_ns: tuple[int, ...] = field(default=(), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            path = Path(self.path)
+        except TypeError:
+            raise SettingError(
+                f"Trace({shown(self.path)}), expected a file of timestamps; write Trace('arrivals.csv')"
+            ) from None
+        speed = plain_number(self.speed)
+        if speed is None or not 1e-9 <= speed <= 1e9:
+            raise SettingError(
+                f"Trace(speed={shown(self.speed)}), expected a factor above 0; 2.0 replays in half the time"
+            )
+        object.__setattr__(self, "speed", speed)
+        if not isinstance(self.column, str):
+            raise SettingError(f"Trace(column={shown(self.column)}), expected the name of the timestamps as text")
+        seconds = sorted(_read_trace(path, self.column))
+        if len(seconds) < 2:
+            raise SettingError(f"Trace({shown(str(self.path))}) has {len(seconds)} timestamps, expected at least 2")
+        if (length := (seconds[-1] - seconds[0]) / speed * SECOND_NS) > MAX_DURATION_NS:
+            raise SettingError(
+                f"Trace({shown(str(self.path))}, speed={speed:g}) lasts {length / SECOND_NS:.3g} s, expected at most "
+                f"{MAX_DURATION_NS // SECOND_NS:,} s; give timestamps in seconds"
+            )
+        offsets = tuple(round((moment - seconds[0]) / speed * SECOND_NS) for moment in seconds)
+        object.__setattr__(self, "_offsets_ns", offsets)
+
+    def __str__(self) -> str:
+        speed = "" if self.speed == 1 else f", speed={self.speed:g}"
+        return f"trace({Path(self.path).name}, {len(self._offsets_ns):,} in {format_duration(self.length_ns)}{speed})"
+
+    def describe(self) -> LoadDescription:
+        """The load as records keep it."""
+        return LoadDescription(str(self), LoadKind.TRACE)
+
+    @property
+    def length_ns(self) -> int:
+        """Time from the first request to just after the last."""
+        return self._offsets_ns[-1] + 1
+
+    @property
+    def arrivals_count(self) -> int:
+        """Number of requests."""
+        return len(self._offsets_ns)
+
+    def arrivals(self) -> Iterator[int]:
+        """The recorded times from the start, divided by the speed."""
+        return iter(self._offsets_ns)
+
+    def share(self, number: int, of: int) -> Iterator[int]:
+        """Every n-th arrival of n generators."""
+        return itertools.islice(self._offsets_ns, number, None, of)
+
+
+def _read_trace(path: Path, column: str) -> Iterator[float]:
+    """Timestamps in seconds, in the order of the file."""
+    rows = _rows_of_csv if path.suffix.lower() == ".csv" else _rows_of_json
+    for number, row in rows(_lines_of(path), path):
+        try:
+            value = json.loads(row) if isinstance(row, str) else row
+            moment = float(value[column] if isinstance(value, dict) else value)  # type: ignore[arg-type]
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            moment = math.nan
+        if not math.isfinite(moment):
+            raise SettingError(
+                f"Trace({shown(str(path))}) row {number} is {shown(row)}, expected a number of seconds, or one under "
+                f"{shown(column)}"
+            )
+        yield moment
+
+
+def _lines_of(path: Path) -> Iterator[str]:
+    found = f"Trace({shown(str(path))})"
+    try:
+        yield from read_lines(path, MAX_TRACE_BYTES)
+    except OSError as error:
+        raise SettingError(f"{found} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # not in UTF-8, or a path with NUL
+        raise SettingError(f"{found} cannot be read: {error}") from None
+
+
+def _rows_of_json(lines: Iterator[str], _path: Path) -> Iterator[tuple[int, object]]:
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _rows_of_csv(lines: Iterator[str], path: Path) -> Iterator[tuple[int, object]]:
+    reader = csv.DictReader(lines)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise SettingError(f"Trace({shown(str(path))}) row {reader.line_num} is not CSV: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """A load that changes over time: ramps, plateaus and spikes. The stages together are the measured window.
+
+    During a stage the level changes linearly from the end of the previous stage to its own level; a stage of ``"0s"``
+    is a jump.
+
+    Args:
+        stages: ``(duration, level)`` pairs such as ``("10s", 100)``.
+        of: unit of the levels, ``"rate_rps"`` (an open loop) or ``"concurrency"`` (a closed loop).
+        start: level before the first stage.
+
+    Raises:
+        SettingError: no stage, an invalid time or level, or level 0 all the time.
+    """
+
+    stages: tuple[tuple[str, float], ...]
+    of: Literal["rate_rps", "concurrency"] = "rate_rps"
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, str) or self.of not in ("rate_rps", "concurrency"):
+            raise SettingError(f"Stages(of={shown(self.of)}), expected 'rate_rps' or 'concurrency'")
+        found = self.stages
+        pairs = isinstance(found, Sequence) and all(isinstance(one, Sequence) and len(one) == 2 for one in found)
+        if not pairs or not found:
+            raise SettingError(
+                f"Stages({shown(found)}), expected (duration, level) pairs; write [('10s', 100), ('5s', 0)]"
+            )
+        object.__setattr__(self, "start", self._level(self.start))
+        object.__setattr__(self, "stages", tuple((duration, self._level(level)) for duration, level in found))
+        if not any(self._areas()):
+            raise SettingError(f"Stages({shown(found)}) never sends anything, expected some time above level 0")
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"{duration}→{level:g}" for duration, level in self.stages)
+        return f"stages({self.of}: {self.start:g}, {steps})"
+
+    def describe(self) -> LoadDescription:
+        """The load as records keep it."""
+        return LoadDescription(str(self), LoadKind.STAGES)
+
+    def _level(self, given: object) -> float:
+        """A level as a plain number, which may be 0."""
+        read = fields.rate_rps if self.of == "rate_rps" else fields.concurrency
+        return 0 if fields.plain_number(given) == 0 else read(given, f"Stages level ({self.of})")
+
+    def _areas(self) -> Iterator[float]:
+        """The integral of twice the level over each stage."""
+        before = self.start
+        for duration, level in self.stages:
+            yield parse_duration(duration, name="Stages duration") * (before + level)
+            before = level
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is a closed loop."""
+        return self.of == "concurrency"
+
+    @property
+    def length_ns(self) -> int:
+        """Total length of the stages."""
+        return sum(parse_duration(duration, name="Stages duration") for duration, _ in self.stages)
+
+    @property
+    def max_concurrency(self) -> int:
+        """Most callers at any time."""
+        return int(max(self.start, *(level for _, level in self.stages)))
+
+    @property
+    def think_time_ns(self) -> int:
+        """No pause."""
+        return 0
+
+    def level_at(self, elapsed_ns: int) -> float:
+        """The level at this time; linear between the ends of stages."""
+        begin, before = 0, self.start
+        for duration, level in self.stages:
+            end = begin + parse_duration(duration)
+            if elapsed_ns < end:
+                return before + (level - before) * (elapsed_ns - begin) / (end - begin)
+            begin, before = end, level
+        return before
+
+    def concurrency_at(self, elapsed_ns: int) -> int:
+        """Callers at this time, the level rounded to the nearest whole number."""
+        return round(self.level_at(elapsed_ns))
+
+    def arrivals(self) -> Iterator[int]:
+        """Request n is due when the integral of the rate reaches n."""
+        return self.share(0, 1)
+
+    def share(self, number: int, of: int) -> Iterator[int]:
+        """Every n-th arrival of n generators.
+
+        Within a stage of length T from rate a to rate b the integral is a t + (b - a) t² / 2T; its inverse at x is
+        2x / (a + sqrt(a² + 2 x (b - a) / T)), which holds for a = b too.
+        """
+        begin_s, before, reached = 0.0, float(self.start), 0.0
+        for duration, level in self.stages:
+            length_s = parse_duration(duration) / SECOND_NS
+            gained = (before + level) / 2 * length_s
+            slope = (level - before) / length_s if length_s else 0.0
+            while number < reached + gained - 1e-9:
+                x = number - reached
+                root = math.sqrt(max(0.0, before * before + 2 * x * slope))
+                yield round((begin_s + (2 * x / (before + root) if x > 0 else 0.0)) * SECOND_NS)
+                number += of
+            begin_s, before, reached = begin_s + length_s, float(level), reached + gained
+
 
 _LEAST_BURSTINESS, _MOST_BURSTINESS = 0.01, 100
 
@@ -265,3 +499,20 @@ def _exponential_arrivals(rate_rps: float, seed: int | str) -> Iterator[int]:
 
 
 Schedule = ClosedLoop | ConstantRate | PoissonRate | GammaRate | Stages | Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Cancels a share of the requests.
+
+    Attributes:
+        share_ratio: share of the requests, above 0 and at most 1.
+        after_ns: time from when a request was due until it is cancelled, in nanoseconds. An answer that was complete
+            before counts as usual.
+    """
+
+    share_ratio: float
+    after_ns: int
+
+    def __str__(self) -> str:
+        return f"{format_percent(self.share_ratio)} after {format_duration(self.after_ns)}"

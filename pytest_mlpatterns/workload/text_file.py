@@ -5,17 +5,19 @@ A pipe or a device is refused, because it may never end, or never begin.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["read_lines"]
+__all__ = ["JsonLine", "read_json_lines", "read_lines"]
 
 
 def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
@@ -47,3 +49,39 @@ def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
 def _open_at_once(path: str, flags: int) -> int:
     """Open a file without waiting for a writer if it is a pipe."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+class JsonLine(NamedTuple):
+    """The value of a line, and the number of the line, from 1."""
+
+    number: int
+    value: Any
+
+
+def read_json_lines(path: Path, most_bytes: int) -> Iterator[JsonLine]:
+    """Read the lines of a file that are not empty.
+
+    Args:
+        path: the file.
+        most_bytes: largest file that is read.
+
+    Raises:
+        SettingError: it cannot be read, or a line is no JSON.
+    """
+    try:
+        for number, line in enumerate(read_lines(path, most_bytes), start=1):
+            if line.strip():
+                yield JsonLine(number, _json_of(line, path, number))
+    except SettingError:
+        raise
+    except (OSError, ValueError) as error:  # not in UTF-8, or a path with NUL
+        raise SettingError(f"perf_payload {path} cannot be read: {error}") from None
+
+
+def _json_of(line: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise SettingError(f"perf_payload {path} line {number} is not JSON: {error}") from None
+    except RecursionError:
+        raise SettingError(f"perf_payload {path} line {number} is nested too deeply") from None

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 
 
 def test_boundaries_are_those_of_lan_and_demets() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, START_NS, S, launch, samples, usage
 
-from pytest_mlpatterns.analysis.answer_counts import AnswerCounts
-from pytest_mlpatterns.analysis.blocks import LaunchBlocks
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
+from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 
 
 def counts(due: list[int], done: list[int], *, closed: bool = True, weights: list[int] | None = None) -> AnswerCounts:

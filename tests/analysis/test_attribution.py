@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from support import ROOT
 
-from pytest_mlpatterns.analysis.attribution import profile_record
-from pytest_mlpatterns.analysis.call_tree import NOW, call_tree
-from pytest_mlpatterns.analysis.time_change import time_change
+from pytest_mlpatterns.analysis.causes.attribution import profile_record
+from pytest_mlpatterns.analysis.causes.call_tree import NOW, call_tree
+from pytest_mlpatterns.analysis.causes.explanation import time_change
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import Frame, ProfiledBlock, ProfiledRun, StackTime
 
@@ -363,7 +363,7 @@ def test_the_smallest_stacks_are_counted_to_their_callers() -> None:
 
 
 def test_a_record_has_at_most_2000_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_mlpatterns.analysis.attribution._MOST_NODES", 6)
+    monkeypatch.setattr("pytest_mlpatterns.analysis.causes.attribution._MOST_NODES", 6)
     times: Mapping[tuple[str, ...], float] = {("predict", f"f{number}"): 1.0 + number for number in range(9)}
     record = attributed(dict(times), dict(times))
     assert len(record.nodes) <= 7

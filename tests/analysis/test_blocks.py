@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, noisy_launch, samples, usage
 
-from pytest_mlpatterns.analysis.blocks import BLOCK_NS, MOST_BLOCKS, LaunchBlocks
+from pytest_mlpatterns.analysis.metrics.blocks import BLOCK_NS, MOST_BLOCKS, LaunchBlocks
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import SettingError
-from pytest_mlpatterns.analysis.capacity_search import climb
+from pytest_mlpatterns.analysis.capacity.capacity_search import climb
 from pytest_mlpatterns.records.launch import LaunchValue, SearchEnd, Step
 from pytest_mlpatterns.records.objective import parse_objective
 

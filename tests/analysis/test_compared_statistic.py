@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 import pytest
 from support.synthetic import MS, verdict
 
-from pytest_mlpatterns.analysis.compared_statistic import judged_statistic, with_medians
-from pytest_mlpatterns.analysis.metric_definitions import (
+from pytest_mlpatterns.analysis.metrics.definitions import (
     COMPARED_METRICS,
     LOCATIONS,
     METRICS,
     is_known_metric,
     metric_named,
 )
-from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, with_medians
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.analysis.metric import Metric
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
 
 
 def launches(*values_ms: float) -> list[LaunchValue]:

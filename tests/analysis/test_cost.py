@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from support.synthetic import MS, capacity, even_launch, make_setup, result, usage
 
-from pytest_mlpatterns.analysis.criteria import parse_criteria
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, priced_metric
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.ranking import rank
+from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
+from pytest_mlpatterns.analysis.choice.ranking import rank
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, priced_metric
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.price import Price, parse_price
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from support.synthetic import MS
 
-from pytest_mlpatterns.analysis.count_comparison import judge_failures, judge_tail
-from pytest_mlpatterns.analysis.latency_distribution import counted
+from pytest_mlpatterns.analysis.metrics.blocked_values import counted
+from pytest_mlpatterns.analysis.verdicts.count_comparison import judge_failures, judge_tail
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
-from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.count_comparison import CountVerdict
+    from pytest_mlpatterns.analysis.verdicts.count_comparison import CountVerdict
 
 ALPHA = 0.001
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.analysis.criteria import Requirement, SelectionCriteria, parse_criteria
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.choice.criteria import Requirement, SelectionCriteria, parse_criteria
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.price import Price

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from support.synthetic import even_launch, usage
 
-from pytest_mlpatterns.analysis.crowding import crowding_note
+from pytest_mlpatterns.analysis.health.machine import crowding_note
 from pytest_mlpatterns.system.monitor import busy_threads
 
 S = 1_000_000_000

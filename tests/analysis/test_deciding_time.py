@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mlpatterns.analysis.deciding_time import seconds_to_decide
+from pytest_mlpatterns.analysis.verdicts.verdicts import seconds_to_decide
 from pytest_mlpatterns.records.launch import Estimate
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.analysis.distributions import (
+from pytest_mlpatterns.analysis.statistics.distributions import (
     binomial_tail,
     incomplete_beta,
     student_tail,

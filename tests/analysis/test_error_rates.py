@@ -18,7 +18,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from pytest_mlpatterns.analysis.log_ratio import LogRatio
+    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 
 pytestmark = pytest.mark.simulation
 

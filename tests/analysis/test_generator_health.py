@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from support.synthetic import MS, S
 
-from pytest_mlpatterns.analysis.generator_health import spread_note, why_limited
+from pytest_mlpatterns.analysis.health.generator_health import spread_note, why_limited
 from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport
 
 PARTS = tuple(GeneratorPart(f"10.0.0.{number}", 1000, 0.5, 5000.0) for number in (2, 3, 4))

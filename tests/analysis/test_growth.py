@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import ROOT
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.analysis.growth import growth_of, requests_to_decide
+from pytest_mlpatterns.analysis.causes.growth import growth_of, requests_to_decide
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.resource_track import Growth
 

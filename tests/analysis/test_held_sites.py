@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_mlpatterns.analysis.held_sites import growth_between, held_record
-from pytest_mlpatterns.records.held_memory import HeldMemory, HeldRecord, MemorySite
+from pytest_mlpatterns.analysis.causes.growth import growth_between, held_record
 from pytest_mlpatterns.records.profile import Frame
+from pytest_mlpatterns.records.resource_track import HeldMemory, HeldRecord, MemorySite
 
 KIB, MIB = 1024, 1024**2
 

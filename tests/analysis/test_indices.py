@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, S, capacity, even_launch, result, usage
 
-from pytest_mlpatterns.analysis.indices import NOT_MEASURED, ScalingIndices, scaling_indices, why_unknown
-from pytest_mlpatterns.analysis.intervals import LAUNCH_SD
-from pytest_mlpatterns.analysis.metric_definitions import SCALING_INDICES
-from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED, Scaling, ScalingStep, scaling_indices, why_unknown
+from pytest_mlpatterns.analysis.metrics.definitions import SCALING_INDICES
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.price import Price
-from pytest_mlpatterns.reports.text.index_notes import describe_indices
+from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 
 PRICE = Price(1.0, 0.0, "USD")
 CONCURRENCY = 4

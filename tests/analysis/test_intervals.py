@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, launch_values
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.intervals import (
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.intervals import (
     LAUNCH_SD,
     block_weights,
     estimate,

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY
 
-from pytest_mlpatterns.analysis.latency_distribution import (
+from pytest_mlpatterns.analysis.metrics.blocked_values import counted
+from pytest_mlpatterns.analysis.metrics.distribution_summary import (
     STORED_PERCENTS,
-    counted,
     latency_of,
     percentiles_of_counts,
     stored_percentiles,
     without_body,
 )
 from pytest_mlpatterns.patterns.tally import rounded
-from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.latency import RequestCounts
 
 NANOSECONDS = st.lists(st.integers(0, 10**11), min_size=1, max_size=300)
 

@@ -13,9 +13,9 @@ from support.splits import split_layer
 from support.streams import stream_launch
 from support.synthetic import MS, PROPERTY, START_NS, US, S, launch, samples
 
-from pytest_mlpatterns.analysis.latency_split import splits_of
-from pytest_mlpatterns.patterns.split_tally import SplitTally
-from pytest_mlpatterns.records.latency_split import PARTS, LatencySplit
+from pytest_mlpatterns.analysis.causes.latency_split import splits_of
+from pytest_mlpatterns.patterns.tally import SplitTally
+from pytest_mlpatterns.records.latency import PARTS, LatencySplit
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 if TYPE_CHECKING:

@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from support.synthetic import MS
 
-from pytest_mlpatterns.analysis.kind_verdicts import assignments, judge_by_kind
-from pytest_mlpatterns.analysis.launch_kinds import Side, two_kinds, wants_more_launches
-from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.paired_kinds import paired_kinds
-from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, judge_ratio
+from pytest_mlpatterns.analysis.verdicts.launch_kinds import (
+    Side,
+    assignments,
+    judge_by_kind,
+    paired_kinds,
+    two_kinds,
+    wants_more_launches,
+)
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mlpatterns.analysis.leaks import judge_leak
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.causes.growth import judge_leak
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.resource_track import Growth
 from pytest_mlpatterns.records.verdict import Outcome

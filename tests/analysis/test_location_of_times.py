@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.analysis.blocked_values import BlockedValues
-from pytest_mlpatterns.analysis.intervals import block_weights
-from pytest_mlpatterns.analysis.location import location
+from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
+from pytest_mlpatterns.analysis.statistics.distributions import location
+from pytest_mlpatterns.analysis.statistics.intervals import block_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

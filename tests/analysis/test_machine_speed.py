@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.synthetic import even_launch
 
-from pytest_mlpatterns.analysis.machine_speed import (
+from pytest_mlpatterns.analysis.health.machine import (
     ratio_of_medians,
     ratio_of_sorting,
     sorting_times_ns,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mlpatterns.analysis.metric_definitions import (
+from pytest_mlpatterns.analysis.metrics.definitions import (
     METRICS,
     is_known_metric,
     metric_named,

@@ -11,16 +11,16 @@ import pytest
 from support.streams import stream_launch
 from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
-from pytest_mlpatterns.analysis.generator_health import why_limited
-from pytest_mlpatterns.analysis.indices import ScalingIndices
-from pytest_mlpatterns.analysis.metric_definitions import (
+from pytest_mlpatterns.analysis.health.generator_health import why_limited
+from pytest_mlpatterns.analysis.metrics.definitions import (
     GROWTHS,
     METRICS,
     SCALING_INDICES,
     metric_named,
     percentile_metric,
 )
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, LaunchValue
 from pytest_mlpatterns.records.price import Price

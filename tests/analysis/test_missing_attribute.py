@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.synthetic import even_launch
 
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.records.launch import Estimate
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.synthetic import MS
 
-from pytest_mlpatterns.analysis.modes import find_modes
+from pytest_mlpatterns.analysis.statistics.distributions import find_modes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

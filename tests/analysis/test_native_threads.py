@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pytest_mlpatterns.analysis.attribution import profile_record
-from pytest_mlpatterns.analysis.native_threads import native_change
+from pytest_mlpatterns.analysis.causes.attribution import native_change, profile_record
 from pytest_mlpatterns.records.profile import NativeChange, ProfiledBlock, ProfiledRun
 
 MS = 1_000_000

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from support.synthetic import S, even_launch, usage
 
-from pytest_mlpatterns.analysis.node_figures import node_figures
-from pytest_mlpatterns.records.launch import NodeUsage
-from pytest_mlpatterns.records.node_figures import NodeFigures
+from pytest_mlpatterns.analysis.health.machine import node_figures
+from pytest_mlpatterns.records.launch import NodeFigures, NodeUsage
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch

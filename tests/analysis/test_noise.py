@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, S, even_launch, usage
 
-from pytest_mlpatterns.analysis.noise import disturbance_of, is_disturbed, noise_sentences
+from pytest_mlpatterns.analysis.health.machine import disturbance_of, is_disturbed, noise_sentences
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch

@@ -12,7 +12,7 @@ from support.counted import counted_requests
 from support.streams import streamed
 from support.synthetic import MS, PROPERTY, START_NS, launch
 
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.outcomes import Failure, grpc_outcome
 
 OUTCOMES = (200, 204, 299, 302, 404, 500, 503, grpc_outcome(14), *(failure.value for failure in Failure))

@@ -10,9 +10,8 @@ import pytest
 from support.queueing import Queue, served_ns
 from support.synthetic import S
 
-from pytest_mlpatterns.analysis.objective_search import PIECES, Found, Probe, ProbePlan, Tally, highest_rate
-from pytest_mlpatterns.analysis.reference_queue import LongRun, ReferenceQueue
-from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, typical_seed
+from pytest_mlpatterns.analysis.capacity.objective_search import PIECES, Found, Probe, ProbePlan, Tally, highest_rate
+from pytest_mlpatterns.analysis.capacity.reference_queue import SEEDS, LongRun, ReferenceQueue, typical_seed
 from pytest_mlpatterns.records.objective import Objective, parse_objective
 from pytest_mlpatterns.records.samples import Window
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.overloaded import NMRT_RPS, RATIOS, SERVICE_NS, STEP_S, offered
 from support.synthetic import MS, PROPERTY, S
 
-from pytest_mlpatterns.analysis.overload import (
+from pytest_mlpatterns.analysis.capacity.overload import (
     default_limit_ns,
     goodput_metric,
     goodput_share,
@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.overload import (
     plan_overload,
     recovery_time,
 )
-from pytest_mlpatterns.analysis.verdicts import judge_limit
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.overload import Behaviour, Overload
 from pytest_mlpatterns.records.verdict import Outcome

@@ -14,17 +14,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, capacity, launch_values, make_setup, result, verdict
 
-from pytest_mlpatterns.analysis.criteria import parse_criteria
-from pytest_mlpatterns.analysis.indices import NOT_MEASURED
-from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, estimate
-from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
-from pytest_mlpatterns.analysis.scoring import DRIFT_SD
+from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
+from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
+from pytest_mlpatterns.analysis.choice.ranking import DRIFT_SD, Unmeasured, rank
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, estimate
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
+    from pytest_mlpatterns.analysis.choice.ranking import RankedPattern, Ranking
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.result import TestResult
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, usage
 
-from pytest_mlpatterns.analysis.resource_tracks import growth_rate, growth_record, track_of
+from pytest_mlpatterns.analysis.causes.growth import growth_record, track_of
+from pytest_mlpatterns.analysis.metrics.blocks import growth_rate
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.samples import Window
 

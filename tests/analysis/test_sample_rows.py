@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, samples
 
-from pytest_mlpatterns.analysis.sample_rows import join_samples, shift_samples, take_rows
+from pytest_mlpatterns.analysis.metrics.samples import join_samples, shift_samples, take_rows
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import TooFewSamplesError
-from pytest_mlpatterns.analysis.scalability_law import ScalabilityLaw, fit_law
+from pytest_mlpatterns.analysis.capacity.scalability_law import ScalabilityLaw, fit_law
 
 
 @PROPERTY

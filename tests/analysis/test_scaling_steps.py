@@ -10,11 +10,11 @@ import pytest
 from support.synthetic import capacity, even_launch, usage
 
 from pytest_mlpatterns import InvalidResultError
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.scaling import ScalingRecord
-from pytest_mlpatterns.reports.text.scaling_notes import describe_scaling
+from pytest_mlpatterns.reports.text.evaluation_notes import describe_scaling
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch

@@ -7,7 +7,7 @@ import pytest
 from support.queueing import Queue, served_ns
 from support.synthetic import MS, S
 
-from pytest_mlpatterns.analysis.service_times import rate_by_service_times, service_times_ns
+from pytest_mlpatterns.analysis.capacity.objective_search import rate_by_service_times, service_times_ns
 
 
 @pytest.mark.parametrize("servers", [1, 2, 4])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, samples
 
-from pytest_mlpatterns.analysis.silence import Silence, silence_of
+from pytest_mlpatterns.analysis.health.sustained import Silence, silence_of
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, Window
 

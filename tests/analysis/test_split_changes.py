@@ -8,10 +8,10 @@ import pytest
 from support.splits import AFTER, BEFORE, split
 from support.synthetic import MS, US
 
-from pytest_mlpatterns.analysis.split_changes import CallsChange, SplitChange, split_change
+from pytest_mlpatterns.analysis.causes.latency_split import CallsChange, SplitChange, split_change
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.latency_split import LatencySplit
+    from pytest_mlpatterns.records.latency import LatencySplit
 
 
 def changed(before: dict[str, float], now: dict[str, float], **arguments: object) -> SplitChange:

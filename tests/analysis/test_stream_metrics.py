@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, goodput_metric, is_known_metric, metric_named
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.stream_blocks import in_time
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric, is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.stream_blocks import in_time
 from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
 from pytest_mlpatterns.records.objective import parse_promise
 

@@ -9,8 +9,8 @@ import pytest
 from support.queueing import Queue, Run, served_ns
 from support.synthetic import MS, START_NS, S, launch, samples
 
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.sustained import backlog_of, why_not_sustained
+from pytest_mlpatterns.analysis.health.sustained import backlog_of, why_not_sustained
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.samples import Window
 
 _TRIALS = 150

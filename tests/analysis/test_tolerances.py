@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES, Tolerances, can_more_than_double
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts.tolerances import DEFAULT_TOLERANCES, Tolerances, can_more_than_double
 from pytest_mlpatterns.errors import SettingError
 
 

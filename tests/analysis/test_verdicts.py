@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_values, samples
 
-from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason
-from pytest_mlpatterns.analysis.intervals import ratio_of
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, percentile_metric, stream_metric
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.modes import Modes
-from pytest_mlpatterns.analysis.verdicts import (
-    MAX_ERROR_RATIO,
+from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason
+from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, percentile_metric, stream_metric
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.distributions import Modes
+from pytest_mlpatterns.analysis.statistics.intervals import ratio_of
+from pytest_mlpatterns.analysis.verdicts.verdicts import (
     SampleSize,
     describe_estimate,
     judge_change,
@@ -34,7 +34,7 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.analysis.metric import Metric
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
     from pytest_mlpatterns.records.samples import Samples
 
 RTM, THROUGHPUT, SIZE = METRICS["rtm"], METRICS["throughput"], replace(METRICS["request_bytes"], floor=0.0)

@@ -18,8 +18,8 @@ from support.synthetic import PROPERTY, SETUP, make_setup
 from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, write_baselines
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
+from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.request_counts import RequestCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,12 +16,11 @@ from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, EntryKey
-from pytest_mlpatterns.records.kind import Gate
+from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.price import Price
-from pytest_mlpatterns.records.request_counts import RequestCounts
-from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.system.tree_digest import tree_digest
+from pytest_mlpatterns.records.verdict import Gate, Outcome
+from pytest_mlpatterns.system.git import tree_digest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.repository import Repository
 
-from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
-from pytest_mlpatterns.baseline.merge import Choice, merged
+from pytest_mlpatterns.baseline.file import Choice, merged, read_baselines, write_baselines
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue

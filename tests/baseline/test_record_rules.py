@@ -8,9 +8,8 @@ import pytest
 from support.streams import stream_result
 from support.synthetic import MS, result, verdict
 
-from pytest_mlpatterns.baseline.record_rules import disturbances, is_narrow, reasons_not_to_record
-from pytest_mlpatterns.records.kind import Gate
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.baseline.updates import disturbances, is_narrow, reasons_not_to_record
+from pytest_mlpatterns.records.verdict import Gate, Outcome
 
 NOISE = "other processes used 1.1 of the 2 cores while this was measured: stop other programs"
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.cli.candidates import Candidate, find_candidates
-from pytest_mlpatterns.cli.subject import SubjectKind
+from pytest_mlpatterns.cli.subject import Candidate, SubjectKind, find_candidates
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support.synthetic import ENVIRONMENT, make_setup, result
 
-from pytest_mlpatterns.analysis.criteria import parse_criteria
-from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
+from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
+from pytest_mlpatterns.analysis.choice.ranking import Unmeasured, rank
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mlpatterns.cli.openapi_example import ExampleRequest, example_request
+from pytest_mlpatterns.cli.subject_probe import ExampleRequest, example_request
 
 
 def post(schema: object) -> dict[str, Any]:

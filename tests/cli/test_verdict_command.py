@@ -10,10 +10,8 @@ import pytest
 from support.synthetic import ENVIRONMENT, counterpart, result, verdict
 
 from pytest_mlpatterns.cli import main
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged
-from pytest_mlpatterns.records.result import BaselineGap, Location
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.result import BaselineGap, FailedTest, Location
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged
 from pytest_mlpatterns.reports.files.result_file import results_json
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from support.services.processes import our_children
 from support.services.scripted import ScriptedServer, Send, answer
 from support.sleeping import MODEL
 
-from pytest_mlpatterns.system.tracing import why_not_traceable
+from pytest_mlpatterns.system.process_limits import why_not_traceable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

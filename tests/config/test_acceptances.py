@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS, METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import COMPARED_METRICS, METRICS
 from pytest_mlpatterns.config.acceptances import read_accept, read_acceptances
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import Acceptance, rounded_ceiling

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config import settings as config
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.config.settings import (
@@ -24,11 +24,10 @@ from pytest_mlpatterns.config.settings import (
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
 from pytest_mlpatterns.plugin.options import OPTIONS
-from pytest_mlpatterns.records.kind import Gate
 from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.workload.cancellation import Cancellation
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from support.pages import ROOT, first_cells, page, pages, section
 
 import pytest_mlpatterns
 from pytest_mlpatterns import App, Command, Url, patterns
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.config.settings import merge_markers
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
@@ -102,7 +102,7 @@ def test_shown_target_can_be_made(written: str) -> None:
 
 def test_every_layer_and_package_is_on_the_page_of_the_layers() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    (contract,) = [one for one in project["tool"]["importlinter"]["contracts"] if one["type"] == "layers"]
+    contract, rooms = [one for one in project["tool"]["importlinter"]["contracts"] if one["type"] == "layers"]
     text = page("docs/architecture/layers.md")
     picture = (ROOT / "docs" / "images" / "layers.svg").read_text(encoding="utf-8")
     layers = [set(re.findall(r"pytest_mlpatterns\.(\w+)", layer)) for layer in contract["layers"]]
@@ -110,6 +110,8 @@ def test_every_layer_and_package_is_on_the_page_of_the_layers() -> None:
     described = [set(found.split(", ")) for found in re.findall(r"layer \d: (.+?) \(", picture)]
 
     assert described == layers
+    for name in re.findall(r"analysis\.(\w+)", " ".join(rooms["layers"])):
+        assert f"`{name}`" in text, name
     for name in set.union(*layers):
         assert f"`{name}`" in text, name
         assert f">{name}</text>" in picture, name

@@ -28,7 +28,7 @@ from pytest_mlpatterns import (
     Single,
     Zipf,
 )
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.local.launcher import launch

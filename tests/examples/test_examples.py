@@ -23,8 +23,8 @@ from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 from support.synthetic import ENVIRONMENT, result
 
 from pytest_mlpatterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome

@@ -8,7 +8,7 @@ import pytest
 from support.fault_run import run_fault
 from support.project import Project
 
-from pytest_mlpatterns.system.open_files import allowed_connections
+from pytest_mlpatterns.system.process_limits import allowed_connections
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,10 +26,9 @@ from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.revision import environment
+from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.environment import RevisionEnvironment, revision_environment
-from pytest_mlpatterns.revision.resolve import Revision
-from pytest_mlpatterns.revision.worktree import Worktree, checkout
-from pytest_mlpatterns.revision.worktree_place import remove_stale
+from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale
 from pytest_mlpatterns.system.files import ForeignLockError, replace_file
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 

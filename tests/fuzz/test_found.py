@@ -34,12 +34,12 @@ from pytest_mlpatterns import (
     Wire,
     Zipf,
 )
-from pytest_mlpatterns.analysis.criteria import parse_criteria
+from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import merge_markers, read_settings
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.patterns.arguments import without_password
 from pytest_mlpatterns.patterns.parsing import parse_pattern
-from pytest_mlpatterns.patterns.store_url import without_password
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.revision.dependencies import locked_versions
 from pytest_mlpatterns.serving.prometheus import Prometheus, read_prometheus

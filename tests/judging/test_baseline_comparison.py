@@ -12,11 +12,12 @@ import pytest
 from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usage
 
 from pytest_mlpatterns import PerfFailure
-from pytest_mlpatterns.analysis.indices import NO_INDICES, NOT_MEASURED, ScalingIndices
-from pytest_mlpatterns.analysis.machine_speed import sorting_times_ns
-from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
+from pytest_mlpatterns.analysis.health.machine import sorting_times_ns
+from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, ScalingIndices
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support.synthetic import even_launch, result
 
-from pytest_mlpatterns.judging.baseline_launches import announcement, measure_for_the_baseline
-from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.baseline.updates import announcement
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch

@@ -10,15 +10,11 @@ import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, launch, samples
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import TooFewSamplesError
-from pytest_mlpatterns.judging.foreseen_tails import (
-    announce_tails,
-    describe_too_few,
-    tails_left_out,
-    with_needed_budget,
-)
+from pytest_mlpatterns.judging.compared_metrics import announce_tails, describe_too_few, tails_left_out
+from pytest_mlpatterns.judging.sequential import with_needed_budget
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch

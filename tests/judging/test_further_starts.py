@@ -11,14 +11,14 @@ from support.synthetic import MS, S
 from test_baseline_comparison import Runner, compare, make_entry, make_launch
 from test_interleaved_verdicts import DEFAULT, declared_launch, paired, verdicts
 
-from pytest_mlpatterns.judging.further_starts import MOST_STARTS, is_left_to_starts
+from pytest_mlpatterns.judging.guards import MOST_STARTS, is_left_to_starts
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.analysis.log_ratio import PairedLaunch
+    from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch
     from pytest_mlpatterns.records.launch import Launch
 
 START_S = 1.35

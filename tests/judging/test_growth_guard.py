@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
-from pytest_mlpatterns.judging.growth_guard import confirm_growths
+from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.telemetry import PatternStats

@@ -10,9 +10,9 @@ import pytest
 
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.judging import held_decision
-from pytest_mlpatterns.judging.held_decision import trace_comparison, trace_limit_ns
-from pytest_mlpatterns.records.held_memory import HeldMemory, HeldRecord, MemorySite
+from pytest_mlpatterns.judging import causes
+from pytest_mlpatterns.judging.causes import trace_comparison, trace_limit_ns
+from pytest_mlpatterns.records.resource_track import HeldMemory, HeldRecord, MemorySite
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
         HeldMemory({("/tmp/tree/project/model.py", 3): MIB}, MIB),
         HeldMemory({("/srv/project/model.py", 4): 3 * MIB}, 3 * MIB),
     ]
-    monkeypatch.setattr(held_decision, "held_under_load", script)
-    monkeypatch.setattr(held_decision, "replace", lambda plan, **_: plan)
+    monkeypatch.setattr(causes, "held_under_load", script)
+    monkeypatch.setattr(causes, "replace", lambda plan, **_: plan)
     return script
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, launch, samples, usage
 
-from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedLaunch, VariantFigures, paired_log_ratio
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaunch, VariantFigures, paired_log_ratio
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import Factor, judge_factor, judge_no_slower
 from pytest_mlpatterns.records.verdict import Outcome

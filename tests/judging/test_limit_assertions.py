@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, launch, samples
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement

@@ -11,7 +11,7 @@ import pytest
 from support.synthetic import S, capacity, even_launch
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError
-from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
+from pytest_mlpatterns.judging.limit_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import LaunchValue, SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome

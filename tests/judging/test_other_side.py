@@ -14,8 +14,15 @@ from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging import other_side as module
-from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver, ModelUnderTest
-from pytest_mlpatterns.judging.experiment_parts import load_plan, request_builder, setup_of, system_under_test
+from pytest_mlpatterns.judging.experiment import (
+    Experiment,
+    LoadDriver,
+    ModelUnderTest,
+    load_plan,
+    request_builder,
+    setup_of,
+    system_under_test,
+)
 from pytest_mlpatterns.judging.other_side import other_side, plain_side
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload

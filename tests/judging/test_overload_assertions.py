@@ -19,7 +19,7 @@ from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
+    from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.records.launch import Capacity, Launch
 
 SLO = "p95<100ms"

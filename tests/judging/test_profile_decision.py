@@ -10,8 +10,8 @@ import pytest
 
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError, ProfilerError
-from pytest_mlpatterns.judging import profile_decision
-from pytest_mlpatterns.judging.profile_decision import names_functions, profile_alone, profile_comparison
+from pytest_mlpatterns.judging import causes
+from pytest_mlpatterns.judging.causes import names_functions, profile_alone, profile_comparison
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun, ProfileRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -49,8 +49,8 @@ class ScriptedPair:
 
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_decision, "ProfiledPair", ScriptedPair)
-    monkeypatch.setattr(profile_decision, "find_py_spy", lambda *_: SimpleNamespace(name="scripted 1"))
+    monkeypatch.setattr(causes, "ProfiledPair", ScriptedPair)
+    monkeypatch.setattr(causes, "find_py_spy", lambda *_: SimpleNamespace(name="scripted 1"))
     monkeypatch.setattr(ScriptedPair, "raises", None)
 
 
@@ -95,7 +95,7 @@ REVISION = cast(
 
 @pytest.fixture(autouse=True)
 def _plain_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_decision, "replace", lambda plan, **changes: SimpleNamespace(**vars(plan), **changes))
+    monkeypatch.setattr(causes, "replace", lambda plan, **changes: SimpleNamespace(**vars(plan), **changes))
 
 
 def compare(given: Experiment, found: SequentialMeasurement, verdicts: Sequence[Verdict] = FAILED) -> None:

@@ -9,13 +9,12 @@ import pytest
 from support.reported import report
 from support.synthetic import MS, START_NS, S, counterpart, even_launch, launch, result, samples
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.judging.estimates import estimate_or_none
-from pytest_mlpatterns.judging.result_builder import unsteady_notes, with_compared_figures
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.judging.result_builder import estimate_or_none, unsteady_notes, with_compared_figures
 from pytest_mlpatterns.records.launch import Estimate, Warmup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.reports.files.junit import properties_of
+from pytest_mlpatterns.reports.files.ci_reports import properties_of
 from pytest_mlpatterns.reports.text.summary_table import cells_of
 
 

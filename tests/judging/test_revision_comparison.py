@@ -11,8 +11,8 @@ from support.synthetic import S, make_setup
 from test_interleaved_verdicts import declared_launch, paired
 
 from pytest_mlpatterns import ClosedLoop, Stages
-from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics

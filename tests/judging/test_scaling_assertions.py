@@ -9,8 +9,8 @@ import pytest
 from support.synthetic import S, capacity, even_launch, usage
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, SettingError, Single
-from pytest_mlpatterns.analysis.scale_out import ScaleOut
-from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
+from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.judging import scaling_assertions
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.records.verdict import Outcome

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.synthetic import even_launch, make_setup
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging import settled_comparison
@@ -21,7 +21,7 @@ from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.result import BaselineGap
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.revision.recorded import UnknownRevisionError
+from pytest_mlpatterns.revision.commits import UnknownRevisionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

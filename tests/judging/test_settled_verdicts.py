@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.synthetic import MS, launch, make_setup, samples, usage
 
-from pytest_mlpatterns.judging.machine_sign import MachineSign
-from pytest_mlpatterns.judging.settled_verdicts import SettledVerdicts, is_decided, with_rates
+from pytest_mlpatterns.judging.baseline_comparison import with_rates
+from pytest_mlpatterns.judging.machine_doubts import MachineSign
+from pytest_mlpatterns.judging.settled_comparison import SettledVerdicts, is_decided
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Taken
 from pytest_mlpatterns.records.verdict import Outcome, Verdict

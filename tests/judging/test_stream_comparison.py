@@ -11,19 +11,18 @@ import pytest
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, SETUP, START_NS, S, samples, usage
 
-from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, LogRatio, PairedLaunch, VariantFigures
-from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS, metric_named
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, metric_named
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.log_ratio import PAIRED_METRICS, LogRatio, PairedLaunch, VariantFigures
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.compared_metrics import choose, compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.judging.stopped_streams import choose
-from pytest_mlpatterns.measurement.block_figures import stream_figures, stream_ratios
+from pytest_mlpatterns.measurement.paired_blocks import stream_figures, stream_ratios
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome

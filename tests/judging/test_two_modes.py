@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from support.synthetic import MS, SETUP, START_NS, S, launch, samples
 
-from pytest_mlpatterns.analysis.location import location
-from pytest_mlpatterns.analysis.log_ratio import PairedLaunch, VariantFigures, paired_log_ratio
-from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.distributions import location
+from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch, VariantFigures, paired_log_ratio
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings

@@ -8,8 +8,7 @@ from support.synthetic import result, verdict
 from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import InconclusiveFailure, InconclusiveWarning, LimitFailure, PerfFailure
 from pytest_mlpatterns.judging.verdict_log import VerdictLog
-from pytest_mlpatterns.records.kind import Gate
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Gate, Outcome
 
 OVER = verdict(Outcome.FAIL, against="limit")
 OPEN = verdict(Outcome.INCONCLUSIVE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import selectors
 import threading
 
-from pytest_mlpatterns.loadgen.added_addresses import AddedAddresses
+from pytest_mlpatterns.loadgen.connection_pool import AddedAddresses
 
 
 def test_an_address_wakes_the_loop_and_is_taken_in_its_thread() -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mlpatterns.loadgen.arrivals import NEVER_NS
-from pytest_mlpatterns.loadgen.cancellations import Cancellations
+from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Cancellations
 from pytest_mlpatterns.loadgen.messages import Share
-from pytest_mlpatterns.workload.cancellation import Cancellation
+from pytest_mlpatterns.workload.schedule import Cancellation
 
 
 def chosen(ratio: float, count: int, share: Share | None = None) -> list[bool]:

@@ -9,9 +9,8 @@ import pytest
 from support.services.jobs import MS, a_job
 from support.services.scripted import ScriptedServer, Send, answer
 
-from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, arrivals_of
+from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, ConversationArrivals, arrivals_of
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.conversation_arrivals import ConversationArrivals
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.load_run import LoadRun
 from pytest_mlpatterns.loadgen.messages import Share

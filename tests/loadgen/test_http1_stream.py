@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
-from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
+from pytest_mlpatterns.loadgen.http1 import Http1Stream
+from pytest_mlpatterns.loadgen.recorder import StreamColumns
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire import REST_JSON, Wire

@@ -14,7 +14,7 @@ from support.services import peer2
 from support.services.peer2 import answer, block, frames_in, headers, message, refusal, settings, trailers
 
 from pytest_mlpatterns.loadgen import http2 as http2_module
-from pytest_mlpatterns.loadgen.http2 import OPENING, Http2
+from pytest_mlpatterns.loadgen.http2 import OPENING, HeaderReader, Http2, RequestBlocks
 from pytest_mlpatterns.loadgen.http2_frames import (
     ACK,
     END_HEADERS,
@@ -29,7 +29,6 @@ from pytest_mlpatterns.loadgen.http2_frames import (
     frame,
     unpadded,
 )
-from pytest_mlpatterns.loadgen.http2_headers import HeaderReader, RequestBlocks
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 
 SMALL, LARGE = message(b"x" * 100), message(bytes(range(256)) * 1000)

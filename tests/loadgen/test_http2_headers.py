@@ -6,7 +6,7 @@ import hpack
 import pytest
 from support.services.peer2 import block
 
-from pytest_mlpatterns.loadgen.http2_headers import HeaderError, HeaderReader, Headers, RequestBlocks
+from pytest_mlpatterns.loadgen.http2 import HeaderError, HeaderReader, Headers, RequestBlocks
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 EXPECTED = [

@@ -16,7 +16,7 @@ from support.streaming_server import streaming_server
 
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-from pytest_mlpatterns.loadgen.http1_stream import Http1Pieces, Http1Stream
+from pytest_mlpatterns.loadgen.http1 import Http1Pieces, Http1Stream
 from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.addressing import Remote

@@ -16,7 +16,7 @@ from support import SERVICES
 from support.services.jobs import MS, a_job
 
 from pytest_mlpatterns import Url
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.loadgen import pyreqwest_loop
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.columns import samples_of

@@ -12,8 +12,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadResult
-from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
-from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
+from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder, StreamColumns
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.outcomes import Failure

@@ -9,9 +9,8 @@ from support.services.jobs import a_job
 from support.synthetic import S
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.loadgen.sample_budget import MERGED_ROW_BYTES, check_samples, known_rows, require_fit
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
-from pytest_mlpatterns.workload.trace import Trace
+from pytest_mlpatterns.loadgen.load_limits import MERGED_ROW_BYTES, check_samples, known_rows, require_fit
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from pytest_mlpatterns.loadgen.cancellations import Cancellations
-from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
+from pytest_mlpatterns.loadgen.arrivals import Cancellations
+from pytest_mlpatterns.loadgen.connection import StreamConnection, StreamReading
+from pytest_mlpatterns.loadgen.http1 import Http1Stream
 from pytest_mlpatterns.loadgen.messages import Share
-from pytest_mlpatterns.loadgen.recorder import SampleRecorder
-from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
-from pytest_mlpatterns.loadgen.stream_connection import StreamConnection, StreamReading
+from pytest_mlpatterns.loadgen.recorder import SampleRecorder, StreamColumns
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.cancellation import Cancellation
+from pytest_mlpatterns.workload.schedule import Cancellation
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CHUNK = b'b\r\ndata: "a"\n\n\r\n'

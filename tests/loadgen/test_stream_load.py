@@ -20,8 +20,7 @@ from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.cancellation import Cancellation
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
+from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

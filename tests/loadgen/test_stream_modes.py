@@ -13,10 +13,10 @@ from support.services.scripted import Close, ScriptedServer, Send, Silence
 from support.stream_modes import MODES, NOT_COUNTED, Ending, Mode, response, whole
 from support.synthetic import launch
 
-from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
+from pytest_mlpatterns.loadgen.http1 import Http1Stream
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer, answers_to
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire import Wire

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.loadgen import timerfd
-from pytest_mlpatterns.loadgen.timerfd import Alarm
+from pytest_mlpatterns.loadgen import event_loop
+from pytest_mlpatterns.loadgen.event_loop import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +30,11 @@ def functions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     elif not hasattr(os, "timerfd_create"):
 
         def create(clock: int, /, *, flags: int) -> int:
-            return timerfd._checked("timerfd_create", clock, flags)
+            return event_loop._checked("timerfd_create", clock, flags)
 
         def set_time(descriptor: int, /, *, flags: int, initial: int) -> None:
-            at = timerfd._Itimerspec((0, 0), divmod(initial, 1_000_000_000))
-            timerfd._checked("timerfd_settime", descriptor, flags, ctypes.byref(at), None)
+            at = event_loop._Itimerspec((0, 0), divmod(initial, 1_000_000_000))
+            event_loop._checked("timerfd_settime", descriptor, flags, ctypes.byref(at), None)
 
         monkeypatch.setattr(os, "timerfd_create", create, raising=False)
         monkeypatch.setattr(os, "timerfd_settime_ns", set_time, raising=False)

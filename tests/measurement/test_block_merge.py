@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, launch, samples, usage
 
-from pytest_mlpatterns.analysis.blocks import LaunchBlocks
-from pytest_mlpatterns.measurement.block_merge import (
+from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
+from pytest_mlpatterns.measurement.paired_blocks import (
     BlockRecording,
     block_latencies,
     merge_reports,

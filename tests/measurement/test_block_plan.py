@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, S
 
-from pytest_mlpatterns.measurement.block_plan import BlockDesign, BlockPlan, ResponsePace, response_pace
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, ResponsePace, response_pace
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 
 QUICK = ResponsePace(2 * MS, 2 * MS)

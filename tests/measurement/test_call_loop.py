@@ -16,9 +16,9 @@ from support.services.processes import our_children
 from pytest_mlpatterns import DeploymentError, Single
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, WindowOpened
-from pytest_mlpatterns.measurement.block_plan import BlockDesign
-from pytest_mlpatterns.measurement.call_loop import CallLoop
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
+from pytest_mlpatterns.measurement.load_source import CallLoop
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.local.plain_caller import CallRecord, CallRound

@@ -10,7 +10,7 @@ import pytest
 from support.synthetic import MS, START_NS, samples
 
 from pytest_mlpatterns import Deployment
-from pytest_mlpatterns.measurement.first_failure import describe_first_failure
+from pytest_mlpatterns.measurement.last_answer import describe_first_failure
 from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.telemetry import PatternStats

@@ -22,14 +22,12 @@ from support.synthetic import MS, S
 from pytest_mlpatterns import Microservice, Single
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, ProfilerError
 from pytest_mlpatterns.measurement import profiled_pair
-from pytest_mlpatterns.measurement.block_plan import ResponsePace
-from pytest_mlpatterns.measurement.model_calls import awaits_in, calls_in
-from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide, ProfilingPlan
+from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
+from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide, ProfilingPlan, awaits_in, calls_in
 from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
-from pytest_mlpatterns.profiling.source_names import SourceNames
-from pytest_mlpatterns.records.await_chains import TIMES, Awaiting, chain_name
-from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
+from pytest_mlpatterns.records.telemetry import AWAIT_TIMES, Awaiting, LayerStats, PatternStats, chain_name
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
@@ -260,9 +258,9 @@ def test_calls_of_all_models_are_added() -> None:
 
 def test_waits_are_those_of_the_layer_awaits() -> None:
     name = chain_name([Awaiting("Model.fetch", "/srv/model.py", 7)])
-    before = PatternStats(layers=(LayerStats(0, "awaits", {name: 10, TIMES + name: 1}),))
+    before = PatternStats(layers=(LayerStats(0, "awaits", {name: 10, AWAIT_TIMES + name: 1}),))
     after = PatternStats(
-        layers=(LayerStats(0, "awaits", {name: 50, TIMES + name: 3}), LayerStats(1, "split", {name: 9}))
+        layers=(LayerStats(0, "awaits", {name: 50, AWAIT_TIMES + name: 3}), LayerStats(1, "split", {name: 9}))
     )
     (found,) = awaits_in(after.since(before))
     assert (found.chain[0].qualified, found.ns, found.times) == ("Model.fetch", 40, 2)

@@ -9,7 +9,7 @@ import pytest
 from support.services.jobs import a_job
 from support.synthetic import MS, S
 
-from pytest_mlpatterns.analysis.scale_out import answers_in_share
+from pytest_mlpatterns.analysis.capacity.scale_out import answers_in_share
 from pytest_mlpatterns.loadgen.messages import LoadResult, WindowOpened
 from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.records.addressing import Balance, Progress

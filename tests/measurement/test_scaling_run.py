@@ -10,7 +10,7 @@ import pytest
 from support.synthetic import S, capacity, even_launch
 
 from pytest_mlpatterns import Replicated, Single
-from pytest_mlpatterns.analysis.scale_out import ScaleOut
+from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
 from pytest_mlpatterns.measurement import scaling as scaling_module
 from pytest_mlpatterns.measurement.scaling import ScalingRun
 from pytest_mlpatterns.measurement.variant import Variant

@@ -14,10 +14,10 @@ from support.services.py_spy import patient_py_spy
 from support.synthetic import MS, S
 
 from pytest_mlpatterns import Single
-from pytest_mlpatterns.analysis.attribution import profile_record
+from pytest_mlpatterns.analysis.causes.attribution import profile_record
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide, ProfilingPlan
 from pytest_mlpatterns.measurement.variant import Variant
-from pytest_mlpatterns.profiling.source_names import SourceNames
+from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from support.batching import ask_each, batching, now_ns, outcomes, run_jumping
 from support.synthetic import MS, PROPERTY, S
 
-from pytest_mlpatterns.patterns import batch_layer as batched
-from pytest_mlpatterns.patterns.adaptive_wait import AdaptiveWait
+from pytest_mlpatterns.patterns import batched
+from pytest_mlpatterns.patterns.batched import AdaptiveWait
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.batch_layer import BatchLayer
+    from pytest_mlpatterns.patterns.batched import BatchLayer
     from pytest_mlpatterns.patterns.tally import Tally
 
 

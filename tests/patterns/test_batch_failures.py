@@ -42,7 +42,7 @@ from pytest_mlpatterns.wire.kserve_v1 import decode_instances
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.patterns.batch_layer import BatchLayer
+    from pytest_mlpatterns.patterns.batched import BatchLayer
 
 
 # --- who fails

@@ -21,7 +21,7 @@ from pytest_mlpatterns.patterns.layer import parallelism
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.serving.handler_stack import HandlerStack
 from pytest_mlpatterns.serving.model import pack
-from pytest_mlpatterns.serving.process_node import PackedLayer
+from pytest_mlpatterns.serving.processes import PackedLayer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -27,6 +27,7 @@ from pytest_mlpatterns.patterns import (
     Replicated,
     Single,
 )
+from pytest_mlpatterns.patterns.arguments import without_password
 from pytest_mlpatterns.patterns.pattern import (
     MAX_PROCESSES,
     MODEL,
@@ -36,7 +37,6 @@ from pytest_mlpatterns.patterns.pattern import (
     ProcessGroup,
     name_of,
 )
-from pytest_mlpatterns.patterns.store_url import without_password
 from pytest_mlpatterns.records.addressing import Balance
 
 if TYPE_CHECKING:

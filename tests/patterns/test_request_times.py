@@ -12,8 +12,7 @@ from support.caching import Server, SlowModel, caching, in_a_moment
 from support.scenarios import run, settle
 
 from pytest_mlpatterns import Batched, Cached
-from pytest_mlpatterns.patterns.continuous import Continuous
-from pytest_mlpatterns.patterns.continuous_layer import ContinuousLayer
+from pytest_mlpatterns.patterns.continuous import Continuous, ContinuousLayer
 from pytest_mlpatterns.patterns.ensemble import Ensemble, EnsembleLayer
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.model_thread import ModelThread
@@ -24,7 +23,7 @@ from pytest_mlpatterns.patterns.stream import StreamSource
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.handler_stack import HandlerStack
 from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.process_node import PackedLayer
+from pytest_mlpatterns.serving.processes import PackedLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

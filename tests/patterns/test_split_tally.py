@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_mlpatterns.patterns.split_tally import SplitTally
+from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
 
 MS = 1_000_000

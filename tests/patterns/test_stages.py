@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from support.scenarios import run, settle
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.patterns.batch_layer import BatchLayer
-from pytest_mlpatterns.patterns.batched import Batched
+from pytest_mlpatterns.patterns.batched import Batched, BatchLayer
 from pytest_mlpatterns.patterns.ensemble import Ensemble, EnsembleLayer
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.pipeline import Pipeline, PipelineLayer

@@ -10,7 +10,7 @@ import pytest
 from support.scenarios import run, settle
 
 from pytest_mlpatterns import Batched, Cached, Ensemble, Pipeline, Queued
-from pytest_mlpatterns.patterns.batch_layer import BatchLayer
+from pytest_mlpatterns.patterns.batched import BatchLayer
 from pytest_mlpatterns.patterns.cache_layer import CacheLayer
 from pytest_mlpatterns.patterns.ensemble import EnsembleLayer
 from pytest_mlpatterns.patterns.layer import LostError, RequestError

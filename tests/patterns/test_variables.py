@@ -19,9 +19,8 @@ from pytest_mlpatterns import (
     SettingError,
     Single,
 )
-from pytest_mlpatterns.patterns.pattern import ProcessGroup
-from pytest_mlpatterns.patterns.process_env import describe_env, with_env
-from pytest_mlpatterns.patterns.variables import Variables, read_variables
+from pytest_mlpatterns.patterns.arguments import Variables, read_variables
+from pytest_mlpatterns.patterns.pattern import ProcessGroup, describe_env, with_env
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.project import Project, Run
 
-from pytest_mlpatterns.analysis import generator_health
+from pytest_mlpatterns.analysis.health import generator_health
 
 if TYPE_CHECKING:
     from pathlib import Path

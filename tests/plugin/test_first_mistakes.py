@@ -14,7 +14,7 @@ from support.project import Project, Run
 from pytest_mlpatterns import App, Batched, Command, Url
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import merge_markers, read_settings
-from pytest_mlpatterns.judging.experiment_parts import checked_target
+from pytest_mlpatterns.judging.experiment import checked_target
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.plugin.name_hints import require_known_keys, require_known_options
 from pytest_mlpatterns.plugin.options import OPTIONS

@@ -16,13 +16,11 @@ from support.synthetic import ENVIRONMENT, counterpart, make_setup, result
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.plugin.terminal import Terminal
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.result import Location
-from pytest_mlpatterns.reports.files.github import annotation, job_summary
-from pytest_mlpatterns.reports.files.junit import properties_of
+from pytest_mlpatterns.records.result import FailedTest, Location
+from pytest_mlpatterns.reports.files.ci_reports import annotation, job_summary, properties_of
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
-from pytest_mlpatterns.reports.text.styled_text import line
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
+from pytest_mlpatterns.reports.text.terminal_text import line
 from pytest_mlpatterns.wording import HIDDEN
 
 if TYPE_CHECKING:

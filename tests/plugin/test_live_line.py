@@ -12,7 +12,7 @@ import pytest
 from support.project import RECORD, Project, clean_environment, command
 from support.synthetic import MS, S
 
-from pytest_mlpatterns.plugin.live_line import LiveLine
+from pytest_mlpatterns.plugin.terminal import LiveLine
 from pytest_mlpatterns.records.addressing import Progress
 
 if TYPE_CHECKING:

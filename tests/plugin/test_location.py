@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_mlpatterns.plugin.location import location_of, raise_at_definition
+from pytest_mlpatterns.plugin.failures import location_of, raise_at_definition
 from pytest_mlpatterns.records.result import Location
 
 HERE = Path(__file__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.project import Project
 
-from pytest_mlpatterns.plugin.machine_lock import MachineLock
+from pytest_mlpatterns.plugin.xdist import MachineLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.processes
 HOLDER = """
 import sys
 from pathlib import Path
-from pytest_mlpatterns.plugin.machine_lock import MachineLock
+from pytest_mlpatterns.plugin.xdist import MachineLock
 
 lock = MachineLock(Path(sys.argv[1]))
 print("asks", flush=True)

@@ -12,8 +12,8 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.plugin.other_revision import OtherRevision
 from pytest_mlpatterns.plugin.ray_session import SessionRay
+from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.messages import InheritedOptions
-from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.serving.targets import Url
 

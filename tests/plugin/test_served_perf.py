@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from pytest_mlpatterns.plugin.served_perf import ServedPerf
+from pytest_mlpatterns.plugin.session import ServedPerf
 
 
 class ServedError(Exception):

@@ -17,8 +17,8 @@ from support.golden import check_golden, everything
 from support.project import Project
 
 from pytest_mlpatterns.plugin.terminal import Terminal, shows_unicode
-from pytest_mlpatterns.reports.text.styled_text import Span, Style, line
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
+from pytest_mlpatterns.reports.text.terminal_text import Span, Style, line
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mlpatterns.profiling.collapsed import read_collapsed
+from pytest_mlpatterns.profiling.py_spy import read_collapsed
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack
 
 

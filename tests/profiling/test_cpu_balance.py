@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_mlpatterns.profiling.cpu_balance import balanced
-from pytest_mlpatterns.profiling.stack_times import SampledStacks
+from pytest_mlpatterns.profiling.stack_times import SampledStacks, balanced
 from pytest_mlpatterns.records.profile import Frame, StackTime
 
 MS = 1_000_000

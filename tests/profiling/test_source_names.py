@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.recording import RawFrame
-from pytest_mlpatterns.profiling.source_names import SourceNames
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.profile import Frame

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 import pytest_mlpatterns
-from pytest_mlpatterns.profiling.layers import is_ours
+from pytest_mlpatterns.profiling.frame_names import SourceNames, is_ours
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
-from pytest_mlpatterns.profiling.source_names import SourceNames
 from pytest_mlpatterns.profiling.stack_times import NativeThreads, SampledStacks, awaited_stacks, sampled_stacks
-from pytest_mlpatterns.records.await_chains import AwaitedTime, Awaiting
+from pytest_mlpatterns.records.telemetry import AwaitedTime, Awaiting
 from pytest_mlpatterns.system.thread_times import ThreadTimes
 
 PID = 100
@@ -128,7 +127,7 @@ def test_sleeps_and_locks_of_a_model_count() -> None:
 
 
 def test_threads_that_serve_count_and_wait_for_their_next_call_for_free() -> None:
-    calls = (*THREAD, ours("patterns/batch_layer.py", "_run_all"))
+    calls = (*THREAD, ours("patterns/batched.py", "_run_all"))
     pool = (*THREAD, standard("concurrent/futures/thread.py", "_worker"))
     found = sampled(
         {
@@ -212,8 +211,8 @@ def test_waits_of_coroutines_are_stacks_below_the_model() -> None:
 
 
 def test_functions_of_this_package_become_layers() -> None:
-    batched = (*CALL, ours("patterns/batch_layer.py"), ours("patterns/batch_layer.py", "g"), ours("patterns/layer.py"))
-    encode = (*CALL, ours("wire/tensor_encoding.py", "encoded"), standard("json/encoder.py", "encode"))
+    batched = (*CALL, ours("patterns/batched.py"), ours("patterns/batched.py", "g"), ours("patterns/layer.py"))
+    encode = (*CALL, ours("wire/tensors.py", "encoded"), standard("json/encoder.py", "encode"))
     found = sampled(
         {
             main(*batched): 1,

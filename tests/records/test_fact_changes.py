@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from pytest_mlpatterns.records.environment_facts import FactChange, differing_facts, merged_facts
+from pytest_mlpatterns.records.setup import FactChange, differing_facts, merged_facts
 
 KNOWN = {"kernel": "Linux 6.1", "package numpy": "2.1.0"}
 

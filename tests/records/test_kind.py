@@ -21,10 +21,8 @@ from pytest_mlpatterns.errors import (
     SettingError,
     TooFewSamplesError,
 )
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged, failure_kind
-from pytest_mlpatterns.records.result import Location, TestResult
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.result import FailedTest, Location, TestResult
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged, failure_kind
 
 WORSE = verdict(Outcome.FAIL, against="revision")
 OVER = verdict(Outcome.FAIL, against="limit")

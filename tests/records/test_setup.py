@@ -11,9 +11,7 @@ from support.synthetic import SETUP, make_setup
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
 from pytest_mlpatterns.serving.targets import App, Command, Url
-from pytest_mlpatterns.workload.cancellation import Cancellation
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
-from pytest_mlpatterns.workload.trace import Trace
+from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
 if TYPE_CHECKING:
     from pathlib import Path

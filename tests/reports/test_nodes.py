@@ -6,13 +6,12 @@ from dataclasses import replace
 
 from support.synthetic import result
 
-from pytest_mlpatterns.records.launch import GeneratorPart
-from pytest_mlpatterns.records.node_figures import NodeFigures
-from pytest_mlpatterns.reports.html.node_table import node_table
+from pytest_mlpatterns.records.launch import GeneratorPart, NodeFigures
+from pytest_mlpatterns.reports.html.tables import node_table
 from pytest_mlpatterns.reports.html.test_page import details_section
-from pytest_mlpatterns.reports.text.node_notes import generators_text, nodes_text
-from pytest_mlpatterns.reports.text.styled_text import text_of
+from pytest_mlpatterns.reports.text.notes import generators_text, nodes_text
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
+from pytest_mlpatterns.reports.text.terminal_text import text_of
 
 MIB = 2**20
 NODES = (

@@ -44,7 +44,7 @@ from support.synthetic import (
     verdict,
 )
 
-from pytest_mlpatterns.analysis.latency_distribution import latency_of
+from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.baseline_entry import Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue, Warmup
@@ -56,14 +56,13 @@ from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results
 from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
-from pytest_mlpatterns.reports.text.styled_text import text_of, width_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines, verdict_of
+from pytest_mlpatterns.reports.text.terminal_text import text_of, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.environment_facts import FactChange
-    from pytest_mlpatterns.records.setup import Setup
+    from pytest_mlpatterns.records.setup import FactChange, Setup
 
 
 def summary(results: Sequence[TestResult], width: int, **how: bool) -> list[str]:

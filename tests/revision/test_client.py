@@ -16,6 +16,7 @@ from pytest_mlpatterns.records.setup import LoadDescription, Setup, SystemDescri
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.revision import client
 from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
+from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
     DeploymentStarted,
@@ -31,7 +32,6 @@ from pytest_mlpatterns.revision.messages import (
     StatsWanted,
     StopDeployment,
 )
-from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.serving.ray.cluster_monitor import ClusterMonitor

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.repository import Repository
 
+from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.dependencies import (
     change_note,
     changed_files,
@@ -14,7 +15,6 @@ from pytest_mlpatterns.revision.dependencies import (
     installs_project,
     locked_versions,
 )
-from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree
 
 if TYPE_CHECKING:

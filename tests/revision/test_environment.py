@@ -14,8 +14,8 @@ from support.repository import Repository
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.revision import environment
+from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.environment import RevisionEnvironment, project_paths, revision_environment
-from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.system.owned_files import owned_directory
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support.repository import Repository
 
-from pytest_mlpatterns.revision.failure_text import error_line, hint_at_files, without_markers
-from pytest_mlpatterns.revision.resolve import resolve_revision
+from pytest_mlpatterns.revision.client import error_line, hint_at_files, without_markers
+from pytest_mlpatterns.revision.commits import resolve_revision
 from pytest_mlpatterns.revision.worktree import Worktree
 
 if TYPE_CHECKING:

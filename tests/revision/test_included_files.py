@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.revision.included_files import with_included
+from pytest_mlpatterns.revision.dependencies import with_included
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,13 +9,13 @@ import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.records.baseline_entry import EntryKey
-from pytest_mlpatterns.revision.recorded import RecordedRevisions, UnknownRevisionError
-from pytest_mlpatterns.system.tree_digest import tree_digest
+from pytest_mlpatterns.revision.commits import RecordedRevisions, UnknownRevisionError
+from pytest_mlpatterns.system.git import tree_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mlpatterns.revision.recorded import RecordedRevision
+    from pytest_mlpatterns.revision.commits import RecordedRevision
 
 pytestmark = pytest.mark.processes
 

@@ -10,7 +10,7 @@ import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.revision.resolve import Revision, resolve_revision
+from pytest_mlpatterns.revision.commits import Revision, resolve_revision
 
 if TYPE_CHECKING:
     from pathlib import Path

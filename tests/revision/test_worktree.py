@@ -16,9 +16,8 @@ import pytest
 from support.repository import Repository, settings
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.revision.resolve import resolve_revision
-from pytest_mlpatterns.revision.worktree import checkout, missing_extensions
-from pytest_mlpatterns.revision.worktree_place import remove_stale
+from pytest_mlpatterns.revision.commits import resolve_revision
+from pytest_mlpatterns.revision.worktree import checkout, missing_extensions, remove_stale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +29,7 @@ BUILT = f"_speed{EXTENSION_SUFFIXES[0]}"
 HOLDER = """
 import sys
 from pathlib import Path
-from pytest_mlpatterns.revision.resolve import resolve_revision
+from pytest_mlpatterns.revision.commits import resolve_revision
 from pytest_mlpatterns.revision.worktree import checkout
 
 project = Path(sys.argv[1])

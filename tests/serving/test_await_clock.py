@@ -10,9 +10,9 @@ import pytest
 
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.records.await_chains import awaited_times, chain_name
+from pytest_mlpatterns.records.telemetry import awaited_times, chain_name
 from pytest_mlpatterns.serving import timed_model
-from pytest_mlpatterns.serving.await_clock import AwaitClock
+from pytest_mlpatterns.serving.clocks import AwaitClock
 from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel
 
 if TYPE_CHECKING:

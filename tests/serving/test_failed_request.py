@@ -6,9 +6,8 @@ import httpx
 import pytest
 
 from pytest_mlpatterns import Deployment
-from pytest_mlpatterns.serving.failed_request import error_in
+from pytest_mlpatterns.serving.failed_request import error_in, stream_failure
 from pytest_mlpatterns.serving.processes import ForeignProcesses
-from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.endpoint import Endpoint
 

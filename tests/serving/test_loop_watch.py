@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_mlpatterns.patterns.request_clock import RequestClock
-from pytest_mlpatterns.serving.loop_watch import LoopWatch
+from pytest_mlpatterns.serving.clocks import LoopWatch
 
 MS = 1_000_000
 

@@ -16,7 +16,7 @@ from support.scenarios import run, settle
 from pytest_mlpatterns.patterns.layer import needs_loop, parallelism
 from pytest_mlpatterns.patterns.request_clock import RequestClock, charge, current_clock, set_clock
 from pytest_mlpatterns.serving import timed_model
-from pytest_mlpatterns.serving.gc_clock import GcClock
+from pytest_mlpatterns.serving.clocks import GcClock
 from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel, TimedSteps
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.patterns import batch_layer as batched
-from pytest_mlpatterns.patterns.batch_layer import BatchLayer
-from pytest_mlpatterns.patterns.batched import Batched
+from pytest_mlpatterns.patterns import batched
+from pytest_mlpatterns.patterns.batched import Batched, BatchLayer
 from pytest_mlpatterns.patterns.tally import Tally
 from support.scenarios import PATIENCE_S, run, settle
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, goodput_metric, stream_metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric, stream_metric
 from pytest_mlpatterns.records.objective import parse_promise
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.records.objective import Promise
 
 __all__ = ["Counted", "counted_requests"]

@@ -6,9 +6,9 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.compared_statistic import with_medians
-from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS
-from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
+from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
+from pytest_mlpatterns.analysis.verdicts.tolerances import with_medians
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.result import BaselineGap
 from pytest_mlpatterns.records.verdict import Outcome, Verdict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.serving.process_messages import WorkerStats
+from pytest_mlpatterns.serving.processes import WorkerStats
 from pytest_mlpatterns.serving.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats
 
 if TYPE_CHECKING:

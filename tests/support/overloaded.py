@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.overload import OfferedLoad
+from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Window
 from support.synthetic import START_NS, S, samples

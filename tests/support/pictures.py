@@ -10,12 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.compared_statistic import with_medians
-from pytest_mlpatterns.analysis.metric_definitions import LOCATIONS, METRICS
-from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
+from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
+from pytest_mlpatterns.analysis.verdicts.tolerances import with_medians
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.reports.text.styled_text import Span, Style, line, width_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
+from pytest_mlpatterns.reports.text.terminal_text import Span, Style, line, width_of
 from support.reported import report
 from support.services.browser import Browser, chromium
 from support.synthetic import MS, counterpart, make_setup, result
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import Reference, TestResult
     from pytest_mlpatterns.records.verdict import Verdict
-    from pytest_mlpatterns.reports.text.styled_text import Line
+    from pytest_mlpatterns.reports.text.terminal_text import Line
 
 __all__ = ["main", "terminal_svg"]
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from pytest_mlpatterns.records.environment_facts import FactChange
-from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
-from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged
-from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
-from pytest_mlpatterns.records.latency_split import PARTS, LatencySplit, SplitPart
+from pytest_mlpatterns.records.latency import PARTS, Latency, LatencyHistogram, LatencySplit, RequestCounts, SplitPart
 from pytest_mlpatterns.records.launch import (
     Capacity,
     Estimate,
     GeneratorPart,
     LaunchValue,
+    NodeFigures,
     SearchEnd,
     Step,
     Taken,
     Warmup,
 )
-from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
@@ -31,13 +27,13 @@ from pytest_mlpatterns.records.profile import (
     ProfileNode,
     ProfileRecord,
 )
-from pytest_mlpatterns.records.request_counts import RequestCounts
-from pytest_mlpatterns.records.resource_track import GrowthRecord
+from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
 from pytest_mlpatterns.records.result import BaselineGap, Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
+from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged, Verdict
 from support.synthetic import make_setup
 
 FINITE = st.floats(-1e18, 1e18)

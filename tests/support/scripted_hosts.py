@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.ray.messages import Heard, HostFacts
-from pytest_mlpatterns.system.ray.clock import ClockOffset
+from pytest_mlpatterns.system.ray.cluster import ClockOffset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.patterns.split_tally import SplitTally
-from pytest_mlpatterns.records.latency_split import LatencySplit, SplitPart
+from pytest_mlpatterns.patterns.tally import SplitTally
+from pytest_mlpatterns.records.latency import LatencySplit, SplitPart
 from support.synthetic import MS, US, counterpart, result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pytest_mlpatterns.records.latency_split import LatencySplits, SplitMetric
+    from pytest_mlpatterns.records.latency import LatencySplits, SplitMetric
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.telemetry import LayerStats
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.loadgen.timerfd import Alarm
+from pytest_mlpatterns.loadgen.event_loop import Alarm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.analysis.stream_summary import stream_record
+from pytest_mlpatterns.analysis.metrics.distribution_summary import stream_record
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from support.synthetic import MS, START_NS, S, launch, make_setup, result, samples
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import HealthCheck, settings
 
-from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
-from pytest_mlpatterns.records.environment_facts import FactChange
+from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.launch import (
     Capacity,
     Estimate,
@@ -25,7 +24,7 @@ from pytest_mlpatterns.records.launch import (
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.result import Location, Reference, TestResult
 from pytest_mlpatterns.records.samples import Samples, Window
-from pytest_mlpatterns.records.setup import Environment, Setup
+from pytest_mlpatterns.records.setup import Environment, FactChange, Setup
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.system.affinity import put_on_cores
+from pytest_mlpatterns.system.cpu_share import put_on_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.system.closed_terminals import Terminals
+from pytest_mlpatterns.plugin.interrupts import Terminals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.system.energy import EnergyCounter
+from pytest_mlpatterns.system.machine import EnergyCounter
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.records.setup import Environment
-from pytest_mlpatterns.system.gpu import gpu_name
+from pytest_mlpatterns.system.environment import gpu_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.system.machine_identity import machine_identity
+from pytest_mlpatterns.system.machine import machine_identity
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PRINT = "from pytest_mlpatterns.system.machine_identity import machine_identity; print(machine_identity())"
+_PRINT = "from pytest_mlpatterns.system.machine import machine_identity; print(machine_identity())"
 
 
 @pytest.mark.processes

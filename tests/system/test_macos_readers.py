@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system import cgroups, cpu_share, environment, environment_facts, machine, machine_identity
-from pytest_mlpatterns.system.energy import EnergyCounter
-from pytest_mlpatterns.system.gpu import gpu_name
+from pytest_mlpatterns.system import cgroups, cpu_share, environment, environment_facts, machine
+from pytest_mlpatterns.system.environment import gpu_name
+from pytest_mlpatterns.system.machine import EnergyCounter
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.system.process_tree import own_cpu_ns
 
@@ -76,7 +76,7 @@ def test_the_processor_has_the_name_that_python_knows(monkeypatch: pytest.Monkey
 
 def test_a_machine_is_known_by_its_name_and_the_time_of_its_boot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "boot_time", lambda: 1_700_000_000.4)
-    assert machine_identity.machine_identity.__wrapped__(NONE) == f"{platform.node()}-1700000000"
+    assert machine.machine_identity.__wrapped__(NONE) == f"{platform.node()}-1700000000"
 
 
 def test_energy_and_gpus_are_not_known() -> None:

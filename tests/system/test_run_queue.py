@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.system.run_queue import RunQueueClock
+from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.system import sorting_time
-from pytest_mlpatterns.system.sorting_time import sorting_time_ns
+from pytest_mlpatterns.system import machine
+from pytest_mlpatterns.system.machine import sorting_time_ns
 
 if TYPE_CHECKING:
     import pytest
@@ -15,7 +15,7 @@ def test_disturbed_rounds_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fourth of fifteen rounds counts: one that a clock cut short, and those beside neighbours do not."""
     rounds = [9, 9, 1, 5, 9, 6, 9, 9, 7, 9, 9, 9, 9, 9, 9]
     clock = iter([at for number, length in enumerate(rounds) for at in (100 * number, 100 * number + length)])
-    monkeypatch.setattr(sorting_time, "thread_time_ns", lambda: next(clock))
+    monkeypatch.setattr(machine, "thread_time_ns", lambda: next(clock))
     assert sorting_time_ns() == 7.0
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from support.fault_run import await_true
 
-from pytest_mlpatterns.system.stopped import describe_stopped
+from pytest_mlpatterns.system.process_tree import describe_stopped
 
 
 def test_this_process_and_one_that_is_gone_are_not_stopped() -> None:

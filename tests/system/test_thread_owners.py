@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.thread_owners import MemoryMap, owner_of_stack, thread_owners
-from pytest_mlpatterns.system.tracing import tracer_permission
 
 if TYPE_CHECKING:
     from pathlib import Path

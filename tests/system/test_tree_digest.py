@@ -9,7 +9,7 @@ import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.tree_digest import commit_digest, tree_digest
+from pytest_mlpatterns.system.git import commit_digest, tree_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,7 @@ def test_without_a_repository_there_is_no_digest(tmp_path: Path) -> None:
 
 
 def test_a_large_file_that_no_commit_holds_is_not_read(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_mlpatterns.system.tree_digest._LARGE_BYTES", 3)
+    monkeypatch.setattr("pytest_mlpatterns.system.git._LARGE_BYTES", 3)
     repository.write({"weights.bin": "1234", '"quoted".py': "x"})
     os.utime(repository.top / "weights.bin", ns=(10, 10))
     before = tree_digest(repository.top)

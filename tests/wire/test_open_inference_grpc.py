@@ -16,8 +16,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import wire
 from pytest_mlpatterns.wire import Wire, WireError, codec_of
-from pytest_mlpatterns.wire.descriptors import SERVICES, message_class, pool
-from pytest_mlpatterns.wire.grpc_call import INFER_METHOD, message_prefix, model_in
+from pytest_mlpatterns.wire.grpc_call import INFER_METHOD, SERVICES, message_class, message_prefix, model_in, pool
 from pytest_mlpatterns.wire.open_inference_grpc import (
     PROTOBUF,
     call_message,
@@ -26,7 +25,7 @@ from pytest_mlpatterns.wire.open_inference_grpc import (
     read_call,
     split_raw,
 )
-from pytest_mlpatterns.wire.tensor_encoding import DTYPES
+from pytest_mlpatterns.wire.tensors import DTYPES
 
 Request: Any = message_class("inference.ModelInferRequest")
 Response: Any = message_class("inference.ModelInferResponse")
@@ -300,7 +299,7 @@ class TestDefinitions:
         script = f"""
             import importlib
             def ours():
-                from pytest_mlpatterns.wire.descriptors import message_class
+                from pytest_mlpatterns.wire.grpc_call import message_class
                 return message_class("inference.ModelInferRequest")
             def theirs():
                 return importlib.import_module("tritonclient.grpc.service_pb2").ModelInferRequest

@@ -10,10 +10,10 @@ import pytest
 
 from pytest_mlpatterns import SettingError, Wire
 from pytest_mlpatterns.serving.bounded_client import BoundedTransport
-from pytest_mlpatterns.serving.served_model import first_model
+from pytest_mlpatterns.serving.deployment import first_model
 from pytest_mlpatterns.wire import WireError, codec_of, decode_answer, encode_request, path_of
+from pytest_mlpatterns.wire.kserve_v1 import StreamError
 from pytest_mlpatterns.wire.openai import model_path, with_model
-from pytest_mlpatterns.wire.rest_stream import StreamError
 from pytest_mlpatterns.workload.payload import read_payload
 
 OPENAI = Wire.parse("openai")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import REST_JSON, WireError, decode_answer
-from pytest_mlpatterns.wire.rest_stream import (
+from pytest_mlpatterns.wire.kserve_v1 import (
     DONE,
     ChunkReader,
     StreamError,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_mlpatterns.wire.stream_events import StreamReader
-from pytest_mlpatterns.wire.stream_fault import StreamFault, described_fault, error_text, fault_of
-from pytest_mlpatterns.wire.stream_request import Asked
+from pytest_mlpatterns.wire.stream_request import Asked, StreamFault, described_fault, error_text, fault_of
 
 ASKED = Asked(stream=True, tokens=True)
 DONE = b"data: [DONE]\n\n"

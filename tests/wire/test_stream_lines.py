@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.wire.event_stream import LONGEST_EVENT_BYTES
-from pytest_mlpatterns.wire.stream_fault import StreamFault, described_fault, fault_of
+from pytest_mlpatterns.wire.stream_events import text_of
 from pytest_mlpatterns.wire.stream_lines import JsonLines, LineReader, PieceReader, lines_in
-from pytest_mlpatterns.wire.stream_request import Asked
-from pytest_mlpatterns.wire.stream_text import text_of
+from pytest_mlpatterns.wire.stream_request import Asked, StreamFault, described_fault, fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

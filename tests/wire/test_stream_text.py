@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.wire.stream_text import TextReader, text_of
+from pytest_mlpatterns.wire.stream_events import TextReader, text_of
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=8)
 

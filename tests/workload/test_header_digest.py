@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from pytest_mlpatterns.workload.header_digest import describe_headers
 from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.request_builder import describe_headers
 
 
 def request(**headers: str) -> httpx.Request:

@@ -15,8 +15,7 @@ from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Stages
-from pytest_mlpatterns.workload.trace import Trace
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Stages, Trace
 
 if TYPE_CHECKING:
     from pathlib import Path

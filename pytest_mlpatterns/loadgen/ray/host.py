@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any
@@ -20,17 +21,19 @@ from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalProcess
 from pytest_mlpatterns.loadgen.messages import LoadResult
 from pytest_mlpatterns.loadgen.ray.messages import Ended, Started
-from pytest_mlpatterns.system.machine_identity import machine_identity
-from pytest_mlpatterns.system.open_files import allowed_connections
+from pytest_mlpatterns.system.machine import machine_identity
+from pytest_mlpatterns.system.process_limits import allowed_connections
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+    from pytest_mlpatterns.system.ray.cluster import NodeFacts
 
-__all__ = ["GeneratorHost", "with_raw_columns"]
+__all__ = ["GeneratorHost", "place", "with_raw_columns"]
+
 
 _WATCH_S = 0.5
 
@@ -178,3 +181,25 @@ def with_raw_columns(message: Any) -> Any:
     if not isinstance(message, LoadResult):
         return message
     return replace(message, columns={name: PickleBuffer(column) for name, column in message.columns.items()})
+
+
+def place(placed: Sequence[str], nodes: Sequence[NodeFacts], generators: int) -> list[str]:
+    """The node of each generator, in the order of their numbers.
+
+    Generators that have a node keep it, so that their processes and ceilings are kept too. The others go in turn to the
+    nodes with the fewest generators: those with most cores first, and the head last, which has Ray's own work.
+
+    Args:
+        placed: node ids of the generators that were placed before; those of nodes that are gone are placed anew.
+        nodes: the nodes of the cluster that are alive; at least one.
+        generators: how many generators there are to be.
+    """
+    order = [node.node_id for node in sorted(nodes, key=lambda node: (node.is_head, -node.cores, node.ip))]
+    kept = [node if node in order else "" for node in placed[:generators]]
+    found = kept + [""] * (generators - len(kept))
+    counts = Counter(filter(None, found))
+    for number, node in enumerate(found):
+        if not node:
+            found[number] = min(order, key=lambda one: counts[one])
+            counts[found[number]] += 1
+    return found

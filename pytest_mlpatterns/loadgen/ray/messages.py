@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.system.ray.clock import ClockOffset
+    from pytest_mlpatterns.system.ray.cluster import ClockOffset
 
 __all__ = ["Ended", "Heard", "HostFacts", "Started"]
 

@@ -15,10 +15,9 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records.json_text import Schema, parsed
 from pytest_mlpatterns.records.outcomes import Failure, describe_outcome
-from pytest_mlpatterns.records.request_log import LoggedRequest, RequestLog
-from pytest_mlpatterns.reports.files.json_schema import Schema, parsed
-from pytest_mlpatterns.reports.files.run_bounds import fault_of_times
+from pytest_mlpatterns.records.request_log import LoggedRequest, RequestLog, fault_of_times
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.stream_record import StreamedRequest

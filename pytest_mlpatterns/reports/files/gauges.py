@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
-from pytest_mlpatterns.records.kind import Kind
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.files.result_file import MOST
 from pytest_mlpatterns.units import Unit
 

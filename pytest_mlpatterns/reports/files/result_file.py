@@ -20,13 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.kind import Gate, Kind
-from pytest_mlpatterns.records.result import State, TestResult
+from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, shown
+from pytest_mlpatterns.records.result import FailedTest, State, TestResult
 from pytest_mlpatterns.records.setup import Environment
-from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.files.json_layout import laid_out
-from pytest_mlpatterns.reports.files.json_schema import Schema, parsed, shown
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,11 +15,10 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records.json_text import Schema, parsed
 from pytest_mlpatterns.records.latency import interpolated
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.records.request_log import LoggedRequest, RequestLog
-from pytest_mlpatterns.reports.files.json_schema import Schema, parsed
-from pytest_mlpatterns.reports.files.run_bounds import fault_of_times
+from pytest_mlpatterns.records.request_log import LoggedRequest, RequestLog, fault_of_times
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.latency import Latency

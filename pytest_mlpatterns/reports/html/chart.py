@@ -9,14 +9,14 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
-from pytest_mlpatterns.reports.files.json_layout import rounded
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.records.json_text import rounded
 from pytest_mlpatterns.units import Unit as MetricUnit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
 
 __all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "thinned", "unit_of"]
 

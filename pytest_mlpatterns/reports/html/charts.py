@@ -5,27 +5,30 @@ Without data there is no chart. Pure.
 
 from __future__ import annotations
 
+from itertools import accumulate
+from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of, thinned, unit_of
-from pytest_mlpatterns.reports.html.growth_chart import growth_chart
-from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart
-from pytest_mlpatterns.reports.html.layer_charts import layer_charts
-from pytest_mlpatterns.reports.html.split_chart import split_charts
+from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column, heading_of, thinned, unit_of
+from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart, split_charts
 from pytest_mlpatterns.reports.html.stream_charts import stream_charts
 from pytest_mlpatterns.reports.text.comparison import comparisons_of
 from pytest_mlpatterns.reports.text.notes import describe_capacity
-from pytest_mlpatterns.units import format_duration, format_percent, format_size
+from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.records.launch import Capacity, Step
+    from pytest_mlpatterns.records.resource_track import GrowthRecord
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["charts_of", "deciding_charts", "interval_chart"]
+__all__ = ["charts_of", "deciding_charts", "growth_chart", "interval_chart", "layer_charts"]
+
 
 _WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
 
@@ -222,3 +225,148 @@ def _memory(result: TestResult) -> Chart | None:
         (Column("time", "seconds"), Column("resident memory", "size")),
         tuple(thinned(result.memory_over_time)),
     )
+
+
+def growth_chart(result: TestResult) -> Chart | None:
+    """Memory over the requests; None if the test had no long load."""
+    growth = result.growth
+    if growth is None or len(growth.requests) < 2:
+        return None
+    rows: list[tuple[Cell, ...]] = [
+        (float(requests), float(size)) for requests, size in zip(growth.requests, growth.rss_bytes, strict=True)
+    ]
+    columns = [Column("requests", "count"), Column("resident memory", "size")]
+    if growth.slope is not None:
+        columns.append(Column("growth of the second half", "size"))
+        rows = [(*row, level) for row, level in zip(rows, _levels(growth, growth.slope[0]), strict=True)]
+    return Chart("growth", "Memory over requests", _growth_summary(growth), tuple(columns), tuple(rows))
+
+
+def _growth_summary(growth: GrowthRecord) -> str:
+    first, last = growth.rss_bytes[0], growth.rss_bytes[-1]
+    text = f"resident {format_size(first)} to {format_size(last)}"
+    if growth.slope is None:
+        return text
+    value, low, high = growth.slope
+    text += f"; {format_size(value)} (±{format_size((high - low) / 2)}) per request in the second half"
+    if low <= 0:
+        return text
+    return f"{text}, {'levelling off' if growth.levels_off else 'not levelling off'}"
+
+
+def _levels(growth: GrowthRecord, slope: float) -> list[float | None]:
+    """The line of the growth at each reading of the second half; None before."""
+    middle = (growth.requests[0] + growth.requests[-1]) / 2
+    second = [place for place, requests in enumerate(growth.requests) if requests >= middle]
+    base = median(growth.rss_bytes[place] - slope * growth.requests[place] for place in second)
+    return [base + slope * requests if requests >= middle else None for requests in growth.requests]
+
+
+def layer_charts(layers: Sequence[LayerStats]) -> tuple[Chart, ...]:
+    """The counters of each layer, from the outermost inwards, and all the times that they measured."""
+    found = [chart for layer in layers for chart in (_answers(layer), _batches(layer), _depth(layer), _last(layer))]
+    return tuple(chart for chart in (*found, _times(layers)) if chart is not None)
+
+
+def _answers(layer: LayerStats) -> Chart | None:
+    """The share of the inputs that a cache answered."""
+    named = (("hits", "hit"), ("coalesced", "shared a running call"), ("misses", "miss"))
+    counts = {label: layer.counters.get(name, 0) for name, label in named}
+    total = sum(counts.values())
+    if layer.layer != "cached" or not total:
+        return None
+    hit = (total - counts["miss"]) / total
+    return Chart(
+        "parts",
+        "Cache hits and misses",
+        f"{format_percent(hit)} of {total:,} inputs without a model call of their own",
+        (Column("answer", "text"), Column("share of inputs", "ratio"), Column("inputs", "count")),
+        tuple((label, count / total, count) for label, count in counts.items() if count or label != named[1][1]),
+    )
+
+
+def _batches(layer: LayerStats) -> Chart | None:
+    sizes, mean = layer.histograms.get("size", {}), layer.mean("size")
+    named = {"batched": ("inputs", "calls"), "continuous": ("sequences", "steps")}.get(layer.layer)
+    if named is None or mean is None or not sizes:  # other servers may report only the mean
+        return None
+    what, when = named
+    calls = sum(sizes.values())
+    return Chart(
+        "sizes",
+        "Batch sizes",
+        f"{format_count(mean)} {what} per {when.removesuffix('s')} on average, {calls:,} {when}",
+        (Column(f"{what} in the batch", "count"), Column(f"share of {when}", "ratio"), Column(when, "count")),
+        tuple((size, sizes[size] / calls, sizes[size]) for size in sorted(sizes)),
+    )
+
+
+def _depth(layer: LayerStats) -> Chart | None:
+    series = layer.series.get("depth", ())
+    if layer.layer != "queued" or len(series) < 2:
+        return None
+    began = series[0][0]
+    deepest = max(depth for _, depth in series)
+    observed = layer.counters.get("observed_ns", 0)
+    mean = f"{format_count(layer.counters.get('depth_ns', 0) / observed)} on average, " if observed else ""
+    moments = [((time - began) / 1e9, float(depth)) for time, depth in series]
+    if observed / 1e9 > moments[-1][0]:
+        moments.append((observed / 1e9, moments[-1][1]))  # the last depth lasts until the window ends
+    return Chart(
+        "depth",
+        "Queue depth over time",
+        f"{mean}at most {deepest:,} waiting",
+        (Column("time", "seconds"), Column("waiting", "count")),
+        tuple(thinned(moments)),
+    )
+
+
+def _last(layer: LayerStats) -> Chart | None:
+    """The share of the requests for which each model of an ensemble answered last."""
+    shares = straggler_shares(layer)
+    if len(shares) < 2:
+        return None
+    slowest = max(shares, key=shares.__getitem__)
+    return Chart(
+        "parts",
+        "Which model answered last",
+        f"most often {slowest}",
+        (Column("model", "text"), Column("share of requests", "ratio")),
+        tuple(shares.items()),
+    )
+
+
+def _times(layers: Sequence[LayerStats]) -> Chart | None:
+    """Every time that the layers measured, from the outermost layer inwards."""
+    rows = [
+        (_timed(layer, name), _quantile(histogram, 0.5), _quantile(histogram, 0.05), _quantile(histogram, 0.95))
+        for layer in layers
+        for name, histogram in layer.histograms.items()
+        if histogram and (name.endswith("_ns") or ":" in name)
+    ]
+    if not rows:
+        return None
+    longest = max(rows, key=lambda row: row[1])
+    return Chart(
+        "intervals",
+        "Times in the layers",
+        f"median of each, and from p5 to p95; longest: {longest[0]}, {format_duration(longest[1])}",
+        (Column("what", "text"), *(Column(name, "duration") for name in ("median", "p5", "p95"))),
+        tuple(rows),
+    )
+
+
+def _timed(layer: LayerStats, histogram: str) -> str:
+    kind, _, name = histogram.partition(":")
+    if name:
+        return f"{kind} {name}"
+    what = histogram.removesuffix("_ns").replace("_", " ")
+    return what if what == layer.layer else f"{layer.layer}: {what}"
+
+
+def _quantile(histogram: Mapping[int, int], share: float) -> float:
+    """The lowest value that this share of the observations does not exceed; the histogram is not empty."""
+    ordered = sorted(histogram)
+    wanted = sum(histogram.values()) * share
+    reached = accumulate(histogram[value] for value in ordered)
+    return float(next((value for value, count in zip(ordered, reached, strict=True) if count >= wanted), ordered[-1]))

@@ -6,17 +6,19 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.html.chart import Chart, Column
-from pytest_mlpatterns.reports.text.distributions import LATENCY, distributions_of
+from pytest_mlpatterns.records.latency import SERVICE_PARTS
+from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column
+from pytest_mlpatterns.reports.text.comparison import LATENCY, distributions_of
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records.latency import Percentiles
+    from pytest_mlpatterns.records.latency import LatencySplit, Percentiles, SplitMetric
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["histogram_chart", "other_name", "percentile_chart"]
+__all__ = ["histogram_chart", "other_name", "percentile_chart", "split_charts"]
+
 
 _MOST_BINS = 96
 _NAMES = {
@@ -150,3 +152,50 @@ def _share_below(percentiles: Percentiles, latency_ns: float) -> float:
 
 def _percent(percent: float) -> str:
     return f"p{percent:.10g}"
+
+
+_SPLIT_TITLES: Mapping[SplitMetric, str] = {
+    "rtm": "Where the time of a median request goes",
+    "ttft": "Where the time to a median first token goes",
+    "tpot": "Where the time of a median token goes",
+}
+
+
+def split_charts(result: TestResult) -> tuple[Chart, ...]:
+    """A chart of the median latency, or of streams of their first and further tokens; none of what is not known."""
+    reference = result.reference
+    now = result.split if reference is None or not reference.present_split else reference.present_split
+    before = {} if reference is None else reference.split
+    metrics: tuple[SplitMetric, ...] = ("rtm",) if result.stream is None else ("ttft", "tpot")
+    return tuple(
+        _split_chart(result, now[metric], before.get(metric))
+        for metric in metrics
+        if metric in now and now[metric].parts
+    )
+
+
+def _split_chart(result: TestResult, now: LatencySplit, before: LatencySplit | None) -> Chart:
+    parts = {(part.name, part.of): part.label for split in (now, before) if split is not None for part in split.parts}
+    rows: list[tuple[Cell, ...]] = []
+    for (name, of), label in parts.items():
+        sides = [split and split.part(name, of) for split in ((now,) if before is None else (now, before))]
+        times = [part.median_ns if part else 0.0 for part in sides]
+        rows.append((label, *times, "worked on" if name in SERVICE_PARTS else "waits"))
+    columns = [Column("part", "text"), Column("this run", "duration")]
+    if before is not None:
+        columns.append(Column(other_name(result), "duration"))
+    return Chart(
+        "stacked",
+        _SPLIT_TITLES[now.metric],
+        _split_summary(now, before),
+        (*columns, Column("kind", "text")),
+        tuple(rows),
+    )
+
+
+def _split_summary(now: LatencySplit, before: LatencySplit | None) -> str:
+    largest = max(now.parts, key=lambda part: part.median_ns)
+    whole = format_duration(now.median_ns)
+    if before is not None:
+        whole = f"{format_duration(before.median_ns)} → {whole}"
+    return f"{whole}; most of it: {largest.label}, {format_duration(largest.median_ns)}"

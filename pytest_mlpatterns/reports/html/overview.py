@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, objectives_of, priced_metric
-from pytest_mlpatterns.records.kind import Kind
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, objectives_of, priced_metric
+from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.reports.html.chart import Chart, Column
 from pytest_mlpatterns.reports.html.charts import interval_chart
 from pytest_mlpatterns.reports.html.fragments import (
@@ -28,9 +27,9 @@ from pytest_mlpatterns.reports.html.fragments import (
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.stream_charts import goodput_charts
 from pytest_mlpatterns.reports.text.comparison import figure_of, named_change, worst_comparison
-from pytest_mlpatterns.reports.text.headline import counted, kinds_of
 from pytest_mlpatterns.reports.text.notes import found_nmrt
 from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
+from pytest_mlpatterns.reports.text.summary_table import counted, kinds_of
 from pytest_mlpatterns.reports.text.where import where_sentence
 from pytest_mlpatterns.units import format_count, format_percent
 from pytest_mlpatterns.wording import count
@@ -38,8 +37,7 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records.failed_test import FailedTest
-    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.result import FailedTest, TestResult
     from pytest_mlpatterns.reports.files.result_file import Results
 
 __all__ = ["failures_section", "goodput_section", "groups_section", "overview_section", "ranking_section", "tally"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.records.outcomes import describe_outcome
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
-from pytest_mlpatterns.reports.html.environment_table import environment_table
 from pytest_mlpatterns.reports.html.flame_graph import flame_graph
 from pytest_mlpatterns.reports.html.fragments import (
     anchors_of,
@@ -23,8 +22,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     tone_of,
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
-from pytest_mlpatterns.reports.html.metric_table import metric_table
-from pytest_mlpatterns.reports.html.node_table import node_table
+from pytest_mlpatterns.reports.html.tables import environment_table, metric_table, node_table
 from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, figure_of
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.intervals import estimate
-from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of
+from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:

@@ -1,6 +1,8 @@
 """What a test was compared with, metric by metric: both values, the change, the tolerance and the outcome. Pure.
 
 The terminal, the HTML report and the job summary show the same rows, which are the verdicts of the result file.
+
+The time is the latency, or what streams have: TTFT, ITL, TPOT. The terminal and the HTML report draw the same values.
 """
 
 from __future__ import annotations
@@ -9,25 +11,28 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import GROWTHS, is_known_metric, metric_named
-from pytest_mlpatterns.records.kind import Kind
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, is_known_metric, metric_named, stream_metric
+from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.latency import Latency, Percentiles
+    from pytest_mlpatterns.records.result import Reference, TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
+    "LATENCY",
     "ComparisonRow",
+    "Distributions",
     "accepted_sentences",
     "compared_line",
     "compared_sentences",
     "comparison_row",
     "comparison_rows",
     "comparisons_of",
+    "distributions_of",
     "figure_of",
     "is_accepted",
     "most_severe_first",
@@ -35,6 +40,7 @@ __all__ = [
     "shown_change",
     "worst_comparison",
 ]
+
 
 _NOTABLE = 0.5
 """Share of its tolerance from which on the worst metric is shown instead of RTM, or of TTFT where answers stream."""
@@ -233,3 +239,60 @@ def _shown(verdict: Verdict, value: float | None) -> str:
     if value is None:
         return "–"
     return metric_named(verdict.metric).show(value) if is_known_metric(verdict.metric) else f"{value:.4g}"
+
+
+LATENCY = "latency"
+"""The time of the whole answer."""
+_MEASURED = (50, 95, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Distributions:
+    """One time of the requests of a test.
+
+    Attributes:
+        own: of the test; None if no request has it.
+        other: percentiles of the reference; empty if its distribution is unknown.
+        beside: percentiles of the present, measured together with the reference; empty if it was not.
+        other_points: percentiles that are known of the reference, of which there may be three without the others.
+    """
+
+    own: Latency | None
+    other: Percentiles
+    beside: Percentiles
+    other_points: Percentiles
+
+    @property
+    def present(self) -> Percentiles:
+        """Percentiles of the present, from the same measurement as those of the reference."""
+        own = () if self.own is None else self.own.percentiles
+        return self.beside if self.other and self.beside else own
+
+
+def distributions_of(result: TestResult, quantity: str = LATENCY) -> Distributions:
+    """The distribution of a time.
+
+    Args:
+        result: of one test.
+        quantity: ``latency``, ``ttft``, ``itl`` or ``tpot``.
+    """
+    reference = result.reference
+    if quantity == LATENCY:
+        if reference is None:
+            return Distributions(result.latency, (), (), ())
+        other = reference.latency_percentiles
+        return Distributions(result.latency, other, reference.present_latency_percentiles, other)
+    own = None if result.stream is None else result.stream.of(quantity)
+    if reference is None:
+        return Distributions(own, (), (), ())
+    other = reference.stream_percentiles.get(quantity, ())
+    beside = reference.present_stream_percentiles.get(quantity, ())
+    return Distributions(own, other, beside, other or _points(reference, quantity))
+
+
+def _points(reference: Reference, quantity: str) -> Percentiles:
+    """The percentiles that a baseline has as metrics."""
+    names = {percent: stream_metric(quantity, percent).name for percent in _MEASURED}
+    return tuple(
+        (float(percent), reference.metrics[name][0]) for percent, name in names.items() if name in reference.metrics
+    )

@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metric_definitions import GROWTHS, METRICS, priced_metric
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, priced_metric
 from pytest_mlpatterns.records.acceptance import changes_to_accept, rounded_ceiling
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
-from pytest_mlpatterns.reports.text.environment_lines import changed_facts
+from pytest_mlpatterns.reports.text.evaluation_notes import overload_picture
 from pytest_mlpatterns.reports.text.function_lines import functions_explain
-from pytest_mlpatterns.reports.text.notes import tokens_text
-from pytest_mlpatterns.reports.text.overload_text import overload_picture
+from pytest_mlpatterns.reports.text.notes import changed_facts, tokens_text
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
-from pytest_mlpatterns.reports.text.styled_text import width_of
 from pytest_mlpatterns.reports.text.suspicions import beside_recorded, open_step
-from pytest_mlpatterns.reports.text.text_table import wrapped
+from pytest_mlpatterns.reports.text.terminal_text import width_of, wrapped
 from pytest_mlpatterns.reports.text.where import where_texts
 
 if TYPE_CHECKING:

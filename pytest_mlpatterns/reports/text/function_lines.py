@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.units import Unit, format_duration, format_percent
+from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, table_lines, text_of
+from pytest_mlpatterns.units import Unit, format_duration, format_percent, format_size
 from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_mlpatterns.records.profile import FunctionChange, NativeChange, ProfileRecord
+    from pytest_mlpatterns.records.profile import Frame, FunctionChange, FunctionTime, NativeChange, ProfileRecord
+    from pytest_mlpatterns.records.resource_track import MemorySite
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
+    "HELD_METRICS",
     "cause_ns",
+    "function_table_lines",
     "function_texts",
     "functions_explain",
+    "held_texts",
     "missing_profile",
     "named_function",
     "profile_texts",
     "signed_duration",
 ]
+
 
 _IN_PART = 0.25
 """Share of a function's change that the part of the latency at least has which it is named in."""
@@ -176,3 +182,87 @@ def _cost(record: ProfileRecord) -> str:
     return (
         f", {format_percent(abs(ratio - 1))} {'slower' if ratio >= 1 else 'faster'} meanwhile (±{format_percent(half)})"
     )
+
+
+_MOST_ROWS = 10
+"""Number of functions that the table names."""
+_TABLE_WIDTH = 100
+
+
+def function_table_lines(record: ProfileRecord | None) -> list[str]:
+    """A line for each function, those with the largest changes first; empty without a profile."""
+    if record is None or not record.functions:
+        return []
+    shown = record.functions[:_MOST_ROWS]
+    names = [_name_cell(record.frames[one.frame]) for one in shown]
+    columns = [TextColumn("time per request", list(map(Span, names)), right=False, least=20)]
+    if record.compared:
+        columns.append(TextColumn("before", [Span(format_duration(one.before_ns)) for one in shown]))
+    columns.append(TextColumn("now", [Span(format_duration(one.now_ns)) for one in shown]))
+    if record.compared:
+        columns.append(TextColumn("change", [Span(_change_cell(one)) for one in shown]))
+    return [text_of(line) for line in table_lines(columns, _TABLE_WIDTH)]
+
+
+def _name_cell(frame: Frame) -> str:
+    place = f"{frame.file}:{frame.line}" if frame.line else frame.file
+    name = f"{frame.function} ({place})" if place else frame.function
+    return " ".join(name.split()).replace("`", "'")  # on one line, inside of Markdown's fences too
+
+
+def _change_cell(time: FunctionTime) -> str:
+    if time.change is None:
+        return "–"
+    half = (time.change.high - time.change.low) / 2
+    return f"{signed_duration(time.change.value)} (±{format_duration(half)})"
+
+
+HELD_METRICS = ("peak_memory", "memory_growth")
+"""Metrics that what lines hold explains."""
+_MOST_SITES = 3
+
+
+def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
+    """Lines on who holds the memory that a test needs more than a revision, or leaks; empty if nothing asked for them.
+
+    For example ``+130 MiB held: Digits.__init__ (model.py:12) 31.0 MiB → 162 MiB``.
+
+    Args:
+        result: of one test.
+        verdicts: those that the text is about.
+    """
+    record = result.held
+    failing = [one for one in verdicts if _asks_for_memory(one)]
+    if record is None or not failing:
+        return []
+    if record.note:
+        return [record.note]
+    per = " per request" if record.per_request else ""
+    whole = f"{_signed_bytes(record.now - record.before)} held{per}{_of_resident(failing[0], per)}"
+    if not record.sites:
+        return [f"{whole}: no line stands out; tracemalloc does not see what native libraries allocate for themselves"]
+    named = record.sites[:_MOST_SITES]
+    texts = [f"{whole}: {', '.join(map(_site, named))}"]
+    return [*texts, *(f"line {site.line}: {site.source}" for site in named[:1] if site.source)]
+
+
+def _asks_for_memory(verdict: Verdict) -> bool:
+    is_failing = verdict.outcome is Outcome.FAIL or verdict.suspected
+    return is_failing and verdict.against == "revision" and verdict.metric in HELD_METRICS
+
+
+def _of_resident(verdict: Verdict, per: str) -> str:
+    """What the system says of the same memory, since tracemalloc does not see all of it."""
+    if per or verdict.present_value is None or verdict.reference_value is None:
+        return ""
+    return f" of {_signed_bytes(verdict.present_value - verdict.reference_value)} of resident memory"
+
+
+def _site(site: MemorySite) -> str:
+    place = f"{site.file}:{site.line}" if site.line else site.file
+    name = f"the code of {place}" if site.function == "<module>" else f"{site.function} ({place})"
+    return f"{name} {format_size(site.before)} → {format_size(site.now)}"
+
+
+def _signed_bytes(size_bytes: float) -> str:
+    return f"{'+' if size_bytes >= 0 else ''}{format_size(size_bytes)}"

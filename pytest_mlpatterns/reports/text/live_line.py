@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.text.styled_text import cut, width_of
+from pytest_mlpatterns.reports.text.terminal_text import cut, width_of
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:

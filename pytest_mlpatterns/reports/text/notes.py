@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import objectives_of
+from pytest_mlpatterns.analysis.metrics.definitions import objectives_of
+from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.stream_record import StreamRecord
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["describe_capacity", "describe_cycle", "describe_layer", "found_nmrt", "tokens_text"]
+__all__ = [
+    "changed_facts",
+    "changed_note",
+    "describe_capacity",
+    "describe_cycle",
+    "describe_layer",
+    "found_nmrt",
+    "generators_text",
+    "nodes_text",
+    "tokens_text",
+]
+
 
 _KNOWN = ("cached", "batched", "continuous", "queued", "hop", "wire", "pipeline", "ensemble")
 _COUNTERS = {
@@ -151,3 +164,60 @@ def _times(layer: LayerStats, **names: str) -> list[str]:
     found = ((word, layer.median(name), layer.mean(name)) for word, name in names.items())
     known = ((word, mean if middle is None else middle) for word, middle, mean in found)
     return [f"{word} {format_duration(value)}" for word, value in known if value is not None]
+
+
+_MOST_FACTS = 6
+"""Number of changes that are named."""
+
+
+def changed_facts(result: TestResult, most: int = _MOST_FACTS) -> list[str]:
+    """The changes of the environment, what most probably explains a change of speed first, and how many more there are.
+
+    Against a baseline it also says that nothing changed, since that rules out one half of the causes; the two sides of
+    a revision share their environment anyway.
+
+    Args:
+        result: of one test.
+        most: number of changes that are named.
+    """
+    changes = result.facts_changed
+    if changes is None or (not changes and (result.reference is None or result.reference.kind == "revision")):
+        return []
+    if not changes:
+        return ["nothing in the environment, as far as it is known"]
+    more = len(changes) - most
+    return [*map(str, changes[:most]), *([f"and {more} more, which --perf-json writes"] if more > 0 else [])]
+
+
+def changed_note(result: TestResult) -> str:
+    """The changes of the environment as a sentence, for a result that is open or was not comparable with its reference.
+
+    A failed comparison has them in its own text; empty without any.
+    """
+    if not result.facts_changed or (result.reference is not None and result.outcome is not State.UNDECIDED):
+        return ""
+    too = "" if result.reference is not None else " too"
+    return f"the environment changed{too}: {', '.join(changed_facts(result))}"
+
+
+def nodes_text(nodes: Iterable[NodeFigures]) -> str:
+    """Replicas, CPU and memory of each node: ``10.0.0.2 2 replicas 43 % of 16 cores 210 MiB``; empty without any."""
+    return " · ".join(
+        f"{node.node} {count(node.replicas, 'replica')} {format_percent(node.cpu_share)} of {node.cores:g} "
+        f"{'core' if node.cores == 1 else 'cores'} {format_size(node.peak_rss_bytes)}"
+        for node in nodes
+    )
+
+
+def generators_text(parts: Sequence[GeneratorPart]) -> str:
+    """Where the load generators ran, how evenly they began, and how well their clocks are known; empty without any."""
+    if not parts:
+        return ""
+    by_node = Counter(part.node for part in parts)
+    late = [part.opened_late_ns for part in parts]
+    found = [f"{number} on {node}" for node, number in by_node.items()]
+    if len(parts) > 1:
+        found.append(f"begun within {format_duration(max(late) - min(late))} of each other")
+    if error_ns := max(part.clock_error_ns for part in parts):
+        found.append(f"clocks known to ±{format_duration(error_ns)}")
+    return ", ".join(found)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
-from pytest_mlpatterns.reports.text.styled_text import Span, text_of
-from pytest_mlpatterns.reports.text.text_table import TextColumn, natural_width, table_lines, wrapped
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, natural_width, table_lines, text_of, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
+    from pytest_mlpatterns.analysis.choice.ranking import RankedPattern, Ranking
     from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["SCORE_MEANING", "ranking_lines"]
@@ -32,7 +31,7 @@ def ranking_lines(rankings: Sequence[Ranking], results: Sequence[TestResult], wi
     """For each test the decision in a sentence, the table, and the notes.
 
     Args:
-        rankings: as :func:`pytest_mlpatterns.analysis.ranking.rank` makes them.
+        rankings: as :func:`pytest_mlpatterns.analysis.choice.ranking.rank` makes them.
         results: the results that were ranked.
         width: width of the terminal in columns.
     """

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.latency import interpolated
-from pytest_mlpatterns.reports.text.distributions import LATENCY, distributions_of
+from pytest_mlpatterns.reports.text.comparison import LATENCY, distributions_of
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:

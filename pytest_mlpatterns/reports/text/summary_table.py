@@ -8,10 +8,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metric_definitions import STREAM_QUANTITIES, priced_metric
+from pytest_mlpatterns.analysis.metrics.definitions import STREAM_QUANTITIES, priced_metric
 from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.setup import SystemKind
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.comparison import (
     accepted_sentences,
     compared_line,
@@ -21,23 +21,44 @@ from pytest_mlpatterns.reports.text.comparison import (
     named_change,
     worst_comparison,
 )
-from pytest_mlpatterns.reports.text.environment_lines import changed_note
 from pytest_mlpatterns.reports.text.function_lines import missing_profile
-from pytest_mlpatterns.reports.text.node_notes import generators_text, nodes_text
-from pytest_mlpatterns.reports.text.notes import found_nmrt, tokens_text
-from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
+from pytest_mlpatterns.reports.text.notes import changed_note, found_nmrt, generators_text, nodes_text, tokens_text
 from pytest_mlpatterns.reports.text.suspicions import is_of_the_machine, undecided_lines
-from pytest_mlpatterns.reports.text.text_table import TextColumn, folded, natural_width, table_lines, wrapped
+from pytest_mlpatterns.reports.text.terminal_text import (
+    Line,
+    Span,
+    Style,
+    TextColumn,
+    cut,
+    folded,
+    line,
+    natural_width,
+    table_lines,
+    wrapped,
+)
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.records.latency import Latency
-    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.result import FailedTest, TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["VerdictMark", "by_kind", "cells_of", "summary_lines", "verdict_of"]
+__all__ = [
+    "VerdictMark",
+    "by_kind",
+    "cells_of",
+    "counted",
+    "headline",
+    "headline_style",
+    "kind_word",
+    "kinds_of",
+    "let_pass",
+    "summary_lines",
+    "verdict_of",
+]
+
 
 _WIDE = 100
 """Terminal width from which on the table has every column."""
@@ -351,3 +372,60 @@ def _warmups(result: TestResult) -> str:
     requests = fmean(warmup.requests for warmup in result.warmups)
     launches = f", mean of {len(result.warmups)} launches" if len(result.warmups) > 1 else ""
     return f"{how}: {format_duration(mean_ns)} and {requests:,.0f} requests{launches}"
+
+
+_KIND_WORDS: Mapping[Kind, tuple[str, str]] = {
+    Kind.REGRESSION: ("regression", "regressions"),
+    Kind.LIMIT: ("missed limit", "missed limits"),
+    Kind.TEST_ERROR: ("broken test", "broken tests"),
+    Kind.INVALID: ("invalid test", "invalid tests"),
+    Kind.UNDECIDED: ("undecided", "undecided"),
+    Kind.NOT_COMPARED: ("not compared", "not compared"),
+    Kind.ACCEPTED: ("accepted", "accepted"),
+    Kind.PASSED: ("passed", "passed"),
+}
+"""Kinds in the order of the headline, each as one test has it and as several have it."""
+_OPEN = (Kind.UNDECIDED, Kind.NOT_COMPARED)
+_CALM = (Kind.PASSED, Kind.ACCEPTED)
+
+
+def kind_word(kind: Kind) -> str:
+    """A kind in words: ``missed limit``."""
+    return _KIND_WORDS[kind][0]
+
+
+def kinds_of(results: Iterable[TestResult], failures: Iterable[FailedTest]) -> dict[str, Kind]:
+    """The kind of each test, by its id.
+
+    Args:
+        results: of the tests that were measured.
+        failures: of the tests that failed; those without a result count too.
+    """
+    return {one.test: one.kind for one in failures} | {one.test: one.kind for one in results}
+
+
+def counted(kinds: Iterable[Kind]) -> dict[Kind, str]:
+    """How many tests are of each kind, in words: ``{Kind.PASSED: "12 passed"}``; the most urgent first."""
+    counts = Counter(kinds)
+    return {kind: wording.count(counts[kind], *words) for kind, words in _KIND_WORDS.items() if counts[kind]}
+
+
+def headline(kinds: Iterable[Kind]) -> str:
+    """How many tests are of each kind: ``1 regression, 1 broken test, 12 passed``."""
+    return ", ".join(counted(kinds).values()) or "no perf test"
+
+
+def headline_style(kinds: Iterable[Kind]) -> Style:
+    """The colour of the headline: that of the most urgent kind."""
+    found = {*kinds}
+    if found <= {*_CALM}:
+        return Style.GOOD
+    return Style.OPEN if found <= {*_CALM, *_OPEN} else Style.BAD
+
+
+def let_pass(failures: Sequence[FailedTest]) -> str:
+    """That tests passed although their verdicts failed; empty without such a test."""
+    found = [one for one in failures if one.gate is Gate.WARN]
+    if not found:
+        return ""
+    return f"{wording.count(len(found), 'test')} would fail with --perf-gate fail"

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.deciding_time import seconds_to_decide
-from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.verdicts.verdicts import seconds_to_decide
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of, most_severe_first, named_change
-from pytest_mlpatterns.reports.text.styled_text import Line, Style, line
-from pytest_mlpatterns.reports.text.text_table import wrapped
+from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

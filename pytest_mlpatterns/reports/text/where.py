@@ -9,26 +9,26 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.split_changes import split_change
+from pytest_mlpatterns.analysis.causes.latency_split import split_change
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.function_lines import (
     cause_ns,
     function_texts,
+    held_texts,
     named_function,
     profile_texts,
     signed_duration,
 )
-from pytest_mlpatterns.reports.text.held_lines import held_texts
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from pytest_mlpatterns.analysis.split_changes import CallsChange, PartChange, SplitChange
-    from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
+    from pytest_mlpatterns.analysis.causes.latency_split import CallsChange, PartChange, SplitChange
+    from pytest_mlpatterns.records.latency import LatencySplit, LatencySplits, SplitMetric
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 

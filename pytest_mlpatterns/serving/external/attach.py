@@ -7,26 +7,29 @@ import importlib.util
 import ssl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external.scraper import scraper_of
-from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
+from pytest_mlpatterns.serving.failed_request import stream_failure
 from pytest_mlpatterns.serving.processes import ForeignProcesses
-from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.serving.targets import prometheus_of
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wire.stream_form import read_stream
+from pytest_mlpatterns.wording import listed
 from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.serving.engine import StartOptions
-    from pytest_mlpatterns.serving.targets import Url
+    import httpx
 
-__all__ = ["attach"]
+    from pytest_mlpatterns.serving.engine import StartOptions
+    from pytest_mlpatterns.serving.targets import App, Command, Url
+
+__all__ = ["advice_on_path", "attach"]
+
 
 _CONNECT_TIMEOUT_S = 5.0
 _LEAST_S = 0.1
@@ -122,3 +125,54 @@ def _resolve(target: Url, deadline: float) -> tuple[str, int]:
         with contextlib.suppress(OSError), socket.create_connection(address, timeout_s):
             return address
     return addresses[0]
+
+
+_DESCRIPTION = "/openapi.json"
+_DESCRIPTION_TIMEOUT_S = 2.0
+_MOST_SHOWN = 5
+_METHODS = ("post", "put", "patch")
+_WRONG = (404, 405)
+
+
+def advice_on_path(
+    response: httpx.Response, target: App | Command | Url, options: StartOptions, *, client: httpx.Client
+) -> str:
+    """The end of a message about a response that is not a success; empty unless its path is the reason.
+
+    Args:
+        response: the answer of the service.
+        target: the service.
+        options: has the payload and the user's function that builds requests.
+        client: asks the service for its description.
+    """
+    if response.status_code not in _WRONG:
+        return ""
+    known = _paths_of(client)
+    shown = [f"{method.upper()} {path}" for path, methods in known.items() for method in methods]
+    has = f"; the service has {listed(shown[:_MOST_SHOWN])} (its {_DESCRIPTION[1:]})" if shown else ""
+    if options.builder is not None:
+        return f"{has}; correct the path that request= returns"
+    if options.payload is not None and not options.payload.bodies:
+        return f"{has}; correct the path of the requests in perf_payload"
+    path = next(iter(known), "/predict")
+    if type(target).__name__ == "Url":
+        return f"{has}; name the path that takes inputs in the address"
+    return f'{has}; name the path that takes inputs: {type(target).__name__}(..., path="{path}")'
+
+
+def _paths_of(client: httpx.Client) -> dict[str, list[str]]:
+    """The methods that take a body, by path; empty if the service does not describe itself."""
+    import httpx
+
+    from pytest_mlpatterns.serving.bounded_client import get_page
+
+    try:
+        response = get_page(client, _DESCRIPTION, _DESCRIPTION_TIMEOUT_S)
+        described: Any = response.json() if response.is_success else {}
+        return {
+            path: methods
+            for path, operations in described.get("paths", {}).items()
+            if (methods := [name for name in _METHODS if name in operations])
+        }
+    except (httpx.HTTPError, ValueError, AttributeError, TypeError, RecursionError):  # no answer, or of another form
+        return {}

@@ -11,42 +11,48 @@ on purpose); and with both the user has to choose a port.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
+import sys
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning
+from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning, missing_extra
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.records.environment_facts import merged_facts
+from pytest_mlpatterns.records.setup import merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats
-from pytest_mlpatterns.serving.cpu_limit import start_with_cpus
 from pytest_mlpatterns.serving.deployment import Deployment
-from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.external.programs import SupervisedPrograms
-from pytest_mlpatterns.serving.external.ready_path import is_ready, ready_path
+from pytest_mlpatterns.serving.engine import start_with_cpus
+from pytest_mlpatterns.serving.external import asgi_server as asgi
+from pytest_mlpatterns.serving.external.attach import advice_on_path, attach
+from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms
 from pytest_mlpatterns.serving.external.scraper import scraper_of
-from pytest_mlpatterns.serving.external.target_programs import programs_of
-from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
-from pytest_mlpatterns.serving.stream_failure import stream_failure
+from pytest_mlpatterns.serving.failed_request import stream_failure
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
+from pytest_mlpatterns.system.import_redirect import map_path
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
+from pytest_mlpatterns.wire.invocations import PING
 from pytest_mlpatterns.wire.stream_form import read_stream
 from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import httpx
 
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.targets import Target
+    from pytest_mlpatterns.wire import Wire
 
-__all__ = ["deploy_target"]
+__all__ = ["deploy_target", "is_ready", "programs_of", "ready_path"]
+
 
 _ASK_TIMEOUT_S = 2.0
 _TELLING_S = 0.25
@@ -351,3 +357,100 @@ def _listeners() -> list[Any]:
         return [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
     except (psutil.Error, OSError):  # macOS allows this to root only
         return []
+
+
+_NO_SUCH_PATH = (404, 405)
+
+
+def ready_path(ready: str | None, wire: Wire) -> str:
+    """The path to ask: the one that the target names, else that of the wire.
+
+    Args:
+        ready: as the target names it.
+        wire: of the requests.
+    """
+    return ready or (PING if wire.protocol == "invocations" else "/")
+
+
+def is_ready(response: httpx.Response, ready: str | None, wire: Wire) -> bool:
+    """Whether an answer of this path says that the server is ready; arguments as of :func:`ready_path`.
+
+    Of a path that the target does not name, any answer does; but ``/ping`` answers 2xx only then, where it exists.
+    """
+    if ready is None and (wire.protocol != "invocations" or response.status_code in _NO_SUCH_PATH):
+        return True
+    return response.is_success
+
+
+_UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serving.external.asgi_server import main; main()", SOCKET)
+_GRANIAN = (
+    *("{python}", "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
+    *("--log-level", "warning", "--no-access-log", "--factory", "pytest_mlpatterns.serving.external.asgi_server:load"),
+)
+
+
+def programs_of(target: App | Command, options: StartOptions) -> list[Program]:
+    """The programs to start for a target.
+
+    Args:
+        target: what is started.
+        options: directories, and the trees of a comparison with a revision.
+
+    Raises:
+        DeploymentError: a package or the working directory is missing.
+    """
+    return _app_programs(target, options) if isinstance(target, App) else [_command_program(target, options)]
+
+
+def _command_program(target: Command, options: StartOptions) -> Program:
+    words: Sequence[str] = target.words
+    if options.trees is not None:  # paths into the user's tree become paths into the worktree
+        exists = [os.path.isabs(word) and os.path.exists(word) for word in words]
+        words = [map_path(word, *options.trees) if found else word for word, found in zip(words, exists, strict=True)]
+    return _program(target, words, target.env, cwd=_directory(target, options), options=options)
+
+
+def _app_programs(target: App, options: StartOptions) -> list[Program]:
+    cwd = _directory(target, options)
+    import_path = [str(cwd), *sys.path]
+    described = asgi.description_of(
+        target.app,
+        factory=target.factory,
+        import_path=import_path,
+        trees=options.trees,
+        profiled=options.profiled,
+    )
+    env = {**target.env, asgi.VARIABLE: described}
+    if target.server == "uvicorn":
+        return [_program(target, _UVICORN, env, cwd=cwd, options=options) for _ in range(target.workers)]
+    if importlib.util.find_spec("granian") is None:
+        raise DeploymentError(missing_extra(str(target), "granian", "granian"))
+    if target.balance == "shared-socket":
+        return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd=cwd, options=options)]
+    return [_program(target, _GRANIAN, env, cwd=cwd, options=options) for _ in range(target.workers)]
+
+
+def _directory(target: App | Command, options: StartOptions) -> Path:
+    cwd = options.root / (target.cwd or "")
+    if options.trees is not None:
+        cwd = Path(map_path(str(cwd), *options.trees))
+    if not cwd.is_dir():
+        raise DeploymentError(f"{target}: {cwd} does not exist, expected the working directory; correct cwd=")
+    return cwd
+
+
+def _program(
+    target: App | Command, words: Sequence[str], env: Mapping[str, str], *, cwd: Path, options: StartOptions
+) -> Program:
+    env = dict(env)
+    if options.trees is not None and "PYTHONPATH" in env:
+        given = [map_path(entry, *options.trees) for entry in env["PYTHONPATH"].split(os.pathsep)]
+        env["PYTHONPATH"] = os.pathsep.join([*given, *filter(None, [os.environ.get("PYTHONPATH")])])
+    commands = [
+        str(Path(sys.executable).parent),
+        *filter(None, [os.environ.get("PATH")]),
+    ]  # as in an activated environment
+    env.setdefault("PATH", os.pathsep.join(commands))
+    log = options.directory / f"server-{time.perf_counter_ns():x}.log"
+    words = tuple(word.replace("{python}", sys.executable) for word in words)
+    return Program(words, env, cwd, log, profiled=options.profiled)

@@ -23,8 +23,8 @@ from pytest_mlpatterns.serving.external.programs import SOCKET, Ended, NotStarte
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
+from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.sockets import listening_socket
-from pytest_mlpatterns.system.tracing import tracer_permission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -16,20 +16,18 @@ from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import WIRE, RequestClock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.serving.http.inference_call import WireTally
-from pytest_mlpatterns.serving.http.metadata import ModelMetadata
+from pytest_mlpatterns.serving.http.metadata import ModelMetadata, TritonExtensions
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
-from pytest_mlpatterns.serving.http.triton import TritonExtensions
 from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.descriptors import HEALTH, REFLECTION, SERVICES, message_class, pool
-from pytest_mlpatterns.wire.grpc_call import SERVICE
+from pytest_mlpatterns.wire.grpc_call import HEALTH, REFLECTION, SERVICE, SERVICES, message_class, pool
 from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in, read_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from pytest_mlpatterns.patterns.split_tally import SplitTally
+    from pytest_mlpatterns.patterns.tally import SplitTally
+    from pytest_mlpatterns.serving.clocks import LoopWatch
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
-    from pytest_mlpatterns.serving.loop_watch import LoopWatch
 
 __all__ = ["GrpcServer"]
 

@@ -4,11 +4,11 @@
 ``POST /v2/models/<name>/infer`` takes V2 requests (Open Inference Protocol, JSON or binary), and ``POST /invocations``
 those of MLflow's and SageMaker's clients. They are decoded in
 :mod:`pytest_mlpatterns.serving.http.inference_call`; other requests are answered in
-:mod:`pytest_mlpatterns.serving.http.metadata` and :mod:`pytest_mlpatterns.serving.http.triton`.
+:mod:`pytest_mlpatterns.serving.http.metadata` and :mod:`pytest_mlpatterns.serving.http.metadata`.
 An error is ``{"error": text}`` in all of them.
 
 ``POST /v1/completions`` and ``POST /v1/chat/completions`` take requests of the wire ``openai``
-(:mod:`pytest_mlpatterns.serving.http.openai_api`). There, and over V1 in JSON, the answer of a model that yields is a
+(:mod:`pytest_mlpatterns.serving.http.app`). There, and over V1 in JSON, the answer of a model that yields is a
 stream.
 
 With asynchronous jobs, an inference request is answered 202 with a ``Location``. A GET of that address waits up to a
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from functools import lru_cache, partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ from urllib.parse import parse_qs
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, charge, current_clock, set_clock
-from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
-from pytest_mlpatterns.serving.clock_parts import written_parts
+from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream, replayed
+from pytest_mlpatterns.serving.clocks import written_parts
 from pytest_mlpatterns.serving.http.inference_call import (
     STREAMED,
     WireTally,
@@ -38,9 +39,8 @@ from pytest_mlpatterns.serving.http.inference_call import (
     read_inference_call,
     stored_inference_call,
 )
-from pytest_mlpatterns.serving.http.metadata import ModelMetadata
-from pytest_mlpatterns.serving.http.model_lock import ModelLock
-from pytest_mlpatterns.serving.http.openai_api import OPENAI_PATHS, OpenAIApi
+from pytest_mlpatterns.serving.http.metadata import INDEX, ModelMetadata, TritonExtensions
+from pytest_mlpatterns.serving.http.model_caller import ModelLock
 from pytest_mlpatterns.serving.http.stream_response import (
     HEADERS,
     ClientWatch,
@@ -51,22 +51,32 @@ from pytest_mlpatterns.serving.http.stream_response import (
     begun,
     not_streamed,
 )
-from pytest_mlpatterns.serving.http.triton import INDEX, TritonExtensions
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.invocations import INVOCATIONS
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
-from pytest_mlpatterns.wire.openai_answer import MODELS
+from pytest_mlpatterns.wire.openai import (
+    CHAT,
+    COMPLETIONS,
+    MODELS,
+    OpenAIError,
+    OpenAIRequest,
+    OpenAIWriter,
+    encode_models,
+    encode_openai_error,
+    read_openai_request,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.split_tally import SplitTally
+    from pytest_mlpatterns.patterns.tally import SplitTally
+    from pytest_mlpatterns.serving.clocks import LoopWatch
     from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
-    from pytest_mlpatterns.serving.loop_watch import LoopWatch
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
-__all__ = ["BODY", "MAX_BODY_BYTES", "ModelApp"]
+__all__ = ["BODY", "MAX_BODY_BYTES", "OPENAI_PATHS", "ModelApp", "OpenAIApi"]
+
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -338,3 +348,80 @@ class ModelApp:
 @lru_cache(maxsize=256)
 def _raw(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers]
+
+
+OPENAI_PATHS = frozenset({COMPLETIONS, CHAT, MODELS})
+
+
+class OpenAIApi:
+    """Reads the requests of this wire, and writes their answers.
+
+    Args:
+        name: name of the model.
+        tally: counts the cost.
+    """
+
+    def __init__(self, name: str, tally: WireTally) -> None:
+        self._name = name
+        self._tally = tally
+
+    def models(self) -> Body:
+        """The answer to ``GET /v1/models``."""
+        return Body((encode_models(self._name),), _JSON)
+
+    def read(self, path: str, body: bytes | memoryview) -> OpenAIRequest:
+        """Decode a request.
+
+        Raises:
+            RequestError: it is malformed.
+        """
+        started_ns = perf_counter_ns()
+        try:
+            request = read_openai_request(path, body, self._name)
+        except OpenAIError as error:
+            raise RequestError(error.status, str(error)) from error
+        tally = self._tally
+        tally.requests += 1
+        tally.received += len(body)
+        tally.received_plain += len(body)
+        took_ns = perf_counter_ns() - started_ns
+        tally.decode_ns += took_ns
+        charge(WIRE, took_ns)
+        return request
+
+    async def answer(self, request: OpenAIRequest, outputs: Any) -> Body | StreamResponse:
+        """The answer, whole or streamed.
+
+        Args:
+            request: the request.
+            outputs: a stream, or a list of one text.
+
+        Raises:
+            RequestError: the model failed before the first chunk, or yielded something else than text.
+        """
+        stream = outputs if isinstance(outputs, Stream) else replayed(list(outputs))
+        writer = OpenAIWriter(request)
+        if request.is_stream:
+            return await begun(stream, writer, self._tally)
+        async with aclosing(stream):
+            try:
+                async for chunk in stream:
+                    writer.add(chunk)
+                    if writer.is_full:
+                        break
+            except WireError as error:
+                raise RequestError(500, f"the model yielded a chunk that cannot be sent: {error}") from error
+        started_ns = perf_counter_ns()
+        body = writer.whole()
+        self._tally.sent += len(body)
+        self._tally.sent_plain += len(body)
+        took_ns = perf_counter_ns() - started_ns
+        self._tally.encode_ns += took_ns
+        charge(WIRE, took_ns)
+        return Body((body,), _JSON)
+
+    def error(self, error: RequestError) -> Body:
+        """The body of an error."""
+        cause = error.__cause__
+        param, code = (cause.param, cause.code) if isinstance(cause, OpenAIError) else (None, None)
+        return Body((encode_openai_error(error.status, str(error), param=param, code=code),), _JSON)

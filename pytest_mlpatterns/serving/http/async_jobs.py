@@ -17,7 +17,7 @@ from pytest_mlpatterns.patterns.request_clock import current_clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.patterns.split_tally import SplitTally
+    from pytest_mlpatterns.patterns.tally import SplitTally
 
 __all__ = ["AsyncJobs", "Queue"]
 

@@ -1,22 +1,27 @@
-"""Calls a model, or the layers around it: each failure becomes an error of the request, and its traceback is kept."""
+"""Calls a model, or the layers around it: each failure becomes an error of the request, and its traceback is kept.
+
+A plain model blocks the event loop, and uvloop sends responses only after all callbacks that are ready. Without the
+lock, the response of the first of several requests would leave after the calls of all others.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.stream import Stream, StreamSource
-from pytest_mlpatterns.serving.model_advice import advice_on
-from pytest_mlpatterns.serving.tracebacks import user_traceback
+from pytest_mlpatterns.serving.tracebacks import advice_on, user_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler
 
-__all__ = ["ModelCaller"]
+__all__ = ["ModelCaller", "ModelLock"]
+
 
 _MAX_TRACEBACKS = 3
 
@@ -158,3 +163,22 @@ class _ModelChunks:
             await self._stream.aclose()
         except (Exception, SystemExit) as error:  # of a ``finally`` block of the model; the client has its answer
             self._caller.failure(error)
+
+
+class ModelLock:
+    """A lock whose release waits for the next iteration of the event loop, when the response has been sent.
+
+    Attributes:
+        free_ns: when the last call of the model ended, on the clock of ``perf_counter_ns``; 0 before the first.
+    """
+
+    def __init__(self) -> None:
+        self.free_ns: int = 0
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.free_ns = perf_counter_ns()
+        asyncio.get_running_loop().call_soon(self._lock.release)

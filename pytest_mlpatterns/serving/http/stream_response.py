@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import WIRE, charge
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED
-from pytest_mlpatterns.serving.clock_parts import written_parts
+from pytest_mlpatterns.serving.clocks import written_parts
 from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.rest_stream import DONE, encode_chunk, encode_error_event, encode_times_event
+from pytest_mlpatterns.wire.kserve_v1 import DONE, encode_chunk, encode_error_event, encode_times_event
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 
     from pytest_mlpatterns.patterns.request_clock import RequestClock
-    from pytest_mlpatterns.patterns.split_tally import SplitTally
     from pytest_mlpatterns.patterns.stream import Stream
+    from pytest_mlpatterns.patterns.tally import SplitTally
     from pytest_mlpatterns.serving.http.inference_call import WireTally
 
 __all__ = [

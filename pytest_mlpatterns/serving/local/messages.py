@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serving.process_node import PackedLayer, QueueNode
+from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
 from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
-from pytest_mlpatterns.serving.cpu_limit import start_with_cpus
 from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.engine import start_with_cpus
 from pytest_mlpatterns.serving.local.launcher import Launcher
 from pytest_mlpatterns.serving.local.plain_caller import Called, CallRecord, CallRound, OneCall
-from pytest_mlpatterns.serving.local.readiness import await_loaded
+from pytest_mlpatterns.serving.local.processes import await_loaded
 from pytest_mlpatterns.serving.readiness import left_s, too_slow_to_answer
 from pytest_mlpatterns.wire import REST_JSON, codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.serving.engine import StartOptions
-    from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
+    from pytest_mlpatterns.serving.local.processes import SupervisedWorker
     from pytest_mlpatterns.serving.model import ServicePlan
     from pytest_mlpatterns.workload.payload import Payload
 

@@ -21,10 +21,9 @@ from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, RUN_QUEUE, WIRE, WOKEN, current_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serving.clock_parts import parts_in
+from pytest_mlpatterns.serving.clocks import parts_in
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request
-from pytest_mlpatterns.wire.kserve_v1 import decode_error
-from pytest_mlpatterns.wire.rest_stream import ChunkReader, StreamError, is_event_stream
+from pytest_mlpatterns.wire.kserve_v1 import ChunkReader, StreamError, decode_error, is_event_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

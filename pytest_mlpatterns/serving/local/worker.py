@@ -15,17 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_mlpatterns.patterns.pattern import ModelNode
-from pytest_mlpatterns.patterns.split_tally import SplitTally
 from pytest_mlpatterns.patterns.stream import Stream
-from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.patterns.tally import SplitTally, Tally
+from pytest_mlpatterns.serving.clocks import LoopWatch
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.serving.local.messages import Call, Consume, Listen, ListenGrpc, WorkerJob
 from pytest_mlpatterns.serving.local.plain_caller import CallRound, OneCall, PlainCaller
-from pytest_mlpatterns.serving.loop_watch import LoopWatch
 from pytest_mlpatterns.serving.model import UnusableModelError
-from pytest_mlpatterns.serving.process_messages import (
+from pytest_mlpatterns.serving.processes import (
     FactsQuestion,
     LoadFailed,
     Ready,
@@ -36,10 +35,9 @@ from pytest_mlpatterns.serving.process_messages import (
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
-from pytest_mlpatterns.system.open_files import raise_file_limit
 from pytest_mlpatterns.system.orphans import adopt_orphans
+from pytest_mlpatterns.system.process_limits import permit_tracer, raise_file_limit
 from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
-from pytest_mlpatterns.system.tracing import permit_tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.held_memory import HeldMemoryTally
     from pytest_mlpatterns.serving.http.async_jobs import Queue
     from pytest_mlpatterns.serving.http.inference_call import WireTally
-    from pytest_mlpatterns.serving.local.http_server import PromptServer
+    from pytest_mlpatterns.serving.http.uvicorn_server import PromptServer
 
 
 _INTERNAL_KEEP_ALIVE_S = 3600
@@ -289,8 +287,7 @@ async def whole_outputs(caller: ModelCaller, instances: list[Any], decode: Calla
 def _server_of(app: ModelApp, *, internal: bool) -> PromptServer:
     import uvicorn
 
-    from pytest_mlpatterns.serving.http.long_body import body_protocol
-    from pytest_mlpatterns.serving.local.http_server import PromptServer
+    from pytest_mlpatterns.serving.http.uvicorn_server import PromptServer, body_protocol
 
     config = uvicorn.Config(
         app,

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.patterns.arguments import EMBEDDED, MEMORY
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
 from pytest_mlpatterns.patterns.queued import Queued
-from pytest_mlpatterns.patterns.store_url import EMBEDDED, MEMORY
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serving.process_node import PackedLayer
+from pytest_mlpatterns.serving.processes import PackedLayer
 from pytest_mlpatterns.serving.ray.messages import ApplicationPlan, DeploymentPlan, HandleNode, ReplicaJob
 from pytest_mlpatterns.wording import count
 

@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.patterns.arguments import EMBEDDED
 from pytest_mlpatterns.patterns.pattern import layers_in
-from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.ray.application_plan import Application, application_plan, check_expressible

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from pytest_mlpatterns.serving.process_messages import LoadFailed, Ready, StatsQuestion, WorkerStats
+from pytest_mlpatterns.serving.processes import LoadFailed, Ready, StatsQuestion, WorkerStats
 from pytest_mlpatterns.serving.ray.messages import ReplicaState, ReplicaStats
 from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.patterns.pattern import ModelNode
-    from pytest_mlpatterns.serving.process_messages import WorkerStats
-    from pytest_mlpatterns.serving.process_node import PackedLayer
+    from pytest_mlpatterns.serving.processes import PackedLayer, WorkerStats
 
 __all__ = [
     "ApplicationPlan",

@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
+from pytest_mlpatterns.patterns.arguments import without_password
 from pytest_mlpatterns.patterns.cache_layer import StoreUnavailable
-from pytest_mlpatterns.patterns.store_url import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping

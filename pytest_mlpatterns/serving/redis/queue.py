@@ -20,11 +20,11 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
+from pytest_mlpatterns.patterns.arguments import without_password
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import refusal_of_full
 from pytest_mlpatterns.patterns.request_clock import HOP, WIRE, charge, current_clock
-from pytest_mlpatterns.patterns.store_url import without_password
-from pytest_mlpatterns.serving.clock_parts import parts_in
+from pytest_mlpatterns.serving.clocks import parts_in
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
 

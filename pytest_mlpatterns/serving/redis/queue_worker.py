@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, set_clock
-from pytest_mlpatterns.serving.clock_parts import written_parts
+from pytest_mlpatterns.serving.clocks import written_parts
 from pytest_mlpatterns.serving.redis.queue import GROUP, LOST, PAUSE_S, answers_key, connect, requests_key
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import encode_error

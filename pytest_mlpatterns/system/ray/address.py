@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import socket
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import named
 
-__all__ = ["checked_address", "host_and_port", "require_reachable", "way_out"]
+__all__ = ["checked_address", "host_and_port", "require_reachable", "way_out", "why_refused"]
+
 
 _CONNECT_S = 5.0
 _EXPECTED = "expected host:port of a cluster, or auto"
@@ -69,3 +72,34 @@ def way_out(source: str) -> str:
     """How to run without this cluster, as the end of a message."""
     leave = "unset it" if source == "RAY_ADDRESS" else "leave it out"
     return f"{leave} for a Ray of this run's own"
+
+
+_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
+
+
+def why_refused(error: BaseException, source: str, version: str) -> str:
+    """Why a driver cannot connect, and what to do.
+
+    Args:
+        error: what Ray raised.
+        source: where the address was given.
+        version: of Ray in this environment.
+    """
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    text = "\n".join(map(str, causes))
+    if "Version mismatch" in text and (found := _VERSIONS.search(text)):
+        here = f"Ray {version} and Python {platform.python_version()}"
+        return (
+            f"the cluster runs Ray {found[1]} and Python {found[2]}, this environment has {here}; "
+            "install the same versions on both sides"
+        )
+    if "Could not find any running Ray" in text:
+        return f"no Ray runs on this machine; start one (ray start --head), or {way_out(source)}"
+    if "resolve node to connect to" in text:
+        return (
+            "this machine is no node of that cluster, and a Ray driver has to run on one; run pytest on a node, "
+            "as a Ray job (ray job submit -- pytest)"
+        )
+    return f"Ray cannot connect: {text}"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import threading
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, MlpatternsError
 from pytest_mlpatterns.system.child import Child
-from pytest_mlpatterns.system.ray.driver_environment import driver_environment
+from pytest_mlpatterns.system.ray.cluster import describe
 from pytest_mlpatterns.system.ray.messages import Call, DriverFailed, DriverReady, Leave, Raised, Returned
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.system.ray.cluster import ClusterFacts
     from pytest_mlpatterns.system.ray.messages import RayJob
 
-__all__ = ["RaySession"]
+__all__ = ["ClusterUse", "RaySession", "driver_environment"]
+
 
 _DRIVER = "pytest_mlpatterns.system.ray.driver"
 _START_S = 60.0
@@ -182,3 +185,71 @@ def _give(answer: Future[Any], value: object = None, *, error: MlpatternsError |
             answer.set_result(value)
         else:
             answer.set_exception(error)
+
+
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0", "RAY_DEDUP_LOGS": "0"}
+_NO_PRESTART = {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
+"""A node otherwise starts a process for each of its logical CPUs."""
+_SOON = {"RAY_gcs_server_request_timeout_seconds": "12"}
+"""How long a driver looks for a node on its machine, and waits for an answer of the cluster."""
+_SHARES_HELD_PORT = {"SERVE_SOCKET_REUSE_PORT_ENABLED": "1"}
+"""Ray Serve binds a port that the driver holds, which is its default."""
+_LOOPBACK = "127.0.0.1"
+_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray otherwise replaces the loopback address by the machine's own (Linux), and listens on all interfaces."""
+
+
+def driver_environment(job: RayJob) -> Mapping[str, str]:
+    """The variables of a driver, beside those of this process.
+
+    A Ray of this run's own asks for a token that only this run knows; without one, Ray writes one into the home
+    directory.
+    """
+    if job.address is not None:
+        is_local = job.address.startswith(f"{_LOOPBACK}:")
+        return {**_QUIET, **_SOON, **(_ON_LOOPBACK if is_local else {}), **job.environment}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {**_QUIET, **_NO_PRESTART, **_ON_LOOPBACK, **_SHARES_HELD_PORT, **token, **job.environment}
+
+
+_NODES = "pytest_mlpatterns.system.ray.remote.cluster:alive_nodes"
+
+
+class ClusterUse:
+    """A cluster that takes part in a test, from now on.
+
+    Args:
+        session: the cluster.
+
+    Attributes:
+        description: its node types and counts, by which baselines know it.
+
+    Raises:
+        MlpatternsError: the cluster cannot be reached.
+    """
+
+    def __init__(self, session: RaySession) -> None:
+        self._session = session
+        self.description: str = describe(session.cluster.nodes)
+        self._before = self._nodes()
+
+    def change(self) -> str:
+        """What has changed since, as a sentence with advice; empty if nothing has, or if that is not known."""
+        before, now = self._before, self._nodes()
+        if before == now or not before or not now:
+            return ""
+        lost, added = len(before - now), len(now - before)
+        what = " and ".join(
+            f"{verb} {count(number, 'node')}" for number, verb in ((lost, "lost"), (added, "gained")) if number
+        )
+        return f"the Ray cluster {what} while this was measured: run it again when its nodes stay"
+
+    def _nodes(self) -> frozenset[str]:
+        """The nodes that are alive; empty if they are unknown, which a measurement reports."""
+        if self._session.cluster.is_own:
+            return frozenset()
+        try:
+            found: frozenset[str] = self._session.call(_NODES)
+        except (ChildError, TimeoutError):
+            return frozenset()
+        return found

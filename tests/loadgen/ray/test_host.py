@@ -21,7 +21,7 @@ from pytest_mlpatterns.loadgen.process import STOP
 from pytest_mlpatterns.loadgen.ray import host as host_module
 from pytest_mlpatterns.loadgen.ray.host import GeneratorHost
 from pytest_mlpatterns.loadgen.ray.messages import Ended, Started
-from pytest_mlpatterns.system.machine_identity import machine_identity
+from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.fake_ray import node_facts
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.loadgen.ray.placement import place
+from pytest_mlpatterns.loadgen.ray.host import place
 
 NODES = [node_facts(number) for number in range(1, 5)]
 HEAD, SECOND, THIRD, FOURTH = (node.node_id for node in NODES)

@@ -23,19 +23,18 @@ from pytest_mlpatterns.loadgen.messages import LoadResult, OpenWindow, Share, Tr
 from pytest_mlpatterns.loadgen.process import STOP
 from pytest_mlpatterns.loadgen.ray.messages import Ended, Started
 from pytest_mlpatterns.loadgen.ray.pool import RayPool
-from pytest_mlpatterns.loadgen.recorder import SampleRecorder
-from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
+from pytest_mlpatterns.loadgen.recorder import SampleRecorder, StreamColumns
 from pytest_mlpatterns.records.addressing import Progress, Remote
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.system.machine_identity import machine_identity
+from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.loadgen.ray.process import RayProcess
+    from pytest_mlpatterns.loadgen.ray.pool import RayProcess
 
 ADDRESS = ("10.0.0.9", 8000)
 JOB = a_job([ADDRESS], ClosedLoop(4))

@@ -15,10 +15,9 @@ from support.pages import ROOT
 from support.result_strategies import FINITE, NAMES
 from support.synthetic import ENVIRONMENT, result, verdict
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.kind import Kind
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.records.result import FailedTest
+from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.reports.files.gauges import openmetrics_text, otlp_json
 from pytest_mlpatterns.reports.files.result_file import MOST, Results
 

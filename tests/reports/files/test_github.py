@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from support.golden import LESS, SLOWER, check_golden, everything, searched
 from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged
-from pytest_mlpatterns.records.result import Location
-from pytest_mlpatterns.reports.files.github import annotation, escaped, job_summary
+from pytest_mlpatterns.records.result import FailedTest, Location
+from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged
+from pytest_mlpatterns.reports.files.ci_reports import annotation, escaped, job_summary
 
 NASTY = "t.py::test_it[a|b `c` <script>@me $x$ **d**\n::error::e]"
 WHERE = Location("tests/test_perf.py", 12)

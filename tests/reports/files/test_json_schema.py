@@ -15,10 +15,10 @@ from support.synthetic import ENVIRONMENT, LAYERS, capacity, counterpart, result
 from pytest_mlpatterns.baseline import file as baseline_file
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records.json_text import SUPPORTED, Schema, parsed
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files import result_file
-from pytest_mlpatterns.reports.files.json_schema import SUPPORTED, Schema, parsed
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 
 if TYPE_CHECKING:

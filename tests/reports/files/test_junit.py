@@ -11,7 +11,7 @@ from support.synthetic import SETUP, result, verdict
 
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.files.junit import properties_of
+from pytest_mlpatterns.reports.files.ci_reports import properties_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from support.other_clients import aiperf_line, lines, vllm_run
 from support.streams import stream_result
 from support.synthetic import ENVIRONMENT, MS, result
 
-from pytest_mlpatterns.analysis.blocks import MOST_BLOCKS
+from pytest_mlpatterns.analysis.metrics.blocks import MOST_BLOCKS
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.judging.imported_result import imported_result

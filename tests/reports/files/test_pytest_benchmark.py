@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import ENVIRONMENT, MS, PROPERTY, result
 
-from pytest_mlpatterns.analysis.latency_distribution import latency_of
+from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of
 from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
 from pytest_mlpatterns.reports.files.result_file import Results
 

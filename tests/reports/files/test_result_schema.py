@@ -17,21 +17,17 @@ from support.reported import OVERLOAD
 from support.result_strategies import RESULTS
 from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, result, verdict
 
-from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
-from pytest_mlpatterns.records.kind import Gate, Kind, Unjudged
+from pytest_mlpatterns.analysis.choice.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
-from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, SearchEnd, Step, Taken, Warmup
-from pytest_mlpatterns.records.node_figures import NodeFigures
+from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures, SearchEnd, Step, Taken, Warmup
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileRecord
-from pytest_mlpatterns.records.resource_track import GrowthRecord
-from pytest_mlpatterns.records.result import Location, Reference, TestResult
+from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
+from pytest_mlpatterns.records.result import FailedTest, Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged, Verdict
 from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, read_results, results_json
 
 if TYPE_CHECKING:

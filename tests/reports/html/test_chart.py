@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.reports.html.chart import Chart, heading_of, thinned, unit_of
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.synthetic import LAYERS, MS, capacity, latencies, result, verdict
 
-from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
+from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.launch import Step
 from pytest_mlpatterns.records.result import Reference
 from pytest_mlpatterns.records.verdict import Outcome

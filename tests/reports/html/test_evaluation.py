@@ -10,10 +10,9 @@ from support.reported import EVALUATED, OVERLOAD, RANKING, SCALING
 from support.synthetic import result
 
 from pytest_mlpatterns.records.overload import Behaviour
-from pytest_mlpatterns.reports.html.evaluation import evaluation_section
-from pytest_mlpatterns.reports.html.evaluation_charts import overload_chart, scaling_chart
+from pytest_mlpatterns.reports.html.evaluation import evaluation_section, overload_chart, scaling_chart
 from pytest_mlpatterns.reports.html.fragments import chart_figure
-from pytest_mlpatterns.reports.text.overload_text import describe_overload
+from pytest_mlpatterns.reports.text.evaluation_notes import describe_overload
 
 
 def section(*results: Any, ranking: Any = ()) -> str:

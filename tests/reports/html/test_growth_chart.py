@@ -7,8 +7,7 @@ from support.synthetic import result, verdict
 
 from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
-from pytest_mlpatterns.reports.html.growth_chart import growth_chart
+from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts, growth_chart
 
 MIB = 2**20
 REQUESTS = (0, 1000, 2000, 3000, 4000)

@@ -21,11 +21,10 @@ from support.profiles import slower_normalize
 from support.reported import HOSTILE, everything, report
 from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, make_setup, result, verdict
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.kind import Kind, Unjudged
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.result import FailedTest
+from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged, Verdict
 from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.reports.html.fragments import anchors_of, state_of
 from pytest_mlpatterns.reports.html.overview import failures_section, groups_section, overview_section, ranking_section

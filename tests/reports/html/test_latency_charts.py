@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, latencies, result
 
-from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
+from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.result import Reference, TestResult
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart

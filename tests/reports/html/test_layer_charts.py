@@ -8,7 +8,7 @@ import pytest
 from support.synthetic import LAYERS, MS, S
 
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.reports.html.layer_charts import layer_charts
+from pytest_mlpatterns.reports.html.charts import layer_charts
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.reports.html.chart import Chart

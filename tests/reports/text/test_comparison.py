@@ -20,8 +20,8 @@ from pytest_mlpatterns.reports.text.comparison import (
     worst_comparison,
 )
 from pytest_mlpatterns.reports.text.failure import failure_text
-from pytest_mlpatterns.reports.text.styled_text import text_of
 from pytest_mlpatterns.reports.text.summary_table import cells_of, summary_lines
+from pytest_mlpatterns.reports.text.terminal_text import text_of
 
 MIB = 2.0**20
 

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, make_setup, result
 
-from pytest_mlpatterns.reports.text.styled_text import Span, width_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
-from pytest_mlpatterns.reports.text.text_table import TextColumn, folded
+from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, folded, width_of
 
 LONG = "cached(ttl=1min)|batched(max_batch_size=8, max_wait=5ms)"
 PATTERNS = ("replicated(replicas=2)", LONG, "microservice", "single")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from support.synthetic import result, verdict
 
-from pytest_mlpatterns.records.failed_test import FailedTest
-from pytest_mlpatterns.records.kind import Gate, Kind
-from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.text.headline import headline, headline_style, kinds_of, let_pass
-from pytest_mlpatterns.reports.text.styled_text import Style
+from pytest_mlpatterns.records.result import FailedTest
+from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
+from pytest_mlpatterns.reports.text.summary_table import headline, headline_style, kinds_of, let_pass
+from pytest_mlpatterns.reports.text.terminal_text import Style
 
 
 @pytest.mark.parametrize(

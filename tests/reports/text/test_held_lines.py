@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.synthetic import result
 
-from pytest_mlpatterns.records.held_memory import HeldRecord, MemorySite
+from pytest_mlpatterns.records.resource_track import HeldRecord, MemorySite
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import where_texts
 

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 from support.pictures import declared, terminal_svg
 
-from pytest_mlpatterns.reports.text.styled_text import text_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
+from pytest_mlpatterns.reports.text.terminal_text import text_of
 
 
 def test_picture_has_every_word_of_the_terminal() -> None:

@@ -11,7 +11,7 @@ from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.reports.text.live_line import Standing, live_text, plain_text
-from pytest_mlpatterns.reports.text.styled_text import width_of
+from pytest_mlpatterns.reports.text.terminal_text import width_of
 
 FIRST = Standing("tests/test_perf.py::test_digits[single]", 1, 1, 2 * S, 0, 3 * S)
 THIRD = Standing("tests/test_perf.py::test_digits[single]", 3, 7, 4 * S, 20 * S, 3 * S)

@@ -9,8 +9,8 @@ from support.golden import check_golden
 from support.project import QUICK, Project
 from support.synthetic import make_setup, result
 
-from pytest_mlpatterns.analysis.criteria import parse_criteria
-from pytest_mlpatterns.analysis.ranking import rank
+from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
+from pytest_mlpatterns.analysis.choice.ranking import rank
 from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 
 if TYPE_CHECKING:

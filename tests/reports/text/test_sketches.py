@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, counterpart, latencies, result
 
-from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
+from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
-from pytest_mlpatterns.reports.text.styled_text import width_of
+from pytest_mlpatterns.reports.text.terminal_text import width_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import Reference, TestResult

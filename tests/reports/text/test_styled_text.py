@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.reports.text.styled_text import Span, Style, cut, in_ascii, line, padded, text_of, width_of
+from pytest_mlpatterns.reports.text.terminal_text import Span, Style, cut, in_ascii, line, padded, text_of, width_of
 
 
 @pytest.mark.parametrize(

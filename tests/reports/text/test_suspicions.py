@@ -13,9 +13,9 @@ from pytest_mlpatterns.errors import InconclusiveWarning
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import next_step
-from pytest_mlpatterns.reports.text.styled_text import text_of, width_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.suspicions import open_in_short, suspected_sentences, undecided_lines
+from pytest_mlpatterns.reports.text.terminal_text import text_of, width_of
 
 TEST = "test_perf.py::test_digits"
 SUSPECTED = Verdict(

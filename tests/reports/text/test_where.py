@@ -19,7 +19,7 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.latency_split import LatencySplit
+    from pytest_mlpatterns.records.latency import LatencySplit
     from pytest_mlpatterns.records.profile import ProfileRecord
 
 ONE_CALLER = {"setup": make_setup("single", "closed(1)")}

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from pytest_mlpatterns import Wire
-from pytest_mlpatterns.serving.external.ready_path import is_ready, ready_path
+from pytest_mlpatterns.serving.external.start import is_ready, ready_path
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from support.services.deploy import make_start_options
 
 from pytest_mlpatterns import App, Command, Url
-from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
+from pytest_mlpatterns.serving.external.attach import advice_on_path
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 if TYPE_CHECKING:

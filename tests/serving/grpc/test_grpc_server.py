@@ -34,7 +34,7 @@ from pytest_mlpatterns import (
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.wire.descriptors import message_class
+from pytest_mlpatterns.wire.grpc_call import message_class
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from support.services.deploy import deployed
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from pytest_mlpatterns.serving.http.long_body import CHECKED_UVICORN, MIN_BYTES
+from pytest_mlpatterns.serving.http.uvicorn_server import CHECKED_UVICORN, MIN_BYTES
 from pytest_mlpatterns.wire import Wire, codec_of
 
 if TYPE_CHECKING:

@@ -13,15 +13,14 @@ from support.scenarios import run, settle
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
 from pytest_mlpatterns.patterns.request_clock import charge
-from pytest_mlpatterns.patterns.split_tally import SplitTally
-from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.clock_parts import parts_in, written_parts
+from pytest_mlpatterns.patterns.tally import SplitTally, Tally
+from pytest_mlpatterns.serving.clocks import parts_in, written_parts
 from pytest_mlpatterns.serving.grpc.server import GrpcServer
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.wire import GRPC
-from pytest_mlpatterns.wire.rest_stream import ChunkReader
+from pytest_mlpatterns.wire.kserve_v1 import ChunkReader
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:

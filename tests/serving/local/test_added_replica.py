@@ -17,15 +17,14 @@ from support.services.processes import our_children
 from pytest_mlpatterns import Batched, DeploymentError, Microservice, ModelLoadError, Wire
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.grpc.client import GrpcTransport
-from pytest_mlpatterns.serving.local.launcher import launch
-from pytest_mlpatterns.serving.local.scale_out import LocalReplica
+from pytest_mlpatterns.serving.local.launcher import LocalReplica, launch
 from pytest_mlpatterns.serving.model import service_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns import Deployment
-    from pytest_mlpatterns.serving.scale_out import AddedReplica
+    from pytest_mlpatterns.serving.processes import AddedReplica
 
 HERE = sys.modules[__name__]
 PATIENCE_S = 60

@@ -444,7 +444,7 @@ def assert_given_up(model: object, limits: Callable[..., float], *words: str, di
     """A start with these time limits, for each step the time that is left, fails with these words."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pytest_mlpatterns.system.child._GRACE_S", -0.9)
-        patch.setattr("pytest_mlpatterns.serving.local.readiness.left_s", limits)
+        patch.setattr("pytest_mlpatterns.serving.local.processes.left_s", limits)
         patch.setattr("pytest_mlpatterns.serving.readiness.left_s", limits)
         with (
             pytest.raises(DeploymentError) as caught,

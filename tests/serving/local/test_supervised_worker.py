@@ -17,8 +17,8 @@ from support.services.processes import our_children, survivors
 
 from pytest_mlpatterns import ChildError, DeploymentError, Queued
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.serving.local.supervised_worker import MAX_REPLACEMENTS, SupervisedWorker
-from pytest_mlpatterns.serving.process_messages import Ready, WorkerStats
+from pytest_mlpatterns.serving.local.processes import MAX_REPLACEMENTS, SupervisedWorker
+from pytest_mlpatterns.serving.processes import Ready, WorkerStats
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.sockets import listening_socket
 

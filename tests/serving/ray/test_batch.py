@@ -12,7 +12,7 @@ from support.fake_serve import fake_serve
 from pytest_mlpatterns import Batched
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.ray.remote.serve_batch import ServeBatchLayer
+from pytest_mlpatterns.serving.ray.remote.serve_layers import ServeBatchLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

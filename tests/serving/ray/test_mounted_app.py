@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
-from pytest_mlpatterns.serving.ray.remote.ingress import MountedApp
+from pytest_mlpatterns.serving.ray.remote.replica import MountedApp
 
 PREFIX = "/mlpatterns-1-2-3"
 

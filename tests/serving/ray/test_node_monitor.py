@@ -14,9 +14,8 @@ from support.nodes import RUN, counted
 
 from pytest_mlpatterns.serving.ray.link import Hello, LinkClient
 from pytest_mlpatterns.serving.ray.messages import ReplicaState
-from pytest_mlpatterns.serving.ray.node_monitor import NodeMonitor, monitor_name
-from pytest_mlpatterns.serving.ray.node_processes import Kind, NodeProcesses, kind_of
-from pytest_mlpatterns.system.machine_identity import machine_identity
+from pytest_mlpatterns.serving.ray.node_monitor import Kind, NodeMonitor, NodeProcesses, kind_of, monitor_name
+from pytest_mlpatterns.system.machine import machine_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -25,7 +25,7 @@ from pytest_mlpatterns.patterns.pattern import ModelNode, Node, Pattern, Process
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.process_node import PackedLayer
+from pytest_mlpatterns.serving.processes import PackedLayer
 from pytest_mlpatterns.serving.ray.application_plan import (
     Application,
     application_plan,

@@ -15,7 +15,7 @@ from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.ray.messages import HandleAnswer, HandleNode
 from pytest_mlpatterns.serving.ray.remote.handle_upstream import HandleUpstream
-from pytest_mlpatterns.serving.ray.remote.serve_queue import ServeQueueLayer
+from pytest_mlpatterns.serving.ray.remote.serve_layers import ServeQueueLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

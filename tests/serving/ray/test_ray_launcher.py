@@ -19,10 +19,10 @@ from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.serving import engine
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.model import service_plan
-from pytest_mlpatterns.serving.process_messages import WorkerStats
+from pytest_mlpatterns.serving.processes import WorkerStats
 from pytest_mlpatterns.serving.ray import launcher
 from pytest_mlpatterns.serving.ray.messages import ApplicationPlan, NodeReading, ReplicaState, ReplicaStats
-from pytest_mlpatterns.system.ray.clock import ClockOffset
+from pytest_mlpatterns.system.ray.cluster import ClockOffset
 from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:

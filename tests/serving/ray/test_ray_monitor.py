@@ -12,7 +12,7 @@ from support.synthetic import S
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.serving.ray import cluster_monitor
 from pytest_mlpatterns.serving.ray.cluster_monitor import ClusterMonitor
-from pytest_mlpatterns.system.ray.clock import ClockOffset
+from pytest_mlpatterns.system.ray.cluster import ClockOffset
 
 
 class Nodes:

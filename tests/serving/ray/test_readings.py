@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from support.nodes import reading, replica
 from support.synthetic import MS, PROPERTY, S
 
+from pytest_mlpatterns.serving.ray.cluster_monitor import usage_of
 from pytest_mlpatterns.serving.ray.messages import ReplicaState
-from pytest_mlpatterns.serving.ray.readings import usage_of
-from pytest_mlpatterns.system.ray.clock import ClockOffset
+from pytest_mlpatterns.system.ray.cluster import ClockOffset
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Usage

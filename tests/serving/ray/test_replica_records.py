@@ -7,8 +7,8 @@ from support.nodes import counted, reading, replica
 
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.ray.messages import NodeReading, ReplicaState, ReplicaStats
-from pytest_mlpatterns.serving.ray.replica_records import ReplicaRecords
-from pytest_mlpatterns.system.ray.clock import ClockOffset
+from pytest_mlpatterns.serving.ray.processes import ReplicaRecords
+from pytest_mlpatterns.system.ray.cluster import ClockOffset
 
 READY, ENDED, FAILED, LOADING = ReplicaState.READY, ReplicaState.ENDED, ReplicaState.FAILED, ReplicaState.LOADING
 

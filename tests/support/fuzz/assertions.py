@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.scaling_assertions import read_replicas

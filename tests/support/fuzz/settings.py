@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest_mlpatterns
 from pytest_mlpatterns import units, wire
-from pytest_mlpatterns.analysis.criteria import parse_criteria
+from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import merge_markers, patterns_of, read_settings
 from pytest_mlpatterns.errors import SettingError

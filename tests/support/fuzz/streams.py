@@ -9,11 +9,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
+from pytest_mlpatterns.loadgen.http1 import Http1Stream
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
-from pytest_mlpatterns.wire.stream_events import StreamReader
+from pytest_mlpatterns.wire.stream_events import StreamReader, TextReader, text_of
 from pytest_mlpatterns.wire.stream_lines import JsonLines, LineReader
-from pytest_mlpatterns.wire.stream_text import TextReader, text_of
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 from support.fuzz import Area
 from support.fuzz.hostile import octets

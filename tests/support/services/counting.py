@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.serving.process_messages import (
+from pytest_mlpatterns.serving.processes import (
     FactsQuestion,
     LoadFailed,
     Ready,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.system.ray.clock import SAME_CLOCK, ClockOffset, RoundTrip, offset_of
+from pytest_mlpatterns.system.ray.cluster import SAME_CLOCK, ClockOffset, RoundTrip, offset_of
 
 LEGS = st.integers(0, 10**9)
 

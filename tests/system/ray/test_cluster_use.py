@@ -9,7 +9,7 @@ import pytest
 from support.fake_ray import FakeRay, cluster_facts
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, MlpatternsError
-from pytest_mlpatterns.system.ray.cluster_use import ClusterUse
+from pytest_mlpatterns.system.ray.session import ClusterUse
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.system.ray.cluster import ClusterFacts

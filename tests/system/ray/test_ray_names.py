@@ -13,19 +13,19 @@ from support.fake_ray import node_facts
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.ray.address import checked_address, host_and_port, require_reachable
+from pytest_mlpatterns.system.ray.address import checked_address, host_and_port, require_reachable, why_refused
 from pytest_mlpatterns.system.ray.cluster import describe
-from pytest_mlpatterns.system.ray.refusal import why_refused
-from pytest_mlpatterns.system.ray.run_name import (
+from pytest_mlpatterns.system.ray.run import (
     age_of,
     applications_by_run,
     base_of,
     belongs_to,
+    brings_code,
     new_run,
     part_of,
     removed_note,
+    with_absolute_paths,
 )
-from pytest_mlpatterns.system.ray.runtime_env import brings_code, with_absolute_paths
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,18 +13,22 @@ import ray
 from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pytest_mlpatterns.serving.ray.link import Hello, LinkClient, own_output
 from pytest_mlpatterns.serving.ray.node_monitor import NodeMonitor, monitor_name
-from pytest_mlpatterns.system.machine_identity import machine_identity
-from pytest_mlpatterns.system.ray.clock import RoundTrip, offset_of
-from pytest_mlpatterns.system.ray.run_name import base_of
+from pytest_mlpatterns.system.machine import machine_identity
+from pytest_mlpatterns.system.ray.cluster import RoundTrip, offset_of
+from pytest_mlpatterns.system.ray.run import base_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_mlpatterns.serving.ray.messages import NodeReading
-    from pytest_mlpatterns.system.ray.clock import ClockOffset
+    from pytest_mlpatterns.serving.processes import WorkerStats
+    from pytest_mlpatterns.serving.ray.link import LinkAddress
+    from pytest_mlpatterns.serving.ray.messages import NodeReading, ReplicaJob
+    from pytest_mlpatterns.system.ray.cluster import ClockOffset
 
-__all__ = ["begin_read", "collect", "forget", "log_tail", "offsets", "open_monitors", "read"]
+__all__ = ["ReplicaLink", "begin_read", "collect", "forget", "log_tail", "offsets", "open_monitors", "read"]
+
 
 _NAMESPACE = "mlpatterns"
 _HEAD = "node:__internal_head__"
@@ -198,3 +202,47 @@ def _offset(actor: Any) -> ClockOffset:
         machine, remote_ns = ray.get(actor.clock.remote(), timeout=_ANSWER_TIMEOUT_S)
         trips.append(RoundTrip(sent_ns, remote_ns, time.perf_counter_ns()))
     return offset_of(trips, same_machine=machine == machine_identity())
+
+
+_LINK_PATIENCE_S = 30.0
+_LINK_POLL_S = 0.1
+
+
+class ReplicaLink:
+    """Reports what a replica does. It blocks, so an event loop makes it in a thread.
+
+    Args:
+        job: what the replica does.
+        replica: its identity in Ray Serve.
+
+    Raises:
+        RuntimeError: the node has no monitor after half a minute.
+    """
+
+    def __init__(self, job: ReplicaJob, replica: str) -> None:
+        hello = Hello(job.app, job.deployment, job.role, job.position, replica, os.getpid(), own_output())
+        self._client = LinkClient(_monitor_address(job.run), hello)
+
+    def ready(self, statistics: Callable[[], WorkerStats]) -> None:
+        """Report that the model is built; ``statistics`` is called in a thread whenever they are asked for."""
+        self._client.ready(statistics)
+
+    def failed(self, traceback: str, reason: str) -> None:
+        """Report that the model could not be built: a traceback, or a reason that says it all."""
+        self._client.failed(traceback, reason)
+
+
+def _monitor_address(run: str) -> LinkAddress:
+    name = monitor_name(run, ray.get_runtime_context().get_node_id())
+    deadline = time.monotonic() + _LINK_PATIENCE_S
+    while True:
+        try:
+            monitor = ray.get_actor(name, namespace=_NAMESPACE)
+            address: LinkAddress = ray.get(monitor.link.remote(), timeout=_LINK_PATIENCE_S)
+            return address
+        except ValueError:  # it starts beside the application
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"node {ray.util.get_node_ip_address()} has no monitor {name} after {_LINK_PATIENCE_S:.0f} s"
+                ) from None
+        time.sleep(_LINK_POLL_S)

@@ -16,22 +16,19 @@ from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, RequestClock, charge, set_clock
-from pytest_mlpatterns.patterns.split_tally import SplitTally
 from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.serving.handler_stack import HandlerStack
 from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES, ModelApp
-from pytest_mlpatterns.serving.http.model_caller import ModelCaller
-from pytest_mlpatterns.serving.http.model_lock import ModelLock
+from pytest_mlpatterns.serving.http.model_caller import ModelCaller, ModelLock
 from pytest_mlpatterns.serving.model import UnusableModelError
-from pytest_mlpatterns.serving.process_messages import WorkerStats
+from pytest_mlpatterns.serving.processes import WorkerStats
 from pytest_mlpatterns.serving.ray.messages import HandleAnswer
 from pytest_mlpatterns.serving.ray.remote.handle_upstream import HandleUpstream
-from pytest_mlpatterns.serving.ray.remote.ingress import MountedApp
-from pytest_mlpatterns.serving.ray.remote.serve_batch import ServeBatchLayer
-from pytest_mlpatterns.serving.ray.remote.serve_queue import ServeQueueLayer
+from pytest_mlpatterns.serving.ray.remote.serve_layers import ServeBatchLayer, ServeQueueLayer
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.import_redirect import install, modules_from, not_sent, wrong_tree
-from pytest_mlpatterns.system.machine_identity import machine_identity
+from pytest_mlpatterns.system.machine import machine_identity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serving.ray.messages import HandleNode, ReplicaJob
 
-__all__ = ["GroupReplica", "ServiceReplica"]
+__all__ = ["GroupReplica", "MountedApp", "ServiceReplica"]
 
 
 class RayHooks:
@@ -80,7 +77,7 @@ class _Replica:
 
     async def _load(self) -> ModelCaller | None:
         """Load the layers and report that; None if that failed."""
-        from pytest_mlpatterns.serving.ray.remote.replica_link import ReplicaLink
+        from pytest_mlpatterns.serving.ray.remote.node_monitor import ReplicaLink
 
         link = await asyncio.to_thread(ReplicaLink, self._job, _replica_id())
         try:
@@ -215,3 +212,48 @@ def _replica_id() -> str:
     from ray import serve
 
     return serve.get_replica_context().replica_id.unique_id  # type: ignore[no-any-return]  # not typed
+
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    _Message = MutableMapping[str, Any]
+    _Receive = Callable[[], Awaitable[_Message]]
+    _Send = Callable[[_Message], Awaitable[None]]
+
+
+class MountedApp:
+    """Answers what Ray Serve asks of an ASGI application, and leaves requests to our server.
+
+    The paths that our server knows begin after the prefix, which Ray Serve has in ``root_path`` and leaves in ``path``.
+    Messages travel to the proxy pickled.
+
+    Args:
+        app: our server (ASGI).
+    """
+
+    def __init__(self, app: Callable[[_Message, _Receive, _Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        """Answer one request, or the begin and end of the application's life (ASGI)."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+
+        async def send_pickled(message: _Message) -> None:
+            body = message.get("body")
+            if body is not None and type(body) is not bytes:  # a view of a tensor, which cannot be pickled
+                message = {**message, "body": bytes(body)}
+            await send(message)
+
+        await self._app({**scope, "path": path}, receive, send_pickled)
+
+
+async def _live(receive: _Receive, send: _Send) -> None:
+    while True:
+        phase = (await receive())["type"].removeprefix("lifespan.")
+        await send({"type": f"lifespan.{phase}.complete"})
+        if phase == "shutdown":
+            return

@@ -11,8 +11,7 @@ from ray.serve.context import _get_global_client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.ray.address import require_reachable
-from pytest_mlpatterns.system.ray.refusal import why_refused
+from pytest_mlpatterns.system.ray.address import require_reachable, why_refused
 from pytest_mlpatterns.system.ray.remote.lease import NAMESPACE
 from pytest_mlpatterns.system.ray.remote.node_probe import own_version, probe
 from pytest_mlpatterns.system.sockets import held_port

@@ -19,8 +19,7 @@ from pytest_mlpatterns.system.ray.messages import DriverReady
 from pytest_mlpatterns.system.ray.remote.attached import connect_to, require_fit, serve_proxies
 from pytest_mlpatterns.system.ray.remote.lease import NAMESPACE, remove_applications, remove_dead, take_lease
 from pytest_mlpatterns.system.ray.remote.node_probe import probe
-from pytest_mlpatterns.system.ray.run_name import new_run, part_of
-from pytest_mlpatterns.system.ray.runtime_env import with_absolute_paths
+from pytest_mlpatterns.system.ray.run import new_run, part_of, with_absolute_paths
 from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.system.ray.messages import RayJob
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Connection", "alive_nodes", "connect"]
+
 
 _OWN_CPUS = 64
 """Logical CPUs of a Ray of this run's own: as with the local engine, there may be more processes than cores."""
@@ -122,3 +122,8 @@ def _attach(job: RayJob) -> Connection:
     token = os.environ.get("RAY_AUTH_TOKEN", "")
     facts = ClusterFacts(address, is_own=False, run=run, nodes=nodes, cpus=cpus, http=proxies.http, token=token)
     return Connection(DriverReady(facts, notes), proxies.port, lease)
+
+
+def alive_nodes() -> frozenset[str]:
+    """Ray's ids of the nodes that are alive."""
+    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import ray
 from ray import serve
 
-from pytest_mlpatterns.system.ray.run_name import age_of, applications_by_run, belongs_to, removed_note
+from pytest_mlpatterns.system.ray.run import age_of, applications_by_run, belongs_to, removed_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from pytest_mlpatterns.system.environment import environment, machine_cores
-from pytest_mlpatterns.system.machine_identity import machine_identity
+from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.system.ray.cluster import NodeFacts
 
 __all__ = ["Probed", "probe"]

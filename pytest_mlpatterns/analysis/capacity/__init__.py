@@ -1,0 +1,1 @@
+"""What a service sustains: searches for NMRT, scaling, overload."""

@@ -1,0 +1,460 @@
+"""The highest arrival rate that keeps a latency objective: windows of open-loop load, and one curve through all.
+
+Pure: the search is over a function that measures, with no clock and no socket of its own.
+
+The curve is the share of late requests over the rate. Its form is that of a queue with constant service times and the
+measured capacity (:mod:`pytest_mlpatterns.analysis.capacity.reference_queue`), which gets the very arrivals that the
+service got: what chance brought in a window of a few seconds it brings to both. One number is fitted, the level of
+its latency above which as many requests are as were late; by Kingman's heavy-traffic limit services with other
+service times differ from it by that scale. The answer is the rate at which the long run of the queue has the share
+above the level that the objective allows. The standard error is that of what is left between the two in pieces of the
+windows.
+
+Service times that vary leave few late requests to fit. So the times that the requests took in service are read off
+the answers too, and give a rate of their own (:mod:`pytest_mlpatterns.analysis.capacity.objective_search`). If both
+agree, the one that is known better counts; if they do not, the service is no such queue, and the curve counts.
+
+Pure. A queue that serves first come, first served begins with a request when it has come and a server is free. So the
+time that the request took follows from the arrivals and answers alone (Lindley, "The theory of queues with a single
+server", Proceedings of the Cambridge Philosophical Society 48, 1952). A few hundred such times say far more about the
+tail of the waits in the long run than the few late requests among them do.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.capacity.reference_queue import HIGHEST_LOAD, LOWEST_LOAD, LongRun, ReferenceQueue
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.units import format_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.objective import Bound, Objective
+    from pytest_mlpatterns.records.samples import Window
+
+__all__ = [
+    "MAX_WINDOWS",
+    "PIECES",
+    "Found",
+    "Probe",
+    "ProbePlan",
+    "Tally",
+    "highest_rate",
+    "rate_by_service_times",
+    "service_times_ns",
+    "warmup_s",
+]
+
+
+PIECES = 4
+"""Pieces of a window whose scatter gives the standard error: few, so that bursts of late requests stay whole."""
+MAX_WINDOWS = 14
+"""Most windows of a search."""
+_MIN_WINDOWS = 3
+"""Windows that are measured even without time."""
+_ENOUGH_WINDOWS, _ENOUGH_ERROR = 6, 0.008
+"""Windows and standard error with which the search ends before its time is up."""
+_WINDOW_S, _MIN_WINDOW_S = 1.5, 0.5
+"""Usual length of a window, and the shortest one if time is short."""
+_OVERHEAD_S = 0.15
+"""Start and drain of a window."""
+_LARGEST_STEPS = (2.0, 2.0, 1.4)
+"""Largest factor between the rates of two windows: after the first, after the second, later."""
+_LOWEST, _HIGHEST = 0.05, 0.97
+"""Rates that are measured, in shares of the capacity."""
+_NEAR = 1.5
+"""Standard deviation of the weights of the windows, on the logarithm of the share of late requests."""
+_BEYOND = 0.85
+"""Windows of an objective of latency or TTFT, which wait in a queue, are at the rate whose share of late requests is
+this power of the allowed one: seconds hold too few late ones. The curve of another quantity may be steeper."""
+_FIRST_SCALE = 0.75
+"""First guess of the level, as a share of the limit on the wait: 1 for constant service times, 0.5 for exponential."""
+_FIRST_LOAD = 0.5
+"""Load of the first window of an objective whose times need not be times of a queue, such as TPOT."""
+_OF_THEORY = 2.0
+"""Requests that the long run of the queue counts beside those of a window, which may have hardly any."""
+_PRIOR_EVENTS = 0.3
+"""What the first guess of the level counts: as many late requests."""
+_MIN_EVENTS = 0.5
+"""Least standard deviation of the number of late requests, in requests."""
+_SERVED_TOGETHER = 1.5
+"""Service times from which on a limit on the latency is about the wait for one of several servers."""
+_TABLE_ERROR = 0.005
+"""Relative standard error of the long run of the reference queue."""
+_ROUNDS, _BISECTIONS = 4, 40
+_STEP = 0.1
+"""Half of the step, on the logarithm of the level, over which the slope of the curve is taken."""
+_LAG_CHANGES = 0.03
+"""Largest part of the answer that the lag of the generator may make."""
+_AGREE = 2.5
+"""Standard errors by which two accounts of one rate may differ, that of the windows doubled: a handful of late requests
+shows half of its own scatter."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePlan:
+    """One window to measure; ``number`` counts the windows from 0, so that each can have arrivals of its own."""
+
+    rate_rps: float
+    warmup_s: float
+    window_s: float
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one bound judges in each piece of a window, three numbers of shape ``(PIECES,)`` each.
+
+    ``late_unlagged`` counts those that would be late without the time by which the generator sent the requests late.
+    """
+
+    judged: NDArray[np.int64]
+    late: NDArray[np.int64]
+    late_unlagged: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One window of an open-loop rate.
+
+    Attributes:
+        tallies: one for each bound of the objective.
+        due_ns: arrivals of the load up to the end of the window, ascending, shape ``(requests,)``.
+        window: the measured part, on the same clock.
+        limited: why the load generator was the limit; None if it was not.
+        answered_rps: the rate of the answers if the rate is not sustained, so that no higher one is either; else None.
+        done_ns: when each of these requests was answered; None if one of them failed.
+    """
+
+    tallies: tuple[Tally, ...]
+    due_ns: NDArray[np.float64]
+    window: Window
+    limited: str | None = None
+    answered_rps: float | None = None
+    done_ns: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        rate: at most the capacity, and 0 if no rate keeps the objective, with its relative standard error.
+        limited: why the load generator, not the deployment, was the limit; None if it was not.
+        levels: of each bound, where a further search of the same service begins.
+    """
+
+    rate: LaunchValue
+    limited: str | None
+    levels: tuple[float, ...]
+
+
+def warmup_s(limit_s: float, utilisation: float) -> float:
+    """Two relaxation times of the queue, after which a window has forgotten that it began empty.
+
+    In heavy traffic the number in the system decays by exp(-mθt/4), with m the capacity left over and θ the rate at
+    which the tail of the latency falls; at the answer for p95 θx = 3, so the relaxation time is 4/3 of x / (1 - u).
+    """
+    return min(max(2.7 * limit_s / max(1 - utilisation, 0.03), 0.1), 2.0)
+
+
+def highest_rate(
+    probe: Callable[[ProbePlan], Probe],
+    objective: Objective,
+    reference: ReferenceQueue,
+    *,
+    left_s: Callable[[], float],
+    levels: Sequence[float] = (),
+) -> Found:
+    """The highest arrival rate that keeps the objective.
+
+    Args:
+        probe: measures one window of open-loop load.
+        objective: the latency objective.
+        reference: a queue with the capacity of the service, which cannot be exceeded, and as many servers.
+        left_s: seconds that are left for the search.
+        levels: what an earlier search of the same service found; empty for none.
+    """
+    starts = levels or [math.nan] * len(objective.bounds)
+    fits = [_Fit(bound, reference, level) for bound, level in zip(objective.bounds, starts, strict=True)]
+    longest_s, answer, last = objective.longest_ns / 1e9, LaunchValue(0.0, 0.0), 0.0
+    for number in range(MAX_WINDOWS):
+        rate = min(fit.next_rate for fit in fits)
+        if last:
+            step = _LARGEST_STEPS[min(number, len(_LARGEST_STEPS)) - 1]
+            rate = min(max(rate, last / step), last * step)
+        warm_s = warmup_s(longest_s, rate / min(fit.capacity_rps for fit in fits))
+        window_s = min(max(left_s() - warm_s - _OVERHEAD_S, _MIN_WINDOW_S), max(_WINDOW_S, 3 * warm_s))
+        if number >= _MIN_WINDOWS and (_enough(answer, number) or left_s() < warm_s + window_s / 2):
+            break
+        window = probe(ProbePlan(rate, warm_s, window_s, number))
+        if window.limited:
+            return Found(answer, window.limited, ())
+        for fit, tally in zip(fits, window.tallies, strict=True):
+            fit.add(rate, tally, window)
+        answer, last = _lowest(fits, unlagged=False), rate
+    late = None
+    capacity_rps = min(fit.capacity_rps for fit in fits)
+    if abs(_lowest(fits, unlagged=True).value - answer.value) > _LAG_CHANGES * capacity_rps:
+        late = f"the load generator sent too late to tell whether {objective} holds at {format_rate(last)}"
+    both = min((fit.answer_of_both() for fit in fits), key=lambda found: found.value)
+    return Found(both, late, tuple(fit.level for fit in fits))
+
+
+def _agreed(windows: LaunchValue, times: LaunchValue | None) -> LaunchValue:
+    """One rate of two accounts of the same windows: the one that is known better, unless they contradict each other.
+
+    Args:
+        windows: by the late requests.
+        times: by the service times; None if these say nothing.
+    """
+    doubled = 2 * windows.relative_error
+    if times is None or windows.value <= 0 or doubled <= times.relative_error:
+        return windows
+    apart = abs(math.log(times.value / windows.value))
+    return LaunchValue(windows.value, doubled) if apart > _AGREE * math.hypot(doubled, times.relative_error) else times
+
+
+def _lowest(fits: Sequence[_Fit], *, unlagged: bool) -> LaunchValue:
+    """The rate at which the first of the bounds breaks."""
+    return min((fit.answer(unlagged=unlagged) for fit in fits), key=lambda found: found.value)
+
+
+def _enough(answer: LaunchValue, windows: int) -> bool:
+    return windows >= _ENOUGH_WINDOWS and 0 < answer.relative_error <= _ENOUGH_ERROR
+
+
+class _Fit:
+    """The windows so far, and the rate that they say about one bound.
+
+    Args:
+        bound: the percentile and its limit.
+        reference: the queue; its servers count only if the limit leaves time for a wait.
+        level: of an earlier search; nan for none, which begins at the limit itself.
+
+    Attributes:
+        level: the fitted level of the queue's latency, in its service times.
+    """
+
+    def __init__(self, bound: Bound, reference: ReferenceQueue, level: float) -> None:
+        together = bound.quantity == "latency" and bound.limit_ns >= _SERVED_TOGETHER * reference.takes_ns
+        self._bound, self._servers = bound, reference.servers
+        self._queue = reference if together else ReferenceQueue(reference.capacity_rps, 1)
+        self._allowed = bound.allowed
+        self._long_run = LongRun(self._queue.servers, self._allowed)
+        self._measured = self._allowed ** (_BEYOND if bound.quantity in ("latency", "ttft") else 1)
+        self._beyond = LongRun(self._queue.servers, self._measured)
+        wait = bound.limit_ns / self._queue.takes_ns - 1
+        self.level = level
+        if math.isnan(level):
+            queues = bound.quantity == "latency" and wait > 0
+            self.level = 1 + _FIRST_SCALE * wait if queues else self._beyond.level_at(_FIRST_LOAD)
+        self._first = self.level
+        self._windows: list[_Window] = []
+
+    @property
+    def capacity_rps(self) -> float:
+        """The rate that cannot be exceeded."""
+        return self._queue.capacity_rps
+
+    @property
+    def next_rate(self) -> float:
+        """The rate of the next window."""
+        return min(max(self._beyond.load_at(self.level), _LOWEST), _HIGHEST) * self.capacity_rps
+
+    def add(self, rate_rps: float, tally: Tally, probe: Probe) -> None:
+        """Note a window. All requests of a rate that is not sustained count as late."""
+        if probe.answered_rps is not None and probe.answered_rps < self.capacity_rps:
+            self._queue = ReferenceQueue(probe.answered_rps, self._queue.servers)
+            self._windows = [
+                _Window.of(one.probe, one.tally, self._queue, rate_rps=one.rate_rps) for one in self._windows
+            ]
+        if probe.answered_rps is not None:
+            tally = Tally(tally.judged, tally.judged, tally.judged)
+        self._windows.append(_Window.of(probe, tally, self._queue, rate_rps=rate_rps))
+
+    def answer(self, *, unlagged: bool) -> LaunchValue:
+        """The rate that keeps the objective, and its standard error."""
+        level, weights = self._solve(unlagged=unlagged)
+        if not unlagged:
+            self.level = level
+        load = self._long_run.load_at(level)
+        if load <= max(_LOWEST, LOWEST_LOAD):
+            return LaunchValue(0.0, 0.0)
+        sd = self._level_error(level, weights, unlagged=unlagged)
+        low, high = (self._long_run.load_at(level * math.exp(sign * sd)) for sign in (-1, 1))
+        rate = self.capacity_rps * (1.0 if load >= HIGHEST_LOAD else load)
+        return LaunchValue(rate, math.hypot((high - low) / 2 / load, _TABLE_ERROR))
+
+    def answer_of_both(self) -> LaunchValue:
+        """The rate by the late requests and by the service times together."""
+        answers = [(one.probe.due_ns, one.probe.done_ns) for one in self._windows]
+        known = [service_times_ns(due, done, self._servers) for due, done in answers if done is not None]
+        found = self.answer(unlagged=False)
+        if self._bound.quantity != "latency" or len(known) < len(answers):
+            return found
+        times = rate_by_service_times(
+            np.concatenate(known), self._servers, limit_ns=self._bound.limit_ns, allowed=self._allowed
+        )
+        both = _agreed(found, times)
+        return LaunchValue(min(both.value, self.capacity_rps), both.relative_error)
+
+    def _solve(self, *, unlagged: bool) -> tuple[float, NDArray[np.float64]]:
+        """The level above which the queue has as many requests as were late, and the weights of the windows."""
+        late = np.array([one.late(unlagged=unlagged).sum() for one in self._windows], dtype=np.float64)
+        level = self.level
+        for _ in range(_ROUNDS):
+            weights = self._weights(level)
+            low, high = math.log(1.0), math.log(1e3)
+            for _ in range(_BISECTIONS):
+                middle = (low + high) / 2
+                expected = float(weights @ self._expected(math.exp(middle))) + self._prior(math.exp(middle))
+                low, high = (middle, high) if expected > weights @ late + _PRIOR_EVENTS else (low, middle)
+            level = math.exp((low + high) / 2)
+        return level, weights
+
+    def _expected(self, level: float) -> NDArray[np.float64]:
+        return np.array([one.expected(level).sum() for one in self._windows])
+
+    def _prior(self, level: float) -> float:
+        """Late requests that the first guess has at another level, by an exponential tail."""
+        depth = math.log(1 / self._allowed)
+        return _PRIOR_EVENTS * math.exp(min(-depth * ((level - 1) / max(self._first - 1, 0.1) - 1), depth))
+
+    def _weights(self, level: float) -> NDArray[np.float64]:
+        judged = np.array([max(one.tally.judged.sum(), 1) for one in self._windows])
+        share = np.maximum(self._expected(level) / judged, 0.1 / judged)
+        wanted = math.sqrt(self._allowed * self._measured)
+        weights: NDArray[np.float64] = np.exp(-0.5 * (np.log(share / wanted) / _NEAR) ** 2)
+        return weights
+
+    def _level_error(self, level: float, weights: NDArray[np.float64], *, unlagged: bool) -> float:
+        """Standard error of the logarithm of the level: that of the late requests, over the slope of the curve."""
+        left = np.array([one.late(unlagged=unlagged) - one.expected(level) for one in self._windows])
+        pieces = left.size
+        variance = float(((weights[:, None] * left) ** 2).sum()) * pieces / max(pieces - 1, 1)
+        step = math.exp(_STEP)
+        slope = float(weights @ (self._expected(level / step) - self._expected(level * step))) / (2 * _STEP)
+        return min(math.sqrt(max(variance, _MIN_EVENTS**2)) / max(slope, 1e-3), 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """One window, with the latencies of the queue under its arrivals, sorted in each piece, in service times."""
+
+    probe: Probe
+    tally: Tally
+    rate_rps: float
+    queue: ReferenceQueue
+    latencies: tuple[NDArray[np.float64], ...]
+
+    @classmethod
+    def of(cls, probe: Probe, tally: Tally, queue: ReferenceQueue, *, rate_rps: float) -> _Window:
+        latency = queue.latency_ns(probe.due_ns) / queue.takes_ns
+        edges = np.searchsorted(probe.due_ns, np.linspace(probe.window.start_ns, probe.window.end_ns, PIECES + 1))
+        pieces = tuple(np.sort(latency[first:end]) for first, end in pairwise(edges))
+        return cls(probe, tally, rate_rps, queue, pieces)
+
+    def late(self, *, unlagged: bool) -> NDArray[np.int64]:
+        """Late requests in each piece."""
+        return self.tally.late_unlagged if unlagged else self.tally.late
+
+    def expected(self, level: float) -> NDArray[np.float64]:
+        """How many of the judged would be late in each piece if the queue's latency were judged by a level."""
+        theory = _OF_THEORY / PIECES * self.queue.share_above(level, self.rate_rps)
+        shares = [
+            (one.size - np.searchsorted(one, level, side="right") + theory) / (one.size + _OF_THEORY / PIECES)
+            for one in self.latencies
+        ]
+        return np.asarray(self.tally.judged * np.array(shares))
+
+
+_LONG_RUN = 50_000
+"""Requests of a long run: the rate for p99 is known to 2 %, that for p95 to 1 %."""
+_SERVICE_BISECTIONS = 9
+"""Halvings of the range of loads, which leave a five-hundredth of it."""
+_LOWEST_LOAD, _HIGHEST_LOAD = 0.02, 0.98
+"""Loads that are tried, in shares of the capacity; beyond the highest a long run is too short."""
+_MODEL_ERROR = 0.02
+"""Relative error of the rate since a service is no such queue: a part of its time overlaps with the next request's."""
+
+
+def service_times_ns(due_ns: NDArray[np.float64], done_ns: NDArray[np.float64], servers: int) -> NDArray[np.float64]:
+    """Time of each request in service, in the order of arrival.
+
+    A request begins when it has come and at most ``servers - 1`` of those before it are not answered yet.
+
+    Args:
+        due_ns: arrivals, ascending.
+        done_ns: when each was answered.
+        servers: requests that are served at a time.
+    """
+    begun, answered = np.array(due_ns, dtype=np.float64), list[float]()
+    for number, done in enumerate(done_ns.tolist()):
+        if number >= servers:
+            begun[number] = max(begun[number], answered[number - servers])
+        bisect.insort(answered, done)
+    return np.maximum(done_ns - begun, 0.0)
+
+
+def rate_by_service_times(
+    takes_ns: NDArray[np.float64], servers: int, *, limit_ns: float, allowed: float
+) -> LaunchValue | None:
+    """The rate of random arrivals at which the latency of a share of the requests is above a limit in the long run.
+
+    The standard error is that of the mean m and the mean square q of n times. By Kingman's heavy-traffic limit
+    ``1 - load`` is proportional to q/m at the rate λ = load · servers / m, so that
+
+        d ln λ = -dm/m - (1 - load) / load · (dq/q - dm/m)
+
+    Args:
+        takes_ns: time of each of some requests in service.
+        servers: requests that are served at a time.
+        limit_ns: of the latency.
+        allowed: share of the requests that may be above it.
+
+    Returns:
+        None if the times say nothing: fewer than two, or a limit that too many exceed without any wait.
+    """
+    if takes_ns.size < 2 or takes_ns.mean() <= 0 or np.mean(takes_ns > limit_ns) >= allowed:
+        return None
+    rng = np.random.default_rng(0)
+    gaps = rng.exponential(1.0, _LONG_RUN)
+    arrivals = np.cumsum(gaps / gaps.mean())
+    takes = rng.permutation(np.sort(takes_ns)[np.arange(_LONG_RUN) * takes_ns.size // _LONG_RUN])
+    mean = float(takes_ns.mean())
+    low, high = _LOWEST_LOAD, _HIGHEST_LOAD
+    for _ in range(_SERVICE_BISECTIONS):
+        load = (low + high) / 2
+        latency = _latency(arrivals * mean / (load * servers), takes, servers)[_LONG_RUN // 10 :]  # it begins empty
+        low, high = (load, high) if np.mean(latency > limit_ns) < allowed else (low, load)
+    if low == _LOWEST_LOAD:
+        return None
+    load = 1.0 if high == _HIGHEST_LOAD else (low + high) / 2
+    speed, shape = takes_ns / mean, takes_ns**2 / np.mean(takes_ns**2)
+    influence = speed + (1 - load) / load * (shape - speed)
+    error = float(np.std(influence)) / math.sqrt(takes_ns.size)
+    return LaunchValue(load * servers * 1e9 / mean, math.hypot(error, _MODEL_ERROR))
+
+
+def _latency(due: NDArray[np.float64], takes: NDArray[np.float64], servers: int) -> NDArray[np.float64]:
+    """Latency of each request of a queue that serves some at a time, first come, first served."""
+    if servers == 1:
+        work = np.cumsum(takes)
+        return np.asarray(work + np.maximum.accumulate(due - (work - takes)) - due)
+    free, done = [0.0] * servers, np.empty_like(due)
+    for number, (came, time) in enumerate(zip(due.tolist(), takes.tolist(), strict=True)):
+        done[number] = max(came, free[0]) + time
+        heapq.heapreplace(free, done[number])
+    return done - due

@@ -1,0 +1,1 @@
+"""What a change comes from: functions, parts of a latency, growing memory."""

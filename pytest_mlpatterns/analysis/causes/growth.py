@@ -1,0 +1,356 @@
+"""How a resource grows with the requests that a deployment answers, and whether that growth goes on.
+
+Pure. It must not know which resource it is, nor limits.
+
+Memory is not released at once, so its lower envelope counts: the smallest reading in each of 16 equal parts of the
+requests. A garbage collector's saw-tooth and short peaks are above it. The growth per request in the second half is
+Theil and Sen's slope, the median of the slopes between all pairs of points of the envelope. Its interval comes from the
+steps between neighbouring points, by Student's t; the largest single step widens it, since an allocator takes memory
+in pieces that may hold what thousands of requests need.
+
+Pure. It must not know limits, nor whether a growth goes on.
+
+Pure. It must not know how the growth was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.resource_track import (
+    Growth,
+    GrowthRecord,
+    HeldMemory,
+    HeldRecord,
+    MemorySite,
+    ResourceTrack,
+)
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.records.launch import Usage
+    from pytest_mlpatterns.records.samples import Window
+
+__all__ = [
+    "describe_growth",
+    "growth_between",
+    "growth_of",
+    "growth_record",
+    "held_record",
+    "is_leak",
+    "judge_leak",
+    "requests_to_decide",
+    "track_of",
+]
+
+
+_PARTS = (16, 8)
+"""Parts of the requests; the smaller number if there are few readings, or if they missed many parts."""
+_FEWEST = 16
+"""Readings below which nothing is said."""
+_LEAST_VARIANCE = 0.25
+_SPARE = 1.2
+"""Factor on the number of requests that is recommended, since it is only estimated."""
+_SLOWER = 0.6
+"""Growth in the last quarter, as a share of that in the second, below which it levels off: a logarithm gives 0.42."""
+_PAUSE = 0.4
+"""Growth in a quarter of the second half, as a share of an even one, below which the growth has paused."""
+
+
+def growth_of(requests: NDArray[np.int64], amounts: NDArray[np.int64] | None) -> Growth | None:
+    """The growth of one resource; None if it is not known or there are too few readings.
+
+    Args:
+        requests: answered until each reading, shape ``(readings,)``; never falling.
+        amounts: of the resource, likewise; None if it is not known.
+    """
+    if amounts is None or requests.size < _FEWEST or requests[-1] <= requests[0]:
+        return None
+    for parts in _PARTS:
+        envelope = _envelope(requests, amounts, parts)
+        half, quarter, earlier = envelope.between(0.5, 1.0), envelope.between(0.75, 1.0), envelope.between(0.25, 0.5)
+        if requests.size >= 2 * parts and min(half.steps.size, quarter.steps.size, earlier.steps.size) > 1:
+            break
+    else:
+        return None
+    slope, recent = half.slope(), quarter.slope()
+    return Growth(
+        requests=int(requests[-1] - requests[0]),
+        slope=slope,
+        recent=recent,
+        gained=float(half.amounts[-1] - half.amounts[0]),
+        levels_off=recent.value <= max(0.0, _SLOWER * earlier.slope().value) or half.pauses,
+    )
+
+
+def requests_to_decide(growth: Growth, limit: float, least: float) -> int | None:
+    """About how many requests would decide whether a growth is below a limit; None if that cannot be said.
+
+    The interval narrows as the requests become more, since the pieces in which memory is taken remain as large.
+
+    Args:
+        growth: what was found.
+        limit: of the growth per request.
+        least: growth over the second half from which it is a leak.
+    """
+    apart = abs(growth.slope.value - limit)
+    if apart <= 0:
+        return None
+    needed = growth.requests * (growth.slope.high - growth.slope.low) / (2 * apart)
+    if growth.slope.value > limit:
+        needed = max(needed, 2 * least / growth.slope.value)
+    return math.ceil(_SPARE * max(needed, growth.requests))
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """The smallest reading in each part of the requests, or in some of them; arrays of shape ``(points,)``.
+
+    ``shares`` are the starts of the parts, as shares of all requests.
+    """
+
+    shares: NDArray[np.float64]
+    requests: NDArray[np.float64]
+    amounts: NDArray[np.float64]
+
+    @property
+    def steps(self) -> NDArray[np.float64]:
+        """Growth per request from each point to the next."""
+        rates: NDArray[np.float64] = np.diff(self.amounts) / np.diff(self.requests)
+        return rates
+
+    @property
+    def pauses(self) -> bool:
+        """Whether one of its quarters gained much less than an even share."""
+        corners = np.linspace(self.requests[0], self.requests[-1], 5)
+        gained = np.diff(np.interp(corners, self.requests, self.amounts))
+        return bool(gained.min() < _PAUSE * gained.mean())
+
+    def between(self, low: float, high: float) -> _Envelope:
+        """The points of the parts from one share of the requests to another, and the last point before them."""
+        first = max(int(np.searchsorted(self.shares, low)) - 1, 0)
+        last = int(np.searchsorted(self.shares, high))
+        return _Envelope(self.shares[first:last], self.requests[first:last], self.amounts[first:last])
+
+    def slope(self) -> Estimate:
+        """Growth per request: the median over all pairs of points, with an interval from the steps between them."""
+        first, second = np.triu_indices(self.requests.size, k=1)
+        rates = (self.amounts[second] - self.amounts[first]) / (self.requests[second] - self.requests[first])
+        value, steps = float(np.median(rates)), self.steps
+        half = t_quantile(CONFIDENCE, steps.size - 1) * math.sqrt(_variance_of_mean(steps))
+        half += float(np.abs(steps - np.median(steps)).max()) / steps.size
+        return Estimate(value, value - half, value + half)
+
+
+def _variance_of_mean(steps: NDArray[np.float64]) -> float:
+    """The variance of the mean of steps between neighbouring points.
+
+    A point that is too high makes one step too large and the next one too small, which the covariance of neighbours
+    takes into account (Newey & West 1987). It counts down to a quarter of the variance without it.
+    """
+    apart = steps - steps.mean()
+    alone = float(apart @ apart) / (steps.size - 1)
+    beside = float(apart[1:] @ apart[:-1]) / (steps.size - 1)
+    return max(alone + 2 * beside, _LEAST_VARIANCE * alone) / steps.size
+
+
+def _envelope(requests: NDArray[np.int64], amounts: NDArray[np.int64], parts: int) -> _Envelope:
+    """The smallest reading of each part that has one."""
+    edges = np.linspace(requests[0], requests[-1], parts + 1)
+    part = np.clip(np.searchsorted(edges, requests, side="right") - 1, 0, parts - 1)
+    order = np.lexsort((requests, amounts, part))  # in each part the smallest first, and of equal ones the earliest
+    found, first = np.unique(part[order], return_index=True)
+    lowest = order[first]
+    return _Envelope(found / parts, requests[lowest].astype(np.float64), amounts[lowest].astype(np.float64))
+
+
+_MOST_RECORDED = 120
+"""Readings that reports have room for."""
+
+
+def track_of(usage: Usage | None, done_ns: NDArray[np.int64], windows: Sequence[Window]) -> ResourceTrack | None:
+    """The readings in some windows; None if the processes are not known or no reading is in a window.
+
+    Args:
+        usage: readings over time.
+        done_ns: when each request was answered, ascending, shape ``(requests,)``.
+        windows: on the same clock.
+    """
+    if usage is None:
+        return None
+    inside = np.zeros(usage.time_ns.shape, dtype=np.bool_)
+    for window in windows:
+        inside |= window.covers(usage.time_ns)
+    if not inside.any():
+        return None
+    return ResourceTrack(
+        requests=np.searchsorted(done_ns, usage.time_ns[inside], side="right").astype(np.int64),
+        rss_bytes=usage.rss_bytes[inside],
+        descriptors=None if usage.descriptors is None else usage.descriptors[inside],
+        threads=None if usage.threads is None else usage.threads[inside],
+    )
+
+
+def growth_record(track: ResourceTrack | None) -> GrowthRecord | None:
+    """The memory of a track, for reports; None without a track."""
+    if track is None:
+        return None
+    chosen = np.unique(np.linspace(0, track.requests.size - 1, _MOST_RECORDED).round().astype(np.int64))
+    growth = growth_of(track.requests, track.rss_bytes)
+    slope = None if growth is None else (growth.slope.value, growth.slope.low, growth.slope.high)
+    return GrowthRecord(
+        tuple(track.requests[chosen].tolist()),
+        tuple(track.rss_bytes[chosen].tolist()),
+        slope,
+        levels_off=growth is not None and growth.levels_off,
+    )
+
+
+_NOTHING = 0.05
+"""Bytes or pieces that print as 0."""
+_NAMES = {"rss_bytes": "resident memory grows", "descriptors": "open descriptors grow", "threads": "threads grow"}
+
+
+def is_leak(metric: Metric, growth: Growth, limit: float) -> bool:
+    """Whether a resource surely leaks more than a limit.
+
+    Args:
+        metric: of the growth of a resource.
+        growth: what was found.
+        limit: in the metric's unit.
+    """
+    return growth.exceeds(limit / metric.per, metric.least_gain)
+
+
+def judge_leak(metric: Metric, growth: Growth, limit: float, *, is_whole: bool) -> Verdict:
+    """Compare a growth with a limit.
+
+    PASS if the growth is surely below the limit in the second half or in the last quarter of the requests. FAIL if
+    the load had its whole length, and the growth is surely above the limit, large enough, and does not level off.
+
+    Args:
+        metric: of the growth of a resource.
+        growth: what was found.
+        limit: in the metric's unit.
+        is_whole: whether the load had its whole length, or must not go on; else a growth is not judged as a leak yet.
+    """
+    low_enough = growth.stays_below(limit / metric.per)
+    if low_enough:
+        outcome = Outcome.PASS
+    else:
+        outcome = Outcome.FAIL if is_whole and is_leak(metric, growth, limit) else Outcome.INCONCLUSIVE
+    recent = low_enough and growth.slope.high >= limit / metric.per
+    reason = f"{describe_growth(metric, growth, recent=recent)}; the limit is {_amount(metric, limit)}"
+    if outcome is Outcome.INCONCLUSIVE:
+        reason += f", and that is open{_what_decides(metric, growth, limit)}"
+    return Verdict(metric.name, "limit", outcome, reason)
+
+
+def describe_growth(metric: Metric, growth: Growth, *, recent: bool = False) -> str:
+    """A growth in words: ``resident memory grows by 1.02 KiB (±0.10 KiB) per request over 5,000 requests, …``.
+
+    Args:
+        metric: of the growth of a resource.
+        growth: what was found.
+        recent: whether the growth in the last quarter is given, and not that in the second half.
+    """
+    found = growth.recent if recent else growth.slope
+    each = "request" if metric.per == 1 else f"{metric.per:,} requests"
+    text = f"{_NAMES[metric.resource]} by {_with_error(metric, found)} per {each} over {growth.requests:,} requests"
+    if recent:
+        return f"{text}, in their last quarter"
+    if found.low <= 0:
+        return text
+    return f"{text}, {'levelling off' if growth.levels_off else 'not levelling off in the second half'}"
+
+
+def _with_error(metric: Metric, found: Estimate) -> str:
+    half = (found.high - found.low) / 2
+    return f"{_amount(metric, metric.per * found.value)} (±{_amount(metric, metric.per * half)})"
+
+
+def _amount(metric: Metric, value: float) -> str:
+    return metric.show(0.0 if abs(value) < _NOTHING else value)
+
+
+def _what_decides(metric: Metric, growth: Growth, limit: float) -> str:
+    """The requests that would decide, as the end of a sentence; empty if they cannot be said."""
+    needed = requests_to_decide(growth, limit / metric.per, metric.least_gain)
+    if needed is None or needed <= growth.requests:
+        return ""
+    return f"; about {_rounded(needed):,} requests would decide, measure longer (duration=)"
+
+
+def _rounded(number: int) -> int:
+    """A number to two digits."""
+    return int(float(f"{number:.1e}"))
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.records.profile import Frame
+
+    Name = Callable[[str, int], Frame]
+    SourceLine = Callable[[Frame, int], str]
+
+
+_LEAST_SHARE = 0.1
+_LEAST_BYTES = 256 * 1024
+"""What a function has to hold more to be named, unless it is a growth."""
+_MOST_SITES = 5
+
+
+def growth_between(first: HeldMemory, last: HeldMemory, requests: int) -> HeldMemory:
+    """What was held in addition at the last of two readings, with this many requests between them."""
+    sites = {site: held - first.sites.get(site, 0) for site, held in last.sites.items()}
+    return HeldMemory(sites, last.total_bytes - first.total_bytes, requests)
+
+
+def held_record(before: HeldMemory, now: HeldMemory, *, names: tuple[Name, Name], source_now: SourceLine) -> HeldRecord:
+    """Compare what functions hold on both sides.
+
+    Named is a function with at least 10 % of what all lines hold in addition, and, unless it is about a growth, at
+    least 256 KiB.
+
+    Args:
+        before: of the reference; both sides since the start, or both the growth over some requests.
+        now: of the present.
+        names: name the function around a line of a file, of the reference and of the present.
+        source_now: the text of a line of a function at present.
+    """
+    per_request = now.requests > 0
+    functions: dict[Frame, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    lines: dict[Frame, tuple[float, int]] = {}
+    for side, (held, name) in enumerate(zip((before, now), names, strict=True)):
+        for (file, line), size in held.sites.items():
+            frame = name(file, line)
+            functions[frame][side] += size / max(held.requests, 1)
+            if side == 1:
+                lines[frame] = max(lines.get(frame, (0.0, 0)), (size, line))
+    then, total = before.total_bytes / max(before.requests, 1), now.total_bytes / max(now.requests, 1)
+    least = max(_LEAST_SHARE * (total - then), 1.0 if per_request else _LEAST_BYTES)
+    sites = [
+        MemorySite(
+            frame.function,
+            frame.file,
+            line := lines.get(frame, (0.0, 0))[1],
+            source_now(frame, line),
+            *functions[frame],
+        )
+        for frame in functions
+    ]
+    grown = sorted((site for site in sites if site.change >= least), key=lambda site: -site.change)
+    return HeldRecord("", per_request, then, total, tuple(grown[:_MOST_SITES]))

@@ -1,0 +1,1 @@
+"""Which pattern fits: criteria, scores and ranks."""

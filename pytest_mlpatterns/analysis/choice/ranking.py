@@ -1,0 +1,532 @@
+"""Which pattern to choose: the patterns of one test in order, with what excludes them and how sure the order is.
+
+The framework's selection step (Emanuilov & Dimov 2025): requirements exclude first, and so does an invalid result;
+the remaining patterns are scored (:mod:`pytest_mlpatterns.analysis.choice.ranking`). A requirement whose interval
+contains the limit is reported and excludes nothing; a requirement on an unknown metric excludes the pattern.
+
+Pure.
+
+With ``x_ij`` the value of metric j under pattern i and ``b_j`` the best value among the patterns,
+
+    r_ij = b_j / x_ij where lower is better, x_ij / b_j where higher is better     (0 < r_ij <= 1)
+    s_i  = product over j of r_ij ** w_j,  with the weights w_j summing to 1       (0 < s_i <= 1)
+
+which is the weighted product model (Bridgman 1922; Miller & Starr 1969), a weighted geometric mean of shares of the
+best. The ratio of two scores holds the values of these two patterns only: it changes neither with the units nor with
+which other patterns were measured, where min-max normalisation and sums of it flip orders when an alternative is added.
+For the same reason geometric means are the ones that summarise normalised benchmarks (Fleming & Wallace, CACM 1986).
+The price: a score is a bargain, not a quantity. Twice the RTM at weight 0.5 is forgiven for four times the NMRT at
+weight 0.25; what may not be bargained away is a requirement. Values below what a comparison takes seriously (5 µs, a
+share of 1 %) count as that: nothing is infinitely better for being nearly zero.
+
+How sure: every metric's interval over launches is drawn from again, 4,000 times, as Student's t of its logarithm. The
+metrics of one pattern move together, since a slow launch is slow in all of them; a search for NMRT, which is another
+measurement, by itself. The patterns were measured one after the other while the machine drifts, so each draw moves a
+pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). One pattern is ahead of another if it is in 97.5 % of the draws.
+Of simulated pairs with that drift, two that are the same are told apart in 2 to 5 %, and two that differ by a fifth in
+everything in 95 to 99 %, with one to four launches.
+
+Pure. Draws are seeded by the name of the alternative: the same values give the same ranking, and the draws of
+one pattern do not depend on the other patterns.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, priced_metric
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit, why_too_many_failed
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import Unit
+from pytest_mlpatterns.wording import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.analysis.choice.criteria import Requirement, SelectionCriteria
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.result import TestResult
+
+__all__ = [
+    "DRIFT_SD",
+    "Alternative",
+    "Cost",
+    "RankedAlternative",
+    "RankedPattern",
+    "Ranking",
+    "Unmeasured",
+    "cost_of",
+    "order",
+    "rank",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPattern:
+    """One pattern of a ranking.
+
+    Attributes:
+        test: the test's id.
+        pattern: its name, with the wire if the results differ in that.
+        rank: shared by patterns that are not distinguishable; None if it is excluded.
+        rank_low: the best rank within 95 % confidence.
+        rank_high: the worst rank within 95 % confidence.
+        score: value, low and high; 1 is the best in every metric. None if it is excluded.
+        parts: by metric, the share of the best (1: the best) and the weight.
+        excluded: why it cannot be chosen; None if it can.
+        doubts: requirements whose interval contains the limit, and values of which only a lower bound is known.
+    """
+
+    test: str
+    pattern: str
+    rank: int | None
+    rank_low: int | None
+    rank_high: int | None
+    score: tuple[float, float, float] | None
+    parts: Mapping[str, tuple[float, float]]
+    excluded: str | None = None
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """A test that failed before it gave a result: its id, its group's, and its pattern."""
+
+    test: str
+    group: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The patterns of one test in order, the best first, the excluded last.
+
+    ``sentence`` is the order in words. ``notes`` name what was left out of the weights.
+    """
+
+    group: str
+    weights: Mapping[str, float]
+    requirements: tuple[str, ...]
+    sentence: str
+    rows: tuple[RankedPattern, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as dictionaries, lists, text and numbers."""
+        return asdict(self)
+
+
+def rank(
+    results: Sequence[TestResult], criteria: SelectionCriteria, unmeasured: Sequence[Unmeasured] = ()
+) -> tuple[Ranking, ...]:
+    """Rank the patterns of every test that was measured under several.
+
+    Args:
+        results: of a whole run; of one test that ran more than once, the last counts.
+        criteria: weights and requirements.
+        unmeasured: tests that gave no result.
+
+    Returns:
+        One ranking for each test with at least two patterns, in the order in which the tests ran.
+    """
+    groups: dict[str, dict[str, TestResult]] = defaultdict(dict)
+    absent: dict[str, dict[str, Unmeasured]] = defaultdict(dict)
+    for result in results:
+        groups[result.group][result.test] = result
+    for one in unmeasured:
+        if one.test not in groups[one.group]:
+            absent[one.group][one.test] = one
+    return tuple(
+        _rank_group(group, tuple(members.values()), criteria, absent=tuple(absent[group].values()))
+        for group, members in groups.items()
+        if len(members) + len(absent[group]) > 1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A pattern before it is ranked.
+
+    ``costs`` are by metric, of the known ones; ``open_requirements`` have intervals that contain the limit.
+    """
+
+    name: str
+    result: TestResult
+    costs: Mapping[str, Cost]
+    excluded: str | None
+    open_requirements: tuple[str, ...]
+    doubts: tuple[str, ...]
+
+
+def _rank_group(
+    group: str, results: Sequence[TestResult], criteria: SelectionCriteria, *, absent: Sequence[Unmeasured]
+) -> Ranking:
+    wires = len({result.setup.wire for result in results}) > 1
+    candidates = [_candidate(result, criteria, named_by_wire=wires) for result in results]
+    able = [one for one in candidates if one.excluded is None]
+    unknown = [name for name in criteria.weights if not any(name in one.costs for one in able)] if able else []
+    weights = {name: weight for name, weight in criteria.weights.items() if name not in unknown}
+    weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    candidates = [_with_gaps_excluded(one, weights) for one in candidates]
+    eligible = {one.result.test: one for one in candidates if one.excluded is None}
+    ranked = order([Alternative(test, one.costs) for test, one in eligible.items()], weights)
+    rows = [
+        RankedPattern(
+            test=one.name,
+            pattern=eligible[one.name].name,
+            rank=one.rank,
+            rank_low=one.rank_low,
+            rank_high=one.rank_high,
+            score=one.score,
+            parts={name: (share, weights[name]) for name, share in one.shares.items()},
+            doubts=eligible[one.name].doubts,
+        )
+        for one in ranked
+    ]
+    rows += [
+        RankedPattern(one.result.test, one.name, None, None, None, None, {}, one.excluded, one.doubts)
+        for one in candidates
+        if one.excluded is not None
+    ]
+    missing = "not measured: its test failed"
+    rows += [RankedPattern(one.test, one.pattern, None, None, None, None, {}, missing) for one in absent]
+    return Ranking(
+        group=group,
+        weights=weights,
+        requirements=tuple(requirement.text for requirement in criteria.requirements),
+        sentence=_sentence(rows, {one.name: one.open_requirements for one in candidates}),
+        rows=tuple(rows),
+        notes=_notes(unknown, candidates),
+    )
+
+
+def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[str, ...]:
+    notes = []
+    if unknown:
+        labels = ", ".join(metric_named(name).label for name in unknown)
+        reasons = ["pytest --perf-rank searches for NMRT"] if objectives_of(unknown) else []
+        first = candidates[0].result
+        reasons += [f"{metric_named(name).label}: {why}" for name in unknown if (why := _why_unknown(first, name))]
+        said = f"not known under any pattern, and left out of the weights: {labels}"
+        notes.append("; ".join([said, *reasons]))
+    prices = {candidate.result.price for candidate in candidates if any(map(_is_cost, candidate.costs))}
+    if len(prices) > 1:
+        notes.append(f"the costs are of different prices ({listed(sorted(map(str, prices)))}), so they do not compare")
+    if noisy := [one.name for one in candidates if one.result.noise]:
+        names = "all" if len(noisy) == len(candidates) else listed(noisy)
+        notes.append(
+            f"the machine was disturbed while {names} {'were' if noisy[1:] else 'was'} measured; "
+            "measure again when it is quiet before you choose"
+        )
+    return tuple(notes)
+
+
+def _candidate(result: TestResult, criteria: SelectionCriteria, *, named_by_wire: bool) -> _Candidate:
+    """One pattern, with why it cannot be chosen and what may or may not hold."""
+    failures, doubts = [_why_excluded(result)], []
+    open_requirements = []
+    for requirement in criteria.requirements:
+        outcome, reason = _check(result, requirement)
+        if outcome is Outcome.FAIL:
+            failures.append(reason)
+        elif outcome is Outcome.INCONCLUSIVE:
+            open_requirements.append(requirement.text)
+            doubts.append(reason)
+    costs = {name: cost for name in criteria.weights if (cost := _cost(result, name)) is not None}
+    doubts += [f"{_open_end(result, name)}; it counts as that much" for name, cost in costs.items() if cost.at_most]
+    setup = result.setup
+    return _Candidate(
+        name=f"{setup.pattern}, {setup.wire}" if named_by_wire else str(setup.pattern),
+        result=result,
+        costs=costs,
+        excluded="; ".join(filter(None, failures)) or None,
+        open_requirements=tuple(open_requirements),
+        doubts=tuple(doubts),
+    )
+
+
+def _with_gaps_excluded(candidate: _Candidate, weights: Mapping[str, float]) -> _Candidate:
+    """A pattern of which a metric is not known cannot be compared with those of which it is."""
+    gaps = [_unknown(candidate.result, name) for name in weights if name not in candidate.costs]
+    if candidate.excluded is not None or (weights and not gaps):
+        return candidate
+    return replace(candidate, excluded=f"not known: {', '.join(gaps) or 'any of the weighed metrics'}")
+
+
+def _why_excluded(result: TestResult) -> str:
+    """Why a result is invalid, or why its own test excludes it; empty if neither."""
+    if result.interrupted:
+        return "interrupted"
+    failures = {int(code): count for code, count in result.failed_requests.items()}
+    if why := why_too_many_failed(failures, result.requests, result.first_failure):
+        return why
+    fails = [verdict for verdict in result.verdicts if verdict.outcome is Outcome.FAIL]
+    if limits := [verdict.reason for verdict in fails if verdict.against == "limit"]:
+        return f"its test failed: {'; '.join(limits)}"
+    return "" if result.passed or fails else "its test failed"
+
+
+def _check(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
+    """Whether a result meets a requirement, and the reason."""
+    metric = priced_metric(requirement.metric, result.price)
+    if metric.name in result.metrics:
+        verdict = judge_limit(metric, Estimate(*result.metrics[metric.name]), requirement.limit)
+        return verdict.outcome, verdict.reason
+    if (found := _at_least(result, metric.name)) is not None:
+        enough = found.nmrt.value >= requirement.limit
+        known = f"{_open_end(result, metric.name)}; {requirement.text} may or may not hold"
+        return Outcome.PASS if enough else Outcome.INCONCLUSIVE, known
+    return Outcome.FAIL, f"{_unknown(result, metric.name)} is not known, and {requirement.text} is required"
+
+
+def _unknown(result: TestResult, name: str) -> str:
+    """The label of a metric that is not known, and the reason if there is more to say."""
+    label, why = metric_named(name).label, _why_unknown(result, name)
+    return f"{label} ({why})" if why else label
+
+
+def _why_unknown(result: TestResult, name: str) -> str:
+    """What to measure or set for a metric that is not known, or why it cannot be; empty if there is nothing to say."""
+    if _is_cost(name) and result.price is None:
+        return "the test has no price; set perf_price"
+    if name.startswith("given_cost") and not result.setup.cpus:
+        if engine := result.setup.engine:
+            return f'engine="{engine}" gives a deployment no number of cores; weigh cost instead'
+        return "the test gives the deployment no number of cores; write cpus="
+    if not metric_named(name).is_at_nmrt:
+        return why_unknown(name, result.missing_indices)
+    if (found := _at_least(result, "nmrt")) is not None:
+        return f"NMRT is only known as a lower bound: {found.stopped}"
+    return "" if result.capacities else "the test does not search for NMRT; call perf.measure_nmrt() in it"
+
+
+def _is_cost(name: str) -> bool:
+    return metric_named(name).unit is Unit.COST
+
+
+def _at_least(result: TestResult, name: str) -> Capacity | None:
+    """The largest capacity without degradation, if no search found where the deployment degrades; None otherwise."""
+    metric = metric_named(name)
+    if not metric.is_nmrt:
+        return None
+    found = [one for one in result.capacities if one.objective == metric.objective]
+    return max(found, key=lambda one: one.nmrt.value) if found and all(one.at_least for one in found) else None
+
+
+def _open_end(result: TestResult, name: str) -> str:
+    found = _at_least(result, name)
+    assert found is not None
+    metric = metric_named(name)
+    return f"{metric.label} is at least {metric.show(found.nmrt.value)}, more is not known ({found.stopped})"
+
+
+def _cost(result: TestResult, name: str) -> Cost | None:
+    """A metric as a cost; None if it is unknown."""
+    metric, launches = metric_named(name), len(result.launches.get(name, ()))
+    if name in result.metrics:
+        return cost_of(metric, result.metrics[name], launches)
+    if (found := _at_least(result, name)) is not None:
+        return cost_of(metric, (found.nmrt.value,) * 3, launches, at_least=True)
+    return None
+
+
+def _sentence(rows: Sequence[RankedPattern], open_requirements: Mapping[str, Sequence[str]]) -> str:
+    """``cached first, if it keeps rtm<20ms; batched and replicated not distinguishable; single excluded``."""
+    tiers: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        if row.rank is not None:
+            tiers[row.rank].append(row.pattern)
+    places = {row.pattern: _place(row) for row in rows if row.rank is not None}
+    excluded = [row.pattern for row in rows if row.excluded is not None]
+    if not tiers:
+        return "no pattern can be chosen"
+    said = []
+    for rank_, names in tiers.items():
+        if len(names) > 1:
+            said.append(f"{listed(names)}{' first,' if rank_ == 1 and len(tiers) > 1 else ''} not distinguishable")
+        else:
+            said.append(f"{names[0]} {places[names[0]]}")
+        if rank_ == 1:
+            held = [
+                f"{name if len(names) > 1 else 'it'} keeps {listed(open_requirements[name])}"
+                for name in names
+                if open_requirements[name]
+            ]
+            said[-1] += f", if {listed(held)}" if held else ""
+    return "; ".join([*said, *([f"{listed(excluded)} excluded"] if excluded else [])])
+
+
+def _place(row: RankedPattern) -> str:
+    """``first`` if that is sure, ``in place 1 to 3`` if others may be better, as the ranks of the table have it."""
+    assert row.rank is not None
+    return _ordinal(row.rank) if row.rank_low == row.rank_high else f"in place {row.rank_low} to {row.rank_high}"
+
+
+def _ordinal(number: int) -> str:
+    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+    return words[number - 1] if number <= len(words) else f"in place {number}"
+
+
+DRIFT_SD = 0.025
+"""Relative standard deviation by which one deployment drifts within minutes: ±5 % was seen on a shared machine."""
+_DRAWS = 4000
+_AHEAD = 0.5 + CONFIDENCE / 2
+_SMALLEST = {
+    Unit.DURATION: 1_000.0,
+    Unit.SIZE: 1.0,
+    Unit.RATIO: 0.001,
+    Unit.RATE: 0.001,
+    Unit.TOKEN_RATE: 0.001,
+    Unit.COST: 1e-9,
+    Unit.ENERGY: 1e-6,
+    Unit.PER_SECOND: 0.001,
+    Unit.COUNT: 0.001,
+}
+"""Values are at least this or the metric's floor, whichever is larger, by the unit of the metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The logarithm of one metric under one pattern, turned so that more is worse, with its 95 % interval.
+
+    ``degrees`` of freedom are those of the interval. ``drifts`` says that the machine moves it, ``apart`` that it was
+    measured by itself, ``at_most`` that the cost may be any smaller.
+    """
+
+    value: float
+    low: float
+    high: float
+    degrees: int
+    drifts: bool
+    apart: bool
+    at_most: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One pattern by a name of its own, and its costs by metric."""
+
+    name: str
+    costs: Mapping[str, Cost]
+
+    @property
+    def may_be_better(self) -> bool:
+        """Whether only a bound is known of a metric, so that its true value may be better."""
+        return any(cost.at_most for cost in self.costs.values())
+
+    def total(self, weights: Mapping[str, float]) -> float:
+        """The logarithm of one over the score, up to a constant that all patterns share."""
+        return sum(weight * self.costs[name].value for name, weight in weights.items())
+
+
+@dataclass(frozen=True, slots=True)
+class RankedAlternative:
+    """An alternative with its rank.
+
+    Attributes:
+        name: name of the alternative.
+        rank: shared by alternatives that are not distinguishable from the first of them.
+        rank_low: the best rank within 95 % confidence.
+        rank_high: the worst rank within 95 % confidence.
+        score: value, low and high; 1 is the best in every metric.
+        shares: by metric, of the best; 1 is the best.
+    """
+
+    name: str
+    rank: int
+    rank_low: int
+    rank_high: int
+    score: tuple[float, float, float]
+    shares: Mapping[str, float]
+
+
+def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *, at_least: bool = False) -> Cost:
+    """A metric as a cost.
+
+    Args:
+        metric: its definition.
+        values: value, low and high, in the metric's unit.
+        launches: number of launches behind the interval.
+        at_least: whether the value is only a bound, and the true one may be better.
+    """
+    smallest = max(metric.floor, _SMALLEST[metric.unit])
+    value, low, high = (math.log(max(number, smallest)) for number in values)
+    if metric.better == "higher":
+        value, low, high = -value, -high, -low
+    return Cost(
+        value=value,
+        low=min(low, value),
+        high=max(high, value),
+        degrees=PRIOR_DEGREES + max(launches, 1) - 1,
+        drifts=metric.launch_sd > 0,
+        apart=metric.of is None,
+        at_most=at_least,
+    )
+
+
+def order(alternatives: Sequence[Alternative], weights: Mapping[str, float]) -> tuple[RankedAlternative, ...]:
+    """The alternatives in order, the best first.
+
+    Args:
+        alternatives: each with a cost for every weight.
+        weights: by metric, at least one; they sum to 1.
+    """
+    if not alternatives:
+        return ()
+    best = {name: min(one.costs[name].value for one in alternatives) for name in weights}
+    ideal = sum(weight * best[name] for name, weight in weights.items())
+    ranked = sorted(alternatives, key=lambda one: one.total(weights))
+    draws = np.stack([_draws(one, weights) for one in ranked])
+    ahead = (draws[:, None, :] < draws[None, :, :]).mean(axis=2)  # [a, b]: how often a was ahead of b
+    before = (draws[None, :, :] < draws[:, None, :]).sum(axis=1)  # [a, draw]: how many were ahead of a
+    level = (draws[None, :, :] <= draws[:, None, :]).sum(axis=1)  # [a, draw]: ahead of a, or level with it
+    result: list[RankedAlternative] = []
+    leader = 0
+    for number, one in enumerate(ranked):
+        if ahead[leader, number] >= _AHEAD and not one.may_be_better:
+            leader = number
+        totals = [float(total) for total in np.quantile(draws[number], (_AHEAD, 1 - _AHEAD))]
+        score, low, high = (math.exp(ideal - total) for total in (one.total(weights), *totals))
+        lowest = 1 if one.may_be_better else 1 + int(np.quantile(before[number], 1 - _AHEAD, method="lower"))
+        overtaken_by = sum(other.may_be_better for other in ranked[number + 1 :])
+        highest = min(int(np.quantile(level[number], _AHEAD, method="higher")) + overtaken_by, len(ranked))
+        result.append(
+            RankedAlternative(
+                name=one.name,
+                rank=leader + 1,
+                rank_low=min(lowest, leader + 1),
+                rank_high=max(highest, leader + 1),
+                score=(score, min(low, score), max(high, score)),
+                shares={name: math.exp(best[name] - one.costs[name].value) for name in weights},
+            )
+        )
+    return tuple(result)
+
+
+def _draws(alternative: Alternative, weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """The alternative's total cost, drawn again: shape ``(4000,)``."""
+    seed = zlib.crc32(alternative.name.encode())
+    rng = np.random.default_rng(seed)
+    together = rng.standard_normal(_DRAWS)
+    drifting = sum(weight for name, weight in weights.items() if alternative.costs[name].drifts)
+    total = drifting * rng.normal(0.0, DRIFT_SD, _DRAWS)
+    for name, weight in weights.items():
+        cost = alternative.costs[name]
+        own = np.random.default_rng((seed, zlib.crc32(name.encode())))  # independent of the order of the weights
+        normal = own.standard_normal(_DRAWS) if cost.apart else together
+        t = normal / np.sqrt(own.chisquare(cost.degrees, _DRAWS) / cost.degrees)
+        half = np.where(t > 0, cost.high - cost.value, cost.value - cost.low)
+        total += weight * (cost.value + half * t / t_quantile(CONFIDENCE, cost.degrees))
+    return total

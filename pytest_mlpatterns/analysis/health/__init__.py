@@ -1,0 +1,1 @@
+"""Whether a measurement can be trusted: the machine, the load generator, the answers."""

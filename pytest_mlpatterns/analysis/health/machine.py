@@ -1,0 +1,338 @@
+"""What the machine did to a measurement: disturbances, lost speed, too many threads, load of each node.
+
+Pure: from the resource usage sampled during launches to sentences. It must not know where the readings come from, nor
+limits. Every threshold lies well above the readings of an idle machine, since advice that always appears is never read.
+
+Pure. An excuse explains at most what it can do: neighbours on x of n cores leave n - x, a host that takes a share s of
+the time leaves 1 - s, and so does a limit. No counter inside a machine shows a host that slows everything down. A fixed
+work at the end of each launch does. It varies by 2 %, and shows only that moment. This module must not know verdicts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.records.launch import NodeFigures, Taken
+from pytest_mlpatterns.units import format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pytest_mlpatterns.records.launch import Launch, NodeUsage, Usage
+    from pytest_mlpatterns.records.samples import Window
+
+__all__ = [
+    "CPU_FACTOR",
+    "SLOWER",
+    "Disturbance",
+    "crowding_note",
+    "disturbance_of",
+    "is_disturbed",
+    "node_figures",
+    "noise_sentences",
+    "ratio_of_medians",
+    "ratio_of_sorting",
+    "sorting_times_ns",
+    "taken_factor",
+    "taken_in",
+    "why_busy",
+    "why_busy_in",
+]
+
+
+OTHERS_CORES = 0.2
+"""Other processes are reported from this many cores on average; an idle desktop uses 0.05."""
+_OTHERS_RATIO = 0.05
+_BLOCK_CORES = 0.3
+"""The same for a block of 0.2 s, in which the system's clock of 10 ms resolves a tenth of a core."""
+_BUSY_CORES = 0.3
+_BUSY_MACHINE_RATIO = 0.6
+"""Share of all cores in use from which neighbours take time that the deployment or the load generator needed."""
+_STEAL_RATIO = 0.02
+_THROTTLED_RATIO = 0.01
+_FREQUENCY_RATIO = 1.2
+_INTERLEAVE = "compare interleaved (--perf-against), where noise slows both sides alike"
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """The disturbances of one window.
+
+    Attributes:
+        duration_ns: of the window.
+        cores: of the machine.
+        others_cores: cores that processes other than the deployment, the load generator and pytest used on average.
+        steal_ratio: share of the machine's time that its host gave to other machines.
+        throttled_ratio: share of the window in which a limit of the control group stopped a process.
+        frequencies_hz: lowest and highest frequency of the processor; 0 if unknown.
+        machine_ratio: share of all cores that any process used.
+    """
+
+    duration_ns: int
+    cores: int
+    others_cores: float
+    steal_ratio: float
+    throttled_ratio: float
+    frequencies_hz: tuple[int, int]
+    machine_ratio: float = 0.0
+
+
+def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturbance:
+    """The disturbances of a window.
+
+    Args:
+        usage: sampled in it, and around it.
+        window: the measured stretch of time.
+        generator_ns: CPU time that the load generator used in it.
+    """
+    edges = np.array([window.start_ns, window.end_ns], dtype=np.float64)
+
+    def gained(column: Iterable[int]) -> float:
+        first, last = np.interp(edges, usage.time_ns, np.asarray(column))
+        return float(last - first)
+
+    duration = window.duration_ns
+    others_ns = gained(usage.others_ns) - _generator_ns(usage, generator_ns)
+    inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns) & (usage.frequency_hz > 0)
+    frequencies = usage.frequency_hz[inside]
+    return Disturbance(
+        duration_ns=duration,
+        cores=usage.machine_cores,
+        others_cores=min(max(0.0, others_ns / duration), usage.machine_cores),  # ticks of 10 ms in a short window
+        steal_ratio=gained(usage.steal_ns) / (duration * usage.machine_cores),
+        throttled_ratio=gained(usage.throttled_ns) / duration,
+        frequencies_hz=(int(frequencies.min()), int(frequencies.max())) if frequencies.size else (0, 0),
+        machine_ratio=gained(usage.machine_busy_ns) / (duration * usage.machine_cores),
+    )
+
+
+def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
+    """Whether other processes used so much of the machine in a short block that they may have changed its latency.
+
+    Args:
+        usage: sampled when the block began and when it ended; None if the processes are unknown, and the answer is no.
+        generator_ns: CPU time that the load generator used in it.
+    """
+    if usage is None:
+        return False
+    duration = int(usage.time_ns[-1] - usage.time_ns[0])
+    others = int(usage.others_ns[-1] - usage.others_ns[0]) + int(usage.steal_ns[-1] - usage.steal_ns[0])
+    return others - _generator_ns(usage, generator_ns) > _BLOCK_CORES * duration
+
+
+def _generator_ns(usage: Usage, generator_ns: int) -> int:
+    """The part of the load generator's CPU time that is in ``usage.others_ns``."""
+    return 0 if usage.without_generator else generator_ns
+
+
+def why_busy(launches: Iterable[Launch]) -> str | None:
+    """What took time that the deployment or the load generator needed, ``other processes used 1.1 of the 2 cores``.
+
+    None if nothing did. Neighbours on a machine with idle cores left do not count.
+    """
+    return why_busy_in(_disturbances(launches))
+
+
+def why_busy_in(seen: Sequence[Disturbance]) -> str | None:
+    """As :func:`why_busy`, of the disturbances of any windows."""
+    busy = [one for one in seen if one.others_cores >= _BUSY_CORES and one.machine_ratio >= _BUSY_MACHINE_RATIO]
+    if busy:
+        most = max(busy, key=lambda one: one.others_cores)
+        return f"other processes used {most.others_cores:.1f} of the {most.cores} cores"
+    if stolen := max((one.steal_ratio for one in seen if one.steal_ratio >= _STEAL_RATIO), default=0.0):
+        return f"the host gave {format_percent(stolen)} of this machine's time to other machines"
+    if throttled := max((one.throttled_ratio for one in seen if one.throttled_ratio >= _THROTTLED_RATIO), default=0.0):
+        return f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time"
+    return None
+
+
+def taken_in(launches: Iterable[Launch]) -> Taken:
+    """What these launches could not have of the machine, on average over their windows; nothing if that is unknown."""
+    seen = _disturbances(launches)
+    if not seen:
+        return Taken()
+    weights = [one.duration_ns for one in seen]
+    shares = [(one.others_cores, one.steal_ratio, one.throttled_ratio) for one in seen]
+    others, steal, throttled = (float(share) for share in np.average(shares, axis=0, weights=weights))
+    return Taken(others, min(steal, 1.0), min(throttled, 1.0))
+
+
+def noise_sentences(launches: Iterable[Launch], *, interleaved: bool = False) -> tuple[str, ...]:
+    """What disturbed these launches, a sentence with advice each; empty if nothing exceeded its threshold.
+
+    Args:
+        launches: of one test.
+        interleaved: whether they were compared interleaved already, which is then not advised.
+    """
+    seen = _disturbances(launches)
+    return tuple(_sentences(seen, "" if interleaved else f", or {_INTERLEAVE}")) if seen else ()
+
+
+def _disturbances(launches: Iterable[Launch]) -> list[Disturbance]:
+    return [
+        disturbance_of(launch.usage, launch.window, launch.generator.cpu_ns)
+        for launch in launches
+        if launch.usage is not None and launch.window.duration_ns > 0
+    ]
+
+
+def _sentences(seen: list[Disturbance], otherwise: str) -> Iterable[str]:
+    weights = [one.duration_ns for one in seen]
+
+    def mean(values: Iterable[float]) -> float:
+        return float(np.average(list(values), weights=weights))
+
+    cores = seen[-1].cores
+    others = mean(one.others_cores for one in seen)
+    if others >= max(OTHERS_CORES, _OTHERS_RATIO * cores):
+        yield (
+            f"other processes used {others:.1f} of the {cores} cores while this was measured: "
+            f"stop other programs{otherwise}"
+        )
+    steal = mean(one.steal_ratio for one in seen)
+    if steal >= _STEAL_RATIO:
+        yield (
+            f"the host gave {format_percent(steal)} of this machine's time to other machines (steal): "
+            f"use a runner with cores of its own{otherwise}"
+        )
+    throttled = mean(one.throttled_ratio for one in seen)
+    if throttled >= _THROTTLED_RATIO:
+        yield (
+            f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time (cgroup throttling): "
+            "raise the limit, or give the test less load"
+        )
+    known = [one.frequencies_hz for one in seen if one.frequencies_hz[0]]
+    if known:
+        low, high = min(low for low, _ in known), max(high for _, high in known)
+        if high >= _FREQUENCY_RATIO * low:
+            yield (
+                f"the processor's frequency went from {low / 1e9:.1f} to {high / 1e9:.1f} GHz: "
+                "set its governor to performance and switch turbo off"
+            )
+
+
+CPU_FACTOR = 1.5
+"""Times as much CPU time as neighbours make a request need at most: they share caches and the two threads of a core."""
+SLOWER = 1.06
+"""Ratio of the fixed work's times from which the machine counts as slower. The times vary by 2 to 3 % between launches,
+three against eight by 2 %. From 1.10, one in a hundred unchanged tests on machines up to twice as slow would fail."""
+_LEAST_LEFT = 0.05
+"""Share of the machine that is left at least, since counters of 10 ms may report that others used all of it."""
+
+
+def taken_factor(now: Taken, then: Taken, cores: int) -> float:
+    """Times as long a request takes at most because others have more of the machine than before; at least 1.
+
+    ``n/(n-x) · 1/(1-s) · 1/(1-t)`` of now, divided by that of before: with x of n cores used by others, a share s of
+    the time stolen and a share t throttled.
+
+    Args:
+        now: what was taken in the present launches.
+        then: the same when the reference was recorded.
+        cores: n, of the machine.
+    """
+
+    def left(taken: Taken) -> float:
+        shares = (1 - taken.others_cores / cores, 1 - taken.steal_ratio, 1 - taken.throttled_ratio)
+        free, given, running = (max(share, _LEAST_LEFT) for share in shares)
+        return free * given * running
+
+    return max(left(then) / left(now), 1.0)
+
+
+def sorting_times_ns(launches: Sequence[Launch]) -> tuple[float, ...]:
+    """CPU time of the fixed work at the end of each launch; empty if a launch has none."""
+    times = tuple(launch.sorting_ns for launch in launches)
+    return times if all(times) else ()
+
+
+def ratio_of_sorting(now: Sequence[float], then: Sequence[float]) -> float | None:
+    """How many times as long the fixed work takes as before, by its lower quartiles; None if one side is not known.
+
+    Other guests of a host make the moment of one launch in five take up to a half longer; nothing makes one shorter.
+
+    Args:
+        now: its time at the end of each launch.
+        then: the same of the launches of before.
+    """
+    return _lower_quartile(now) / _lower_quartile(then) if now and then else None
+
+
+def ratio_of_medians(now: Sequence[float], then: Sequence[float]) -> float | None:
+    """The same ratio by the medians, which include a disturbance of most launches.
+
+    It suits a comparison that the recorded code settles: it explains more, and hides no change of the code.
+
+    Args:
+        now: its time at the end of each launch.
+        then: the same of the launches of before.
+    """
+    return median(now) / median(then) if now and then else None
+
+
+def _lower_quartile(values: Sequence[float]) -> float:
+    """The second smallest of eight, and the smallest of up to four."""
+    return sorted(values)[(len(values) - 1) // 4]
+
+
+_FULL_RATIO = 0.8
+"""Share of its cores that a deployment uses when its threads wait for each other; below it they find idle cores."""
+
+
+def crowding_note(launches: Sequence[Launch]) -> str | None:
+    """What to say if the replicas times the threads of each exceed the cores, and all cores are in use; else None.
+
+    Args:
+        launches: of one test; the last one that is known counts.
+    """
+    known = [launch for launch in launches if launch.usage is not None and launch.usage.busy_threads]
+    if not known:
+        return None
+    usage, window = known[-1].usage, known[-1].window
+    assert usage is not None
+    threads = sum(usage.busy_threads)
+    edges = np.array([window.start_ns, window.end_ns], dtype=np.float64)
+    first, last = np.interp(edges, usage.time_ns, usage.cpu_ns)
+    if threads <= max(1, usage.cores) or last - first < _FULL_RATIO * usage.cores * window.duration_ns:
+        return None
+    processes = len(usage.busy_threads)
+    who = "1 process" if processes == 1 else f"{processes} processes"
+    cores = "the 1 core" if usage.cores == 1 else f"the {usage.cores:g} cores"
+    each = max(1, int(usage.cores / processes))
+    fewer = f'give the pattern env={{"OMP_NUM_THREADS": "{each}"}} or fewer replicas'
+    advice = "use fewer replicas" if threads == processes else fewer
+    return (
+        f"{threads} busy threads of {who} share {cores} that the deployment has, and wait for each other: "
+        f"{advice}, or give it more cores"
+    )
+
+
+def node_figures(launches: Iterable[Launch]) -> tuple[NodeFigures, ...]:
+    """The figures of every node that had replicas in a launch, by name; empty without a cluster.
+
+    A share is the time used in all windows in which the node had replicas, over the core time of these windows.
+    """
+    found: dict[str, list[tuple[Usage, NodeUsage, Window]]] = {}
+    for launch in launches:
+        if launch.usage is not None and launch.window.duration_ns > 0:
+            for node in launch.usage.nodes:
+                found.setdefault(node.node, []).append((launch.usage, node, launch.window))
+    return tuple(_figures(found[name]) for name in sorted(found))
+
+
+def _figures(parts: Sequence[tuple[Usage, NodeUsage, Window]]) -> NodeFigures:
+    used_ns = serve_ns = core_ns = 0.0
+    peaks = []
+    for usage, node, window in parts:
+        edges = np.array([window.start_ns, window.end_ns], dtype=np.float64)
+        used_ns += float(np.diff(np.interp(edges, usage.time_ns, node.cpu_ns))[0])
+        serve_ns += float(np.diff(np.interp(edges, usage.time_ns, node.serve_cpu_ns))[0])
+        core_ns += node.cores * window.duration_ns
+        inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns)
+        peaks.append(int((node.rss_bytes[inside] if inside.any() else node.rss_bytes).max()))
+    last = parts[-1][1]
+    return NodeFigures(last.node, last.cores, last.replicas, used_ns / core_ns, max(peaks), serve_ns / core_ns)

@@ -1,0 +1,1 @@
+"""Metrics as values, and what they are computed from."""

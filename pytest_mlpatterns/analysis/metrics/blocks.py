@@ -1,0 +1,390 @@
+"""The window of one launch in blocks of 0.25 s: the value of every metric, and its standard error.
+
+Every metric of a launch is a function of how much each block counts: a quotient of two sums (throughput, CPU per
+request, ASL) or a percentile of latencies. So one resampling of blocks gives the standard error of them all. Pure; it
+must not know limits, baselines or other launches.
+
+Memory is paid at its peak for the whole time, since a machine has to hold that much ready. Cores are paid in one of two
+ways. With ``p_core`` per core and nanosecond, and ``p_GiB`` per GiB and nanosecond, it is ::
+
+    used:   10^6 · (p_core · CPU per request + p_GiB · peak memory / throughput)
+    given:  10^6 · (p_core · cores           + p_GiB · peak memory) / throughput
+
+What was used is the bill if other services pay for the time that is left. What was given is the bill of a pod that has
+its cores to itself: two cores cost two cores, also while they are idle. The cores of the first are ASL times those of
+the second, so what is given costs the least at the highest throughput. At NMRT, ASL and the
+peak memory are those that the search saw at the knee.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, counted, mean_size, quotient
+from pytest_mlpatterns.analysis.metrics.stream_blocks import PromiseBlocks, StreamBlocks
+from pytest_mlpatterns.analysis.statistics.intervals import block_weights
+from pytest_mlpatterns.records.latency import RequestCounts
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.units import format_percent
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.launch import Capacity, Launch
+    from pytest_mlpatterns.records.objective import Promise
+    from pytest_mlpatterns.records.price import Price
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.telemetry import PatternStats
+
+__all__ = [
+    "BLOCK_NS",
+    "MOST_BLOCKS",
+    "LaunchBlocks",
+    "cost_at_nmrt",
+    "cost_of_a_million",
+    "given_cost_at_nmrt",
+    "growth_rate",
+]
+
+
+BLOCK_NS = 250_000_000
+"""Nominal length of a block."""
+MOST_BLOCKS = 2_400
+"""Most blocks of a window, ten minutes of nominal length; a longer window has longer blocks. More would not narrow a
+standard error that 200 resamples find, and memory grows with them, for a trend with their square."""
+_MIN_BLOCKS = 8
+_TREND = 0.10
+_TREND_Z = 2.576
+
+
+class LaunchBlocks:
+    """The samples and usage of one launch, by block.
+
+    Latencies belong to the block in which their request was due, so that a stall counts in full even if its responses
+    came after the window. Completions belong to the block in which they came.
+
+    Args:
+        launch: what was recorded.
+        price: of cores and memory; None if there is no cost.
+
+    Attributes:
+        count: number of blocks.
+        requests: requests due in the window, without those that the generator cancelled.
+        cancelled: those that it cancelled.
+        latencies_ns: sorted latencies of the successful ones, int64, shape ``(successes,)``.
+        send_lag_ns: how late each request was sent, int64, shape ``(requests,)``.
+        failures: how many requests ended with each status or failure code that is not 2xx.
+    """
+
+    def __init__(self, launch: Launch, price: Price | None = None) -> None:
+        samples, window = launch.samples, launch.window
+        self._launch, self._price = launch, price
+        self.count: int = min(max(_MIN_BLOCKS, round(window.duration_ns / BLOCK_NS)), MOST_BLOCKS)
+        self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
+        due, good = samples.due_in(window), samples.succeeded
+        self.requests: int = int(due.sum())
+        self.cancelled: int = int((window.covers(samples.due_ns) & samples.cancelled).sum())
+        self.send_lag_ns: NDArray[np.int64] = samples.send_lag_ns[due]
+        codes, counts = np.unique(samples.outcome[due & ~good], return_counts=True)
+        self.failures: dict[int, int] = {int(code): int(count) for code, count in zip(codes, counts, strict=True)}
+        successes = np.flatnonzero(due & good)
+        latencies = samples.latency_ns[successes]
+        order = np.argsort(latencies, kind="stable")
+        self._successes = successes[order]
+        self.latencies_ns: NDArray[np.int64] = latencies[order]
+        self._answers = AnswerCounts(samples.due_ns[good], samples.done_ns[good], closed=not launch.open_loop)
+
+    @property
+    def stats(self) -> PatternStats | None:
+        """Telemetry of the deployment over the window."""
+        return self._launch.stats
+
+    @property
+    def answer_form(self) -> str:
+        """What its first answer looked like; empty if it was a stream, or is not known."""
+        return self._launch.answer_form
+
+    @property
+    def counts(self) -> RequestCounts:
+        """The requests that were due in the window, counted by latency."""
+        return RequestCounts(self.requests, sum(self.failures.values()), counted(self.latencies_ns))
+
+    def percentile(self, percentile: float) -> LaunchValue | None:
+        """A latency percentile in nanoseconds over all requests that were due; None if no request succeeded.
+
+        A failed request is infinitely late, and so is the percentile if more requests failed than may be above it.
+        """
+        return self._latencies.percentile(percentile, self.requests)
+
+    def location(self) -> LaunchValue | None:
+        """The location of the latencies of the successful requests; None if there is none."""
+        return self._latencies.location()
+
+    def throughput(self) -> LaunchValue | None:
+        """Successful answers per second."""
+        cuts_ns = self._answers.cuts(self._edges)
+        answers = np.diff(self._answers.by(cuts_ns))
+        return self._quotient(answers * 1e9, np.diff(cuts_ns)) if answers.any() else None
+
+    def error_rate(self) -> LaunchValue | None:
+        """Share of requests that got no 2xx answer."""
+        return LaunchValue(sum(self.failures.values()) / self.requests, 0.0) if self.requests else None
+
+    def asl(self) -> LaunchValue | None:
+        """Share of the cores that it may use that the deployment used; None if its processes are unknown."""
+        usage = self._launch.usage
+        return None if usage is None else self._quotient(self._gained(usage.cpu_ns), usage.cores * np.diff(self._edges))
+
+    def performance_coefficient(self) -> LaunchValue | None:
+        """``1 / (RTM in seconds × ASL)``; None if one of them is not known or has no positive value."""
+        rtm, asl = self.percentile(50), self.asl()
+        if rtm is None or asl is None or not math.isfinite(rtm.value) or min(rtm.value, asl.value) <= 0:
+            return None
+        return LaunchValue(1e9 / (rtm.value * asl.value), math.hypot(rtm.relative_error, asl.relative_error))
+
+    def cpu_per_request(self) -> LaunchValue | None:
+        """CPU nanoseconds of the deployment per successful answer."""
+        usage = self._launch.usage
+        return None if usage is None else self._per_answer(self._gained(usage.cpu_ns, self._cuts_ns))
+
+    def peak_memory(self) -> LaunchValue | None:
+        """Highest resident bytes seen in the window."""
+        usage, window = self._launch.usage, self._launch.window
+        if usage is None:
+            return None
+        inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns)
+        seen = usage.rss_bytes[inside] if inside.any() else usage.rss_bytes
+        return LaunchValue(float(seen.max()), 0.0)
+
+    def growth_rate(self, resource: str) -> float | None:
+        """Growth of a resource per request; see :func:`pytest_mlpatterns.analysis.metrics.blocks.growth_rate`."""
+        return growth_rate(self._launch.track, resource)
+
+    def cost(self) -> LaunchValue | None:
+        """Cost of a million successful answers from the CPU time that was used; None without a price."""
+        usage = self._launch.usage
+        return None if usage is None else self._cost(self._gained(usage.cpu_ns, self._cuts_ns))
+
+    def given_cost(self) -> LaunchValue | None:
+        """Cost of a million successful answers from the cores that were given; None without a price or a limit."""
+        usage = self._launch.usage
+        return None if usage is None or not usage.limited else self._cost(usage.cores * np.diff(self._cuts_ns))
+
+    def energy_per_request(self) -> LaunchValue | None:
+        """Joules per successful answer: the packages' energy, by the share of their work; None if it is not known."""
+        usage = self._launch.usage
+        if usage is None or usage.energy_uj is None:
+            return None
+        readings = usage.energy_uj / 1e6, usage.machine_busy_ns - usage.steal_ns, usage.cpu_ns
+        joules, busy_ns, own_ns = (self._gained(one, self._cuts_ns) for one in readings)
+        return self._per_answer(joules * np.minimum(own_ns / np.maximum(busy_ns, 1.0), 1.0))
+
+    def cold_start(self) -> LaunchValue | None:
+        """Nanoseconds from the start of the processes to the first answered inference."""
+        cold = self._launch.cold_start_ns
+        return None if cold is None else LaunchValue(float(cold), 0.0)
+
+    def request_bytes(self) -> LaunchValue | None:
+        """Mean size of the requests that succeeded."""
+        if not self._successes.size:
+            return None
+        inputs = self._launch.samples.request[self._successes]
+        return mean_size(inputs, self._launch.request_bytes[inputs])
+
+    def response_bytes(self) -> LaunchValue | None:
+        """Mean size of the successful answers."""
+        if not self._successes.size:
+            return None
+        samples = self._launch.samples
+        return mean_size(samples.request[self._successes], samples.received_bytes[self._successes])
+
+    @cached_property
+    def streams(self) -> StreamBlocks | None:
+        """The streams of the launch; None if no answer was one, and none was to be one that failed."""
+        samples = self._launch.samples
+        if samples.stream is None or not (samples.came_in_pieces or self.failures):
+            return None
+        return StreamBlocks(
+            samples,
+            samples.stream,
+            self._launch.window,
+            edges=self._edges,
+            weights=self._weights,
+            closed=not self._launch.open_loop,
+        )
+
+    def promise(self, promise: Promise) -> PromiseBlocks:
+        """What the requests kept of a promise."""
+        times = None if self.streams is None else self.streams.times
+        return PromiseBlocks(
+            promise,
+            self._launch.samples,
+            times,
+            window=self._launch.window,
+            edges=self._edges,
+            weights=self._weights,
+        )
+
+    def load_over_time(self) -> list[tuple[float, float, float]]:
+        """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block."""
+        usage = self._launch.usage
+        if usage is None:
+            return []
+        lengths = np.diff(self._edges)
+        own = self._gained(usage.cpu_ns) / (usage.cores * lengths)
+        machine = self._gained(usage.machine_busy_ns) / (usage.machine_cores * lengths)
+        since = (self._edges[1:] - self._edges[0]) / 1e9
+        return [(float(t), float(mine), float(all_)) for t, mine, all_ in zip(since, own, machine, strict=True)]
+
+    def memory_over_time(self) -> list[tuple[float, float]]:
+        """The highest resident bytes of each block: ``(seconds since the window began, bytes)``."""
+        usage = self._launch.usage
+        if usage is None:
+            return []
+        block = np.searchsorted(self._edges, usage.time_ns, side="right") - 1
+        highest = [usage.rss_bytes[block == number].max(initial=0) for number in range(self.count)]
+        since = (self._edges[1:] - self._edges[0]) / 1e9
+        return [(float(t), float(found)) for t, found in zip(since, highest, strict=True) if found]
+
+    def trend(self) -> str | None:
+        """A sentence if latency rose or fell steadily through the window; None if it was stationary.
+
+        The slope is Theil and Sen's, the median of the slopes between all pairs of block medians, on logarithms. It
+        counts when it would change the latency by over a tenth through the window and Kendall's test finds it at 99 %.
+        """
+        due_ns = self._launch.samples.due_ns[self._successes]
+        block = np.searchsorted(self._edges, due_ns, side="right") - 1
+        present = [number for number in range(self.count) if (block == number).any()]
+        if len(present) < _MIN_BLOCKS:
+            return None
+        medians = np.log([max(np.median(self.latencies_ns[block == number]), 1.0) for number in present])
+        first, second = np.triu_indices(len(present), k=1)
+        apart = np.array(present)[second] - np.array(present)[first]
+        slope = float(np.median((medians[second] - medians[first]) / apart))
+        change = float(np.expm1(slope * (self.count - 1)))
+        n = len(present)
+        concordance = float(np.sign(medians[second] - medians[first]).sum())
+        deviation = (n * (n - 1) * (2 * n + 5) / 18) ** 0.5
+        if abs(change) < _TREND or abs(concordance) < _TREND_Z * deviation:
+            return None
+        seconds = self._launch.window.duration_ns / 1e9
+        return (
+            f"not stationary: RTM changed by {format_percent(change, signed=True)} through the {seconds:.1f} s window"
+        )
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float64]:
+        return block_weights(self.count)
+
+    @cached_property
+    def _cuts_ns(self) -> NDArray[np.float64]:
+        """The moments between which the answers of each block are divided into what was used for them."""
+        assert self._launch.usage is not None
+        read_ns = self._launch.usage.time_ns
+        return np.clip(self._answers.cuts(self._edges), read_ns[0], read_ns[-1])
+
+    def _gained(
+        self, readings: NDArray[np.int64] | NDArray[np.float64], moments_ns: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """What a cumulative reading gained in each block, or between other moments."""
+        assert self._launch.usage is not None
+        return np.diff(
+            np.interp(self._edges if moments_ns is None else moments_ns, self._launch.usage.time_ns, readings)
+        )
+
+    def _per_answer(self, used: NDArray[np.float64]) -> LaunchValue | None:
+        """What was used between the cuts, over the answers of that time."""
+        return self._quotient(used, np.diff(self._answers.by(self._cuts_ns)))
+
+    def _cost(self, core_ns: NDArray[np.float64]) -> LaunchValue | None:
+        """Cost of a million successful answers from the paid core time of each block; None without a price."""
+        memory = self.peak_memory()
+        if self._price is None or memory is None:
+            return None
+        held_ns = np.diff(self._cuts_ns)
+        return self._per_answer(cost_of_a_million(self._price, core_ns, held_ns, memory_bytes=memory.value))
+
+    @cached_property
+    def _latencies(self) -> BlockedValues:
+        due_ns = self._launch.samples.due_ns[self._successes]
+        block = np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
+        inputs = self._launch.samples.request[self._successes]
+        return BlockedValues(self.latencies_ns, block, self._weights, inputs=inputs)
+
+    def _quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
+        return quotient(over, under, self._weights)
+
+
+_FEWEST_REQUESTS = 100
+"""Requests below which a growth per request is not given."""
+
+
+_MOST_POINTS = 60
+"""Readings between which slopes are taken; more would not change their median."""
+
+
+def growth_rate(track: ResourceTrack | None, resource: str) -> float | None:
+    """Growth of one resource per request over a whole track, at least 0; None if it is not known.
+
+    It is Theil and Sen's slope, the median of the slopes between all pairs of readings, which no few peaks change.
+
+    Args:
+        track: of one launch.
+        resource: name of its attribute, such as ``rss_bytes``.
+    """
+    amounts = None if track is None else getattr(track, resource)
+    if track is None or amounts is None or track.requests[-1] - track.requests[0] < _FEWEST_REQUESTS:
+        return None
+    chosen = np.unique(np.linspace(0, amounts.size - 1, min(amounts.size, _MOST_POINTS)).round().astype(np.int64))
+    requests, held = track.requests[chosen], amounts[chosen]
+    first, second = np.triu_indices(chosen.size, k=1)
+    apart = requests[second] - requests[first]
+    slopes = (held[second] - held[first])[apart > 0] / apart[apart > 0]
+    return max(float(np.median(slopes)), 0.0)
+
+
+_REQUESTS = 1e6
+_NS_PER_HOUR = 3.6e12
+_BYTES_PER_GIB = 2.0**30
+
+
+def cost_of_a_million(
+    price: Price, core_ns: NDArray[np.float64], held_ns: NDArray[np.float64], *, memory_bytes: float
+) -> NDArray[np.float64]:
+    """One million times what each block of a launch cost; over its answers, it is the cost of a million of them.
+
+    Args:
+        price: per core-hour and per GiB-hour.
+        core_ns: core time of each block that is paid: used, or given; shape ``(blocks,)``.
+        held_ns: length of each block, for which the memory was held, shape ``(blocks,)``.
+        memory_bytes: how much memory was held.
+    """
+    core_hours = core_ns / _NS_PER_HOUR
+    gib_hours = held_ns / _NS_PER_HOUR * (memory_bytes / _BYTES_PER_GIB)
+    return _REQUESTS * (price.per_core_hour * core_hours + price.per_gib_hour * gib_hours)
+
+
+def cost_at_nmrt(capacity: Capacity, price: Price | None) -> LaunchValue | None:
+    """Cost of a million answers at NMRT from the cores that were used; None if a part of it is not known."""
+    return None if capacity.asl is None else _at_nmrt(capacity, price, capacity.asl)
+
+
+def given_cost_at_nmrt(capacity: Capacity, price: Price | None) -> LaunchValue | None:
+    """Cost of a million answers at NMRT from the cores that were given; None without a limit, and likewise."""
+    return _at_nmrt(capacity, price, LaunchValue(1.0, 0.0)) if capacity.limited else None
+
+
+def _at_nmrt(capacity: Capacity, price: Price | None, share: LaunchValue) -> LaunchValue | None:
+    """The cost at NMRT, if a share of the cores is paid."""
+    nmrt, cores, memory = capacity.nmrt, capacity.cores, capacity.peak_rss_bytes
+    if price is None or cores is None or memory is None or capacity.at_least or nmrt.value <= 0:
+        return None
+    millions_per_hour = nmrt.value * (_NS_PER_HOUR / 1e9) / _REQUESTS
+    of_cores = price.per_core_hour * share.value * cores / millions_per_hour
+    cost = of_cores + price.per_gib_hour * (memory / _BYTES_PER_GIB) / millions_per_hour
+    error = math.hypot(cost * nmrt.relative_error, of_cores * share.relative_error)
+    return LaunchValue(cost, error / cost if cost else 0.0)

@@ -1,0 +1,170 @@
+"""What is stored and drawn of latencies and streams: distributions, tokens over time, some requests.
+
+Percentiles reach only as far into the tail as there are requests: the 99.9th of two hundred would be the slowest of
+them under another name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.metrics.definitions import STREAM_QUANTITIES
+from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
+from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
+from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.records.latency import Percentiles, RequestCounts
+    from pytest_mlpatterns.records.launch import Estimate, Launch
+
+__all__ = [
+    "STORED_PERCENTS",
+    "latency_of",
+    "percentiles_of_counts",
+    "stored_percentiles",
+    "stream_percentiles",
+    "stream_record",
+    "without_body",
+]
+
+
+STORED_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)
+"""Percentiles that a baseline entry stores."""
+_PERCENTS = (0, 1, 2, *range(5, 95, 5), 92.5, *range(95, 100), 97.5, 98.5, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 100)
+_BINS = 64
+
+
+def latency_of(latencies_ns: NDArray[np.int64]) -> Latency | None:
+    """The distribution of latencies in nanoseconds, shape ``(requests,)``; None if there are none."""
+    if not latencies_ns.size:
+        return None
+    percents = _reached(sorted(_PERCENTS), latencies_ns.size)
+    values = np.percentile(latencies_ns, percents)
+    above_zero = np.maximum(latencies_ns, 1)
+    low, high = float(above_zero.min()), float(above_zero.max())
+    edges = np.geomspace(low, max(high, low * 1.01), _BINS + 1)
+    edges[0], edges[-1] = low, max(float(edges[-1]), high)  # exact, not rounded by logarithms
+    counts, _ = np.histogram(above_zero, edges)
+    return Latency(
+        percentiles=tuple((float(percent), float(value)) for percent, value in zip(percents, values, strict=True)),
+        histogram=LatencyHistogram(tuple(map(float, edges)), tuple(map(int, counts))),
+        mean_ns=float(latencies_ns.mean()),
+        sd_ns=float(latencies_ns.std()),
+    )
+
+
+def stored_percentiles(latency: Latency | None) -> Percentiles:
+    """The percentiles that a baseline entry stores; empty without a distribution."""
+    if latency is None:
+        return ()
+    known = dict(latency.percentiles)
+    return tuple((float(percent), known[percent]) for percent in STORED_PERCENTS if percent in known)
+
+
+def without_body(launch: RequestCounts) -> RequestCounts:
+    """The counts of a launch with all latencies up to its median as one, which keeps the baseline file small."""
+    half, below, kept = sum(launch.latencies.values()) / 2, 0, dict[int, int]()
+    for latency_ns, count in sorted(launch.latencies.items()):
+        if below < half:
+            below += count
+            kept = {latency_ns: below}
+        else:
+            kept[latency_ns] = count
+    return replace(launch, latencies=kept)
+
+
+def percentiles_of_counts(counts: Mapping[int, int]) -> Percentiles:
+    """The percentiles of counted latencies; empty if there are none."""
+    if not counts:
+        return ()
+    values = np.array(sorted(counts), dtype=np.float64)
+    cumulated = np.cumsum([counts[int(value)] for value in values])
+    total = int(cumulated[-1])
+    return tuple(
+        (float(percent), float(values[np.searchsorted(cumulated, max(percent / 100 * total, 1.0))]))
+        for percent in _reached(sorted(_PERCENTS), total)
+    )
+
+
+def _reached(percents: Sequence[float], requests: int) -> list[float]:
+    """The percentiles with at least one request beyond them, and 100."""
+    return [percent for percent in percents if percent == 100 or (100 - percent) / 100 * requests >= 1 - 1e-9]
+
+
+_MOST_REQUESTS = 24
+"""Most requests that a record shows one by one."""
+_MOST_CHUNKS = 32
+"""Most chunks of each of them."""
+
+
+def stream_record(metrics: Metrics) -> StreamRecord | None:
+    """What reports need of the streams of these launches; None if no answer came in pieces."""
+    found = [(launch, blocks.streams) for launch, blocks in zip(metrics.launches, metrics.by_launch, strict=True)]
+    streaming = [(launch, streams) for launch, streams in found if streams is not None]
+    if not metrics.streams:
+        return None
+    last_launch, last = streaming[-1]
+    streams = [streams for _, streams in streaming]
+    return StreamRecord(
+        ttft=_pooled([one.first_ns for one in streams]),
+        itl=_pooled([one.gaps_ns for one in streams]),
+        tpot=_pooled([one.per_token_ns for one in streams]),
+        tokens_over_time=last.tokens_over_time(),
+        requests=_some_requests(last_launch),
+        input_tokens=_plain(metrics.input_tokens),
+        output_tokens=_plain(metrics.output_tokens),
+    )
+
+
+def stream_percentiles(metrics: Metrics) -> dict[str, Percentiles]:
+    """The distributions of TTFT, ITL and TPOT in a few percentiles, by name; empty if no answer came in pieces."""
+    if (record := stream_record(metrics)) is None:
+        return {}
+    return {name: percentiles for name in STREAM_QUANTITIES if (percentiles := stored_percentiles(record.of(name)))}
+
+
+def _pooled(values: Sequence[NDArray[np.float64]]) -> Latency | None:
+    return latency_of(np.concatenate(values).astype(np.int64))
+
+
+def _some_requests(launch: Launch) -> tuple[StreamedRequest, ...]:
+    """Neighbouring requests from the middle of the window, so that it is visible how they overlap."""
+    samples, window = launch.samples, launch.window
+    assert samples.stream is not None  # the launch has streams
+    times, first_byte_ns = StreamTimes(samples, samples.stream), samples.stream.first_byte_ns
+    due = np.flatnonzero(window.covers(samples.due_ns))
+    due = due[np.argsort(samples.due_ns[due], kind="stable")]
+    begin = max((due.size - _MOST_REQUESTS) // 2, 0)
+
+    def shown(row: int) -> StreamedRequest:
+        due_ns, head_ns = int(samples.due_ns[row]), int(first_byte_ns[row])
+        return StreamedRequest(
+            due_ns=due_ns - window.start_ns,
+            first_byte_ns=head_ns - due_ns if head_ns else None,
+            chunks_ns=tuple(_thinned(times.since_due_ns(row)).tolist()),
+            end_ns=int(samples.latency_ns[row]),
+            chunks=int(times.chunk_count[row]),
+            output_tokens=int(times.tokens[row]),
+            outcome=int(samples.outcome[row]),
+        )
+
+    return tuple(shown(row) for row in due[begin : begin + _MOST_REQUESTS].tolist())
+
+
+def _thinned(arrivals_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first arrival, the last one, and evenly spread ones between them."""
+    if arrivals_ns.size <= _MOST_CHUNKS:
+        return arrivals_ns
+    return arrivals_ns[np.linspace(0, arrivals_ns.size - 1, _MOST_CHUNKS).round().astype(np.int64)]
+
+
+def _plain(found: Estimate | None) -> tuple[float, float, float] | None:
+    return None if found is None else (found.value, found.low, found.high)

@@ -1,0 +1,404 @@
+"""From launches to metrics: RTM, percentiles, throughput, ASL and the rest, each with its interval over launches.
+
+Pure: takes launches, returns estimates. It must not know limits or baselines.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.health.generator_health import GeneratorMetrics, why_limited
+from pytest_mlpatterns.analysis.health.sustained import backlogs_of, why_not_sustained
+from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, STREAM_QUANTITIES, Metric, percentile_metric
+from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, PatternMetrics, ScalingIndices
+from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
+from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.wording import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.analysis.statistics.distributions import Modes
+    from pytest_mlpatterns.records.latency import RequestCounts
+    from pytest_mlpatterns.records.launch import Capacity, Launch
+    from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.price import Price
+
+__all__ = ["Metrics", "advice_on_missing", "missing_attribute"]
+
+
+def missing_figure(name: str) -> str:
+    """The message about a figure that :class:`Metrics` has not; empty for one that it has."""
+    if hasattr(Metrics, name) or name in Metrics.__dataclass_fields__:
+        return ""
+    advice = advice_on_missing(Metrics, name, f"perf.{_percentile_of(name)}")
+    return f"perf.metrics has no {name}; {advice or 'pytest --perf-help lists the metrics'}"
+
+
+def _percentile_of(name: str) -> str:
+    """What to write for a percentile of the quantity that a name begins with."""
+    quantity = name.partition("_")[0]
+    return f"metrics.{quantity if quantity in STREAM_QUANTITIES else 'latency'}_ns({{}})"
+
+
+@dataclass(frozen=True, repr=False)
+class Metrics(PatternMetrics, StreamMetrics):
+    """The metrics of one test over all its launches. Each is an :class:`Estimate`, or None if it does not apply.
+
+    Args:
+        launches: at least one, each with at least one request.
+        capacities: one for each capacity search, in the order in which they were made.
+        price: of cores and memory; None if there is no cost.
+        indices: of scalability, if the test measured how its pattern scales.
+        starts_ns: times from start to first answer of deployments that were started again and not loaded.
+    """
+
+    launches: tuple[Launch, ...]
+    capacities: tuple[Capacity, ...] = ()
+    price: Price | None = None
+    indices: ScalingIndices = NO_INDICES
+    starts_ns: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<metrics of {self.requests:,} requests in {len(self.launches)} launches>"
+
+    @property
+    def rtm_ns(self) -> Estimate:
+        """Response time median: from when a request was due until its last byte; failed requests are the latest."""
+        return self.latency_ns(50)
+
+    @property
+    def throughput_rps(self) -> Estimate:
+        """Successful answers per second in the window."""
+        return self._known("throughput")
+
+    @property
+    def error_ratio(self) -> Estimate:
+        """Share of requests without a 2xx answer, with its binomial interval."""
+        return self.error_share(CONFIDENCE)
+
+    def error_share(self, confidence: float) -> Estimate:
+        """The same with an interval of another confidence.
+
+        Raises:
+            InvalidResultError: no request was due.
+        """
+        if not self.requests:
+            raise InvalidResultError("no request was due in the measured window, so there is no error rate")
+        return wilson_interval(sum(self.failures.values()), self.requests, confidence)
+
+    @property
+    def asl_ratio(self) -> Estimate | None:
+        """Average system load: mean share of the cores that it may use, that the deployment's processes used."""
+        return self.estimate(METRICS["asl"])
+
+    @property
+    def asl_at_nmrt_ratio(self) -> Estimate | None:
+        """Average system load with as many requests in flight as reach NMRT, over the searches for it.
+
+        None without a search, and if the searches found only a lower bound.
+        """
+        return self.estimate(METRICS["asl_at_nmrt"])
+
+    @property
+    def performance_coefficient(self) -> Estimate | None:
+        """PC, ``1 / (RTM in seconds × ASL)`` at the test's load: short responses from little of the machine."""
+        return self.estimate(METRICS["pc"])
+
+    @property
+    def cpu_ns_per_request(self) -> Estimate | None:
+        """CPU time of the deployment's process tree per successful answer."""
+        return self.estimate(METRICS["cpu_per_request"])
+
+    @property
+    def peak_rss_bytes(self) -> Estimate | None:
+        """Highest resident memory of the process tree in the window."""
+        return self.estimate(METRICS["peak_memory"])
+
+    @property
+    def memory_growth_bytes_per_request(self) -> Estimate | None:
+        """Growth of the process tree's resident memory per request, at least 0; short windows say little about it."""
+        return self.estimate(METRICS["memory_growth"])
+
+    @property
+    def descriptor_growth_per_1000_requests(self) -> Estimate | None:
+        """Growth of the process tree's open file descriptors per 1,000 requests, likewise."""
+        return self.estimate(METRICS["descriptor_growth"])
+
+    @property
+    def thread_growth_per_1000_requests(self) -> Estimate | None:
+        """Growth of the process tree's threads per 1,000 requests, likewise."""
+        return self.estimate(METRICS["thread_growth"])
+
+    @property
+    def cost_per_million_requests(self) -> Estimate | None:
+        """Cost of a million successful answers, in ``price.currency``; None without a price.
+
+        It pays for the CPU time and the peak memory that the deployment's processes used under the test's load.
+        """
+        return self.estimate(METRICS["cost"])
+
+    @property
+    def given_cost_per_million_requests(self) -> Estimate | None:
+        """The same, but it pays for all cores that ``cpus=`` gave, also while they are idle; None without ``cpus=``."""
+        return self.estimate(METRICS["given_cost"])
+
+    @property
+    def cost_per_million_requests_at_nmrt(self) -> Estimate | None:
+        """Cost of a million successful answers at NMRT, over the searches for it, as ``cost_per_million_requests``.
+
+        None without a price or a search, and if the searches found only a lower bound.
+        """
+        return self.estimate(METRICS["cost_at_nmrt"])
+
+    @property
+    def given_cost_per_million_requests_at_nmrt(self) -> Estimate | None:
+        """The same for all cores that ``cpus=`` gave: the least that a million answers cost on them."""
+        return self.estimate(METRICS["given_cost_at_nmrt"])
+
+    @property
+    def energy_per_request_j(self) -> Estimate | None:
+        """Joules per successful answer: the deployment's share of what the machine's processor packages used.
+
+        The share is its CPU time over that of all processes, so that the idle power is shared too. None if the machine
+        does not tell it, as most virtual machines do not.
+        """
+        return self.estimate(METRICS["energy_per_request"])
+
+    @property
+    def cold_start_ns(self) -> Estimate | None:
+        """From the start of the processes to the first answered inference."""
+        return self.estimate(METRICS["cold_start"])
+
+    @property
+    def request_bytes(self) -> Estimate:
+        """Mean size of a request on the wire, headers included."""
+        return self._known("request_bytes")
+
+    @property
+    def response_bytes(self) -> Estimate:
+        """Mean size of a successful answer on the wire, headers included."""
+        return self._known("response_bytes")
+
+    @property
+    def nmrt_rps(self) -> Estimate | None:
+        """Number of requests at max throughput: the most per second that is sustained; None if it was not searched for.
+
+        Of the searches without a latency objective; of a search that ended early it is a lower bound
+        (``capacities[...].at_least``).
+        """
+        return self.estimate(METRICS["nmrt"])
+
+    @property
+    def nmrt_concurrency(self) -> Estimate | None:
+        """The smallest number of requests in flight with which NMRT is reached, over the searches."""
+        found = [capacity.concurrency for capacity in self._searches(None)]
+        return Estimate(sum(found) / len(found), min(found), max(found)) if found else None
+
+    @cached_property
+    def generator(self) -> GeneratorMetrics:
+        """The load generator's own figures."""
+        lag = np.concatenate([blocks.send_lag_ns for blocks in self.by_launch])
+        cpu = sum(launch.generator.cpu_ns for launch in self.launches)
+        completed = sum(launch.generator.completed for launch in self.launches)
+        return GeneratorMetrics(cpu / max(completed, 1), lag, self._limited())
+
+    @cached_property
+    def not_sustained(self) -> str | None:
+        """Why the service does not sustain the load, an open loop of one rate; None if it does, and for other loads."""
+        return why_not_sustained(backlogs_of(self.launches))
+
+    @property
+    def requests(self) -> int:
+        """Requests that were due in the measured windows."""
+        return sum(blocks.requests for blocks in self.by_launch)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks over all launches, of each no more than it has requests: a block without one is no evidence."""
+        return sum(min(blocks.count, max(blocks.requests, 1)) for blocks in self.by_launch)
+
+    @cached_property
+    def failures(self) -> dict[int, int]:
+        """How many requests ended with each status or failure code that is not 2xx."""
+        total: Counter[int] = Counter()
+        for blocks in self.by_launch:
+            total.update(blocks.failures)
+        return dict(total.most_common())
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Only called for a name that does not exist."""
+        __tracebackhide__ = True
+        raise missing_attribute(self, name, _percentile_of(name))
+
+    @property
+    def first_failure(self) -> str:
+        """The first failed input and its error, such as ``perf_payload item 1 -> ValueError: …``; empty without one."""
+        return next((launch.first_failure for launch in self.launches if launch.first_failure), "")
+
+    def latency_ns(
+        self, percentile: float, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()
+    ) -> Estimate:
+        """A latency percentile over all requests that were due; a failed request is infinitely late.
+
+        Its interval holds what launches and blocks differ by, and what so few samples leave open, as
+        ``pytest_mlpatterns.analysis.metrics.percentile_estimate`` says.
+
+        Args:
+            percentile: at least 1 and less than 100.
+            confidence: of the interval.
+            scatter: launches of a baseline, which show how much launches differ.
+
+        Raises:
+            TooFewSamplesError: too few requests to bound it at 99 % confidence.
+            InvalidResultError: no request succeeded.
+            ValueError: another percentile.
+        """
+        min_samples(percentile)  # refuses what is no percentile
+        metric = percentile_metric(percentile)
+        values = self.launch_values(metric)
+        return self._latencies.estimate(metric, percentile, values, confidence=confidence, scatter=scatter)
+
+    def interval_of(
+        self, metric: Metric, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()
+    ) -> Estimate | None:
+        """The metric with the interval that a limit is compared with; None if it does not apply.
+
+        That of a percentile rests on all requests, others on the values of the launches.
+
+        Raises:
+            TooFewSamplesError: a percentile of too few requests.
+            InvalidResultError: a percentile without a request that succeeded.
+        """
+        if metric.percentile is not None:
+            return self.latency_ns(metric.percentile, confidence, scatter=scatter)
+        if metric.stream is not None:
+            return self.stream_percentile(*metric.stream, confidence, scatter=scatter)
+        return self.estimate(metric, confidence, scatter=scatter)
+
+    def modes_of(self, metric: Metric) -> Modes | None:
+        """The two modes of the times that a metric is a percentile of; None if they have one, and for other metrics."""
+        if metric.stream is not None:
+            return self.stream_modes(metric.stream[0])
+        return None if metric.percentile is None else self._latencies.modes
+
+    def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
+        """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
+        if metric.is_of_scaling:
+            return self.indices.values.get(metric.name, ())
+        if metric.of_search is not None:
+            values = [metric.of_search(capacity, self.price) for capacity in self._searches(metric.objective)]
+        elif metric.of is not None:
+            values = [metric.of(blocks) for blocks in self.by_launch]
+            if metric.name == "cold_start":
+                values += [LaunchValue(float(start_ns), 0.0) for start_ns in self.starts_ns]
+        return tuple(value for value in values if value is not None)
+
+    def estimate(
+        self, metric: Metric, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()
+    ) -> Estimate | None:
+        """The metric over all launches; None if it does not apply.
+
+        Args:
+            metric: which one.
+            confidence: of the interval.
+            scatter: launches of a baseline, which show how much launches differ.
+        """
+        values = self.launch_values(metric)
+        if any(math.isinf(launch.value) for launch in values):
+            return Estimate(math.inf, min(launch.value for launch in values), math.inf)
+        return metric.bounded(estimate(values, metric.launch_sd, confidence, scatter=scatter)) if values else None
+
+    def load_over_time(self) -> list[tuple[float, float, float]]:
+        """ASL over time in the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""
+        return self.by_launch[-1].load_over_time()
+
+    def memory_over_time(self) -> list[tuple[float, float]]:
+        """Resident memory over time in the last launch: ``(seconds, highest bytes)`` per block."""
+        return self.by_launch[-1].memory_over_time()
+
+    @property
+    def latencies_ns(self) -> NDArray[np.int64]:
+        """The latency of every successful request, over all launches, shape ``(successes,)``."""
+        return np.concatenate([blocks.latencies_ns for blocks in self.by_launch])
+
+    @property
+    def request_counts(self) -> tuple[RequestCounts, ...]:
+        """The requests of each launch, counted by latency."""
+        return tuple(blocks.counts for blocks in self.by_launch)
+
+    @cached_property
+    def _latencies(self) -> PooledTimes:
+        return PooledTimes([LaunchTimes(one.latencies_ns, sum(one.failures.values())) for one in self.by_launch])
+
+    def only_at_least(self, metric: Metric) -> bool:
+        """Whether the metric is NMRT, and there were searches that all ended before the deployment degraded."""
+        searches = self._searches(metric.objective) if metric.is_nmrt else []
+        return bool(searches) and all(capacity.at_least for capacity in searches)
+
+    def _searches(self, objective: Objective | None) -> list[Capacity]:
+        """The searches for NMRT under an objective, or under none: those that went to the end, if any did."""
+        found = [capacity for capacity in self.capacities if capacity.objective == objective]
+        return [capacity for capacity in found if not capacity.at_least] or found
+
+    @cached_property
+    def by_launch(self) -> tuple[LaunchBlocks, ...]:
+        """The launches, cut into blocks."""
+        return tuple(LaunchBlocks(launch, self.price) for launch in self.launches)
+
+    def _known(self, name: str) -> Estimate:
+        found = self.estimate(METRICS[name])
+        if found is None:
+            raise InvalidResultError(f"no request succeeded, so there is no {METRICS[name].label}")
+        return found
+
+    def _limited(self) -> str | None:
+        for launch, blocks in zip(self.launches, self.by_launch, strict=True):
+            median = blocks.percentile(50)
+            lag = blocks.send_lag_ns if launch.open_loop else None
+            if why := why_limited(launch.generator, send_lag_ns=lag, latency_ns=median.value if median else 0.0):
+                return why
+        return None
+
+
+_PERCENTILE = re.compile(r"(?:^|_)p(?P<percent>\d{1,2})(?:_|$)")
+
+
+def missing_attribute(owner: object, name: str, instead: str) -> AttributeError:
+    """The error of an attribute that an object does not have.
+
+    Args:
+        owner: the object.
+        name: the attribute.
+        instead: what to write for a percentile, with ``{}`` for its number.
+    """
+    text = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    advice = advice_on_missing(type(owner), name, instead)
+    return AttributeError(f"{text}; {advice}" if advice else text, name=name, obj=owner)
+
+
+def advice_on_missing(kind: type, name: str, instead: str) -> str:
+    """What to write instead of an attribute that the objects of a class do not have; empty if none is similar.
+
+    Args:
+        kind: the class.
+        name: as of :func:`missing_attribute`.
+        instead: likewise.
+    """
+    if found := _PERCENTILE.search(name):
+        return f"use {instead.format(found['percent'])}"
+    known = [one for one in dir(kind) if not one.startswith("_")]
+    return "" if name.startswith("_") else did_you_mean(name, known).rstrip()

@@ -1,0 +1,183 @@
+"""The metrics that a pattern counts itself: replicas, cache, batches, queue, stages and wire. Pure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
+from pytest_mlpatterns.records.latency import SPLIT_LAYER
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.telemetry import straggler_shares
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.telemetry import LayerStats
+
+__all__ = ["NO_INDICES", "PatternMetrics", "ScalingIndices"]
+
+
+class PatternMetrics(ABC):
+    """What the telemetry of a pattern gives; a base of :class:`pytest_mlpatterns.analysis.metrics.metrics.Metrics`.
+
+    Attributes:
+        launches: at least one.
+    """
+
+    launches: tuple[Launch, ...]
+
+    @abstractmethod
+    def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
+        """The metric over all launches; None if it does not apply."""
+
+    @cached_property
+    def replica_share(self) -> tuple[Estimate, ...] | None:
+        """Share of the window's requests that each replica answered, None for a single process."""
+        counts = [launch.stats.replica_requests for launch in self.launches if launch.stats is not None]
+        if not counts or len(counts[0]) < 2 or not all(sum(row) for row in counts):
+            return None
+        shares = [[row[replica] / sum(row) for row in counts] for replica in range(len(counts[0]))]
+        return tuple(Estimate(sum(values) / len(values), min(values), max(values)) for values in shares)
+
+    @property
+    def cache_hit_ratio(self) -> Estimate | None:
+        """Share of inputs that were answered without a model call of their own; None without a cache."""
+        return self.estimate(METRICS["cache_hit_ratio"])
+
+    @property
+    def cache_hit_ns(self) -> Estimate | None:
+        """Median time in the cache's layer of a request answered from it."""
+        return self.estimate(METRICS["cache_hit"])
+
+    @property
+    def cache_miss_ns(self) -> Estimate | None:
+        """Median time in the cache's layer of a request that needed a model call."""
+        return self.estimate(METRICS["cache_miss"])
+
+    @property
+    def batch_size(self) -> Estimate | None:
+        """Mean inputs in one model call, or sequences in one step; None without batching."""
+        return self.estimate(METRICS["batch_size"])
+
+    @property
+    def batch_wait_ns(self) -> Estimate | None:
+        """Median time that a request waited for others of its batch, or to join it."""
+        return self.estimate(METRICS["batch_wait"])
+
+    @property
+    def step_rate(self) -> Estimate | None:
+        """Steps of continuous batching per second of the window, a mean over processes; None without it."""
+        return self.estimate(METRICS["step_rate"])
+
+    @property
+    def queue_depth(self) -> Estimate | None:
+        """Mean over time of the requests that waited in the queue; None without one."""
+        return self.estimate(METRICS["queue_depth"])
+
+    @property
+    def queue_wait_ns(self) -> Estimate | None:
+        """Median time that a request waited in the queue."""
+        return self.estimate(METRICS["queue_wait"])
+
+    @property
+    def hop_ns(self) -> Estimate | None:
+        """Median hop time to an upstream process: transport, without its work and the wait for its model."""
+        return self.estimate(METRICS["hop"])
+
+    @property
+    def decode_ns(self) -> Estimate | None:
+        """Mean time to decode a request, decompression included."""
+        return self.estimate(METRICS["decode"])
+
+    @property
+    def encode_ns(self) -> Estimate | None:
+        """Mean time to encode a response, compression included."""
+        return self.estimate(METRICS["encode"])
+
+    @property
+    def compression_ratio(self) -> Estimate | None:
+        """Size of the plain bodies over that of the transferred ones; None if none is compressed."""
+        return self.estimate(METRICS["compression_ratio"])
+
+    @property
+    def layers(self) -> tuple[LayerStats, ...]:
+        """What the pattern's layers counted in the last launch's window, the outermost first.
+
+        What the split of the latency is made of is not among them.
+        """
+        stats = self.launches[-1].stats
+        return () if stats is None else tuple(layer for layer in stats.layers if layer.layer != SPLIT_LAYER)
+
+    @property
+    def stage_ns(self) -> dict[str, float]:
+        """Mean time in each stage of a pipeline, or model of an ensemble, by its name, over the last launch."""
+        return {
+            name.partition(":")[2]: mean
+            for layer in self.layers
+            for name in layer.histograms
+            if name.startswith(("stage:", "model:")) and (mean := layer.mean(name)) is not None
+        }
+
+    @property
+    def bottleneck(self) -> str | None:
+        """The stage that takes longest; for an ensemble the slowest model; None without stages."""
+        times = self.stage_ns
+        return max(times, key=times.__getitem__) if times else None
+
+    @property
+    def straggler_share(self) -> dict[str, float]:
+        """How often each model of an ensemble was the last to answer, a share by its name, over the last launch."""
+        return {name: share for layer in self.layers for name, share in straggler_shares(layer).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingIndices:
+    """HSX, its three parts and SC, each an :class:`Estimate` with its interval over the passes, or None.
+
+    Attributes:
+        values: value in each pass of each index that is known, by the name of the metric.
+        missing: why each of the others is not known, and what to measure.
+    """
+
+    values: Mapping[str, tuple[LaunchValue, ...]]
+    missing: Mapping[str, str]
+
+    @property
+    def hsxt(self) -> Estimate | None:
+        """Time of scaling out, ``1 / (1 + scale-out time / 10 s)``: 1 if a further replica is there at once."""
+        return self._estimate("hsxt")
+
+    @property
+    def hsxe(self) -> Estimate | None:
+        """Ease of scaling out: the efficiency of doubling the replicas, at most 1."""
+        return self._estimate("hsxe")
+
+    @property
+    def hsxc(self) -> Estimate | None:
+        """Cost of scaling out: cost per request of N replicas over that of 2N, at most 1, both at their NMRT."""
+        return self._estimate("hsxc")
+
+    @property
+    def hsx(self) -> Estimate | None:
+        """Horizontal scaling index: the geometric mean of time, ease and cost."""
+        return self._estimate("hsx")
+
+    @property
+    def sc(self) -> Estimate | None:
+        """Scalability coefficient: requests in flight at NMRT × HSX × ASL at NMRT."""
+        return self._estimate("sc")
+
+    def _estimate(self, name: str) -> Estimate | None:
+        if (values := self.values.get(name)) is None:
+            return None
+        metric = METRICS[name]
+        return metric.bounded(estimate(values, metric.launch_sd))
+
+
+NO_INDICES = ScalingIndices({}, {})
+"""Those of a test that does not measure how its pattern scales."""

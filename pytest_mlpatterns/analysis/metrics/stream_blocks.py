@@ -1,0 +1,288 @@
+"""The streams of one launch, by block: first tokens, gaps between tokens, tokens per second, deadlines met.
+
+Pure; it must not know limits, baselines or other launches. Fluidity is after Etalon (Agrawal et al., arXiv 2407.07000).
+
+Goodput is the rate of the requests that kept it (Zhong et al., DistServe, OSDI 2024).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts, BlockedValues, quotient
+from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
+from pytest_mlpatterns.records.launch import LaunchValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.objective import Promise
+    from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
+
+__all__ = ["PromiseBlocks", "StreamBlocks", "in_time"]
+
+
+class StreamBlocks:
+    """Streams of one launch.
+
+    Args:
+        samples: of the launch.
+        streams: its streams.
+        window: the measured window.
+        edges: block edges in nanoseconds, one more than blocks.
+        weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
+        closed: whether it was a closed loop.
+
+    Attributes:
+        times: the times of every request of the load.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        streams: StreamSamples,
+        window: Window,
+        *,
+        edges: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        closed: bool,
+    ) -> None:
+        self.times: StreamTimes = StreamTimes(samples, streams)
+        self._samples = samples
+        self._edges = edges
+        self._weights = weights
+        self._closed = closed
+        due = samples.due_in(window)
+        self._failed = np.flatnonzero(due & ~samples.succeeded)
+        self._succeeded = np.flatnonzero(due & samples.succeeded)
+        self._answered = np.flatnonzero(due & samples.succeeded & self.times.has_chunks)
+
+    @property
+    def count(self) -> int:
+        """Number of successful streams that were due in the window."""
+        return self._answered.size
+
+    @property
+    def first_ns(self) -> NDArray[np.float64]:
+        """Time to the first token of every successful stream that was due in the window, ascending."""
+        return self._first.ascending.astype(np.float64)
+
+    @property
+    def per_token_ns(self) -> NDArray[np.float64]:
+        """Time per token of every successful stream due in the window that has one, ascending."""
+        return self._per_token.ascending.astype(np.float64)
+
+    @property
+    def failed(self) -> int:
+        """Number of requests due in the window that failed."""
+        return self._failed.size
+
+    @property
+    def succeeded(self) -> int:
+        """Number of successful requests due in the window, those without a chunk included."""
+        return self._succeeded.size
+
+    def left_out(self, quantity: str) -> int:
+        """Number of successful requests due in the window that have no such time, for their answer has too few tokens.
+
+        Args:
+            quantity: ``ttft``, ``itl`` or ``tpot``.
+        """
+        return int(np.isinf(self.times.of(quantity)[self._succeeded]).sum())
+
+    @property
+    def distrusted(self) -> int:
+        """Number of successful streams due in the window whose usage cannot be, so that their chunks are counted."""
+        return int(self.times.distrusted[self._answered].sum())
+
+    @property
+    def gaps_ns(self) -> NDArray[np.float64]:
+        """Gaps between neighbouring chunks, pooled over the successful streams due in the window, ascending."""
+        return self._inter_token.ascending.astype(np.float64)
+
+    def ttft(self, percentile: float) -> LaunchValue | None:
+        """A percentile of the time to the first token over all requests due; a failed one is infinitely late."""
+        return self._first.percentile(percentile, self.count + self.failed)
+
+    def itl(self, percentile: float) -> LaunchValue | None:
+        """A percentile of the gaps between tokens of the successful streams."""
+        return self._inter_token.percentile(percentile)
+
+    def tpot(self, percentile: float) -> LaunchValue | None:
+        """A percentile over requests of (last chunk - first chunk) / (tokens - 1); a failed one is infinitely slow."""
+        return self._per_token.percentile(percentile, self._per_token.ascending.size + self.failed)
+
+    def location(self, quantity: str) -> LaunchValue | None:
+        """The location of the TTFT or TPOT of the successful streams; None if there is none.
+
+        Args:
+            quantity: ``ttft`` or ``tpot``.
+        """
+        return (self._first if quantity == "ttft" else self._per_token).location()
+
+    def output_tokens(self) -> LaunchValue | None:
+        """Tokens per second of the window, of streams that ended well; a token counts as the answer does that it is of.
+
+        In an open loop it counts when it arrived.
+        """
+        counts = self._token_counts
+        cuts_ns = counts.cuts(self._edges)
+        tokens = np.diff(counts.by(cuts_ns))
+        return quotient(tokens * 1e9, np.diff(cuts_ns), self._weights) if tokens.any() else None
+
+    def tokens_over_time(self) -> tuple[tuple[float, float], ...]:
+        """Seconds from the window's begin to the end of each block, and the tokens per second that arrived in it."""
+        arrived_ns, tokens = self._arrivals
+        counted, _ = np.histogram(arrived_ns, self._edges, weights=tokens)
+        ends_s = (self._edges[1:] - self._edges[0]) / 1e9
+        return tuple(zip(ends_s.tolist(), (counted * 1e9 / np.diff(self._edges)).tolist(), strict=True))
+
+    def output_tokens_per_user(self) -> LaunchValue | None:
+        """Tokens per second that one caller sees while its answer streams: the inverse of the median TPOT."""
+        tpot = self.tpot(50)
+        if tpot is None or not 0 < tpot.value < np.inf:
+            return None
+        return LaunchValue(1e9 / tpot.value, tpot.relative_error)
+
+    def mean_tokens(self, *, of_input: bool) -> LaunchValue | None:
+        """Mean number of input or output tokens of the successful streams; None if the server reports no input."""
+        tokens = (self.times.input_tokens if of_input else self.times.tokens)[self._answered]
+        known = tokens[tokens >= 0]
+        return LaunchValue(float(known.mean()), 0.0) if known.size else None
+
+    def fluidity(self, first_ns: int, next_ns: int) -> LaunchValue | None:
+        """Share of the chunks that arrived by their deadline, over the successful streams due in the window.
+
+        The first chunk is due ``first_ns`` after the request, each further one ``next_ns`` after the deadline of the
+        one before, so that what comes early earns slack for what comes later. After a late chunk the deadlines begin
+        anew from its arrival.
+        """
+        since_due = map(self.times.since_due_ns, self._answered.tolist())
+        met = [float(in_time(arrived_ns, first_ns, next_ns)) for arrived_ns in since_due]
+        return quotient(self._sums(met), self._sums(self.times.chunk_count[self._answered]), self._weights)
+
+    @cached_property
+    def _first(self) -> BlockedValues:
+        return self._blocked(self.times.ttft_ns, self._answered)
+
+    @cached_property
+    def _per_token(self) -> BlockedValues:
+        known = self._answered[np.isfinite(self.times.tpot_ns[self._answered])]
+        return self._blocked(self.times.tpot_ns, known)
+
+    @cached_property
+    def _inter_token(self) -> BlockedValues:
+        gaps, owner = self.times.gaps
+        wanted = np.zeros(self.times.chunk_count.size, bool)
+        wanted[self._answered] = True
+        inside = wanted[owner]
+        return BlockedValues.of(np.maximum(gaps[inside], 1), self._block_of(owner[inside]), self._weights)
+
+    @property
+    def _token_counts(self) -> AnswerCounts:
+        if not self._closed:
+            arrived_ns, tokens = self._arrivals
+            return AnswerCounts(arrived_ns, arrived_ns, closed=False, weights=tokens)
+        good = self._samples.succeeded & self.times.has_chunks
+        due_ns, done_ns = self._samples.due_ns[good], self._samples.done_ns[good]
+        return AnswerCounts(due_ns, done_ns, closed=True, weights=self.times.tokens[good])
+
+    @cached_property
+    def _arrivals(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Arrival of every chunk of the streams that ended well, ascending, and how many tokens each counts for."""
+        owner = self.times.owner
+        good = self._samples.succeeded[owner]
+        arrived_ns, owner = self.times.arrival_ns[good], owner[good]
+        each = self.times.tokens[owner] / self.times.chunk_count[owner]
+        order = np.argsort(arrived_ns, kind="stable")
+        return arrived_ns[order], each[order]
+
+    def _blocked(self, values: NDArray[np.int64] | NDArray[np.float64], requests: NDArray[np.int64]) -> BlockedValues:
+        inputs = self._samples.request[requests]
+        return BlockedValues.of(np.maximum(values[requests], 1), self._block_of(requests), self._weights, inputs=inputs)
+
+    def _sums(self, values: Sequence[float] | NDArray[np.int64]) -> NDArray[np.float64]:
+        """The sum over the successful streams of each block."""
+        blocks = self._edges.size - 1
+        return np.bincount(self._block_of(self._answered), values, minlength=blocks).astype(np.float64)
+
+    def _block_of(self, requests: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The block in which each request was due."""
+        found = np.searchsorted(self._edges, self._samples.due_ns[requests], side="right") - 1
+        return np.clip(found, 0, self._edges.size - 2)
+
+
+def in_time(since_due_ns: NDArray[np.int64], first_ns: int, next_ns: int) -> int:
+    """How many chunks of one stream arrived by their deadline; times since the request was due."""
+    met, at, deadline_ns = 0, 0, first_ns
+    while at < since_due_ns.size:
+        left = since_due_ns[at:]
+        late = np.flatnonzero(left > deadline_ns + next_ns * np.arange(left.size))
+        if not late.size:
+            return met + left.size
+        met += int(late[0])
+        at += int(late[0]) + 1
+        deadline_ns = int(since_due_ns[at - 1]) + next_ns
+    return met
+
+
+class PromiseBlocks:
+    """A promise over the requests of one launch.
+
+    A failed or timed-out request breaks every promise. A request that the generator cancelled is left out.
+
+    Args:
+        promise: what each request is to keep.
+        samples: of the launch.
+        times: of its streams; None if its answers came whole.
+        window: the measured window.
+        edges: block edges in nanoseconds, one more than blocks.
+        weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
+
+    Attributes:
+        unknown: number of successful requests that have nothing to judge, such as the TPOT of a single token; they are
+            neither kept nor broken.
+    """
+
+    def __init__(
+        self,
+        promise: Promise,
+        samples: Samples,
+        times: StreamTimes | None,
+        *,
+        window: Window,
+        edges: NDArray[np.float64],
+        weights: NDArray[np.float64],
+    ) -> None:
+        due = samples.due_in(window)
+        answered = np.flatnonzero(due & samples.succeeded)
+        kept, known = np.ones(answered.size, bool), np.ones(answered.size, bool)
+        for bound in promise.bounds:
+            values = samples.latency_ns if times is None else times.of(bound.quantity)
+            kept &= values[answered] < bound.limit_ns
+            known &= np.isfinite(values[answered])
+        broken = np.concatenate([answered[known & ~kept], np.flatnonzero(due & ~samples.succeeded)])
+        blocks = edges.size - 1
+
+        def counted(requests: NDArray[np.int64]) -> NDArray[np.float64]:
+            block = np.clip(np.searchsorted(edges, samples.due_ns[requests], side="right") - 1, 0, blocks - 1)
+            return np.bincount(block, minlength=blocks).astype(np.float64)
+
+        self.unknown: int = int(answered.size - known.sum())
+        self._kept, self._broken = counted(answered[known & kept]), counted(broken)
+        self._edges, self._weights = edges, weights
+
+    def goodput(self) -> LaunchValue | None:
+        """Requests per second, of those due in the window, that kept the promise; None if none can be judged."""
+        if self.unknown and not (self._kept.any() or self._broken.any()):
+            return None
+        return quotient(self._kept * 1e9, np.diff(self._edges), self._weights)
+
+    def attainment(self) -> LaunchValue | None:
+        """Share of the requests due in the window that kept the promise; None if none can be judged."""
+        return quotient(self._kept, self._kept + self._broken, self._weights)

@@ -1,0 +1,1 @@
+"""Intervals, distributions and tests, of values whose meaning they do not know."""

@@ -1,0 +1,349 @@
+"""The ratio of two variants from paired launches, and the sequential test of it against a limit.
+
+Pure. The unit is the paired launch: both variants freshly started and loaded in short alternating blocks. A slower
+machine slows both, so that their ratio is more precise than either figure. All arithmetic is on logarithms of
+second/first. This module must not know what is measured, or how.
+
+Interim looks are corrected for (:mod:`pytest_mlpatterns.analysis.statistics.alpha_spending`);
+``benchmarks/paired_simulation.py`` counts the errors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pytest_mlpatterns import wording
+from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, launch_deviation, prior_weight, t_quantile
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.telemetry import Histogram
+
+__all__ = [
+    "PAIRED_METRICS",
+    "RATIO_SD",
+    "LogRatio",
+    "PairedCapacity",
+    "PairedLaunch",
+    "RatioVerdict",
+    "VariantFigures",
+    "judge_ratio",
+    "paired_log_ratio",
+    "ratio_deviation",
+    "ratio_estimate",
+    "wants_more_pairs",
+]
+
+PAIRED_METRICS = (
+    *("rtm", "latency_mean", "throughput", "cpu_per_request"),
+    *("ttft", "ttft_mean", "tpot", "tpot_mean", "output_tokens"),
+)
+"""Metrics that a paired launch measures; those of the second row of streams only."""
+RATIO_SD = 0.015
+"""Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""
+_PRIOR_DEGREES = 3.0
+"""Degrees of freedom of the prior; fewer if the launches contradict it."""
+_NOISY_FACTOR = 3.0
+"""Multiple of the lower quartile of all errors from which a launch counts as noisy and gets less weight."""
+_ROUNDING = 1e-12
+_WIDEST = 20.0
+_DEFAULT_PLAN = SequentialPlan()
+_FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class LogRatio:
+    """log(second/first) of one paired launch, and its standard error within the launch."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class VariantFigures:
+    """One variant of a paired launch: medians over its blocks, the number of requests, and how long each took.
+
+    ``latencies`` counts them as :func:`pytest_mlpatterns.analysis.metrics.blocked_values.counted` does. ``streams`` has
+    the figures that only streams have, by metric. ``latency_mean_ns`` is None if it is not known.
+    """
+
+    rtm_ns: float
+    throughput_rps: float
+    cpu_ns_per_request: float | None
+    requests: int
+    failed: int
+    latencies: Histogram = field(default_factory=dict)
+    streams: Mapping[str, float] = field(default_factory=dict)
+    latency_mean_ns: float | None = None
+
+    def figure(self, metric: str) -> float | None:
+        """The figure of one of :data:`PAIRED_METRICS`; None if it is not known."""
+        match metric:
+            case "rtm":
+                return self.rtm_ns
+            case "throughput":
+                return self.throughput_rps
+            case "cpu_per_request":
+                return self.cpu_ns_per_request
+            case "latency_mean":
+                return self.latency_mean_ns
+        return self.streams.get(metric)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedLaunch:
+    """One start of both variants, measured in pairs of neighbouring blocks.
+
+    Attributes:
+        rtm: ratio of the medians.
+        throughput: ratio of the rates.
+        cpu_per_request: ratio of CPU times; None if the processes of a variant are unknown.
+        first: figures of the first variant.
+        second: figures of the second variant.
+        pairs: number of pairs of blocks.
+        second_began: whether the second variant was started and loaded first.
+        repeated: blocks that were measured again because the load generator was the limit.
+        disturbed: pairs in which other processes used the machine.
+        streams: ratios of what only streams have, by metric.
+        latency_mean: ratio of the locations; None if it is not known.
+    """
+
+    rtm: LogRatio
+    throughput: LogRatio
+    cpu_per_request: LogRatio | None
+    first: VariantFigures
+    second: VariantFigures
+    pairs: int
+    second_began: bool
+    repeated: int
+    disturbed: int = 0
+    streams: Mapping[str, LogRatio] = field(default_factory=dict)
+    latency_mean: LogRatio | None = None
+
+    def ratio(self, metric: str) -> LogRatio | None:
+        """The ratio of one of :data:`PAIRED_METRICS`; None if one of the variants does not have it."""
+        match metric:
+            case "rtm":
+                return self.rtm
+            case "throughput":
+                return self.throughput
+            case "cpu_per_request":
+                return self.cpu_per_request
+            case "latency_mean":
+                return self.latency_mean
+        return self.streams.get(metric)
+
+
+@dataclass(frozen=True, slots=True)
+class PairedCapacity:
+    """One start of both variants, each searched for its capacity, one after the other."""
+
+    nmrt: LogRatio
+    first: Capacity
+    second: Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class RatioVerdict:
+    """The verdict on a ratio at the interim look that decided, or at the last one.
+
+    Attributes:
+        outcome: of the comparison with the limit.
+        ratio: second/first with its 95 % interval.
+        judged: the same with the interval of the deciding look.
+        launches: paired launches that the verdict rests on.
+        reason: the verdict with its figures, as a sentence.
+    """
+
+    outcome: Outcome
+    ratio: Estimate
+    judged: Estimate
+    launches: int
+    reason: str
+
+
+def paired_log_ratio(
+    first: Sequence[float], second: Sequence[float], disturbed: Sequence[bool] | None = None
+) -> LogRatio:
+    """The median over pairs of neighbouring blocks of log(second/first), with its standard error.
+
+    The error is sqrt(pi / 2) s / sqrt(n) of n pairs, s being 1.4826 times their median absolute deviation, so that a
+    single noisy block affects neither. Pairs known to be disturbed are left out if at least three others remain; the
+    disturbance is independent of the variants, so this favours neither.
+
+    Args:
+        first: one value above zero per pair, at least one.
+        second: the same for the neighbouring block.
+        disturbed: for each pair, whether other processes used the machine; None if unknown.
+    """
+    values = [math.log(b / a) for a, b in zip(first, second, strict=True)]
+    if disturbed is not None:
+        quiet = [value for value, spoiled in zip(values, disturbed, strict=True) if not spoiled]
+        values = quiet if len(quiet) >= _FEWEST_QUIET else values
+    middle = median(values)
+    deviation = 1.4826 * median(abs(value - middle) for value in values)
+    return LogRatio(middle, math.sqrt(math.pi / 2) * deviation / math.sqrt(len(values)))
+
+
+def ratio_deviation(launches: Sequence[LogRatio]) -> float:
+    """As :func:`pytest_mlpatterns.analysis.statistics.intervals.launch_deviation`, of the ratios of paired launches."""
+    return launch_deviation([LaunchValue(math.exp(launch.value), launch.error) for launch in launches])
+
+
+def wants_more_pairs(disturbed: Sequence[bool]) -> bool:
+    """Whether more pairs improve a launch: some pairs were disturbed and too few quiet ones are left, but not none.
+
+    If all pairs were disturbed, the noise is permanent and more pairs will not help.
+    """
+    return 0 < disturbed.count(False) < min(_ENOUGH_QUIET, len(disturbed))
+
+
+def ratio_estimate(
+    launches: Sequence[LogRatio],
+    prior_sd: float = RATIO_SD,
+    prior_degrees: float = _PRIOR_DEGREES,
+    *,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """second/first over all paired launches, with its interval.
+
+    With x the values of n launches and e their errors, s0 the prior deviation between launches and k0 the degrees of
+    freedom that it is worth, w = 1 / (s0² + e²) and m = Σ w x / Σ w, the interval is
+
+        exp(m ± t sqrt(q / Σ w)),  q = (k + S) / (k + n - 1),  S = Σ w (x - m)²,
+        k = k0 min(1, (k0 + n - 1) / (k0 + S))
+
+    with t at k + n - 1 degrees of freedom. Where all errors are alike that is a t interval around the mean whose
+    variance (k (s0² + e²) + Σ (x - m)²) / (k + n - 1) is drawn towards the prior, and the less so the more the launches
+    contradict it. Weights by error keep a launch that was disturbed from spoiling the others (the estimator of Hartung
+    & Knapp, Statistics in Medicine 20, 2001, with a prior). An error is itself known from a few pairs only: up to three
+    times the lower quartile of all errors it is taken to be like the others, their root mean square.
+
+    Args:
+        launches: at least one.
+        prior_sd: s0, above zero.
+        prior_degrees: k0, above zero.
+        confidence: of the two-sided interval.
+    """
+    return _weighed(launches, prior_sd, prior_degrees).interval(confidence)
+
+
+def judge_ratio(
+    launches: Sequence[LogRatio],
+    limit: float,
+    better: Literal["lower", "higher"],
+    *,
+    plan: SequentialPlan = _DEFAULT_PLAN,
+    prior_sd: float = RATIO_SD,
+    equivalence: bool = True,
+) -> RatioVerdict:
+    """Compare second/first with a limit: at most ``limit`` if lower is better, at least ``limit`` if higher is.
+
+    PASS when the whole interval is on the good side, the limit itself included; FAIL when it is wholly on the bad side.
+    The first look that decides is final; later launches do not change it.
+
+    A guard (``equivalence=False``) fails by the same rule, at any look. If no look fails it, its estimate over all
+    launches decides: PASS on the good side of the limit, INCONCLUSIVE (a suspicion) on the bad side.
+
+    Args:
+        launches: all paired launches so far, at least one, in the order in which they were measured.
+        limit: above zero; 1.05 for at most 5 % more, 3.0 for at least three times as much.
+        better: which side of the limit is the good one.
+        plan: the interim looks and their levels, fixed before the first launch.
+        prior_sd: see :func:`ratio_estimate`.
+        equivalence: whether a PASS needs the whole interval on the good side; False for a guard.
+    """
+    wanted = math.log(limit)
+    for number in range(max(plan.first, plan.since), min(len(launches), plan.last) + 1):
+        weighed = _weighed(launches[:number], prior_sd, _PRIOR_DEGREES)
+        over = _over(weighed, wanted, better)
+        if equivalence and over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
+            return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
+        if over - weighed.half(plan.confidence(number)) > _ROUNDING:
+            return _verdict(Outcome.FAIL, weighed, limit, better=better, plan=plan)
+    weighed = _weighed(launches[: plan.last], prior_sd, _PRIOR_DEGREES)
+    if not equivalence and _over(weighed, wanted, better) <= _ROUNDING:
+        return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
+    return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better=better, plan=plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """The weighted mean of some log ratios, its standard error, and how many degrees of freedom that rests on."""
+
+    mean: float
+    error: float
+    degrees: float
+    launches: int
+
+    def half(self, confidence: float) -> float:
+        """Half the width of the interval, on the logarithm."""
+        return min(t_quantile(confidence, self.degrees) * self.error, _WIDEST)
+
+    def interval(self, confidence: float) -> Estimate:
+        """The ratio with its interval."""
+        half = self.half(confidence)
+        return Estimate(math.exp(self.mean), math.exp(self.mean - half), math.exp(self.mean + half))
+
+    def after(self, launches: int) -> _Weighed:
+        """The same with this many launches of equal variance."""
+        error = self.error * math.sqrt(self.launches / launches)
+        return _Weighed(self.mean, error, self.degrees + launches - self.launches, launches)
+
+
+def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float) -> _Weighed:
+    x = np.array([launch.value for launch in launches])
+    error = np.array([launch.error for launch in launches])
+    usual = error <= _NOISY_FACTOR * np.quantile(error, 0.25)
+    variance = np.where(usual, np.mean(error[usual] ** 2), error**2)
+    weight = 1 / (prior_sd**2 + variance)
+    mean = float((weight * x).sum() / weight.sum())
+    scatter = float((weight * (x - mean) ** 2).sum())
+    prior = prior_weight(prior_degrees, 1.0, scatter=scatter, degrees=len(launches) - 1)
+    degrees = prior + len(launches) - 1
+    scale = (prior + scatter) / degrees
+    return _Weighed(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
+
+
+def _over(weighed: _Weighed, wanted: float, better: str) -> float:
+    """How far the mean is on the bad side of the limit, on the logarithm."""
+    return weighed.mean - wanted if better == "lower" else wanted - weighed.mean
+
+
+def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, *, better: str, plan: SequentialPlan) -> RatioVerdict:
+    number = weighed.launches
+    good, bad = weighed.half(plan.confidence(number)), weighed.half(plan.confidence_of_pass(number))
+    below, above = (good, bad) if better == "lower" else (bad, good)
+    judged = Estimate(math.exp(weighed.mean), math.exp(weighed.mean - below), math.exp(weighed.mean + above))
+    verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[outcome]
+    reason = (
+        f"ratio {_show(judged.value)} ({_show(judged.low)} to {_show(judged.high)}) {verb} "
+        f"{'at most' if better == 'lower' else 'at least'} {_show(limit)} after "
+        f"{wording.count(number, 'paired launch', 'paired launches')}"
+    )
+    if outcome is Outcome.INCONCLUSIVE:
+        reason += f"; {_what_would_decide(weighed, math.log(limit), better, plan=plan)}"
+    return RatioVerdict(outcome, weighed.interval(CONFIDENCE), judged, number, reason)
+
+
+def _what_would_decide(weighed: _Weighed, wanted: float, better: str, *, plan: SequentialPlan) -> str:
+    is_good = (weighed.mean < wanted) is (better == "lower")
+    confidence = plan.confidence_of_pass if is_good else plan.confidence
+    for number in range(max(weighed.launches + 1, plan.first), plan.last + 1):
+        if weighed.after(number).half(confidence(number)) < abs(weighed.mean - wanted):
+            return f"about {number - weighed.launches} more would decide it"
+    return f"it is too near to tell with {plan.last}"
+
+
+def _show(ratio: float) -> str:
+    return f"{ratio:.3f}" if ratio < 10 else f"{ratio:.1f}"

@@ -1,0 +1,1 @@
+"""From figures and tolerances to verdicts."""

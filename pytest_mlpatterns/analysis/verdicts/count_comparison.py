@@ -1,0 +1,339 @@
+"""Comparison of two samples of launches by counts of requests: slow ones (the tail of the latency) and failed ones.
+
+Pure. The unit is the launch. A threshold taken from the reference alone turns latencies into counts of events, so that
+both questions are the same: is the share of events surely larger than allowed? Counts of two samples are compared by
+the conditional binomial test (Przyborowski & Wilenski, Biometrika 31, 1940). Events of one launch come together, for
+example all requests that wait for the same pause. Both counts are therefore divided by the overdispersion between
+launches (quasi-likelihood: Wedderburn, Biometrika 61, 1974), and Student's t accounts for its estimation.
+``benchmarks/verdict_simulation.py`` counts the errors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.metrics.definitions import percentile_metric
+from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail, with_uncertain_scale
+from pytest_mlpatterns.analysis.statistics.intervals import min_samples
+from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import format_duration, format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.latency import RequestCounts
+
+__all__ = ["COUNT_ALPHA", "STORED_TAIL_ALPHA", "TAIL_ALPHA", "CountVerdict", "judge_failures", "judge_tail"]
+
+COUNT_ALPHA = 0.002
+"""Probability, at each interim look, of failing a share of failed requests exactly at the tolerance."""
+TAIL_ALPHA = 0.001
+"""The same for a percentile, whose thresholds share it; less, since pauses of the machine make requests late."""
+STORED_TAIL_ALPHA = 0.0005
+"""The same for a percentile of a stored baseline, whose launches met other pauses than the present ones."""
+_PRIOR_DEGREES = 10
+"""Degrees of freedom of the prior that events are independent (overdispersion 1)."""
+_DEEPER = 5
+"""Factor between the shares of slow requests of two thresholds: 1 % and 0.2 % for p99."""
+_FAR = 99
+"""Percentile from which latencies further out are thresholds too, the highest one of the reference included."""
+_SIGN = 0.1
+"""Largest probability, without any change, of new failures that are suspected to be one."""
+_TAIL_SIGN = 0.05
+"""The same for slow requests, of which a quiet service has some too."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountVerdict:
+    """The verdict on slow or failed requests.
+
+    Attributes:
+        outcome: FAIL if surely worse beyond the tolerance; INCONCLUSIVE if the estimate is beyond the tolerance, but
+            not surely (a suspicion); PASS if there is no sign of it.
+        change: relative for a percentile, the difference of the shares for failures; worse is positive. None if the
+            percentile of the present falls among failed requests and is infinite.
+        reason: the verdict with its figures, as a sentence.
+        reference_value: percentile in nanoseconds, or share of failed requests.
+        present_value: likewise; infinite if the percentile falls among failed requests.
+    """
+
+    outcome: Outcome
+    change: Estimate | None
+    reason: str
+    reference_value: float
+    present_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """Events and requests of each launch of one sample."""
+
+    events: NDArray[np.float64]
+    requests: NDArray[np.float64]
+
+    @property
+    def share(self) -> float:
+        return float(self.events.sum() / self.requests.sum())
+
+    def without_worst(self) -> _Events:
+        """The sample without the launch with the largest share of events; itself if there is one launch only."""
+        if self.events.size == 1:
+            return self
+        kept = np.arange(self.events.size) != np.argmax(self.events / self.requests)
+        return _Events(self.events[kept], self.requests[kept])
+
+    def scatter(self) -> float:
+        """Pearson's chi-squared of the launches around their common share."""
+        share = self.share
+        if not 0 < share < 1:
+            return 0.0
+        expected = self.requests * share
+        return float(((self.events - expected) ** 2 / (expected * (1 - share))).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Threshold:
+    """Events that are compared: those of the reference beyond one latency, and those of the present beyond another.
+
+    Attributes:
+        reference_ns: latency in the reference.
+        present_ns: the same with the tolerance.
+        reference: its events.
+        present: likewise.
+    """
+
+    reference_ns: float
+    present_ns: float
+    reference: _Events
+    present: _Events
+
+    def surely_worse(self, alpha: float) -> bool:
+        """Whether events are more frequent than before."""
+        return _surely_more(self.reference, self.present, alpha)
+
+
+class _Pool:
+    """The latencies of all launches of one sample; a failed request is infinitely late."""
+
+    def __init__(self, launches: Sequence[RequestCounts]) -> None:
+        self._launches = [launch for launch in launches if launch.requests > 0]
+        values = np.array(sorted({value for launch in self._launches for value in launch.latencies}), dtype=np.float64)
+        counts = np.zeros((len(self._launches), values.size + 1))
+        for row, launch in zip(counts, self._launches, strict=True):
+            found = sorted(launch.latencies)
+            row[np.searchsorted(values, np.array(found, dtype=np.float64))] = [launch.latencies[one] for one in found]
+            row[-1] = launch.failed
+        self._values = np.append(values, math.inf)
+        self._counts = counts
+        self._cumulated = np.cumsum(counts.sum(axis=0))
+        self.requests = int(self._cumulated[-1])
+        self.failed = int(counts[:, -1].sum())
+
+    def value(self, share: float) -> float:
+        """The latency that this share of the requests does not exceed; infinite among failed requests."""
+        wanted = min(max(share * self.requests, 1.0), float(self.requests)) - 1e-9
+        return float(self._values[np.searchsorted(self._cumulated, wanted)])
+
+    @property
+    def highest(self) -> float:
+        """The highest latency of a successful request; infinite without one."""
+        return float(self._values[-2]) if self._values.size > 1 else math.inf
+
+    def beyond(self, latency_ns: float) -> _Events:
+        """How many requests of each launch took longer."""
+        later = self._values > latency_ns
+        return _Events(self._counts[:, later].sum(axis=1), self._counts.sum(axis=1))
+
+    def around(self, share: float, deviations: float, dispersion: float) -> tuple[float, float]:
+        """Bounds of a percentile, this many standard deviations of its order statistic away; both finite."""
+        half = deviations * math.sqrt(dispersion * share * (1 - share) / self.requests)
+        low, high = self.value(max(share - half, 0.0)), self.value(min(share + half, 1.0))
+        return min(low, self.highest), min(high, self.highest)
+
+
+def judge_tail(
+    reference: Sequence[RequestCounts],
+    present: Sequence[RequestCounts],
+    *,
+    percentile: float,
+    tolerance: float,
+    alpha: float = TAIL_ALPHA,
+) -> CountVerdict:
+    """Whether the slowest requests became slower than the tolerance allows.
+
+    A latency T of the reference is a threshold: if every request takes at most (1 + tolerance) times as long, at most
+    the same share of the requests takes over (1 + tolerance) T. T is the percentile itself, and latencies further out,
+    which few requests of the reference exceed: a few much slower requests show there first. The thresholds share
+    ``alpha``. A failure must also hold without the worst launch, since one pause of the machine can make many requests
+    of a single launch late.
+
+    Args:
+        reference: one per launch, as stored in the baseline or measured beside the present.
+        present: likewise.
+        percentile: 99 for p99.
+        tolerance: largest acceptable relative worsening, 0.2 for 20 %.
+        alpha: largest probability of failing a change exactly at the tolerance, at this look.
+
+    Raises:
+        TooFewSamplesError: a sample has too few requests for the percentile.
+        InvalidResultError: the percentile of the reference falls among failed requests.
+    """
+    then, now = _Pool(reference), _Pool(present)
+    label = percentile_metric(percentile).label
+    _require_percentile(then, now, percentile)
+    before, after = then.value(percentile / 100), now.value(percentile / 100)
+    thresholds = _thresholds(then, now, percentile, tolerance=tolerance)
+    surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds))]
+    changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _TAIL_SIGN
+    suspected = [one for one in thresholds if _chance(one.reference, one.present) < _TAIL_SIGN]
+    outcome = Outcome.FAIL if surely else Outcome.INCONCLUSIVE if changed or suspected else Outcome.PASS
+    change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
+    reason = (
+        f"{label} {format_duration(before)} → {_finite_or(after, 'never')}: "
+        f"{_described((surely or suspected or thresholds)[0])}; tolerance {format_percent(tolerance)}"
+    )
+    return CountVerdict(outcome, change, reason, before, after)
+
+
+def judge_failures(
+    reference: Sequence[RequestCounts],
+    present: Sequence[RequestCounts],
+    *,
+    tolerance: float,
+    alpha: float = COUNT_ALPHA,
+) -> CountVerdict:
+    """Whether more requests fail than the tolerance allows.
+
+    Args:
+        reference: one per launch, as stored in the baseline or measured beside the present.
+        present: likewise.
+        tolerance: largest acceptable increase of the share of failed requests, 0.001 for 0.1 % of all requests.
+        alpha: largest probability of failing a change exactly at the tolerance, at this look.
+
+    Raises:
+        InvalidResultError: a sample has no request.
+    """
+    then, now = _failures(reference), _failures(present)
+    difference = now.share - then.share
+    suspected = difference > tolerance and _chance(then, now) < _SIGN
+    outcome = Outcome.INCONCLUSIVE if suspected else Outcome.PASS
+    if _surely_more(then, now, alpha, allowed=tolerance):
+        outcome = Outcome.FAIL
+    deviations = NormalDist().inv_cdf(1 - alpha)
+    scale = _dispersion(then, now)
+    half = deviations * math.sqrt(scale * sum(_variance_of_share(side) for side in (then, now)))
+    change = Estimate(difference, max(difference - half, -1.0), min(difference + half, 1.0))
+    reason = (
+        f"error rate {_share_of(then)} → {_share_of(now)}: {format_percent(difference, signed=True)} of all requests; "
+        f"tolerance {format_percent(tolerance)}"
+    )
+    return CountVerdict(outcome, change, reason, then.share, now.share)
+
+
+def _thresholds(then: _Pool, now: _Pool, percentile: float, *, tolerance: float) -> list[_Threshold]:
+    """The percentile, and for the tail the latency that a fifth as many requests exceed and the highest one.
+
+    A lower percentile leaves the tail to p99 if there are enough requests for it; if not, it judges a fifth of its
+    share too. Failed requests are no threshold: the highest latency of the others is.
+    """
+    share, floor = 1 - percentile / 100, percentile_metric(percentile).floor
+    shares: tuple[float, ...] = (share,)
+    if percentile >= _FAR:
+        shares = (share, share / _DEEPER, 0.0)
+    elif min(then.requests, now.requests) < min_samples(_FAR):
+        shares = (share, share / _DEEPER)
+    found = []
+    for latency in dict.fromkeys(min(then.value(1 - one), then.highest) for one in shares):
+        allowed = max(latency * (1 + tolerance), latency + floor)
+        found.append(_Threshold(latency, allowed, then.beyond(latency), now.beyond(allowed)))
+    return found
+
+
+def _described(threshold: _Threshold) -> str:
+    """Both counts of a threshold: ``2.1 % of 1,240 requests took over 5.1 ms, 0.9 % of 1,180 took over … before``."""
+    then, now = threshold.reference, threshold.present
+    return (
+        f"{format_percent(now.share)} of {now.requests.sum():,.0f} requests took over "
+        f"{format_duration(threshold.present_ns)}, {format_percent(then.share)} of {then.requests.sum():,.0f} took "
+        f"over {format_duration(threshold.reference_ns)} before"
+    )
+
+
+def _surely_more(then: _Events, now: _Events, alpha: float, *, allowed: float = 0.0) -> bool:
+    """Whether events are more frequent than before, over all launches and without the worst of them."""
+    return all(_chance(then, one, allowed=allowed) < alpha for one in (now, now.without_worst()))
+
+
+def _chance(then: _Events, now: _Events, *, allowed: float = 0.0) -> float:
+    """The probability of so many events, or more, if their share is at most that of before plus ``allowed``."""
+    scale = _dispersion(then, now)
+    before, requests = float(then.events.sum()), float(then.requests.sum())
+    present = float(now.requests.sum())
+    others = (before + allowed * requests) / scale
+    chance = binomial_tail(float(now.events.sum()) / scale, others, present / (present + requests))
+    return with_uncertain_scale(chance, _PRIOR_DEGREES + then.events.size + now.events.size - 2)
+
+
+def _dispersion(then: _Events, now: _Events) -> float:
+    """By how much counts vary more between launches than independent events would; at least 1."""
+    degrees = then.events.size + now.events.size - 2
+    return max((_PRIOR_DEGREES + then.scatter() + now.scatter()) / (_PRIOR_DEGREES + degrees), 1.0)
+
+
+def _change_of_percentile(then: _Pool, now: _Pool, share: float, *, alpha: float) -> Estimate | None:
+    """The relative change with its interval from order statistics; None if it is infinite."""
+    before, after = then.value(share), now.value(share)
+    if math.isinf(after):
+        return None
+    scale = _dispersion(then.beyond(before), now.beyond(after))
+    deviations = NormalDist().inv_cdf(1 - alpha) / math.sqrt(2)  # of each of two independent errors
+    then_low, then_high = then.around(share, deviations, scale)
+    now_low, now_high = now.around(share, deviations, scale)
+    return Estimate(after / before - 1, now_low / then_high - 1, now_high / then_low - 1)
+
+
+def _failures(launches: Sequence[RequestCounts]) -> _Events:
+    counted = [launch for launch in launches if launch.requests > 0]
+    if not counted:
+        raise InvalidResultError("no request was due, so there is no error rate to compare")
+    events = np.array([launch.failed for launch in counted], dtype=np.float64)
+    return _Events(events, np.array([launch.requests for launch in counted], dtype=np.float64))
+
+
+def _variance_of_share(side: _Events) -> float:
+    """Variance of a share of independent events, with one event added, so that no event has a variance too."""
+    requests = float(side.requests.sum())
+    share = (float(side.events.sum()) + 1) / (requests + 2)
+    return share * (1 - share) / requests
+
+
+def _require_percentile(then: _Pool, now: _Pool, percentile: float) -> None:
+    label, needed = percentile_metric(percentile).label, min_samples(percentile)
+    for name, pool in (("reference", then), ("present", now)):
+        if pool.requests < needed:
+            raise TooFewSamplesError(
+                f"{label} needs {needed} requests, the {name} has {pool.requests:,}; measure longer (duration=), or "
+                "with more load",
+                needed=needed,
+                found=pool.requests,
+            )
+    if math.isinf(then.value(percentile / 100)):
+        share = format_percent(then.failed / then.requests)
+        raise InvalidResultError(f"there is no {label} of the reference: {share} of its requests failed")
+
+
+def _share_of(side: _Events) -> str:
+    return f"{format_percent(side.share)} ({side.events.sum():,.0f} of {side.requests.sum():,.0f})"
+
+
+def _finite_or(latency_ns: float, word: str) -> str:
+    return word if math.isinf(latency_ns) else format_duration(latency_ns)

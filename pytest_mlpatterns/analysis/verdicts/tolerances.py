@@ -1,0 +1,233 @@
+"""The largest acceptable worsening of every metric: defaults that fit its noise, and what a user set instead. Pure.
+
+The median of few requests, or of two modes, jumps from launch to launch while the distribution stays where it is. So a
+comparison of RTM, TTFT or TPOT judges the location of all their times, which messages call their mean. The median is
+what people read and assert: the reason of the verdict has it too. On a busy machine, which stretches the upper half of
+the times, the launches know their median better than their location, and it is judged itself. An entry of an earlier
+version knows medians only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    COMPARED_METRICS,
+    LOCATIONS,
+    METRICS,
+    Metric,
+    metric_named,
+    percentile_metric,
+)
+from pytest_mlpatterns.analysis.statistics.intervals import estimate
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.units import Unit
+from pytest_mlpatterns.wording import did_you_mean, listed, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = [
+    "DEFAULT_TOLERANCES",
+    "STORED_TAIL_FACTOR",
+    "Tolerances",
+    "can_more_than_double",
+    "judged_statistic",
+    "knows_the_median_better",
+    "median_text",
+    "with_medians",
+]
+
+
+DEFAULT_TOLERANCES: Mapping[str, float] = MappingProxyType(
+    {
+        "rtm": 0.10,
+        "throughput": 0.10,
+        "nmrt": 0.10,
+        "cpu_per_request": 0.07,
+        "p90": 0.20,
+        "p95": 0.20,
+        "p99": 0.20,
+        "error_rate": 0.001,
+        "peak_memory": 0.15,
+        "memory_growth": 0.50,
+        "descriptor_growth": 0.50,
+        "thread_growth": 0.50,
+        "cold_start": 0.50,
+        "request_bytes": 0.10,
+        "response_bytes": 0.10,
+        "ttft": 0.10,
+        "tpot": 0.10,
+        "itl": 0.10,
+        "output_tokens": 0.10,
+    }
+)
+"""Relative, except for the error rate: 0.001 is 0.1 % of all requests. Other metrics have the tolerance of RTM."""
+_SPEED = ("rtm", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot", "itl", "output_tokens")
+_TAIL_FACTOR = 2.0
+STORED_TAIL_FACTOR = 2.5
+"""Factor on the tolerance of the tail against a stored baseline, unless a user set it.
+
+The tail of an unchanged service on an idle machine moved by 45 % from one minute to the next. Interleaved with a
+revision, both sides have the same tail.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """The tolerance of each metric.
+
+    A number sets RTM, throughput, NMRT and CPU per request, the same of streams (TTFT, ITL, TPOT, output tokens), twice
+    as much for percentiles beyond the median, and nothing else. A mapping sets the metrics that it names, and no other.
+
+    Args:
+        given: a number, numbers by the name of the metric, or None for the defaults.
+        source: where the numbers come from, for messages.
+
+    Raises:
+        SettingError: an unknown name, or a number that is negative.
+    """
+
+    given: float | Mapping[str, float] | None = None
+    source: str = field(default="tolerance", compare=False)
+
+    def __post_init__(self) -> None:
+        named = self.given if isinstance(self.given, Mapping) else {"": self.given or 0.0}
+        for name, value in named.items():
+            if not isinstance(name, str):
+                raise SettingError(f"{self.source} names {shown(name)}, expected the name of a metric such as 'rtm'")
+            if name:
+                _require_known(name, self.source)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                of = f"[{shown(name)}]" if name else ""
+                raise SettingError(f"{self.source}{of} is {shown(value)}, expected a share such as 0.1 for 10 %")
+
+    def names(self, metric: Metric) -> bool:
+        """Whether a user set the tolerance of this very metric."""
+        return isinstance(self.given, Mapping) and metric.name in self.given
+
+    def of(self, metric: str | Metric) -> float:
+        """The tolerance of a metric: relative, for the error rate in shares of all requests.
+
+        NMRT under an objective has the tolerance of NMRT unless it is named itself, and a percentile that
+        has no default that of p99.
+
+        Raises:
+            KeyError: there is no such metric.
+        """
+        known = metric if isinstance(metric, Metric) else _named(metric)
+        if isinstance(self.given, Mapping):
+            for name in (known.name, _family(known)):
+                if name in self.given:
+                    return float(self.given[name])
+        elif self.given is not None:
+            if _family(known) in _SPEED or _family(known) not in DEFAULT_TOLERANCES:
+                return float(self.given)
+            if known.percentile is not None:
+                return _TAIL_FACTOR * float(self.given)
+        if known.stream is not None and known.name != known.stream[0]:
+            return _TAIL_FACTOR * self.of(known.stream[0])
+        return DEFAULT_TOLERANCES.get(_family(known), DEFAULT_TOLERANCES["rtm"])
+
+
+def can_more_than_double(metric: object) -> bool:
+    """Whether a metric of this name can worsen by more than 100 %: times, sizes and system load can, rates cannot, nor
+    can the error rate, whose change is a difference."""
+    try:
+        known = _named(str(metric))
+    except (KeyError, SettingError):
+        return False
+    return known.better == "lower" and known.name != "error_rate"
+
+
+def _family(metric: Metric) -> str:
+    """The name under which a metric has its default."""
+    if metric.is_nmrt:
+        return "nmrt"
+    return "p99" if metric.percentile is not None and metric.name not in DEFAULT_TOLERANCES else metric.name
+
+
+def _named(name: str) -> Metric:
+    if name not in METRICS and name[:1] == "p":
+        try:
+            return percentile_metric(float(name[1:]))
+        except ValueError:
+            pass
+    return metric_named(name)
+
+
+def _require_known(name: str, source: str) -> None:
+    try:
+        known = _named(name)
+        if known.unit is not Unit.COST and not known.stands_for:
+            return
+    except KeyError:
+        pass
+    hint = did_you_mean(name, COMPARED_METRICS)
+    raise SettingError(
+        f"{source} names the metric {shown(name)}, {hint}expected some of {listed(list(COMPARED_METRICS), 'or')}"
+    )
+
+
+_CLEARLY = 0.95
+"""Factor by which launches must know the median better than the location: in quiet launches both are known alike, and a
+comparison should not name one today and the other tomorrow. On a busy machine it is 0.75."""
+
+
+def judged_statistic(metric: Metric, deviation: Callable[[Metric], float]) -> Metric:
+    """The metric that a comparison of this one judges: the location of the same times, or the metric itself.
+
+    Args:
+        metric: which one is compared.
+        deviation: by how much a launch of either side deviates in a metric; infinite if it is not known of both. See
+            :func:`knows_the_median_better`.
+    """
+    location = LOCATIONS.get(metric.name)
+    if location is None or math.isinf(whole := deviation(location)):
+        return metric
+    return metric if knows_the_median_better(deviation(metric), whole) else location
+
+
+def knows_the_median_better(median_deviation: float, location_deviation: float) -> bool:
+    """Whether the launches of a comparison know the median of their times clearly better than their location.
+
+    A comparison judges the location, but the median if this holds: neighbours on a busy machine stretch the upper half
+    of the times, which moves a mean and leaves the median. The same answer counts for both sides.
+
+    Args:
+        median_deviation: of the medians of the launches of both sides, as
+            :func:`pytest_mlpatterns.analysis.statistics.intervals.launch_deviation` gives it.
+        location_deviation: likewise of their locations.
+    """
+    return median_deviation < _CLEARLY * location_deviation
+
+
+def median_text(metric: Metric, figures: str) -> str:
+    """The medians of both sides with their name: ``RTM 4.10 ms → 4.20 ms``, ``median TTFT 359 ms → 640 ms``."""
+    return f"{'median ' if metric.stream else ''}{metric.label} {figures}"
+
+
+def with_medians(
+    verdict: Verdict, metric: Metric, *, before: Sequence[LaunchValue], now: Sequence[LaunchValue]
+) -> Verdict:
+    """A verdict on a location, with the medians of both sides at the end of its reason; any other as it is.
+
+    Args:
+        verdict: on the metric.
+        metric: of the medians.
+        before: the median in each launch of the reference.
+        now: likewise of the present.
+    """
+    if not verdict.judged_by or not before or not now:
+        return verdict
+    values = [estimate(side, metric.launch_sd).value for side in (before, now)]
+    if not all(map(math.isfinite, values)):
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason}; {median_text(metric, ' → '.join(map(metric.show, values)))}")

@@ -1,0 +1,444 @@
+"""From estimates to PASS, FAIL or INCONCLUSIVE, with the reason in words.
+
+Pure. A verdict compares an interval with a limit, or an interval of a change with a tolerance; never one number with
+another.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns import wording
+from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason
+from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
+from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, estimate, ratio_of, ratio_of_pairs
+from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate
+from pytest_mlpatterns.records.outcomes import Failure, describe_failures
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
+    from pytest_mlpatterns.analysis.statistics.distributions import Modes
+    from pytest_mlpatterns.records.launch import LaunchValue
+
+__all__ = [
+    "GUARD_ALPHA",
+    "SampleSize",
+    "describe_estimate",
+    "judge_change",
+    "judge_guard",
+    "judge_limit",
+    "seconds_to_decide",
+    "why_invalid",
+    "why_too_many_failed",
+]
+
+
+_ROUNDING = 1e-12
+"""110 against 100 is 10 % more, not 10.000000000000009 %."""
+_SMALLEST = 1e-9
+"""Smallest divisor, in place of a value of zero."""
+GUARD_ALPHA = 0.005
+"""Probability, at each interim look and for each guard, of failing a change exactly at the tolerance.
+
+Unchanged metrics are far from their tolerances: ``benchmarks/verdict_simulation.py`` counts the false alarms of all."""
+_SIGN = 0.90
+"""Confidence of the interval above zero with which a mean of sampled requests is suspected: 5 % are beyond each end."""
+_MOST_MORE = 20
+_LAUNCHES_OF_BUDGET = 4
+"""Windows that an advised budget has time for: starts and warm-ups take about one, and three launches decide most."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSize:
+    """What an interval rests on."""
+
+    launches: int
+    blocks: int
+
+    def __str__(self) -> str:
+        return f"{wording.count(self.launches, 'launch', 'launches')}, {wording.count(self.blocks, 'block')}"
+
+
+def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> InvalidReason | None:
+    """Why a measurement supports no verdict; None if it does.
+
+    Args:
+        metrics: what was measured.
+        errors_count: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
+    """
+    if silence := next(filter(None, (launch.silence for launch in metrics.launches)), ""):
+        return InvalidReason(silence, Fault.SERVICE)
+    failed, limited = sum(metrics.failures.values()), metrics.generator.limited
+    first = metrics.first_failure
+    why = why_too_many_failed(metrics.failures, metrics.requests, first) if errors_count else None
+    if not metrics.requests:
+        why = _none_due(metrics)
+    elif failed == metrics.requests:
+        kinds = describe_failures(metrics.failures, first)
+        why = f"none of {failed:,} requests succeeded ({kinds}){_overload(metrics)}"
+    if why is not None:
+        return InvalidReason(why, Fault.SERVICE)
+    return None if limited is None else InvalidReason(limited, Fault.GENERATOR)
+
+
+def _none_due(metrics: Metrics) -> str:
+    """Why no request was due in the window, and how long it should be."""
+    launch = metrics.launches[-1]
+    longest_ns, window_ns = launch.longest_answer_ns, launch.window.duration_ns
+    if launch.open_loop or longest_ns < window_ns:
+        return "no request was due in the measured window; measure longer (duration=) or with more load"
+    needed_s = math.ceil(REQUESTS_OF_WINDOW * longest_ns / SECOND_NS)
+    return (
+        f"no request was due in the measured window of {format_duration(window_ns)}, because a request takes "
+        f'{format_duration(longest_ns)}; give duration="{needed_s}s" and budget="{_LAUNCHES_OF_BUDGET * needed_s}s"'
+    )
+
+
+def _overload(metrics: Metrics) -> str:
+    """The rate that was asked for and the rate of the answers before the window, if nothing else explains time-outs."""
+    asked_rps = metrics.launches[-1].rate_rps
+    samples = metrics.launches[-1].samples
+    good = samples.succeeded
+    if asked_rps is None or set(metrics.failures) != {Failure.TIMEOUT} or not good.any():
+        return ""
+    answered_rps = int(good.sum()) * 1e9 / int(samples.done_ns[good].max() - samples.due_ns.min())
+    if answered_rps >= asked_rps:
+        return ""
+    return f"; the service answers about {answered_rps:,.0f} a second; {asked_rps:,.0f} a second are asked"
+
+
+def why_too_many_failed(failures: Mapping[int, int], requests: int, first: str = "") -> str | None:
+    """How many requests failed and of what, if over 5 % did; None otherwise.
+
+    Args:
+        failures: how many requests ended with each status or failure code that is not 2xx.
+        requests: how many there were, those that succeeded included.
+        first: the first failed input and its error; empty if it is not known.
+    """
+    failed = sum(failures.values())
+    if failed <= MAX_ERROR_RATIO * requests:
+        return None
+    return (
+        f"{failed:,} of {requests:,} requests failed ({describe_failures(failures, first)}); "
+        f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
+    )
+
+
+def describe_estimate(metric: Metric, value: Estimate) -> str:
+    """An estimate as text: ``RTM 4.12 ms (4.05 ms to 4.19 ms)``."""
+    if value.low == value.high:
+        return f"{metric.label} {metric.show(value.value)}"
+    return f"{metric.label} {metric.show(value.value)} ({metric.show(value.low)} to {metric.show(value.high)})"
+
+
+def judge_limit(
+    metric: Metric,
+    measured: Estimate,
+    limit: float,
+    *,
+    size: SampleSize | None = None,
+    modes: Modes | None = None,
+) -> Verdict:
+    """Compare with a limit that the test asserts.
+
+    PASS if the whole interval is within the limit (the limit itself included if higher is better, excluded if lower
+    is), FAIL if the whole interval is beyond it.
+
+    Args:
+        metric: what is compared.
+        measured: its value, with the interval of this interim look.
+        limit: in the metric's unit.
+        size: what the interval rests on, for the reason of an undecided verdict.
+        modes: of the times that the metric is a percentile of, likewise; None if they have one.
+    """
+    below = metric.better == "lower"
+    if measured.high < limit if below else measured.low >= limit:
+        outcome, verb = Outcome.PASS, "is"
+    elif measured.low >= limit if below else measured.high < limit:
+        outcome, verb = Outcome.FAIL, "is not"
+    else:
+        outcome, verb = Outcome.INCONCLUSIVE, "may or may not be"
+    if outcome is Outcome.INCONCLUSIVE and size is not None:
+        shown = f"{metric.label} {_range(metric.show(measured.low), metric.show(measured.high))}"
+        reason = f"{shown} includes the limit of {metric.show(limit)} after {size}"
+        why_open = ""
+        if modes is not None and measured.low < modes.valley < measured.high:
+            why_open = _either_mode(metric, modes)
+            reason += f"; {why_open}"
+        elif metric.launch_sd > 0 and min(measured.low, limit) > 0:
+            half = math.log(measured.high / measured.low) / 2
+            helps = _what_helps(half, abs(math.log(measured.value / limit)), size.launches)
+            reason += f"; {helps.words}"
+            why_open = "" if helps.suffices else helps.words
+        return Verdict(metric.name, "limit", outcome, reason, why_open=why_open)
+    wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
+    return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {verb} {wanted}")
+
+
+def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
+    metric: Metric,
+    present: Sequence[LaunchValue],
+    baseline: Sequence[LaunchValue],
+    *,
+    tolerance: float,
+    plan: SequentialPlan | None = None,
+    size: SampleSize | None = None,
+    in_flight: int | None = None,
+) -> Verdict:
+    """Compare with a baseline.
+
+    The change is present/baseline - 1, turned so that worse is positive if higher is better. FAIL if the whole
+    interval of the change is beyond the tolerance and the metric's absolute floor; PASS when the whole interval is
+    within the larger of the two.
+
+    Args:
+        metric: what is compared.
+        present: one value per launch, at least one.
+        baseline: likewise, as recorded.
+        tolerance: largest acceptable worsening, 0.10 for 10 %.
+        plan: confidence of each end of the interval at each interim look; None for a single look at 99 %.
+        size: what the present values rest on, for the reason of an undecided verdict.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.definitions.Metric.allowed`.
+    """
+    varies = _varies(metric, present, baseline)
+    now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
+    change = _change(metric, present, baseline, levels=_levels(plan, len(present)))
+    allowed = _allowed(metric, tolerance, then.value, varies=varies, in_flight=in_flight)
+    outcome = Outcome.FAIL if change.low > allowed + _ROUNDING else Outcome.INCONCLUSIVE
+    if change.high <= allowed + _ROUNDING:
+        outcome = Outcome.PASS
+    name, judged_by = (metric.stands_for, metric.name) if metric.stands_for else (metric.name, "")
+    found = Verdict(name, "baseline", outcome, "", change, tolerance, then.value, now.value, judged_by=judged_by)
+    reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
+    if outcome is Outcome.INCONCLUSIVE and size is not None:
+        floor = f" ({metric.floor_text})" if allowed > tolerance else ""
+        reason += f"{_undecided(change, allowed)}{floor} after {size}"
+        if varies:
+            reason += f"; {_what_decides(metric, change, allowed, launches=(len(present), len(baseline)))}"
+        return replace(found, reason=reason)
+    floor = f"; changes up to {metric.floor_text} do not count" if tolerance < change.high <= allowed else ""
+    kind = "99 % interval" if varies else "range"
+    reason += f"{_decided(change, kind)}; tolerance {format_percent(tolerance)}{floor}"
+    return replace(found, reason=reason)
+
+
+def judge_guard(  # noqa: PLR0913 - both samples, and how they are judged
+    metric: Metric,
+    present: Sequence[LaunchValue],
+    baseline: Sequence[LaunchValue],
+    *,
+    tolerance: float,
+    alpha: float = GUARD_ALPHA,
+    in_flight: int | None = None,
+    paired: bool = False,
+) -> Verdict:
+    """Guard a metric against a clear worsening; it need not be shown to be within the tolerance.
+
+    FAIL if the whole interval of the change is beyond the tolerance and the change is larger than the metric's absolute
+    floor; INCONCLUSIVE if the estimate is beyond the tolerance (a suspicion, for which more launches are worth their
+    time), and of a mean over sampled requests only if 95 % of unchanged runs would not show it; PASS if there is no
+    sign of it.
+
+    Args:
+        metric: what is compared.
+        present: one value per launch, at least one.
+        baseline: likewise, as recorded.
+        tolerance: largest acceptable worsening, 0.15 for 15 %.
+        alpha: largest probability of failing a change exactly at the tolerance, at this look.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.definitions.Metric.allowed`.
+        paired: whether value by value both were measured in the same moments, so that what disturbed both is no
+            difference between them.
+    """
+    varies = _varies(metric, present, baseline)
+    now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
+    change = _change(metric, present, baseline, levels=(1 - 2 * alpha, 1 - 2 * alpha), paired=paired)
+    allowed = _allowed(metric, tolerance, then.value, varies=varies, in_flight=in_flight)
+    if change.value <= allowed + _ROUNDING:
+        outcome = Outcome.PASS
+    else:
+        outcome = Outcome.FAIL if change.low > tolerance + _ROUNDING else Outcome.INCONCLUSIVE
+    is_suspicion = outcome is Outcome.INCONCLUSIVE and metric.sampled and varies
+    if is_suspicion and _change(metric, present, baseline, levels=(_SIGN, _SIGN)).low <= 0:
+        outcome = Outcome.PASS
+    kind = f"{format_percent(1 - 2 * alpha)} interval" if varies else "range"
+    floor = f"; changes up to {metric.floor_text} do not count" if tolerance < change.value <= allowed else ""
+    reason = (
+        f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: {_decided(change, kind)}; "
+        f"tolerance {format_percent(tolerance)}{floor}"
+    )
+    return Verdict(metric.name, "baseline", outcome, reason, change, tolerance, then.value, now.value)
+
+
+def _decided(change: Estimate, kind: str) -> str:
+    """A change in words: ``12 % worse, 99 % interval +9.0 % to +15 %``."""
+    word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
+    interval = (
+        "" if low == high else f", {kind} {format_percent(low, signed=True)} to {format_percent(high, signed=True)}"
+    )
+    return f"{format_percent(abs(change.value))} {word}{interval}"
+
+
+def _undecided(change: Estimate, tolerance: float) -> str:
+    """An interval that contains the tolerance, in words."""
+    low, high = format_percent(change.low, signed=True), format_percent(change.high, signed=True)
+    return f"{_range(low, high, ' to ')} includes the tolerance of {format_percent(tolerance)}"
+
+
+def _what_decides(metric: Metric, change: Estimate, tolerance: float, *, launches: tuple[int, int]) -> str:
+    """How many more launches would decide a change; ``launches`` are those of the present and of the baseline."""
+    worse = 1 if metric.better == "lower" else -1
+    half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
+    apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
+    present, other = launches
+    return _what_helps(half, apart, present, fixed_launches=other).words
+
+
+def _levels(plan: SequentialPlan | None, launches: int) -> tuple[float, float]:
+    """Confidences of the interval whose better end decides a FAIL, and of that whose worse end decides a PASS."""
+    if plan is None:
+        return CHANGE_CONFIDENCE, CHANGE_CONFIDENCE
+    return plan.confidence(launches), plan.confidence_of_pass(launches)
+
+
+def _change(
+    metric: Metric,
+    present: Sequence[LaunchValue],
+    baseline: Sequence[LaunchValue],
+    *,
+    levels: tuple[float, float],
+    paired: bool = False,
+) -> Estimate:
+    """The change with an interval; ``levels`` are the confidences of its better and of its worse end."""
+    if not _varies(metric, present, baseline):
+        smallest = max(metric.floor, _SMALLEST)
+        ranges = (estimate(side, 0.0) for side in (present, baseline))
+        now, then = (
+            Estimate(max(one.value, smallest), max(one.low, smallest), max(one.high, smallest)) for one in ranges
+        )
+        ratio = Estimate(now.value / then.value, now.low / then.high, now.high / then.low)
+        return _worsening(metric, ratio)
+    compare = partial(ratio_of_pairs if paired else ratio_of, present, baseline, metric.launch_sd)
+    for_fail, for_pass = (_worsening(metric, compare(confidence=confidence)) for confidence in levels)
+    return Estimate(for_fail.value, for_fail.low, for_pass.high)
+
+
+def _allowed(metric: Metric, tolerance: float, before: float, *, varies: bool, in_flight: int | None) -> float:
+    """The largest acceptable worsening, in the terms of :func:`_change`."""
+    if varies:
+        return metric.allowed(tolerance, before, in_flight)
+    return max(tolerance, (before + metric.floor) / max(before, metric.floor, _SMALLEST) - 1)
+
+
+def _varies(metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue]) -> bool:
+    """Whether the ratio has an interval; otherwise it has a range, over the launches of both samples."""
+    launches = (*present, *baseline)
+    varies = metric.launch_sd > 0 or (metric.sampled and any(launch.relative_error > 0 for launch in launches))
+    return varies and all(launch.value > 0 for launch in launches)
+
+
+def _middle(metric: Metric, launches: Sequence[LaunchValue], *, varies: bool) -> Estimate:
+    """The value that is printed: the geometric mean if the change is a ratio of geometric means."""
+    return estimate(launches, max(metric.launch_sd, _SMALLEST) if varies else metric.launch_sd)
+
+
+def _worsening(metric: Metric, ratio: Estimate) -> Estimate:
+    """A ratio of present to before as a change, worse being positive."""
+    if metric.better == "lower":
+        return Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
+    return Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low)
+
+
+def _either_mode(metric: Metric, modes: Modes) -> str:
+    """Why more launches may not help: ``TTFT has two modes, 190 and 375 ms (42 % and 58 % of the requests); …``."""
+    quantity, percentile = metric.stream or ("latency", metric.percentile)
+    name = quantity if metric.stream is None else quantity.upper()
+    of = "gaps" if quantity == "itl" else "requests"
+    which = "the median" if percentile == 50 else f"p{percentile:.10g}"
+    both = _range(metric.show(modes.low), metric.show(modes.high), " and ", otherwise=" and ")
+    shares = f"{format_percent(modes.low_share)} and {format_percent(1 - modes.low_share)} of the {of}"
+    return f"{name} has two modes, {both} ({shares}); {which} lies in either"
+
+
+def _range(low: str, high: str, dash: str = "–", *, otherwise: str = " to ") -> str:
+    """Two values as one range, ``19.1–20.6 ms``: the unit once if both have the same."""
+    number, _, unit = low.rpartition(" ")
+    return f"{number or low}{dash}{high}" if number and high.endswith(f" {unit}") else f"{low}{otherwise}{high}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Helps:
+    """What more launches would do, in words, and whether some number of them suffices."""
+
+    words: str
+    suffices: bool
+
+
+def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int | None = None) -> _Helps:
+    """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would.
+
+    Args:
+        half: half the width of the present interval, on the logarithm.
+        apart: distance of the value from the limit, on the logarithm.
+        launches: size of the sample.
+        fixed_launches: size of a fixed second sample; None without one.
+    """
+
+    def left(count: int) -> float:
+        return 1 / count + (0.0 if fixed_launches is None else 1 / fixed_launches)
+
+    for more in range(1, _MOST_MORE + 1):
+        narrowed = half * math.sqrt(left(launches + more) / left(launches))
+        if narrowed < apart:
+            count = wording.count(more, "more launch", "more launches")
+            return _Helps(f"{count} would narrow it to ±{format_percent(narrowed)}", suffices=True)
+    why = "" if fixed_launches is None else f" against a baseline of {fixed_launches}"
+    words = f"even {_MOST_MORE} more launches would narrow it only to ±{format_percent(narrowed)}{why}"
+    return _Helps(words, suffices=False)
+
+
+_CLOSEST = 0.02
+"""Smallest distance from the tolerance for which a time is given; closer changes are decided by chance."""
+_SPARE = 1.2
+
+
+def seconds_to_decide(
+    change: Estimate, tolerance: float, spent_s: float, *, launches: int, recorded: int = 0
+) -> float | None:
+    """About how many seconds of measuring would move the interval of a change off its tolerance.
+
+    The interval's half-width falls with the root of the launches. Those of a baseline are fixed: with n launches beside
+    m recorded ones it is proportional to sqrt(1/n + 1/m).
+
+    Args:
+        change: relative; worse is positive.
+        tolerance: that the interval includes.
+        spent_s: measuring time of the launches so far.
+        launches: of the present, so far.
+        recorded: launches of the baseline; 0 if both sides are measured together.
+
+    Returns:
+        The time in all, at least ``spent_s``; None if no number of launches suffices, or the change is too close to the
+        tolerance.
+    """
+    half = (_log(change.high) - _log(change.low)) / 2
+    apart = abs(_log(change.value) - _log(tolerance))
+    if apart < _CLOSEST or half <= 0 or launches < 1:
+        return None
+    fixed = 1 / recorded if recorded else 0.0
+    wanted = (1 / launches + fixed) * (apart / half) ** 2 - fixed
+    if wanted <= 0:
+        return None
+    return max(spent_s, _SPARE * spent_s / (launches * wanted))
+
+
+def _log(change: float) -> float:
+    return math.log(max(1 + change, 1e-3))

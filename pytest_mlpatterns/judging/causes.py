@@ -1,0 +1,207 @@
+"""Whether a failing test is profiled or its memory traced to lines, and what came of it.
+
+As a profile, it never is part of a verdict, of metrics or of a budget.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.causes.attribution import profile_record
+from pytest_mlpatterns.analysis.causes.growth import held_record
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.config.settings import ProfileMode
+from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.measurement.held_memory import held_under_load
+from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide
+from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.profiling.frame_names import SourceNames
+from pytest_mlpatterns.profiling.py_spy import find_py_spy
+from pytest_mlpatterns.profiling.recording import RawFrame
+from pytest_mlpatterns.records.profile import ProfileRecord
+from pytest_mlpatterns.records.resource_track import HeldRecord
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.records.profile import Frame
+    from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.revision.client import RevisionClient
+
+__all__ = [
+    "names_functions",
+    "profile_alone",
+    "profile_comparison",
+    "trace_comparison",
+    "trace_limit_ns",
+    "why_not_readable",
+]
+
+
+_LONGEST_WARMUP_NS = 1_000_000_000
+_WHAT = "naming the functions that got slower"
+_NOT_OF_REQUESTS = ("cold_start", "recovery")
+"""Times that no function of a request explains."""
+
+
+def names_functions(verdicts: Sequence[Verdict]) -> bool:
+    """Whether one of these failed, and the time of functions can explain it."""
+    return any(
+        verdict.outcome is Outcome.FAIL
+        and verdict.metric not in _NOT_OF_REQUESTS
+        and metric_named(verdict.metric).unit in (Unit.DURATION, Unit.RATE)
+        for verdict in verdicts
+    )
+
+
+def profile_comparison(
+    experiment: Experiment,
+    revision: RevisionClient,
+    measurement: SequentialMeasurement,
+    *,
+    verdicts: Sequence[Verdict],
+) -> None:
+    """Profile both revisions, if the verdicts ask for it and that was not done before.
+
+    Args:
+        experiment: what is measured.
+        revision: the other revision, whose process still runs; no deployment of the test does.
+        measurement: takes the profile, or why there is none, and the time that it took.
+        verdicts: of the comparison.
+    """
+    mode = experiment.settings.profile
+    if mode is ProfileMode.ON or (mode is ProfileMode.AUTO and names_functions(verdicts)):
+        _profile_once(experiment, revision, measurement, is_known=names_functions(verdicts))
+
+
+def profile_alone(experiment: Experiment, measurement: SequentialMeasurement) -> None:
+    """Profile the present, if the test asks for it and is compared with no revision; arguments as above."""
+    if experiment.settings.profile is ProfileMode.ON and experiment.revision is None and not experiment.smoke:
+        _profile_once(experiment, None, measurement)
+
+
+def _profile_once(
+    experiment: Experiment,
+    revision: RevisionClient | None,
+    measurement: SequentialMeasurement,
+    *,
+    is_known: bool = False,
+) -> None:
+    if measurement.profile is not None:
+        return
+    started = time.perf_counter()
+    try:
+        measurement.profile = _profile(experiment, revision, is_known=is_known)
+    except MlpatternsError as error:
+        measurement.profile = ProfileRecord(note=f"no profile: {str(error).partition(chr(10))[0]}")
+    finally:
+        measurement.interleaved_s += time.perf_counter() - started
+
+
+def _profile(experiment: Experiment, revision: RevisionClient | None, *, is_known: bool) -> ProfileRecord:
+    if why := why_not_readable(experiment):
+        return ProfileRecord(note=f"no profile: {why}")
+    options = experiment.system.options
+    profiler = find_py_spy("--perf-profile on" if revision is None else _WHAT, options.directory)
+    plan = replace(experiment.plan, warmup_ns=min(experiment.plan.warmup_ns or 0, _LONGEST_WARMUP_NS))
+    present = Variant("the present", functools.partial(experiment.system.start, profiled=True), plan)
+    if revision is None:
+        now, before = ProfiledSide(present, SourceNames(options.root)), None
+    else:
+        tree = revision.worktree
+        theirs = replace(plan, payload=revision.setup().payload)
+        reference = Variant(revision.name, functools.partial(revision.start, profiled=True), theirs)
+        now = ProfiledSide(present, SourceNames(options.root, tree.present_root))
+        before = ProfiledSide(reference, SourceNames(tree.directory, tree.root))
+    pair = ProfiledPair(
+        now, before, generator=experiment.generator, profiler=profiler, on_progress=experiment.driver.on_progress
+    )
+    line_before = None if before is None else before.names.line
+    return profile_record(pair.run(), now.names.line, line_before, is_known=is_known)
+
+
+def why_not_readable(experiment: Experiment) -> str:
+    """Why this run cannot look into the processes of a test; empty if it can."""
+    if experiment.system.is_attached:
+        return f"the processes of {experiment.setup.pattern} are not those of this run"
+    if experiment.settings.engine != "local":
+        return f'processes of engine="{experiment.settings.engine}" may run on other machines'
+    return ""
+
+
+_HELD, _GROWS = "peak_memory", "memory_growth"
+_TIMES_THE_START = 40
+"""Multiple of a start after which a traced one is given up: models that make Python objects took 11 to 28 times as long
+under tracemalloc, and a machine that is busy now was perhaps quieter before."""
+_LONGEST_NS = 300_000_000_000
+"""Limit of a traced start that no start of the model raises further: a line of a report is worth no longer wait."""
+
+
+def trace_comparison(
+    experiment: Experiment,
+    revision: RevisionClient,
+    measurement: SequentialMeasurement,
+    *,
+    verdicts: Sequence[Verdict],
+    starts_ns: Sequence[int] = (),
+) -> None:
+    """Find the lines that hold more memory, or leak it, if that failed the test and was not done before.
+
+    The arguments are those of :func:`pytest_mlpatterns.judging.causes.profile_comparison`, and ``starts_ns``
+    that of :func:`trace_limit_ns`.
+    """
+    failed = {verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL}
+    is_off = experiment.settings.profile is ProfileMode.OFF
+    if is_off or measurement.held is not None or failed.isdisjoint((_HELD, _GROWS)):
+        return
+    started = time.perf_counter()
+    try:
+        measurement.held = _held(experiment, revision, starts_ns, of_growth=_HELD not in failed)
+    except MlpatternsError as error:
+        measurement.held = HeldRecord(f"memory by line is not known: {str(error).partition(chr(10))[0]}")
+    finally:
+        measurement.interleaved_s += time.perf_counter() - started
+
+
+def trace_limit_ns(startup_timeout_ns: int, starts_ns: Sequence[int]) -> int:
+    """Time limit for a start that is traced, and for each of its answers.
+
+    Args:
+        startup_timeout_ns: of the test, which is kept at least.
+        starts_ns: how long its model took to start without tracing, on both sides and in these minutes.
+    """
+    return max(startup_timeout_ns, min(_TIMES_THE_START * max(starts_ns, default=0), _LONGEST_NS))
+
+
+def _held(experiment: Experiment, revision: RevisionClient, starts_ns: Sequence[int], *, of_growth: bool) -> HeldRecord:
+    if why := why_not_readable(experiment):
+        return HeldRecord(f"memory by line is not known: {why}")
+    tree, root = revision.worktree, experiment.system.options.root
+    names = (SourceNames(tree.directory, tree.root), SourceNames(root, tree.present_root))
+    theirs = replace(experiment.plan, payload=revision.setup().payload)
+    limit_ns = trace_limit_ns(experiment.settings.startup_timeout_ns, starts_ns)
+    sides = (
+        Variant(revision.name, functools.partial(revision.start, traced=True, timeout_ns=limit_ns), theirs),
+        Variant(
+            "the present",
+            functools.partial(experiment.system.start, traced=True, timeout_ns=limit_ns),
+            experiment.plan,
+        ),
+    )
+    held = [held_under_load(side, experiment.generator, of_growth=of_growth) for side in sides]
+    before, now = held
+    if before is None or now is None:
+        return HeldRecord("memory by line is known of models only; a service of your own can run under memray")
+    found = tuple(functools.partial(_function, one) for one in names)
+    return held_record(before, now, names=(found[0], found[1]), source_now=names[1].line)
+
+
+def _function(names: SourceNames, file: str, line: int) -> Frame:
+    return names.frame(RawFrame("<module>", file, line))

@@ -1,0 +1,215 @@
+"""Whether a deployment leaks: one long load that an assertion, or a guard with a suspicion, asks for.
+
+The windows of a comparison are too short to tell a leak from a cache that fills. They only raise the suspicion, if all
+launches of the present grow clearly faster than those of the reference. This module must not know how a comparison is
+measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.causes.growth import describe_growth, growth_of, is_leak, judge_leak
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.patterns import Cached
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
+
+__all__ = ["COUNTED_LIMIT", "LeakAssertions", "confirm_growths"]
+
+
+COUNTED_LIMIT = 1.0
+"""Descriptors and threads per 1,000 requests that are a leak."""
+
+
+class LeakAssertions:
+    """Follows what a test's deployment holds, and judges it.
+
+    Args:
+        experiment: what is measured.
+        measurement: the test's own launches, which come first.
+    """
+
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
+        self._experiment = experiment
+        self._measurement = measurement
+
+    def decide(self, limit_bytes: float, longest_ns: int) -> tuple[Verdict, ...]:
+        """Load the deployment until it is decided whether it leaks.
+
+        Args:
+            limit_bytes: of the growth of memory per request.
+            longest_ns: the longest load.
+
+        Returns:
+            A verdict on memory, and on descriptors and threads where the system counts them; none in a smoke run. With
+            too few requests it is one open verdict.
+
+        Raises:
+            InvalidResultError: the measurement supports no verdict, or the processes are not known.
+        """
+        self._measurement.measure_at_least(1)
+        if self._experiment.smoke:
+            return ()
+        self._measurement.require_valid()
+        limits = {"memory_growth": limit_bytes, "descriptor_growth": COUNTED_LIMIT, "thread_growth": COUNTED_LIMIT}
+
+        def is_decided(track: ResourceTrack) -> bool:
+            found = _verdicts(track, limits, is_whole=False)
+            return _shows(track, limit_bytes) and all(one.outcome is Outcome.PASS for one in found)
+
+        followed = self._measurement.follow_growth(longest_ns, is_decided)
+        if followed.track is None:
+            pattern = self._experiment.setup.pattern
+            raise InvalidResultError(f"memory growth is not known for {pattern}; name its process: Url(..., pid=...)")
+        found = _verdicts(followed.track, limits, is_whole=True)
+        if not found:
+            return (_too_few(followed.track, longest_ns),)
+        return tuple(_with_end(self._unless_a_cache_fills(verdict, followed), followed) for verdict in found)
+
+    def _unless_a_cache_fills(self, verdict: Verdict, followed: FollowedGrowth) -> Verdict:
+        """The verdict; one on memory that does not pass is open while a cache of the pattern fills."""
+        if verdict.metric != "memory_growth" or verdict.outcome is Outcome.PASS:
+            return verdict
+        caches = [part for part in self._experiment.settings.pattern.parts if isinstance(part, Cached)]
+        layers = zip(caches, followed.total.layers_named("cached"), followed.stats.layers_named("cached"), strict=False)
+        for cache, total, last in layers:
+            missing, new = cache.max_entries - _entries(total.counters), _entries(last.counters)
+            if cache.store.startswith("memory:") and missing > 0 and new > 0:
+                why = f"but the cache still fills: {missing:,} of {cache.max_entries:,} entries are missing"
+                small = f"a smaller one is full earlier: Cached(max_entries={max(_entries(total.counters) // 4, 1)})"
+                said = f"{why}; {small}"
+                return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {said}", why_open=said)
+        return verdict
+
+
+def _shows(track: ResourceTrack, limit_bytes: float) -> bool:
+    """Whether so many requests were answered that a leak at the limit would show.
+
+    A process first fills what it has allocated and freed before, and does not grow meanwhile.
+    """
+    return limit_bytes * int(track.requests[-1] - track.requests[0]) >= METRICS["memory_growth"].least_gain
+
+
+def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:
+    """The verdict; one that is no pass says if the load ended early."""
+    if followed.is_whole or verdict.outcome is Outcome.PASS:
+        return verdict
+    early = "the load ended early, before it took the memory that the machine has left"
+    return replace(verdict, reason=f"{verdict.reason}; {early}")
+
+
+def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
+    """The verdict where growths cannot be seen."""
+    requests = int(track.requests[-1] - track.requests[0])
+    reason = (
+        f"{requests:,} requests in {format_duration(longest_ns)} are too few to see a leak; measure longer "
+        '(duration="60s") or with more load'
+    )
+    return Verdict("memory_growth", "limit", Outcome.INCONCLUSIVE, reason, why_open=reason)
+
+
+def _entries(counters: Mapping[str, int]) -> int:
+    """Entries that a cache gained."""
+    return counters.get("misses", 0) - counters.get("evictions", 0)
+
+
+def _verdicts(track: ResourceTrack, limits: Mapping[str, float], *, is_whole: bool) -> list[Verdict]:
+    """A verdict on each resource whose growth is known."""
+    found = []
+    for name, limit in limits.items():
+        metric: Metric = METRICS[name]
+        growth = growth_of(track.requests, getattr(track, metric.resource))
+        if growth is not None:
+            found.append(judge_leak(metric, growth, limit, is_whole=is_whole))
+    return found
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
+    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
+
+    Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
+
+
+_LONGEST_NS = 10_000_000_000
+
+
+def confirm_growths(
+    verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric], follow: Follow
+) -> tuple[Verdict, ...]:
+    """The verdicts on growths, each suspicion confirmed, passed, or open if the long load had too few readings.
+
+    Args:
+        verdicts: of the short windows; a failing one is a suspicion, an open one is none.
+        compared: the metrics that were judged.
+        follow: loads the deployment of the present for a long time, until a track is decided.
+    """
+    metrics = {one.metric.name: one.metric for one in compared}
+    limits = {
+        verdict.metric: _limit(metrics[verdict.metric], verdict)
+        for verdict in verdicts
+        if verdict.outcome is Outcome.FAIL
+    }
+    if not limits:
+        return tuple(replace(verdict, outcome=Outcome.PASS) for verdict in verdicts)
+
+    def is_harmless(track: ResourceTrack) -> bool:
+        growths = [(growth_of(track.requests, getattr(track, metrics[name].resource)), name) for name in limits]
+        return all(growth and growth.stays_below(limits[name] / metrics[name].per) for growth, name in growths)
+
+    track = follow(_LONGEST_NS, is_harmless).track
+    return tuple(
+        _confirmed(metrics[verdict.metric], verdict, limits[verdict.metric], track=track)
+        if verdict.metric in limits
+        else replace(verdict, outcome=Outcome.PASS)
+        for verdict in verdicts
+    )
+
+
+def _limit(metric: Metric, suspicion: Verdict) -> float:
+    """The growth up to which the present is not worse than the reference."""
+    before, tolerance = suspicion.reference_value or 0.0, suspicion.tolerance or 0.0
+    return max(metric.floor, before * (1 + tolerance))
+
+
+def _confirmed(metric: Metric, suspicion: Verdict, limit: float, *, track: ResourceTrack | None) -> Verdict:
+    """The verdict on one suspicion after the long load."""
+    growth = None if track is None else growth_of(track.requests, getattr(track, metric.resource))
+    if growth is None:
+        few = "its processes are not known"
+        if track is not None:
+            requests = int(track.requests[-1] - track.requests[0]) if track.requests.size else 0
+            few = f"{count(track.requests.size, 'reading')} over {count(requests, 'request')} are too few"
+        why = f"a longer load could not show whether it is a leak, since {few}"
+        advice = 'follow it for longer with perf.assert_no_leak("1KiB", duration="60s")'
+        said = f"{why}: {advice}"
+        return replace(suspicion, outcome=Outcome.INCONCLUSIVE, reason=f"{suspicion.reason}; {said}", why_open=said)
+    before, now = suspicion.reference_value or 0.0, max(metric.per * growth.slope.value, 0.0)
+    ends = [max(metric.per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]
+    change = Estimate(*(end / max(before, metric.floor) - 1 for end in ends))
+    reason = f"{metric.label} {metric.show(before)} → {metric.show(now)}: {describe_growth(metric, growth)}"
+    return replace(
+        suspicion,
+        outcome=Outcome.FAIL if is_leak(metric, growth, limit) else Outcome.PASS,
+        reason=f"{reason}; up to {metric.show(limit)} does not count",
+        change=change,
+        present_value=now,
+    )

@@ -1,0 +1,94 @@
+"""Whether a load fits: its connections into the limit on open files, its samples into free memory.
+
+An open loop has as many as its schedule, which is checked before it; a closed loop as many as the service answers,
+which is checked while it runs. Pure; it must not know where the generators run, nor read what is free.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
+from pytest_mlpatterns.units import SECOND_NS, format_size
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages, Trace
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.loadgen.messages import LoadJob
+
+__all__ = ["MERGED_ROW_BYTES", "ROW_BYTES", "check_connections", "check_samples", "known_rows", "require_fit"]
+
+
+def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None:
+    """Check that each generator may open the connections of a closed loop: one for each caller, to each address.
+
+    Args:
+        job: the load.
+        processes: number of generators that share it.
+        allowed: connections that the system allows each of them; None if it knows no limit.
+
+    Raises:
+        SettingError: the system allows fewer; it names how many requests in flight are allowed.
+    """
+    schedule = job.schedule
+    if allowed is None or job.endpoint.remote or not isinstance(schedule, ClosedLoop | Stages) or not schedule.closed:
+        return
+    addresses = max(len(job.endpoint.addresses), 1)
+    callers = allowed // addresses * processes
+    if schedule.max_concurrency > callers:
+        each = f" to each of {addresses} addresses" if addresses > 1 else ""
+        raise SettingError(
+            f"{schedule.max_concurrency:,} requests in flight need as many connections{each}, but the system allows "
+            f"{callers:,} (a process may open {allowed:,} beside its other files); lower the concurrency to {callers}, "
+            "or raise the hard limit on open files (ulimit -Hn)"
+        )
+
+
+ROW_BYTES = 35
+"""One request in the recording."""
+MERGED_ROW_BYTES = 112
+"""One request while recordings are merged: the parts, their times on one clock, the order, one column, the result."""
+_FREE_SHARE = 0.5
+
+
+def check_samples(job: LoadJob, free_bytes: int) -> None:
+    """Check that the samples of an open loop take at most half of the free memory while they are merged.
+
+    Args:
+        job: the load; how many requests a closed loop sends is not known before.
+        free_bytes: memory that is free.
+
+    Raises:
+        SettingError: they take more.
+    """
+    if (rows := known_rows(job)) is not None:
+        require_fit(rows, free_bytes)
+
+
+def require_fit(rows: int, free_bytes: int) -> None:
+    """Check that so many samples take at most half of the free memory while they are merged.
+
+    Raises:
+        SettingError: they take more.
+    """
+    needed = rows * MERGED_ROW_BYTES
+    if needed > _FREE_SHARE * free_bytes:
+        raise SettingError(
+            f"a load of {rows:,} requests gives {format_size(needed)} of samples while they are merged, and "
+            f"{format_size(free_bytes)} are free, of which they may take half; shorten duration="
+        )
+
+
+def known_rows(job: LoadJob) -> int | None:
+    """Most requests that an open loop records, its warm-up included; None for a closed loop."""
+    schedule = job.schedule
+    if isinstance(schedule, ClosedLoop) or schedule.closed:
+        return None
+    if isinstance(schedule, Trace):
+        return schedule.arrivals_count
+    warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
+    if isinstance(schedule, Stages):
+        rate_rps = max(schedule.start, *(level for _, level in schedule.stages))
+    else:
+        rate_rps = schedule.rate_rps
+    return round(rate_rps * (job.most_ns + warmup_ns) / SECOND_NS)

@@ -1,0 +1,414 @@
+"""The blocks of a paired launch: their length and number, the figures of each, and their merge into one launch.
+
+Pure. A paired launch loads two variants in rounds of blocks A B B A. This module must not know deployments or verdicts.
+
+Between its blocks a variant waits for the other one. That time is cut out: the recordings are shifted so that the
+blocks are adjacent in one window. Pure; it must not know what is compared, or how a block is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
+from pytest_mlpatterns.analysis.metrics.samples import StreamTimes, join_samples, shift_samples, take_rows
+from pytest_mlpatterns.analysis.statistics.distributions import location
+from pytest_mlpatterns.analysis.statistics.log_ratio import paired_log_ratio
+from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
+from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS, whole_rounds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
+    from pytest_mlpatterns.records.samples import Samples
+    from pytest_mlpatterns.workload.schedule import Schedule
+
+__all__ = [
+    "BlockDesign",
+    "BlockPlan",
+    "BlockRecording",
+    "ResponsePace",
+    "answer_rate",
+    "block_latencies",
+    "merge_reports",
+    "merge_samples",
+    "merge_usage",
+    "merge_windows",
+    "response_pace",
+    "stream_figures",
+    "stream_ratios",
+]
+
+
+_QUICK_START_S = 0.8
+"""Measured time to start two variants of a light model side by side, and to warm up both."""
+_LAUNCHES = 4
+"""Launches that the budget should have time for, more than a first verdict needs: each is evidence of its own."""
+_ENOUGH_FOR_THEM = 10
+"""Requests of a block from which another launch is worth more than longer blocks."""
+_LEAST_SHARE = 0.25
+"""Smallest share of a launch that its blocks get."""
+_STAGGER = 0.25
+"""Time between the first requests of two callers, of the time between two answers. Requests sent at once race for the
+service: it computes both prompts together or one after the other, and its times stay those of the winner for some
+rounds. A quarter is longer than that race, and shorter than what the first request keeps the service busy for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePace:
+    """How fast a variant answers.
+
+    Attributes:
+        interval_ns: time between two answers.
+        cycle_ns: time between two requests of one caller; in an open loop between two requests.
+        length_ns: length of every block, if the schedule has a length of its own; else None.
+    """
+
+    interval_ns: float
+    cycle_ns: float
+    length_ns: int | None = None
+
+    @property
+    def callers(self) -> int:
+        """Requests in flight of a closed loop; 1 of an open one."""
+        return max(round(self.cycle_ns / self.interval_ns), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """The plan of a launch.
+
+    Attributes:
+        lengths_ns: length of the blocks of each variant.
+        rounds: rounds of four blocks.
+        requests: of each block, on either side, and the length is about that of the slower one; None if blocks last
+            their length.
+        stagger_ns: time between the first requests of two callers of a block, on either side.
+    """
+
+    lengths_ns: tuple[int, ...]
+    rounds: int
+    requests: int | None = None
+    stagger_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDesign:
+    """The design of a paired launch.
+
+    Let c be the time to start and warm up both variants, b the time of a pair of blocks, s the standard deviation of a
+    pair, and t the standard deviation between launches. For a given total time the interval is narrowest with
+    s/t sqrt(c/b) pairs per launch: four at c = 0.8 s, as measured, and in proportion to sqrt(c).
+
+    Args:
+        block_ns: shortest block.
+        answers: answers that a block should have; blocks get longer for it, as far as there is time.
+        rounds: rounds A B B A of variants that start quickly.
+        most_rounds: rounds of variants that start slowly, at most.
+        warmup_ns: shortest warm-up of each variant; a longer one in its plan replaces it.
+        launch_ns: time for a launch. At least a quarter of it belongs to the blocks, however slowly the variants start.
+            To keep it, blocks are shortened down to two requests of a caller, then rounds are left out down to one.
+        budget_ns: time for all launches; the launches of slow variants get a quarter of it, or a third if the blocks
+            would have few requests. None if ``launch_ns`` holds for them too.
+    """
+
+    block_ns: int = 100_000_000
+    answers: int = 20
+    rounds: int = 2
+    most_rounds: int = 8
+    warmup_ns: int = 100_000_000
+    launch_ns: int = 20_000_000_000
+    budget_ns: int | None = None
+
+    @property
+    def longest_warmup_ns(self) -> int:
+        """Time after which no caller of a warm-up begins another request, so that both take a quarter of a launch."""
+        return max(self.warmup_ns, self.launch_ns // 16)
+
+    def within(self, budget_ns: int, launches: int) -> BlockDesign:
+        """The same for a run that has a budget, of which its first launches may take no more than all."""
+        launch_ns = min(self.launch_ns, budget_ns // launches)
+        return replace(self, launch_ns=launch_ns, budget_ns=budget_ns if launches > 1 else None)
+
+    def blocks(self, paces: Sequence[ResponsePace], start_s: float, inputs: int = 1) -> BlockPlan:
+        """Plan the blocks of one launch.
+
+        Args:
+            paces: how fast each variant answers.
+            start_s: seconds that starting and warming up both variants took.
+            inputs: requests of a round of the inputs.
+        """
+        if all(one.length_ns is None and one.interval_ns >= SLOW_INTERVAL_NS for one in paces):
+            return self._blocks_of_requests(paces, start_s, inputs)
+        rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), self.most_rounds))
+        preferred = [max(self.block_ns, self.answers * one.interval_ns) for one in paces]
+        least = [max(self.block_ns, 2 * one.cycle_ns) for one in paces]
+        room_ns = max(self.launch_ns - round(start_s * 1e9), round(_LEAST_SHARE * self.launch_ns))
+        share = min(1.0, room_ns / (2 * rounds * sum(preferred)))
+        lengths = tuple(
+            one.length_ns or int(max(low, share * high)) for one, low, high in zip(paces, least, preferred, strict=True)
+        )
+        return BlockPlan(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))))
+
+    def _blocks_of_requests(self, paces: Sequence[ResponsePace], start_s: float, inputs: int) -> BlockPlan:
+        """One round of long blocks with the same requests on both sides, whole rounds of the inputs if they fit.
+
+        The two blocks of a side may share a round of the inputs: each begins with the input after the block before.
+        """
+        interval_ns = sum(one.interval_ns for one in paces)
+        callers = max(one.callers for one in paces)
+        most = self._room_ns(start_s, interval_ns) / (2 * interval_ns)
+        half = -(-inputs // 2)
+        shares_a_round = inputs > most or inputs % 2 == 0
+        requests = whole_rounds(self.answers, most, half if shares_a_round else inputs, callers=callers)
+        longest_ns = int(requests * max(one.interval_ns for one in paces))
+        stagger_ns = round(_STAGGER * interval_ns / len(paces)) if callers > 1 else 0
+        return BlockPlan((longest_ns,) * len(paces), 1, requests, stagger_ns)
+
+    def _room_ns(self, start_s: float, interval_ns: float) -> float:
+        """Time for the blocks of a launch."""
+        if self.budget_ns is not None:
+            room_ns = min(self.budget_ns / _LAUNCHES, self.launch_ns) - start_s * 1e9
+            if room_ns >= 2 * _ENOUGH_FOR_THEM * interval_ns:
+                return room_ns
+        return max(self.launch_ns - start_s * 1e9, _LEAST_SHARE * self.launch_ns)
+
+
+def response_pace(schedule: Schedule, latency_ns: float) -> ResponsePace:
+    """The one of a variant under a schedule, from the median latency of its warm-up."""
+    if isinstance(schedule, ClosedLoop):
+        cycle_ns = latency_ns + schedule.think_time_ns
+        return ResponsePace(cycle_ns / schedule.concurrency, cycle_ns)
+    if isinstance(schedule, ConstantRate | PoissonRate | GammaRate):
+        return ResponsePace(1e9 / schedule.rate_rps, 1e9 / schedule.rate_rps)
+    return ResponsePace(latency_ns, latency_ns, schedule.length_ns)
+
+
+def answer_rate(samples: Samples, window: Window, *, closed: bool, weights: NDArray[np.int64] | None = None) -> float:
+    """Successful answers per second of a block, or what they count for.
+
+    In a closed loop these are the answers of the window over its time, those at its end by the share of their time in
+    it. If the very first answer arrived within the window, that time begins with the first request. In an open loop
+    answers also arrive after the window, so the rate is taken from the first answer to the last.
+
+    Args:
+        samples: of the block, with the requests before its window and at least one answer.
+        window: the block.
+        closed: whether it was a closed loop.
+        weights: what each request of a closed loop counts for, such as its tokens; None for 1.
+
+    Returns:
+        Answers per second.
+    """
+    good = samples.succeeded
+    done_ns, first_due_ns = samples.done_ns[good], int(samples.due_ns.min())
+    if closed:
+        start_ns = window.start_ns if done_ns[0] <= window.start_ns else first_due_ns
+        of_each = None if weights is None else weights[good]
+        counts = AnswerCounts(samples.due_ns[good], done_ns, closed=True, weights=of_each)
+        cuts_ns = counts.cuts(np.array([start_ns, window.end_ns], dtype=np.float64))
+        begun, ended = counts.by(cuts_ns)
+        return float((ended - begun) * 1e9 / (cuts_ns[1] - cuts_ns[0]))
+    if done_ns.size > 1:
+        return float((done_ns.size - 1) * 1e9 / max(done_ns[-1] - done_ns[0], 1))
+    return float(done_ns.size * 1e9 / max(done_ns[-1] - first_due_ns, 1))
+
+
+def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_], *, closed: bool) -> dict[str, float]:
+    """Median and location of TTFT and TPOT, and the output tokens per second, of a block; empty if answers came whole.
+
+    A figure that is not known is 0. Tokens count as answers do; in an open loop, when they arrived.
+
+    Args:
+        samples: of the block, with the requests before its window.
+        window: the block.
+        good: mask of the successful requests that were due in the window.
+        closed: whether it was a closed loop.
+    """
+    if samples.stream is None or not samples.came_in_pieces:
+        return {}
+    times = StreamTimes(samples, samples.stream)
+    found = {}
+    for name, values in (("ttft", times.ttft_ns[good]), ("tpot", times.tpot_ns[good])):
+        known = values[np.isfinite(values)]
+        found[name] = float(np.median(known)) if known.size else 0.0
+        found[f"{name}_mean"] = location(known) if found[name] else 0.0
+    if closed:
+        tokens = np.where(times.has_chunks, times.tokens, 0)
+        return {**found, "output_tokens": answer_rate(samples, window, closed=True, weights=tokens)}
+    in_time = samples.succeeded[times.owner] & (times.arrival_ns < window.end_ns)
+    owner = times.owner[in_time]
+    arrived = float((times.tokens[owner] / times.chunk_count[owner]).sum())
+    return {**found, "output_tokens": arrived * 1e9 / max(window.end_ns - int(samples.due_ns.min()), 1)}
+
+
+def stream_ratios(
+    first: Mapping[str, Sequence[float]],
+    second: Mapping[str, Sequence[float]],
+    second_whole: Mapping[str, Sequence[float]],
+    *,
+    disturbed: Sequence[bool],
+) -> dict[str, LogRatio]:
+    """The ratios second/first of what only streams have, by metric.
+
+    If the second variant does not stream, its first content is the whole answer, so its TTFT is its latency.
+
+    Args:
+        first: figures of the first variant by metric, one of each block; 0 if it is not known.
+        second: those of the second variant.
+        second_whole: of the second variant's whole answers, what their first content would be, as the others.
+        disturbed: for each block, whether other processes disturbed it.
+    """
+    present = second or second_whole
+    return {
+        name: paired_log_ratio(values, present[name], disturbed)
+        for name, values in first.items()
+        if name in present and all([*values, *present[name]])
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecording:
+    """One block.
+
+    Attributes:
+        samples: every request of the load, including those outside the window.
+        window: the block.
+        usage: resources used from the start of the window to the end of the load; None if the processes are not known.
+        report: the generator's own figures.
+    """
+
+    samples: Samples
+    window: Window
+    usage: Usage | None
+    report: GeneratorReport
+
+
+def block_latencies(block: BlockRecording) -> NDArray[np.int64]:
+    """Latencies, in nanoseconds, of the successful requests that were due in a block."""
+    return block.samples.latency_ns[block.samples.successes_in(block.window)]
+
+
+def merge_windows(blocks: Sequence[BlockRecording]) -> Window:
+    """The window of all blocks, adjacent; it starts with the first block."""
+    start_ns = blocks[0].window.start_ns
+    return Window(start_ns, start_ns + sum(block.window.duration_ns for block in blocks))
+
+
+def merge_samples(blocks: Sequence[BlockRecording]) -> Samples:
+    """The requests that were due in the blocks, in the order of completion.
+
+    Requests before a block are left out. Requests that were answered after its end are kept: in a closed loop they are
+    as many as were in flight at its start, so the rate of completions stays the same.
+    """
+    parts = []
+    for block, shift_ns in zip(blocks, _shifts_ns(blocks), strict=True):
+        inside = np.flatnonzero(block.window.covers(block.samples.due_ns))  # those that were cancelled too
+        parts.append(shift_samples(take_rows(block.samples, inside), shift_ns))
+    return join_samples(parts)
+
+
+def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:
+    """Resources that the processes used in the blocks; None if one block does not know them."""
+    known = [(block, block.usage) for block in blocks if block.usage is not None]
+    if len(known) < len(blocks):
+        return None
+    lengths = [0, *(block.window.duration_ns for block in blocks)]
+    usages = [usage for _, usage in known]
+
+    gained, highest = partial(_gained, usages), partial(_highest, usages)
+
+    return Usage(
+        time_ns=blocks[0].window.start_ns + np.cumsum(lengths, dtype=np.int64),
+        cpu_ns=gained("cpu_ns"),
+        rss_bytes=highest("rss_bytes"),
+        machine_busy_ns=gained("machine_busy_ns"),
+        others_ns=gained("others_ns"),
+        steal_ns=gained("steal_ns"),
+        throttled_ns=gained("throttled_ns"),
+        frequency_hz=highest("frequency_hz"),
+        cores=usages[0].cores,
+        machine_cores=usages[0].machine_cores,
+        busy_threads=max((usage.busy_threads for usage in usages), key=sum),
+        limited=usages[0].limited,
+        energy_uj=None if any(usage.energy_uj is None for usage in usages) else gained("energy_uj"),
+        nodes=_merge_nodes(usages),
+        without_generator=usages[0].without_generator,
+    )
+
+
+def _merge_nodes(usages: Sequence[Usage]) -> tuple[NodeUsage, ...]:
+    """The nodes that have replicas in all blocks, merged as :func:`merge_usage` merges the whole."""
+    by_name = [{node.node: node for node in usage.nodes} for usage in usages]
+    merged = []
+    for name, last in by_name[-1].items():
+        if all(name in nodes for nodes in by_name):
+            parts = [nodes[name] for nodes in by_name]
+            cpu_ns, serve_cpu_ns = (_gained(parts, column) for column in ("cpu_ns", "serve_cpu_ns"))
+            rss_bytes = _highest(parts, "rss_bytes")
+            merged.append(replace(last, cpu_ns=cpu_ns, rss_bytes=rss_bytes, serve_cpu_ns=serve_cpu_ns))
+    return tuple(merged)
+
+
+def _gained(parts: Sequence[Usage | NodeUsage], name: str) -> NDArray[np.int64]:
+    """The growth of a column, cumulative over the blocks, from 0 on."""
+    columns = [getattr(part, name) for part in parts]
+    return np.cumsum([0, *(int(column[-1] - column[0]) for column in columns)], dtype=np.int64)
+
+
+def _highest(parts: Sequence[Usage | NodeUsage], name: str) -> NDArray[np.int64]:
+    """The first value of a column, and its highest of each block."""
+    first = int(getattr(parts[0], name)[0])
+    return np.array([first, *(int(getattr(part, name).max()) for part in parts)], dtype=np.int64)
+
+
+def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
+    """The generator's own figures over all blocks."""
+    reports = [block.report for block in blocks]
+    return replace(
+        reports[-1],
+        cpu_ns=sum(report.cpu_ns for report in reports),
+        wall_ns=sum(report.wall_ns for report in reports),
+        completed=sum(report.completed for report in reports),
+        connections=max(report.connections for report in reports),
+        connection_limit_reached=any(report.connection_limit_reached for report in reports),
+        connection_wait_ns=sum(report.connection_wait_ns for report in reports),
+        connection_waits=sum(report.connection_waits for report in reports),
+        loop_lag_ns=max(report.loop_lag_ns for report in reports),
+        texts_cut=any(report.texts_cut for report in reports),
+        opened_late_ns=max(report.opened_late_ns for report in reports),
+        ticks_cpu_ns=sum(report.ticks_cpu_ns for report in reports),
+        parts=tuple(_merge_part(reports, number) for number in range(len(reports[-1].parts))),
+    )
+
+
+def _merge_part(reports: Sequence[GeneratorReport], number: int) -> GeneratorPart:
+    """One generator's own figures over all blocks."""
+    parts = [report.parts[number] for report in reports]
+    busy_ns = sum(part.core_share * report.wall_ns for part, report in zip(parts, reports, strict=True))
+    return replace(
+        parts[-1],
+        completed=sum(part.completed for part in parts),
+        core_share=busy_ns / max(sum(report.wall_ns for report in reports), 1),
+        opened_late_ns=max(part.opened_late_ns for part in parts),
+        clock_error_ns=max(part.clock_error_ns for part in parts),
+    )
+
+
+def _shifts_ns(blocks: Sequence[BlockRecording]) -> list[int]:
+    """The shift of each block that makes it start at the end of the previous one."""
+    shifts, at_ns = [], blocks[0].window.start_ns
+    for block in blocks:
+        shifts.append(at_ns - block.window.start_ns)
+        at_ns += block.window.duration_ns
+    return shifts

@@ -1,0 +1,221 @@
+"""A run for continuous integration: GitHub's job summary and annotations, and properties of a JUnit report.
+
+Results → text. Text from users and models is escaped: a test id with a pipe stays in its cell, and one with a line
+break cannot begin another workflow command.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns import wording
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.records.result import FailedTest, State
+from pytest_mlpatterns.records.verdict import Gate, Outcome
+from pytest_mlpatterns.reports.text.comparison import accepted_sentences, is_accepted
+from pytest_mlpatterns.reports.text.function_lines import function_table_lines
+from pytest_mlpatterns.reports.text.notes import changed_facts
+from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.summary_table import (
+    by_kind,
+    cells_of,
+    headline,
+    kind_word,
+    kinds_of,
+    let_pass,
+    verdict_of,
+)
+from pytest_mlpatterns.reports.text.suspicions import suspected_sentences
+from pytest_mlpatterns.wording import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import PurePath
+
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.verdict import Kind
+
+__all__ = ["accepted_annotation", "annotation", "job_summary", "kind_properties", "properties_of"]
+
+
+_MOST_DETAILS = 20
+"""Most tests with sparklines; GitHub limits a job summary to 1 MiB."""
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#@])")
+
+
+def annotation(failure: FailedTest, root: PurePath | None = None) -> str:
+    """A workflow command that shows a failure at the line of its test: an error, or a warning if the gate only warns.
+
+    Args:
+        failure: the test and the reason.
+        root: pytest's root directory relative to the top of the repository; None if they are the same.
+    """
+    return _command("warning" if failure.gate is Gate.WARN else "error", failure, root)
+
+
+def _command(level: str, failure: FailedTest, root: PurePath | None) -> str:
+    position: dict[str, str] = {}
+    if failure.location is not None:
+        file = failure.location.file if root is None else (root / failure.location.file).as_posix()
+        position = {"file": file, "line": str(failure.location.line)}
+    properties = {**position, "title": failure.test}
+    shown = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::{level} {shown}::{_data(failure.reason)}"
+
+
+def accepted_annotation(result: TestResult, root: PurePath | None = None) -> str:
+    """As :func:`annotation`, a notice that a test passed by an acceptance."""
+    text = "\n".join(accepted_sentences(result))
+    return _command("notice", FailedTest(result.test, text, result.location), root)
+
+
+def job_summary(
+    results: Sequence[TestResult],
+    failures: Sequence[FailedTest],
+    rankings: Mapping[str, str],
+    *,
+    notes: Sequence[str] = (),
+) -> str:
+    """A job summary: the failures with their reasons, the table of all results, and the rankings.
+
+    Args:
+        results: in the order in which the tests ran.
+        failures: the tests that failed, with or without results.
+        rankings: the decision in a sentence, by group of tests.
+        notes: further lines of the run.
+    """
+    kinds = kinds_of(results, failures)
+    parts = [f"### Performance: {headline(kinds.values())}"]
+    parts += [f"{advisory}." for advisory in [let_pass(failures)] if advisory]
+    parts += [_failure_item(failure, kinds[failure.test]) for failure in failures]
+    parts += [_undecided_item(result) for result in results if result.outcome is State.UNDECIDED]
+    parts += [
+        f"- ✓ **{escaped(result.test)}**: {' <br> '.join(map(escaped, accepted_sentences(result)))}"
+        for result in results
+        if is_accepted(result)
+    ]
+    if results:
+        parts.append(_table(results))
+    drawn = [result for result in results if result.outcome is State.FAILED][:_MOST_DETAILS]
+    parts += [details for result in drawn if (details := _details(result))]
+    parts += [f"**{escaped(group)}**: {escaped(sentence)}" for group, sentence in rankings.items()]
+    parts += [escaped(note) for note in notes]
+    return wording.visible("\n\n".join(parts) + "\n")
+
+
+def escaped(text: str) -> str:
+    """A text escaped for Markdown, on one line."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+
+
+def _failure_item(failure: FailedTest, kind: Kind) -> str:
+    reasons = " <br> ".join(escaped(line) for line in failure.reason.splitlines())
+    return f"- ✗ **{escaped(failure.test)}**: {kind_word(kind)}: {reasons}"
+
+
+def _undecided_item(result: TestResult) -> str:
+    suspected = suspected_sentences(result)
+    reasons = [
+        verdict.reason
+        for verdict in result.verdicts
+        if verdict.outcome is Outcome.INCONCLUSIVE and not verdict.suspected
+    ]
+    what = "suspected regression" if suspected else "undecided"
+    return f"- ? **{escaped(result.test)}**: {what}: {' <br> '.join(map(escaped, [*suspected, *reasons]))}"
+
+
+def _table(results: Sequence[TestResult]) -> str:
+    """A table of the results, two if only some of them stream."""
+    return "\n\n".join(map(_rows, by_kind(results)))
+
+
+def _rows(results: Sequence[TestResult]) -> str:
+    """The table of results of one kind."""
+    rows = [cells_of(result) for result in results]
+    headings = ["", "test", "pattern", *rows[0]]
+    used = [name for name in headings[3:] if any(row[name] != "–" for row in rows)]
+    lines = [
+        f"| {' | '.join(['', 'test', 'pattern', *used])} |",
+        f"|{'|'.join([':--', ':--', ':--', *('--:' for _ in used)])}|",
+    ]
+    for result, row in zip(results, rows, strict=True):
+        verdict = verdict_of(result)
+        texts = [f"{verdict.sign} {verdict.word}", result.group or result.test, str(result.setup.pattern)]
+        lines.append(f"| {' | '.join(map(escaped, [*texts, *(row[name] for name in used)]))} |")
+    return "\n".join(lines)
+
+
+def _details(result: TestResult) -> str:
+    """What changed in the environment of a failed test, its functions and sparklines, folded; empty without one."""
+    changed = [f"changed: {text}" for text in changed_facts(result)]
+    drawn = [*changed, *function_table_lines(result.profile), *_pictures(result), *load_picture(result)]
+    if not drawn:
+        return ""
+    title = escaped(result.test)
+    return f"<details><summary>{title}</summary>\n\n```\n{chr(10).join(drawn)}\n```\n\n</details>"
+
+
+def _pictures(result: TestResult) -> list[str]:
+    """The distribution of the latency, or those of the times of streams with their names."""
+    if result.stream is None:
+        return latency_picture(result)
+    pictures = {name.upper(): latency_picture(result, name) for name in ("ttft", "itl")}
+    return [line for name, picture in pictures.items() if picture for line in (name, *picture)]
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+_WHOLE = ("ns", "bytes")
+
+
+def kind_properties(kind: Kind) -> list[tuple[str, str]]:
+    """The kind of a test, also of one that has no result."""
+    return [("perf_kind", kind.value)]
+
+
+def properties_of(result: TestResult) -> list[tuple[str, str]]:
+    """Outcome, kind, set-up, and each metric with its interval: ``perf_rtm_ns``, ``perf_rtm_ns_low`` and ``_high``.
+
+    Args:
+        result: a result whose metrics this version knows.
+    """
+    setup = result.setup
+    found = [
+        ("perf_outcome", result.outcome.value),
+        *kind_properties(result.kind),
+        ("perf_pattern", str(setup.pattern)),
+        ("perf_load", str(setup.load)),
+        ("perf_wire", setup.wire),
+        ("perf_requests", str(result.requests)),
+    ]
+    if setup.engine:
+        found.append(("perf_engine", setup.engine))
+    if result.price is not None:
+        found.append(("perf_price", str(result.price)))
+    if result.cancelled_requests:
+        found.append(("perf_cancelled_requests", str(result.cancelled_requests)))
+    if result.stream is not None:
+        means = {"input": result.stream.input_tokens, "output": result.stream.output_tokens}
+        found += [(f"perf_{name}_tokens_per_request", f"{mean[0]:.6g}") for name, mean in means.items() if mean]
+    for metric, (value, low, high) in result.metrics.items():
+        unit = metric_named(metric).unit.value
+        name = f"perf_{metric}" if not unit or metric.endswith(unit) else f"perf_{metric}_{unit}"
+        found += [
+            (name, _number(value, unit)),
+            (f"{name}_low", _number(low, unit)),
+            (f"{name}_high", _number(high, unit)),
+        ]
+    found += [("perf_accepted", one.accepted) for one in result.verdicts if one.accepted]
+    found += [(f"perf_{one.metric}_against_{one.against}", one.reason) for one in result.verdicts]
+    return [(visible(name), visible(value)) for name, value in found]
+
+
+def _number(value: float, unit: str) -> str:
+    return str(round(value)) if unit in _WHOLE else f"{value:.6g}"

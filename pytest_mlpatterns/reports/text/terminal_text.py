@@ -1,0 +1,262 @@
+"""Text for a terminal: spans with a style by meaning, tables and wrapped paragraphs, measured in columns.
+
+Pure. A style names a meaning; the terminal writer chooses the colour. The text is complete without styles.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, replace
+from enum import Enum
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "Line",
+    "Span",
+    "Style",
+    "TextColumn",
+    "cut",
+    "folded",
+    "in_ascii",
+    "line",
+    "natural_width",
+    "padded",
+    "table_lines",
+    "text_of",
+    "width_of",
+    "wrapped",
+]
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+_SPELLED = str.maketrans(
+    {
+        "→": "->",
+        "µ": "u",
+        "μ": "u",
+        "±": "+-",
+        "–": "-",
+        "−": "-",
+        "…": "..",
+        "×": "x",
+        "✓": "+",
+        "✗": "x",
+        "·": "-",
+        "│": "|",
+        "≥": ">=",
+        **dict(zip(_BARS, "._-=+*%#", strict=True)),
+    }
+)
+
+
+class Style(Enum):
+    """The meaning of a span."""
+
+    PLAIN = "plain"
+    STRONG = "strong"
+    FAINT = "faint"
+    GOOD = "good"
+    BAD = "bad"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a line with one style."""
+
+    text: str
+    style: Style = Style.PLAIN
+
+
+Line = tuple[Span, ...]
+
+
+def line(text: str, style: Style = Style.PLAIN) -> Line:
+    """A line of one span."""
+    return (Span(text, style),)
+
+
+def text_of(spans: Line) -> str:
+    """The text of a line without styles and trailing spaces."""
+    return "".join(span.text for span in spans).rstrip()
+
+
+def in_ascii(text: str) -> str:
+    """The text in ASCII: known signs are replaced, other characters are escaped."""
+    return text.translate(_SPELLED).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def width_of(text: str) -> int:
+    """The width of a text in columns: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """A text padded with spaces to a width in columns; aligned left, or right if ``right``."""
+    space = " " * max(width - width_of(text), 0)
+    return space + text if right else text + space
+
+
+def cut(text: str, width: int, *, left: bool = False) -> str:
+    """A text cut to a width in columns, with an ellipsis at its end, or at its beginning if ``left``."""
+    if width_of(text) <= width:
+        return text
+    shortened = text
+    while shortened and width_of(shortened) > max(width - 1, 0):
+        shortened = shortened[1:] if left else shortened[:-1]
+    return f"…{shortened}" if left else f"{shortened}…"
+
+
+_NARROWEST = 20
+_GAP = 2
+_LONGEST_NAME = 16
+"""Longest name of a pattern that is not cut."""
+_PART = re.compile(r"(?=[(|])|(?<=, )")
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ns|µs|ms|s|min|B|[KMGT]iB|req/s|tok/s)(?![\w/]))")
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """One column of a text table.
+
+    Attributes:
+        heading: its first line.
+        cells: the others, one for each row.
+        right: whether the text is aligned right.
+        least: the width down to which it may be cut if the table is too wide; None: it is never cut.
+        cut_left: whether it loses its beginning instead of its end.
+    """
+
+    heading: str
+    cells: Sequence[Span]
+    right: bool = True
+    least: int | None = None
+    cut_left: bool = False
+
+    @property
+    def width(self) -> int:
+        """The width of the longest text in it."""
+        return max(map(width_of, [self.heading, *(cell.text for cell in self.cells)]))
+
+
+def natural_width(columns: Sequence[TextColumn]) -> int:
+    """The width of the table if nothing is cut."""
+    return sum(column.width for column in columns) + _GAP * (len(columns) - 1)
+
+
+def table_lines(columns: Sequence[TextColumn], width: int | None = None) -> list[Line]:
+    """The heading and the rows of a table, one line each.
+
+    Args:
+        columns: those that may be cut come first.
+        width: of the terminal, in columns; None: nothing is cut.
+    """
+    gap, widths = (_GAP, [column.width for column in columns]) if width is None else _fitted(columns, width)
+    headings = [Span(column.heading, Style.STRONG) for column in columns]
+    rows = zip(*(column.cells for column in columns), strict=True)
+    return [_row(cells, columns, widths, gap=gap) for cells in (headings, *rows)]
+
+
+def folded(columns: Sequence[TextColumn], width: int) -> tuple[list[TextColumn], list[list[str]]]:
+    """The columns with as much of the second one, which holds patterns, as fits beside the others.
+
+    Args:
+        columns: those that may be cut come first.
+        width: of the terminal, in columns.
+
+    Returns:
+        The columns, and for each row the lines that go on below it, with the rest of its pattern.
+    """
+    first, column, *others = columns
+    names = [len(part) for cell in column.cells for part in _parts(cell.text) if not part.startswith("(")]
+    taken = [one.width if one.least is None else min(one.width, one.least) for one in (first, *others)]
+    free = width - sum(taken) - len(taken)
+    roomy = replace(column, least=max(column.least or 0, min(max(names, default=0), _LONGEST_NAME, free)))
+    _, widths = _fitted([first, roomy, *others], width)
+    heads, rests = zip(*(_head_of(cell.text, widths[1]) for cell in column.cells), strict=True)
+    cells = [Span(head, cell.style) for head, cell in zip(heads, column.cells, strict=True)]
+    found = [first, replace(roomy, cells=cells), *others]
+    gap, widths = _fitted(found, width)
+    start = widths[0] + gap
+    return found, [[" " * start + line for line in _joined(rest, max(width - start, _NARROWEST))] for rest in rests]
+
+
+def _parts(text: str) -> list[str]:
+    """The parts of a pattern: names, and arguments in brackets."""
+    return [part for part in _PART.split(text) if part]
+
+
+def _head_of(text: str, width: int) -> tuple[str, str]:
+    """What of a pattern fits, and the rest of it; all of it, if its first name does not fit."""
+    first, *further = _joined(text, width) or [""]
+    return (cut(text, width), text) if width_of(first) > width else (first, "".join(further))
+
+
+def _joined(text: str, width: int) -> list[str]:
+    """The lines of a pattern: as many of its parts in each as fit."""
+    lines: list[str] = []
+    for part in _parts(text):
+        if lines and width_of(lines[-1] + part.rstrip()) <= width:
+            lines[-1] += part
+        else:
+            lines.append(part)
+    return lines
+
+
+def wrapped(text: str, width: int, first: str = "", *, others: str = "") -> list[str]:
+    """Break a text into lines at spaces, so that test ids and patterns stay whole, and numbers keep their unit.
+
+    Args:
+        text: one paragraph.
+        width: of the terminal, in columns; at least 20 are used.
+        first: indent of the first line.
+        others: indent of the following lines.
+    """
+    lines = wrap(
+        _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text),
+        max(width, _NARROWEST),
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def _fitted(columns: Sequence[TextColumn], width: int) -> tuple[int, list[int]]:
+    """The widths of the gaps and of the columns.
+
+    If there is not enough room, the first column gets at least two fifths of what the uncut columns leave; the other
+    columns that may be cut share the rest.
+    """
+    natural = [column.width for column in columns]
+    least = [min(column.width, column.least) for column in columns if column.least is not None]
+    flexible, gaps = len(least), len(columns) - 1
+    fixed = sum(natural[flexible:])
+    gap = _GAP if sum(least) + fixed + _GAP * gaps <= width else 1
+    room = max(width - fixed - gap * gaps, sum(least))
+    widths = natural[:flexible]
+    for position in range(1, flexible):
+        others = sum(least[:position]) + sum(widths[position + 1 : flexible])
+        widths[position] = min(widths[position], max(room - max(others, room * 3 // 5), least[position]))
+    widths[0] = min(widths[0], max(room - sum(widths[1:]), least[0]))
+    return gap, [*widths, *natural[flexible:]]
+
+
+def _row(cells: Sequence[Span], columns: Sequence[TextColumn], widths: Sequence[int], *, gap: int) -> Line:
+    spans = []
+    count = max((number for number, cell in enumerate(cells, 1) if cell.text), default=1)
+    for position, (cell, column, width) in enumerate(zip(cells[:count], columns, widths, strict=False)):
+        text = padded(cut(cell.text, width, left=column.cut_left), width, right=column.right)
+        spans.append(Span(text.rstrip() if position == count - 1 else text + " " * gap, cell.style))
+    return tuple(spans)
