@@ -39,8 +39,8 @@ def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
         known: the names of our options.
 
     Raises:
-        pytest.UsageError: one of them was removed, is almost one of ours, or is an argument of the marker; the message
-            says which.
+        pytest.UsageError: the message says whether the key was removed, is almost one of ours, is an argument of the
+            marker, or resembles none.
     """
     for argument in unknown:
         option = argument.partition("=")[0]
@@ -52,7 +52,7 @@ def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
 
 
 def require_known_keys(unknown: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse a key of the ini file that looks like one of ours, or was one.
+    """Refuse keys of the ini file that begin like ours and that no loaded plugin has.
 
     Args:
         unknown: keys that neither pytest nor a plugin has.
@@ -66,8 +66,8 @@ def require_known_keys(unknown: Iterable[str], known: Sequence[str]) -> None:
         name = key.removeprefix("perf_")
         if name in _REMOVED:
             raise pytest.UsageError(f"{key} was removed, {_REMOVED[name]}; delete the line")
-        if hint := _hint(name, known, "perf_{}"):
-            raise pytest.UsageError(f"{key} is not an ini key; {hint}pytest --help lists all")
+        hint = _hint(name, known, "perf_{}") or "no loaded plugin has it; delete the line, or load that plugin; "
+        raise pytest.UsageError(f"{key} is not an ini key; {hint}pytest --help lists all")
 
 
 def _hint(name: str, known: Sequence[str], form: str) -> str:
