@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Failures",
+    "death_of",
     "end_at_the_users_line",
     "fail_as_expected",
     "location_of",
@@ -103,6 +104,13 @@ class Failures:
             pattern=str(state.settings.pattern),
             text="\n".join([*map(str, self.advised[:1]), *(one.reasons[0] for one in self.advised[1:])]),
         )
+
+
+def death_of(item: pytest.Item, state: PerfItem) -> FailedTest:
+    """The failure of a test that ends the process in which it runs."""
+    reason = "the process that ran this test died before it could report"
+    group, pattern = group_of(item.nodeid, parameter_names(item)), str(state.settings.pattern)
+    return FailedTest(item.nodeid, reason, location_of(item), group=group, pattern=pattern)
 
 
 def fail_as_expected(report: pytest.TestReport, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, Ml
 from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, parameter_names
 from pytest_mlpatterns.plugin.failures import (
     Failures,
+    death_of,
     fail_as_expected,
     location_of,
     raise_at_definition,
@@ -66,7 +66,12 @@ class RuntestHooks:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Give a perf test the machine to itself; other tests share it."""
-        with self._lock.held(exclusive=PERF_ITEM in item.stash) if self._lock else contextlib.nullcontext():
+        if self._lock is None:
+            return (yield)
+        state = item.stash.get(PERF_ITEM, None)
+        with self._lock.held(exclusive=state is not None):
+            if state is not None:
+                self._lock.leave_word(death_of(item, state))
             return (yield)
 
     @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.wording import visible
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.session import BaselineSession
 
-__all__ = ["ControllerHooks", "MachineLock", "WorkerInput", "report_baseline", "report_usage_error"]
+__all__ = ["ControllerHooks", "MachineLock", "WorkerInput", "report_baseline", "report_usage_error", "running_test"]
 
 
 _LOCK = "mlpatterns_lock"
@@ -33,6 +35,8 @@ _ASCII_ONLY = "mlpatterns_ascii_only"
 _WORKTREE = "mlpatterns_worktree"
 _USAGE_ERROR = "mlpatterns_usage_error"
 _BASELINE = "mlpatterns_baseline"
+_RUNNING = "running"
+"""File with the perf test that runs now, or ran last, as the failure that it is if its worker dies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,13 @@ class ControllerHooks:
         if found := sent.get(_BASELINE):
             self._baseline.merge(found)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
+        """Attach to the report of a test whose worker died the failure that the worker left, if it is a perf test."""
+        directory = self._worker_input.lock_directory
+        if directory is not None and (failure := running_test(directory)) is not None and failure.test == crashitem:
+            report.perf_failure = failure.to_json()
+
 
 class MachineLock:
     """A readers-writer lock; all processes that name the same directory share it.
@@ -118,6 +129,7 @@ class MachineLock:
     def __init__(self, directory: Path) -> None:
         self._gate = os.open(directory / "gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._room = os.open(directory / "room", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._running = directory / _RUNNING
 
     @contextlib.contextmanager
     def held(self, *, exclusive: bool) -> Iterator[None]:
@@ -131,6 +143,14 @@ class MachineLock:
             yield
         finally:
             fcntl.lockf(self._room, fcntl.LOCK_UN)
+
+    def leave_word(self, failure: FailedTest) -> None:
+        """Leave word of the perf test that runs now, for the controller, in case this process dies with it.
+
+        Args:
+            failure: what the test's death is; only the exclusive holder may leave it.
+        """
+        self._running.write_text(json.dumps(failure.to_json()), encoding="utf-8")
 
     def make_exclusive(self) -> None:
         """Exclude all other holders from now on; waits until they are gone. The lock is held already."""
@@ -148,3 +168,9 @@ class MachineLock:
         """Close the file descriptors."""
         os.close(self._gate)
         os.close(self._room)
+
+
+def running_test(directory: Path) -> FailedTest | None:
+    """The perf test of which a worker left word last; None before the first one."""
+    file = directory / _RUNNING
+    return FailedTest.from_json(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None

@@ -364,6 +364,8 @@ def test_a_worker_that_dies_with_the_machine_lock_blocks_no_other(tmp_path: Path
     assert run.outcomes == {"failed": 1, "passed": 2}
     assert re.search(r"worker '?gw\d'? crashed while running", run.text)
     assert {"test_second": "pass", "test_third": "pass"}.items() <= run.run.table.items()
+    broken = [(one["test"], one["kind"]) for one in run.run.json("out.json")["unmeasured"]]
+    assert broken == [("test_perf.py::test_dies", "test_error")] * bool(perf)
     assert_next_run_cleans_up(tmp_path)
 
 

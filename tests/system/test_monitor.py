@@ -68,6 +68,7 @@ def work():
         hashlib.pbkdf2_hmac("sha256", b"", b"", 1000)  # without the interpreter's lock, as BLAS does
     worked.wait()
     sys.stdin.readline()
+print(0, flush=True)
 sys.stdin.readline()
 for _ in range(3):
     threading.Thread(target=work, daemon=True).start()
@@ -75,7 +76,7 @@ worked.wait()
 print(1, flush=True)
 sys.stdin.readline()
 """
-"""Works in three threads after a line, which then wait beside the main thread."""
+"""Says that it has started; works in three threads after a line, which then wait beside the main thread."""
 HOLDS = """
 import os, sys, threading
 ends = threading.Event()
@@ -136,6 +137,8 @@ class TestThreads:
         idle = Burner()
         try:
             observer = ResourceMonitor(lambda: [worker.pid, idle.pid])
+            worker.read()  # an interpreter that still starts is a thread that works
+            idle.burn(0)
             observer.sample()
             worker.burn()
             assert usage_of(observer).busy_threads == (3,)
