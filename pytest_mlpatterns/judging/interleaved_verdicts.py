@@ -20,7 +20,7 @@ from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, pair
 from pytest_mlpatterns.analysis.verdicts.tolerances import DEFAULT_TOLERANCES, judged_statistic, median_text
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.settings import NoisePolicy
-from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import noted, present_values
 from pytest_mlpatterns.judging.guards import (
     MOST_STARTS,
@@ -37,7 +37,7 @@ from pytest_mlpatterns.measurement.answer_comparison import AnswerComparison, Si
 from pytest_mlpatterns.measurement.variant import StartedDeployments
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.units import format_percent, parse_number, parse_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.definitions import Metric
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, RatioVerdict
     from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds
+    from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.other_side import OtherSide
@@ -126,6 +127,30 @@ class Factor:
     least: float
     margin: float | None = None
 
+    @classmethod
+    def faster(cls, on: object, by: object, *, method: str) -> Factor:
+        """One side is ``by`` times as fast as the other; ``method`` names the assertion in messages.
+
+        Raises:
+            SettingError: another metric, or no number above 0.
+        """
+        times = parse_number(by, name=f"{method}(by=...)", example="2.0")
+        if not times:
+            given = wording.shown(by)
+            raise SettingError(f"{method}(by={given}), expected more than 0, which any service is; write 2.0")
+        return cls(_read_on(on, method), times)
+
+    @classmethod
+    def not_slower(cls, on: object, by: object, tolerances: Tolerances, *, method: str) -> Factor:
+        """One side is slower than the other by at most the margin ``by``; None is the tolerance of the metric.
+
+        Raises:
+            SettingError: another metric, or neither a share as text nor a factor of at least 1.
+        """
+        name = _read_on(on, method)
+        margin = tolerances.of(name) + 1 if by is None else _read_margin(by, f"{method}(by=...)")
+        return cls(name, 1 / margin, margin)
+
     def looks(self, budget_ns: int) -> SequentialPlan:
         """When the launches are judged. Two services within a margin take as many as a comparison with a revision."""
         if self.on == "nmrt":
@@ -142,6 +167,27 @@ class Factor:
         share = self.margin - 1
         allowed = f"{self.margin:g} times as slow" if share >= 1 else f"{format_percent(share)} slower"
         return f"{self.least:.3g} (at most {allowed})"
+
+
+def _read_on(on: object, method: str) -> str:
+    """The name of the metric that is compared."""
+    if not isinstance(on, str) or on not in COMPARABLE_METRICS:
+        expected = ", ".join(map(repr, COMPARABLE_METRICS))
+        raise SettingError(f"{method}(on={wording.shown(on)}), expected one of {expected}")
+    return on
+
+
+def _read_margin(by: object, name: str) -> float:
+    """The margin as a factor of time."""
+    if isinstance(by, str) and by.strip().endswith("%"):
+        return 1 + parse_ratio(by, name=name)
+    factor = parse_number(by, name=name, example='"10%"')
+    if factor < 1:
+        raise SettingError(
+            f"{name} is {wording.shown(by)}, expected a share as text or a factor of at least 1; "
+            'write "10%", or 2.0 for twice the time'
+        )
+    return factor
 
 
 def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbours: bool) -> Verdict:

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
+from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric, priced_metric
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
@@ -17,31 +17,28 @@ from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, Se
 from pytest_mlpatterns.records.launch import Estimate, SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.price import parse_amount
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_percent, format_rate
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
-    from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.records.launch import LaunchValue
-
-__all__ = ["LimitAssertions", "NmrtAssertions", "check_percentile", "limit_plan"]
-
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.analysis.metrics.definitions import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.launch import LaunchValue
 
     ReadMetric = Callable[[Metrics, float, Sequence[LaunchValue]], Estimate | None]
 
+__all__ = ["LimitAssertions", "NmrtAssertions", "check_percentile", "cost_limit", "limit_plan"]
 
+
+_COSTS = {"used": "cost", "given": "given_cost"}
+"""Metric of a cost, by the cores that are paid for."""
 _LIMIT_ALPHA = 0.02
 """Probability, over all interim looks, of failing a value exactly at the limit, if launches vary as the prior expects.
 
@@ -67,6 +64,35 @@ def check_percentile(percentile: object, name: str) -> None:
         min_samples(percentile)
     except ValueError as error:
         raise SettingError(f"{name}(percentile={shown(percentile)}): {error}") from None
+
+
+def cost_limit(limit: object, cores: object, settings: Settings) -> tuple[Metric, float]:
+    """The metric that ``assert_cost_below`` judges, and its limit in the currency of the price.
+
+    Raises:
+        SettingError: the limit cannot be read, there is no price or one in another currency, or cores that were not
+            given are to be paid.
+    """
+    name, price = "assert_cost_below", settings.price
+    if not isinstance(cores, str) or cores not in _COSTS:
+        raise SettingError(f"{name}(cores={shown(cores)}), expected 'used' or 'given'")
+    if cores == "given" and settings.cpus is None:
+        raise SettingError(
+            f"{name}(cores='given') without cpus=, expected how many cores the deployment gets; "
+            "write for example perf(cpus=2)"
+        )
+    amount = parse_amount(limit, name=f"{name}(...)")
+    if price is None:
+        raise SettingError(
+            f"{name}({shown(limit)}) without a price, expected what cores and memory cost; write for "
+            f'example perf_price = "0.0425 {amount.currency} per core-hour, 0.0057 {amount.currency} per GiB-hour"'
+        )
+    if amount.currency != price.currency:
+        raise SettingError(
+            f"{name}({shown(limit)}) at a price of {price}, expected an amount in {price.currency}; "
+            "convert one of the two"
+        )
+    return priced_metric(_COSTS[cores], price), amount.value
 
 
 def limit_plan(max_launches: int) -> SequentialPlan:

@@ -7,11 +7,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric, percentile_metric
+from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
+from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    METRICS,
+    Metric,
+    goodput_metric,
+    percentile_metric,
+    stream_metric,
+)
 from pytest_mlpatterns.analysis.metrics.metrics import missing_attribute
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.errors import GeneratorLimitError, LimitFailure, PerfFailure, RegressionFailure, SettingError
+from pytest_mlpatterns.errors import (
+    GeneratorLimitError,
+    LimitFailure,
+    PerfFailure,
+    RegressionFailure,
+    SettingError,
+    UnequalAnswersWarning,
+)
 from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.judging.causes import profile_alone
 from pytest_mlpatterns.judging.compared_metrics import (
@@ -20,19 +35,14 @@ from pytest_mlpatterns.judging.compared_metrics import (
     marked_accepted,
     read_metrics,
 )
-from pytest_mlpatterns.judging.comparison_methods import ComparisonMethods
-from pytest_mlpatterns.judging.cost_methods import CostMethods
-from pytest_mlpatterns.judging.interleaved_verdicts import SideComparison
-from pytest_mlpatterns.judging.leak_methods import LeakMethods
+from pytest_mlpatterns.judging.interleaved_verdicts import Factor, SideComparison
 from pytest_mlpatterns.judging.leaks import LeakAssertions
-from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile
+from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile, cost_limit
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_further
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
-from pytest_mlpatterns.judging.scaling_methods import ScalingMethods
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
-from pytest_mlpatterns.judging.stream_methods import StreamMethods
 from pytest_mlpatterns.judging.verdict_log import (
     VerdictLog,
     at_the_call,
@@ -40,27 +50,32 @@ from pytest_mlpatterns.judging.verdict_log import (
     no_verdict,
     refuse_missing_figures,
 )
-from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
+from pytest_mlpatterns.records.objective import parse_promise
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import SECOND_NS, parse_duration, parse_number, parse_share, parse_size
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import httpx
 
+    from pytest_mlpatterns.analysis.capacity.scaling import Scaling
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.limit_assertions import ReadMetric
     from pytest_mlpatterns.measurement.launch import LaunchRunner
+    from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.serving.targets import Target
 
 __all__ = ["Perf"]
 
 
-class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods, ComparisonMethods):
+class Perf:
     """One test's measurement: the ``perf`` fixture.
 
     The load starts when the first figure or assertion needs it.
@@ -212,6 +227,43 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods, ComparisonMe
         self._check_limit(METRICS["cache_hit_ratio"], share)
 
     @at_the_call
+    def assert_ttft_below(self, limit: object, percentile: float = 50) -> None:
+        """The time to the first token is below one such as ``"300ms"``; of failed requests it is infinite."""
+        self._assert_stream("ttft", limit, percentile)
+
+    @at_the_call
+    def assert_itl_below(self, limit: object, percentile: float = 50) -> None:
+        """The inter-token latency, the gap between two tokens of an answer, is below a time such as ``"40ms"``."""
+        self._assert_stream("itl", limit, percentile)
+
+    @at_the_call
+    def assert_tpot_below(self, limit: object, percentile: float = 50) -> None:
+        """The time per output token of a request is below one such as ``"40ms"``; of failed ones it is infinite."""
+        self._assert_stream("tpot", limit, percentile)
+
+    @at_the_call
+    def assert_output_tokens_at_least(self, rps: object, *, per_user: bool = False) -> None:
+        """The output tokens per second reach a rate.
+
+        Args:
+            rps: tokens per second.
+            per_user: those that one caller sees while its answer streams, instead of those of all together.
+        """
+        metric = METRICS["output_tokens_per_user" if per_user else "output_tokens"]
+        self._check_limit(metric, parse_number(rps, name="assert_output_tokens_at_least(rps=...)"))
+
+    @at_the_call
+    def assert_cost_below(self, limit: object, *, cores: str = "used") -> None:
+        """A million successful answers cost less than an amount such as ``"0.40 USD"``; the test needs a price.
+
+        Args:
+            limit: the amount, in the currency of the price.
+            cores: ``"used"`` pays for the CPU time that the deployment used, ``"given"`` for all cores that ``cpus=``
+                gave it, also while they are idle. Both pay for the peak memory.
+        """
+        self._check_limit(*cost_limit(limit, cores, self._experiment.settings))
+
+    @at_the_call
     def measure_nmrt(self, *, slo: str | None = None) -> Metrics:
         """Search for NMRT, the most requests per second that the deployment sustains before it begins to degrade.
 
@@ -252,10 +304,161 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods, ComparisonMe
         return self._overload.measure(up_to, slo)
 
     @at_the_call
+    def assert_goodput_at_least(
+        self, share: object = None, *, slo: str | None = None, at: float | None = None, rps: object = None
+    ) -> None:
+        """The requests that keep an objective reach a rate; beyond the NMRT, a share of it.
+
+        Write ``(rps=8, slo="ttft<300ms, tpot<40ms")`` for the load of the test, or
+        ``(0.9, at=2.0, slo="p95<200ms")`` for a load beyond the NMRT.
+
+        Args:
+            share: of the NMRT, 0.9 or ``"90%"``.
+            slo: required: what each request keeps; with ``at`` an objective, within whose time an answer is in time.
+            at: the load, as a multiple of the NMRT.
+            rps: requests per second, at the load of the test.
+        """
+        if (share is None) is not (at is None) or (share is None) is (rps is None):
+            raise SettingError(
+                'assert_goodput_at_least(...) expected a rate at the load of the test (rps=8, slo="ttft<300ms"), or a '
+                'share of the NMRT at a multiple of it (0.9, at=2.0, slo="p95<200ms")'
+            )
+        if slo is None:
+            raise SettingError('assert_goodput_at_least(...) expected what each request keeps; add slo="ttft<300ms"')
+        if at is None:
+            self._assert_goodput(parse_number(rps, name="assert_goodput_at_least(rps=...)"), slo)
+            return
+        least = parse_share(share, name="assert_goodput_at_least(...)")
+        self._settle("goodput", lambda: self._overload.decide_goodput(least, at, slo))
+
+    @at_the_call
     def assert_recovers_within(self, limit: object, *, slo: str | None = None) -> None:
         """After a load beyond the NMRT the service answers in time again within a time such as ``"5s"``."""
         limit_ns = parse_duration(limit, name="assert_recovers_within(...)")
         self._settle("recovery", lambda: self._overload.decide_recovery(limit_ns, slo))
+
+    @at_the_call
+    def measure_scaling(self, replicas: Iterable[int] = (1, 2, 4), *, cpus_per_replica: int | None = None) -> Scaling:
+        """Measure NMRT of the test's pattern at several numbers of replicas, as ``Replicated(n)`` starts them.
+
+        Two passes, the second in the opposite order. Each number of replicas takes a search for NMRT and a window of
+        a second in each pass, about ten seconds; that is beside the test's budget. One replica then gets another under
+        load, which takes as long as the scale-out and a second more.
+
+        Args:
+            replicas: different numbers from 1 on, 1 among them.
+            cpus_per_replica: number of cores on which each replica runs alone, instead of the marker's ``cpus=``; one
+                more is left for the load generator. None: they share the cores.
+
+        Returns:
+            The steps, the fitted scalability law, predictions, and the scale-out time; without steps in a smoke run.
+        """
+        return self._scaling.measure(replicas, cpus_per_replica)
+
+    @at_the_call
+    def assert_scaling_efficiency_at_least(self, limit: object, *, replicas: int) -> None:
+        """NMRT of this many replicas over as many times the NMRT of one reaches a share, 0.8 or ``"80%"``.
+
+        Args:
+            limit: the smallest acceptable share.
+            replicas: number of replicas, from 2.
+        """
+        share = parse_share(limit, name="assert_scaling_efficiency_at_least(...)")
+        self._settle(EFFICIENCY.name, lambda: self._scaling.decide_efficiency(share, replicas))
+
+    @at_the_call
+    def assert_scale_out_below(self, limit: object) -> None:
+        """One more replica, asked for while callers keep one at its knee, carries its share in less than this time.
+
+        Uses what :meth:`measure_scaling` has measured, or measures one replica alone. It raises ``InvalidResultError``
+        if the time is not known: with ``balance="shared-socket"``, or if the replica never carried its share.
+
+        Args:
+            limit: the time, such as ``"2s"``, from asking for the replica until it gives at least 90 % of its share of
+                the answers.
+        """
+        limit_ns = parse_duration(limit, name="assert_scale_out_below(...)")
+        self._settle(SCALE_OUT.name, lambda: self._scaling.decide_scale_out(limit_ns))
+
+    @at_the_call
+    def assert_no_leak(self, limit: object, *, duration: object = "10s") -> None:
+        """Resident memory grows by less than a size such as ``"100 B"`` per request, or its growth levels off.
+
+        The running deployment is loaded for 2, 4 or 10 s, until that is decided, beside the test's budget; a smaller
+        limit needs more requests. Open
+        descriptors and threads grow by less than 1 per 1,000 requests, where the system counts them. A growth that
+        slows down, stops or comes in single steps is no failure: the verdict is then open, with the number of requests
+        that would decide it.
+
+        Args:
+            limit: growth of memory per request, such as ``"100 B"`` or ``"1KiB"``.
+            duration: the longest load, such as ``"60s"``; at least one second.
+        """
+        limit_bytes = parse_size(limit, name="assert_no_leak(...)")
+        longest_ns = parse_duration(duration, name="assert_no_leak(duration=...)")
+        if limit_bytes == 0:
+            raise SettingError(
+                f'assert_no_leak({shown(limit)}), expected more than 0, which no run can show; write "100 B"'
+            )
+        if longest_ns < SECOND_NS:
+            raise SettingError(f'assert_no_leak(duration={shown(duration)}), expected at least 1s; write "10s"')
+        self._settle_all(lambda: self._leaks.decide(limit_bytes, longest_ns), "memory_growth")
+
+    @at_the_call
+    def assert_faster_than(
+        self,
+        other: Pattern | Target | Callable[..., Any] | str | None = None,
+        *,
+        by: object = 1.0,
+        on: str = "rtm",
+        reference: Callable[..., Any] | str | None = None,
+    ) -> None:
+        """The test's service is faster than another one, measured interleaved.
+
+        Both are started several times and loaded in short alternating blocks, so that the speed of the machine does not
+        matter. A launch takes some seconds; the comparison has a budget of its own, as large as the test's. A factor
+        above 1 that is missed beside busy neighbours stays undecided (see ``noise=``). With ``check=`` the answers of
+        both are checked; without, answers that differ are reported.
+
+        Args:
+            other: the same model under another pattern, or its name; another model under the test's pattern, as a
+                callable, a class or an import string; or a service, ``App(...)``, ``Command(...)`` or ``Url(...)``.
+                It gets the same inputs in the same order, under the same load, over the same wire or by the same
+                ``request=``.
+            by: smallest acceptable factor, such as 3.0.
+            on: ``"rtm"`` (the other's RTM over this one's), ``"throughput"`` or ``"nmrt"`` (this one's over the
+                other's).
+            reference: instead of ``other`` a model, or function of a library, that is called without a server: with a
+                list of one input, in a process of its own, by as many threads as the test has callers, each of which
+                calls again when its call has returned. RTM is compared with the median time of a call, throughput with
+                calls per second.
+        """
+        factor = Factor.faster(on, by, method="assert_faster_than")
+        self._compare_sides("assert_faster_than", factor, other=other, reference=reference)
+
+    @at_the_call
+    def assert_not_slower_than(
+        self,
+        other: Pattern | Target | Callable[..., Any] | str | None = None,
+        *,
+        by: object = None,
+        on: str = "rtm",
+        reference: Callable[..., Any] | str | None = None,
+    ) -> None:
+        """The test's service is not slower than another one by more than a margin, measured interleaved.
+
+        Two equally fast services pass. No measurement can show that one is not slower at all, so there is a margin. All
+        else is as for ``assert_faster_than``.
+
+        Args:
+            other: as for ``assert_faster_than``.
+            by: the margin: ``"10%"`` allows 1.1 times the other's RTM, or its rate over 1.1; 2.0 twice its RTM, or half
+                its rate. None is the test's tolerance of this metric, 10 % unless it sets another.
+            on, reference: as for ``assert_faster_than``.
+        """
+        tolerances = self._experiment.settings.tolerance
+        factor = Factor.not_slower(on, by, tolerances, method="assert_not_slower_than")
+        self._compare_sides("assert_not_slower_than", factor, other=other, reference=reference)
 
     @at_the_call
     def assert_no_regression(self, metrics: Sequence[str] = ("rtm", "throughput"), tolerance: object = None) -> None:
@@ -338,6 +541,19 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods, ComparisonMe
     def _check_limit(self, metric: Metric, limit: float, read: ReadMetric | None = None) -> None:
         self._settle(metric.name, lambda: self._limits.decide(metric, limit, read))
 
+    def _assert_goodput(self, rps: float, slo: str) -> None:
+        promise = parse_promise(slo)
+        self._check_limit(
+            goodput_metric(promise),
+            rps,
+            lambda metrics, confidence, _scatter: metrics.promised(promise, goodput=True, confidence=confidence),
+        )
+
+    def _assert_stream(self, quantity: str, limit: object, percentile: float) -> None:
+        check_percentile(percentile, f"assert_{quantity}_below")
+        limit_ns = parse_duration(limit, name=f"assert_{quantity}_below(...)")
+        self._check_limit(stream_metric(quantity, percentile), limit_ns)
+
     def _settle(self, metric: str, decide: Callable[[], Verdict | None]) -> None:
         self._settle_all(lambda: [verdict for verdict in (decide(),) if verdict is not None], metric)
 
@@ -347,6 +563,23 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods, ComparisonMe
         except GeneratorLimitError as error:
             verdicts = [no_verdict(metric, "limit", error)]
         self._verdicts.add(verdicts, LimitFailure)
+
+    def _compare_sides(self, method: str, factor: Factor, *, other: object, reference: object) -> None:
+        from pytest_mlpatterns.judging.other_side import other_side, plain_side  # starts processes: not on Windows
+
+        if (other is None) == (reference is None):
+            found = "neither" if other is None else "both"
+            raise SettingError(f"{method}(...) has {found} of other and reference=, expected one of them")
+        if reference is not None and factor.on == "nmrt":
+            raise SettingError(f'{method}(on="nmrt", reference=...), expected "rtm" or "throughput" of plain calls')
+        sides = plain_side if other is None else other_side
+        found_side = sides(self._experiment, reference if other is None else other, method)
+        self._settle(factor.on, lambda: self._sides.decide(found_side, factor))
+        verdicts = self._verdicts.all
+        undecided = not self._experiment.smoke and verdicts[-1].outcome is Outcome.INCONCLUSIVE  # its warning has it
+        if self._sides.difference and not undecided:
+            text = f"{self._experiment.test}: {self._sides.difference}; if both are right, say so with check="
+            self._verdicts.warn(UnequalAnswersWarning(text))
 
     def _compare(self, metrics: Callable[[bool], Sequence[Metric]], tolerances: Tolerances, *, requested: bool) -> None:
         accepted = self._experiment.accepted.in_force
