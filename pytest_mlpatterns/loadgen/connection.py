@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.loadgen.arrivals import Cancellations
-    from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder, StreamColumns
+    from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
 __all__ = ["Bytes", "ClientProtocol", "Connection", "Owner", "StreamConnection", "StreamReading"]
@@ -364,14 +364,12 @@ class StreamReading:
 
     Attributes:
         arrived: connections with something to parse; the loop calls their :meth:`StreamConnection.parse`.
-        columns: takes the rows of streams.
         cancellations: chooses the requests to cancel; None if there are none.
         answer: creates what collects the answers of a connection.
         protocol: creates the client protocol for an address, which reads streams into an answer.
     """
 
     arrived: deque[StreamConnection]
-    columns: StreamColumns
     cancellations: Cancellations | None
     answer: Callable[[], StreamedAnswer]
     protocol: Callable[[tuple[str, int], StreamedAnswer], ClientProtocol]
@@ -386,6 +384,7 @@ class StreamConnection(Connection):
         super().__init__(owner, address, target)
         self._reading, self._arrived = reading, reading.arrived
         self._answer = reading.answer()
+        self._record = owner.recording.adder_of(self._answer)
         self._pieces: list[bytes] = []
         self._stamps: list[int] = []
         self._is_cancelled = False
@@ -486,10 +485,6 @@ class StreamConnection(Connection):
         if self.busy and self.due_ns == due_ns:
             self._is_cancelled = True
             self._arrived.append(self)  # what has arrived before is parsed first
-
-    def _finish(self, now_ns: int, outcome: int, *, failed: bool) -> None:
-        self._reading.columns.answer = self._answer
-        super()._finish(now_ns, outcome, failed=failed)
 
     def _new_protocol(self) -> ClientProtocol:
         return self._reading.protocol(self._address, self._answer)

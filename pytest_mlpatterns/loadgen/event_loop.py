@@ -116,7 +116,6 @@ class LoadLoop:
         """The function that creates connections that read answers in pieces."""
         from pytest_mlpatterns.loadgen.http1 import Http1Pieces, Http1Stream
 
-        assert self.recording.streams is not None
         keep, follow = job.keep_answers > 0, job.endpoint.polled
         http1 = Http1Pieces if usual_form(job.endpoint.stream) is StreamForm.CHUNKS else Http1Stream
 
@@ -127,7 +126,6 @@ class LoadLoop:
 
         reading = StreamReading(
             arrived=self._arrived,
-            columns=self.recording.streams,
             cancellations=self._load_run.cancellations,
             answer=answers_to(job),
             protocol=protocol,

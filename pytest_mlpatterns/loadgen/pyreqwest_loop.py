@@ -107,9 +107,7 @@ class PyreqwestLoop:
         outcome = await self._outcome_of(request, received, self._time_left_s(due_ns))
         now = perf_counter_ns()
         load_run = self._load_run
-        if load_run.recording.streams is not None:
-            load_run.recording.streams.answer = received.answer
-        load_run.recording.add(due_ns, sent_ns, now, outcome, request, 0, len(received.body))
+        load_run.recording.adder_of(received.answer)(due_ns, sent_ns, now, outcome, request, 0, len(received.body))
         if load_run.answers is not None and 200 <= outcome < 300:
             load_run.answers.offer(request, received.body, received.head)
         if load_run.answered(due_ns, now, failed=outcome in _REFUSED):

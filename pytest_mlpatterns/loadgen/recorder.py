@@ -1,7 +1,7 @@
 """Recording of a load: one row per request in plain arrays, and a bounded sample of the responses.
 
-A row takes 35 bytes, so a million requests take 35 MB. The generator process imports this module and must not load
-numpy. A load that is read in pieces has the columns of its streams besides.
+A row takes 35 bytes, so a million requests take 35 MB. A load that is read in pieces has the columns of its streams
+besides.
 
 The generator process imports this module and must not load numpy.
 """
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
+    AddRow = Callable[[int, int, int, int, int, int, int], None]
+    """Appends the values of one row, in the order of :attr:`SampleRecorder.COLUMNS`."""
+
 __all__ = ["KEPT_BYTES", "ResponseSample", "SampleRecorder", "StreamColumns"]
 
 
@@ -31,7 +34,7 @@ class SampleRecorder:
     """Columns that grow by one row per finished request, in the order of completion."""
 
     COLUMNS = ("due_ns", "sent_ns", "done_ns", "outcome", "request", "target", "received_bytes")
-    __slots__ = (*COLUMNS, "add", "streams")
+    __slots__ = (*COLUMNS, "_row", "add", "streams")
 
     def __init__(self, streams: StreamColumns | None = None) -> None:
         self.due_ns: array[int] = array("q")
@@ -42,14 +45,13 @@ class SampleRecorder:
         self.target: array[int] = array("B")
         self.received_bytes: array[int] = array("I")
         self.streams = streams
-        self.add: Callable[[int, int, int, int, int, int, int], None] = (
-            self._adder() if streams is None else self._adder_with(streams)
-        )
+        self._row = self._adder()
+        self.add: AddRow = self.adder_of(None)
 
     def __len__(self) -> int:
         return len(self.done_ns)
 
-    def _adder(self) -> Callable[[int, int, int, int, int, int, int], None]:
+    def _adder(self) -> AddRow:
         """The function that appends one row, with values in the order of :attr:`COLUMNS`.
 
         It is created once with bound methods at hand, because it is called for every request.
@@ -69,15 +71,21 @@ class SampleRecorder:
 
         return add
 
-    def _adder_with(self, streams: StreamColumns) -> Callable[[int, int, int, int, int, int, int], None]:
-        """The same for a load that is read in pieces: it adds a row there too."""
-        add, add_stream, note_failure = self._adder(), streams.add, streams.note_failure
+    def adder_of(self, answer: StreamedAnswer | None) -> AddRow:
+        """The function that appends one row; for a load that is read in pieces, also what has then come of an answer.
+
+        Args:
+            answer: of one request after the other; None for requests that are never sent.
+        """
+        if self.streams is None:
+            return self._row
+        add, add_stream, note_failure = self._row, self.streams.add, self.streams.note_failure
 
         def add_both(*row: int) -> None:
             add(*row)
-            if row[3] < 0:
-                note_failure(row[3], row[4], row[0])
-            add_stream()
+            if answer is not None and row[3] < 0:
+                note_failure(answer, row[3], request=row[4], due_ns=row[0])
+            add_stream(answer)
 
         return add_both
 
@@ -166,13 +174,12 @@ class StreamColumns:
         text_limit: most bytes of texts that are kept; 0 keeps none.
 
     Attributes:
-        answer: what came of the request whose row is added next; None if it was never sent.
         texts_cut: whether a text was not kept because of the limit.
         failed: by outcome, the first answer that did not count and says why; of requests that were due in the window.
     """
 
     COLUMNS = ("first_byte_ns", "chunk_count", "output_tokens", "input_tokens", "chunk_ns")
-    __slots__ = (*COLUMNS, "_text", "_text_bytes", "_text_limit", "_window_ns", "answer", "failed", "texts_cut")
+    __slots__ = (*COLUMNS, "_text", "_text_bytes", "_text_limit", "_window_ns", "failed", "texts_cut")
 
     def __init__(self, text_limit: int = 0) -> None:
         self._text_limit = text_limit
@@ -186,11 +193,9 @@ class StreamColumns:
         self.output_tokens: array[int] = array("i")
         self.input_tokens: array[int] = array("i")
         self.chunk_ns: array[int] = array("q")
-        self.answer: StreamedAnswer | None = None
 
-    def add(self) -> None:
-        """Add the row of :attr:`answer`."""
-        answer = self.answer
+    def add(self, answer: StreamedAnswer | None) -> None:
+        """Add the row of an answer; None if its request was never sent."""
         if self._text_limit:
             self._text_bytes.append(self._keep_text(answer))
         if answer is None:
@@ -199,18 +204,17 @@ class StreamColumns:
             self.output_tokens.append(-1)
             self.input_tokens.append(-1)
             return
-        self.answer = None
         self.first_byte_ns.append(answer.first_byte_ns)
         self.chunk_count.append(len(answer.chunk_ns))
         self.output_tokens.append(answer.reader.output_tokens)
         self.input_tokens.append(answer.reader.input_tokens)
         self.chunk_ns.extend(answer.chunk_ns)
 
-    def note_failure(self, outcome: int, request: int, due_ns: int) -> None:
-        """Keep what the answer of the row that is added next says of itself, if it is the first of its outcome."""
-        if self.answer is None or outcome in self.failed or due_ns < self._window_ns:
+    def note_failure(self, answer: StreamedAnswer, outcome: int, *, request: int, due_ns: int) -> None:
+        """Keep what an answer says of itself, if it is the first of its outcome."""
+        if outcome in self.failed or due_ns < self._window_ns:
             return
-        if words := self.answer.words(outcome):
+        if words := answer.words(outcome):
             self.failed[outcome] = FailedAnswer(request, words)
 
     def first_chunks_ns(self, first: int) -> dict[int, int]:

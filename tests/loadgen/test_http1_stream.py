@@ -160,8 +160,7 @@ def test_a_million_chunks_take_less_than_twenty_megabytes() -> None:
     columns, answer = StreamColumns(), StreamedAnswer()
     answer.chunk_ns.extend(range(1000))
     for _ in range(1000):
-        columns.answer = answer
-        columns.add()
+        columns.add(answer)
     sizes = {name: sys.getsizeof(getattr(columns, name)) for name in StreamColumns.COLUMNS}
     assert len(columns.chunk_ns) == 1_000_000
     assert sum(sizes.values()) < 20e6

@@ -88,8 +88,7 @@ def test_the_median_time_to_first_chunk_is_that_of_the_successful_streams_from_a
     for due_ns, chunks_ns, outcome in rows:
         answer = StreamedAnswer()
         answer.chunk_ns.extend(chunks_ns)
-        streams.answer = answer
-        recording.add(due_ns, due_ns, 1000, outcome, 0, 0, 0)
+        recording.adder_of(answer)(due_ns, due_ns, 1000, outcome, 0, 0, 0)
     assert recording.median_ttft_ns(0) == 60
     assert recording.median_ttft_ns(1) == 60  # of 40 and 60 the upper one
     assert recording.median_ttft_ns(5) is None
@@ -174,9 +173,9 @@ def test_what_a_failed_answer_said_is_kept_only_if_its_request_was_due_in_the_wi
     recording = SampleRecorder(streams)
 
     def fail(due_ns: int, request: int) -> None:
-        streams.answer = StreamedAnswer()
-        streams.answer.read_type("text/html")
-        recording.add(due_ns, due_ns, due_ns + 9, Failure.NO_STREAM, request, 0, 0)
+        answer = StreamedAnswer()
+        answer.read_type("text/html")
+        recording.adder_of(answer)(due_ns, due_ns, due_ns + 9, Failure.NO_STREAM, request, 0, 0)
 
     fail(1, 0)
     assert streams.failed[Failure.NO_STREAM].request == 0

@@ -86,11 +86,9 @@ class Connected(StreamConnection):
 class Scene:
     def __init__(self, cancellation: Cancellation | None = None) -> None:
         self.owner = Owner()
-        assert self.owner.recording.streams is not None
         self.cancellations = None if cancellation is None else Cancellations(cancellation, Share())
         self.reading = StreamReading(
             arrived=deque(),
-            columns=self.owner.recording.streams,
             cancellations=self.cancellations,
             answer=StreamedAnswer,
             protocol=lambda address, answer: Http1Stream(
@@ -162,8 +160,10 @@ def test_pieces_are_stamped_when_they_arrive_and_parsed_later() -> None:
     scene.parse()
     assert scene.rows == [(0, 200, 2)]
     assert scene.owner.recording.done_ns[0] == stamps[2]
-    assert scene.reading.columns.chunk_ns.tolist() == stamps[:2]
-    assert scene.reading.columns.first_byte_ns[0] == stamps[0]
+    streams = scene.owner.recording.streams
+    assert streams is not None
+    assert streams.chunk_ns.tolist() == stamps[:2]
+    assert streams.first_byte_ns[0] == stamps[0]
 
 
 def test_bytes_that_arrive_after_the_answer_close_the_connection() -> None:
