@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,7 +33,7 @@ from pytest_mlpatterns.revision.messages import (
     StatsWanted,
     StopDeployment,
 )
-from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.git import Git
@@ -178,22 +179,21 @@ class RevisionClient:
             self._open_monitors(self._cluster)
         self._answer_ns = self._timeout_ns if timeout_ns is None else timeout_ns
         request = StartDeployment(profiled, traced, timeout_ns)
-        started = self._ask(request, DeploymentStarted, self._answer_ns / 1e9)
-        deployment = self._deployment_of(started)
-        deployment.cpu_share, deployment.streams, deployment.roles = started.cpu_share, started.streams, started.roles
-        return deployment
+        return self._deployment_of(self._ask(request, DeploymentStarted, self._answer_ns / 1e9))
 
     def _deployment_of(self, started: DeploymentStarted) -> Deployment:
         """The deployment as this process sees it; one on Ray is read on the cluster, not through that process."""
+        traits = Traits(
+            started.cpu_share, roles=started.roles, cold_start_ns=started.cold_start_ns, streams=started.streams
+        )
         if started.application is None or self._cluster is None:
             foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
-            return Deployment(started.endpoint, foreign, started.cold_start_ns)
+            return Deployment(started.endpoint, foreign, traits)
         from pytest_mlpatterns.serving.ray.processes import RayProcesses  # most runs have no cluster
 
         processes = RayProcesses(self._cluster, started.application, on_stop=self._stop)
-        deployment = Deployment(started.endpoint, processes, started.cold_start_ns)
-        deployment.make_monitor, deployment.cores = processes.make_monitor, started.application.cores
-        return deployment
+        traits = replace(traits, make_monitor=processes.make_monitor, cores=started.application.cores)
+        return Deployment(started.endpoint, processes, traits)
 
     def _open_monitors(self, cluster: RaySession) -> None:
         """Start the monitors of the nodes, which would end with that process if it started them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import ssl
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.credentials import address_without_credentials
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["Deployment", "first_model", "transport_to"]
+__all__ = ["Deployment", "Traits", "first_model", "transport_to"]
 
 
 _CLIENT_TIMEOUT_S = 30.0
@@ -47,46 +47,66 @@ _POLL_MARGIN_S = 1.5
 """Added to the time-out of a poll, because the server holds it for up to a second."""
 
 
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is known of a deployment when it is made.
+
+    Attributes:
+        cpu_share: the processor that it was given, and releases at its end; None if it may use all of the machine.
+        scaler: adds replicas while it runs; None if its engine cannot.
+        cores: number of cores that it may use; None for those of this machine.
+        make_monitor: makes a monitor of what it uses; None for one of its processes on this machine.
+        roles: what each process of the deployment does, by its id, such as ``gateway``; as far as that is known.
+        cold_start_ns: time from its start to the first answer; None if none came yet, or it is not known.
+        streams: whether it has answered with a stream already.
+    """
+
+    cpu_share: CpuShare | None = None
+    scaler: Scaler | None = None
+    cores: float | None = None
+    make_monitor: Callable[[], Monitor] | None = None
+    roles: Mapping[int, str] = field(default_factory=dict)
+    cold_start_ns: int | None = None
+    streams: bool = False
+
+
 class Deployment:
     """A model that answers requests.
 
     Args:
         endpoint: where and how it is asked.
         processes: the processes that serve it.
-        cold_start_ns: time from its start to the first answer; None if it is not known.
+        traits: what else is known of it.
         builder: turns an input into a request, for services whose format is none of the wires.
-        scraper: reads the metrics of a third-party server, if it has any.
 
     Attributes:
-        cpu_share: the processor that it was given; None if it may use all of the machine.
+        cpu_share, scaler, cores, make_monitor, roles: as in :class:`Traits`.
+        cold_start_ns: time from its start to the first answer; None if it is not known.
         streams: whether it has answered a functional request, such as the first one, with a stream.
         answer_form: what its first answer looked like, in words; empty if none came, or it was a stream.
-        scaler: adds replicas while it runs; None if its engine cannot.
-        cores: number of cores that it may use; None for those of this machine.
-        make_monitor: makes a monitor of what it uses; None for one of its processes on this machine.
-        roles: what each process of the deployment does, by its id, such as ``gateway``; as far as that is known.
+        scraper: reads the metrics of a third-party server; None if it has none.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
         processes: Processes,
-        cold_start_ns: int | None = None,
+        traits: Traits | None = None,
         *,
         builder: RequestBuilder | None = None,
-        scraper: Scraper | None = None,
     ) -> None:
         self.endpoint: Endpoint = endpoint
         self.processes = processes
-        self.cold_start_ns = cold_start_ns
-        self.scraper = scraper
-        self.cpu_share: CpuShare | None = None
-        self.streams: bool = False
+        traits = Traits() if traits is None else traits
+        self.cpu_share = traits.cpu_share
+        self.scaler = traits.scaler
+        self.cores = traits.cores
+        self.make_monitor = traits.make_monitor
+        self.roles = traits.roles
+        self.cold_start_ns = traits.cold_start_ns
+        self.streams = traits.streams
         self.answer_form: str = ""
-        self.scaler: Scaler | None = None
-        self.cores: float | None = None
-        self.make_monitor: Callable[[], Monitor] | None = None
-        self.roles: Mapping[int, str] = {}
+        self.scraper: Scraper | None = None
         self._builder = builder
         self._clients: list[httpx.Client] = []
         self._next_server = itertools.count()
@@ -132,6 +152,16 @@ class Deployment:
     def monitor(self) -> Monitor:
         """A new monitor of what the deployment uses."""
         return ResourceMonitor(lambda: self.pids, self.cpus) if self.make_monitor is None else self.make_monitor()
+
+    def note_first_answer(self, started_ns: int) -> None:
+        """Take the time since the start as that of the cold start, unless an answer came before."""
+        if self.cold_start_ns is None:
+            self.cold_start_ns = time.perf_counter_ns() - started_ns
+
+    def read_metrics_with(self, scraper: Scraper, *, require_known: bool) -> None:
+        """Read the metrics of its server from now on; arguments and errors as of :meth:`Scraper.start`."""
+        self.scraper = scraper
+        scraper.start(require_known=require_known)
 
     def client_of(self, number: int) -> httpx.Client:
         """The client of one server, numbered as in :attr:`addresses`."""

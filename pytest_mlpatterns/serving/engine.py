@@ -164,7 +164,7 @@ def start_with_cpus(cpus: float | None, start: Callable[[], Deployment]) -> Depl
 
     Args:
         cpus: number of cores; None for all.
-        start: starts it.
+        start: starts it, with :func:`pytest_mlpatterns.system.cpu_share.current_share` among its traits.
 
     Raises:
         SettingError: this machine cannot give it so much, or no such share.
@@ -191,9 +191,7 @@ def start_with_replica_cores(wanted: ReplicaCores, replicas: int, start: Callabl
 def _start_with(share: CpuShare, start: Callable[[], Deployment]) -> Deployment:
     try:
         with share.current():
-            deployment = start()
+            return start()
     except BaseException:
         share.release()
         raise
-    deployment.cpu_share = share
-    return deployment

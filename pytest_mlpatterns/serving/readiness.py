@@ -84,8 +84,7 @@ def await_ready(deployment: Deployment, model: str, started_ns: int, *, options:
             raise too_slow_to_answer(model, deployment.log_tail(), options=options) from None
         except httpx.HTTPError as error:
             raise DeploymentError(f"perf_model {model}: {error}{deployment.reason_of_failure()}") from error
-        if deployment.cold_start_ns is None:
-            deployment.cold_start_ns = time.perf_counter_ns() - started_ns
+        deployment.note_first_answer(started_ns)
         failure = stream_failure(response, options.wire, request["content"], stream=deployment.endpoint.stream)
         if failure or not response.is_success:
             tracebacks = "\n".join(deployment.stats().tracebacks)

@@ -23,7 +23,7 @@ from pytest_mlpatterns.revision.messages import (
     StartDeployment,
     StopDeployment,
 )
-from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.serving.ray.messages import RayApplication
 from pytest_mlpatterns.serving.ray.processes import RayProcesses
@@ -55,9 +55,8 @@ def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay 
 
 def on_ray(cluster: FakeRay) -> Deployment:
     processes = RayProcesses(cluster, APPLICATION)  # type: ignore[arg-type]
-    deployment = Deployment(Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict"), processes)
-    deployment.make_monitor = processes.make_monitor
-    return deployment
+    traits = Traits(make_monitor=processes.make_monitor)
+    return Deployment(Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict"), processes, traits)
 
 
 def test_a_deployment_on_ray_says_which_application_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,8 @@ def attach(target: Url, options: StartOptions) -> Deployment:
         if options.payload is not None:
             _check_first_answer(deployment, target, options, deadline=deadline)
         if (names := prometheus_of(target)) is not None:
-            deployment.scraper = scraper_of(names, [target.origin])
-            deployment.scraper.start(require_known=options.payload is not None)
+            scraper = scraper_of(names, [target.origin])
+            deployment.read_metrics_with(scraper, require_known=options.payload is not None)
     except httpx.HTTPError as error:
         deployment.close()
         hint = "" if isinstance(error, EndlessAnswerError) else "; is the service running?"

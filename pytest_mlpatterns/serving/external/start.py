@@ -25,7 +25,7 @@ from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortW
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.setup import merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats
-from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.engine import start_with_cpus
 from pytest_mlpatterns.serving.external import asgi_server as asgi
 from pytest_mlpatterns.serving.external.attach import advice_on_path, attach
@@ -33,6 +33,7 @@ from pytest_mlpatterns.serving.external.programs import SOCKET, Program, Supervi
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import stream_failure
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
+from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.import_redirect import map_path
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
@@ -87,15 +88,18 @@ def deploy_target(target: Target, options: StartOptions) -> Deployment:
         raise DeploymentError(
             f"{target} takes requests over HTTP, but the wire is {options.wire}; choose a wire over REST"
         )
-    return start_with_cpus(options.cpus, lambda: _started(target, options))
+    return _started(target, options)
 
 
 def _started(target: App | Command, options: StartOptions) -> Deployment:
+    def start() -> Deployment:
+        return _Start(target, options).deployment()
+
     for _ in range(_TRIES - 1):
         with contextlib.suppress(_PortTakenError):
-            return _Start(target, options).deployment()
+            return start_with_cpus(options.cpus, start)
     try:
-        return _Start(target, options).deployment()
+        return start_with_cpus(options.cpus, start)
     except _PortTakenError as error:
         raise DeploymentError(str(error)) from None
 
@@ -146,15 +150,16 @@ class _Start:
             wire=self._options.wire,
             stream=read_stream(target.stream, type(target).__name__),
         )
-        deployment = Deployment(endpoint, _ServerProcesses(self._programs, str(target)), builder=self._options.builder)
+        processes, traits = _ServerProcesses(self._programs, str(target)), Traits(current_share())
+        deployment = Deployment(endpoint, processes, traits, builder=self._options.builder)
         try:
             for number in range(len(self._ports)):
                 self._await_ready(deployment, number)
             self._check_openness()
             if (names := prometheus_of(target)) is not None:
                 origins = [f"http://127.0.0.1:{port}" for port in self._ports]
-                deployment.scraper = scraper_of(names, origins, self._programs.ports[0])
-                deployment.scraper.start(require_known=self._options.payload is not None)
+                scraper = scraper_of(names, origins, self._programs.ports[0])
+                deployment.read_metrics_with(scraper, require_known=self._options.payload is not None)
         except BaseException:
             deployment.close()
             raise
@@ -193,8 +198,7 @@ class _Start:
             shown,
             patient=True,
         )
-        if deployment.cold_start_ns is None:
-            deployment.cold_start_ns = time.perf_counter_ns() - self._programs.started_ns
+        deployment.note_first_answer(self._programs.started_ns)
         failure = stream_failure(response, self._options.wire, request["content"], stream=deployment.endpoint.stream)
         if failure or not response.is_success:
             advice = advice_on_path(response, self._target, self._options, client=client)

@@ -19,7 +19,7 @@ from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES
 from pytest_mlpatterns.serving.local.messages import Call, Consume, Listen, ListenGrpc, UpstreamNode, WorkerJob
 from pytest_mlpatterns.serving.local.processes import LocalProcesses, SupervisedWorker, await_loaded, load_of
@@ -27,7 +27,7 @@ from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
 from pytest_mlpatterns.serving.readiness import await_ready, too_slow_to_load
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 from pytest_mlpatterns.system.child import Child
-from pytest_mlpatterns.system.cpu_share import share_of_replica
+from pytest_mlpatterns.system.cpu_share import current_share, share_of_replica
 from pytest_mlpatterns.system.sockets import held_port, listening_socket
 from pytest_mlpatterns.wire import codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -79,15 +79,14 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
         wire=options.wire,
         polled=launcher.is_polled,
     )
-    deployment = Deployment(endpoint, launcher.processes)
+    traits = Traits(current_share(), LocalScaler(launcher, plan.name, options), roles=_roles(launcher.workers))
+    deployment = Deployment(endpoint, launcher.processes, traits)
     try:
         await_ready(deployment, plan.name, started_ns, options=options)
     except BaseException:
         deployment.close()
         raise
     launcher.settle(launcher.workers)
-    deployment.roles = _roles(launcher.workers)
-    deployment.scaler = LocalScaler(launcher, plan.name, options)
     return deployment
 
 

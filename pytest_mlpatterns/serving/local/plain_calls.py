@@ -9,12 +9,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
-from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.engine import start_with_cpus
 from pytest_mlpatterns.serving.local.launcher import Launcher
 from pytest_mlpatterns.serving.local.plain_caller import Called, CallRecord, CallRound, OneCall
 from pytest_mlpatterns.serving.local.processes import await_loaded
 from pytest_mlpatterns.serving.readiness import left_s, too_slow_to_answer
+from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.wire import REST_JSON, codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
@@ -41,7 +42,7 @@ class PlainCalls(Deployment):
     """
 
     def __init__(self, launcher: Launcher) -> None:
-        super().__init__(Endpoint(()), launcher.processes)
+        super().__init__(Endpoint(()), launcher.processes, Traits(current_share()))
         self._worker: SupervisedWorker = launcher.workers[0]
 
     def messages(self, payload: Payload) -> tuple[bytes, ...]:
@@ -133,5 +134,5 @@ def _deployed(plan: ServicePlan, inputs: bytes, options: StartOptions) -> PlainC
     except BaseException:
         launcher.stop()
         raise
-    deployment.cold_start_ns = time.perf_counter_ns() - started_ns
+    deployment.note_first_answer(started_ns)
     return deployment

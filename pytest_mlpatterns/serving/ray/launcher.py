@@ -15,7 +15,7 @@ from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
 from pytest_mlpatterns.patterns.pattern import layers_in
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.ray.application_plan import Application, application_plan, check_expressible
 from pytest_mlpatterns.serving.ray.messages import RayApplication
 from pytest_mlpatterns.serving.ray.processes import RayProcesses
@@ -97,9 +97,7 @@ def _start(
         wire=options.wire,
         prefix=f"/{planned.app}",
     )
-    deployment = Deployment(endpoint, processes)
-    deployment.make_monitor = processes.make_monitor
-    deployment.cores = facts.cores
+    deployment = Deployment(endpoint, processes, Traits(make_monitor=processes.make_monitor, cores=facts.cores))
     try:
         await_ready(deployment, plan.name, started_ns, options=options)
     except BaseException:
