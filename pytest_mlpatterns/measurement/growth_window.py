@@ -19,7 +19,6 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
-from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 
 if TYPE_CHECKING:
@@ -27,15 +26,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.measurement.load_source import FurtherLoad
     from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.workload.plan import LoadPlan
 
 __all__ = ["FollowedGrowth", "GrowthWindow"]
 
@@ -67,28 +62,15 @@ class GrowthWindow:
     """Loads a running deployment, and follows what it holds.
 
     Args:
-        deployment: ready to answer.
-        plan: what is sent; a check of answers in it is ignored.
-        job: the same for the generator.
-        generator: the load generator.
-        on_progress: takes the progress of the load several times a second.
+        load: loads the deployment.
     """
 
-    def __init__(
-        self,
-        deployment: Deployment,
-        plan: LoadPlan,
-        job: LoadJob,
-        *,
-        generator: Generator,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        self._deployment = deployment
-        self._plan = plan
-        self._job = job
-        self._generator = generator
-        self._monitor = ResourceMonitor(lambda: deployment.pids, deployment.cpus)
-        self._events = LoadEvents(on_progress, on_poll=self._monitor.sample)
+    def __init__(self, load: FurtherLoad) -> None:
+        self._further = load
+        self._deployment = load.deployment
+        self._plan = load.plan
+        self._job = load.template
+        self._monitor = ResourceMonitor(lambda: load.deployment.pids, load.deployment.cpus)
         self._done_ns: list[NDArray[np.int64]] = []
         self._windows: list[Window] = []
         self._requests = 0
@@ -125,9 +107,7 @@ class GrowthWindow:
             warmup_ns=0 if self._windows else self._job.warmup_ns,
             order=self._order_from(sum(self._deployment.stats().replica_requests)),
         )
-        processes = self._plan.generators
-        with apart_from(self._deployment, self._generator, processes):
-            result = self._generator.run(job, poll_s=_POLL_S, on_poll=self._events.handle, processes=processes)
+        result = self._further.run(job, poll_s=_POLL_S, on_poll=self._monitor.sample)
         samples = samples_of(result)
         self._done_ns.append(samples.done_ns)
         self._windows.append(result.window)

@@ -1,4 +1,7 @@
-"""Whether a deployment still answers after a load: by its last requests, its processes, and one more request."""
+"""Whether a deployment still answers after a load, and what its first failed request was.
+
+Its last requests, its processes and one more request show the former. This module must not know limits or baselines.
+"""
 
 from __future__ import annotations
 

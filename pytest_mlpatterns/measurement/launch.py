@@ -1,6 +1,7 @@
 """One launch: starts a deployment, loads it, observes it, and returns everything as one record.
 
-It must not know limits, baselines or pytest.
+The deployment stays up for what is measured after the launch: searches, overload, a scale-out, a long load. This module
+must not know limits, baselines or pytest.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from pytest_mlpatterns.measurement.last_answer import (
     require_every_answer,
     why_silent,
 )
-from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
-from pytest_mlpatterns.measurement.overload import OverloadRun
+from pytest_mlpatterns.measurement.load_source import FurtherLoad, LoadEvents, apart_from
+from pytest_mlpatterns.measurement.overload import offer_overload
 from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Launch
@@ -131,8 +132,11 @@ class LaunchRunner:
             self._measured = False
         return self._deployment
 
-    def measure(self) -> Launch:
+    def measure(self, plan: LoadPlan | None = None) -> Launch:
         """Measure one launch; a deployment that was measured before is replaced by a new one.
+
+        Args:
+            plan: what is sent from now on; None for what was sent before.
 
         Raises:
             DeploymentError: it did not start, or one of its processes died.
@@ -143,6 +147,7 @@ class LaunchRunner:
         """
         if self._measured:
             self.close()
+        self.plan = self.plan if plan is None else plan
         deployment = self.deployment
         self._measured = True
         if self.smoke:
@@ -259,11 +264,7 @@ class LaunchRunner:
             InvalidResultError: it no longer answers after the load.
         """
         deployment = self.deployment
-        run = OverloadRun(
-            self._template(), self._generator, self._on_progress, deployment.monitor, self.plan.generators
-        )
-        with apart_from(deployment, self._generator, self.plan.generators):
-            loads = run.run(plan, nmrt_rps)
+        loads = offer_overload(self._further_load(), plan, nmrt_rps)
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
         peak, sent = loads[-1], replace(self.plan, schedule=ConstantRate(plan.ratios[-1] * nmrt_rps))
         whole = Window(peak.window.start_ns, peak.window.end_ns + peak.watched_ns)
@@ -282,24 +283,21 @@ class LaunchRunner:
             DeploymentError: the replica did not start, or a process died under the load.
             InvalidResultError: an address no longer answers after the load.
         """
-        deployment, generators, template = self.deployment, self.plan.generators, self._template()
-        run = ScaleOutRun(deployment, template, self._generator, self._on_progress, balance, generators=generators)
-        with apart_from(deployment, self._generator, generators):
-            found = run.run(concurrency)
-        require_every_answer(deployment, self.plan, when="after one more replica was added")
+        found = ScaleOutRun(self._further_load(), balance).run(concurrency)
+        require_every_answer(self.deployment, self.plan, when="after one more replica was added")
         return found
 
     def follow_growth(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
         """Load the running deployment until the growth of what it holds is decided; see :class:`GrowthWindow`."""
-        deployment, plan, job = self.deployment, replace(self.plan, check=None, tokens=None), self._template()
+        load = self._further_load()
         self._measured = True
-        window = GrowthWindow(deployment, plan, job, generator=self._generator, on_progress=self._on_progress)
-        return window.run(longest_ns, is_decided)
+        return GrowthWindow(load).run(longest_ns, is_decided)
 
-    def _template(self) -> LoadJob:
-        """A job for the running deployment, whose schedule and times are replaced."""
-        plan = replace(self.plan, check=None, tokens=None)
-        return job_for(self.deployment, plan, self.deployment.messages(plan.payload))
+    def _further_load(self) -> FurtherLoad:
+        """What loads the running deployment, whose answers are neither checked nor counted in tokens."""
+        deployment, plan = self.deployment, replace(self.plan, check=None, tokens=None)
+        job = job_for(deployment, plan, deployment.messages(plan.payload))
+        return FurtherLoad(deployment, plan, job, self._generator, self._on_progress)
 
     def log_tail(self) -> str:
         """The end of the deployment's log."""

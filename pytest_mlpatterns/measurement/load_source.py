@@ -1,7 +1,8 @@
-"""Where the load of a deployment comes from, a load generator or calls in its own process, and the load's events.
+"""What loads a deployment: the load generator, or if it is called without a server its own process.
 
-It takes the jobs of a load generator and gives the same results, so that calls are measured in the same blocks as
-requests. This module must not know what is compared.
+:class:`CallLoop` takes the jobs of a generator and gives the same results, so that calls are measured in the same
+blocks as requests. Every load keeps the generator off the cores of the deployment and passes its events to observers.
+This module must not know what is compared.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.local.plain_caller import CallRecord
+    from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["CallLoop", "LoadEvents", "apart_from", "load_source"]
+__all__ = ["CallLoop", "FurtherLoad", "LoadEvents", "apart_from", "load_source"]
 
 
 _SLACK_NS = 5_000_000_000
@@ -165,3 +167,35 @@ class LoadEvents:
             self.on_window()
         elif isinstance(event, Progress):
             self.on_progress(event)
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherLoad:
+    """Loads a deployment that runs, after or beside its launches.
+
+    Attributes:
+        deployment: ready to answer.
+        plan: what is sent, without a check of answers.
+        template: a job for it, whose schedule and times each load replaces.
+        generator: the load generator.
+        on_progress: takes the progress of the load several times a second.
+    """
+
+    deployment: Deployment
+    plan: LoadPlan
+    template: LoadJob
+    generator: Generator
+    on_progress: Callable[[Progress], None]
+
+    def run(
+        self,
+        job: LoadJob,
+        *,
+        poll_s: float,
+        on_poll: Callable[[], None],
+        on_window: Callable[[], None] = lambda: None,
+    ) -> LoadResult:
+        """Run one job to its end; ``on_poll`` and ``on_window`` as of :class:`LoadEvents`."""
+        events, processes = LoadEvents(self.on_progress, on_window, on_poll), self.plan.generators
+        with apart_from(self.deployment, self.generator, processes):
+            return self.generator.run(job, poll_s=poll_s, on_poll=events.handle, processes=processes)

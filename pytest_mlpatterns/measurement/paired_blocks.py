@@ -1,9 +1,7 @@
-"""The blocks of a paired launch: their length and number, the figures of each, and their merge into one launch.
-
-Pure. A paired launch loads two variants in rounds of blocks A B B A. This module must not know deployments or verdicts.
+"""The blocks of a paired launch, A B B A: their length and number, their figures, and their merge into one launch.
 
 Between its blocks a variant waits for the other one. That time is cut out: the recordings are shifted so that the
-blocks are adjacent in one window. Pure; it must not know what is compared, or how a block is measured.
+blocks are adjacent in one window. Pure: this module must not know deployments, verdicts, or how a block is measured.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Both variants start side by side and are warmed up. Then follow rounds of blocks A B B A, in which the profiler looks at
 the processes of the side that is loaded. Before the first and after the last round each side is loaded without it,
-which shows how much it slows a request down. Nothing here enters a verdict.
+which shows how much it slows a request down. A side that ran alone has rounds of one block. Nothing here enters a
+verdict.
 """
 
 from __future__ import annotations

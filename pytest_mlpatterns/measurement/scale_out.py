@@ -15,16 +15,13 @@ import numpy as np
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
 from pytest_mlpatterns.analysis.metrics.samples import take_rows
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.measurement.load_source import LoadEvents
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.records.addressing import Balance, Progress
-    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.measurement.load_source import FurtherLoad
+    from pytest_mlpatterns.records.addressing import Balance
     from pytest_mlpatterns.serving.processes import AddedReplica, Scaler
 
 __all__ = ["ScaleOutRun"]
@@ -45,21 +42,13 @@ class ScaleOutRun:
     """One scale-out of one deployment; used once.
 
     Args:
-        deployment: it runs, and its engine can add a replica.
-        template: a job for it; its schedule and times are replaced.
-        generator: the load generator.
-        on_progress: takes the progress of the load several times a second.
+        load: loads a deployment whose engine can add a replica.
         balance: how requests are spread over the replicas.
-        generators: number of generator processes that share the load.
         clock: the clock of the samples.
     """
 
-    deployment: Deployment
-    template: LoadJob
-    generator: Generator
-    on_progress: Callable[[Progress], None]
+    load: FurtherLoad
     balance: Balance
-    generators: int = 1
     clock: Callable[[], int] = time.perf_counter_ns
     _concurrency: int = 0
     _opened_ns: int | None = None
@@ -77,20 +66,21 @@ class ScaleOutRun:
         Raises:
             DeploymentError: the replica did not start, or a process died under the load.
         """
-        scaler = self.deployment.scaler
+        scaler, template = self.load.deployment.scaler, self.load.template
         assert scaler is not None
         self._concurrency = concurrency
-        replicas = len(self.template.endpoint.addresses)
+        replicas = len(template.endpoint.addresses)
         job = replace(
-            self.template,
-            endpoint=replace(self.template.endpoint, balance=self.balance),
+            template,
+            endpoint=replace(template.endpoint, balance=self.balance),
             schedule=ClosedLoop(concurrency),
             duration_ns=_BEFORE_NS + scaler.timeout_ns + _LONGEST_NS,
             warmup_ns=_WARMUP_NS,
         )
-        events = LoadEvents(self.on_progress, self._open, lambda: self._advance(scaler, replicas))
-        result = self.generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self.generators)
-        self.deployment.processes.stats()  # raises if a process died
+        result = self.load.run(
+            job, poll_s=_POLL_S, on_poll=lambda: self._advance(scaler, replicas), on_window=self._open
+        )
+        self.load.deployment.processes.stats()  # raises if a process died
         assert self._replica is not None
         samples = samples_of(result)
         in_window = take_rows(samples, np.flatnonzero(samples.due_ns >= result.window.start_ns))
@@ -112,10 +102,10 @@ class ScaleOutRun:
         elif not self._ready_ns:
             if (address := self._replica.address()) is not None:
                 self._ready_ns = self.clock()
-                self.generator.add_address(address)
+                self.load.generator.add_address(address)
         elif now - self._ready_ns > _LONGEST_NS or self._has_its_share(now, replicas):
             self._is_over = True
-            self.generator.end_load()
+            self.load.generator.end_load()
 
     def _has_its_share(self, now: int, replicas: int) -> bool:
         """Whether the new replica has surely answered as many requests as its share is taken over."""

@@ -124,10 +124,8 @@ class ScalingRun:
             self._capacities[number].append(capacity)
             if capacity.nmrt.value > 0:
                 at_nmrt = ClosedLoop(capacity.concurrency)
-                runner.plan = replace(
-                    variant.plan, schedule=at_nmrt, duration_ns=_WINDOW_NS, warmup_ns=_WARMUP_NS, check=None
-                )
-                self._launches[number].append(runner.measure())
+                plan = replace(variant.plan, schedule=at_nmrt, duration_ns=_WINDOW_NS, warmup_ns=_WARMUP_NS, check=None)
+                self._launches[number].append(runner.measure(plan))
                 if number == self.numbers[0]:
                     self._scale_out(runner, capacity)
         finally:

@@ -1,4 +1,4 @@
-"""A smoke run: one request instead of a load."""
+"""A smoke run: one request instead of a load, recorded as a launch of one sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One variant of an interleaved run while it runs: warm-up, blocks, and the final check of its health.
+"""One variant of an interleaved run: its start beside the others, warm-up, blocks, and the final check of its health.
 
 A block gives one value of each metric. A block without information about the variant is measured again, a bounded
 number of times. This module must not know the other variant.

@@ -5,7 +5,7 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -66,12 +66,7 @@ class NodeUsage:
 
     def since(self, moment: int) -> NodeUsage:
         """The samples from the moment with this index on."""
-        return replace(
-            self,
-            cpu_ns=self.cpu_ns[moment:],
-            rss_bytes=self.rss_bytes[moment:],
-            serve_cpu_ns=self.serve_cpu_ns[moment:],
-        )
+        return replace(self, **_columns_since(self, moment))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +116,14 @@ class Usage:
 
     def since(self, moment: int) -> Usage:
         """The samples from the moment with this index on."""
-        return replace(
-            self,
-            time_ns=self.time_ns[moment:],
-            cpu_ns=self.cpu_ns[moment:],
-            rss_bytes=self.rss_bytes[moment:],
-            machine_busy_ns=self.machine_busy_ns[moment:],
-            others_ns=self.others_ns[moment:],
-            steal_ns=self.steal_ns[moment:],
-            throttled_ns=self.throttled_ns[moment:],
-            frequency_hz=self.frequency_hz[moment:],
-            energy_uj=None if self.energy_uj is None else self.energy_uj[moment:],
-            nodes=tuple(node.since(moment) for node in self.nodes),
-            descriptors=None if self.descriptors is None else self.descriptors[moment:],
-            threads=None if self.threads is None else self.threads[moment:],
-        )
+        nodes = tuple(node.since(moment) for node in self.nodes)
+        return replace(self, nodes=nodes, **_columns_since(self, moment))
+
+
+def _columns_since(usage: NodeUsage | Usage, moment: int) -> dict[str, Any]:
+    """The columns of a usage from the moment with this index on, by their names."""
+    values = {one.name: getattr(usage, one.name) for one in fields(usage)}
+    return {name: value[moment:] for name, value in values.items() if hasattr(value, "dtype")}
 
 
 @dataclass(frozen=True, slots=True)

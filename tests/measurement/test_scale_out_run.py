@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from support.synthetic import MS, S
 
 from pytest_mlpatterns.analysis.capacity.scale_out import answers_in_share
 from pytest_mlpatterns.loadgen.messages import LoadResult, WindowOpened
+from pytest_mlpatterns.measurement.load_source import FurtherLoad
 from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.samples import Window
@@ -33,6 +35,7 @@ class World:
     """
 
     scaler: Any
+    cpu_share = None
     timeout_ns = 60 * S
 
     def __init__(self, *, gets_requests: bool = True) -> None:
@@ -94,9 +97,9 @@ class World:
 
     def scale_out(self, concurrency: int) -> Any:
         world: Any = self
-        template = a_job([OLD], ClosedLoop(1))
-        run = ScaleOutRun(world, template, world, self.progress.append, Balance.LEAST_OUTSTANDING, clock=self.clock)
-        return run.run(concurrency)
+        plan: Any = SimpleNamespace(generators=1)
+        load = FurtherLoad(world, plan, a_job([OLD], ClosedLoop(1)), world, self.progress.append)
+        return ScaleOutRun(load, Balance.LEAST_OUTSTANDING, clock=self.clock).run(concurrency)
 
     def clock(self) -> int:
         return self.now_ns

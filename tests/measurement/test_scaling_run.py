@@ -39,7 +39,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             done.append(f"search {self.deployment.replicas}")
             return capacity(self.deployment.rate_rps * self.deployment.replicas)
 
-        def measure(self) -> Launch:
+        def measure(self, plan: LoadPlan) -> Launch:
             done.append(f"measure {self.deployment.replicas}")
             return even_launch()
 
