@@ -70,11 +70,6 @@ _SCREEN_LAUNCHES = 3
 interval by an eighth, and the revision decides in the time of two."""
 
 
-def describe_left_out(left_out: Mapping[str, str]) -> str:
-    """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
-    return ", ".join(f"{name} ({why})" for name, why in left_out.items())
-
-
 class BaselineComparison:
     """Compares one test with its stored baseline entry.
 
@@ -249,7 +244,7 @@ class BaselineComparison:
                 verdict = self._judge_one(one, entry, metrics)
             except (UnknownMetricError, InvalidResultError) as error:
                 too_few = isinstance(error, TooFewSamplesError) and not one.is_guard
-                if too_few and not is_aside and self._measurement.may_launch_again:
+                if too_few and not is_aside and self._measurement.may_launch_again():
                     raise  # a primary metric is worth another launch
                 if not is_aside:
                     self._leave_out(one, error)
@@ -343,6 +338,11 @@ class BaselineComparison:
         metrics = self._measurement.metrics
         if not metrics.launch_values(metric) or metrics.only_at_least(metric):
             self._measurement.search(metric.objective)
+
+
+def describe_left_out(left_out: Mapping[str, str]) -> str:
+    """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
+    return ", ".join(f"{name} ({why})" for name, why in left_out.items())
 
 
 _SHARE = 0.5

@@ -1,12 +1,11 @@
-"""Whether a failing test is profiled or its memory traced to lines, and what came of it.
+"""Why a test failed: whether it is profiled by function or its memory traced by line, and what came of it.
 
-As a profile, it never is part of a verdict, of metrics or of a budget.
+Neither is part of a verdict, of the metrics or of the budget.
 """
 
 from __future__ import annotations
 
 import functools
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -35,20 +34,84 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
 
-__all__ = [
-    "names_functions",
-    "profile_alone",
-    "profile_comparison",
-    "trace_comparison",
-    "trace_limit_ns",
-    "why_not_readable",
-]
+__all__ = ["Causes", "names_functions", "trace_limit_ns", "why_not_readable"]
 
 
 _LONGEST_WARMUP_NS = 1_000_000_000
 _WHAT = "naming the functions that got slower"
 _NOT_OF_REQUESTS = ("cold_start", "recovery")
 """Times that no function of a request explains."""
+_HELD, _GROWS = "peak_memory", "memory_growth"
+_TIMES_THE_START = 40
+"""Multiple of a start after which a traced one is given up: models that make Python objects took 11 to 28 times as long
+under tracemalloc, and a machine that is busy now was perhaps quieter before."""
+_LONGEST_NS = 300_000_000_000
+"""Limit of a traced start that no start of the model raises further: a line of a report is worth no longer wait."""
+
+
+class Causes:
+    """Explains the failures of one test.
+
+    Args:
+        experiment: what is measured.
+        measurement: counts the time that this takes.
+
+    Attributes:
+        profile: where the time went by function, or why that is not known; None if nothing asked for it.
+        held: which lines hold more memory, or why that is not known; None if nothing asked for it.
+    """
+
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
+        self._experiment = experiment
+        self._measurement = measurement
+        self.profile: ProfileRecord | None = None
+        self.held: HeldRecord | None = None
+
+    def profile_alone(self) -> None:
+        """Profile the present, if the test asks for it and is compared with no revision."""
+        experiment = self._experiment
+        if experiment.settings.profile is ProfileMode.ON and experiment.revision is None and not experiment.smoke:
+            self._profile_once(None)
+
+    def profile_comparison(self, revision: RevisionClient, verdicts: Sequence[Verdict]) -> None:
+        """Profile both revisions, if the verdicts ask for it and that was not done before.
+
+        Args:
+            revision: the other revision, whose process still runs; no deployment of the test does.
+            verdicts: of the comparison.
+        """
+        mode, is_known = self._experiment.settings.profile, names_functions(verdicts)
+        if mode is ProfileMode.ON or (mode is ProfileMode.AUTO and is_known):
+            self._profile_once(revision, is_known=is_known)
+
+    def trace_comparison(
+        self, revision: RevisionClient, verdicts: Sequence[Verdict], starts_ns: Sequence[int] = ()
+    ) -> None:
+        """Find the lines that hold more memory, or leak it, if that failed the test and was not done before.
+
+        Args:
+            revision: as for :meth:`profile_comparison`.
+            verdicts: of the comparison.
+            starts_ns: as for :func:`trace_limit_ns`.
+        """
+        failed = {verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL}
+        is_off = self._experiment.settings.profile is ProfileMode.OFF
+        if is_off or self.held is not None or failed.isdisjoint((_HELD, _GROWS)):
+            return
+        with self._measurement.beside_budget():
+            try:
+                self.held = _held(self._experiment, revision, starts_ns, of_growth=_HELD not in failed)
+            except MlpatternsError as error:
+                self.held = HeldRecord(f"memory by line is not known: {str(error).partition(chr(10))[0]}")
+
+    def _profile_once(self, revision: RevisionClient | None, *, is_known: bool = False) -> None:
+        if self.profile is not None:
+            return
+        with self._measurement.beside_budget():
+            try:
+                self.profile = _profile(self._experiment, revision, is_known=is_known)
+            except MlpatternsError as error:
+                self.profile = ProfileRecord(note=f"no profile: {str(error).partition(chr(10))[0]}")
 
 
 def names_functions(verdicts: Sequence[Verdict]) -> bool:
@@ -59,50 +122,6 @@ def names_functions(verdicts: Sequence[Verdict]) -> bool:
         and metric_named(verdict.metric).unit in (Unit.DURATION, Unit.RATE)
         for verdict in verdicts
     )
-
-
-def profile_comparison(
-    experiment: Experiment,
-    revision: RevisionClient,
-    measurement: SequentialMeasurement,
-    *,
-    verdicts: Sequence[Verdict],
-) -> None:
-    """Profile both revisions, if the verdicts ask for it and that was not done before.
-
-    Args:
-        experiment: what is measured.
-        revision: the other revision, whose process still runs; no deployment of the test does.
-        measurement: takes the profile, or why there is none, and the time that it took.
-        verdicts: of the comparison.
-    """
-    mode = experiment.settings.profile
-    if mode is ProfileMode.ON or (mode is ProfileMode.AUTO and names_functions(verdicts)):
-        _profile_once(experiment, revision, measurement, is_known=names_functions(verdicts))
-
-
-def profile_alone(experiment: Experiment, measurement: SequentialMeasurement) -> None:
-    """Profile the present, if the test asks for it and is compared with no revision; arguments as above."""
-    if experiment.settings.profile is ProfileMode.ON and experiment.revision is None and not experiment.smoke:
-        _profile_once(experiment, None, measurement)
-
-
-def _profile_once(
-    experiment: Experiment,
-    revision: RevisionClient | None,
-    measurement: SequentialMeasurement,
-    *,
-    is_known: bool = False,
-) -> None:
-    if measurement.profile is not None:
-        return
-    started = time.perf_counter()
-    try:
-        measurement.profile = _profile(experiment, revision, is_known=is_known)
-    except MlpatternsError as error:
-        measurement.profile = ProfileRecord(note=f"no profile: {str(error).partition(chr(10))[0]}")
-    finally:
-        measurement.interleaved_s += time.perf_counter() - started
 
 
 def _profile(experiment: Experiment, revision: RevisionClient | None, *, is_known: bool) -> ProfileRecord:
@@ -134,40 +153,6 @@ def why_not_readable(experiment: Experiment) -> str:
     if experiment.settings.engine != "local":
         return f'processes of engine="{experiment.settings.engine}" may run on other machines'
     return ""
-
-
-_HELD, _GROWS = "peak_memory", "memory_growth"
-_TIMES_THE_START = 40
-"""Multiple of a start after which a traced one is given up: models that make Python objects took 11 to 28 times as long
-under tracemalloc, and a machine that is busy now was perhaps quieter before."""
-_LONGEST_NS = 300_000_000_000
-"""Limit of a traced start that no start of the model raises further: a line of a report is worth no longer wait."""
-
-
-def trace_comparison(
-    experiment: Experiment,
-    revision: RevisionClient,
-    measurement: SequentialMeasurement,
-    *,
-    verdicts: Sequence[Verdict],
-    starts_ns: Sequence[int] = (),
-) -> None:
-    """Find the lines that hold more memory, or leak it, if that failed the test and was not done before.
-
-    The arguments are those of :func:`pytest_mlpatterns.judging.causes.profile_comparison`, and ``starts_ns``
-    that of :func:`trace_limit_ns`.
-    """
-    failed = {verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL}
-    is_off = experiment.settings.profile is ProfileMode.OFF
-    if is_off or measurement.held is not None or failed.isdisjoint((_HELD, _GROWS)):
-        return
-    started = time.perf_counter()
-    try:
-        measurement.held = _held(experiment, revision, starts_ns, of_growth=_HELD not in failed)
-    except MlpatternsError as error:
-        measurement.held = HeldRecord(f"memory by line is not known: {str(error).partition(chr(10))[0]}")
-    finally:
-        measurement.interleaved_s += time.perf_counter() - started
 
 
 def trace_limit_ns(startup_timeout_ns: int, starts_ns: Sequence[int]) -> int:

@@ -1,15 +1,13 @@
-"""Which metrics a comparison judges, and how: primary metrics and guards.
+"""Which metrics a comparison judges, and how: primary metrics and guards; and what every comparison answers.
 
 A primary metric passes only if it is shown to be within its tolerance. A guard fails if it is surely worse beyond its
 tolerance, keeps the measurement going while its estimate is, and passes otherwise: it need not be known precisely. The
 primary metrics share the probability of a false alarm. A guard has a level of its own, since an unchanged one is far
 from its tolerance.
 
-A service that no longer streams has a time to first token nevertheless: that of the whole answer, which is the first
-content that its callers see. So TTFT is judged, beside the metrics of whole answers. This module must not know how
-launches are measured.
-
-It must not know how launches are measured, nor what a percentile is compared with.
+A service that no longer streams still has a TTFT, that of the whole answer, which is the first content that its callers
+see. So TTFT is judged beside the metrics of whole answers. A tail that has too few samples is left out, and the reports
+say what it would take. This module must not know how launches are measured.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """What one perf test is about: the system under test, its workload, and what it is compared with.
 
-An :class:`Experiment` starts deployments, runs them against each other, and measures launches of them. It must not know
-pytest.
-
-It must not know pytest: the plugin builds experiments of tests from these parts, and ``measure`` its own.
+An :class:`Experiment` starts deployments, runs them against each other, and measures launches of them. The plugin
+builds those of tests from the parts here, ``measure`` its own. This module must not know pytest.
 """
 
 from __future__ import annotations

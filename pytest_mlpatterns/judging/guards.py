@@ -1,10 +1,8 @@
 """The verdict on one guard: the tail, failed requests, memory, start and sizes of two samples of launches.
 
-Both samples may come from anywhere: a baseline entry, the launches of a test, or those of another revision. This module
-must not know how they were measured.
-
-A launch under load takes several times as long as its start, and gives one start. This module must not know how a
-deployment is started.
+The samples come from a baseline entry, the launches of a test, or those of another revision. A launch gives one start
+and takes several times as long as it; so a comparison that only the start leaves open goes on with starts alone. This
+module must not know how anything is started or measured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Verdicts on interleaved runs: faster than another side, no slower than another revision.
+"""Verdicts on interleaved runs: a service beside another one, and the present beside another revision.
 
-It must not know how variants are started, nor pytest.
+:class:`SideComparison` measures and judges the former; the ``judge_`` functions measure until their question is
+decided. This module must not know how variants are started, nor pytest.
 """
 
 from __future__ import annotations
@@ -83,37 +84,6 @@ _LAUNCH_NS = 1_500_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """One metric of a run, and the limit of the ratio second/first.
-
-    Attributes:
-        metric: its name.
-        limit: of the ratio.
-        better: whether a lower or a higher ratio is better.
-        plan: the interim looks.
-        equivalence: whether a PASS has to be shown; False for a guard.
-    """
-
-    metric: str
-    limit: float
-    better: Literal["lower", "higher"]
-    plan: SequentialPlan
-    equivalence: bool = True
-
-    def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
-        """The ratios of the launches in which both variants have the metric."""
-        return _ratios(self.metric, found)
-
-    def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
-        return self.of_ratios(self.ratios(found))
-
-    def of_ratios(self, ratios: Sequence[LogRatio], since: int = 1) -> RatioVerdict:
-        """The verdict on these ratios, of the looks from ``since`` launches on."""
-        plan = replace(self.plan, since=since)
-        return judge_ratio(ratios, self.limit, self.better, plan=plan, equivalence=self.equivalence)
-
-
-@dataclass(frozen=True, slots=True)
 class Factor:
     """How many times as fast one side has to be as the other.
 
@@ -167,6 +137,55 @@ class Factor:
         share = self.margin - 1
         allowed = f"{self.margin:g} times as slow" if share >= 1 else f"{format_percent(share)} slower"
         return f"{self.least:.3g} (at most {allowed})"
+
+
+class SideComparison:
+    """Measures one test's service beside another one.
+
+    Args:
+        experiment: what is measured.
+        measurement: what was measured so far.
+        runner: starts the test's own deployments; it is closed before an interleaved run.
+
+    Attributes:
+        difference: the first answers of both sides that differed in the last comparison; empty if they did not.
+    """
+
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, runner: LaunchRunner) -> None:
+        self._experiment = experiment
+        self._measurement = measurement
+        self._runner = runner
+        self.difference: str = ""
+
+    def decide(self, other: OtherSide, factor: Factor) -> Verdict | None:
+        """Measure both sides until the factor is decided; None in a smoke run, which asks both once.
+
+        Args:
+            other: what the test is compared with.
+            factor: what is asked of both.
+
+        Raises:
+            DeploymentError, InvalidResultError: one side did not start, died, or gave no answers; named.
+            Exception: any that the check raises, for answers of either side.
+        """
+        plan = self._experiment.plan
+        answers = AnswerComparison(Side(other.own, plan), Side(other.variant.name, other.variant.plan))
+        look = answers.look if other.answers_alike else None
+        self._measurement.measure_at_least(1)
+        if self._experiment.smoke:
+            with StartedDeployments([other.variant]) as (theirs,):
+                if look is not None:
+                    look(self._runner.deployment, theirs)
+            self.difference = answers.difference
+            return None
+        self._runner.close()  # both sides need the machine to themselves
+        run = self._experiment.interleave(self._experiment.variant(other.own), other.variant, look)
+        settings = self._experiment.settings
+        neighbours = settings.noise is not NoisePolicy.TRUST
+        verdict = judge_factor(run, factor, budget_ns=settings.budget_ns, neighbours=neighbours)
+        self.difference = answers.difference
+        verdict = replace(verdict, against=other.kind)
+        return replace(verdict, reason=f"{verdict.reason}; {self.difference}") if self.difference else verdict
 
 
 def _read_on(on: object, method: str) -> str:
@@ -228,6 +247,37 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
 
 
 @dataclass(frozen=True, slots=True)
+class _Question:
+    """One metric of a run, and the limit of the ratio second/first.
+
+    Attributes:
+        metric: its name.
+        limit: of the ratio.
+        better: whether a lower or a higher ratio is better.
+        plan: the interim looks.
+        equivalence: whether a PASS has to be shown; False for a guard.
+    """
+
+    metric: str
+    limit: float
+    better: Literal["lower", "higher"]
+    plan: SequentialPlan
+    equivalence: bool = True
+
+    def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
+        """The ratios of the launches in which both variants have the metric."""
+        return _ratios(self.metric, found)
+
+    def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
+        return self.of_ratios(self.ratios(found))
+
+    def of_ratios(self, ratios: Sequence[LogRatio], since: int = 1) -> RatioVerdict:
+        """The verdict on these ratios, of the looks from ``since`` launches on."""
+        plan = replace(self.plan, since=since)
+        return judge_ratio(ratios, self.limit, self.better, plan=plan, equivalence=self.equivalence)
+
+
+@dataclass(frozen=True, slots=True)
 class _FactorJudge:
     """How many times as fast one variant is as the other.
 
@@ -280,14 +330,8 @@ def judge_no_slower(
     """
     tolerance = min((one.tolerance for one in compared if not one.is_guard), default=DEFAULT_TOLERANCES["rtm"])
     looks = SequentialPlan.for_tolerance(tolerance, most=budget_ns // _LAUNCH_NS)
-    judge = _RevisionJudge(run, compared, looks)
-
-    def outcome(found: Sequence[PairedLaunch]) -> Outcome:
-        if len(found) == looks.first:
-            judge.looks = _that_fit(looks, budget_ns, run.spent_s / len(found))
-        return judge.outcome(found)
-
-    run.decide(outcome, budget_ns, max_launches=looks.last)
+    judge = _RevisionJudge(run, compared, looks, budget_ns=budget_ns)
+    run.decide(judge.outcome, budget_ns, max_launches=looks.last)
     while judge.waits_for_starts and run.start_again(budget_ns, most=MOST_STARTS):
         judge.outcome(run.launches)
     return judge.verdicts()
@@ -345,14 +389,22 @@ class _RevisionJudge:
         run: measures both variants.
         compared: the metrics.
         looks: the interim looks.
+        budget_ns: time that leaves out those looks for which it is too short; None if it leaves out none.
 
     Attributes:
-        looks: those of the next launches.
         waits_for_starts: whether only the start is open after the last look, which no launch under load has to decide.
     """
 
-    def __init__(self, run: InterleavedRun, compared: Sequence[ComparedMetric], looks: SequentialPlan) -> None:
-        self.looks: SequentialPlan = looks
+    def __init__(
+        self,
+        run: InterleavedRun,
+        compared: Sequence[ComparedMetric],
+        looks: SequentialPlan,
+        *,
+        budget_ns: int | None = None,
+    ) -> None:
+        self._looks = looks
+        self._budget_ns = budget_ns
         self.waits_for_starts: bool = False
         self._run = run
         self._compared = compared
@@ -361,6 +413,8 @@ class _RevisionJudge:
 
     def outcome(self, found: Sequence[PairedLaunch]) -> Outcome:
         """The outcome of all metrics together after these launches."""
+        if self._budget_ns is not None and len(found) == self._looks.first:
+            self._looks = _that_fit(self._looks, self._budget_ns, self._run.spent_s / len(found))
         self._found, self._why_not = {}, {}
         waits = False
         both = metrics_of(self._run)
@@ -413,7 +467,7 @@ class _RevisionJudge:
         return noted(replace(judged, against="revision"), metric, second)
 
     def _plan_of(self, compared: ComparedMetric) -> SequentialPlan:
-        return replace(self.looks, alpha=compared.alpha, pass_alpha=_ALPHA)
+        return replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
 
     def _question(self, compared: ComparedMetric, metric: Metric) -> _Question:
         """What is asked of the launches: a comparison, judged by this metric."""
@@ -522,52 +576,3 @@ def _measured(run: InterleavedRun, verdict: RatioVerdict) -> str:
 
 def _inverse(ratio: Estimate) -> Estimate:
     return Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low)
-
-
-class SideComparison:
-    """Measures one test's service beside another one.
-
-    Args:
-        experiment: what is measured.
-        measurement: what was measured so far.
-        runner: starts the test's own deployments; it is closed before an interleaved run.
-
-    Attributes:
-        difference: the first answers of both sides that differed in the last comparison; empty if they did not.
-    """
-
-    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, runner: LaunchRunner) -> None:
-        self._experiment = experiment
-        self._measurement = measurement
-        self._runner = runner
-        self.difference: str = ""
-
-    def decide(self, other: OtherSide, factor: Factor) -> Verdict | None:
-        """Measure both sides until the factor is decided; None in a smoke run, which asks both once.
-
-        Args:
-            other: what the test is compared with.
-            factor: what is asked of both.
-
-        Raises:
-            DeploymentError, InvalidResultError: one side did not start, died, or gave no answers; named.
-            Exception: any that the check raises, for answers of either side.
-        """
-        plan = self._experiment.plan
-        answers = AnswerComparison(Side(other.own, plan), Side(other.variant.name, other.variant.plan))
-        look = answers.look if other.answers_alike else None
-        self._measurement.measure_at_least(1)
-        if self._experiment.smoke:
-            with StartedDeployments([other.variant]) as (theirs,):
-                if look is not None:
-                    look(self._runner.deployment, theirs)
-            self.difference = answers.difference
-            return None
-        self._runner.close()  # both sides need the machine to themselves
-        run = self._experiment.interleave(self._experiment.variant(other.own), other.variant, look)
-        settings = self._experiment.settings
-        neighbours = settings.noise is not NoisePolicy.TRUST
-        verdict = judge_factor(run, factor, budget_ns=settings.budget_ns, neighbours=neighbours)
-        self.difference = answers.difference
-        verdict = replace(verdict, against=other.kind)
-        return replace(verdict, reason=f"{verdict.reason}; {self.difference}") if self.difference else verdict

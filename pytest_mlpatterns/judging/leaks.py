@@ -1,7 +1,7 @@
 """Whether a deployment leaks: one long load that an assertion, or a guard with a suspicion, asks for.
 
 The windows of a comparison are too short to tell a leak from a cache that fills. They only raise the suspicion, if all
-launches of the present grow clearly faster than those of the reference. This module must not know how a comparison is
+launches of the present grow clearly faster than those of the reference. This module must not know how anything is
 measured.
 """
 
@@ -20,19 +20,24 @@ from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.records.resource_track import ResourceTrack
+
+    Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
 
 __all__ = ["COUNTED_LIMIT", "LeakAssertions", "confirm_growths"]
 
 
 COUNTED_LIMIT = 1.0
 """Descriptors and threads per 1,000 requests that are a leak."""
+_LONGEST_NS = 10_000_000_000
+"""Longest load that confirms a suspicion."""
 
 
 class LeakAssertions:
@@ -136,20 +141,6 @@ def _verdicts(track: ResourceTrack, limits: Mapping[str, float], *, is_whole: bo
         if growth is not None:
             found.append(judge_leak(metric, growth, limit, is_whole=is_whole))
     return found
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
-    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
-
-    Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
-
-
-_LONGEST_NS = 10_000_000_000
 
 
 def confirm_growths(

@@ -1,4 +1,7 @@
-"""Whether a metric keeps a limit: the verdict behind ``perf.assert_..._below`` and ``..._at_least``."""
+"""Whether a metric keeps a limit: the verdicts behind ``perf.assert_..._below`` and ``..._at_least``.
+
+NMRT has assertions of its own, since it is searched for. This module must not know baselines or pytest.
+"""
 
 from __future__ import annotations
 
@@ -44,60 +47,6 @@ _LIMIT_ALPHA = 0.02
 
 Up to 2.5 % if they vary by up to 8 % and a baseline entry shows it (``benchmarks/verdict_simulation.py``).
 """
-
-
-def check_percentile(percentile: object, name: str) -> None:
-    """Refuse what is no percentile of a latency.
-
-    Args:
-        percentile: what was given.
-        name: of the assertion, for the message.
-
-    Raises:
-        SettingError: not a number, or below 1, or not below 100.
-    """
-    if not isinstance(percentile, int | float) or isinstance(percentile, bool):
-        given = shown(percentile)
-        number = re.sub(r"[^\d.]", "", given)[:9] or "95"
-        raise SettingError(f"{name}(...): percentile is {given}, expected a number; write percentile={number}")
-    try:
-        min_samples(percentile)
-    except ValueError as error:
-        raise SettingError(f"{name}(percentile={shown(percentile)}): {error}") from None
-
-
-def cost_limit(limit: object, cores: object, settings: Settings) -> tuple[Metric, float]:
-    """The metric that ``assert_cost_below`` judges, and its limit in the currency of the price.
-
-    Raises:
-        SettingError: the limit cannot be read, there is no price or one in another currency, or cores that were not
-            given are to be paid.
-    """
-    name, price = "assert_cost_below", settings.price
-    if not isinstance(cores, str) or cores not in _COSTS:
-        raise SettingError(f"{name}(cores={shown(cores)}), expected 'used' or 'given'")
-    if cores == "given" and settings.cpus is None:
-        raise SettingError(
-            f"{name}(cores='given') without cpus=, expected how many cores the deployment gets; "
-            "write for example perf(cpus=2)"
-        )
-    amount = parse_amount(limit, name=f"{name}(...)")
-    if price is None:
-        raise SettingError(
-            f"{name}({shown(limit)}) without a price, expected what cores and memory cost; write for "
-            f'example perf_price = "0.0425 {amount.currency} per core-hour, 0.0057 {amount.currency} per GiB-hour"'
-        )
-    if amount.currency != price.currency:
-        raise SettingError(
-            f"{name}({shown(limit)}) at a price of {price}, expected an amount in {price.currency}; "
-            "convert one of the two"
-        )
-    return priced_metric(_COSTS[cores], price), amount.value
-
-
-def limit_plan(max_launches: int) -> SequentialPlan:
-    """The plan by which a limit is judged: after every launch."""
-    return SequentialPlan(first=1, last=max_launches, alpha=_LIMIT_ALPHA)
 
 
 class LimitAssertions:
@@ -338,3 +287,57 @@ class NmrtAssertions:
         last = early[-1]
         why = f"{metric.label} is at least {format_rate(last.nmrt.value)}, but not known: {last.stopped}"
         raise (GeneratorLimitError if last.end is SearchEnd.GENERATOR else InvalidResultError)(why)
+
+
+def check_percentile(percentile: object, name: str) -> None:
+    """Refuse what is no percentile of a latency.
+
+    Args:
+        percentile: what was given.
+        name: of the assertion, for the message.
+
+    Raises:
+        SettingError: not a number, or below 1, or not below 100.
+    """
+    if not isinstance(percentile, int | float) or isinstance(percentile, bool):
+        given = shown(percentile)
+        number = re.sub(r"[^\d.]", "", given)[:9] or "95"
+        raise SettingError(f"{name}(...): percentile is {given}, expected a number; write percentile={number}")
+    try:
+        min_samples(percentile)
+    except ValueError as error:
+        raise SettingError(f"{name}(percentile={shown(percentile)}): {error}") from None
+
+
+def cost_limit(limit: object, cores: object, settings: Settings) -> tuple[Metric, float]:
+    """The metric that ``assert_cost_below`` judges, and its limit in the currency of the price.
+
+    Raises:
+        SettingError: the limit cannot be read, there is no price or one in another currency, or cores that were not
+            given are to be paid.
+    """
+    name, price = "assert_cost_below", settings.price
+    if not isinstance(cores, str) or cores not in _COSTS:
+        raise SettingError(f"{name}(cores={shown(cores)}), expected 'used' or 'given'")
+    if cores == "given" and settings.cpus is None:
+        raise SettingError(
+            f"{name}(cores='given') without cpus=, expected how many cores the deployment gets; "
+            "write for example perf(cpus=2)"
+        )
+    amount = parse_amount(limit, name=f"{name}(...)")
+    if price is None:
+        raise SettingError(
+            f"{name}({shown(limit)}) without a price, expected what cores and memory cost; write for "
+            f'example perf_price = "0.0425 {amount.currency} per core-hour, 0.0057 {amount.currency} per GiB-hour"'
+        )
+    if amount.currency != price.currency:
+        raise SettingError(
+            f"{name}({shown(limit)}) at a price of {price}, expected an amount in {price.currency}; "
+            "convert one of the two"
+        )
+    return priced_metric(_COSTS[cores], price), amount.value
+
+
+def limit_plan(max_launches: int) -> SequentialPlan:
+    """The plan by which a limit is judged: after every launch."""
+    return SequentialPlan(first=1, last=max_launches, alpha=_LIMIT_ALPHA)

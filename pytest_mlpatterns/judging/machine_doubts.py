@@ -1,12 +1,12 @@
-"""Failures against a stored baseline that the machine may explain, because it is busy or slower than it was.
+"""Failures and changes that the machine may explain, because it is busy or slower than when the baseline was recorded.
 
-They stand if quiet launches alone show them, or if the test is worse than the baseline would be on such a machine:
-an excuse explains at most what it can do (:mod:`pytest_mlpatterns.analysis.health.machine`). This module must not know
-how launches are measured.
+:class:`MachineDoubts` takes a failure against the baseline back, unless quiet launches alone show it, or the test is
+worse than the baseline would be on such a machine: an excuse explains at most what it can do
+(:mod:`pytest_mlpatterns.analysis.health.machine`).
 
-The two sides have been measured in the same minutes, so the code is not the reason. A sign of the machine is: its
-counters (neighbours, steal, throttling), and a fixed work at the end of the launches. Without a sign the reason may be
-data, a variable or another service. This module must not know how it is measured.
+:class:`MachineSign` names what explains that the recorded code is slower today, too: neighbours, steal, throttling, or
+a fixed work that takes longer at the end of the launches. Without a sign the reason may be data, a variable or another
+service. This module must not know how launches are measured.
 """
 
 from __future__ import annotations
@@ -32,34 +32,19 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.launch import Launch
-
-__all__ = ["MachineDoubts", "MachineSign"]
-
-
-if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.launch import Launch
 
     Judge = Callable[[Sequence[ComparedMetric], Entry, Metrics], Sequence[Verdict]]
 
+__all__ = ["MachineDoubts", "MachineSign"]
 
 _QUIET_LAUNCHES = 2
 """Launches on a quiet machine that a failure may rest on while the others were disturbed."""
 _ADVICE = "run it again in a quieter moment, or compare interleaved (--perf-against)"
-
-
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """Times as long as before that the machine explains: of the time of a request, and of its CPU time."""
-
-    wall: float
-    cpu: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +130,14 @@ class MachineDoubts:
             else verdict
             for verdict in verdicts
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Times as long as before that the machine explains: of the time of a request, and of its CPU time."""
+
+    wall: float
+    cpu: float
 
 
 def _failed(verdicts: Sequence[Verdict]) -> frozenset[str]:

@@ -1,4 +1,7 @@
-"""Load beyond the NMRT in one test: its measurements, and verdicts on goodput and recovery."""
+"""Load beyond the NMRT in one test: its measurements, and verdicts on goodput and recovery.
+
+It must not know how load is offered, nor pytest.
+"""
 
 from __future__ import annotations
 

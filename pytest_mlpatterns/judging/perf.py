@@ -1,6 +1,7 @@
-"""The ``perf`` fixture: figures and assertions of one test.
+"""The ``perf`` fixture: everything that a test may ask and assert.
 
-An assertion measures until it is decided or the budget is spent (:mod:`pytest_mlpatterns.judging.sequential`).
+An assertion measures until it is decided or the budget is spent (:mod:`pytest_mlpatterns.judging.sequential`). What it
+means stands in the module of its kind; this one reads the arguments and logs the verdicts.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pytest_mlpatterns.errors import (
     UnequalAnswersWarning,
 )
 from pytest_mlpatterns.fields import plain_number
-from pytest_mlpatterns.judging.causes import profile_alone
+from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import (
     compared_by_default,
     compared_metrics,
@@ -99,7 +100,8 @@ class Perf:
         self._leaks = LeakAssertions(experiment, self._measurement)
         self._sides = SideComparison(experiment, self._measurement, runner)
         self._scaling = ScalingAssertions(experiment, self._measurement, runner.close)
-        self._comparison = comparison_of(experiment, self._measurement, runner)
+        self._causes = Causes(experiment, self._measurement)
+        self._comparison = comparison_of(experiment, self._measurement, runner=runner, causes=self._causes)
         self._verdicts = VerdictLog(
             experiment.test,
             settings.inconclusive,
@@ -326,7 +328,12 @@ class Perf:
         if slo is None:
             raise SettingError('assert_goodput_at_least(...) expected what each request keeps; add slo="ttft<300ms"')
         if at is None:
-            self._assert_goodput(parse_number(rps, name="assert_goodput_at_least(rps=...)"), slo)
+            promise, least = parse_promise(slo), parse_number(rps, name="assert_goodput_at_least(rps=...)")
+            self._check_limit(
+                goodput_metric(promise),
+                least,
+                lambda metrics, confidence, _scatter: metrics.promised(promise, goodput=True, confidence=confidence),
+            )
             return
         least = parse_share(share, name="assert_goodput_at_least(...)")
         self._settle("goodput", lambda: self._overload.decide_goodput(least, at, slo))
@@ -385,10 +392,9 @@ class Perf:
         """Resident memory grows by less than a size such as ``"100 B"`` per request, or its growth levels off.
 
         The running deployment is loaded for 2, 4 or 10 s, until that is decided, beside the test's budget; a smaller
-        limit needs more requests. Open
-        descriptors and threads grow by less than 1 per 1,000 requests, where the system counts them. A growth that
-        slows down, stops or comes in single steps is no failure: the verdict is then open, with the number of requests
-        that would decide it.
+        limit needs more requests. Open descriptors and threads grow by less than 1 per 1,000 requests, if the system
+        counts them. A growth that slows down, stops or comes in single steps is no failure: the verdict is then open,
+        with the number of requests that would decide it.
 
         Args:
             limit: growth of memory per request, such as ``"100 B"`` or ``"1KiB"``.
@@ -397,9 +403,8 @@ class Perf:
         limit_bytes = parse_size(limit, name="assert_no_leak(...)")
         longest_ns = parse_duration(duration, name="assert_no_leak(duration=...)")
         if limit_bytes == 0:
-            raise SettingError(
-                f'assert_no_leak({shown(limit)}), expected more than 0, which no run can show; write "100 B"'
-            )
+            why = "expected more than 0, which no run can show"
+            raise SettingError(f'assert_no_leak({shown(limit)}), {why}; write "100 B"')
         if longest_ns < SECOND_NS:
             raise SettingError(f'assert_no_leak(duration={shown(duration)}), expected at least 1s; write "10s"')
         self._settle_all(lambda: self._leaks.decide(limit_bytes, longest_ns), "memory_growth")
@@ -456,8 +461,7 @@ class Perf:
                 its rate. None is the test's tolerance of this metric, 10 % unless it sets another.
             on, reference: as for ``assert_faster_than``.
         """
-        tolerances = self._experiment.settings.tolerance
-        factor = Factor.not_slower(on, by, tolerances, method="assert_not_slower_than")
+        factor = Factor.not_slower(on, by, self._experiment.settings.tolerance, method="assert_not_slower_than")
         self._compare_sides("assert_not_slower_than", factor, other=other, reference=reference)
 
     @at_the_call
@@ -495,7 +499,8 @@ class Perf:
             RegressionFailure: worse than the baseline beyond the tolerance.
             PerfFailure: there is no comparable entry, and one is required.
         """
-        self._verdicts.warn = warn or self._verdicts.warn
+        if warn is not None:
+            self._verdicts.warn_through(warn)
         mode = self._experiment.baseline.mode
         if not self.smoke:
             if mode is BaselineMode.UPDATE:
@@ -510,7 +515,7 @@ class Perf:
             metrics = (*compared_by_default(self._experiment.settings, streams=streams), *searched)
             return [metric for metric in metrics if metric.name not in judged]
 
-        profile_alone(self._experiment, self._measurement)
+        self._causes.profile_alone()
         self._compare(others, self._experiment.settings.tolerance, requested=False)
         if not self.smoke and mode is BaselineMode.REQUIRE and (why := self._comparison.missing):
             update = f"one; record it: {self._experiment.command} --perf-baseline update"
@@ -531,8 +536,8 @@ class Perf:
         passed = passed and not self._verdicts.advised
         verdicts = self._verdicts.all
         found = build_result(self._experiment, self._measurement, self._comparison, verdicts=verdicts, passed=passed)
-        overloads, followed = self._overload.overloads, self._measurement.growth
-        return found and with_further(found, overloads=overloads, followed=followed, scaling=self._scaling.record)
+        overloads, growth, scaling = self._overload.overloads, self._measurement.growth, self._scaling.record
+        return found and with_further(found, overloads, followed=growth, scaling=scaling, causes=self._causes)
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
@@ -540,14 +545,6 @@ class Perf:
 
     def _check_limit(self, metric: Metric, limit: float, read: ReadMetric | None = None) -> None:
         self._settle(metric.name, lambda: self._limits.decide(metric, limit, read))
-
-    def _assert_goodput(self, rps: float, slo: str) -> None:
-        promise = parse_promise(slo)
-        self._check_limit(
-            goodput_metric(promise),
-            rps,
-            lambda metrics, confidence, _scatter: metrics.promised(promise, goodput=True, confidence=confidence),
-        )
 
     def _assert_stream(self, quantity: str, limit: object, percentile: float) -> None:
         check_percentile(percentile, f"assert_{quantity}_below")

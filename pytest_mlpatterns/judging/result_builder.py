@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
+    from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Comparison
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -125,8 +126,7 @@ def build_result(
         interrupted=measurement.interrupted,
         reference=comparison.reference,
     )
-    explained = replace(result, profile=measurement.profile, held=measurement.held)
-    return with_compared_figures(_with_conditions(explained, metrics, experiment, comparison=comparison))
+    return with_compared_figures(_with_conditions(result, metrics, experiment, comparison=comparison))
 
 
 def with_compared_figures(result: TestResult) -> TestResult:
@@ -167,14 +167,16 @@ def _with_overloads(result: TestResult, overloads: Sequence[Overload]) -> TestRe
 
 def with_further(
     result: TestResult,
-    *,
     overloads: Sequence[Overload],
+    *,
     followed: FollowedGrowth | None,
     scaling: ScalingRecord | None,
+    causes: Causes,
 ) -> TestResult:
-    """The result with what was measured beside its launches: beyond the NMRT, for leaks, at numbers of replicas."""
+    """The result with what was measured beside its launches: beyond the NMRT, for leaks, at replicas, for causes."""
     growth = None if followed is None else growth_record(followed.track)
-    return _with_scaling(_with_overloads(replace(result, growth=growth), overloads), scaling)
+    result = replace(result, growth=growth, profile=causes.profile, held=causes.held)
+    return _with_scaling(_with_overloads(result, overloads), scaling)
 
 
 def _with_scaling(result: TestResult, scaling: ScalingRecord | None) -> TestResult:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
-from pytest_mlpatterns.judging.causes import profile_comparison, trace_comparison
 from pytest_mlpatterns.judging.compared_metrics import choose, is_asked_for, tails_left_out, why_left_out
 from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError, not_judged
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
@@ -29,6 +28,7 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -56,6 +56,7 @@ class RevisionComparison:
         revision: the same test at the other revision.
         measurement: takes the launches of the present revision, so that nothing is measured twice.
         runner: runs the test's deployment, which is closed before both revisions are started.
+        causes: explains a failing verdict.
         name: of the revision in messages; empty for its own.
     """
 
@@ -69,6 +70,7 @@ class RevisionComparison:
         measurement: SequentialMeasurement,
         *,
         runner: LaunchRunner,
+        causes: Causes,
         name: str = "",
     ) -> None:
         self._name = name or revision.name
@@ -76,6 +78,7 @@ class RevisionComparison:
         self._revision = revision
         self._measurement = measurement
         self._runner = runner
+        self._causes = causes
         self._run: InterleavedRun | None = None
         self._why_not = ""
         self._details = ""
@@ -179,12 +182,10 @@ class RevisionComparison:
                 return ()
             self._runner.close()  # both revisions need the machine to themselves
             verdicts = self._judge(self._run, choice)
-            profile_comparison(self._experiment, self._revision, self._measurement, verdicts=verdicts)
+            self._causes.profile_comparison(self._revision, verdicts)
             launches = (*self._run.first_launches, *self._run.second_launches)
             starts_ns = [launch.cold_start_ns for launch in launches if launch.cold_start_ns is not None]
-            trace_comparison(
-                self._experiment, self._revision, self._measurement, verdicts=verdicts, starts_ns=starts_ns
-            )
+            self._causes.trace_comparison(self._revision, verdicts, starts_ns)
             return verdicts
         except NothingToCompareError as error:
             self._is_new = error.reason is Reason.ABSENT
@@ -271,15 +272,16 @@ class RevisionComparison:
     @contextmanager
     def _taking(self, run: InterleavedRun) -> Iterator[None]:
         """Adopt what an interleaved run measures of the present, and count the time that it takes."""
-        launches, spent_s = len(run.second_launches), run.spent_s
+        launches, before_s = len(run.second_launches), run.spent_s
+        interrupted = False
         try:
             yield
         except KeyboardInterrupt:
-            self._measurement.interrupted = True
+            interrupted = True
             raise
         finally:
-            self._measurement.take(run.second_launches[launches:], run.second_starts_ns)
-            self._measurement.interleaved_s += run.spent_s - spent_s
+            new, spent_s = run.second_launches[launches:], run.spent_s - before_s
+            self._measurement.take(new, run.second_starts_ns, spent_s=spent_s, interrupted=interrupted)
 
 
 def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:

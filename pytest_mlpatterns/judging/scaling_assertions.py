@@ -1,4 +1,7 @@
-"""How the test's pattern scales, measured and judged."""
+"""How the test's pattern scales: passes over numbers of replicas, and verdicts on efficiency and scale-out time.
+
+It must not know how a pass is measured, nor pytest.
+"""
 
 from __future__ import annotations
 
@@ -164,11 +167,8 @@ class ScalingAssertions:
 
     def _pass(self) -> None:
         assert self._run is not None
-        spent_s = self._run.spent_s
-        try:
+        with self._measurement.beside_budget():
             self._run.measure_pass()
-        finally:
-            self._measurement.interleaved_s += self._run.spent_s - spent_s
         self._measurement.take_indices(self._run.scaling.indices)
 
     def _may_go_on(self) -> bool:

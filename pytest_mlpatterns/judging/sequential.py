@@ -2,12 +2,12 @@
 
 An open verdict gets another launch until it is decided, the budget is spent, or the largest number of launches is
 reached. A failing verdict that rests on one launch gets a second, even beyond the budget. A launch in which the load
-generator was the limit is measured again while the budget allows, and dropped if there are others. This module must not
-know limits or baselines.
+generator was the limit is measured again while the budget allows, and dropped if there are others.
 
 A rate is known no better than launches differ: of one launch to 15 % at best, of two to 6 %, of three to 4 %, however
-long it is searched for (:func:`pytest_mlpatterns.analysis.statistics.intervals.estimate`). So three short searches,
-of a launch each, know it better than a long one, and a failure is confirmed by a second launch on the way. Pure.
+long it is searched for (:func:`pytest_mlpatterns.analysis.statistics.intervals.estimate`). So the budget is shared by
+three short searches, each of a launch of its own, and a failure is confirmed by the second. An update of the baseline
+measures until its entry is narrow. This module must not know limits or comparisons.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
-    from pytest_mlpatterns.records.profile import ProfileRecord
-    from pytest_mlpatterns.records.resource_track import HeldRecord, ResourceTrack
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
@@ -72,8 +71,6 @@ class SequentialMeasurement:
         interrupted: Ctrl-C ended the last launch early.
         dropped: launches that do not count because the load generator was the limit.
         growth: what the last long load found; None without one.
-        held: which lines hold more memory, or why that is not known; None if nothing asked for it.
-        profile: where the time went by function, or why that is not known; None if nothing asked for it.
     """
 
     def __init__(
@@ -104,8 +101,6 @@ class SequentialMeasurement:
         self.interrupted: bool = False
         self.dropped: int = 0
         self.growth: FollowedGrowth | None = None
-        self.profile: ProfileRecord | None = None
-        self.held: HeldRecord | None = None
 
     @property
     def metrics(self) -> Metrics:
@@ -151,10 +146,10 @@ class SequentialMeasurement:
         def is_allowed() -> bool:
             per_launch = self.spent_s / max(self._tries, 1)
             in_time = within_ns is None or (self.spent_s + per_launch) * 1e9 <= within_ns
-            return self._may_launch_again() and (in_time or len(self._launches) < _FEWEST_IN_TIME)
+            return self.may_launch_again() and (in_time or len(self._launches) < _FEWEST_IN_TIME)
 
         while not self._launches or (len(self._launches) < launches and is_allowed()):
-            self._measure()
+            self.launch_again()
 
     def measure_while(self, wants_more: Callable[[], bool], launches: int, budgets: int) -> None:
         """Measure one launch after the other while more are wanted.
@@ -166,8 +161,8 @@ class SequentialMeasurement:
         """
         budget_ns, self._budget_ns = self._budget_ns, budgets * self._budget_ns
         try:
-            while len(self._launches) < launches and self._may_launch_again() and wants_more():
-                self._measure()
+            while len(self._launches) < launches and self.may_launch_again() and wants_more():
+                self.launch_again()
         finally:
             self._budget_ns = budget_ns
 
@@ -180,20 +175,31 @@ class SequentialMeasurement:
         """
         disturbed = sum(_is_disturbed(launch, steady=steady) for launch in self._launches)
         for _ in range(max(disturbed, 1)):
-            if self._may_launch_again():
-                self._measure()
+            if self.may_launch_again():
+                self.launch_again()
         quiet = [one for one in self._launches if one.silence or not _is_disturbed(one, steady=steady)]
         if len(quiet) >= least:
             self._launches = []
             self._add(*quiet)
 
-    def take(self, launches: Sequence[Launch], starts_ns: Sequence[int] = ()) -> None:
+    def take(
+        self,
+        launches: Sequence[Launch],
+        starts_ns: Sequence[int] = (),
+        *,
+        spent_s: float = 0.0,
+        interrupted: bool = False,
+    ) -> None:
         """Adopt the launches of an interleaved run if there are none yet, so that nothing is measured twice.
 
         Args:
             launches: of the present.
             starts_ns: its further starts without load.
+            spent_s: seconds that the run took.
+            interrupted: whether Ctrl-C ended it.
         """
+        self.interleaved_s += spent_s
+        self.interrupted |= interrupted
         if not self._launches and launches:
             self._tries += len(launches)
             self._starts_ns += starts_ns
@@ -234,7 +240,7 @@ class SequentialMeasurement:
             try:
                 verdicts = judge()
             except TooFewSamplesError as error:
-                if not self._may_launch_again(more_s):
+                if not self.may_launch_again(more_s):
                     raise with_needed_budget(error, self._launches, self.spent_s) from None
             else:
                 outcomes = {verdict.outcome for verdict in verdicts}
@@ -244,9 +250,9 @@ class SequentialMeasurement:
                     return verdicts
                 confirms = unconfirmed and more is None and self._tries - self.dropped < self._max_confirming
                 is_enough = at_most is not None and len(self._launches) >= at_most
-                if not confirms and (is_enough or not self._may_launch_again(more_s)):
+                if not confirms and (is_enough or not self.may_launch_again(more_s)):
                     return verdicts
-            (more or self._measure)()
+            (more or self.launch_again)()
 
     def reserve_for_search(self) -> None:
         """Leave half of the budget to the first search, which comes when all else is decided."""
@@ -273,7 +279,7 @@ class SequentialMeasurement:
         self._reserved_ns = 0
         ended = [one for one in self._capacities if one.objective == objective]
         if any(not one.at_least or one.end is SearchEnd.GENERATOR for one in ended):
-            self._measure()
+            self.launch_again()
         left_ns = max(self._budget_ns - round(self.spent_s * 1e9), 0)
         if objective is not None and shares:
             most = self._max_launches - len(ended)
@@ -295,14 +301,28 @@ class SequentialMeasurement:
         further = max(self.left_s - self._reserved_ns / 1e9, 0.0) / max(self._per_launch_s, 1e-3)
         return max(len(self._launches), min(self._max_launches, len(self._launches) + int(further)))
 
-    @property
-    def may_launch_again(self) -> bool:
-        """Whether the budget and the largest number of launches allow another one."""
-        return self._may_launch_again()
+    def may_launch_again(self, further_s: float | None = None) -> bool:
+        """Whether the budget has time for another launch.
+
+        Args:
+            further_s: time that is needed after it; None if each launch so far shows what one takes with all of it.
+        """
+        if self._is_silent:
+            return False
+        per_launch = self.spent_s / max(self._tries, 1) if further_s is None else self._per_launch_s + further_s
+        budget_ns = self._budget_ns - self._reserved_ns
+        return (self.spent_s + per_launch) * 1e9 <= budget_ns and self._started < self._max_launches
 
     def launch_again(self) -> None:
         """Measure another launch, whose deployment later searches and loads use."""
-        self._measure()
+        launch = self._launch()
+        while (limited := not launch.silence and Metrics((launch,)).generator.limited) and self.may_launch_again():
+            self.dropped += 1
+            launch = self._launch()
+        if limited and self._launches:
+            self.dropped += 1
+        else:
+            self._add(launch)
 
     def start_again(self) -> bool:
         """Start the deployment again without a load, and note how long that took.
@@ -335,12 +355,18 @@ class SequentialMeasurement:
             longest_ns: the longest load.
             is_decided: judges what was found so far.
         """
+        with self.beside_budget():
+            self.growth = self._runner.follow_growth(longest_ns, is_decided)
+        return self.growth
+
+    @contextmanager
+    def beside_budget(self) -> Iterator[None]:
+        """Count the time of what the same test measures beside its launches, which its budget does not limit."""
         started = time.perf_counter()
         try:
-            self.growth = self._runner.follow_growth(longest_ns, is_decided)
+            yield
         finally:
             self.interleaved_s += time.perf_counter() - started
-        return self.growth
 
     @property
     def _per_launch_s(self) -> float:
@@ -356,28 +382,6 @@ class SequentialMeasurement:
     def _started(self) -> int:
         """How often the deployment was started, with and without a load."""
         return self._tries + len(self._starts_ns)
-
-    def _may_launch_again(self, further_s: float | None = None) -> bool:
-        """Whether the budget has time for another launch.
-
-        Args:
-            further_s: time that is needed after it; None if each launch so far shows what one takes with all of it.
-        """
-        if self._is_silent:
-            return False
-        per_launch = self.spent_s / max(self._tries, 1) if further_s is None else self._per_launch_s + further_s
-        budget_ns = self._budget_ns - self._reserved_ns
-        return (self.spent_s + per_launch) * 1e9 <= budget_ns and self._started < self._max_launches
-
-    def _measure(self) -> None:
-        launch = self._launch()
-        while (limited := not launch.silence and Metrics((launch,)).generator.limited) and self._may_launch_again():
-            self.dropped += 1
-            launch = self._launch()
-        if limited and self._launches:
-            self.dropped += 1
-        else:
-            self._add(launch)
 
     def _launch(self) -> Launch:
         self._tries += 1

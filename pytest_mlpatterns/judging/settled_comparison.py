@@ -1,10 +1,9 @@
 """One test screened by its stored baseline, and settled by the revision that the baseline was recorded at.
 
 The file is fast: a test that is clearly within its tolerance passes by it. Anything else is measured against the
-recorded code, now and interleaved, and that verdict counts. It must not know pytest, nor how a revision is found.
-
-The recorded code decides. The file adds what it saw: a metric that both sides share to be worse needs a reason, and
-two measurements that agree decide what one of them leaves open. This module must not know how anything is measured.
+recorded code, now and interleaved, and that verdict counts. The file adds what it saw: a metric that is worse on both
+sides needs a reason, and two measurements that agree decide what one of them leaves open. This module must not know
+pytest, nor how anything is measured or a revision found.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, Comparison
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -52,18 +52,21 @@ _MOST_FACTS = 3
 """Changed facts that a verdict names."""
 
 
-def comparison_of(experiment: Experiment, measurement: SequentialMeasurement, runner: LaunchRunner) -> Comparison:
+def comparison_of(
+    experiment: Experiment, measurement: SequentialMeasurement, *, runner: LaunchRunner, causes: Causes
+) -> Comparison:
     """What compares a test: with a revision, with the baseline, or with the baseline and the code that it is of.
 
     Args:
         experiment: what is measured, and what it is compared with.
         measurement: what was measured so far.
         runner: runs the test's deployment.
+        causes: explains a failing verdict.
     """
     if experiment.revision is not None:
-        return RevisionComparison(experiment, experiment.revision, measurement, runner=runner)
+        return RevisionComparison(experiment, experiment.revision, measurement, runner=runner, causes=causes)
     if experiment.settle is not None:
-        return SettledComparison(experiment, measurement, runner=runner)
+        return SettledComparison(experiment, measurement, runner=runner, causes=causes)
     return BaselineComparison(experiment, measurement)
 
 
@@ -74,15 +77,19 @@ class SettledComparison:
         experiment: what is measured, and its baseline; knows how to find the recorded code.
         measurement: what was measured so far; grows as verdicts need it.
         runner: runs the test's deployment, which is closed before both revisions are started.
+        causes: explains a failing verdict.
     """
 
     alpha: float = BaselineComparison.alpha
     kind: Literal["baseline", "revision"] = "baseline"
 
-    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, *, runner: LaunchRunner) -> None:
+    def __init__(
+        self, experiment: Experiment, measurement: SequentialMeasurement, *, runner: LaunchRunner, causes: Causes
+    ) -> None:
         self._experiment = experiment
         self._measurement = measurement
         self._runner = runner
+        self._causes = causes
         self._screen = BaselineComparison(experiment, measurement)
         self._settlement: Settlement | None = None
         self._revision: RevisionComparison | None = None
@@ -188,7 +195,12 @@ class SettledComparison:
             return ()
         if self._revision is None:
             self._revision = RevisionComparison(
-                self._experiment, settlement.revision, self._measurement, runner=self._runner, name=settlement.name
+                self._experiment,
+                settlement.revision,
+                self._measurement,
+                runner=self._runner,
+                causes=self._causes,
+                name=settlement.name,
             )
         try:
             verdicts = self._revision.compare(choice)

@@ -1,4 +1,7 @@
-"""The verdicts of one test: a failing one fails the test or is kept, an open one follows the test's policy."""
+"""The verdicts of one test: a failing one fails the test or is kept, an open one follows the test's policy.
+
+Warnings and errors point to the line of the test, not to this package. It must not know how verdicts come about.
+"""
 
 from __future__ import annotations
 
@@ -36,26 +39,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["VerdictLog", "at_the_call", "diagnosis_of", "frame_of_the_test", "no_verdict", "refuse_missing_figures"]
-
-
-def no_verdict(metric: str, against: Literal["limit", "baseline", "revision"], error: GeneratorLimitError) -> Verdict:
-    """The verdict on a metric when the load generator or the machine was the limit, not the service."""
-    why = str(error)
-    return Verdict(metric, against, Outcome.INCONCLUSIVE, f"no verdict: {why}", why_open=why, by_machine=True)
-
-
-def _warn_at_the_test(warning: Warning) -> None:
-    """Issue a warning at the line of the test: the nearest one outside this package."""
-    _, level = frame_of_the_test()
-    warnings.warn(warning, stacklevel=level)
-
-
-def _asserted_at(test: str) -> Location:
-    """The line that asserted what is judged now, in the file of the test or in one of its helpers."""
-    frame, _ = frame_of_the_test()
-    path, own = Path(frame.f_code.co_filename), test.partition("::")[0]
-    file = own if path.as_posix().endswith(f"/{own}") else path.name
-    return Location(file, frame.f_lineno)
 
 
 class VerdictLog:
@@ -127,6 +110,10 @@ class VerdictLog:
             raise failure
         self.advised.append(failure)
 
+    def warn_through(self, warn: Callable[[Warning], None]) -> None:
+        """Give the warnings of open verdicts to this function from now on."""
+        self.warn = warn
+
     def says(self, reason: str) -> bool:
         """Whether a verdict has this reason already."""
         return any(verdict.reason == reason for verdict in self.all)
@@ -139,6 +126,26 @@ class VerdictLog:
         return failure(
             failure_text(verdicts, result, self._results_file), [*(verdict.reason for verdict in verdicts), *where]
         )
+
+
+def no_verdict(metric: str, against: Literal["limit", "baseline", "revision"], error: GeneratorLimitError) -> Verdict:
+    """The verdict on a metric when the load generator or the machine was the limit, not the service."""
+    why = str(error)
+    return Verdict(metric, against, Outcome.INCONCLUSIVE, f"no verdict: {why}", why_open=why, by_machine=True)
+
+
+def _warn_at_the_test(warning: Warning) -> None:
+    """Issue a warning at the line of the test: the nearest one outside this package."""
+    _, level = frame_of_the_test()
+    warnings.warn(warning, stacklevel=level)
+
+
+def _asserted_at(test: str) -> Location:
+    """The line that asserted what is judged now, in the file of the test or in one of its helpers."""
+    frame, _ = frame_of_the_test()
+    path, own = Path(frame.f_code.co_filename), test.partition("::")[0]
+    file = own if path.as_posix().endswith(f"/{own}") else path.name
+    return Location(file, frame.f_lineno)
 
 
 _P = ParamSpec("_P")

@@ -11,7 +11,8 @@ import pytest
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.judging import causes
-from pytest_mlpatterns.judging.causes import trace_comparison, trace_limit_ns
+from pytest_mlpatterns.judging.causes import Causes, trace_limit_ns
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.resource_track import HeldMemory, HeldRecord, MemorySite
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -67,8 +68,8 @@ def traced(
     attached: bool = False,
     held: HeldRecord | None = None,
     starts_ns: tuple[int, ...] = (),
-) -> Any:
-    """The measurement after these metrics have failed."""
+) -> Causes:
+    """What is known after these metrics have failed."""
     experiment: Any = SimpleNamespace(
         settings=SimpleNamespace(profile=mode, engine="local", startup_timeout_ns=60 * S),
         system=SimpleNamespace(
@@ -78,18 +79,19 @@ def traced(
         plan=None,
         generator=None,
     )
-    measurement = SimpleNamespace(held=held, interleaved_s=0.0)
+    found = Causes(experiment, SequentialMeasurement(cast("Any", None), 60 * S, 8))
+    found.held = held
     verdicts = [Verdict(metric, "revision", Outcome.FAIL, "more") for metric in metrics]
-    trace_comparison(experiment, REVISION, cast("Any", measurement), verdicts=verdicts, starts_ns=starts_ns)
-    return measurement
+    found.trace_comparison(REVISION, verdicts, starts_ns)
+    return found
 
 
 def test_a_failure_of_peak_memory_is_traced_on_both_sides(scripted: Scripted) -> None:
-    measurement = traced("rtm", "peak_memory", "memory_growth")
+    found = traced("rtm", "peak_memory", "memory_growth")
     assert scripted.asked == [("main (abc1234)", False), ("the present", False)]
     site = MemorySite("<module>", "model.py", 4, "", MIB, 3 * MIB)
-    assert measurement.held == HeldRecord("", False, MIB, 3 * MIB, (site,))
-    assert measurement.interleaved_s > 0
+    assert found.held == HeldRecord("", False, MIB, 3 * MIB, (site,))
+    assert found._measurement.interleaved_s > 0
 
 
 def test_the_limit_of_a_traced_start_follows_the_slowest_start_of_the_model(scripted: Scripted) -> None:
@@ -130,11 +132,13 @@ def test_an_attached_service_cannot_be_traced(scripted: Scripted) -> None:
 
 def test_a_service_of_the_users_own_has_no_lines(scripted: Scripted) -> None:
     scripted.held = [None, None]
-    assert traced("peak_memory").held.note.startswith("memory by line is known of models only; ")
+    held = traced("peak_memory").held
+    assert held is not None
+    assert held.note.startswith("memory by line is known of models only; ")
 
 
 def test_an_error_is_a_note(scripted: Scripted) -> None:
     scripted.held[0] = DeploymentError("it died\nat length")
-    measurement = traced("peak_memory")
-    assert measurement.held == HeldRecord("memory by line is not known: it died")
-    assert measurement.interleaved_s > 0
+    found = traced("peak_memory")
+    assert found.held == HeldRecord("memory by line is not known: it died")
+    assert found._measurement.interleaved_s > 0

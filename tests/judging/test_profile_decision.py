@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError, ProfilerError
 from pytest_mlpatterns.judging import causes
-from pytest_mlpatterns.judging.causes import names_functions, profile_alone, profile_comparison
+from pytest_mlpatterns.judging.causes import Causes, names_functions
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun, ProfileRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.profiled_pair import ProfiledSide
     from pytest_mlpatterns.revision.client import RevisionClient
 
@@ -75,9 +75,8 @@ class Plan(SimpleNamespace):
     warmup_ns = 60_000_000_000
 
 
-@pytest.fixture
-def measurement() -> SequentialMeasurement:
-    return cast("SequentialMeasurement", SimpleNamespace(profile=None, interleaved_s=0.0))
+def causes_of(mode: ProfileMode, **given: Any) -> Causes:
+    return Causes(experiment(mode, **given), SequentialMeasurement(cast("Any", None), 60_000_000_000, 8))
 
 
 REVISION = cast(
@@ -98,10 +97,6 @@ def _plain_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(causes, "replace", lambda plan, **changes: SimpleNamespace(**vars(plan), **changes))
 
 
-def compare(given: Experiment, found: SequentialMeasurement, verdicts: Sequence[Verdict] = FAILED) -> None:
-    profile_comparison(given, REVISION, found, verdicts=verdicts)
-
-
 @pytest.mark.parametrize("metric", ["rtm", "p99", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot"])
 def test_a_failure_of_a_time_or_a_rate_asks_for_functions(metric: str) -> None:
     assert names_functions([verdict("error_rate"), verdict(metric)])
@@ -113,41 +108,45 @@ def test_a_failure_of_anything_else_does_not(metric: str) -> None:
     assert not names_functions([verdict(metric)])
 
 
-def test_auto_profiles_after_a_failure_only(measurement: SequentialMeasurement) -> None:
-    compare(experiment(ProfileMode.AUTO), measurement, [verdict("rtm", Outcome.PASS)])
-    profile_alone(experiment(ProfileMode.AUTO), measurement)
-    assert measurement.profile is None
-    compare(experiment(ProfileMode.AUTO), measurement)
-    assert measurement.profile is not None
-    assert measurement.profile.profiler == "scripted 1"
-    assert measurement.interleaved_s > 0
+def test_auto_profiles_after_a_failure_only() -> None:
+    causes = causes_of(ProfileMode.AUTO)
+    causes.profile_comparison(REVISION, [verdict("rtm", Outcome.PASS)])
+    causes.profile_alone()
+    assert causes.profile is None
+    causes.profile_comparison(REVISION, FAILED)
+    assert causes.profile is not None
+    assert causes.profile.profiler == "scripted 1"
+    assert causes._measurement.interleaved_s > 0
 
 
-def test_on_profiles_always_and_once(measurement: SequentialMeasurement) -> None:
-    compare(experiment(ProfileMode.ON), measurement, [])
-    first = measurement.profile
+def test_on_profiles_always_and_once() -> None:
+    causes = causes_of(ProfileMode.ON)
+    causes.profile_comparison(REVISION, [])
+    first = causes.profile
     assert first is not None
-    compare(experiment(ProfileMode.ON), measurement)
-    profile_alone(experiment(ProfileMode.ON), measurement)
-    assert measurement.profile is first
+    causes.profile_comparison(REVISION, FAILED)
+    causes.profile_alone()
+    assert causes.profile is first
 
 
-def test_on_profiles_the_present_without_a_revision_and_no_smoke_run(measurement: SequentialMeasurement) -> None:
-    profile_alone(experiment(ProfileMode.ON, smoke=True), measurement)
-    assert measurement.profile is None
-    profile_alone(experiment(ProfileMode.ON), measurement)
-    assert measurement.profile is not None
+def test_on_profiles_the_present_without_a_revision_and_no_smoke_run() -> None:
+    smoke, causes = causes_of(ProfileMode.ON, smoke=True), causes_of(ProfileMode.ON)
+    smoke.profile_alone()
+    assert smoke.profile is None
+    causes.profile_alone()
+    assert causes.profile is not None
     assert ScriptedPair.sides[1] is None
 
 
-def test_off_never_profiles(measurement: SequentialMeasurement) -> None:
-    compare(experiment(ProfileMode.OFF), measurement)
-    profile_alone(experiment(ProfileMode.OFF), measurement)
-    assert measurement.profile is None
+def test_off_never_profiles() -> None:
+    causes = causes_of(ProfileMode.OFF)
+    causes.profile_comparison(REVISION, FAILED)
+    causes.profile_alone()
+    assert causes.profile is None
 
 
-def test_each_side_has_its_tree_and_a_short_warm_up(measurement: SequentialMeasurement) -> None:
-    compare(experiment(ProfileMode.AUTO), measurement)
+def test_each_side_has_its_tree_and_a_short_warm_up() -> None:
+    causes_of(ProfileMode.AUTO).profile_comparison(REVISION, FAILED)
     now, before = ScriptedPair.sides
     assert now is not None
     assert before is not None
@@ -164,26 +163,25 @@ def test_each_side_has_its_tree_and_a_short_warm_up(measurement: SequentialMeasu
         ({"engine": "ray"}, 'no profile: processes of engine="ray" may run on other machines'),
     ],
 )
-def test_what_cannot_be_profiled_says_why(
-    measurement: SequentialMeasurement, given: dict[str, object], words: str
-) -> None:
-    compare(experiment(ProfileMode.AUTO, **given), measurement)  # type: ignore[arg-type]
-    assert measurement.profile == ProfileRecord(note=words)
+def test_what_cannot_be_profiled_says_why(given: dict[str, object], words: str) -> None:
+    causes = causes_of(ProfileMode.AUTO, **given)
+    causes.profile_comparison(REVISION, FAILED)
+    assert causes.profile == ProfileRecord(note=words)
 
 
 @pytest.mark.parametrize(
     "error", [ProfilerError("py-spy cannot read\nat length"), DeploymentError("py-spy cannot read")]
 )
-def test_an_error_is_a_note(
-    measurement: SequentialMeasurement, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_is_a_note(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScriptedPair, "raises", error)
-    compare(experiment(ProfileMode.AUTO), measurement)
-    assert measurement.profile == ProfileRecord(note="no profile: py-spy cannot read")
+    causes = causes_of(ProfileMode.AUTO)
+    causes.profile_comparison(REVISION, FAILED)
+    assert causes.profile == ProfileRecord(note="no profile: py-spy cannot read")
 
 
-def test_an_interrupt_is_not(measurement: SequentialMeasurement, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScriptedPair, "raises", KeyboardInterrupt())
+    causes = causes_of(ProfileMode.AUTO)
     with pytest.raises(KeyboardInterrupt):
-        compare(experiment(ProfileMode.AUTO), measurement)
-    assert measurement.profile is None
+        causes.profile_comparison(REVISION, FAILED)
+    assert causes.profile is None

@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import PerfFailure, SettingError
+from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison, check_length, least_ns
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -95,7 +96,9 @@ def settle(
         name="main (a6d79f5)", close=lambda: None, setup=lambda: served, facts=dict, start=None
     )
     runner: Any = SimpleNamespace(close=lambda: None, measure=declared_launch)
-    comparison = RevisionComparison(experiment, revision, SequentialMeasurement(runner, 60 * S, 8), runner=runner)
+    measurement = SequentialMeasurement(runner, 60 * S, 8)
+    causes = Causes(experiment, measurement)
+    comparison = RevisionComparison(experiment, revision, measurement, runner=runner, causes=causes)
     comparison._run = run if theirs is None else None
     wanted = compared_metrics([METRICS[name] for name in names], settings.tolerance, comparison.alpha, requested=False)
     return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, comparison

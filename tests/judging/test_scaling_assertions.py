@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from pytest_mlpatterns.system import cpu_share
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 def one_more(duration_ns: int | None) -> ScaleOut:
@@ -51,6 +52,23 @@ def declared_run(
     return Run
 
 
+class Measurement:
+    """Counts the passes beside the budget as a second each."""
+
+    interleaved_s = 0.0
+
+    def measure_at_least(self, _launches: int) -> None: ...
+
+    def require_valid(self) -> None: ...
+
+    def take_indices(self, _indices: object) -> None: ...
+
+    @contextmanager
+    def beside_budget(self) -> Iterator[None]:
+        yield
+        self.interleaved_s += 1
+
+
 @pytest.fixture
 def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertions]:
     def make(
@@ -69,13 +87,7 @@ def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertio
             generator=None,
             driver=SimpleNamespace(on_progress=None),
         )
-        measurement: Any = SimpleNamespace(
-            measure_at_least=lambda _: None,
-            require_valid=lambda: None,
-            take_indices=lambda _: None,
-            interleaved_s=0.0,
-        )
-        return ScalingAssertions(experiment, measurement, lambda: None)
+        return ScalingAssertions(experiment, Measurement(), lambda: None)  # type: ignore[arg-type]
 
     return make
 

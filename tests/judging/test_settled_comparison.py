@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support.synthetic import even_launch, make_setup
@@ -115,7 +115,7 @@ def settled(
     monkeypatch.setattr(settled_comparison, "RevisionComparison", lambda *_, **__: recorded)
     settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
     settled_comparison.RevisionComparison.alpha = 0.025  # type: ignore[misc]
-    comparison = SettledComparison(experiment, measurement, runner=SimpleNamespace())  # type: ignore[arg-type]
+    comparison = SettledComparison(experiment, measurement, runner=cast("Any", None), causes=cast("Any", None))
     chosen = [METRICS[name] for name in metrics or ("rtm",)]
     compared = compared_metrics(chosen, Tolerances(), 0.01, requested=False)
     return {one.metric: one for one in comparison.judge(lambda _: compared)}, comparison
