@@ -1,6 +1,5 @@
 """``python -m pytest_mlpatterns``: reports, exports and rankings from a result file, without measuring again.
 
-``import`` makes a result file of what vLLM's benchmark or AIPerf measured, so that it can be reported and ranked too.
 ``new`` writes a first test.
 
 An error is reported in one line.
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -76,10 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",
-        choices=("pytest-benchmark", "openmetrics", "otlp-json", "vllm", "aiperf", "speedscope", "collapsed"),
+        choices=("pytest-benchmark", "openmetrics", "otlp-json", "speedscope", "collapsed"),
         default="pytest-benchmark",
         help="openmetrics, otlp-json: each metric as a gauge, for Prometheus and OpenTelemetry; "
-        "vllm: statistics as of vllm bench serve; aiperf: some requests as in its profile_export.jsonl; "
         "speedscope: profiles for speedscope.app; collapsed: profiles for flamegraph.pl and inferno "
         "(default: %(default)s)",
     )
@@ -98,22 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         help="as in --perf-rank: rtm=0.5,nmrt=0.3,p95<50ms",
     )
     ranking.set_defaults(for_people=True)
-    _add_import(commands)
     return parser
-
-
-def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    what = "write a result file of what other clients measured"
-    command = commands.add_parser("import", help=what, description=f"{what[0].upper()}{what[1:]}.")
-    command.add_argument("files", metavar="FILE", nargs="+", help="one run each; several are patterns of one test")
-    command.add_argument(
-        "--format",
-        choices=("vllm", "aiperf"),
-        required=True,
-        help="vllm: of vllm bench serve --save-result --save-detailed; aiperf: profile_export.jsonl",
-    )
-    command.add_argument("-o", "--output", metavar="PATH", help="file to write (default: standard output)")
-    command.set_defaults(make=_imported, for_people=False)
 
 
 def _add_command(
@@ -162,18 +144,14 @@ def _read(file: str) -> Results:
 def _exported(options: argparse.Namespace) -> str:
     from functools import partial
 
-    from pytest_mlpatterns.reports.files.aiperf import aiperf_jsonl
     from pytest_mlpatterns.reports.files.gauges import openmetrics_text, otlp_json
     from pytest_mlpatterns.reports.files.profiles import collapsed_stacks, speedscope_json
     from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
-    from pytest_mlpatterns.reports.files.vllm import vllm_json
 
     written: dict[str, Callable[[Results], str]] = {
         "pytest-benchmark": benchmark_json,
         "openmetrics": openmetrics_text,
         "otlp-json": otlp_json,
-        "vllm": vllm_json,
-        "aiperf": aiperf_jsonl,
         "speedscope": partial(speedscope_json, test=options.test, side=options.side or "both"),
         "collapsed": partial(collapsed_stacks, test=options.test, side=options.side or "now"),
     }
@@ -184,35 +162,6 @@ def _exported(options: argparse.Namespace) -> str:
         return written[options.format](results)
     except ResultFileError as error:
         raise ResultFileError(f"{options.results} {error}") from error
-
-
-def _imported(options: argparse.Namespace) -> str:
-    from pytest_mlpatterns.judging.imported_result import imported_result
-    from pytest_mlpatterns.reports.files.aiperf import read_aiperf
-    from pytest_mlpatterns.reports.files.result_file import results_json
-    from pytest_mlpatterns.reports.files.vllm import read_vllm
-    from pytest_mlpatterns.system.environment import environment
-
-    read = {"vllm": read_vllm, "aiperf": read_aiperf}[options.format]
-    results, date_s = [], 0.0
-    for file, name in zip(options.files, _names(options.files), strict=True):
-        try:
-            log = read(read_text(Path(file)))
-        except (ResultFileError, UnicodeDecodeError) as error:
-            raise ResultFileError(f"{file} {error}") from error
-        results.append(imported_result(log, name))
-        date_s = max(date_s, Path(file).stat().st_mtime)
-    date = datetime.fromtimestamp(date_s, UTC).isoformat(timespec="seconds")
-    return results_json(results, environment(), date, baseline={})
-
-
-def _names(files: Sequence[str]) -> list[str]:
-    """A short name of each file: without its ending, with its folder if others have the same name."""
-    stems = [Path(file).stem for file in files]
-    return [
-        f"{Path(file).resolve().parent.name}/{stem}" if stems.count(stem) > 1 else stem
-        for file, stem in zip(files, stems, strict=True)
-    ]
 
 
 def _html(options: argparse.Namespace) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import json
 import re
 import shlex
 import tomllib
@@ -13,12 +12,10 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from support import HAS_RAY
-from support.other_clients import aiperf_line, lines, vllm_run
 from support.pages import ROOT, Block, blocks, commands, page, pages
 from support.profiles import slower_normalize
 from support.project import Project, run_here
 from support.repository import Repository
-from support.streams import stream_result
 from support.synthetic import ENVIRONMENT, make_setup, result, verdict
 
 import pytest_mlpatterns
@@ -182,15 +179,6 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).write_text(text, encoding="utf-8")
     for name in ("linux.json", "arm.json"):
         write_baselines(tmp_path / name, {})
-    (tmp_path / "artifacts").mkdir()
-    imported = results_json([stream_result()], ENVIRONMENT, "2026-11-24", baseline={})
-    for name, content in (
-        ("one.json", json.dumps(vllm_run())),
-        ("two.json", json.dumps(vllm_run())),
-        ("artifacts/profile_export.jsonl", lines(aiperf_line())),
-        ("imported.json", imported),
-    ):
-        (tmp_path / name).write_text(content, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 
 

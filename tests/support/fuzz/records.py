@@ -1,4 +1,4 @@
-"""Files that the package writes and reads back, and those of other clients, with members changed and text mutated."""
+"""Files that the package writes and reads back, with members changed and text mutated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from support import TESTS
 from support.fuzz import Area
 from support.fuzz.files import DIRECTORY
 from support.fuzz.hostile import deep_list, octets
-from support.other_clients import aiperf_line, lines, vllm_run
 from support.synthetic import ENVIRONMENT, SETUP
 
 if TYPE_CHECKING:
@@ -133,40 +132,7 @@ def assert_one_line_at_most(arguments: list[str]) -> None:
     assert all(line.isprintable() and len(line) < 3000 for line in printed), printed
 
 
-def an_import(draw: random.Random) -> tuple[str, bytes]:
-    """A file of another client, in which any member may be any value, and a time far from the others."""
-    client = draw.choice(("vllm", "aiperf"))
-    rows = [vllm_run()] if client == "vllm" else [aiperf_line(number) for number in range(8)]
-    row = draw.choice(rows)
-    if draw.random() < 0.5:
-        _move_a_time(draw, row)
-    else:
-        changed(draw, row)
-    content = lines(*rows).encode()
-    return client, octets(draw, (content,)) if draw.random() < 0.25 else content
-
-
-def _move_a_time(draw: random.Random, row: dict[str, Any]) -> None:
-    seconds = draw.choice((-1, 1)) * 10.0 ** draw.uniform(-3, 12)
-    if "metadata" in row:
-        name = draw.choice(("credit_issued_ns", "request_start_ns", "request_end_ns"))
-        row["metadata"][name] += round(seconds * 1e9)
-    else:
-        times = row[draw.choice(("start_times", "ttfts"))]
-        times[draw.randrange(len(times))] += seconds
-
-
-def use_import(case: tuple[str, bytes]) -> None:
-    """Import it: exit code 0, or 2 and one line."""
-    client, content = case
-    with tempfile.TemporaryDirectory(dir=DIRECTORY) as directory:
-        path = Path(directory, "run")
-        path.write_bytes(content)
-        assert_one_line_at_most(["import", "--format", client, str(path), "-o", str(Path(directory, "out"))])
-
-
 AREAS = (
     Area("baselines", 30_000, a_baseline, use_baseline, (BaselineFileError,)),
-    Area("results", 18_000, a_result_file, use_result_file, ()),
-    Area("imports", 2_000, an_import, use_import, ()),
+    Area("results", 20_000, a_result_file, use_result_file, ()),
 )
