@@ -1,7 +1,7 @@
 """Durations, sizes, energies, rates and ratios: parsed from settings, and printed for people.
 
 Only this module converts between units. Inside the package time is integer nanoseconds, size is integer bytes,
-energy is joules, a ratio is 0..1 and a rate is requests per second.
+a ratio is 0..1 and a rate is requests per second.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ __all__ = [
     "Unit",
     "format_count",
     "format_duration",
-    "format_energy",
     "format_percent",
     "format_rate",
     "format_size",
     "parse_duration",
-    "parse_energy",
     "parse_number",
     "parse_ratio",
     "parse_share",
@@ -54,7 +52,6 @@ _BYTES_PER = {
     **{unit: 1000**power for power, unit in enumerate(("kB", "MB", "GB", "TB"), start=1)},
     **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
 }
-_JOULES_PER = {"kJ": 1e3, "J": 1.0, "mJ": 1e-3, "µJ": 1e-6, "μJ": 1e-6, "uJ": 1e-6}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([^\s\d.]+)\s*")
 
 
@@ -92,18 +89,6 @@ def parse_size(value: object, *, name: str = "size") -> int:
         UnitError: a bare number, an unknown unit, or a negative size.
     """
     return round(_quantity(value, _BYTES_PER, name, expected="a size with its unit", example="512MiB"))
-
-
-def parse_energy(value: object, *, name: str = "energy") -> float:
-    """Read an energy such as ``"0.5 J"`` or ``"20mJ"``.
-
-    Returns:
-        Joules.
-
-    Raises:
-        UnitError: a bare number, an unknown unit, or a negative energy.
-    """
-    return _quantity(value, _JOULES_PER, name, expected="an energy with its unit", example="0.5 J")
 
 
 def parse_ratio(value: object, *, name: str = "ratio") -> float:
@@ -165,14 +150,6 @@ def format_size(size_bytes: float) -> str:
     return f"{_three_digits(size_bytes)} B"
 
 
-def format_energy(joules: float) -> str:
-    """Print joules with three significant digits and the unit that keeps the number between 1 and 1000."""
-    for unit in ("kJ", "J", "mJ"):
-        if abs(joules) >= 0.9995 * _JOULES_PER[unit]:
-            return f"{_three_digits(joules / _JOULES_PER[unit])} {unit}"
-    return f"{_three_digits(joules / _JOULES_PER['µJ'])} µJ"
-
-
 def format_rate(per_second: float, what: str = "req") -> str:
     """Print requests per second, or tokens: three significant digits below 1000, whole numbers above."""
     return f"{_three_digits(per_second)} {what}/s"
@@ -199,7 +176,6 @@ class Unit(Enum):
     RATIO = "ratio"
     SIZE = "bytes"
     COST = "per_million_requests"
-    ENERGY = "j"
     PER_SECOND = "per_s"
     COUNT = ""
 
@@ -214,8 +190,6 @@ class Unit(Enum):
                 return format_percent(value)
             case Unit.SIZE:
                 return format_size(value)
-            case Unit.ENERGY:
-                return format_energy(value)
             case Unit.COST | Unit.COUNT | Unit.PER_SECOND:
                 return f"{format_count(value)} /s" if self is Unit.PER_SECOND else format_count(value)
 
@@ -236,8 +210,6 @@ class Unit(Enum):
                 return parse_share(text, name=name)
             case Unit.SIZE:
                 return parse_size(text, name=name)
-            case Unit.ENERGY:
-                return parse_energy(text, name=name)
             case Unit.RATE | Unit.TOKEN_RATE | Unit.COST | Unit.PER_SECOND | Unit.COUNT:
                 return parse_number(text, name=name, example=self.example)
 
@@ -251,7 +223,6 @@ class Unit(Enum):
             Unit.RATIO: "10%",
             Unit.SIZE: "512MiB",
             Unit.COST: "0.40",
-            Unit.ENERGY: "0.5 J",
             Unit.PER_SECOND: "400",
             Unit.COUNT: "4",
         }[self]

@@ -13,12 +13,10 @@ from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.units import (
     Unit,
     format_duration,
-    format_energy,
     format_percent,
     format_rate,
     format_size,
     parse_duration,
-    parse_energy,
     parse_number,
     parse_ratio,
     parse_size,
@@ -293,7 +291,6 @@ def test_a_unit_reads_its_own_example(unit: Unit) -> None:
         (Unit.RATIO, "200000 %"),
         (Unit.SIZE, "1.95 KiB"),
         (Unit.COST, "2,000"),
-        (Unit.ENERGY, "2.00 kJ"),
         (Unit.COUNT, "2,000"),
     ],
 )
@@ -304,28 +301,3 @@ def test_a_unit_decides_how_a_value_prints(unit: Unit, shown: str) -> None:
 @pytest.mark.parametrize(("unit", "factor"), [(Unit.DURATION, 2.0), (Unit.RATE, 0.5), (Unit.RATIO, 1), (Unit.SIZE, 1)])
 def test_a_slower_machine_scales_times_and_rates_only(unit: Unit, factor: float) -> None:
     assert unit.scale(2.0) == factor
-
-
-@pytest.mark.parametrize(
-    ("text", "joules", "shown_as"),
-    [
-        ("0.5 J", 0.5, "500 mJ"),
-        ("20mJ", 0.02, "20.0 mJ"),
-        ("3 µJ", 3e-6, "3.00 µJ"),
-        ("3uJ", 3e-6, "3.00 µJ"),
-        ("1.5kJ", 1500.0, "1.50 kJ"),
-        ("0J", 0.0, "0 µJ"),
-        ("1 J", 1.0, "1.00 J"),
-    ],
-)
-def test_an_energy_is_read_with_its_unit_and_printed_with_the_one_that_fits(
-    text: str, joules: float, shown_as: str
-) -> None:
-    assert parse_energy(text) == pytest.approx(joules)
-    assert format_energy(joules) == shown_as
-
-
-@pytest.mark.parametrize("text", [0.5, "0.5", "1 Wh", "-1 J"])
-def test_what_is_no_energy_is_refused(text: object) -> None:
-    with pytest.raises(UnitError, match=r'^energy is .*, expected an energy with its unit; write for example "0.5 J"'):
-        parse_energy(text)

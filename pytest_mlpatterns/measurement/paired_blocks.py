@@ -339,7 +339,6 @@ def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:
         machine_cores=usages[0].machine_cores,
         busy_threads=max((usage.busy_threads for usage in usages), key=sum),
         limited=usages[0].limited,
-        energy_uj=None if any(usage.energy_uj is None for usage in usages) else gained("energy_uj"),
         nodes=_merge_nodes(usages),
         without_generator=usages[0].without_generator,
     )

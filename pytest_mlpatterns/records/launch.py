@@ -86,8 +86,6 @@ class Usage:
         machine_cores: number of cores of the machine, to which its busy time belongs.
         busy_threads: number of threads that each process used under load, of those that did the work; empty if unknown.
         limited: whether the deployment was given these cores (``cpus=``), and not all that there are.
-        energy_uj: cumulative energy of the machine's processor packages in microjoules; None if the machine does not
-            tell it.
         nodes: the nodes of a cluster that have replicas; empty on one machine. The columns above are then sums over
             their machines, each counted once.
         without_generator: whether ``others_ns`` leaves the load generator out, too.
@@ -108,7 +106,6 @@ class Usage:
     machine_cores: int
     busy_threads: tuple[int, ...] = ()
     limited: bool = False
-    energy_uj: NDArray[np.int64] | None = None
     nodes: tuple[NodeUsage, ...] = ()
     without_generator: bool = False
     descriptors: NDArray[np.int64] | None = None

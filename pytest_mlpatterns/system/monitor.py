@@ -9,7 +9,7 @@ import numpy as np
 
 from pytest_mlpatterns.records.launch import Usage
 from pytest_mlpatterns.system.environment import available_cores, machine_cores
-from pytest_mlpatterns.system.machine import EnergyCounter, read_machine
+from pytest_mlpatterns.system.machine import read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree
 
 if TYPE_CHECKING:
@@ -55,17 +55,10 @@ class ResourceMonitor:
     Args:
         roots: returns the root process ids; the trees below them are searched again every half second.
         cpus: number of cores that they were given; None if they may use all of the machine.
-        energy: counts the energy of the machine; None for the counters of this one.
     """
 
-    def __init__(
-        self,
-        roots: Callable[[], Sequence[int]],
-        cpus: float | None = None,
-        energy: EnergyCounter | None = None,
-    ) -> None:
+    def __init__(self, roots: Callable[[], Sequence[int]], cpus: float | None = None) -> None:
         self._cpus = cpus
-        self._energy = energy or EnergyCounter()
         self._tree = ProcessTree(roots)
         self._searched_ns = 0
         self._counted_ns = 0
@@ -84,7 +77,7 @@ class ResourceMonitor:
             self._counted_ns = now
         if not self._rows:
             self._threads_before = self._tree.threads_ns()
-        own_ns, machine, energy_uj = self._tree.cpu_ns, read_machine(), self._energy.read_uj()
+        own_ns, machine = self._tree.cpu_ns, read_machine()
         others_ns = machine.busy_ns - machine.steal_ns - own_ns - time.process_time_ns()
         self._rows.append(
             (
@@ -96,7 +89,6 @@ class ResourceMonitor:
                 machine.steal_ns,
                 machine.throttled_ns,
                 machine.frequency_hz,
-                _UNKNOWN if energy_uj is None else energy_uj,
                 _UNKNOWN if self._tree.descriptors is None else self._tree.descriptors,
                 _UNKNOWN if self._tree.threads is None else self._tree.threads,
             )
@@ -113,7 +105,7 @@ class ResourceMonitor:
             return None
         columns = np.array(self._rows, dtype=np.int64).T
         time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz, *others = columns
-        energy_uj, descriptors, threads = (None if (column == _UNKNOWN).any() else column for column in others)
+        descriptors, threads = (None if (column == _UNKNOWN).any() else column for column in others)
         return Usage(
             time_ns,
             cpu_ns,
@@ -127,7 +119,6 @@ class ResourceMonitor:
             machine_cores(),
             busy_threads(self._threads_before, self._tree.threads_ns()),
             limited=self._cpus is not None,
-            energy_uj=energy_uj,
             descriptors=descriptors,
             threads=threads,
         )

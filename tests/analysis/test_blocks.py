@@ -308,30 +308,3 @@ def test_the_performance_coefficient_is_one_over_rtm_in_seconds_and_asl() -> Non
 )
 def test_there_is_no_performance_coefficient_without_a_response_time_and_a_load(without: Launch) -> None:
     assert LaunchBlocks(without).performance_coefficient() is None
-
-
-def joules(watts: float | None, *, machine_cores: float = 2.0, steal_cores: float = 0.0) -> float | None:
-    """The energy per request of a deployment that uses half a core at 200 requests a second."""
-    used = usage(0.5, machine_cores, steal_cores=steal_cores, cores=4, watts=watts)
-    found = LaunchBlocks(even_launch(rate_rps=200, used=used)).energy_per_request()
-    return None if found is None else found.value
-
-
-def test_a_request_has_the_energy_of_the_machine_by_the_share_of_its_work() -> None:
-    assert joules(40.0) == pytest.approx(40 * 0.25 / 200, rel=0.01)
-    assert joules(40.0, machine_cores=0.5) == pytest.approx(40 / 200, rel=0.01)
-
-
-def test_time_that_other_machines_took_is_no_work_of_this_one() -> None:
-    assert joules(40.0, machine_cores=3.0, steal_cores=1.0) == pytest.approx(40 * 0.25 / 200, rel=0.01)
-
-
-def test_a_deployment_has_at_most_the_energy_of_the_machine() -> None:
-    assert joules(40.0, machine_cores=0.1) == pytest.approx(40 / 200, rel=0.01)
-    assert joules(40.0, machine_cores=0.0) == pytest.approx(40 / 200, rel=0.01)
-
-
-def test_without_counters_or_processes_the_energy_is_not_known() -> None:
-    assert joules(None) is None
-    assert LaunchBlocks(even_launch()).energy_per_request() is None
-    assert LaunchBlocks(launch(samples([], []), used=usage(watts=9.0))).energy_per_request() is None

@@ -47,7 +47,6 @@ def test_weights_count_by_their_share_of_the_sum(text: str, weights: dict[str, f
         ("peak_memory<512MiB", Requirement("peak_memory", 512 * 2**20, "peak_memory<512MiB")),
         ("cost<0.40 USD", Requirement("cost", 0.4, "cost<0.40 USD", "USD")),
         ("given_cost <= 2EUR", Requirement("given_cost", 2.0, "given_cost<=2EUR", "EUR")),
-        ("energy_per_request<20mJ", Requirement("energy_per_request", 0.02, "energy_per_request<20mJ")),
         ("NMRT>=400", Requirement("nmrt", 400, "nmrt>=400")),
         ("throughput>400", Requirement("throughput", 400, "throughput>400")),
         ("queue_depth<4", Requirement("queue_depth", 4, "queue_depth<4")),

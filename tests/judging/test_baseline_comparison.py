@@ -478,7 +478,7 @@ def test_a_search_follows_one_that_ended_with_a_decided_limit() -> None:
     assert verdict.outcome is Outcome.FAIL
 
 
-@pytest.mark.parametrize("name", ["cache_hit_ratio", "energy_per_request", "hsx", "ttft", "memory_growth"])
+@pytest.mark.parametrize("name", ["cache_hit_ratio", "hsx", "ttft", "memory_growth"])
 def test_each_metric_that_compare_names_is_judged_or_named(name: str) -> None:
     verdicts, comparison = compare(Runner(), compare=(name,))
     assert verdicts == {}

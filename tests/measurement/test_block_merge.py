@@ -88,18 +88,11 @@ def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> No
     assert found.cores == 2
 
 
-def test_energy_adds_up_over_the_blocks_if_all_of_them_know_it() -> None:
-    energy = [np.array([50, 60], dtype=np.int64), np.array([70, 100], dtype=np.int64), np.array([0, 5], dtype=np.int64)]
-    uses = [replace(block_usage(1, 1, 1), energy_uj=one, limited=True) for one in energy]
+def test_a_merged_deployment_is_limited_if_its_blocks_are() -> None:
+    uses = [replace(block_usage(1, 1, 1), limited=True) for _ in PIECES]
     found = merge_usage([replace(one, usage=use) for one, use in zip(PIECES, uses, strict=True)])
     assert found is not None
-    assert found.energy_uj is not None
-    assert found.energy_uj.tolist() == [0, 10, 40, 45]
     assert found.limited
-    uses[1] = replace(uses[1], energy_uj=None)
-    without = merge_usage([replace(one, usage=use) for one, use in zip(PIECES, uses, strict=True)])
-    assert without is not None
-    assert without.energy_uj is None
 
 
 def test_unknown_processes_in_one_block_make_the_usage_unknown() -> None:

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Counted", "counted_requests"]
 
-_OF_WHOLE_ANSWERS = frozenset(
-    ("rtm", "p90", "p95", "p99", "throughput", "error_rate", "cpu_per_request", "energy_per_request", "pc")
-) | {"request_bytes", "response_bytes", "cost", "given_cost"}
+_OF_WHOLE_ANSWERS = frozenset(("rtm", "p90", "p95", "p99", "throughput", "error_rate", "cpu_per_request", "pc")) | {
+    "request_bytes",
+    "response_bytes",
+    "cost",
+    "given_cost",
+}
 """Metrics of every answer: all successful requests are judged."""
 _OF_NO_REQUEST = frozenset(name for name, metric in METRICS.items() if metric.of is None or metric.resource) | {
     *("asl", "peak_memory", "cold_start", "cache_hit_ratio", "cache_hit", "cache_miss", "batch_size", "batch_wait"),

@@ -50,7 +50,6 @@ def reading(node: int = 1, *replicas: ReplicaStats, **changes: Any) -> NodeReadi
         "steal_ns": 0,
         "throttled_ns": 0,
         "frequency_hz": 0,
-        "energy_uj": None,
         "cores": 4.0,
         "machine_cores": 4,
         "replicas": replicas,

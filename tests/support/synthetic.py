@@ -130,12 +130,10 @@ def usage(
     frequency_hz: Sequence[int] = (0,),
     of_machine: int | None = None,
     limited: bool = False,
-    watts: float | None = None,
 ) -> Usage:
     """Readings every 50 ms, from half a second before the window to half a second after it, of an even load.
 
-    ``rss_bytes`` are spread over the window's readings; before and after it memory is ten times as high. ``watts`` is
-    the power of the processor packages.
+    ``rss_bytes`` are spread over the window's readings; before and after it memory is ten times as high.
     """
     time_ns = np.arange(start_ns - S // 2, start_ns + int((seconds + 0.5) * S) + 1, 50 * MS, dtype=np.int64)
     elapsed = time_ns - time_ns[0]
@@ -154,7 +152,6 @@ def usage(
         cores=cores,
         machine_cores=int(cores) if of_machine is None else of_machine,
         limited=limited,
-        energy_uj=None if watts is None else (elapsed * watts / 1000).astype(np.int64),
     )
 
 
@@ -208,7 +205,7 @@ def noisy_launch(seed: int, *, rtm_ns: float = 4 * MS, rate_rps: float = 200.0, 
     return launch(
         samples(due, latency.astype(np.int64), outcome=outcome, request=np.arange(count) % 2),
         seconds=seconds,
-        used=usage(seconds=seconds, limited=True, watts=30.0),
+        used=usage(seconds=seconds, limited=True),
         stats=PatternStats(replica_requests=(300, 100), layers=(*LAYERS, WIRE)),
         request_bytes=(180, 220),
     )

@@ -14,7 +14,6 @@ import pytest
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system import cgroups, cpu_share, environment, environment_facts, machine
 from pytest_mlpatterns.system.environment import gpu_name
-from pytest_mlpatterns.system.machine import EnergyCounter
 from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.system.process_tree import own_cpu_ns
 
@@ -79,8 +78,7 @@ def test_a_machine_is_known_by_its_name_and_the_time_of_its_boot(monkeypatch: py
     assert machine.machine_identity.__wrapped__(NONE) == f"{platform.node()}-1700000000"
 
 
-def test_energy_and_gpus_are_not_known() -> None:
-    assert EnergyCounter(NONE).read_uj() is None
+def test_gpus_are_not_known() -> None:
     assert gpu_name(NONE, NONE) == ""
 
 
@@ -96,7 +94,7 @@ def test_a_process_is_monitored_with_what_there_is(monkeypatch: pytest.MonkeyPat
         raise psutil.AccessDenied
 
     monkeypatch.setattr(psutil.Process, "threads", refused)  # macOS shows them to root only
-    monitor = ResourceMonitor(lambda: [os.getpid()], energy=EnergyCounter(NONE))
+    monitor = ResourceMonitor(lambda: [os.getpid()])
     monitor.sample()
     monitor.sample()
     usage = monitor.usage()
@@ -104,7 +102,7 @@ def test_a_process_is_monitored_with_what_there_is(monkeypatch: pytest.MonkeyPat
     assert usage.cpu_ns[-1] >= usage.cpu_ns[0] > 0
     assert usage.rss_bytes.min() > 0
     assert usage.busy_threads == ()
-    assert (usage.energy_uj, usage.steal_ns.max()) == (None, 0)
+    assert usage.steal_ns.max() == 0
 
 
 def test_counts_that_the_system_refuses_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:

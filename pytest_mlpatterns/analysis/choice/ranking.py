@@ -390,7 +390,6 @@ _SMALLEST = {
     Unit.RATE: 0.001,
     Unit.TOKEN_RATE: 0.001,
     Unit.COST: 1e-9,
-    Unit.ENERGY: 1e-6,
     Unit.PER_SECOND: 0.001,
     Unit.COUNT: 0.001,
 }

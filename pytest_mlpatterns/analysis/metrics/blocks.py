@@ -174,15 +174,6 @@ class LaunchBlocks:
         usage = self._launch.usage
         return None if usage is None or not usage.limited else self._cost(usage.cores * np.diff(self._cuts_ns))
 
-    def energy_per_request(self) -> LaunchValue | None:
-        """Joules per successful answer: the packages' energy, by the share of their work; None if it is not known."""
-        usage = self._launch.usage
-        if usage is None or usage.energy_uj is None:
-            return None
-        readings = usage.energy_uj / 1e6, usage.machine_busy_ns - usage.steal_ns, usage.cpu_ns
-        joules, busy_ns, own_ns = (self._gained(one, self._cuts_ns) for one in readings)
-        return self._per_answer(joules * np.minimum(own_ns / np.maximum(busy_ns, 1.0), 1.0))
-
     def cold_start(self) -> LaunchValue | None:
         """Nanoseconds from the start of the processes to the first answered inference."""
         cold = self._launch.cold_start_ns

@@ -316,7 +316,6 @@ METRICS = {
             Unit.COST,
             of_search=given_cost_at_nmrt,
         ),
-        Metric("energy_per_request", "energy per request", LaunchBlocks.energy_per_request, Unit.ENERGY),
         Metric(
             "cold_start",
             "start to first answer",

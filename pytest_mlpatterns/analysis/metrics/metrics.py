@@ -170,15 +170,6 @@ class Metrics(PatternMetrics, StreamMetrics):
         return self.estimate(METRICS["given_cost_at_nmrt"])
 
     @property
-    def energy_per_request_j(self) -> Estimate | None:
-        """Joules per successful answer: the deployment's share of what the machine's processor packages used.
-
-        The share is its CPU time over that of all processes, so that the idle power is shared too. None if the machine
-        does not tell it, as most virtual machines do not.
-        """
-        return self.estimate(METRICS["energy_per_request"])
-
-    @property
     def cold_start_ns(self) -> Estimate | None:
         """From the start of the processes to the first answered inference."""
         return self.estimate(METRICS["cold_start"])

@@ -36,7 +36,6 @@ _UNITS = {
     Unit.RATIO: ("ratio", "1", 1.0),
     Unit.SIZE: ("bytes", "By", 1.0),
     Unit.COST: ("per_million_requests", "1", 1.0),
-    Unit.ENERGY: ("joules", "J", 1.0),
     Unit.PER_SECOND: ("per_second", "1/s", 1.0),
     Unit.COUNT: ("", "1", 1.0),
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "thinned", "unit_of"]
 
-Unit = Literal["duration", "rate", "ratio", "change", "size", "energy", "count", "percentile", "seconds", "text"]
+Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "percentile", "seconds", "text"]
 Cell = float | str | None
 _UNITS: Mapping[MetricUnit, Unit] = {
     MetricUnit.DURATION: "duration",
@@ -29,7 +29,6 @@ _UNITS: Mapping[MetricUnit, Unit] = {
     MetricUnit.RATIO: "ratio",
     MetricUnit.SIZE: "size",
     MetricUnit.COST: "count",
-    MetricUnit.ENERGY: "energy",
     MetricUnit.PER_SECOND: "count",
     MetricUnit.COUNT: "count",
 }

@@ -43,7 +43,6 @@ _RESOURCES = (
     "peak_memory",
     "cost",
     "given_cost",
-    "energy_per_request",
     "cold_start",
 )
 _AT_NMRT = {

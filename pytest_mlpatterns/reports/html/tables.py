@@ -47,7 +47,6 @@ _PARTS = {
         "given_cost",
         "cost_at_nmrt",
         "given_cost_at_nmrt",
-        "energy_per_request",
         "cold_start",
     ),
 }

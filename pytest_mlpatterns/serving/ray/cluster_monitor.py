@@ -126,7 +126,6 @@ def usage_of(
         cores=_cores(serving),
         machine_cores=sum(_longest(machine).last.machine_cores for machine in machines),
         busy_threads=busy_threads(_threads(serving, _first), _threads(serving, _last)),
-        energy_uj=_energy_uj(machines),
         nodes=tuple(node.usage(name) for node, name in zip(serving, _names(serving), strict=True)),
         without_generator=True,
     )
@@ -213,14 +212,6 @@ def _cores(serving: Sequence[_Node]) -> float:
         last = node.last
         cores[last.machine] = min(last.machine_cores, cores.get(last.machine, 0.0) + last.cores)
     return sum(cores.values())
-
-
-def _energy_uj(machines: Sequence[Sequence[_Node]]) -> NDArray[np.int64] | None:
-    """The energy of all machines; None if one does not know it."""
-    whole = [_longest(machine) for machine in machines]
-    if any(reading.energy_uj is None for node in whole for reading in node.readings):
-        return None
-    return _sum(node.counter("energy_uj") for node in whole)
 
 
 def _threads(

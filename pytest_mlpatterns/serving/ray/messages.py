@@ -210,7 +210,6 @@ class NodeReading:
         steal_ns: time that a hypervisor took from them.
         throttled_ns: time for which a CPU limit stopped the node's processes.
         frequency_hz: mean frequency of the processors; 0: unknown.
-        energy_uj: energy counter in microjoules; None: the machine has none.
         cores: number of cores that the node may use.
         machine_cores: number of cores of its machine.
         threads: ``(pid, thread, CPU time in ns)`` of each thread of the replicas; empty if they were not asked for.
@@ -229,7 +228,6 @@ class NodeReading:
     steal_ns: int
     throttled_ns: int
     frequency_hz: int
-    energy_uj: int | None
     cores: float
     machine_cores: int = 1
     threads: tuple[tuple[int, int, int], ...] = ()

@@ -22,7 +22,7 @@ import psutil
 from pytest_mlpatterns.serving.ray.link import LinkServer
 from pytest_mlpatterns.serving.ray.messages import NodeReading
 from pytest_mlpatterns.system.environment import available_cores, machine_cores
-from pytest_mlpatterns.system.machine import EnergyCounter, machine_identity, read_machine
+from pytest_mlpatterns.system.machine import machine_identity, read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree, own_cpu_ns
 from pytest_mlpatterns.system.ray.run import base_of
 from pytest_mlpatterns.wording import marked
@@ -63,7 +63,6 @@ class NodeMonitor:
         self._links = LinkServer()
         self._processes = NodeProcesses(os.getppid() if raylet is None else raylet, session)
         self._trees: dict[str, _Tree] = {}
-        self._energy = EnergyCounter()
         self._reading = threading.Lock()
 
     def link(self) -> LinkAddress:
@@ -97,7 +96,6 @@ class NodeMonitor:
             tree.look(now)
             self._processes.look()
             machine = read_machine()
-            energy_uj = self._energy.read_uj()
             busy = tree.tree.threads_ns() if threads else {}
         return NodeReading(
             node=self._node,
@@ -112,7 +110,6 @@ class NodeMonitor:
             steal_ns=machine.steal_ns,
             throttled_ns=machine.throttled_ns,
             frequency_hz=machine.frequency_hz,
-            energy_uj=energy_uj,
             cores=available_cores(),
             machine_cores=machine_cores(),
             threads=tuple((pid, thread, used) for pid, known in busy.items() for thread, used in known.items()),

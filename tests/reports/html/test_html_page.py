@@ -17,7 +17,7 @@ from support.services.browser import Browser, BrowserError, chromium
 from support.synthetic import LAYERS, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.units import format_duration, format_energy, format_percent, format_rate, format_size
+from pytest_mlpatterns.units import format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -371,7 +371,6 @@ def test_axe_finds_no_violation(opened: Callable[..., Page], width: int, scheme:
     [
         ("duration", format_duration, 1.0),
         ("size", format_size, 1.0),
-        ("energy", format_energy, 1e-6),
         ("rate", format_rate, 1e-3),
         ("ratio", format_percent, 1e-7),
     ],

@@ -122,7 +122,6 @@ class Cluster:
                 node=node.node_id,
                 ip=node.ip,
                 machine=node.machine,
-                energy_uj=None,
                 cores=16.0,
                 replicas=replicas,
                 **counters,

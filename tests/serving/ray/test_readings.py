@@ -145,17 +145,6 @@ def test_memory_is_what_was_read_and_not_what_lies_between() -> None:
     assert lost.rss_bytes.tolist() == [100, 900, 900]
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_energy_is_known_if_all_machines_know_it(known: bool) -> None:
-    other = even(2, cpu_ns=1, **({"energy_uj": 3.0} if known else {}))
-    found = usage(*even(1, cpu_ns=1, energy_uj=2.0), *other)
-    if known:
-        assert found.energy_uj is not None
-        assert found.energy_uj[2] - found.energy_uj[1] == 5 * S
-    else:
-        assert found.energy_uj is None
-
-
 def test_threads_that_did_the_work_are_counted_for_each_process_of_each_node() -> None:
     def at(node: int, mark: int, *threads: tuple[int, int, int]) -> NodeReading:
         return reading(node, replica(f"{node}"), clock_ns=mark, threads=threads)

@@ -4,7 +4,6 @@ const units = (() => {
   const TIMES = [["s", 1e9], ["ms", 1e6], ["µs", 1e3], ["ns", 1]];
   const SIZES = [["TiB", 2 ** 40], ["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10], ["B", 1]];
 
-  const ENERGIES = [["kJ", 1e3], ["J", 1], ["mJ", 1e-3], ["µJ", 1e-6]];
 
   const grouped = (number, decimals) =>
     number.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
@@ -29,7 +28,6 @@ const units = (() => {
   const formats = {
     duration: (ns) => scaled(TIMES, ns),
     size: (bytes) => scaled(SIZES, bytes),
-    energy: (joules) => scaled(ENERGIES, joules),
     rate: (perSecond) => `${threeDigits(perSecond)} req/s`,
     ratio: percent,
     change: (ratio) => `${ratio > 0 ? "+" : ""}${percent(ratio)}`,
@@ -50,7 +48,6 @@ const units = (() => {
     ...formats,
     duration: (ns) => short(TIMES, ns),
     size: (bytes) => short(SIZES, bytes),
-    energy: (joules) => short(ENERGIES, joules),
     rate: shortest,
     count: shortest,
     ratio: (ratio) => `${shortest(ratio * 100)} %`,
