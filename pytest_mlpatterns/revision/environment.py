@@ -1,8 +1,8 @@
 """An environment with the packages that a revision asks for, so that a slower dependency is seen.
 
-It is a virtual environment in pytest's cache, and is kept for the next run: its name is a hash of the revision's
-dependency files. The project is installed in place. What the revision does not ask for, such as pytest and its plugins,
-comes from the environment of this run; this package always does.
+It is a virtual environment in pytest's cache, built by uv, and is kept for the next run: its name is a hash of the
+revision's dependency files. The project is installed in place. What the revision does not ask for, such as pytest and
+its plugins, comes from the environment of this run; this package always does.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from pytest_mlpatterns.system.owned_files import owned_directory, remove_tree
 from pytest_mlpatterns.wording import listed, marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
+    from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.system.owned_files import OwnedDirectory
 
@@ -79,13 +80,12 @@ def revision_environment(worktree: Worktree, cache: Path, say: Callable[[str], N
         say: takes a sentence before something that takes long, and about a cache that is not used.
 
     Raises:
-        DeploymentError: the revision names no dependencies, or an installer failed or took too long.
+        DeploymentError: the revision names no dependencies, uv is not installed, failed or took too long.
     """
-    uv = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
-    installer = _Installer(worktree, uv, say)
+    installer = _Installer(worktree, say)
     with _private(cache, worktree, say) as directory:
         _remove_unused(directory)
-        key = dependency_key(worktree, [installer.name, sys.version, platform.platform(), sys.prefix, *_site_folders()])
+        key = dependency_key(worktree, ["uv", sys.version, platform.platform(), sys.prefix, *_site_folders()])
         folder = directory.path / key
         try:
             lock = directory.open(f"{key}.lock", os.O_RDWR | os.O_CREAT)
@@ -117,37 +117,33 @@ def project_paths(top: str) -> list[str]:
 
 
 class _Installer:
-    """Installs what a revision names with uv, or else with pip."""
+    """Installs what a revision names, with uv."""
 
-    def __init__(self, worktree: Worktree, uv: str | None, say: Callable[[str], None]) -> None:
+    def __init__(self, worktree: Worktree, say: Callable[[str], None]) -> None:
         self._worktree = worktree
-        self._uv = uv
         self._say = say
         self._deadline = time.monotonic() + _TIMEOUT_S
-        self.name = "pip" if uv is None else "uv"
 
     def build(self, folder: Path) -> RevisionEnvironment:
         """Build the environment in a folder that does not exist."""
         revision = self._worktree.revision
+        _uv_for(revision)  # if it is missing, nothing is announced
         contents, wanted = self._wanted(folder)
         if not wanted:
             raise DeploymentError(
                 f"--perf-against-env: {self._worktree.directory.name} at {revision.name} ({revision.short}) has no "
                 "pyproject.toml, setup.py or requirements.txt, expected one that names its dependencies"
             )
-        self._say(f"building an environment for {revision.name} ({revision.short}) with {self.name}: {contents}")
+        self._say(f"building an environment for {revision.name} ({revision.short}): {contents}")
         python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-        if self._uv is not None:
-            self._run([self._uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
-        else:
-            self._run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
-        self._run([*self._command(python, "install"), *wanted])
+        self._run("venv", "--quiet", "--python", sys.executable, str(folder))
+        self._run("pip", "install", "--quiet", "--python", str(python), *wanted)
         site = next(folder.glob("lib/python*/site-packages"))
         if any(site.glob("pytest_mlpatterns*")):  # both sides talk to each other in one version
-            self._run([*self._command(python, "uninstall"), "pytest-mlpatterns"])
+            self._run("pip", "uninstall", "--quiet", "--python", str(python), "pytest-mlpatterns")
         lines = "".join(f"import site; site.addsitedir({one!r})\n" for one in _site_folders())
         (site / "zz_of_this_run.pth").write_text(lines, encoding="utf-8")
-        printed = self._run([str(python), "-P", "-c", _PROBE.format(__name__), str(self._worktree.root)])
+        printed = self._printed(str(python), "-P", "-c", _PROBE.format(__name__), str(self._worktree.root))
         return RevisionEnvironment(python, tuple(json.loads(printed.splitlines()[-1])), contents)
 
     def _wanted(self, folder: Path) -> tuple[str, list[str]]:
@@ -155,7 +151,7 @@ class _Installer:
         directory = self._worktree.directory
         found: dict[str, str] = {}
         if any((top / "uv.lock").is_file() for top in (directory, self._worktree.root)):
-            found["uv.lock"] = f"-r{self._locked(folder)}"
+            found["uv.lock"] = f"-r{self._exported(folder)}"
         elif (directory / "requirements.txt").is_file():
             found["requirements.txt"] = "-rrequirements.txt"
         elif installs_project(directory) and (lock := locked_versions(directory)):
@@ -169,31 +165,22 @@ class _Installer:
         note = f" ({listed(unread)} {'are' if len(unread) > 1 else 'is'} not read)" if unread else ""
         return listed(list(found)) + note, list(found.values())
 
-    def _locked(self, folder: Path) -> Path:
+    def _exported(self, folder: Path) -> Path:
         """The packages of ``uv.lock`` as a file of requirements."""
-        revision = self._worktree.revision
-        if self._uv is None:
-            raise DeploymentError(
-                f"--perf-against-env: {revision.name} ({revision.short}) has uv.lock, expected uv, which alone reads "
-                "it; install it: pip install uv"
-            )
         file = self._locked_file(folder)
-        options = ("--frozen", "--no-emit-project", "--no-hashes", "--quiet", "--output-file", str(file))
-        self._run([self._uv, "export", *options])
+        self._run("export", "--frozen", "--no-emit-project", "--no-hashes", "--quiet", "--output-file", str(file))
         return file
 
     @staticmethod
     def _locked_file(folder: Path) -> Path:
-        """Takes what a lock file says in a form that installers read."""
+        """Takes what a lock file says as a file of requirements."""
         return folder.with_name(f"{folder.name}-locked.txt")
 
-    def _command(self, python: Path, action: str) -> list[str]:
-        if self._uv is not None:
-            return [self._uv, "pip", action, "--quiet", "--python", str(python)]
-        options = ["--yes"] if action == "uninstall" else ["--disable-pip-version-check", "--no-input"]
-        return [sys.executable, "-m", "pip", "--python", str(python), action, "--quiet", *options]
+    def _run(self, *arguments: str) -> None:
+        """Run uv in the worktree."""
+        self._printed(_uv_for(self._worktree.revision), *arguments)
 
-    def _run(self, command: Sequence[str]) -> str:
+    def _printed(self, *command: str) -> str:
         """Run a command in the worktree; returns what it printed."""
         revision = self._worktree.revision
         variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
@@ -222,10 +209,20 @@ class _Installer:
         if code != 0:
             last = marked("\n".join(text.splitlines()[-_LINES:]))
             raise DeploymentError(
-                f"--perf-against-env: {self.name} could not build the environment of {revision.name} "
+                f"--perf-against-env: uv could not build the environment of {revision.name} "
                 f"({revision.short}): it {how}; it printed last:\n{last}"
             )
         return text
+
+
+def _uv_for(revision: Revision) -> str:
+    """The program that builds the environment of a revision."""
+    if found := shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable)):
+        return found
+    raise DeploymentError(
+        f"--perf-against-env: no uv is installed, expected uv on PATH or beside {sys.executable}, to build the "
+        f"environment of {revision.name} ({revision.short}); run pip install uv"
+    )
 
 
 @contextlib.contextmanager

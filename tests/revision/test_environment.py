@@ -58,6 +58,20 @@ def test_an_installer_that_fails_is_quoted_and_tried_again(worktree: Worktree, c
         assert "nowhere" in text.partition("it printed last:\n")[2]
 
 
+def test_without_uv_the_message_says_how_to_install_it(
+    worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    wanted = "expected uv on PATH or beside .*, to build the environment of main \\(0000000\\); run pip install uv$"
+    said: list[str] = []
+    with (
+        pytest.raises(DeploymentError, match=f"^--perf-against-env: no uv is installed, {wanted}"),
+        revision_environment(worktree, cache, said.append),
+    ):
+        pass
+    assert said == []
+
+
 @pytest.mark.processes
 def test_an_installer_that_takes_too_long_is_ended(
     worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -68,15 +82,12 @@ def test_an_installer_that_takes_too_long_is_ended(
 
 
 @pytest.mark.processes
-def test_a_lock_of_uv_is_installed_by_uv_and_refused_without_it(
+def test_a_lock_of_uv_is_exported_and_installed(
     worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program stands in for uv and notes how it is called."""
     (worktree.directory / "uv.lock").touch()
     (worktree.directory / "Pipfile.lock").touch()
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    with pytest.raises(DeploymentError, match=r"has uv.lock, expected uv, which alone reads it; install it"):
-        build(worktree, cache)
     log = stand_in_for_uv(cache, monkeypatch)
     found = build(worktree, cache)
     assert found.contents == "uv.lock (Pipfile.lock is not read)"

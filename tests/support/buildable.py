@@ -42,7 +42,7 @@ def _wheel(directory, files):
 
 
 def buildable(name: str, modules: dict[str, str], *, below: str = "", version: str = "1") -> dict[str, str]:
-    """The files of a project that pip and uv can install.
+    """The files of a project that uv can install.
 
     Args:
         name: of the distribution.
