@@ -52,8 +52,6 @@ def first_test(subject: Subject, folder: str = "") -> str:
         path = f'"path": {_quoted(subject.path)}, ' if subject.kind is SubjectKind.APP else ""
         parts.append(f'def as_clients_send_it(body):\n    return {{{path}"json": body}}')
         marker += ", request=as_clients_send_it"
-    elif _is_binary(subject):
-        marker += ', wire="rest+binary"'
     parts.append(f"@pytest.mark.perf({marker})\ndef test_{_name(subject)}(perf):\n{_BODY}".rstrip())
     what = posixpath.basename(subject.name) if subject.kind in _FILES else subject.name
     head = f'"""How fast {what} answers, and whether it gets slower."""\n\n{_import_lines(imports)}\n'
@@ -120,46 +118,21 @@ def _of_estimator(subject: Subject, imports: set[str]) -> tuple[str, list[str]]:
     return "pickle.loads(FILE.read_bytes())", call
 
 
-def _of_onnx(subject: Subject, imports: set[str]) -> tuple[str, list[str]]:
+def _of_onnx(_: Subject, imports: set[str]) -> tuple[str, list[str]]:
     imports |= {"numpy", "onnxruntime"}
-    batch = "[item]" if subject.one_by_one else "batch"
-    several = len(subject.tensors) > 1
-    feeds = []
-    for name, inputs in subject.tensors:
-        kind = "object" if inputs.kind is InputKind.TEXT else f"np.{inputs.dtype}"
-        rows = f"[one[{_quoted(name)}] for one in {batch}]" if several else batch
-        feeds.append(f"{_quoted(name)}: np.asarray({rows}, dtype={kind}),")
-    load = 'onnxruntime.InferenceSession(FILE, providers=["CPUExecutionProvider"])'
-    if subject.one_by_one:
-        return load, [
-            "return [self.answer(item) for item in batch]",
-            "",
-            "def answer(self, item):",
-            *(f"    {line}" for line in _run_of(feeds, "[0][0]")),
-        ]
-    return load, _run_of(feeds, "[0]")
-
-
-def _run_of(feeds: list[str], picked: str) -> list[str]:
-    if len(feeds) == 1:
-        return [f"return self.model.run(None, {{{feeds[0].rstrip(',')}}}){picked}"]
-    return ["feeds = {", *(f"    {feed}" for feed in feeds), "}", f"return self.model.run(None, feeds){picked}"]
+    return 'onnxruntime.InferenceSession(FILE, providers=["CPUExecutionProvider"])', [
+        "name = self.model.get_inputs()[0].name",
+        "return self.model.run(None, {name: np.asarray(batch, dtype=np.float32)})[0]",
+    ]
 
 
 def _of_torch(subject: Subject, imports: set[str]) -> tuple[str, list[str]]:
     imports |= {"numpy", "torch"}
-    load = "torch.jit.load(FILE).eval()"
-    if subject.kind is SubjectKind.EXPORTED:
-        load = "torch.export.load(FILE).module()"
-    dtype = subject.inputs.dtype
-    if subject.one_by_one:
-        lines = [
-            f"rows = torch.from_numpy(np.asarray(batch, dtype=np.{dtype}))",
-            "return [self.model(row[None])[0].numpy() for row in rows]",
-        ]
-    else:
-        lines = [f"return self.model(torch.from_numpy(np.asarray(batch, dtype=np.{dtype}))).numpy()"]
-    return load, ["with torch.inference_mode():", *(f"    {line}" for line in lines)]
+    is_exported = subject.kind is SubjectKind.EXPORTED
+    return "torch.export.load(FILE).module()" if is_exported else "torch.jit.load(FILE).eval()", [
+        "with torch.inference_mode():",
+        "    return self.model(torch.from_numpy(np.asarray(batch, dtype=np.float32))).numpy()",
+    ]
 
 
 def _target(subject: Subject) -> str:
@@ -173,23 +146,20 @@ def _payload(subject: Subject, folder: str, imports: set[str]) -> str:
     comment = f"# {_GUESS if inputs.is_guess else _MADE_UP}\n"
     if inputs.kind is InputKind.FILE:
         imports.add("pathlib")
-        path = _path(str(inputs.value), folder)
-        if str(inputs.value).endswith(".jsonl"):
+        path = _path(inputs.file, folder)
+        if inputs.file.endswith(".jsonl"):
             return f"return {path}"
         imports.add("json")
         return f"file = {path}\nreturn json.loads(file.read_text())"
-    if len(subject.tensors) > 1:
-        imports.add("numpy")
-        rows = [f"    {_quoted(name)}: {_array_of(one)}," for name, one in subject.tensors]
-        lines = ["random = np.random.default_rng(0)", "return [", "    {", *(f"    {row}" for row in rows), "    }"]
-        return comment + "\n".join([*lines, f"    for _ in range({_COUNT})", "]"])
     return comment + _made_up(inputs, subject.path, imports)
 
 
 def _made_up(inputs: SampleInputs, path: str, imports: set[str]) -> str:
     match inputs.kind:
         case InputKind.ARRAY:
-            return _made_up_arrays(inputs, imports)
+            imports.add("random")
+            row = f"[numbers.random() for _ in range({inputs.width})]"
+            return f"numbers = random.Random(0)\nreturn [{row} for _ in range({_COUNT})]"
         case InputKind.RECORD:
             imports.add("random")
             names = pformat(list(inputs.names), width=_WIDTH - 14, compact=True).replace("\n", "\n    ")
@@ -197,43 +167,10 @@ def _made_up(inputs: SampleInputs, path: str, imports: set[str]) -> str:
             return f"numbers = random.Random(0)\ncolumns = {names}\nreturn [{row} for _ in range({_COUNT})]"
         case InputKind.TEXT:
             return 'return ["a good day", "rain, and no end of it"]'
-        case InputKind.JSON:
-            return f"return {pformat([inputs.value], width=_WIDTH - 8, sort_dicts=False)}"
         case InputKind.GET:
             imports.add("httpx")
             return f'return [httpx.Request("GET", {_quoted(path or "/")})]'
     return "return [[1.0, 2.0, 3.0]]"
-
-
-def _made_up_arrays(inputs: SampleInputs, imports: set[str]) -> str:
-    if not _is_plain_row(inputs):
-        imports.add("numpy")
-        return f"random = np.random.default_rng(0)\nreturn [{_array_of(inputs)} for _ in range({_COUNT})]"
-    imports.add("random")
-    number = "numbers.random()" if inputs.dtype.startswith("float") else "numbers.randint(0, 1)"
-    row = f"[{number} for _ in range({inputs.shape[0]})]" if inputs.shape else number
-    return f"numbers = random.Random(0)\nreturn [{row} for _ in range({_COUNT})]"
-
-
-def _array_of(inputs: SampleInputs) -> str:
-    if inputs.kind is InputKind.TEXT:
-        return '"a good day"'
-    size = f"({', '.join(map(str, inputs.shape))}{',' if len(inputs.shape) == 1 else ''})"
-    if inputs.dtype in ("float32", "float64"):
-        dtype = ', dtype="float32"' if inputs.dtype == "float32" else ""
-        return f"random.random({size}{dtype})"
-    return f'random.integers(0, 2, {size}).astype("{inputs.dtype}")'
-
-
-def _is_plain_row(inputs: SampleInputs) -> bool:
-    """Whether an input is one number or one row of them, which a list of Python holds well."""
-    return len(inputs.shape) <= 1 and inputs.dtype != "bool"
-
-
-def _is_binary(subject: Subject) -> bool:
-    """Whether the inputs are arrays that are better sent as bytes than as JSON."""
-    one_array = subject.inputs.kind is InputKind.ARRAY and not _is_plain_row(subject.inputs)
-    return subject.kind in _FILES and one_array and len(subject.tensors) <= 1
 
 
 def _name(subject: Subject) -> str:

@@ -23,6 +23,7 @@ from pytest_mlpatterns.cli.subject import (
     Subject,
     SubjectKind,
     find_candidates,
+    requested,
 )
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.files import read_text, replace_file
@@ -41,7 +42,8 @@ _WHAT = (
 )
 _PROBE_S = 300
 """Time limit for loading a model, in seconds."""
-_FETCH_S = 5.0
+_UNREAD = frozenset({SubjectKind.ONNX, SubjectKind.TORCHSCRIPT, SubjectKind.EXPORTED})
+"""Model files that are loaded by the test alone."""
 _FAILED_RUN = 1
 
 
@@ -77,7 +79,7 @@ def run_new(options: argparse.Namespace) -> int:
     _say(f"looking at {candidate.name} …")
     subject = _probed(candidate, options.path)
     if options.payload is not None:
-        subject = replace(subject, inputs=_inputs_in(options.payload), tensors=())
+        subject = replace(subject, inputs=_inputs_in(options.payload))
     file = Path(options.output) if options.output is not None else _default_file(subject, directory)
     _require_new(file)
     text = first_test(subject, _relative(file.parent, directory))
@@ -169,6 +171,8 @@ def _probed(candidate: Candidate, path: str) -> Subject:
     """The subject with the inputs that it takes."""
     if candidate.kind is SubjectKind.URL:
         return _of_address(candidate.name, path)
+    if candidate.kind in _UNREAD:
+        return Subject(candidate.kind, candidate.name, SampleInputs(is_guess=True))
     kind = "" if candidate.kind is SubjectKind.MODEL else candidate.kind.value
     with temporary_directory("mlpatterns-new-") as directory:
         target = directory / "subject.json"
@@ -188,21 +192,12 @@ def _probed(candidate: Candidate, path: str) -> Subject:
 
 
 def _of_address(url: str, path: str) -> Subject:
-    """A service that runs, with a request that its OpenAPI description shows if it has one."""
-    import httpx
-
-    from pytest_mlpatterns.cli.subject_probe import with_example
+    """A service that runs, with requests to the path of its address if it has one."""
     from pytest_mlpatterns.serving.targets import Url
 
     target = Url(url)
     given = path or (target.path if urlsplit(url).path not in ("", "/") else "")
-    try:
-        answer = httpx.get(f"{target.origin}/openapi.json", timeout=_FETCH_S, trust_env=False)
-        document = answer.raise_for_status().json()
-    except (httpx.HTTPError, ValueError):  # no description, or no service: the smoke run reports the latter
-        document = {}
-    subject = with_example(Subject(SubjectKind.URL, url), document, given)
-    return replace(subject, name=f"{target.origin}{subject.path}")
+    return requested(SubjectKind.URL, f"{target.origin}{given or '/'}", given)
 
 
 def _inputs_in(file: str) -> SampleInputs:
@@ -216,7 +211,7 @@ def _inputs_in(file: str) -> SampleInputs:
             raise SettingError(f"--payload {named(file)} holds no list of inputs; write [[5.1, 3.5], [4.9, 3.0]]")
     except ValueError as error:
         raise SettingError(f"--payload {named(file)} is not JSON: {error}") from None
-    return SampleInputs(InputKind.FILE, value=path.as_posix())
+    return SampleInputs(InputKind.FILE, file=path.as_posix())
 
 
 # --- the test file ---------------------------------------------------------------------------------------------------

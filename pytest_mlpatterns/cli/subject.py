@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MODEL_FILES", "Candidate", "InputKind", "SampleInputs", "Subject", "SubjectKind", "find_candidates"]
+__all__ = [
+    "MODEL_FILES",
+    "Candidate",
+    "InputKind",
+    "SampleInputs",
+    "Subject",
+    "SubjectKind",
+    "find_candidates",
+    "requested",
+]
 
 
 class SubjectKind(StrEnum):
@@ -37,7 +46,6 @@ class InputKind(StrEnum):
     ARRAY = "array"
     RECORD = "record"
     TEXT = "text"
-    JSON = "json"
     FILE = "file"
     GET = "get"
     UNKNOWN = "unknown"
@@ -49,18 +57,16 @@ class SampleInputs:
 
     Attributes:
         kind: what one input is.
-        shape: of one array, without the dimension of the batch.
-        dtype: numpy's name of the type of its elements.
+        width: how many numbers one array has.
         names: the columns of a record of numbers.
-        value: an example, if an input is JSON; the file's name, if a file holds the inputs.
+        file: name of the file that holds the inputs; empty if none does.
         is_guess: whether another shape or other values may be needed.
     """
 
     kind: InputKind = InputKind.UNKNOWN
-    shape: tuple[int, ...] = ()
-    dtype: str = "float32"
+    width: int = 0
     names: tuple[str, ...] = ()
-    value: Any = None
+    file: str = ""
     is_guess: bool = False
 
 
@@ -73,8 +79,6 @@ class Subject:
         name: a file, an import string or an address.
         inputs: what it is sent.
         method: of an estimator, such as ``predict``; empty if the object itself is called.
-        tensors: the inputs of an ONNX model with several, by name; and the one of others.
-        one_by_one: whether a call takes a batch of one.
         path: of the requests to an application.
         is_local: whether its module is found in the current directory only.
     """
@@ -83,8 +87,6 @@ class Subject:
     name: str
     inputs: SampleInputs = field(default_factory=SampleInputs)
     method: str = ""
-    tensors: tuple[tuple[str, SampleInputs], ...] = ()
-    one_by_one: bool = False
     path: str = ""
     is_local: bool = False
 
@@ -95,14 +97,24 @@ class Subject:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Subject:
         """The inverse of :meth:`to_json`."""
-        tensors = tuple((name, _inputs_of(inputs)) for name, inputs in data["tensors"])
-        given = {**data, "kind": SubjectKind(data["kind"]), "inputs": _inputs_of(data["inputs"]), "tensors": tensors}
-        return cls(**given)
+        return cls(**{**data, "kind": SubjectKind(data["kind"]), "inputs": _inputs_of(data["inputs"])})
 
 
 def _inputs_of(data: dict[str, Any]) -> SampleInputs:
-    lists = {"shape": tuple(data["shape"]), "names": tuple(data["names"])}
-    return SampleInputs(**{**data, **lists, "kind": InputKind(data["kind"])})
+    return SampleInputs(**{**data, "names": tuple(data["names"]), "kind": InputKind(data["kind"])})
+
+
+def requested(kind: SubjectKind, name: str, path: str, *, is_local: bool = False) -> Subject:
+    """An application or an address with its requests: a GET of the top, or bodies to the path that is named.
+
+    Args:
+        kind: of the two.
+        name: an import string, or an address.
+        path: the path that takes the requests; empty if none is named.
+        is_local: whether its module is found in the current directory only.
+    """
+    inputs = SampleInputs(InputKind.UNKNOWN if path else InputKind.GET, is_guess=True)
+    return Subject(kind, name, inputs, path=path or "/", is_local=is_local)
 
 
 MODEL_FILES = {

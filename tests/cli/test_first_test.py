@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import ast
+import runpy
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_mlpatterns.cli.first_test import first_test
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
 
-ROW = SampleInputs(InputKind.ARRAY, (64,), "float64")
-IMAGE = SampleInputs(InputKind.ARRAY, (3, 8, 8))
-IDS = SampleInputs(InputKind.ARRAY, (8,), "int64")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROW = SampleInputs(InputKind.ARRAY, 64)
+GUESS = SampleInputs(is_guess=True)
 SUBJECTS = {
     "joblib": Subject(SubjectKind.JOBLIB, "models/digits.joblib", ROW, "predict"),
     "pickle": Subject(SubjectKind.PICKLE, "/tmp/digits.pkl", SampleInputs(InputKind.TEXT), ""),
     "frame": Subject(
         SubjectKind.JOBLIB, "a.joblib", SampleInputs(InputKind.RECORD, names=("age", "fare")), method="predict"
     ),
-    "onnx": Subject(SubjectKind.ONNX, "a.onnx", ROW, tensors=(("x", ROW),)),
-    "onnx of one": Subject(SubjectKind.ONNX, "a.onnx", IMAGE, tensors=(("x", IMAGE),), one_by_one=True),
-    "onnx of several": Subject(
-        SubjectKind.ONNX,
-        "a.onnx",
-        IDS,
-        tensors=(("ids", IDS), ("image", IMAGE), ("text", SampleInputs(InputKind.TEXT))),
-    ),
-    "torchscript": Subject(SubjectKind.TORCHSCRIPT, "a.pt", IMAGE),
-    "exported": Subject(SubjectKind.EXPORTED, "a.pt2", ROW, one_by_one=True),
-    "scalar": Subject(SubjectKind.ONNX, "a.onnx", SampleInputs(InputKind.ARRAY), tensors=(("x", ROW),)),
-    "model": Subject(SubjectKind.MODEL, "shop.models:Ranker", SampleInputs(is_guess=True)),
-    "app": Subject(SubjectKind.APP, "shop:app", SampleInputs(InputKind.JSON, value={"text": "ünï"}), path="/classify"),
+    "onnx": Subject(SubjectKind.ONNX, "a.onnx", GUESS),
+    "torchscript": Subject(SubjectKind.TORCHSCRIPT, "a.pt", GUESS),
+    "exported": Subject(SubjectKind.EXPORTED, "a.pt2", GUESS),
+    "model": Subject(SubjectKind.MODEL, "shop.models:Ranker", GUESS),
+    "app": Subject(SubjectKind.APP, "shop:app", SampleInputs(InputKind.FILE, file="ünï.json"), path="/classify"),
     "app by GET": Subject(SubjectKind.APP, "shop:app", SampleInputs(InputKind.GET), path="/health"),
     "url": Subject(SubjectKind.URL, "http://127.0.0.1:8000/predict", SampleInputs(InputKind.UNKNOWN, is_guess=True)),
-    "lines": Subject(SubjectKind.MODEL, "shop:f", SampleInputs(InputKind.FILE, value="data/inputs.jsonl")),
-    "list": Subject(SubjectKind.MODEL, "shop:f", SampleInputs(InputKind.FILE, value="data/inputs.json")),
+    "lines": Subject(SubjectKind.MODEL, "shop:f", SampleInputs(InputKind.FILE, file="data/inputs.jsonl")),
+    "list": Subject(SubjectKind.MODEL, "shop:f", SampleInputs(InputKind.FILE, file="data/inputs.json")),
 }
 
 
@@ -114,6 +110,9 @@ def test_first_test_of_an_application() -> None:
         == '''\
 """How fast shop:app answers, and whether it gets slower."""
 
+import json
+from pathlib import Path
+
 import pytest
 from pytest_mlpatterns import App
 
@@ -125,8 +124,8 @@ def perf_target():
 
 @pytest.fixture
 def perf_payload():
-    # Made up: replace them by inputs as your users send them.
-    return [{'text': 'ünï'}]
+    file = Path(__file__).parent / "ünï.json"
+    return json.loads(file.read_text())
 
 
 def as_clients_send_it(body):
@@ -140,6 +139,14 @@ def test_app(perf):
     )
 
 
-def test_arrays_are_sent_as_bytes() -> None:
-    assert 'wire="rest+binary"' in first_test(SUBJECTS["torchscript"])
-    assert 'wire="rest+binary"' not in first_test(SUBJECTS["joblib"])
+def test_first_test_of_an_onnx_model_runs_it(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 3]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "graph", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, tmp_path / "a.onnx")
+    (tmp_path / "test_a.py").write_text(first_test(SUBJECTS["onnx"]), encoding="utf-8")
+    found = runpy.run_path(str(tmp_path / "test_a.py"))["Model"]()
+    assert found([[1.0, 2.0, 3.0]]).tolist() == [[1.0, 2.0, 3.0]]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,10 +13,10 @@ from pytest_mlpatterns.cli import main, new_command
 from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-SUBJECT = Subject(SubjectKind.JOBLIB, "model.joblib", SampleInputs(InputKind.ARRAY, (2,)), "predict")
+SUBJECT = Subject(SubjectKind.JOBLIB, "model.joblib", SampleInputs(InputKind.ARRAY, 2), "predict")
 
 
 @pytest.fixture
@@ -195,43 +192,18 @@ def test_without_a_person_the_choice_is_an_error(
     assert words in capsys.readouterr().err
 
 
-class Described(BaseHTTPRequestHandler):
-    """A service with a description of what it takes."""
-
-    def do_GET(self) -> None:
-        paths = {"/rank": {"post": {"requestBody": {"content": {"application/json": {"schema": {"type": "string"}}}}}}}
-        body = json.dumps({"paths": paths}).encode()
-        self.send_response(200 if self.path == "/openapi.json" else 404)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        """Nothing is logged."""
-
-
-@pytest.fixture
-def address() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Described) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_service_says_what_it_takes(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["new", address, "--no-run"]) == 0
-    text = (tmp_path / "test_perf.py").read_text(encoding="utf-8")
-    assert f'Url("{address}/rank")' in text
-    assert "return ['text']" in text
-
-
-def test_service_that_does_not_run_is_still_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_is_named_whether_it_runs_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["new", "http://127.0.0.1:9/predict", "--no-run"]) == 0
     assert 'Url("http://127.0.0.1:9/predict")' in (tmp_path / "test_perf.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.pt", "a.pt2"])
+def test_file_of_layers_is_loaded_by_the_test_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    assert main(["new", name, "--no-run"]) == 0
+    assert "Made up, and perhaps of a wrong shape" in (tmp_path / "test_perf.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.processes
