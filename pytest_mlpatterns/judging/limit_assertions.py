@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric, priced_metric
+from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
@@ -20,7 +20,7 @@ from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, Se
 from pytest_mlpatterns.records.launch import Estimate, SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.price import parse_amount
+from pytest_mlpatterns.records.price import Price, parse_amount
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import SECOND_NS, format_percent, format_rate
 from pytest_mlpatterns.wording import shown
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.definitions import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.launch import LaunchValue
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["LimitAssertions", "NmrtAssertions", "check_percentile", "cost_limit", "limit_plan"]
 
 
-_COSTS = {"used": "cost", "given": "given_cost"}
-"""Metric of a cost, by the cores that are paid for."""
 _LIMIT_ALPHA = 0.02
 """Probability, over all interim looks, of failing a value exactly at the limit, if launches vary as the prior expects.
 
@@ -309,21 +306,13 @@ def check_percentile(percentile: object, name: str) -> None:
         raise SettingError(f"{name}(percentile={shown(percentile)}): {error}") from None
 
 
-def cost_limit(limit: object, cores: object, settings: Settings) -> tuple[Metric, float]:
-    """The metric that ``assert_cost_below`` judges, and its limit in the currency of the price.
+def cost_limit(limit: object, price: Price | None) -> float:
+    """The limit of a cost, such as ``"0.40 USD"``, in the currency of the price.
 
     Raises:
-        SettingError: the limit cannot be read, there is no price or one in another currency, or cores that were not
-            given are to be paid.
+        SettingError: it cannot be read, there is no price, or the price has another currency.
     """
-    name, price = "assert_cost_below", settings.price
-    if not isinstance(cores, str) or cores not in _COSTS:
-        raise SettingError(f"{name}(cores={shown(cores)}), expected 'used' or 'given'")
-    if cores == "given" and settings.cpus is None:
-        raise SettingError(
-            f"{name}(cores='given') without cpus=, expected how many cores the deployment gets; "
-            "write for example perf(cpus=2)"
-        )
+    name = "assert_cost_below"
     amount = parse_amount(limit, name=f"{name}(...)")
     if price is None:
         raise SettingError(
@@ -335,7 +324,7 @@ def cost_limit(limit: object, cores: object, settings: Settings) -> tuple[Metric
             f"{name}({shown(limit)}) at a price of {price}, expected an amount in {price.currency}; "
             "convert one of the two"
         )
-    return priced_metric(_COSTS[cores], price), amount.value
+    return amount.value
 
 
 def limit_plan(max_launches: int) -> SequentialPlan:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY
-from pytest_mlpatterns.analysis.metrics.definitions import (
+from pytest_mlpatterns.analysis.metrics.definitions import priced_metric, (
     METRICS,
     Metric,
     goodput_metric,
@@ -255,15 +255,16 @@ class Perf:
         self._check_limit(metric, parse_number(rps, name="assert_output_tokens_at_least(rps=...)"))
 
     @at_the_call
-    def assert_cost_below(self, limit: object, *, cores: str = "used") -> None:
+    def assert_cost_below(self, limit: object) -> None:
         """A million successful answers cost less than an amount such as ``"0.40 USD"``; the test needs a price.
+
+        It pays for the CPU time that the deployment used, and for its peak memory.
 
         Args:
             limit: the amount, in the currency of the price.
-            cores: ``"used"`` pays for the CPU time that the deployment used, ``"given"`` for all cores that ``cpus=``
-                gave it, also while they are idle. Both pay for the peak memory.
         """
-        self._check_limit(*cost_limit(limit, cores, self._experiment.settings))
+        price = self._experiment.settings.price
+        self._check_limit(priced_metric("cost", price), cost_limit(limit, price))
 
     @at_the_call
     def measure_nmrt(self, *, slo: str | None = None) -> Metrics:

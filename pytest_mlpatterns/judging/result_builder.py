@@ -380,7 +380,7 @@ def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-_OF_SUCCESSES = ("throughput", "cpu_per_request", "cost", "given_cost")
+_OF_SUCCESSES = ("throughput", "cpu_per_request", "cost")
 
 
 def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:

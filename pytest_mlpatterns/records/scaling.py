@@ -22,7 +22,7 @@ class ScalingStepRecord:
         replicas: how many.
         concurrency: requests in flight with which NMRT is reached.
         figures: by the metric's name: ``nmrt``, ``scaling_efficiency``, and at NMRT ``asl``, ``cpu_per_request``,
-            ``peak_memory``, ``cost`` and ``given_cost``; without those that are not known.
+            ``peak_memory`` and ``cost``; without those that are not known.
         machine_ratio: share of the machine's cores that all processes used at NMRT; None if not known.
         bound: why NMRT is only a lower bound; empty if it is known.
     """

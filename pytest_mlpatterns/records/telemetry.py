@@ -199,8 +199,7 @@ def derived_metrics(stats: PatternStats | None) -> dict[str, DerivedMetric]:
 
     ``cache_hit_ratio`` is the share of inputs answered without a model call of their own, ``batch_size`` the mean over
     the model calls, ``queue_depth`` the mean over time of the waiting requests. ``decode`` and ``encode`` are means,
-    the other times medians (means if a server reports only those). ``compression_ratio`` is the size of the plain
-    bodies over that of the transferred ones, if they differ.
+    the other times medians (means if a server reports only those).
     """
     if stats is None:
         return {}
@@ -239,15 +238,6 @@ def _time_per_request(counter: str) -> Callable[[PatternStats], DerivedMetric | 
     return read
 
 
-def _compression(stats: PatternStats) -> DerivedMetric | None:
-    for layer in stats.layers_named("wire"):
-        plain, sent = (
-            sum(layer.counters.get(f"{way}{kind}_bytes", 0) for way in ("received", "sent")) for kind in ("_plain", "")
-        )
-        return DerivedMetric(plain / sent, 0.0) if plain != sent and sent else None
-    return None
-
-
 def _mean_of(layer: str, name: str) -> Callable[[PatternStats], DerivedMetric | None]:
     def read(stats: PatternStats) -> DerivedMetric | None:
         for found in stats.layers_named(layer):
@@ -283,26 +273,17 @@ def _first(
     return read
 
 
-def _step_rate(stats: PatternStats) -> DerivedMetric | None:
-    for layer in stats.layers_named("continuous"):
-        if observed := layer.counters.get("observed_ns", 0):
-            return DerivedMetric(layer.counters.get("steps", 0) * 1e9 / observed, 0.0)
-    return None
-
-
 _DERIVATIONS: Mapping[str, Callable[[PatternStats], DerivedMetric | None]] = {
     "cache_hit_ratio": _hit_ratio,
     "cache_hit": _median_of("cached", "hit_ns"),
     "cache_miss": _median_of("cached", "miss_ns"),
     "batch_size": _first(_mean_of("batched", "size"), _mean_of("continuous", "size")),
     "batch_wait": _first(_median_of("batched", "wait_ns"), _median_of("continuous", "wait_ns")),
-    "step_rate": _step_rate,
     "queue_depth": _depth,
     "queue_wait": _median_of("queued", "wait_ns"),
     "hop": _median_of("hop", "hop_ns"),
     "decode": _time_per_request("decode_ns"),
     "encode": _time_per_request("encode_ns"),
-    "compression_ratio": _compression,
 }
 
 

@@ -26,11 +26,6 @@ def busy_launch(cores: float = 0.5, gib: float = 2.0, rate_rps: float = 200.0) -
     return even_launch(rate_rps, used=usage(busy_cores=cores, rss_bytes=(int(gib * GIB),)))
 
 
-def limited_launch(busy_cores: float = 0.5, cores: float = 2, rate_rps: float = 200.0) -> Launch:
-    used = usage(busy_cores=busy_cores, cores=cores, rss_bytes=(2 * GIB,), limited=True)
-    return even_launch(rate_rps, used=used)
-
-
 def cost(*launches: Launch, price: Price = PRICE) -> float:
     found = Metrics(launches, price=price).cost_per_million_requests
     assert found is not None
@@ -59,49 +54,13 @@ def test_the_cost_of_a_launch_is_that_of_its_cpu_time_its_memory_and_its_rate() 
     assert cost(*metrics.launches) == pytest.approx(by_hand, rel=1e-12)
 
 
-def test_given_cores_cost_the_same_while_they_are_idle() -> None:
-    idle, busy = (Metrics((limited_launch(cores),), price=PRICE) for cores in (0.1, 1.9))
-    expected = 1e6 * (0.0425 * 2 + 0.0057 * 2) / 200 / 3600
-    for metrics in (idle, busy):
-        found, used = metrics.given_cost_per_million_requests, metrics.cost_per_million_requests
-        assert found is not None
-        assert used is not None
-        assert found.value == pytest.approx(expected, rel=0.01)
-        assert used.value < found.value
-
-
-def test_given_cores_cost_less_for_each_answer_at_a_higher_rate() -> None:
-    slow, fast = (Metrics((limited_launch(rate_rps=rate),), price=PRICE) for rate in (100.0, 200.0))
-    costs = [one.given_cost_per_million_requests for one in (slow, fast)]
-    assert costs[0] is not None
-    assert costs[1] is not None
-    assert costs[0].value == pytest.approx(2 * costs[1].value, rel=0.02)
-
-
-def test_the_cores_that_were_used_are_the_load_times_those_that_were_given() -> None:
-    metrics = Metrics((limited_launch(0.5, 1.5),), price=Price(0.0425, 0.0, "USD"))
-    given, used, load = metrics.given_cost_per_million_requests, metrics.cost_per_million_requests, metrics.asl_ratio
-    assert given is not None
-    assert used is not None
-    assert load is not None
-    assert used.value == pytest.approx(given.value * load.value, rel=0.01)
-
-
-def test_without_a_limit_or_a_price_nothing_was_given() -> None:
-    assert Metrics((busy_launch(),), price=PRICE).given_cost_per_million_requests is None
-    assert Metrics((limited_launch(),)).given_cost_per_million_requests is None
-
-
 def test_the_cost_at_nmrt_is_that_of_the_load_the_memory_and_the_rate_of_the_search() -> None:
     search = replace(capacity(400.0), peak_rss_bytes=2 * GIB)  # 0.4 of two cores
     metrics = Metrics((busy_launch(),), (search,), PRICE)
-    used, given = metrics.cost_per_million_requests_at_nmrt, metrics.given_cost_per_million_requests_at_nmrt
+    used = metrics.cost_per_million_requests_at_nmrt
     assert used is not None
-    assert given is not None
     assert used.value == pytest.approx(1e6 * (0.0425 * 0.4 * 2 + 0.0057 * 2) / 400 / 3600, rel=1e-12)
-    assert given.value == pytest.approx(1e6 * (0.0425 * 2 + 0.0057 * 2) / 400 / 3600, rel=1e-12)
-    assert given.low < given.value < given.high
-    assert metrics.launch_values(METRICS["given_cost_at_nmrt"])[0].relative_error == pytest.approx(0.01)
+    assert used.low < used.value < used.high
     assert 0.01 < metrics.launch_values(METRICS["cost_at_nmrt"])[0].relative_error < 0.0224
 
 
@@ -114,21 +73,12 @@ def test_the_cost_at_nmrt_is_that_of_the_load_the_memory_and_the_rate_of_the_sea
         (replace(capacity(), nmrt=LaunchValue(0.0, 0.0)), PRICE),
         (replace(capacity(), peak_rss_bytes=None), PRICE),
         (replace(capacity(), cores=None), PRICE),
+        (replace(capacity(), asl=None), PRICE),
     ],
 )
 def test_without_a_part_of_it_there_is_no_cost_at_nmrt(search: Capacity, price: Price | None) -> None:
     metrics = Metrics((busy_launch(),), (search,), price)
     assert metrics.cost_per_million_requests_at_nmrt is None
-    assert metrics.given_cost_per_million_requests_at_nmrt is None
-
-
-def test_a_search_that_knows_no_load_or_no_limit_has_one_of_the_costs_at_nmrt() -> None:
-    without_load = Metrics((busy_launch(),), (replace(capacity(), asl=None),), PRICE)
-    assert without_load.cost_per_million_requests_at_nmrt is None
-    assert without_load.given_cost_per_million_requests_at_nmrt is not None
-    without_limit = Metrics((busy_launch(),), (replace(capacity(), limited=False),), PRICE)
-    assert without_limit.cost_per_million_requests_at_nmrt is not None
-    assert without_limit.given_cost_per_million_requests_at_nmrt is None
 
 
 def test_launches_are_pooled_by_their_geometric_mean() -> None:
@@ -167,27 +117,17 @@ def test_patterns_are_ranked_by_cost_and_a_note_names_different_prices() -> None
 
 
 @pytest.mark.parametrize(
-    ("metric", "price", "cpus", "why"),
+    ("metric", "price", "why"),
     [
-        ("cost", None, "", "the test has no price; set perf_price"),
-        ("given_cost", PRICE, "", "the test gives the deployment no number of cores; write cpus="),
-        ("given_cost_at_nmrt", PRICE, "2", "the test does not search for NMRT; call perf.measure_nmrt() in it"),
+        ("cost", None, "the test has no price; set perf_price"),
+        ("cost_at_nmrt", PRICE, "the test does not search for NMRT; call perf.measure_nmrt() in it"),
     ],
 )
-def test_a_required_cost_that_is_not_known_says_what_is_missing(
-    metric: str, price: Price | None, cpus: str, why: str
-) -> None:
-    setups = [replace(make_setup(pattern=pattern), cpus=cpus) for pattern in ("single", "cached")]
+def test_a_required_cost_that_is_not_known_says_what_is_missing(metric: str, price: Price | None, why: str) -> None:
+    setups = [make_setup(pattern=pattern) for pattern in ("single", "cached")]
     results = [
         result(f"t.py::test[{setup.pattern}]", group="t.py::test", setup=setup, price=price, capacities=())
         for setup in setups
     ]
     (ranking,) = rank(results, parse_criteria(f"rtm=1, {metric}<0.40 USD", "--perf-rank"))
     assert f"({why}) is not known, and {metric}<0.40 USD is required" in (ranking.rows[0].excluded or "")
-
-
-def test_the_cost_of_given_cores_is_not_known_on_an_engine_that_gives_none() -> None:
-    setups = [replace(make_setup(pattern=pattern), engine="ray") for pattern in ("single", "cached")]
-    results = [result(f"t.py::test[{setup.pattern}]", group="t.py::test", setup=setup, price=PRICE) for setup in setups]
-    (ranking,) = rank(results, parse_criteria("rtm=1, given_cost<0.40 USD", "--perf-rank"))
-    assert '(engine="ray" gives a deployment no number of cores; weigh cost instead)' in ranking.rows[0].excluded

@@ -46,7 +46,7 @@ def test_weights_count_by_their_share_of_the_sum(text: str, weights: dict[str, f
         ("asl<0.8", Requirement("asl", 0.8, "asl<0.8")),
         ("peak_memory<512MiB", Requirement("peak_memory", 512 * 2**20, "peak_memory<512MiB")),
         ("cost<0.40 USD", Requirement("cost", 0.4, "cost<0.40 USD", "USD")),
-        ("given_cost <= 2EUR", Requirement("given_cost", 2.0, "given_cost<=2EUR", "EUR")),
+        ("cost <= 2EUR", Requirement("cost", 2.0, "cost<=2EUR", "EUR")),
         ("NMRT>=400", Requirement("nmrt", 400, "nmrt>=400")),
         ("throughput>400", Requirement("throughput", 400, "throughput>400")),
         ("queue_depth<4", Requirement("queue_depth", 4, "queue_depth<4")),
@@ -62,7 +62,7 @@ def test_a_requirement_has_the_unit_of_its_metric(text: str, requirement: Requir
     [
         ("rtm=1", ()),
         ("nmrt=1", (None,)),
-        ("rtm=1,given_cost_at_nmrt<1 USD", (None,)),
+        ("rtm=1,cost_at_nmrt<1 USD", (None,)),
         ("rtm=1,nmrt>=400", (None,)),
         ("asl_at_nmrt=1", (None,)),
         ("nmrt=1,asl_at_nmrt<50%", (None,)),

@@ -234,10 +234,9 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     indices = ScalingIndices(dict.fromkeys(SCALING_INDICES, (LaunchValue(0.9, 0.01),) * 2), {})
     metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), Price(0.04, 0.005, "USD"), indices)
     streams = Metrics((stream_launch(jitter=0.1), stream_launch(jitter=0.1, seed=1)))
-    steps = Metrics((launch(samples(DUE, MS), stats=PatternStats(layers=(CONTINUOUS,))),))
     held = np.arange(0, 1000, 10)
     grows = Metrics((replace(noisy_launch(1), track=ResourceTrack(held, held, held, held)),))
-    of = {"step_rate": steps, **dict.fromkeys(GROWTHS, grows)}
+    of = dict.fromkeys(GROWTHS, grows)
     for name, metric in METRICS.items():
         assert metric.name == name
         found = (streams if metric.of_streams else of.get(name, metrics)).estimate(metric)
@@ -273,8 +272,6 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
         "hsxc",
         "cache_hit_ratio",
         "batch_size",
-        "step_rate",
-        "compression_ratio",
     ]
 
 
@@ -300,13 +297,10 @@ def test_telemetry_of_a_pattern_gives_a_metric_and_none_without_it(figure: str, 
         assert getattr(Metrics((launch(samples(DUE, MS), stats=stats),)), figure) is None
 
 
-def test_continuous_batching_has_the_metrics_of_batches_and_its_steps() -> None:
+def test_continuous_batching_has_the_metrics_of_batches() -> None:
     metrics = Metrics((launch(samples(DUE, MS), stats=PatternStats(layers=(CONTINUOUS,))),))
-    found = (metrics.batch_size, metrics.batch_wait_ns, metrics.step_rate)
-    assert [one.value for one in found if one is not None] == pytest.approx([3, MS, 100])
-    for counters in ({}, {"steps": 1}):
-        idle = PatternStats(layers=(LayerStats(0, "continuous", counters),))
-        assert Metrics((launch(samples(DUE, MS), stats=idle),)).step_rate is None
+    found = (metrics.batch_size, metrics.batch_wait_ns)
+    assert [one.value for one in found if one is not None] == pytest.approx([3, MS])
 
 
 def test_a_queue_that_was_always_empty_has_a_depth_of_nothing() -> None:

@@ -123,7 +123,6 @@ def test_a_model_gets_what_the_wire_carries_and_the_summary_tells_what_it_costs(
         def test_arrays(perf):
             assert list(perf.predict(INPUT)) == ["image:uint8:(2, 3)", "mask:bool:(4,)"]
             assert perf.metrics.decode_ns.value > 0 and perf.metrics.encode_ns.value > 0
-            assert perf.metrics.compression_ratio is None
 
         @pytest.mark.perf(wire=["rest+json", "invocations"])
         def test_json(perf):
@@ -132,7 +131,6 @@ def test_a_model_gets_what_the_wire_carries_and_the_summary_tells_what_it_costs(
 
         @pytest.mark.perf(wire="rest+json+gzip", payload=[{"image": [0] * 9000}])
         def test_compressed(perf):
-            assert perf.metrics.compression_ratio.value > 20
             assert perf.metrics.request_bytes.value < 500
 
         def test_deploy(perf_deploy):

@@ -80,8 +80,6 @@ REFUSED = {
     "assert_cold_start_below(3)": ["assert_cold_start_below(...) is 3", "a time with its unit"],
     "assert_cost_below(0.4)": ["assert_cost_below(...) is 0.4", "an amount with its currency", "0.40 USD"],
     "assert_cost_below('0.40 USD')": ["without a price", "0.0425 USD per core-hour, 0.0057 USD per GiB-hour"],
-    "assert_cost_below('1 USD', cores='all')": ["assert_cost_below(cores='all'), expected 'used' or 'given'"],
-    "assert_cost_below('1 USD', cores='given')": ["without cpus=", "write for example perf(cpus=2)"],
     "assert_no_regression(metrics=('cost',))": ["metrics=('cost',)", "expected a tuple of rtm"],
     "assert_no_regression(metrics='rtm')": ["metrics='rtm'", "a tuple of rtm, p90"],
     "assert_no_regression(metrics=('speed',))": ["metrics=('speed',)", "throughput"],

@@ -13,7 +13,7 @@ from support.project import Project, Run
 from pytest_mlpatterns.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 pytestmark = pytest.mark.processes
@@ -28,8 +28,6 @@ SHORT = (
 TESTS = """
 def test_cost(perf):
     perf.assert_cost_below("1000000 USD")
-    if perf.metrics.given_cost_per_million_requests is not None:
-        perf.assert_cost_below("1000000 USD", cores="given")
     with pytest.raises(pytest_mlpatterns.SettingError, match="expected an amount in USD"):
         perf.assert_cost_below("1 EUR")
     assert perf.metrics.price.currency == "USD"
@@ -47,15 +45,10 @@ def priced(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return project.run(tmp_path_factory.mktemp("priced"), *options)
 
 
-def used_by_hand(metrics: Mapping[str, float], _cores: float) -> float:
+def cost_by_hand(metrics: Mapping[str, float]) -> float:
     """What a million answers of one launch cost, from the values of the result file."""
     memory = 0.0057 * metrics["peak_memory"] / 2**30 / (metrics["throughput"] * 3600)
     return 1e6 * (0.0425 * metrics["cpu_per_request"] / 3.6e12 + memory)
-
-
-def given_by_hand(metrics: Mapping[str, float], cores: float) -> float:
-    """The same for the cores that were given."""
-    return 1e6 * (0.0425 * cores + 0.0057 * metrics["peak_memory"] / 2**30) / (metrics["throughput"] * 3600)
 
 
 def results_of(run: Run) -> list[Any]:
@@ -67,30 +60,17 @@ def test_a_limit_on_the_cost_passes_and_fails(priced: Run) -> None:
     assert re.search(r"cost per million \S+ USD \(\S+ USD to \S+ USD\) is not below 0\.000000000100 USD", priced.out)
 
 
-@pytest.mark.parametrize(
-    ("name", "cost_by_hand"),
-    [
-        ("cost", used_by_hand),
-        pytest.param(
-            "given_cost",
-            given_by_hand,
-            marks=pytest.mark.skipif(GIVEN is None, reason="this system gives no cores"),
-        ),
-    ],
-)
-def test_the_cost_recomputed_from_the_result_file_agrees_to_the_last_digit(
-    priced: Run, name: str, cost_by_hand: Callable[[Mapping[str, float], float], float]
-) -> None:
+def test_the_cost_recomputed_from_the_result_file_agrees_to_the_last_digit(priced: Run) -> None:
     for result in results_of(priced):
         assert result["price"] == PRICE
         launches = [
             {metric: values[number][0] for metric, values in result["launches"].items()}
             for number in range(result["launch_count"])
         ]
-        by_hand = [cost_by_hand(launch, float(result["setup"]["cpus"] or 0)) for launch in launches]
-        assert by_hand == pytest.approx([launch[name] for launch in launches], rel=1e-9)
+        by_hand = [cost_by_hand(launch) for launch in launches]
+        assert by_hand == pytest.approx([launch["cost"] for launch in launches], rel=1e-9)
         mean = math.prod(by_hand) ** (1 / len(by_hand))
-        assert f"{mean:.12g}" == f"{result['metrics'][name][0]:.12g}"
+        assert f"{mean:.12g}" == f"{result['metrics']['cost'][0]:.12g}"
 
 
 def test_the_cost_is_in_the_summary_the_page_and_the_ranking(priced: Run) -> None:

@@ -224,13 +224,6 @@ class TestWires:
         found = derived_metrics(PatternStats(layers=(WIRE,)))
         assert (found["decode"].value, found["encode"].value) == (20_000, 10_000)
 
-    def test_the_compression_ratio_is_over_both_ways(self) -> None:
-        assert derived_metrics(PatternStats(layers=(WIRE,)))["compression_ratio"].value == pytest.approx(2148 / 612)
-
-    def test_plain_bodies_have_no_compression_ratio(self) -> None:
-        plain = LayerStats(0, "wire", {"requests": 1, "received_bytes": 5, "received_plain_bytes": 5})
-        assert "compression_ratio" not in derived_metrics(PatternStats(layers=(plain,)))
-
     def test_the_outermost_service_with_requests_gives_the_metric(self) -> None:
         idle, busy = LayerStats(0, "wire", {"requests": 0}), LayerStats(1, "wire", {"requests": 2, "decode_ns": 6})
         assert derived_metrics(PatternStats(layers=(idle, busy)))["decode"].value == 3

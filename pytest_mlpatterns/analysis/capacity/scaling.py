@@ -51,7 +51,7 @@ _BUSY_RATIO = 0.9
 """Share of the machine's cores from which on they, not the pattern, may end the scaling."""
 _FULL_EFFICIENCY = 0.95
 """Efficiency from which on nothing has ended the scaling."""
-_AT_NMRT = ("asl", "cpu_per_request", "peak_memory", "cost", "given_cost")
+_AT_NMRT = ("asl", "cpu_per_request", "peak_memory", "cost")
 EFFICIENCY = Metric(
     "scaling_efficiency", "scaling efficiency", None, Unit.RATIO, better="higher", launch_sd=math.sqrt(2) * LAUNCH_SD
 )
@@ -118,11 +118,6 @@ class ScalingStep:
     def cost_per_million_requests(self) -> Estimate | None:
         """Cost of a million successful answers at NMRT, in the currency of the test's price; None without a price."""
         return None if self.metrics is None else self.metrics.cost_per_million_requests
-
-    @property
-    def given_cost_per_million_requests(self) -> Estimate | None:
-        """The same for all cores that ``cpus_per_replica=`` or ``cpus=`` gave, idle or not; None without them."""
-        return None if self.metrics is None else self.metrics.given_cost_per_million_requests
 
     @property
     def machine_ratio(self) -> float | None:

@@ -301,10 +301,6 @@ def _why_unknown(result: TestResult, name: str) -> str:
     """What to measure or set for a metric that is not known, or why it cannot be; empty if there is nothing to say."""
     if _is_cost(name) and result.price is None:
         return "the test has no price; set perf_price"
-    if name.startswith("given_cost") and not result.setup.cpus:
-        if engine := result.setup.engine:
-            return f'engine="{engine}" gives a deployment no number of cores; weigh cost instead'
-        return "the test gives the deployment no number of cores; write cpus="
     if not metric_named(name).is_at_nmrt:
         return why_unknown(name, result.missing_indices)
     if (found := _at_least(result, "nmrt")) is not None:

@@ -46,7 +46,6 @@ __all__ = [
     "LaunchBlocks",
     "cost_at_nmrt",
     "cost_of_a_million",
-    "given_cost_at_nmrt",
     "growth_rate",
 ]
 
@@ -168,11 +167,6 @@ class LaunchBlocks:
         """Cost of a million successful answers from the CPU time that was used; None without a price."""
         usage = self._launch.usage
         return None if usage is None else self._cost(self._gained(usage.cpu_ns, self._cuts_ns))
-
-    def given_cost(self) -> LaunchValue | None:
-        """Cost of a million successful answers from the cores that were given; None without a price or a limit."""
-        usage = self._launch.usage
-        return None if usage is None or not usage.limited else self._cost(usage.cores * np.diff(self._cuts_ns))
 
     def cold_start(self) -> LaunchValue | None:
         """Nanoseconds from the start of the processes to the first answered inference."""
@@ -350,7 +344,7 @@ def cost_of_a_million(
 
     Args:
         price: per core-hour and per GiB-hour.
-        core_ns: core time of each block that is paid: used, or given; shape ``(blocks,)``.
+        core_ns: core time of each block that is paid, shape ``(blocks,)``.
         held_ns: length of each block, for which the memory was held, shape ``(blocks,)``.
         memory_bytes: how much memory was held.
     """
@@ -361,18 +355,8 @@ def cost_of_a_million(
 
 def cost_at_nmrt(capacity: Capacity, price: Price | None) -> LaunchValue | None:
     """Cost of a million answers at NMRT from the cores that were used; None if a part of it is not known."""
-    return None if capacity.asl is None else _at_nmrt(capacity, price, capacity.asl)
-
-
-def given_cost_at_nmrt(capacity: Capacity, price: Price | None) -> LaunchValue | None:
-    """Cost of a million answers at NMRT from the cores that were given; None without a limit, and likewise."""
-    return _at_nmrt(capacity, price, LaunchValue(1.0, 0.0)) if capacity.limited else None
-
-
-def _at_nmrt(capacity: Capacity, price: Price | None, share: LaunchValue) -> LaunchValue | None:
-    """The cost at NMRT, if a share of the cores is paid."""
-    nmrt, cores, memory = capacity.nmrt, capacity.cores, capacity.peak_rss_bytes
-    if price is None or cores is None or memory is None or capacity.at_least or nmrt.value <= 0:
+    nmrt, share, cores, memory = capacity.nmrt, capacity.asl, capacity.cores, capacity.peak_rss_bytes
+    if price is None or share is None or cores is None or memory is None or capacity.at_least or nmrt.value <= 0:
         return None
     millions_per_hour = nmrt.value * (_NS_PER_HOUR / 1e9) / _REQUESTS
     of_cores = price.per_core_hour * share.value * cores / millions_per_hour

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt, given_cost_at_nmrt
+from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
 from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
@@ -307,15 +307,7 @@ METRICS = {
             for one in ("descriptor", "thread")
         ),
         Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),
-        Metric("given_cost", "cost per million with given cores", LaunchBlocks.given_cost, Unit.COST),
         Metric("cost_at_nmrt", "cost per million at NMRT", None, Unit.COST, of_search=cost_at_nmrt),
-        Metric(
-            "given_cost_at_nmrt",
-            "cost per million with given cores at NMRT",
-            None,
-            Unit.COST,
-            of_search=given_cost_at_nmrt,
-        ),
         Metric(
             "cold_start",
             "start to first answer",
@@ -331,13 +323,11 @@ METRICS = {
         _of_pattern("cache_miss", "time of a cache miss", Unit.DURATION, floor=_LATENCY_FLOOR),
         _of_pattern("batch_size", "batch size", Unit.COUNT, better="higher", floor=0.5),
         _of_pattern("batch_wait", "wait for a batch", Unit.DURATION, floor=_LATENCY_FLOOR),
-        _of_pattern("step_rate", "steps per second", Unit.COUNT, better="higher"),
         _of_pattern("queue_depth", "queue depth", Unit.COUNT, floor=0.5),
         _of_pattern("queue_wait", "wait in the queue", Unit.DURATION, floor=_LATENCY_FLOOR),
         _of_pattern("hop", "hop", Unit.DURATION, floor=_LATENCY_FLOOR),
         _of_pattern("decode", "time to decode a request", Unit.DURATION, floor=_CPU_FLOOR),
         _of_pattern("encode", "time to encode an answer", Unit.DURATION, floor=_CPU_FLOOR),
-        _of_pattern("compression_ratio", "compression ratio", Unit.COUNT, better="higher", floor=0.05, launch_sd=0.0),
     )
 }
 """Every metric by its name, in the order in which reports show them."""

@@ -152,22 +152,12 @@ class Metrics(PatternMetrics, StreamMetrics):
         return self.estimate(METRICS["cost"])
 
     @property
-    def given_cost_per_million_requests(self) -> Estimate | None:
-        """The same, but it pays for all cores that ``cpus=`` gave, also while they are idle; None without ``cpus=``."""
-        return self.estimate(METRICS["given_cost"])
-
-    @property
     def cost_per_million_requests_at_nmrt(self) -> Estimate | None:
         """Cost of a million successful answers at NMRT, over the searches for it, as ``cost_per_million_requests``.
 
         None without a price or a search, and if the searches found only a lower bound.
         """
         return self.estimate(METRICS["cost_at_nmrt"])
-
-    @property
-    def given_cost_per_million_requests_at_nmrt(self) -> Estimate | None:
-        """The same for all cores that ``cpus=`` gave: the least that a million answers cost on them."""
-        return self.estimate(METRICS["given_cost_at_nmrt"])
 
     @property
     def cold_start_ns(self) -> Estimate | None:

@@ -70,11 +70,6 @@ class PatternMetrics(ABC):
         return self.estimate(METRICS["batch_wait"])
 
     @property
-    def step_rate(self) -> Estimate | None:
-        """Steps of continuous batching per second of the window, a mean over processes; None without it."""
-        return self.estimate(METRICS["step_rate"])
-
-    @property
     def queue_depth(self) -> Estimate | None:
         """Mean over time of the requests that waited in the queue; None without one."""
         return self.estimate(METRICS["queue_depth"])
@@ -98,11 +93,6 @@ class PatternMetrics(ABC):
     def encode_ns(self) -> Estimate | None:
         """Mean time to encode a response, compression included."""
         return self.estimate(METRICS["encode"])
-
-    @property
-    def compression_ratio(self) -> Estimate | None:
-        """Size of the plain bodies over that of the transferred ones; None if none is compressed."""
-        return self.estimate(METRICS["compression_ratio"])
 
     @property
     def layers(self) -> tuple[LayerStats, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.files.result_file import MOST
 from pytest_mlpatterns.units import Unit
@@ -134,6 +134,8 @@ def _points(results: Results) -> Iterator[_Point]:
     for result in results.results:
         labels = _labels(result)
         for name, found in result.metrics.items():
+            if not is_known_metric(name):
+                continue
             metric = metric_named(name)
             base, _, inside = name.partition("(")
             further = {"objective": inside.removesuffix(")")} if inside else {}

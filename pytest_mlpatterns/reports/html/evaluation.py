@@ -42,7 +42,6 @@ _RESOURCES = (
     "cpu_per_request",
     "peak_memory",
     "cost",
-    "given_cost",
     "cold_start",
 )
 _AT_NMRT = {
@@ -50,7 +49,6 @@ _AT_NMRT = {
     "cpu_per_request": "",
     "peak_memory": "",
     "cost": "cost_at_nmrt",
-    "given_cost": "given_cost_at_nmrt",
 }
 """Metrics that a measurement of scaling gives at NMRT, and the metric that a search for NMRT gives instead."""
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}

@@ -44,9 +44,7 @@ _PARTS = {
         "peak_memory",
         *GROWTHS,
         "cost",
-        "given_cost",
         "cost_at_nmrt",
-        "given_cost_at_nmrt",
         "cold_start",
     ),
 }
