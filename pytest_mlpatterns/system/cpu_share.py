@@ -3,6 +3,9 @@
 Processes of a deployment are started in many places: by an engine, a supervisor, for a store. So a share is not handed
 down to all of them. It is the current one while a deployment starts, and each child process of this package takes it.
 
+A fraction is worth the control group that it needs: a pod with a limit of ``500m`` stops its processes for the rest of
+each period, which shows in the tail and which no affinity shows.
+
 The cores of a virtual machine are not equally fast: a neighbour on the other hardware thread of a physical core can
 take
 half of it for seconds, and no counter of this machine shows that. The scheduler keeps a process on its last core, so
