@@ -58,6 +58,7 @@ def test_an_installer_that_fails_is_quoted_and_tried_again(worktree: Worktree, c
         assert "nowhere" in text.partition("it printed last:\n")[2]
 
 
+@pytest.mark.processes
 def test_without_uv_the_message_says_how_to_install_it(
     worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
