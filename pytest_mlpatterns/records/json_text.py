@@ -2,8 +2,13 @@
 
 A small part of JSON Schema, which the schemas of this package use, so that the files that ship describe what is read.
 The package jsonschema checks all of it and is compared with this module in the tests; it would be six more packages
-for every user, one of them compiled, and its messages quote whole objects. Two rules are stricter here: ``1.0`` is no
-integer, and text must be Unicode that a file can hold, without halves of surrogate pairs.
+for every user, one of them compiled, and its messages quote whole objects. The package fastjsonschema was tried: it
+compiles the schema of results in 50 ms, then checks five times as slowly (0.8 s more for a file of 4.6 MB), and knows
+no draft 2020-12. Its errors name places such that a test's id, which has dots, cannot be told from members, and of
+``anyOf`` they do not say what was expected. With all that mended, 75 of 330 lines were saved.
+
+Two rules are stricter here: ``1.0`` is no integer, and text must be Unicode that a file can hold, without halves of
+surrogate pairs.
 """
 
 from __future__ import annotations
