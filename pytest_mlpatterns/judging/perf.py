@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY
-from pytest_mlpatterns.analysis.metrics.definitions import priced_metric, (
+from pytest_mlpatterns.analysis.metrics.definitions import (
     METRICS,
     Metric,
     goodput_metric,
     percentile_metric,
+    priced_metric,
     stream_metric,
 )
 from pytest_mlpatterns.analysis.metrics.metrics import missing_attribute

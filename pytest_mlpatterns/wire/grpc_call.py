@@ -23,9 +23,7 @@ __all__ = [
     "HEALTH",
     "INFER_METHOD",
     "PREFIX_BYTES",
-    "REFLECTION",
     "SERVICE",
-    "SERVICES",
     "message_class",
     "message_prefix",
     "model_in",
@@ -52,9 +50,6 @@ def message_prefix(size: int) -> bytes:
 
 
 HEALTH = "grpc.health.v1.Health"
-REFLECTION = "grpc.reflection.v1.ServerReflection"
-SERVICES = (SERVICE, HEALTH, REFLECTION)
-"""Full names of the services. Reflection has an older name too, with the same messages."""
 
 
 @cache

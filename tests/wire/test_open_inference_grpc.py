@@ -16,7 +16,15 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import wire
 from pytest_mlpatterns.wire import Wire, WireError, codec_of
-from pytest_mlpatterns.wire.grpc_call import INFER_METHOD, SERVICES, message_class, message_prefix, model_in, pool
+from pytest_mlpatterns.wire.grpc_call import (
+    HEALTH,
+    INFER_METHOD,
+    SERVICE,
+    message_class,
+    message_prefix,
+    model_in,
+    pool,
+)
 from pytest_mlpatterns.wire.open_inference_grpc import (
     PROTOBUF,
     call_message,
@@ -291,7 +299,8 @@ class TestDefinitions:
             FileDescriptorSet.FromString(path.read_bytes()) for path in (shipped / "descriptors.binpb", compiled)
         )
         assert found == expected, "run make protos"
-        assert [f"{file.package}.{service.name}" for file in found.file for service in file.service] == sorted(SERVICES)
+        services = [f"{file.package}.{service.name}" for file in found.file for service in file.service]
+        assert services == [HEALTH, SERVICE]
 
     @pytest.mark.processes
     @pytest.mark.parametrize("order", ["ours, theirs", "theirs, ours"])

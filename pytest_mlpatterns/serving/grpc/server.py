@@ -1,7 +1,8 @@
 """The gRPC server of a model: ``inference.GRPCInferenceService`` of the Open Inference Protocol (V2), over grpcio.
 
-It also serves ``grpc.health.v1`` and reflection. Inference messages stay bytes, so that tensors are views of the
-received message. A model that is a plain function runs on the event loop, as in the HTTP server.
+It also serves ``grpc.health.v1``, but no reflection: clients of this protocol have its messages, and its ``.proto``
+file ships. Inference messages stay bytes, so that tensors are views of the received message. A model that is a plain
+function runs on the event loop, as in the HTTP server.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pytest_mlpatterns.serving.http.inference_call import WireTally
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata, TritonExtensions
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.grpc_call import HEALTH, REFLECTION, SERVICE, SERVICES, message_class, pool
+from pytest_mlpatterns.wire.grpc_call import HEALTH, SERVICE, message_class, pool
 from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in, read_call
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ __all__ = ["GrpcServer"]
 
 _GRACE_S = 1.0
 _SERVING = 1
-_NO_SUCH_SYMBOL = 5
-_OLD_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _WINDOW_BYTES = 1 << 24
 _LARGEST_FRAME_BYTES = 2**24 - 1
 _CODES = {
@@ -106,19 +105,14 @@ class GrpcServer:
                 if method != "ModelInfer"
             },
         }
-        checks, package = (self._check, self._watch), HEALTH.rpartition(".")[0]
+        package = HEALTH.rpartition(".")[0]
         takes, gives = message_class(f"{package}.HealthCheckRequest"), message_class(f"{package}.HealthCheckResponse")
         kinds = {"request_deserializer": takes.FromString, "response_serializer": gives.SerializeToString}
         health = {
-            "Check": grpc.unary_unary_rpc_method_handler(checks[0], **kinds),
-            "Watch": grpc.unary_stream_rpc_method_handler(checks[1], **kinds),
+            "Check": grpc.unary_unary_rpc_method_handler(self._check, **kinds),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, **kinds),
         }
-        package = REFLECTION.rpartition(".")[0]
-        takes = message_class(f"{package}.ServerReflectionRequest")
-        gives = message_class(f"{package}.ServerReflectionResponse")
-        kinds = {"request_deserializer": takes.FromString, "response_serializer": gives.SerializeToString}
-        reflection = {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self._reflect, **kinds)}
-        named = {SERVICE: inference, HEALTH: health, REFLECTION: reflection, _OLD_REFLECTION: reflection}
+        named = {SERVICE: inference, HEALTH: health}
         return [grpc.method_handlers_generic_handler(service, methods) for service, methods in named.items()]
 
     # --- inference --------------------------------------------------------------------------------------------------
@@ -221,29 +215,6 @@ class GrpcServer:
     async def _watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         yield await self._check(request, context)
         await asyncio.Event().wait()  # the status does not change; the server's stop cancels this call
-
-    async def _reflect(self, requests: AsyncIterator[Any], _context: Any) -> AsyncIterator[Any]:
-        async for request in requests:
-            answer: Any = message_class("grpc.reflection.v1.ServerReflectionResponse")(
-                valid_host=request.host, original_request=request
-            )
-            which = request.WhichOneof("message_request")
-            try:
-                if which == "list_services":
-                    for service in (*SERVICES, _OLD_REFLECTION):
-                        answer.list_services_response.service.add(name=service)
-                elif which == "file_by_filename":
-                    answer.file_descriptor_response.file_descriptor_proto.append(
-                        pool().FindFileByName(request.file_by_filename).serialized_pb
-                    )
-                else:
-                    answer.file_descriptor_response.file_descriptor_proto.append(
-                        pool().FindFileContainingSymbol(request.file_containing_symbol).serialized_pb
-                    )
-            except KeyError as error:
-                answer.error_response.error_code = _NO_SUCH_SYMBOL
-                answer.error_response.error_message = str(error)
-            yield answer
 
 
 def _unary(method: Any, name: str) -> Any:

@@ -219,7 +219,7 @@ class TestTritonclient:
             assert all(pool.map(one, range(100)))
 
 
-class TestHealthAndReflection:
+class TestHealth:
     def test_health_is_checked(self, channel: grpc.Channel) -> None:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
@@ -239,37 +239,6 @@ class TestHealthAndReflection:
         answers = watch(b"")
         assert next(answers).status == 1
         answers.cancel()
-
-    @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-    def test_the_services_and_their_definitions_are_told(self, channel: grpc.Channel, version: str) -> None:
-        kinds = "grpc.reflection.v1.ServerReflection"
-        request: Any = message_class(f"{kinds}Request")
-        reflect = channel.stream_stream(
-            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
-            request.SerializeToString,
-            message_class(f"{kinds}Response").FromString,
-        )
-        listed, symbol, file, absent = reflect(
-            iter(
-                [
-                    request(list_services=""),
-                    request(file_containing_symbol="inference.ModelInferRequest"),
-                    request(file_by_filename="open_inference.proto"),
-                    request(file_containing_symbol="no.such.Symbol"),
-                ]
-            )
-        )
-        names = [service.name for service in listed.list_services_response.service]
-        assert "inference.GRPCInferenceService" in names
-        assert "grpc.health.v1.Health" in names
-        from google.protobuf.descriptor_pb2 import FileDescriptorProto
-
-        (data,) = symbol.file_descriptor_response.file_descriptor_proto
-        described = FileDescriptorProto.FromString(data)
-        assert described.package == "inference"
-        assert "ModelInfer" in [method.name for method in described.service[0].method]
-        assert list(file.file_descriptor_response.file_descriptor_proto) == [data]
-        assert absent.error_response.error_code == 5
 
 
 class TestDeployment:
