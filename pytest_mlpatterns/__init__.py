@@ -26,168 +26,21 @@ through ``analysis/blocks``, ``analysis/metrics`` and ``analysis/verdicts``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # the tests compare these names with the table below
-    # ruff: noqa: I001 - ``A as A``, which it would put on lines of their own, says that we give the name to others
-    from pytest_mlpatterns.errors import (
-        BaselineFileError as BaselineFileError,
-        ChildError as ChildError,
-        DeploymentError as DeploymentError,
-        InconclusiveFailure as InconclusiveFailure,
-        InconclusiveWarning as InconclusiveWarning,
-        LeftoverWarning as LeftoverWarning,
-        LimitFailure as LimitFailure,
-        MissingExtraError as MissingExtraError,
-        MlpatternsError as MlpatternsError,
-        ModelLoadError as ModelLoadError,
-        OpenPortWarning as OpenPortWarning,
-        PerfFailure as PerfFailure,
-        PerfWarning as PerfWarning,
-        ProfilerError as ProfilerError,
-        RegressionFailure as RegressionFailure,
-        ResultFileError as ResultFileError,
-        SettingError as SettingError,
-        TooFewSamplesError as TooFewSamplesError,
-        GeneratorLimitError as GeneratorLimitError,
-        InvalidResultError as InvalidResultError,
-        UnequalAnswersWarning as UnequalAnswersWarning,
-        UnitError as UnitError,
-        UnusedMarkerWarning as UnusedMarkerWarning,
-    )
-    from pytest_mlpatterns.serving.prometheus import Prometheus as Prometheus
-    from pytest_mlpatterns.records.telemetry import LayerStats as LayerStats, PatternStats as PatternStats
-    from pytest_mlpatterns.workload.input_order import InOrder as InOrder, Uniform as Uniform, Zipf as Zipf
-    from pytest_mlpatterns.workload.prompts import Prompts as Prompts
-    from pytest_mlpatterns.workload.schedule import (
-        ClosedLoop as ClosedLoop,
-        ConstantRate as ConstantRate,
-        GammaRate as GammaRate,
-        PoissonRate as PoissonRate,
-        Stages as Stages,
-        Trace as Trace,
-    )
-    from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices as ScalingIndices
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics as Metrics
-    from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut as ScaleOut
-    from pytest_mlpatterns.analysis.capacity.scaling import Scaling as Scaling, ScalingStep as ScalingStep
-    from pytest_mlpatterns.patterns import (
-        Batched as Batched,
-        Cached as Cached,
-        Continuous as Continuous,
-        Ensemble as Ensemble,
-        Microservice as Microservice,
-        Pattern as Pattern,
-        Pipeline as Pipeline,
-        Queued as Queued,
-        Replicated as Replicated,
-        Single as Single,
-    )
-    from pytest_mlpatterns.patterns.layer import (
-        Handler as Handler,
-        RequestError as RequestError,
-        Resources as Resources,
-    )
-    from pytest_mlpatterns.patterns.tally import Tally as Tally
-    from pytest_mlpatterns.judging.measuring import measure as measure
-    from pytest_mlpatterns.judging.perf import Perf as Perf
-    from pytest_mlpatterns.records.launch import Estimate as Estimate
-    from pytest_mlpatterns.records.overload import Overload as Overload
-    from pytest_mlpatterns.records.verdict import Outcome as Outcome
-    from pytest_mlpatterns.serving.deployment import Deployment as Deployment
-    from pytest_mlpatterns.serving.targets import App as App, Command as Command, Url as Url
-    from pytest_mlpatterns.wire import Wire as Wire
-    from pytest_mlpatterns.wire.stream_lines import JsonLines as JsonLines
+import re
 
 __version__ = "0.2.0"
 
-_HOMES = {
-    "analysis.metrics.pattern_metrics": ("ScalingIndices",),
-    "analysis.metrics.metrics": ("Metrics",),
-    "analysis.capacity.scale_out": ("ScaleOut",),
-    "analysis.capacity.scaling": ("Scaling", "ScalingStep"),
-    "errors": (
-        "BaselineFileError",
-        "ChildError",
-        "DeploymentError",
-        "InconclusiveFailure",
-        "InconclusiveWarning",
-        "LeftoverWarning",
-        "LimitFailure",
-        "MissingExtraError",
-        "MlpatternsError",
-        "ModelLoadError",
-        "OpenPortWarning",
-        "PerfFailure",
-        "PerfWarning",
-        "ProfilerError",
-        "RegressionFailure",
-        "ResultFileError",
-        "SettingError",
-        "TooFewSamplesError",
-        "GeneratorLimitError",
-        "InvalidResultError",
-        "UnequalAnswersWarning",
-        "UnitError",
-        "UnusedMarkerWarning",
-    ),
-    "judging.measuring": ("measure",),
-    "judging.perf": ("Perf",),
-    "patterns": (
-        "Batched",
-        "Cached",
-        "Continuous",
-        "Ensemble",
-        "Microservice",
-        "Pattern",
-        "Pipeline",
-        "Queued",
-        "Replicated",
-        "Single",
-    ),
-    "patterns.layer": (
-        "Handler",
-        "RequestError",
-        "Resources",
-    ),
-    "patterns.tally": ("Tally",),
-    "records.launch": ("Estimate",),
-    "records.overload": ("Overload",),
-    "records.telemetry": (
-        "LayerStats",
-        "PatternStats",
-    ),
-    "records.verdict": ("Outcome",),
-    "serving.deployment": ("Deployment",),
-    "serving.prometheus": ("Prometheus",),
-    "serving.targets": (
-        "App",
-        "Command",
-        "Url",
-    ),
-    "wire": ("Wire",),
-    "wire.stream_lines": ("JsonLines",),
-    "workload.input_order": (
-        "InOrder",
-        "Uniform",
-        "Zipf",
-    ),
-    "workload.prompts": ("Prompts",),
-    "workload.schedule": (
-        "ClosedLoop",
-        "ConstantRate",
-        "GammaRate",
-        "PoissonRate",
-        "Stages",
-        "Trace",
-    ),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 - computed from the table above, which the tests compare with the imports for type checkers
-    "__version__",
-    *_HOME_OF,
-]
+def _homes() -> dict[str, str]:
+    """The module of each public name, as the stub beside this file imports it for type checkers."""
+    with open(f"{__path__[0]}/__init__.pyi", encoding="utf-8") as stub:  # without pathlib: every child imports this
+        imports = re.findall(r"^from (\S+) import (\([^)]*\)|.*)", stub.read(), re.MULTILINE)
+    return {name: home for home, names in imports for name in re.findall(r"(\w+) as \w+", names)}
+
+
+_HOME_OF = _homes()
+
+__all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604 - computed from the stub
 
 
 def __getattr__(name: str) -> object:
@@ -202,7 +55,7 @@ def __getattr__(name: str) -> object:
         from pytest_mlpatterns.errors import check_system
 
         check_system()
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    value = getattr(import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -20,16 +20,12 @@ PUBLIC = [name for name in pytest_mlpatterns.__all__ if name != "__version__"]
 
 
 def imports_for_type_checkers() -> dict[str, str]:
-    """Name → module, of the imports under ``if TYPE_CHECKING``."""
-    tree = ast.parse(Path(pytest_mlpatterns.__file__).read_text(encoding="utf-8"))
-    (block,) = (
-        node
-        for node in tree.body
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-    )
+    """Name → module, of the imports of the stub."""
+    stub = Path(pytest_mlpatterns.__file__).with_suffix(".pyi")
+    tree = ast.parse(stub.read_text(encoding="utf-8"))
     return {
         alias.asname or "": str(node.module)  # ``A as A``: only so are names those of the package, not borrowed
-        for node in ast.walk(block)
+        for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
