@@ -47,7 +47,7 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     from pytest_mlpatterns.serving.bounded_client import describe_error
 
     request = deployment.request_of(plan.payload)
-    before, printed = deployment.stats(), deployment.processes.log_sizes()
+    before, printed = deployment.stats(), deployment.processes.traceback_from_now()
     started = time.perf_counter_ns()
     try:
         response = deployment.ask(deployment.client, request, plan.timeout_ns / 1e9)

@@ -210,7 +210,7 @@ class Deployment:
         from pytest_mlpatterns.serving.bounded_client import describe_error
 
         client = self.client_of(next(self._next_server) % len(self.addresses))
-        printed = self.processes.log_sizes()
+        printed = self.processes.traceback_from_now()
         try:
             response = self.ask(client, self._request_for(value), _CLIENT_TIMEOUT_S)
         except WireError as error:
@@ -223,7 +223,7 @@ class Deployment:
         address = address_without_credentials(str(response.url))
         if response.status_code != httpx.codes.OK:
             reason = self.reason_of_failure()
-            if response.is_server_error and not reason and (text := self.processes.traceback_since(printed)):
+            if response.is_server_error and not reason and (text := printed()):
                 reason = f"\nThe service printed:\n{marked(text)}"
             raise DeploymentError(f"{address} answered {response.status_code}: {text_of(response)[:2000]}{reason}")
         try:

@@ -16,7 +16,7 @@ from pytest_mlpatterns.wire.stream_request import StreamFault, asked_by, describ
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     import httpx
 
@@ -44,7 +44,7 @@ def error_of(deployment: Deployment, request: dict[str, Any], timeout_s: float) 
     """
     import httpx
 
-    printed = deployment.processes.log_sizes()
+    printed = deployment.processes.traceback_from_now()
     try:
         response = deployment.ask(deployment.client, request, timeout_s)
     except httpx.HTTPError:
@@ -55,20 +55,20 @@ def error_of(deployment: Deployment, request: dict[str, Any], timeout_s: float) 
     return error_in(response, deployment, printed, body=body)
 
 
-def error_in(response: httpx.Response, deployment: Deployment, printed: Sequence[int], *, body: bytes) -> str:
+def error_in(response: httpx.Response, deployment: Deployment, printed: Callable[[], str], *, body: bytes) -> str:
     """The error of a failed request, in one line: from the service's traceback, or from its answer.
 
     Args:
         response: the answer.
         deployment: what answered.
-        printed: what its processes had printed before the request, as :meth:`Processes.log_sizes` says it.
+        printed: the traceback of its processes, as :meth:`Processes.traceback_from_now` gave it before the request.
         body: of the request.
     """
     at = deployment.endpoint
     failure = stream_failure(response, at.wire, body, stream=at.stream)
     if response.status_code == _RAISED or failure:
         with contextlib.suppress(DeploymentError):
-            if found := error_line(deployment.processes.traceback_since(printed)):
+            if found := error_line(printed()):
                 return found
     return " ".join(failure.split())[:_LONGEST] or _text_of(response)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_mlpatterns.records.telemetry import PatternStats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import LayerStats
@@ -60,15 +60,11 @@ class Processes(Protocol):
         """Last lines of their output."""
         ...
 
-    def log_sizes(self) -> tuple[int, ...]:
-        """How much each has printed so far; empty if that is not known."""
-        ...
+    def traceback_from_now(self) -> Callable[[], str]:
+        """A function that returns the traceback printed since this call, and waits a little for it.
 
-    def traceback_since(self, sizes: Sequence[int]) -> str:
-        """The traceback that was printed after this, waiting a little for it; empty if there is none.
-
-        Raises:
-            DeploymentError: a process has ended.
+        It returns an empty text if there is none, or if tracebacks are in the statistics. It raises a
+        :class:`DeploymentError` if a process has ended.
         """
         ...
 
@@ -111,13 +107,9 @@ class ForeignProcesses:
         """Return an empty text: the output went elsewhere."""
         return ""
 
-    def log_sizes(self) -> tuple[int, ...]:
-        """Return nothing, likewise."""
-        return ()
-
-    def traceback_since(self, sizes: Sequence[int]) -> str:
-        """Return an empty text, likewise."""
-        return ""
+    def traceback_from_now(self) -> Callable[[], str]:
+        """No traceback is known, likewise."""
+        return str
 
     def stop(self) -> None:
         """Call ``on_stop`` the first time."""

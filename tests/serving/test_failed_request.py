@@ -26,7 +26,7 @@ from pytest_mlpatterns.workload.endpoint import Endpoint
 def test_an_answer_gives_its_error_in_one_line(content: bytes, charset: str, expected: str) -> None:
     response = httpx.Response(503, headers={"content-type": f"application/json; charset={charset}"}, content=content)
     deployment = Deployment(Endpoint((("127.0.0.1", 1),), "/predict", "m"), ForeignProcesses())
-    assert error_in(response, deployment, (), body=b"") == expected
+    assert error_in(response, deployment, str, body=b"") == expected
 
 
 DONE = b"data: [DONE]\n\n"
@@ -66,7 +66,7 @@ def test_a_stream_of_status_200_may_have_failed(wire: str, body: bytes, expected
     assert stream_failure(response, Wire.parse(wire), ASKS) == expected
     endpoint = Endpoint((("127.0.0.1", 1),), "/predict", "m", wire=Wire.parse(wire))
     if expected:
-        assert error_in(response, Deployment(endpoint, ForeignProcesses()), (), body=ASKS) == expected
+        assert error_in(response, Deployment(endpoint, ForeignProcesses()), str, body=ASKS) == expected
 
 
 def test_an_answer_that_is_no_stream_has_not_failed_as_one_if_none_was_requested() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -20,7 +21,7 @@ from pytest_mlpatterns.system.log_file import LogFile
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -215,24 +216,16 @@ class SupervisedPrograms:
         """Last lines of the programs' output."""
         return "\n".join(filter(None, map(self._tail_of, range(len(self._programs)))))
 
-    def log_sizes(self) -> tuple[int, ...]:
-        """How much each program has printed so far, in bytes."""
-        return tuple(LogFile(program.log).size for program in self._programs)
+    def traceback_from_now(self) -> Callable[[], str]:
+        """A function that returns the last whole traceback that a program printed since this call.
 
-    def traceback_since(self, sizes: Sequence[int], wait_s: float = _TRACEBACK_S) -> str:
-        """The last whole traceback that a program printed after this; a server prints it after its answer.
-
-        Args:
-            sizes: what :meth:`log_sizes` returned before the request.
-            wait_s: how long it waits for one.
-
-        Returns:
-            The traceback; empty if none was printed in time.
-
-        Raises:
-            DeploymentError: a program has ended.
+        It waits up to a second, because a server prints it after its answer, and returns an empty text without one. It
+        raises a :class:`DeploymentError` if a program has ended.
         """
-        deadline = time.monotonic() + wait_s
+        return partial(self._traceback_since, [LogFile(program.log).size for program in self._programs])
+
+    def _traceback_since(self, sizes: Sequence[int]) -> str:
+        deadline = time.monotonic() + _TRACEBACK_S
         while True:
             for number, size in enumerate(sizes):
                 if found := last_traceback(LogFile(self._programs[number].log).printed_since(size)):

@@ -191,7 +191,7 @@ class _Start:
     def _await_first_answer(self, deployment: Deployment, number: int, request: dict[str, Any]) -> None:
         client = deployment.client_of(number)
         shown = f"{request['method']} {request['url']}"
-        printed = self._programs.log_sizes()
+        printed = self._programs.traceback_from_now()
         response = self._ask(
             lambda timeout_s: deployment.ask(client, request, timeout_s),
             lambda response: response.status_code not in _NOT_YET,
@@ -204,7 +204,7 @@ class _Start:
             advice = advice_on_path(response, self._target, self._options, client=client)
             if response.is_server_error:
                 with contextlib.suppress(DeploymentError):  # the server prints it after the answer
-                    self._programs.traceback_since(printed)
+                    printed()
             raise DeploymentError(
                 f"{self._target} answered {response.status_code} to its first request, {shown}: "
                 f"{failure or text_of(response)[:2000]}{advice}{self._printed()}"
@@ -331,17 +331,9 @@ class _ServerProcesses:
         """Last lines of the programs' output."""
         return self._programs.log_tail()
 
-    def log_sizes(self) -> tuple[int, ...]:
-        """How much each program has printed so far, in bytes."""
-        return self._programs.log_sizes()
-
-    def traceback_since(self, sizes: Sequence[int]) -> str:
-        """The traceback that a program printed after this, for which it waits up to a second.
-
-        Raises:
-            DeploymentError: a program has ended.
-        """
-        return self._programs.traceback_since(sizes)
+    def traceback_from_now(self) -> Callable[[], str]:
+        """A function that returns the traceback that a program printed since this call."""
+        return self._programs.traceback_from_now()
 
     def stop(self) -> None:
         """End the programs and all processes that they started; warn about those that had to be killed."""

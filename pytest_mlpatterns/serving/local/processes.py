@@ -92,13 +92,9 @@ class LocalProcesses:
         """Last lines of each worker's output."""
         return "\n".join(filter(None, (worker.child.log_tail() for worker in self.workers)))
 
-    def log_sizes(self) -> tuple[int, ...]:
-        """Return nothing: tracebacks of a model are in the statistics."""
-        return ()
-
-    def traceback_since(self, sizes: Sequence[int]) -> str:
-        """Return an empty text, likewise."""
-        return ""
+    def traceback_from_now(self) -> Callable[[], str]:
+        """No traceback is read: those of a model are in the statistics."""
+        return str
 
     def stop(self) -> None:
         """End all processes and wait until they are gone; workers end at the same time, servers after them.

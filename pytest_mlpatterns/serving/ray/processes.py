@@ -142,13 +142,9 @@ class RayProcesses:
         except (ChildError, TimeoutError):
             return ""
 
-    def log_sizes(self) -> tuple[int, ...]:
-        """Return nothing: tracebacks of a model are in the statistics."""
-        return ()
-
-    def traceback_since(self, sizes: Sequence[int]) -> str:
-        """Return an empty text, likewise."""
-        return ""
+    def traceback_from_now(self) -> Callable[[], str]:
+        """No traceback is read: those of a model are in the statistics."""
+        return str
 
     def stop(self) -> None:
         """Delete the application and wait until its replicas are gone; safe to call twice.
