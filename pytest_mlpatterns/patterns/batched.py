@@ -8,19 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import threading
-import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain
-from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, copy_of, matched, needs_loop, parallelism
+from pytest_mlpatterns.patterns.model_thread import ModelThread
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, RequestClock, counts_calls, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, refuse_stream
@@ -279,14 +277,8 @@ class BatchLayer:
         self._free_since_ns = 0
         self._latest: Batch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._calls: SimpleQueue[Callable[[], None] | None] | None = None
-        self._at_once = at_once
-        if not needs_loop(inside):
-            self._at_once = 1
-            self._calls = SimpleQueue()
-            weakref.finalize(self, self._calls.put, None)
-            # a daemon, because a model that hangs must not keep the process
-            threading.Thread(target=_run_all, args=[self._calls], name="batched model", daemon=True).start()
+        self._thread = None if needs_loop(inside) else ModelThread("batched model")
+        self._at_once = at_once if self._thread is None else 1
 
     def __call__(self, instances: list[Any]) -> Awaitable[Sequence[Any]]:
         """The outputs for these inputs, of which there must be at least one; called on the event loop.
@@ -371,10 +363,10 @@ class BatchLayer:
         loop, group = asyncio.get_running_loop(), batch.groups.pop()
         batch.clock = RequestClock()
         inputs = list(chain.from_iterable(inputs_of(request, again=batch.is_retried) for request in group))
-        if self._calls is None:
+        if self._thread is None:
             self._await(batch, group, partial(self._inside, inputs))
         else:
-            self._calls.put(partial(self._call_in_thread, loop, batch, group, inputs=inputs))
+            self._thread.begin(partial(self._call_in_thread, loop, batch, group, inputs=inputs))
 
     def _call_in_thread(
         self, loop: asyncio.AbstractEventLoop, batch: Batch, group: list[Request], *, inputs: list[Any]
@@ -456,10 +448,3 @@ class BatchLayer:
         for request in group:
             if not request.outputs.done():
                 request.outputs.set_exception(error_of_one_caller(failure))
-
-
-def _run_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:
-    """The thread of a model. It keeps no reference to the layer while it waits, so that it ends with the layer."""
-    while (call := calls.get()) is not None:
-        call()
-        del call

@@ -25,19 +25,23 @@ class ModelThread:
 
     Args:
         name: of the thread.
+
+    Attributes:
+        begin: calls a function in the thread, after those begun before; it must raise nothing.
     """
 
     def __init__(self, name: str) -> None:
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        weakref.finalize(self, self._calls.put, None)
+        calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.begin: Callable[[Callable[[], None]], None] = calls.put
+        weakref.finalize(self, calls.put, None)
         # a daemon, because a model that hangs must not keep the process
-        threading.Thread(target=_run_all, args=[self._calls], name=name, daemon=True).start()
+        threading.Thread(target=_run_all, args=[calls], name=name, daemon=True).start()
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the thread, which charges the clock of this task; raises its exception."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Outcome] = loop.create_future()
-        self._calls.put(partial(_call, loop, future, partial(function, *arguments), clock=current_clock()))
+        self.begin(partial(_call, loop, future, partial(function, *arguments), clock=current_clock()))
         value, error = await future
         if error is not None:
             raise error

@@ -127,7 +127,7 @@ def test_sleeps_and_locks_of_a_model_count() -> None:
 
 
 def test_threads_that_serve_count_and_wait_for_their_next_call_for_free() -> None:
-    calls = (*THREAD, ours("patterns/batched.py", "_run_all"))
+    calls = (*THREAD, ours("patterns/model_thread.py", "_run_all"))
     pool = (*THREAD, standard("concurrent/futures/thread.py", "_worker"))
     found = sampled(
         {
