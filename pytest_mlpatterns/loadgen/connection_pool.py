@@ -13,7 +13,7 @@ from collections import deque
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.addressing import Balancer
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
@@ -38,14 +38,14 @@ class ConnectionPool:
         self._loop = loop
         self._addresses = job.endpoint.addresses
         self.several: bool = len(job.endpoint.addresses) > 1
-        self._least_outstanding = job.endpoint.balance is Balance.LEAST_OUTSTANDING
         self._idle: list[list[Connection]] = [[] for _ in job.endpoint.addresses]
         self._all: list[Connection] = []
-        self._outstanding = [0] * len(job.endpoint.addresses)
+        balancer = Balancer(len(job.endpoint.addresses), job.endpoint.balance)
+        self._choose = balancer.choose
+        self._outstanding = balancer.in_flight
         self.waiting: deque[tuple[int, int, int]] = deque()
         self._released: list[Connection] = []
         self._releasing = False
-        self._last_target = -1
         self._limit = MAX_OPEN_LOOP_CONNECTIONS
         self._callers = 0
         if isinstance(job.schedule, ClosedLoop | Stages) and job.schedule.closed:
@@ -132,15 +132,6 @@ class ConnectionPool:
         connection = self._loop.new_connection(self._addresses[target], target)
         self._all.append(connection)
         return connection
-
-    def _choose(self) -> int:
-        count = len(self._addresses)
-        self._last_target = (self._last_target + 1) % count
-        if self._least_outstanding:  # of several with as few, each in turn
-            least = min(self._outstanding)
-            while self._outstanding[self._last_target] > least:
-                self._last_target = (self._last_target + 1) % count
-        return self._last_target
 
 
 class AddedAddresses:

@@ -16,6 +16,7 @@ from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
+from pytest_mlpatterns.records.addressing import Balance, Balancer
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class QueueLayer:
     def __init__(self, pattern: Queued, workers: Sequence[Handler], *, in_flight: int, tally: Tally) -> None:
         self.parallelism: int = len(workers)
         self._pattern = pattern
-        self._workers = [_Worker(handler) for handler in workers]
+        self._workers = workers
+        self._balancer = Balancer(len(workers), Balance.LEAST_OUTSTANDING)
         self._in_flight = in_flight
         self._free = in_flight * len(workers)
         self._tally = tally
@@ -146,26 +148,24 @@ class QueueLayer:
         return request.outputs
 
     def _start(self, request: _Request) -> None:
-        """Send a request to the worker with the fewest in flight; of several such, to the least recently used."""
-        worker = min(self._workers, key=_in_flight_of)
-        self._workers.remove(worker)
-        self._workers.append(worker)
+        """Send a request to the worker with the fewest in flight; of several such, to the next in turn."""
+        worker = self._balancer.choose()
         self._free -= 1
-        worker.in_flight += 1
+        self._balancer.in_flight[worker] += 1
         task = asyncio.create_task(self._work(worker, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, worker: _Worker, first: _Request) -> None:
+    async def _work(self, worker: int, first: _Request) -> None:
         """Send one request after the other to a worker until none waits."""
         request: _Request | None = first
         while request is not None:
-            await self._attempt(worker, request)
+            await self._attempt(self._workers[worker], request)
             request = self._next()
-        worker.in_flight -= 1
+        self._balancer.in_flight[worker] -= 1
         self._free += 1
 
-    async def _attempt(self, worker: _Worker, request: _Request) -> None:
+    async def _attempt(self, worker: Handler, request: _Request) -> None:
         set_clock(request.clock)  # this task began with another request
         if not request.attempts:
             waited_ns = perf_counter_ns() - request.accepted_ns
@@ -173,7 +173,7 @@ class QueueLayer:
             charge(QUEUE_WAIT, waited_ns)
         request.attempts += 1
         try:
-            answer = worker.handler(request.instances)
+            answer = worker(request.instances)
             outputs = await answer if inspect.isawaitable(answer) else answer
         except LostError as error:
             self._redeliver(request, error)
@@ -249,16 +249,6 @@ def _close_late(outputs: asyncio.Future[Any]) -> None:
             found.discard()
 
 
-class _Worker:
-    """A worker process and its number of requests in flight."""
-
-    __slots__ = ("handler", "in_flight")
-
-    def __init__(self, handler: Handler) -> None:
-        self.handler = handler
-        self.in_flight = 0
-
-
 class _Request:
     """An accepted request."""
 
@@ -270,7 +260,3 @@ class _Request:
         self.clock = current_clock()
         self.accepted_ns = perf_counter_ns()
         self.attempts = 0
-
-
-def _in_flight_of(worker: _Worker) -> int:
-    return worker.in_flight

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Answer", "Balance", "Progress", "Remote"]
+__all__ = ["Answer", "Balance", "Balancer", "Progress", "Remote"]
 
 
 class Balance(StrEnum):
@@ -17,6 +17,36 @@ class Balance(StrEnum):
     ROUND_ROBIN = "round-robin"
     LEAST_OUTSTANDING = "least-outstanding"
     SHARED_SOCKET = "shared-socket"
+
+
+class Balancer:
+    """Chooses the replica of each request: the next in turn, or of those with the fewest requests in flight the next.
+
+    Args:
+        replicas: number of replicas, at least 1.
+        balance: the rule; every other one than ``LEAST_OUTSTANDING`` takes each replica in turn.
+
+    Attributes:
+        in_flight: number of requests in flight at each replica, in their order; the caller counts them.
+    """
+
+    __slots__ = ("_last", "_least_outstanding", "in_flight")
+
+    def __init__(self, replicas: int, balance: Balance) -> None:
+        self.in_flight = [0] * replicas
+        self._least_outstanding = balance is Balance.LEAST_OUTSTANDING
+        self._last = -1
+
+    def choose(self) -> int:
+        """The place of the replica for the next request."""
+        in_flight, count = self.in_flight, len(self.in_flight)
+        place = (self._last + 1) % count
+        if self._least_outstanding:
+            least = min(in_flight)
+            while in_flight[place] > least:
+                place = (place + 1) % count
+        self._last = place
+        return place
 
 
 @dataclass(frozen=True, slots=True)

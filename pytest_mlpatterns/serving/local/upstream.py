@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import itertools
 from collections import deque
 from functools import partial
 from time import perf_counter_ns
@@ -20,7 +19,7 @@ import httptools
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, RUN_QUEUE, WIRE, WOKEN, current_clock
 from pytest_mlpatterns.patterns.stream import Stream
-from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.addressing import Balance, Balancer
 from pytest_mlpatterns.serving.clocks import parts_in
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import ChunkReader, StreamError, decode_error, is_event_stream
@@ -76,11 +75,10 @@ class Upstream:
         self.parallelism: int = len(node.addresses)
         self.in_flight: int = node.in_flight
         self._wire = node.wire
-        self._pools = [_Pool(address, node.path) for address in node.addresses]
+        self._balancer = balancer = Balancer(len(node.addresses), node.balance)
+        self._pools = [_Pool(address, node.path, balancer, place=place) for place, address in enumerate(node.addresses)]
         self._tally = tally
         self._of = of
-        self._cycle = itertools.cycle(self._pools)
-        self._least_outstanding = node.balance is Balance.LEAST_OUTSTANDING
 
     @property
     def replicas(self) -> tuple[Upstream, ...]:
@@ -90,7 +88,7 @@ class Upstream:
     def _only(self, pool: _Pool) -> Upstream:
         single = copy.copy(self)
         single.parallelism = 1
-        single._pools, single._cycle = [pool], itertools.cycle([pool])
+        single._pools, single._balancer = [pool], Balancer(1, Balance.ROUND_ROBIN)
         return single
 
     async def __call__(self, instances: list[Any]) -> Any:
@@ -100,7 +98,7 @@ class Upstream:
             body = encode_request(self._wire, instances)
         except WireError as error:
             raise RequestError(500, f"inputs of the service behind cannot be sent to it: {error}") from error
-        pool = min(self._pools, key=lambda one: one.in_flight) if self._least_outstanding else next(self._cycle)
+        pool = self._pools[self._balancer.choose()]
         started = perf_counter_ns()
         try:
             answer = await pool.ask(body)
@@ -140,16 +138,17 @@ class Upstream:
 class _Pool:
     """The connections to one replica."""
 
-    def __init__(self, address: tuple[str, int], path: str) -> None:
+    def __init__(self, address: tuple[str, int], path: str, balancer: Balancer, *, place: int) -> None:
         self._address = address
+        self._in_flight = balancer.in_flight
+        self._place = place
         host, port = address
         self._head = f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\n".encode("ascii")
         self._idle: list[_Connection] = []
-        self.in_flight = 0
 
     async def ask(self, body: Body) -> _Connection:
         """Send one request; the returned connection holds the response until its next request."""
-        self.in_flight += 1
+        self._in_flight[self._place] += 1
         try:
             connection = self._free_connection() or await self._connect()
             try:
@@ -158,7 +157,7 @@ class _Pool:
                 connection.close()  # also if the caller has gone: a response may still arrive
                 raise
         except BaseException:
-            self.in_flight -= 1
+            self._in_flight[self._place] -= 1
             raise
         if not connection.is_stream:
             self.release(connection)
@@ -166,7 +165,7 @@ class _Pool:
 
     def release(self, connection: _Connection) -> None:
         """The response on a connection is complete, or its stream has been closed."""
-        self.in_flight -= 1
+        self._in_flight[self._place] -= 1
         self._idle.append(connection)
 
     def _message(self, body: Body) -> bytes:

@@ -23,7 +23,7 @@ from support.services.deploy import deployed
 from support.services.models import Factor
 from support.services.processes import our_children, survivors
 
-from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError, Single
+from pytest_mlpatterns import Batched, DeploymentError, ModelLoadError, Replicated, SettingError, Single
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
@@ -568,6 +568,13 @@ class TestTopologies:
         with deployed(double, tmp_path, pattern, by_value=[HERE]) as deployment:
             assert len(set(deployment.addresses)) == len(set(deployment.pids)) == 3
             assert deployment.endpoint.balance is Balance.LEAST_OUTSTANDING
+
+    def test_a_gateway_spreads_the_requests_of_one_caller_with_least_outstanding(self, tmp_path: Path) -> None:
+        pattern = Batched(max_batch_size=1) | Replicated(2, balance="least-outstanding")
+        with deployed(double, tmp_path, pattern, by_value=[HERE], payload=[1]) as deployment:
+            before = deployment.stats()
+            assert [deployment.predict(value) for value in range(6)] == [0, 2, 4, 6, 8, 10]
+            assert deployment.stats().since(before).replica_requests == (3, 3)
 
     def test_a_shared_socket_is_one_address_of_several_processes(self, tmp_path: Path) -> None:
         pattern = Replicated(2, balance="shared-socket")

@@ -279,7 +279,7 @@ class TestConnections:
                     await first
                 gate.set()
                 assert await hop(["second"]) == ["second"]
-                assert hop._pools[0].in_flight == 0
+                assert hop._balancer.in_flight == [0]
             assert service.connections == 2
             assert tally.snapshot().counters == {"calls": 1}
 
@@ -287,10 +287,11 @@ class TestConnections:
 
 
 class TestReplicas:
-    def test_replicas_take_turns(self) -> None:
+    @pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.LEAST_OUTSTANDING])
+    def test_replicas_take_turns_under_one_caller(self, balance: Balance) -> None:
         async def scenario() -> None:
             services = [Service(), Service(), Service()]
-            async with behind(*services) as (hop, _):
+            async with behind(*services, balance=balance) as (hop, _):
                 for value in range(7):
                     await hop([value])
             assert [[asked.instances[0] for asked in service.asked] for service in services] == [
