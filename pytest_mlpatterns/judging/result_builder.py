@@ -28,6 +28,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     is_known_metric,
     metric_named,
     nmrt_metric,
+    own_metrics,
 )
 from pytest_mlpatterns.analysis.metrics.distribution_summary import (
     latency_of,
@@ -410,9 +411,8 @@ def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Met
     others += [
         metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(") and is_known_metric(name)
     ]
-    found = [
-        (metric, estimate_or_none(metrics, metric)) for metric in (*METRICS.values(), *LOCATIONS.values(), *others)
-    ]
+    known = (*METRICS.values(), *own_metrics().values(), *LOCATIONS.values(), *others)
+    found = [(metric, estimate_or_none(metrics, metric)) for metric in known]
     return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, Variables, without_password
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.layer_kinds import describe_layer_kind
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
+    from pytest_mlpatterns.records.layer_kinds import LayerKind
 
 __all__ = [
     "MAX_PROCESSES",
@@ -125,6 +127,12 @@ class Pattern:
 
     needs_code: ClassVar[bool] = False
     """Whether it has arguments that cannot be written as text, such as functions."""
+    layer_kind: ClassVar[LayerKind | None] = None
+    """Metrics, note and charts of what the layer counts; without it the counts stand in reports as they are named."""
+
+    def __init_subclass__(cls) -> None:
+        if (kind := cls.__dict__.get("layer_kind")) is not None:
+            describe_layer_kind(cls.__name__.lower(), kind)
 
     def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
         """Make the layer of this pattern. Called once in each process that contains it, before the first request.

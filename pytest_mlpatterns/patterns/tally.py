@@ -41,7 +41,7 @@ _MAX_SERIES = 100_000
 class Tally:
     """Counts what one layer does. Its methods cost well under a microsecond each.
 
-    The package's own names are listed in ``pytest_mlpatterns.records.telemetry``. Names that end in ``_ns`` are times
+    The package's own names are listed in ``pytest_mlpatterns.records.layer_kinds``. Names that end in ``_ns`` are times
     in nanoseconds.
 
     Args:

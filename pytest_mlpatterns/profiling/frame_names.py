@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
 from pytest_mlpatterns.records.profile import Frame
 
 if TYPE_CHECKING:
@@ -155,23 +156,15 @@ _OUR_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 _ELSEWHERE = re.compile(r".*/site-packages/pytest_mlpatterns/")
 """The same package in another environment, that of a revision."""
 
-_LAYERS_BY_PATH = (
-    ("serving/http/model_caller.py", ""),
-    ("serving/http/", "HTTP server"),
-    ("serving/grpc/", "gRPC server"),
-    ("serving/local/upstream.py", "hop"),
-    ("serving/redis/cache", "cached"),
-    ("serving/redis/", "queued"),
-    ("wire/compression.py", "wire: compression"),
-    ("wire/", "wire"),
-    ("patterns/batch", "batched"),
-    ("patterns/cache", "cached"),
-    ("patterns/continuous", "continuous"),
-    ("patterns/queued", "queued"),
-    ("patterns/pipeline", "pipeline"),
-    ("patterns/ensemble", "ensemble"),
-)
-"""Layer by the beginning of a path in this package; an empty one only passes calls on and gets no frame."""
+_BY_PATH = {
+    "serving/http/model_caller.py": "",
+    "serving/http/": "HTTP server",
+    "serving/grpc/": "gRPC server",
+    "wire/compression.py": "wire: compression",
+    **{path: name for name, kind in LAYER_KINDS.items() for path in kind.paths},
+}
+_LAYERS_BY_PATH = sorted(_BY_PATH.items(), key=lambda item: -len(item[0]))
+"""Layer by the beginning of a path in this package, the longest first; an empty one only passes calls on."""
 
 
 def is_ours(path: str) -> bool:

@@ -1,56 +1,33 @@
-"""Telemetry of a deployment: one schema for every pattern and engine, and the metrics derived from it.
+"""Telemetry of a deployment: one schema for every pattern and engine.
 
-Each layer of a pattern counts under the names of this table; names that end in ``_ns`` are in nanoseconds:
-
-==========  =========================================================  ================================================
-layer       counters                                                   histograms (value → count)
-==========  =========================================================  ================================================
-cached      hits, misses, coalesced, evictions, store_errors           hit_ns, miss_ns
-batched     calls, items, failed_alone                                 size, wait_ns, call_ns
-continuous  steps, chunks, cancelled, active_ns, observed_ns           size, wait_ns, step_ns; the series ``active``
-queued      accepted, rejected, answered, redelivered, duplicated,     wait_ns; the series ``depth`` and its integral,
-            lost, foreign, broker_errors, depth_ns, observed_ns        the counters depth_ns over observed_ns
-pipeline    –                                                          stage:NAME for every stage
-ensemble    last:NAME for every model                                  model:NAME for every model
-hop         calls, errors                                              hop_ns (transport, without work and wait)
-wire        requests, decode_ns, encode_ns, received_bytes,            –
-            received_plain_bytes, sent_bytes, sent_plain_bytes
-==========  =========================================================  ================================================
-
-``coalesced`` inputs waited for a model call that another input had started. ``failed_alone`` inputs failed although
-other inputs of their batch did not. ``foreign`` entries of a broker's streams came from another program. A third-party
+What each layer counts, and which metrics follow, is in :mod:`pytest_mlpatterns.records.layer_kinds`. A third-party
 server that reports a histogram in buckets, or only its mean, has the counters ``NAME_sum`` and ``NAME_count`` as well
-or instead, and its mean is exact. A ``wire`` layer is the server of a process: sizes of its bodies as they were
-transferred, and ``plain``, that is uncompressed. The layer ``split`` has where the time of requests went; its names are
-those of :mod:`pytest_mlpatterns.patterns.tally`. The layer ``awaits`` of a profiled deployment has where
-coroutines wait (:mod:`pytest_mlpatterns.records.telemetry`). Pure; this module must not know which engine counts.
+or instead, and its mean is exact. The layer ``split`` has where the time of requests went; its names are those of
+:mod:`pytest_mlpatterns.patterns.tally`. Pure; this module must not know which engine counts.
 
-A deployment that is profiled counts in its layer ``awaits`` the nanoseconds for which each chain waited, and under
-``times:CHAIN`` how often. A chain is written from the model's own coroutine to the innermost one.
+The layer ``awaits`` of a profiled deployment has where coroutines wait: the nanoseconds for which each chain waited,
+and under ``times:CHAIN`` how often. A chain is written from the model's own coroutine to the innermost one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = [
     "AWAITS",
     "AWAIT_TIMES",
     "AwaitedTime",
     "Awaiting",
-    "DerivedMetric",
     "Histogram",
     "LayerStats",
     "PatternStats",
     "awaited_times",
     "chain_name",
-    "derived_metrics",
     "merged_layers",
     "straggler_shares",
 ]
@@ -66,7 +43,7 @@ class LayerStats:
 
     Args:
         position: position in the composition, the outermost 0.
-        layer: its name in the table above.
+        layer: its name.
         counters: counts by name, which only grow.
         histograms: counts of each value by name, which only grow.
         series: ``(time_ns, value)`` by name, on the clock of ``time.perf_counter_ns``: the value from that time on.
@@ -101,6 +78,10 @@ class LayerStats:
             },
             {name: tuple((time, value) for time, value in series) for name, series in data["series"].items()},
         )
+
+    def counted(self, names: Iterable[str]) -> int:
+        """The sum of these counters."""
+        return sum(self.counters.get(name, 0) for name in names)
 
     def mean(self, name: str) -> float | None:
         """Mean of a histogram; None if it is empty."""
@@ -184,107 +165,6 @@ def straggler_shares(layer: LayerStats) -> dict[str, float]:
     names = [name.partition(":")[2] for name in layer.histograms if name.startswith("model:")]
     total = sum(layer.counters.get(f"last:{name}", 0) for name in names)
     return {name: layer.counters.get(f"last:{name}", 0) / total for name in names} if total else {}
-
-
-@dataclass(frozen=True, slots=True)
-class DerivedMetric:
-    """One metric of one window, and its relative standard error; 0 if the counts do not give one."""
-
-    value: float
-    relative_error: float
-
-
-def derived_metrics(stats: PatternStats | None) -> dict[str, DerivedMetric]:
-    """The metrics that follow from the counts, by name; of several layers of one kind the outermost one counts.
-
-    ``cache_hit_ratio`` is the share of inputs answered without a model call of their own, ``batch_size`` the mean over
-    the model calls, ``queue_depth`` the mean over time of the waiting requests. ``decode`` and ``encode`` are means,
-    the other times medians (means if a server reports only those).
-    """
-    if stats is None:
-        return {}
-    found = {name: of(stats) for name, of in _DERIVATIONS.items()}
-    return {name: metric for name, metric in found.items() if metric is not None}
-
-
-def _hit_ratio(stats: PatternStats) -> DerivedMetric | None:
-    for layer in stats.layers_named("cached"):
-        hits, total = (
-            sum(layer.counters.get(name, 0) for name in names)
-            for names in (("hits", "coalesced"), ("hits", "coalesced", "misses"))
-        )
-        if total:
-            ratio = hits / total
-            return DerivedMetric(ratio, sqrt((1 - ratio) / hits) if hits else 0.0)
-    return None
-
-
-def _depth(stats: PatternStats) -> DerivedMetric | None:
-    for layer in stats.layers_named("queued"):
-        if observed := layer.counters.get("observed_ns", 0):
-            return DerivedMetric(layer.counters.get("depth_ns", 0) / observed, 0.0)
-        if (found := layer.mean("depth")) is not None:
-            return DerivedMetric(found, 0.0)
-    return None
-
-
-def _time_per_request(counter: str) -> Callable[[PatternStats], DerivedMetric | None]:
-    def read(stats: PatternStats) -> DerivedMetric | None:
-        for layer in stats.layers_named("wire"):
-            if requests := layer.counters.get("requests", 0):
-                return DerivedMetric(layer.counters.get(counter, 0) / requests, 0.0)
-        return None
-
-    return read
-
-
-def _mean_of(layer: str, name: str) -> Callable[[PatternStats], DerivedMetric | None]:
-    def read(stats: PatternStats) -> DerivedMetric | None:
-        for found in stats.layers_named(layer):
-            if (mean := found.mean(name)) is not None:
-                values = found.histograms.get(name, {})
-                count = sum(values.values())
-                variance = sum((value - mean) ** 2 * times for value, times in values.items())
-                return DerivedMetric(mean, sqrt(variance) / count / mean if mean and count else 0.0)
-        return None
-
-    return read
-
-
-def _median_of(layer: str, name: str) -> Callable[[PatternStats], DerivedMetric | None]:
-    def read(stats: PatternStats) -> DerivedMetric | None:
-        for found in stats.layers_named(layer):
-            middle = found.median(name)
-            if middle is None:
-                middle = found.mean(name)  # some servers report nothing else
-            if middle is not None:
-                return DerivedMetric(middle, 0.0)
-        return None
-
-    return read
-
-
-def _first(
-    *readers: Callable[[PatternStats], DerivedMetric | None],
-) -> Callable[[PatternStats], DerivedMetric | None]:
-    def read(stats: PatternStats) -> DerivedMetric | None:
-        return next((found for reader in readers if (found := reader(stats)) is not None), None)
-
-    return read
-
-
-_DERIVATIONS: Mapping[str, Callable[[PatternStats], DerivedMetric | None]] = {
-    "cache_hit_ratio": _hit_ratio,
-    "cache_hit": _median_of("cached", "hit_ns"),
-    "cache_miss": _median_of("cached", "miss_ns"),
-    "batch_size": _first(_mean_of("batched", "size"), _mean_of("continuous", "size")),
-    "batch_wait": _first(_median_of("batched", "wait_ns"), _median_of("continuous", "wait_ns")),
-    "queue_depth": _depth,
-    "queue_wait": _median_of("queued", "wait_ns"),
-    "hop": _median_of("hop", "hop_ns"),
-    "decode": _time_per_request("decode_ns"),
-    "encode": _time_per_request("encode_ns"),
-}
 
 
 def _gained(now: Mapping[int, int], earlier: Mapping[int, int]) -> Histogram:

@@ -1,8 +1,8 @@
 """Maps a server's Prometheus metrics to the telemetry of patterns.
 
-One table has the metric names of known servers; users name others in :class:`Prometheus`. A Prometheus histogram
-becomes a histogram of the middles of its buckets; the counters ``NAME_sum`` and ``NAME_count`` hold the exact sum and
-count. Pure; :mod:`pytest_mlpatterns.serving.external.scraper` fetches the text.
+The descriptions of layers have the metric names of known servers; users name others in :class:`Prometheus`. A
+Prometheus histogram becomes a histogram of the middles of its buckets; the counters ``NAME_sum`` and ``NAME_count``
+hold the exact sum and count. Pure; :mod:`pytest_mlpatterns.serving.external.scraper` fetches the text.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.credentials import address_without_credentials, public_command
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
 from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.records.layer_kinds import LayerKind
     from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = ["Prometheus", "Reading", "merge_readings", "read_prometheus"]
@@ -28,30 +30,7 @@ __all__ = ["Prometheus", "Reading", "merge_readings", "read_prometheus"]
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _UNITS_NS = {"seconds": 1e9, "second": 1e9, "s": 1e9, "ms": 1e6, "milliseconds": 1e6, "us": 1e3, "ns": 1.0}
 _TOO_LARGE = 2.0**63
-_KNOWN: Mapping[str, tuple[str, ...]] = {
-    "batch_size": (
-        "mosec_service_batch_size",
-        "bentoml_service_adaptive_batch_size",
-        "ray_serve_actual_batch_size",
-        "vllm:iteration_tokens_total",
-    ),
-    "batch_wait": ("ray_serve_batch_wait_time_ms",),
-    "batch_call": ("ray_serve_batch_execution_time_ms",),
-    "batched_items": ("nv_inference_count", "llamacpp:tokens_predicted_total"),
-    "batched_calls": ("nv_inference_exec_count", "llamacpp:n_decode_total"),
-    "queue_depth": (
-        "mosec_service_remaining_task",
-        "bentoml_service_request_in_progress",
-        "batch_request_queue",
-        "parallel_request_queue",
-        "nv_inference_pending_request_count",
-        "ray_serve_deployment_queued_queries",
-        "llamacpp:requests_deferred",
-        "vllm:num_requests_waiting",
-    ),
-    "queue_wait": ("nv_inference_queue_duration_us", "vllm:request_queue_time_seconds"),
-    "queued_requests": ("nv_inference_request_success",),
-}
+_KNOWN = {name: names for kind in LAYER_KINDS.values() for name, names in kind.prometheus.items()}
 """Names of each metric in mosec, BentoML, MLServer, Triton, Ray Serve, llama.cpp and vLLM; the first that exists is
 used. In mosec and BentoML the queue depth includes requests in process; in MLServer it is a histogram of the depth at
 each arrival. A batch of llama.cpp and vLLM is counted in tokens: those that a step of the model makes, and in vLLM
@@ -152,7 +131,9 @@ class _Metrics:
     names: Prometheus
 
     def find(self, metric: str) -> _Series | None:
-        """The metric with the first of its possible names that exists, or None."""
+        """The metric with the first of its possible names that exists; None without one, and for an empty field."""
+        if not metric:
+            return None
         return next((self.series[key] for key in map(_base, self.names.names_of(metric)) if key in self.series), None)
 
 
@@ -167,49 +148,26 @@ def read_prometheus(text: str, names: Prometheus) -> Reading:
         ValueError: the text is malformed, or one of these metrics is too large for a number of 64 bits.
     """
     metrics = _Metrics(_series_of(text), names)
-    layers = (_batched(metrics), _queued(metrics), _cached(metrics))
+    layers = [_layer(name, kind, metrics) for name, kind in LAYER_KINDS.items()]
     depth = metrics.find("queue_depth")
     gauge = None if depth is None or depth.is_distribution else _whole(depth.total, depth.name)
     return Reading(tuple(layer.stats() for layer in layers if layer.has_data), gauge)
 
 
-def _batched(metrics: _Metrics) -> _Layer:
-    layer = _Layer("batched")
-    size, items, calls = (metrics.find(name) for name in ("batch_size", "batched_items", "batched_calls"))
-    if size is not None:
-        layer.distribution("size", size, whole=True)
-        layer.count("items", size.sum)
-        layer.count("calls", size.count)
-    elif items is not None and calls is not None:
-        layer.summed("size", items.total, calls.total)
-        layer.count("items", items.total)
-        layer.count("calls", calls.total)
-    for name, target in (("batch_wait", "wait_ns"), ("batch_call", "call_ns")):
-        if (series := metrics.find(name)) is not None:
-            layer.distribution(target, series)
-    return layer
-
-
-def _queued(metrics: _Metrics) -> _Layer:
-    layer = _Layer("queued")
-    wait, requests = metrics.find("queue_wait"), metrics.find("queued_requests")
-    if wait is not None and wait.is_distribution:
-        layer.distribution("wait_ns", wait)
-    elif wait is not None and requests is not None:
-        layer.summed("wait_ns", wait.total * wait.scale, requests.total)
-    depth = metrics.find("queue_depth")
-    if depth is not None and depth.is_distribution:
-        layer.distribution("depth", depth, whole=True)
-    if (rejected := metrics.find("queue_rejected")) is not None:
-        layer.count("rejected", rejected.total)
-    return layer
-
-
-def _cached(metrics: _Metrics) -> _Layer:
-    layer = _Layer("cached")
-    for name in ("hits", "misses"):
-        if (series := metrics.find(f"cache_{name}")) is not None:
-            layer.count(name, series.total)
+def _layer(name: str, kind: LayerKind, metrics: _Metrics) -> _Layer:
+    """What a server counted of one kind of layer."""
+    layer = _Layer(name)
+    for one in kind.exported:
+        series, total, times = (metrics.find(field) for field in (one.field, one.total or one.field, one.times))
+        if one.is_counter:
+            if series is not None:
+                layer.count(one.into, series.total)
+        elif series is not None and series.is_distribution:
+            layer.distribution(one.into, series, whole=one.whole)
+            layer.counts(one.counts, series.sum, series.count)
+        elif total is not None and times is not None:
+            layer.summed(one.into, total.total * (1.0 if one.whole else total.scale), times.total)
+            layer.counts(one.counts, total.total, times.total)
     return layer
 
 
@@ -234,6 +192,10 @@ class _Layer:
 
     def count(self, name: str, value: float) -> None:
         self._counters[name] = _whole(value, f"{name} of the metrics")
+
+    def counts(self, names: Sequence[str], *values: float) -> None:
+        for name, value in zip(names, values, strict=False):
+            self.count(name, value)
 
     def summed(self, name: str, total: float, count: float) -> None:
         self.count(f"{name}_sum", total)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import pytest_mlpatterns
+from pytest_mlpatterns.patterns import model_thread
 from pytest_mlpatterns.profiling.frame_names import SourceNames, is_ours
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.profiling.stack_times import NativeThreads, SampledStacks, awaited_stacks, sampled_stacks
@@ -127,7 +128,7 @@ def test_sleeps_and_locks_of_a_model_count() -> None:
 
 
 def test_threads_that_serve_count_and_wait_for_their_next_call_for_free() -> None:
-    calls = (*THREAD, ours("patterns/model_thread.py", "_run_all"))
+    calls = (*THREAD, ours("patterns/model_thread.py", model_thread._run_all.__name__))
     pool = (*THREAD, standard("concurrent/futures/thread.py", "_worker"))
     found = sampled(
         {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_mlpatterns import LayerStats, PatternStats, Prometheus, SettingError
-from pytest_mlpatterns.records.telemetry import derived_metrics
+from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.serving.prometheus import merge_readings, read_prometheus
 
 MOSEC = """\

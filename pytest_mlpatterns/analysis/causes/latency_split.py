@@ -27,6 +27,7 @@ import numpy as np
 
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.records.latency import PARTS, SERVICE_PARTS, SPLIT_LAYER, LatencySplit, SplitMetric, SplitPart
+from pytest_mlpatterns.records.layer_kinds import layer_kind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -55,12 +56,6 @@ _PRIOR_SD = 0.05
 _PRIOR_DEGREES = 2
 _RESIDENCE = ("total_ns", "")
 _OF_STREAMS = ("ttft:", "tpot:")
-_REPORTED = (
-    ("queued", "wait_ns", "queue_wait"),
-    ("batched", "wait_ns", "batch_wait"),
-    ("batched", "call_ns", "model_call"),
-)
-"""What other servers report: layer, histogram, part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +283,9 @@ def _reported(launch: Launch, service: tuple[float, float], requests: int) -> di
     found: dict[_Key, tuple[float, float]] = {}
     left = service
     for layer in () if launch.stats is None else launch.stats.layers:
-        for name, histogram, part in _REPORTED:
+        for histogram, part in layer_kind(layer.layer).split:
             mean = layer.mean(histogram)
-            if layer.layer != name or mean is None or (part, "") in found:
+            if mean is None or (part, "") in found:
                 continue
             share = min(_observed(layer, histogram) / requests, 1.0)  # a cache before it lets few through
             median = layer.median(histogram)

@@ -1,8 +1,6 @@
 """A metric as a value, and every metric by its name.
 
-Pure. It must not know which metrics there are, nor limits, baselines, or several launches.
-
-Pure. It must not know limits, baselines, or several launches.
+Pure. This module must not know limits, baselines, or several launches.
 """
 
 from __future__ import annotations
@@ -17,14 +15,21 @@ from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.layer_kinds import (
+    CPU_FLOOR_NS,
+    LATENCY_FLOOR_NS,
+    derived_metrics,
+    own_figures,
+    package_figures,
+)
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
-from pytest_mlpatterns.records.telemetry import derived_metrics
 from pytest_mlpatterns.units import Unit, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.layer_kinds import Figure
     from pytest_mlpatterns.records.price import Price
 
 __all__ = [
@@ -42,6 +47,7 @@ __all__ = [
     "nmrt_metric",
     "nmrt_of",
     "objectives_of",
+    "own_metrics",
     "percentile_metric",
     "priced_metric",
     "stream_metric",
@@ -154,10 +160,6 @@ def nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
     return capacity.nmrt if capacity.nmrt.value > 0 else None
 
 
-_LATENCY_FLOOR = 5_000
-"""Change of a latency that no machine resolves reliably; a noisy one resolves less, which its intervals show."""
-_CPU_FLOOR = 2_000
-"""The same for CPU time per request, which does not hold the time to wake a process."""
 _NMRT = "nmrt"
 _PERCENTILE = re.compile(r"\d{1,2}(?:\.\d+)?")
 STREAM_QUANTITIES = ("ttft", "itl", "tpot")
@@ -172,7 +174,7 @@ def percentile_metric(percentile: float) -> Metric:
         label,
         lambda blocks: blocks.percentile(percentile),
         Unit.DURATION,
-        floor=_LATENCY_FLOOR,
+        floor=LATENCY_FLOOR_NS,
         percentile=percentile,
     )
 
@@ -187,7 +189,7 @@ def stream_metric(quantity: str, percentile: float = 50) -> Metric:
     rank = "" if percentile == 50 else f"p{percentile:.10g}"
     name, label = (quantity, quantity.upper()) if not rank else (f"{quantity}:{rank}", f"{rank} {quantity.upper()}")
     stream = (quantity, percentile)
-    return Metric(name, label, read, Unit.DURATION, floor=_LATENCY_FLOOR, of_streams=True, stream=stream)
+    return Metric(name, label, read, Unit.DURATION, floor=LATENCY_FLOOR_NS, of_streams=True, stream=stream)
 
 
 def _stream_location(quantity: str) -> Metric:
@@ -197,7 +199,7 @@ def _stream_location(quantity: str) -> Metric:
         f"mean {quantity.upper()}",
         lambda blocks: None if blocks.streams is None else blocks.streams.location(quantity),
         Unit.DURATION,
-        floor=_LATENCY_FLOOR,
+        floor=LATENCY_FLOOR_NS,
         of_streams=True,
         stands_for=quantity,
     )
@@ -215,25 +217,20 @@ def _of_streams(name: str, label: str, read: Callable[[StreamBlocks], LaunchValu
     )
 
 
-def _of_pattern(
-    name: str,
-    label: str,
-    unit: Unit,
-    *,
-    better: Literal["lower", "higher"] = "lower",
-    floor: float = 0.0,
-    launch_sd: float = LAUNCH_SD,
-) -> Metric:
-    """A metric from the telemetry of a pattern.
-
-    ``name`` is also its name in :func:`pytest_mlpatterns.records.telemetry.derived_metrics`.
-    """
+def _of_layer(figure: Figure) -> Metric:
+    """The metric that a kind of layer describes."""
 
     def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        figure = derived_metrics(blocks.stats).get(name)
-        return None if figure is None else LaunchValue(figure.value, figure.relative_error)
+        found = derived_metrics(blocks.stats).get(figure.name)
+        return None if found is None else LaunchValue(found.value, found.relative_error)
 
-    return Metric(name, label, read, unit, better, launch_sd, floor)
+    launch_sd = LAUNCH_SD if figure.varies else 0.0
+    return Metric(figure.name, figure.label, read, figure.unit, figure.better, launch_sd, figure.floor)
+
+
+def own_metrics() -> dict[str, Metric]:
+    """The metrics that patterns outside this package describe, by name."""
+    return {figure.name: _of_layer(figure) for figure in own_figures()}
 
 
 def _growth(name: str, label: str, resource: str, *, unit: Unit, floor: float, least_gain: float) -> Metric:
@@ -271,7 +268,7 @@ METRICS = {
     metric.name: metric
     for metric in (
         *(percentile_metric(percentile) for percentile in (50, 90, 95, 99)),
-        Metric("throughput", "throughput", LaunchBlocks.throughput, Unit.RATE, "higher", cycle_floor=_LATENCY_FLOOR),
+        Metric("throughput", "throughput", LaunchBlocks.throughput, Unit.RATE, "higher", cycle_floor=LATENCY_FLOOR_NS),
         *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),
         _of_streams("output_tokens", "output tokens", StreamBlocks.output_tokens),
         _of_streams("output_tokens_per_user", "output tokens per user", StreamBlocks.output_tokens_per_user),
@@ -285,7 +282,7 @@ METRICS = {
         _of_scaling("hsxt", "HSXt", launch_sd=0.001),
         _of_scaling("hsxe", "HSXe", launch_sd=_SD_OF_TWO),
         _of_scaling("hsxc", "HSXc", launch_sd=_SD_OF_TWO),
-        Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
+        Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=CPU_FLOOR_NS),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
         _growth(
             "memory_growth",
@@ -318,24 +315,20 @@ METRICS = {
         ),
         _size("request_bytes", "request size", LaunchBlocks.request_bytes),
         _size("response_bytes", "response size", LaunchBlocks.response_bytes),
-        _of_pattern("cache_hit_ratio", "cache hit ratio", Unit.RATIO, better="higher", floor=0.01, launch_sd=0.0),
-        _of_pattern("cache_hit", "time of a cache hit", Unit.DURATION, floor=_LATENCY_FLOOR),
-        _of_pattern("cache_miss", "time of a cache miss", Unit.DURATION, floor=_LATENCY_FLOOR),
-        _of_pattern("batch_size", "batch size", Unit.COUNT, better="higher", floor=0.5),
-        _of_pattern("batch_wait", "wait for a batch", Unit.DURATION, floor=_LATENCY_FLOOR),
-        _of_pattern("queue_depth", "queue depth", Unit.COUNT, floor=0.5),
-        _of_pattern("queue_wait", "wait in the queue", Unit.DURATION, floor=_LATENCY_FLOOR),
-        _of_pattern("hop", "hop", Unit.DURATION, floor=_LATENCY_FLOOR),
-        _of_pattern("decode", "time to decode a request", Unit.DURATION, floor=_CPU_FLOOR),
-        _of_pattern("encode", "time to encode an answer", Unit.DURATION, floor=_CPU_FLOOR),
+        *map(_of_layer, package_figures()),
     )
 }
-"""Every metric by its name, in the order in which reports show them."""
+"""Every metric of the package by its name, in the order in which reports show them."""
 LOCATIONS: Mapping[str, Metric] = {
     location.stands_for: location
     for location in (
         Metric(
-            "latency_mean", "mean latency", LaunchBlocks.location, Unit.DURATION, floor=_LATENCY_FLOOR, stands_for="rtm"
+            "latency_mean",
+            "mean latency",
+            LaunchBlocks.location,
+            Unit.DURATION,
+            floor=LATENCY_FLOOR_NS,
+            stands_for="rtm",
         ),
         *map(_stream_location, ("ttft", "tpot")),
     )
@@ -400,7 +393,7 @@ def metric_named(name: str) -> Metric:
     quantity, colon, rank = name.partition(":p")
     if colon and quantity in STREAM_QUANTITIES and _PERCENTILE.fullmatch(rank) and 1 <= float(rank) < 100:
         return stream_metric(quantity, float(rank))
-    raise KeyError(name)
+    return own_metrics()[name]
 
 
 def is_known_metric(name: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric, own_metrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.latency import SPLIT_LAYER
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -93,6 +93,14 @@ class PatternMetrics(ABC):
     def encode_ns(self) -> Estimate | None:
         """Mean time to encode a response, compression included."""
         return self.estimate(METRICS["encode"])
+
+    def figure(self, name: str) -> Estimate | None:
+        """A metric that the ``layer_kind`` of a pattern of your own describes; None if its layer did not count it.
+
+        Raises:
+            KeyError: no pattern describes a metric of this name.
+        """
+        return self.estimate(own_metrics()[name])
 
     @property
     def layers(self) -> tuple[LayerStats, ...]:

@@ -10,6 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.records.layer_kinds import LevelChart, PartsChart, SizesChart, layer_kind
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column, heading_of, thinned, unit_of
@@ -264,59 +265,78 @@ def _levels(growth: GrowthRecord, slope: float) -> list[float | None]:
 
 def layer_charts(layers: Sequence[LayerStats]) -> tuple[Chart, ...]:
     """The counters of each layer, from the outermost inwards, and all the times that they measured."""
-    found = [chart for layer in layers for chart in (_answers(layer), _batches(layer), _depth(layer), _last(layer))]
+    found: list[Chart | None] = []
+    for layer in layers:
+        found += [_described(chart, layer) for chart in layer_kind(layer.layer).charts]
+        found.append(_last(layer))
     return tuple(chart for chart in (*found, _times(layers)) if chart is not None)
 
 
-def _answers(layer: LayerStats) -> Chart | None:
-    """The share of the inputs that a cache answered."""
-    named = (("hits", "hit"), ("coalesced", "shared a running call"), ("misses", "miss"))
-    counts = {label: layer.counters.get(name, 0) for name, label in named}
+def _described(chart: PartsChart | SizesChart | LevelChart, layer: LayerStats) -> Chart | None:
+    """A chart that the description of a layer asks for; None if the layer has not counted it."""
+    match chart:
+        case PartsChart():
+            return _parts(chart, layer)
+        case SizesChart():
+            return _sizes(chart, layer)
+        case LevelChart():
+            return _level(chart, layer)
+
+
+def _parts(chart: PartsChart, layer: LayerStats) -> Chart | None:
+    """Shares of counters."""
+    counts = {name: layer.counters.get(name, 0) for name in chart.parts}
     total = sum(counts.values())
-    if layer.layer != "cached" or not total:
+    if not total:
         return None
-    hit = (total - counts["miss"]) / total
+    share = (total - [*counts.values()][-1]) / total
     return Chart(
         "parts",
-        "Cache hits and misses",
-        f"{format_percent(hit)} of {total:,} inputs without a model call of their own",
-        (Column("answer", "text"), Column("share of inputs", "ratio"), Column("inputs", "count")),
-        tuple((label, count / total, count) for label, count in counts.items() if count or label != named[1][1]),
+        chart.title,
+        f"{format_percent(share)} of {total:,} {chart.what} {chart.summary}",
+        (Column(chart.part, "text"), Column(f"share of {chart.what}", "ratio"), Column(chart.what, "count")),
+        tuple(
+            (chart.parts[name], count / total, count)
+            for name, count in counts.items()
+            if count or name not in chart.optional
+        ),
     )
 
 
-def _batches(layer: LayerStats) -> Chart | None:
-    sizes, mean = layer.histograms.get("size", {}), layer.mean("size")
-    named = {"batched": ("inputs", "calls"), "continuous": ("sequences", "steps")}.get(layer.layer)
-    if named is None or mean is None or not sizes:  # other servers may report only the mean
+def _sizes(chart: SizesChart, layer: LayerStats) -> Chart | None:
+    """How often each whole number was observed."""
+    sizes, mean = layer.histograms.get(chart.histogram, {}), layer.mean(chart.histogram)
+    if mean is None or not sizes:  # other servers may report only the mean
         return None
-    what, when = named
-    calls = sum(sizes.values())
+    what, when = chart.what, chart.when
+    times = sum(sizes.values())
     return Chart(
         "sizes",
-        "Batch sizes",
-        f"{format_count(mean)} {what} per {when.removesuffix('s')} on average, {calls:,} {when}",
-        (Column(f"{what} in the batch", "count"), Column(f"share of {when}", "ratio"), Column(when, "count")),
-        tuple((size, sizes[size] / calls, sizes[size]) for size in sorted(sizes)),
+        chart.title,
+        f"{format_count(mean)} {what} per {when.removesuffix('s')} on average, {times:,} {when}",
+        (Column(f"{what} in the {chart.group}", "count"), Column(f"share of {when}", "ratio"), Column(when, "count")),
+        tuple((size, sizes[size] / times, sizes[size]) for size in sorted(sizes)),
     )
 
 
-def _depth(layer: LayerStats) -> Chart | None:
-    series = layer.series.get("depth", ())
-    if layer.layer != "queued" or len(series) < 2:
+def _level(chart: LevelChart, layer: LayerStats) -> Chart | None:
+    """A level over time."""
+    series = layer.series.get(chart.level, ())
+    if len(series) < 2:
         return None
     began = series[0][0]
-    deepest = max(depth for _, depth in series)
+    highest = max(value for _, value in series)
     observed = layer.counters.get("observed_ns", 0)
-    mean = f"{format_count(layer.counters.get('depth_ns', 0) / observed)} on average, " if observed else ""
-    moments = [((time - began) / 1e9, float(depth)) for time, depth in series]
+    integral = layer.counters.get(f"{chart.level}_ns", 0)
+    mean = f"{format_count(integral / observed)} on average, " if observed else ""
+    moments = [((time - began) / 1e9, float(value)) for time, value in series]
     if observed / 1e9 > moments[-1][0]:
-        moments.append((observed / 1e9, moments[-1][1]))  # the last depth lasts until the window ends
+        moments.append((observed / 1e9, moments[-1][1]))  # the last level lasts until the window ends
     return Chart(
         "depth",
-        "Queue depth over time",
-        f"{mean}at most {deepest:,} waiting",
-        (Column("time", "seconds"), Column("waiting", "count")),
+        chart.title,
+        f"{mean}at most {highest:,} {chart.what}",
+        (Column("time", "seconds"), Column(chart.what, "count")),
         tuple(thinned(moments)),
     )
 

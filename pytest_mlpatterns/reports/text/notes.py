@@ -6,15 +6,17 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import objectives_of
+from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS, layer_kind
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures
+    from pytest_mlpatterns.records.layer_kinds import Figure
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.stream_record import StreamRecord
     from pytest_mlpatterns.records.telemetry import LayerStats
@@ -30,24 +32,6 @@ __all__ = [
     "nodes_text",
     "tokens_text",
 ]
-
-
-_KNOWN = ("cached", "batched", "continuous", "queued", "hop", "wire", "pipeline", "ensemble")
-_COUNTERS = {
-    "coalesced": "shared a running call",
-    "evictions": "evicted",
-    "store_errors": "answered without the store",
-    "failed_alone": "failed on their own",
-    "cancelled": "closed before the model ended them",
-    "rejected": "rejected",
-    "redelivered": "redelivered",
-    "duplicated": "answered twice",
-    "lost": "lost",
-    "foreign": "foreign entries skipped",
-    "broker_errors": "refused because the broker was unavailable",
-    "errors": "failed",
-}
-"""Counters that are reported if they are not zero."""
 
 
 def tokens_text(stream: StreamRecord) -> str:
@@ -87,7 +71,7 @@ def describe_cycle(layers: Sequence[LayerStats], requests: int, inputs: int) -> 
     for layer in layers:
         counts = layer.counters
         asked_again = counts.get("misses", 0) + counts.get("coalesced", 0)
-        if layer.layer == "cached" and counts.get("hits", 0) and not asked_again and requests > inputs:
+        if layer_kind(layer.layer).stores and counts.get("hits", 0) and not asked_again and requests > inputs:
             return (
                 f"the cache had every input, because the payload was cycled: {count(requests, 'request')} from "
                 f"{count(inputs, 'input')}; give more inputs, or draw them as Zipf(...) does, to see the hits of real "
@@ -105,35 +89,25 @@ def describe_layer(layer: LayerStats) -> str:
         for kind, _, member in (name.partition(":") for name in layer.histograms)
         if member and (mean := layer.mean(f"{kind}:{member}")) is not None
     ]
-    parts: list[str] = []
-    if layer.layer == "cached" and (lookups := sum(counts.get(name, 0) for name in ("hits", "coalesced", "misses"))):
-        hits = (counts.get("hits", 0) + counts.get("coalesced", 0)) / lookups
-        spent = (
-            f"a {name} takes {_median(layer, f'{name}_ns')}"
-            for name in ("hit", "miss")
-            if layer.histograms.get(f"{name}_ns")
-        )
-        parts = [", ".join([f"{format_percent(hits)} hits", *spent])]
-    elif layer.layer == "batched" and (size := layer.mean("size")) is not None:
-        parts = [", ".join([f"{format_count(size)} inputs per call", *_times(layer, wait="wait_ns", call="call_ns")])]
-    elif layer.layer == "continuous" and (size := layer.mean("size")) is not None:
-        parts = [
-            ", ".join([f"{format_count(size)} sequences per step", *_times(layer, wait="wait_ns", step="step_ns")])
-        ]
-    elif layer.layer == "queued" and (counts.get("observed_ns") or layer.mean("depth") is not None):
-        observed = counts.get("observed_ns", 0)
-        depth = counts.get("depth_ns", 0) / observed if observed else layer.mean("depth") or 0.0
-        parts = [", ".join([f"{format_count(depth)} waiting on average", *_times(layer, wait="wait_ns")])]
-    elif layer.layer == "hop" and layer.histograms.get("hop_ns"):
-        parts = [f"{_median(layer, 'hop_ns')} round trip"]
-    elif layer.layer == "wire" and (requests := counts.get("requests")):
-        parts = [_describe_wire(counts, requests)]
-    elif times:
-        parts = [", ".join(times)]
-    elif layer.layer not in _KNOWN:
-        parts = list(filter(None, [", ".join(_own_counts(layer))]))
-    counted = [f"{counts[name]:,} {words}" for name, words in _COUNTERS.items() if counts.get(name)]
-    return f"{layer.layer}: {'; '.join([*parts, *counted])}" if parts or counted else ""
+    kind = layer_kind(layer.layer)
+    parts = _noted(kind.figures, layer) or times or (_own_counts(layer) if layer.layer not in LAYER_KINDS else [])
+    counted = [f"{counts[name]:,} {text}" for name, text in kind.words.items() if counts.get(name)]
+    said = [*([", ".join(parts)] if parts else []), *counted]
+    return f"{layer.layer}: {'; '.join(said)}" if said else ""
+
+
+def _noted(figures: Sequence[Figure], layer: LayerStats) -> list[str]:
+    """The values of a layer that its description puts into its note; none without the first of them."""
+    found = [(figure, figure.read(layer)) for figure in figures if figure.note]
+    if not found or found[0][1] is None:
+        return []
+    return [_note_of(figure, value.value, layer) for figure, value in found if value is not None]
+
+
+def _note_of(figure: Figure, value: float, layer: LayerStats) -> str:
+    text = figure.note.format(figure.unit.show(value))
+    plain = layer.counted(figure.plain) / layer.counted(figure.over) if figure.plain else value
+    return text if plain == value else f"{text} (of {figure.unit.show(plain)})"
 
 
 def _own_counts(layer: LayerStats) -> list[str]:
@@ -143,20 +117,6 @@ def _own_counts(layer: LayerStats) -> list[str]:
     means = ((name, layer.mean(name)) for name in layer.histograms if not name.endswith("_ns"))
     numbers = [f"{format_count(mean)} {name} on average" for name, mean in means if mean is not None]
     return [*counters, *numbers, *_times(layer, **times)]
-
-
-def _describe_wire(counts: Mapping[str, int], requests: int) -> str:
-    """Mean size of the bodies, in brackets before compression, and the time to decode and encode them."""
-    sizes = []
-    for way, words in (("received", "in"), ("sent", "out")):
-        size, plain = (counts.get(f"{way}{kind}_bytes", 0) / requests for kind in ("", "_plain"))
-        sizes.append(f"{format_size(size)} {words}{f' (of {format_size(plain)})' if plain != size else ''}")
-    spent = [f"{way} {format_duration(counts.get(f'{way}_ns', 0) / requests)}" for way in ("decode", "encode")]
-    return ", ".join([*sizes, *spent])
-
-
-def _median(layer: LayerStats, name: str) -> str:
-    return format_duration(layer.median(name) or 0.0)
 
 
 def _times(layer: LayerStats, **names: str) -> list[str]:
