@@ -27,7 +27,15 @@ from pytest_mlpatterns.errors import (
     UnusedMarkerWarning as UnusedMarkerWarning,
 )
 from pytest_mlpatterns.serving.prometheus import Prometheus as Prometheus
+from pytest_mlpatterns.records.layer_kinds import (
+    Figure as Figure,
+    LayerKind as LayerKind,
+    LevelChart as LevelChart,
+    PartsChart as PartsChart,
+    SizesChart as SizesChart,
+)
 from pytest_mlpatterns.records.telemetry import LayerStats as LayerStats, PatternStats as PatternStats
+from pytest_mlpatterns.units import Unit as Unit
 from pytest_mlpatterns.workload.input_order import InOrder as InOrder, Uniform as Uniform, Zipf as Zipf
 from pytest_mlpatterns.workload.prompts import Prompts as Prompts
 from pytest_mlpatterns.workload.schedule import (

@@ -27,4 +27,5 @@ def test_a_throttle_bounds_the_batches_behind_it(perf):
     if not perf.smoke:  # figures that a single request cannot give
         throttled, batched = (layer for layer in perf.metrics.layers if layer.layer in ("throttled", "batched"))
         assert throttled.counters["waited"] > 0
+        assert perf.metrics.figure("throttled_wait").value > 0
         assert max(batched.histograms["size"]) <= 4

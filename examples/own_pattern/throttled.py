@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from time import perf_counter_ns
 
-from pytest_mlpatterns import Pattern, SettingError
+from pytest_mlpatterns import Figure, LayerKind, PartsChart, Pattern, SettingError, Unit
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,20 @@ class Throttled(Pattern):
     """At most ``limit`` requests are in flight inside; later ones wait."""
 
     limit: int = 4
+
+    layer_kind = LayerKind(
+        figures=(
+            Figure("throttled_wait", "wait at the throttle", Unit.DURATION, median="wait_ns", note="wait {}"),
+            Figure(
+                "", "waited", Unit.RATIO, of=("waited",), over=("waited", "passed"), note="{} of the requests waited"
+            ),
+        ),
+        charts=(
+            PartsChart(
+                "Requests at the throttle", "request", "requests", {"waited": "waited", "passed": "passed"}, "waited"
+            ),
+        ),
+    )
 
     def __post_init__(self):
         if self.limit < 1:

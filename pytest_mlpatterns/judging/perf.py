@@ -572,11 +572,10 @@ class Perf:
         if reference is not None and factor.on == "nmrt":
             raise SettingError(f'{method}(on="nmrt", reference=...), expected "rtm" or "throughput" of plain calls')
         sides = plain_side if other is None else other_side
-        found_side = sides(self._experiment, reference if other is None else other, method)
-        self._settle(factor.on, lambda: self._sides.decide(found_side, factor))
-        verdicts = self._verdicts.all
-        undecided = not self._experiment.smoke and verdicts[-1].outcome is Outcome.INCONCLUSIVE  # its warning has it
-        if self._sides.difference and not undecided:
+        side = sides(self._experiment, reference if other is None else other, method)
+        self._settle(factor.on, lambda: self._sides.decide(side, factor))
+        undecided = self._verdicts.all[-1].outcome is Outcome.INCONCLUSIVE  # its warning has it
+        if self._sides.difference and (self._experiment.smoke or not undecided):
             text = f"{self._experiment.test}: {self._sides.difference}; if both are right, say so with check="
             self._verdicts.warn(UnequalAnswersWarning(text))
 

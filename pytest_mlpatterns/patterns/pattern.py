@@ -131,6 +131,7 @@ class Pattern:
     """Metrics, note and charts of what the layer counts; without it the counts stand in reports as they are named."""
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if (kind := cls.__dict__.get("layer_kind")) is not None:
             describe_layer_kind(cls.__name__.lower(), kind)
 

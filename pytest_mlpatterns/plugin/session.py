@@ -37,6 +37,7 @@ from pytest_mlpatterns.plugin.xdist import (
     MachineLock,
     WorkerInput,
     report_baseline,
+    report_layer_kinds,
     report_usage_error,
 )
 from pytest_mlpatterns.records.result import group_of
@@ -222,6 +223,7 @@ class PerfSession:
                 measured = not self._config.option.collectonly
                 if self._is_worker:
                     report_baseline(self._config, self._baseline)
+                    report_layer_kinds(self._config)
                 else:
                     complete = exitstatus in _COMPLETE
                     session.exitstatus = self._output.close(exitstatus, complete=complete, measured=measured)

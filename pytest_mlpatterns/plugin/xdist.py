@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_mlpatterns.records.layer_kinds import describe_layer_kind, own_layer_kinds
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.wording import visible
@@ -27,7 +30,15 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.session import BaselineSession
 
-__all__ = ["ControllerHooks", "MachineLock", "WorkerInput", "report_baseline", "report_usage_error", "running_test"]
+__all__ = [
+    "ControllerHooks",
+    "MachineLock",
+    "WorkerInput",
+    "report_baseline",
+    "report_layer_kinds",
+    "report_usage_error",
+    "running_test",
+]
 
 
 _LOCK = "mlpatterns_lock"
@@ -35,8 +46,7 @@ _ASCII_ONLY = "mlpatterns_ascii_only"
 _WORKTREE = "mlpatterns_worktree"
 _USAGE_ERROR = "mlpatterns_usage_error"
 _BASELINE = "mlpatterns_baseline"
-_RUNNING = "running"
-"""File with the perf test that runs now, or ran last, as the failure that it is if its worker dies."""
+_LAYER_KINDS = "mlpatterns_layer_kinds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,11 @@ def report_baseline(config: pytest.Config, baseline: BaselineSession) -> None:
     _output_of(config)[_BASELINE] = baseline.to_json()
 
 
+def report_layer_kinds(config: pytest.Config) -> None:
+    """In a worker: send the descriptions of own patterns to the controller, which may not import their classes."""
+    _output_of(config)[_LAYER_KINDS] = pickle.dumps(own_layer_kinds())
+
+
 def _output_of(config: pytest.Config) -> dict[str, Any]:
     output: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]  # pytest-xdist's
     return output
@@ -110,12 +125,15 @@ class ControllerHooks:
             raise pytest.UsageError(visible(text))
         if found := sent.get(_BASELINE):
             self._baseline.merge(found)
+        if described := sent.get(_LAYER_KINDS):
+            for name, kind in pickle.loads(described).items():  # noqa: S301 - from a worker of this run
+                describe_layer_kind(name, kind)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
         """Attach to the report of a test whose worker died the failure that the worker left, if it is a perf test."""
         directory = self._worker_input.lock_directory
-        if directory is not None and (failure := running_test(directory)) is not None and failure.test == crashitem:
+        if directory is not None and (failure := running_test(directory, crashitem)) is not None:
             report.perf_failure = failure.to_json()
 
 
@@ -129,7 +147,7 @@ class MachineLock:
     def __init__(self, directory: Path) -> None:
         self._gate = os.open(directory / "gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._room = os.open(directory / "room", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._running = directory / _RUNNING
+        self._directory = directory
 
     @contextlib.contextmanager
     def held(self, *, exclusive: bool) -> Iterator[None]:
@@ -148,9 +166,9 @@ class MachineLock:
         """Leave word of the perf test that runs now, for the controller, in case this process dies with it.
 
         Args:
-            failure: what the test's death is; only the exclusive holder may leave it.
+            failure: what the test's death is.
         """
-        self._running.write_text(json.dumps(failure.to_json()), encoding="utf-8")
+        _word_of(self._directory, failure.test).write_text(json.dumps(failure.to_json()), encoding="utf-8")
 
     def make_exclusive(self) -> None:
         """Exclude all other holders from now on; waits until they are gone. The lock is held already."""
@@ -170,7 +188,12 @@ class MachineLock:
         os.close(self._room)
 
 
-def running_test(directory: Path) -> FailedTest | None:
-    """The perf test of which a worker left word last; None before the first one."""
-    file = directory / _RUNNING
+def running_test(directory: Path, test: str) -> FailedTest | None:
+    """What a worker that is gone left word of before it ran a perf test; None if it ran no such test."""
+    file = _word_of(directory, test)
     return FailedTest.from_json(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
+def _word_of(directory: Path, test: str) -> Path:
+    """The file with the word on one test: one each, so that none reads what another worker is writing."""
+    return directory / f"running-{hashlib.sha256(test.encode('utf-8', 'replace')).hexdigest()[:32]}"

@@ -56,6 +56,7 @@ __all__ = [
     "describe_layer_kind",
     "layer_kind",
     "own_figures",
+    "own_layer_kinds",
     "package_figures",
 ]
 
@@ -451,10 +452,14 @@ def package_figures() -> Iterator[Figure]:
     return (figure for kind in _BUILT_IN.values() for figure in kind.figures if figure.name)
 
 
+def own_layer_kinds() -> dict[str, LayerKind]:
+    """The descriptions of patterns outside this package, by the names of their layers."""
+    return {name: kind for name, kind in LAYER_KINDS.items() if name not in _BUILT_IN}
+
+
 def own_figures() -> Iterator[Figure]:
     """The metrics of patterns outside this package."""
-    own = (kind for name, kind in LAYER_KINDS.items() if name not in _BUILT_IN)
-    return (figure for kind in own for figure in kind.figures if figure.name)
+    return (figure for kind in own_layer_kinds().values() for figure in kind.figures if figure.name)
 
 
 def derived_metrics(stats: PatternStats | None) -> dict[str, DerivedMetric]:

@@ -24,6 +24,7 @@ REFERENCE = re.compile(r"`(tests/[\w/]+\.py)::([\w:]+)`")
 UNPICKLE = frozenset({"pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"})
 UNPICKLING = {
     "cli/subject_probe.py": "the model file that the user names",
+    "plugin/xdist.py": "the descriptions of own patterns, from a worker of the run",
     "serving/handler_stack.py": "a pattern, from the parent process",
     "serving/local/worker.py": "the inputs of a plain call, from the parent process",
     "serving/model.py": "a model, from the parent process",
@@ -37,7 +38,6 @@ CLIENTS = frozenset(
 )
 """Modules with which a connection can be opened."""
 CONNECTING = {
-    "cli/new_command.py": "the address that the user gives",
     "loadgen/connection.py": "the deployment",
     "loadgen/null_server.py": "listens, for the ceiling of the generator",
     "loadgen/pyreqwest_loop.py": "the deployment",

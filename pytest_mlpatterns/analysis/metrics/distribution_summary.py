@@ -50,7 +50,7 @@ def latency_of(latencies_ns: NDArray[np.int64]) -> Latency | None:
     values = np.percentile(latencies_ns, percents)
     above_zero = np.maximum(latencies_ns, 1)
     low, high = float(above_zero.min()), float(above_zero.max())
-    edges = np.geomspace(low, max(high, low * 1.01), _BINS + 1)
+    edges = np.geomspace(low, max(high, low * 1.01), _BINS + 1).round(1)  # processors differ in the last digits
     edges[0], edges[-1] = low, max(float(edges[-1]), high)  # exact, not rounded by logarithms
     counts, _ = np.histogram(above_zero, edges)
     return Latency(

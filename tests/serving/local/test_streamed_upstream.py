@@ -102,7 +102,7 @@ def test_everything_may_arrive_at_once() -> None:
             writer.write(HEAD.replace(b"%s", b"connection: close\r\n") + chunked(b"data: 1\n\n" + DONE) + END)
             writer.close()
             assert [chunk async for chunk in await call] == [1]
-            assert upstream._pools[0].in_flight == 0
+            assert upstream._balancer.in_flight == [0]
 
     run(scenario())
 
@@ -112,9 +112,9 @@ def test_it_is_in_flight_until_it_ends() -> None:
         service = Service()
         async with service.serving() as upstream:
             stream, _, writer = await begun(service, upstream)
-            assert upstream._pools[0].in_flight == 1
+            assert upstream._balancer.in_flight == [1]
             await stream.aclose()
-            assert upstream._pools[0].in_flight == 0
+            assert upstream._balancer.in_flight == [0]
             writer.close()
 
     run(scenario())
@@ -176,7 +176,7 @@ def test_a_stream_that_is_no_whole_one_is_an_error(sent: bytes, error: type[Requ
                 [chunk async for chunk in stream]
             assert caught.value.status == 502
             assert service.counts["errors"] == 1
-            assert upstream._pools[0].in_flight == 0
+            assert upstream._balancer.in_flight == [0]
 
     run(scenario())
 
