@@ -574,8 +574,8 @@ class Perf:
         sides = plain_side if other is None else other_side
         side = sides(self._experiment, reference if other is None else other, method)
         self._settle(factor.on, lambda: self._sides.decide(side, factor))
-        undecided = self._verdicts.all[-1].outcome is Outcome.INCONCLUSIVE  # its warning has it
-        if self._sides.difference and (self._experiment.smoke or not undecided):
+        undecided = not self._experiment.smoke and self._verdicts.all[-1].outcome is Outcome.INCONCLUSIVE
+        if self._sides.difference and not undecided:  # the warning of an undecided one has it
             text = f"{self._experiment.test}: {self._sides.difference}; if both are right, say so with check="
             self._verdicts.warn(UnequalAnswersWarning(text))
 

@@ -50,12 +50,12 @@ def latency_of(latencies_ns: NDArray[np.int64]) -> Latency | None:
     values = np.percentile(latencies_ns, percents)
     above_zero = np.maximum(latencies_ns, 1)
     low, high = float(above_zero.min()), float(above_zero.max())
-    edges = np.geomspace(low, max(high, low * 1.01), _BINS + 1).round(1)  # processors differ in the last digits
+    edges = np.geomspace(low, max(high, low * 1.01), _BINS + 1)
     edges[0], edges[-1] = low, max(float(edges[-1]), high)  # exact, not rounded by logarithms
     counts, _ = np.histogram(above_zero, edges)
     return Latency(
         percentiles=tuple((float(percent), float(value)) for percent, value in zip(percents, values, strict=True)),
-        histogram=LatencyHistogram(tuple(map(float, edges)), tuple(map(int, counts))),
+        histogram=LatencyHistogram(tuple(map(_rounded, edges)), tuple(map(int, counts))),
         mean_ns=float(latencies_ns.mean()),
         sd_ns=float(latencies_ns.std()),
     )
@@ -168,3 +168,8 @@ def _thinned(arrivals_ns: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _plain(found: Estimate | None) -> tuple[float, float, float] | None:
     return None if found is None else (found.value, found.low, found.high)
+
+
+def _rounded(edge_ns: float) -> float:
+    """The same without the last digits, in which processors differ."""
+    return float(f"{edge_ns:.12g}")

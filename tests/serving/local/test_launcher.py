@@ -570,7 +570,7 @@ class TestTopologies:
             assert deployment.endpoint.balance is Balance.LEAST_OUTSTANDING
 
     def test_a_gateway_spreads_the_requests_of_one_caller_with_least_outstanding(self, tmp_path: Path) -> None:
-        pattern = Batched(max_batch_size=1) | Replicated(2, balance="least-outstanding")
+        pattern = Batched(max_batch_size=2) | Replicated(2, balance="least-outstanding")
         with deployed(double, tmp_path, pattern, by_value=[HERE], payload=[1]) as deployment:
             before = deployment.stats()
             assert [deployment.predict(value) for value in range(6)] == [0, 2, 4, 6, 8, 10]
