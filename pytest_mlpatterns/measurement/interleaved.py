@@ -227,7 +227,7 @@ class InterleavedRun:
             blocks = self._plan or design.blocks(paces, time.perf_counter() - started, runs[0].inputs)
             self._plan = None if blocks.requests is None else blocks  # so that each launch has the same inputs
             _load(runs, blocks, blocks.rounds)
-            while len(runs[0].rtm_ns) < 4 * blocks.rounds and wants_more_pairs(_disturbed(runs)):
+            while blocks.may_be_repeated(len(runs[0].rtm_ns)) and wants_more_pairs(_disturbed(runs)):
                 _load(runs, blocks, 1)
             for run in runs:
                 run.end()

@@ -99,6 +99,13 @@ class BlockPlan:
     requests: int | None = None
     stagger_ns: int = 0
 
+    def may_be_repeated(self, pairs: int) -> bool:
+        """Whether a launch with so many pairs of blocks may have further ones, since others disturbed too many.
+
+        Long blocks are not repeated: in their time another launch is measured, which is evidence of its own.
+        """
+        return self.requests is None and pairs < 4 * self.rounds
+
 
 @dataclass(frozen=True, slots=True)
 class BlockDesign:

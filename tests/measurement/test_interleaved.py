@@ -451,6 +451,16 @@ class TestDisturbance:
         assert (found.pairs, found.disturbed) == (pairs, min(blocks // 2, 16))
         assert run.second_launches[0].samples.succeeded.all()
 
+    def test_long_blocks_are_not_repeated(self, generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The first of two pairs is disturbed; in the time of two further ones another launch could be measured."""
+        numbers = iter(range(99))
+        monkeypatch.setattr("pytest_mlpatterns.measurement.variant.is_disturbed", lambda *_: next(numbers) < 2)
+        with ScriptedServer(after(0.12)) as one, ScriptedServer(after(0.12)) as other:
+            variants = scripted(one, [], "A"), scripted(other, [], "B")
+            design = BlockDesign(answers=2, launch_ns=2 * S)
+            (found,) = measured(InterleavedRun(*variants, generator, on_progress=silent, design=design))
+        assert (found.pairs, found.disturbed) == (2, 1)
+
 
 class TestWhatDoesNotCount:
     @pytest.mark.parametrize(
