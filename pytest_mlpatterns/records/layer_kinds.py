@@ -89,7 +89,6 @@ class Figure:
         of: counters that are added up.
         over: counters by whose sum they are divided; ``("observed_ns",)`` gives a rate per second.
         plain: counters of the same before compression; the note has them in brackets if they differ.
-        unless: value that is not reported, since it says nothing.
         note: its text in the note of the layer, such as ``"wait {}"``; empty: not there. The first value with a text
             leads: without it there is no note.
         better: which values are better.
@@ -106,7 +105,6 @@ class Figure:
     of: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
-    unless: float | None = None
     note: str = ""
     better: Literal["lower", "higher"] = "lower"
     floor: float = 0.0
@@ -469,11 +467,11 @@ def derived_metrics(stats: PatternStats | None) -> dict[str, DerivedMetric]:
     the model calls, ``queue_depth`` the mean over time of the waiting requests. ``decode`` and ``encode`` are means,
     the other times medians (means if a server reports only those).
     """
-    found: dict[str, tuple[Figure, DerivedMetric]] = {}
+    found: dict[str, DerivedMetric] = {}
     for figure, layer in () if stats is None else _read_from(stats):
         if figure.name and figure.name not in found and (value := figure.read(layer)) is not None:
-            found[figure.name] = figure, value
-    return {name: value for name, (figure, value) in found.items() if value.value != figure.unless}
+            found[figure.name] = value
+    return found
 
 
 def _read_from(stats: PatternStats) -> Iterator[tuple[Figure, LayerStats]]:
