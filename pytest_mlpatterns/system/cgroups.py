@@ -22,7 +22,6 @@ class CpuGroup:
     """The innermost control group of this process that distributes CPU time.
 
     Attributes:
-        folder: the group's files.
         top: the folder of the outermost group that is visible here.
         version: 1 or 2.
     """

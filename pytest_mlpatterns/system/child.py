@@ -47,11 +47,7 @@ _GRACE_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class _Farewell:
-    """The last message of a child that ends in good order.
-
-    Args:
-        below: ids of the processes that it started, and that still run.
-    """
+    """The last message of a child that ends in good order."""
 
     below: tuple[int, ...]
 
@@ -61,7 +57,6 @@ class Child:
 
     Args:
         module: dotted name of the module whose ``main()`` the child runs.
-        log: file for the output of the child and its libraries.
         pass_fds: open file descriptors that the child inherits under the same numbers (POSIX).
         on_end: called once, in a thread of its own, after the child has closed its channel.
         python: the interpreter of another environment, which has this package; None for this process's own.

@@ -2,17 +2,15 @@
 
 Processes of a deployment are started in many places: by an engine, a supervisor, for a store. So a share is not handed
 down to all of them. It is the current one while a deployment starts, and each child process of this package takes it.
-
 A fraction is worth the control group that it needs: a pod with a limit of ``500m`` stops its processes for the rest of
 each period, which shows in the tail and which no affinity shows.
 
-The cores of a virtual machine are not equally fast: a neighbour on the other hardware thread of a physical core can
-take
-half of it for seconds, and no counter of this machine shows that. The scheduler keeps a process on its last core, so
-one
-of two equal deployments can stay on the slow core for a whole launch. Therefore the processes of a block are pinned
-to given cores before the block, and released at once: the scheduler then leaves them there until a better core is
-idle. An affinity that the user has set is respected. On systems without CPU affinity nothing happens.
+The two sides of a comparison get their cores by :func:`put_on_cores`. The cores of a virtual machine are not equally
+fast: a neighbour on the other hardware thread of a physical core can take half of it for seconds, and no counter of
+this machine shows that. The scheduler keeps a process on its last core, so one of two equal deployments can stay on the
+slow core for a whole launch. Therefore the processes of a block are moved to given cores before the block, and released
+at once: the scheduler leaves them there until a better core is idle. An affinity that the user has set is respected.
+Systems without CPU affinity skip this.
 """
 
 from __future__ import annotations
@@ -50,7 +48,6 @@ __all__ = [
     "put_on_cores",
     "share_of_replica",
 ]
-
 
 _PERIOD_US = 100_000
 """Period of a quota, as container runtimes set it."""
@@ -180,7 +177,6 @@ def give_replica_cores(wanted: ReplicaCores, replicas: int) -> CpuShare:
 
     Args:
         wanted: cores of each, and the largest number of replicas.
-        replicas: number of replicas that start with the deployment.
 
     Raises:
         SettingError: there are fewer cores, or this system has no CPU affinity.
@@ -209,12 +205,7 @@ def share_of_replica(number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def other_cores(share: CpuShare | None, processes: Iterable[int]) -> Iterator[None]:
-    """Keep this thread and the given processes off the cores of a deployment, if there are others.
-
-    Args:
-        share: of the deployment.
-        processes: ids of processes that load it.
-    """
+    """Keep this thread and the given processes off the cores of a deployment, if there are others."""
     if share is None or not share.reserved or not (others := os.sched_getaffinity(0) - share.reserved):
         yield
         return
@@ -232,11 +223,7 @@ def other_cores(share: CpuShare | None, processes: Iterable[int]) -> Iterator[No
 
 
 def _group_with_quota(cpus: float) -> Path:
-    """A new control group with a quota, beside or below that of this process.
-
-    Raises:
-        SettingError: none can be created.
-    """
+    """A new control group with a quota, beside or below that of this process."""
     problems = []
     for group in cpu_groups():
         for parent in _parents(group):
@@ -269,11 +256,7 @@ def _passes_control_on(folder: Path) -> bool:
 
 
 def _created(parent: Path, cpus: float, *, version: int) -> Path:
-    """Create a group below another one, and check that it takes a process.
-
-    Raises:
-        OSError: it cannot be created, limited or filled.
-    """
+    """Create a group below another one, and check that it takes a process."""
     _remove_stale(parent)
     folder = parent / f"{_NAME}{os.getpid()}-{next(_numbers)}"
     folder.mkdir()
@@ -309,7 +292,6 @@ def put_on_cores(processes: Iterable[int], first: int) -> None:
     """Move the main thread of each process to a core of its own, as far as the cores suffice, and release it again.
 
     Args:
-        processes: process ids, in an order that both variants of a comparison share.
         first: index of the first process's core, modulo the number of allowed cores.
     """
     if not hasattr(os, "sched_setaffinity"):

@@ -1,4 +1,4 @@
-"""The machine and the software that shape a result: stable facts only."""
+"""The machine and the software that shape a result: cores, processor, GPU and versions, all of which are stable."""
 
 from __future__ import annotations
 
@@ -68,12 +68,7 @@ _TIMEOUT_S = 5.0
 
 @cache
 def gpu_name(driver: Path = _DRIVER, devices: Path = _DEVICES) -> str:
-    """The GPUs of this machine, ``NVIDIA L4`` or ``2 x NVIDIA L4``; empty without one, or if it has no driver.
-
-    Args:
-        driver: where the driver describes its GPUs.
-        devices: where a GPU has its device file.
-    """
+    """The GPUs of this machine, ``NVIDIA L4`` or ``2 x NVIDIA L4``; empty without one, or if it has no driver."""
     names = _described(driver) or (_listed() if any(devices.glob("nvidia[0-9]*")) else [])
     counted = Counter(names)
     return ", ".join(name if times == 1 else f"{times} x {name}" for name, times in sorted(counted.items()))

@@ -70,7 +70,6 @@ def replace_file(path: Path, make: Callable[[], str], *, timeout_s: float = _LOC
     Args:
         path: the file; it may be absent.
         make: gives the new content; called while the lock is held, so that it may read the old one.
-        timeout_s: how long to wait for the lock.
 
     Raises:
         TimeoutError: another process held the lock all that time.
@@ -148,12 +147,7 @@ def _write(descriptor: int, content: bytes, *, durable: bool = False) -> None:
 
 @contextlib.contextmanager
 def _locked(directory: int, name: str, timeout_s: float) -> Iterator[None]:
-    """Hold the lock of this name in an open directory.
-
-    Raises:
-        TimeoutError: it was held all that time.
-        ForeignLockError: another user's file has the name, and cannot be opened.
-    """
+    """Hold the lock of this name in an open directory."""
     began = time.monotonic()
     while (lock := _lock(directory, name)) is None:
         waited_s = time.monotonic() - began

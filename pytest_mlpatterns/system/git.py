@@ -65,10 +65,7 @@ class Git:
     """Runs git on the repository of a directory, never on one that the environment selects.
 
     Args:
-        directory: an existing directory.
-        options: options of git itself, before the command.
         index: file to use as the index.
-        inherits: file descriptors that started git processes keep open.
     """
 
     directory: Path
@@ -86,10 +83,6 @@ class Git:
 
     def run(self, *arguments: str, stdin: bytes = b"") -> str:
         """Output of a git command; bytes that are no text are decoded as in file names.
-
-        Args:
-            arguments: the command and its arguments.
-            stdin: what the command reads.
 
         Raises:
             DeploymentError: the command failed; the message is git's.

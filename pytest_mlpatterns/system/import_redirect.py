@@ -1,12 +1,10 @@
 """Redirects imports of the project into another source tree: paths under one top map to the same paths under another.
 
 A comparison with a git revision starts a fresh interpreter in the same environment. The import paths of that
-interpreter
-lead into the present tree if the project is installed in place. :func:`install` redirects them into the reference tree,
-and :func:`modules_from` finds modules that were loaded from the present tree all the same. Virtual environments inside
-the project are not the project's code and are not redirected; neither is this package, which serves both variants.
-Paths
-are compared with symbolic links resolved.
+interpreter lead into the present tree if the project is installed in place. :func:`install` redirects them into the
+reference tree, and :func:`modules_from` finds modules that were loaded from the present tree all the same. Virtual
+environments inside the project are not the project's code and are not redirected; neither is this package, which serves
+both variants. Paths are compared with symbolic links resolved.
 """
 
 from __future__ import annotations
@@ -57,10 +55,6 @@ def install(present_top: Path, reference_top: Path) -> list[str]:
     ``PYTHONPATH`` so that Python processes of the user's code do the same. A second call changes nothing; an
     interpreter serves one reference tree.
 
-    Args:
-        present_top: top of the user's working tree.
-        reference_top: top of the tree that replaces it.
-
     Returns:
         Names of the unloaded modules; start-up files of the environment may have imported some.
     """
@@ -89,7 +83,6 @@ def map_path(entry: str, present_top: Path, reference_top: Path) -> str:
 
     Args:
         entry: a path, or another entry of ``sys.path``; ``""`` is the working directory.
-        present_top: top of the present tree.
         reference_top: top of the reference tree, which may lie inside the present one.
     """
     return _Trees(present_top, reference_top).mapped(entry)
@@ -127,7 +120,6 @@ def modules_from(
     """Modules that were loaded from the present tree, in the order of their import.
 
     Args:
-        present_top: top of the present tree.
         reference_top: top of the reference tree, which may lie inside the present one.
         modules: modules by name; None means ``sys.modules``.
     """
@@ -146,8 +138,6 @@ def wrong_tree(strays: Sequence[Stray], present_top: Path, reference_top: Path) 
 
     Args:
         strays: at least one module.
-        present_top: top of the present tree.
-        reference_top: top of the reference tree.
     """
     first, others = strays[0], [stray.name for stray in strays[1:]]
     more = f" (and {len(others)} more: {', '.join(others[:5])}{', …' if others[5:] else ''})" if others else ""
@@ -159,11 +149,7 @@ def wrong_tree(strays: Sequence[Stray], present_top: Path, reference_top: Path) 
 
 
 def not_sent(stray: Stray) -> DeploymentError:
-    """The error for a module of the present tree on a machine to which the reference tree was not sent.
-
-    Args:
-        stray: the module.
-    """
+    """The error for a module of the present tree on a machine to which the reference tree was not sent."""
     return DeploymentError(
         f"the reference side loaded {stray.name} from the present tree, {stray.file}, on a node without the code of "
         'the revision; send it with the replicas: perf_ray_runtime_env = {"working_dir": "."}'
@@ -221,11 +207,7 @@ class _Redirect:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec of the first other finder, redirected to the reference tree.
-
-        Raises:
-            ModuleNotFoundError: the module exists in the present tree only.
-        """
+        """The spec of the first other finder, redirected to the reference tree."""
         if _is_ours(name):
             return None
         others = (getattr(finder, "find_spec", None) for finder in sys.meta_path if not isinstance(finder, _Redirect))

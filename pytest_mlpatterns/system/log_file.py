@@ -32,11 +32,7 @@ _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE o
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """The log of one process.
-
-    Args:
-        path: the file.
-    """
+    """The log of one process."""
 
     path: Path
 

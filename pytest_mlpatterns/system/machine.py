@@ -1,13 +1,11 @@
-"""Counters of the whole machine: busy time, and what takes CPU time away (steal, throttling, frequency).
+"""This machine: which one it is, its counters, and how fast it sorts.
 
-Times are cumulative: the difference of two readings describes the time between them. A counter that the operating
-system
-does not offer is 0.
+The counters are busy time and what takes CPU time away (steal, throttling, frequency). Times are cumulative: the
+difference of two readings describes the time between them. A counter that the operating system lacks is 0.
 
-One call of a built-in function does the work, so tracers and coverage of this process add nothing. Stored times are of
-this work: after a change of it they need another name. This module must not know what the time is compared with.
-
-Containers of one machine have the same identity.
+The speed of the machine is the time of one built-in function, so that tracers and coverage of this process add nothing.
+Baselines store this time, so another piece of work needs another name. This module must not know what the time is
+compared with.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ from time import thread_time_ns
 import psutil
 
 __all__ = ["Reading", "machine_identity", "read_machine", "sorting_time_ns", "throttled_ns"]
-
 
 _COUNTED = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
 _FREQUENCIES_READ = 8
@@ -139,11 +136,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @cache
 def machine_identity(boot_id: Path = _BOOT_ID) -> str:
-    """The identity of this boot of this machine; on a system without one, its name and the time at which it booted.
-
-    Args:
-        boot_id: file that has the identity on Linux.
-    """
+    """The identity of this boot of this machine; on a system without one, its name and the time at which it booted."""
     with contextlib.suppress(OSError):
         if found := boot_id.read_text(encoding="ascii").strip():
             return found

@@ -129,7 +129,6 @@ def busy_threads(before: Mapping[int, Mapping[int, int]], after: Mapping[int, Ma
 
     Args:
         before: CPU time of each thread in nanoseconds, by process and thread.
-        after: the same, later.
     """
     used = [
         [now - before.get(pid, {}).get(thread, 0) for thread, now in threads.items()] for pid, threads in after.items()

@@ -158,7 +158,6 @@ def end_remaining(find: Callable[[], set[psutil.Process]], grace_s: float) -> St
     """Wait for the end of processes that got SIGTERM; kill those that still run afterwards.
 
     Args:
-        find: the processes, and those that they have started meanwhile.
         grace_s: how long they may take.
     """
     import psutil

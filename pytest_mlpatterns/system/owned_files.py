@@ -187,7 +187,6 @@ def temporary_directory(prefix: str, above: Path | None = None) -> Iterator[Path
     """A new private directory, which is removed at the end.
 
     Args:
-        prefix: how its name begins.
         above: where it is made; None for the system's place of temporary files.
     """
     path = Path(tempfile.mkdtemp(prefix=prefix, dir=above))

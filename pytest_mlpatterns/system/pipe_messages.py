@@ -31,7 +31,6 @@ class MessageWriter:
         """Write one value. Objects wrapped in ``pickle.PickleBuffer`` are written as raw bytes, without a copy.
 
         Args:
-            message: the value.
             patience_s: longest time without the other end taking a byte; the stream must not block then. None: without
                 limit.
 

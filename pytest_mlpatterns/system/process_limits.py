@@ -1,10 +1,11 @@
 """What the system permits a process: how many files it opens, and which processes read its memory.
 
-Windows has no module ``resource``, so it is imported where it is used: tests have to be collected there too.
+The limits on files are those of the module ``resource``, which Windows lacks. It is imported inside the functions,
+since tests are collected there too.
 
-Linux decides by the user, and where its security module Yama runs, also by ``kernel.yama.ptrace_scope``: at 1, which
-most distributions choose, a process is read by its parents only, unless it permits more itself (prctl(2),
-``PR_SET_PTRACER``). At 2 only an administrator reads others, at 3 no one does.
+Linux decides by the user who may read memory, and with its security module Yama also by ``kernel.yama.ptrace_scope``:
+at 1, which most distributions choose, a process is read by its parents only, unless it permits more itself (prctl(2),
+``PR_SET_PTRACER``). At 2 only an administrator reads others, at 3 no process does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["allowed_connections", "permit_tracer", "raise_file_limit", "tracer_permission", "why_not_traceable"]
-
 
 _FILE_LIMITS = (1_048_576, 65_536, 10_240)
 """Soft limits to try where the hard limit is refused; the last is macOS's OPEN_MAX."""
@@ -81,11 +81,7 @@ def tracer_permission() -> Callable[[], None] | None:
 
 
 def why_not_traceable(scope: Path = _SCOPE) -> str:
-    """Why no process of this user may read another one, and what to do; empty if nothing is known to forbid it.
-
-    Args:
-        scope: the file in which Linux shows what its security module Yama permits.
-    """
+    """Why no process of this user may read another one, and what to do; empty if nothing is known to forbid it."""
     if os.geteuid() == 0:
         return ""
     if sys.platform == "darwin":

@@ -41,12 +41,7 @@ class _Member:
         return self.own_ns + max(self.waited_ns - self.before_ns, self.seen_ns)
 
     def look(self) -> int:
-        """Read its CPU time; returns its resident memory in bytes.
-
-        Raises:
-            psutil.Error: it has ended.
-            OSError: likewise.
-        """
+        """Read its CPU time; returns its resident memory in bytes."""
         self.waited_ns = _waited_ns(self.process)
         self.own_ns = own_cpu_ns(self.process)
         with contextlib.suppress(psutil.ZombieProcess):  # its parent has not waited for it yet
@@ -54,12 +49,7 @@ class _Member:
         return 0
 
     def count(self) -> tuple[int, int]:
-        """Its open file descriptors and its threads; 0 of both for one that its parent has not waited for yet.
-
-        Raises:
-            psutil.Error: it has ended, or the system does not tell them.
-            OSError, AttributeError: likewise.
-        """
+        """Its open file descriptors and its threads; 0 of both for one that its parent has not waited for yet."""
         with contextlib.suppress(psutil.ZombieProcess):
             return self.process.num_fds(), self.process.num_threads()
         return 0, 0
@@ -68,14 +58,9 @@ class _Member:
 class ProcessTree:
     """The processes below some roots.
 
-    Args:
-        roots: returns the ids of the root processes.
-
     Attributes:
         cpu_ns: CPU time of all processes so far, those that have ended included; it never falls.
-        rss_bytes: resident memory of those that run.
         descriptors: open file descriptors of those that ran at the last :meth:`count`; None if not known.
-        threads: their threads, likewise.
     """
 
     def __init__(self, roots: Callable[[], Sequence[int]]) -> None:

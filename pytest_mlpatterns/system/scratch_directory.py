@@ -32,10 +32,6 @@ class ScratchDirectory:
 
     Args:
         base: where it is made; None for the system's place of temporary files.
-        prefix: how its name and those of other runs begin.
-
-    Attributes:
-        path: the directory.
 
     Raises:
         SettingError: what this user makes there belongs to another user, as on some file systems of a network.

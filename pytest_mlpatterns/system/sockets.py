@@ -29,7 +29,6 @@ def held_port(host: str = "127.0.0.1", wanted: int = 0) -> socket.socket:
     the port until this one is closed.
 
     Args:
-        host: address of the port.
         wanted: number of the port if it is free; another free one otherwise.
     """
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

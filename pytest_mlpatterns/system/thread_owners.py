@@ -49,8 +49,6 @@ class MemoryMap:
     """A range of addresses of a process.
 
     Attributes:
-        start: first address.
-        end: first address behind it.
         file: that is mapped there as code; empty for anything else.
     """
 
@@ -63,7 +61,6 @@ def thread_owners(pid: int, threads: Iterable[int]) -> dict[int, str]:
     """The name of the library that started each thread; those that cannot be read are left out.
 
     Args:
-        pid: of the process.
         threads: ids of threads that wait most of the time, since the stack of one that runs cannot be read.
     """
     if sys.platform != "linux":
@@ -81,12 +78,7 @@ def thread_owners(pid: int, threads: Iterable[int]) -> dict[int, str]:
 
 
 def owner_of_stack(words: Sequence[int], maps: Sequence[MemoryMap]) -> str:
-    """The library whose code is the outermost one on a stack; empty if there is only code of the system.
-
-    Args:
-        words: of the stack, the innermost first.
-        maps: of the process.
-    """
+    """The library whose code is the outermost one on a stack; empty if there is only code of the system."""
     code = [one for one in maps if one.file and not _OF_THE_SYSTEM.match(one.file.rpartition("/")[2])]
     for word in reversed(words):
         for one in code:

@@ -11,17 +11,12 @@ from pytest_mlpatterns.wording import named
 
 __all__ = ["checked_address", "host_and_port", "require_reachable", "way_out", "why_refused"]
 
-
 _CONNECT_S = 5.0
 _EXPECTED = "expected host:port of a cluster, or auto"
 
 
 def checked_address(address: str, source: str) -> str | None:
     """The address of a cluster to attach to; None for ``local``, which asks for a Ray of one's own.
-
-    Args:
-        address: as given.
-        source: where it was given, for messages.
 
     Raises:
         SettingError: it is no address, or one of Ray Client.
@@ -78,13 +73,7 @@ _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 def why_refused(error: BaseException, source: str, version: str) -> str:
-    """Why a driver cannot connect, and what to do.
-
-    Args:
-        error: what Ray raised.
-        source: where the address was given.
-        version: of Ray in this environment.
-    """
+    """Why a driver cannot connect, and what to do."""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)

@@ -21,14 +21,10 @@ class NodeFacts:
 
     Attributes:
         node_id: Ray's id of it, in hexadecimal digits.
-        ip: address by which other nodes reach it.
-        processor: model name of its processor.
         cores: cores that processes on it may use.
         architecture: such as ``x86_64``.
-        memory_bytes: memory of its machine.
         machine: id of the machine since it was booted; several nodes may lie on one machine.
         gpu: name of its GPU; empty without one.
-        is_head: whether it is the cluster's head.
         machine_cores: cores of the whole machine; 0: those of the node.
     """
 
@@ -50,10 +46,7 @@ class ClusterFacts:
 
     Attributes:
         address: by which Ray attaches to it, ``host:port``.
-        is_own: whether it was started for this run.
         run: name of the run, with which all names of its applications and actors begin.
-        nodes: its nodes.
-        cpus: logical CPUs of all nodes, as Ray counts them.
         http: host and port of the proxies of Ray Serve; an empty host stands for the address of each node.
         token: lets other processes of this run attach to it; empty if the cluster asks for none.
     """
@@ -112,7 +105,6 @@ class ClockOffset:
 
     Attributes:
         offset_ns: other clock minus this clock.
-        error_ns: largest error of that.
     """
 
     offset_ns: int

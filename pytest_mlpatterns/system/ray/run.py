@@ -28,7 +28,6 @@ __all__ = [
     "with_absolute_paths",
 ]
 
-
 _RUN = re.compile(r"(mlpatterns-(\d{9,11})-[0-9a-f]{8})(?:-[0-9a-z-]+)?")
 
 
@@ -99,7 +98,6 @@ def with_absolute_paths(runtime_env: Mapping[str, Any], root: Path) -> dict[str,
     """The same with absolute paths.
 
     Args:
-        runtime_env: Ray's runtime environment.
         root: directory to which its paths are relative.
     """
     found = dict(runtime_env)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterUse", "RaySession", "driver_environment"]
 
-
 _DRIVER = "pytest_mlpatterns.system.ray.driver"
 _START_S = 60.0
 """Time for a cluster to start, or for every node to answer; what makes a cluster unusable is known much earlier."""
@@ -41,8 +40,6 @@ class RaySession:
     """One cluster in one session; starts on first use, and takes calls from several threads.
 
     Args:
-        job: what it connects to.
-        log: file for the output of the driver.
         driver: module of the driver, whose ``main()`` runs.
     """
 
@@ -101,8 +98,6 @@ class RaySession:
 
         Args:
             function: ``package.module:function`` of this package.
-            arguments: its arguments, which are pickled.
-            timeout_s: time limit for the result.
 
         Raises:
             MlpatternsError: what it raised.
@@ -217,9 +212,6 @@ _NODES = "pytest_mlpatterns.system.ray.remote.cluster:alive_nodes"
 
 class ClusterUse:
     """A cluster that takes part in a test, from now on.
-
-    Args:
-        session: the cluster.
 
     Attributes:
         description: its node types and counts, by which baselines know it.

@@ -37,7 +37,6 @@ def connect_to(job: RayJob, runtime_env: Mapping[str, Any]) -> str:
     """Connect this process to the cluster of a job.
 
     Args:
-        job: names the cluster.
         runtime_env: of our processes there, with absolute paths.
 
     Returns:
@@ -116,8 +115,6 @@ class Proxies:
 
     Attributes:
         http: host and port; an empty host if they listen on every interface of their node.
-        port: holds the port if Serve was started just now.
-        notes: what the user should know of it.
     """
 
     http: tuple[str, int]
@@ -129,7 +126,6 @@ def serve_proxies(job: RayJob, nodes: int) -> Proxies:
     """The proxies of Ray Serve, which is started if it does not run.
 
     Args:
-        job: for messages.
         nodes: how many the cluster has; on a single one Serve is started for this machine only.
 
     Raises:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "alive_nodes", "connect"]
 
-
 _OWN_CPUS = 64
 """Logical CPUs of a Ray of this run's own: as with the local engine, there may be more processes than cores."""
 _STORE_BYTES = 256 << 20
@@ -43,9 +42,7 @@ class Connection:
     """This process and a cluster.
 
     Attributes:
-        ready: the cluster, and what the user should know of it.
         port: holds the port of Ray Serve if this process started it.
-        lease: shows other runs that this one lives.
     """
 
     ready: DriverReady

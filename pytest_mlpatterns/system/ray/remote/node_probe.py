@@ -22,13 +22,7 @@ class Probed:
 
 
 def probe(node_id: str, ip: str, *, is_head: bool) -> Probed:
-    """Look at the machine of this process.
-
-    Args:
-        node_id: Ray's id of the node.
-        ip: its address.
-        is_head: whether it is the cluster's head.
-    """
+    """Look at the machine of this process."""
     import psutil
 
     found = environment()
