@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Body", "Headers", "NotFiniteError", "WireError", "check_finite", "headers_of", "items_of", "name_of_number"]
 
-
 _LONGEST_RANGE = 2**22
 
 Headers = Mapping[str, str]
@@ -60,7 +59,6 @@ class NotFiniteError(WireError):
     """A value has NaN or infinity, and JSON cannot carry them.
 
     Args:
-        what: "input" or "output".
         item: its index in the message.
         found: what was found, and where in the item, such as ``NaN at [0][3]``.
     """
@@ -72,10 +70,6 @@ class NotFiniteError(WireError):
 
 def check_finite(what: str, items: Iterable[Any]) -> None:
     """Check values in a message that has a null.
-
-    Args:
-        what: "input" or "output".
-        items: the values, as they were given to the encoder.
 
     Raises:
         NotFiniteError: one of them has NaN or infinity.

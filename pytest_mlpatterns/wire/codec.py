@@ -50,7 +50,6 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
     """The codec of a wire.
 
     Args:
-        wire: the wire.
         path: path of the request, which selects V1 or V2 JSON, and chats of the wire openai; empty for servers of this
             package.
     """
@@ -81,8 +80,6 @@ def path_of(wire: Wire, value: object, path: str) -> str:
     """The path of the request for an input; an input of the wire openai may decide it.
 
     Args:
-        wire: the wire.
-        value: the input.
         path: path of the target; empty for servers of this package.
     """
     if wire.protocol != "openai":
@@ -96,8 +93,6 @@ def encode_request(wire: Wire, inputs: Sequence[Any], path: str = "") -> Body:
     """Encode and compress a request.
 
     Args:
-        wire: the wire.
-        inputs: one or more inputs.
         path: path of the request; empty for servers of this package.
 
     Raises:
@@ -120,11 +115,7 @@ def decode_answer(
     Of a stream in chunks of HTTP, whose borders the body does not show, it is the whole text, or bytes that are none.
 
     Args:
-        wire: wire of the request.
-        body: body as received.
-        headers: headers of the response.
         path: path of the request; empty for servers of this package.
-        stream: what the target says about the form of its streams.
 
     Raises:
         WireError: the response is malformed.

@@ -42,9 +42,7 @@ def decompressed(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes
     """Decompress a body.
 
     Args:
-        data: compressed body.
         coding: value of ``Content-Encoding``.
-        max_bytes: longest decompressed body.
 
     Raises:
         TooLargeError: the decompressed body is longer.

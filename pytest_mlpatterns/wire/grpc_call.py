@@ -1,11 +1,9 @@
-"""Method names and message framing of the Open Inference Protocol over gRPC.
-
-Keep this module free of tensors: the load generator imports it.
+"""Method names, message framing and descriptors of the Open Inference Protocol over gRPC.
 
 The ``.proto`` files beside this module are compiled into ``descriptors.binpb`` (``make protos``), which any installed
 version of protobuf reads: there is no generated code that asks for one version. The descriptors live in a private pool,
 because protobuf refuses a second registration of the same names, and other packages (tritonclient, for example)
-register theirs in the default pool.
+register theirs in the default pool. The load generator imports this module, which must not know tensors.
 """
 
 from __future__ import annotations
@@ -29,7 +27,6 @@ __all__ = [
     "model_in",
     "pool",
 ]
-
 
 _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/infer")
 SERVICE = "inference.GRPCInferenceService"

@@ -113,11 +113,7 @@ def _is_cell(value: object) -> bool:
 
 
 def _instances(message: Any) -> list[Any]:
-    """The rows of a request.
-
-    Raises:
-        WireError: it has none of the forms.
-    """
+    """The rows of a request."""
     found = message if isinstance(message, dict) else {}
     form = next((form for form in _FORMS if form in found), None)
     value = found.get(form)
@@ -150,11 +146,7 @@ def _is_csv(headers: Headers) -> bool:
 
 
 def _rows(inputs: Sequence[Any]) -> bytes:
-    """Inputs as rows of CSV.
-
-    Raises:
-        WireError: an input is no row of numbers and text, or a number or text is none that can be written.
-    """
+    """Inputs as rows of CSV."""
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     for value in inputs:
@@ -175,11 +167,7 @@ def _rows(inputs: Sequence[Any]) -> bytes:
 
 
 def _rows_in(body: bytes | memoryview) -> list[list[Any]]:
-    """The rows of CSV; a cell that is a number becomes one.
-
-    Raises:
-        WireError: it is no text in UTF-8, or no CSV.
-    """
+    """The rows of CSV; a cell that is a number becomes one."""
     try:
         rows = csv.reader(io.StringIO(bytes(body).decode(), newline=""), strict=True)
         return [[_cell(text) for text in row] for row in rows if row]

@@ -1,8 +1,7 @@
 """V1: the REST JSON protocol of KServe and TF Serving.
 
-A request is ``{"instances": [...]}``, a response ``{"predictions": [...]}``, an error ``{"error": text}``.
-
-An error after the first chunk is ``event: error`` with ``{"error": text}``, and the last event.
+A request is ``{"instances": [...]}``, a response ``{"predictions": [...]}``, an error ``{"error": text}``. In a stream,
+an error after the first chunk is ``event: error`` with ``{"error": text}``, and the last event.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ __all__ = [
     "events_in",
     "is_event_stream",
 ]
-
 
 CONTENT_TYPE = "application/json"
 _HEADERS = (("content-type", CONTENT_TYPE),)
@@ -215,7 +213,6 @@ class ChunkReader:
     """Reads a stream, however its bytes are divided.
 
     Attributes:
-        is_done: whether the event that ends a stream has arrived.
         times: of the event with times; empty before.
     """
 

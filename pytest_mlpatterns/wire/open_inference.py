@@ -45,7 +45,6 @@ class _Layout:
     """Form of the tensors of a message.
 
     Args:
-        binary: the default is the binary form.
         rows_allowed: values of different shapes may use an encoding that only this package knows.
         wanted: names of the requested tensors, and whether each is binary; None: all, in the default form.
     """
@@ -56,11 +55,7 @@ class _Layout:
 
 
 class CodecV2:
-    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`.
-
-    Args:
-        binary: with the binary tensor extension.
-    """
+    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def __init__(self, *, binary: bool) -> None:
         self._binary = binary
@@ -97,10 +92,7 @@ class InferRequest:
     """A decoded inference request.
 
     Args:
-        inputs: the inputs.
-        identity: id of the request.
         outputs: names of the requested outputs, and whether each is binary; None: all outputs, in the default format.
-        binary: the default format of outputs is binary.
         specification: name, datatype and shape of each input tensor, with -1 as the first dimension.
     """
 
@@ -142,9 +134,6 @@ def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allow
     """Encode the response to a request.
 
     Args:
-        request: the request.
-        outputs: one for each of its inputs.
-        model: name of the model.
         rows_allowed: outputs of different shapes may use an encoding that only this package knows.
 
     Raises:
@@ -167,9 +156,6 @@ def _encoded(kind: str, values: Any, fields: dict[str, Any], *, layout: _Layout)
 
     Args:
         kind: ``inputs`` or ``outputs``.
-        values: the values.
-        fields: other fields of the message.
-        layout: form of the tensors.
     """
     columns, added = columns_for(kind, _NAMES[kind], values, rows_allowed=layout.rows_allowed, wanted=layout.wanted)
     parameters = {**fields.get("parameters", {}), **added}

@@ -125,9 +125,6 @@ def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allow
     """Encode a ModelInferResponse: raw contents if the request had them, otherwise typed if possible.
 
     Args:
-        request: the request.
-        outputs: one for each of its inputs.
-        model: name of the model.
         rows_allowed: outputs of different shapes may use an encoding that only this package knows.
 
     Raises:
@@ -165,10 +162,6 @@ def model_field(model: str) -> bytes:
 
 def split_raw(data: bytes | memoryview, field: int) -> tuple[bytes | memoryview, list[memoryview]]:
     """Split a repeated ``bytes`` field off a protobuf message.
-
-    Args:
-        data: the message.
-        field: number of the field.
 
     Returns:
         The message without the field, and views of the field's elements.

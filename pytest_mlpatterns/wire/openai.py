@@ -1,11 +1,11 @@
-"""The client's half of the wire ``openai``: inputs as requests for completions or chats, and texts in their answers.
+"""The wire ``openai``: requests for completions and chats, and the texts in their answers, for client and server.
 
-A text is a prompt, or the message of a user if the path is that of chats. A dictionary with ``prompt`` or ``messages``
-is the request itself; its ``output_tokens`` become ``max_tokens`` and ``ignore_eos``. Requests stream and ask for the
-usage unless they say otherwise.
+A client's text is a prompt, or the message of a user if the path is that of chats. A dictionary with ``prompt`` or
+``messages`` is the request itself; its ``output_tokens`` become ``max_tokens`` and ``ignore_eos``. Requests stream and
+ask for the usage unless they contain something else.
 
-A model gets a request as a dictionary, as the client sent it, and yields text. A chunk counts as one token, a word of a
-prompt likewise, since this package has no tokenizer.
+The server passes a request to the model as the dictionary that the client sent, and the model yields text. A chunk
+counts as one token and so does a word of a prompt, since this package has no tokenizer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ __all__ = [
     "with_model",
 ]
 
-
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
@@ -56,7 +55,6 @@ class OpenAIError(WireError):
     """A request that is refused.
 
     Attributes:
-        status: of the response.
         param: the field that is the reason; None: the whole request.
         code: for programs; None: there is none.
     """
@@ -75,11 +73,8 @@ class OpenAIRequest:
     Args:
         given: the request as the model gets it; ``max_tokens`` is there if the client sent ``max_completion_tokens``.
         is_chat: whether it has messages instead of a prompt.
-        is_stream: whether the answer is streamed.
-        has_usage: whether the stream ends with the usage.
         max_tokens: most chunks of the answer; None: the model decides.
         prompt_tokens: words of the prompt, or the number of its tokens if it is a list of them.
-        model: name of the model in the answer.
     """
 
     given: dict[str, Any]
@@ -97,7 +92,6 @@ def read_openai_request(path: str, body: bytes | memoryview, model: str) -> Open
     Args:
         path: ``CHAT`` or ``COMPLETIONS``.
         body: as received, without compression.
-        model: name of the model that is served.
 
     Raises:
         OpenAIError: the request is not one, or asks for what this server does not do.
@@ -171,11 +165,7 @@ def _texts_of(content: object) -> list[str]:
 
 
 class OpenAIWriter:
-    """Writes the answer to one request, chunk by chunk.
-
-    Args:
-        request: the request.
-    """
+    """Writes the answer to one request, chunk by chunk."""
 
     def __init__(self, request: OpenAIRequest) -> None:
         self._request = request
@@ -370,7 +360,6 @@ def openai_path(value: object, path: str) -> str:
     """The path of the request for an input: a dictionary's fields decide between chats and completions.
 
     Args:
-        value: the input.
         path: path of the target; empty for a server of this package.
     """
     plain, mark, query = path.partition("?")

@@ -33,7 +33,6 @@ __all__ = [
     "tokens_in",
 ]
 
-
 EVENT_STREAM = "text/event-stream"
 """Media type of a stream of events."""
 _DONE = b"[DONE]"
@@ -77,11 +76,8 @@ class StreamReader:
         error: data of the error event; None if there was none.
         finished: whether a choice ended for a reason, such as ``stop``.
         opening: data of the first event; empty while none has come.
-        malformed: whether something in the stream cannot be read.
         cut: False: an event that is not complete is none.
         why: empty: the kind of a failure says all of what is wrong.
-        expected: what the answer is expected to be, in words.
-        unit: name of its parts.
     """
 
     cut = False

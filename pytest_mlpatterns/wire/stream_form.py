@@ -63,7 +63,6 @@ def read_stream(value: object, found: str) -> StreamSetting:
 
     Args:
         value: as the user gives it; None lets the media type decide.
-        found: the target and its argument, for the message.
 
     Raises:
         SettingError: it is none of the known values.
@@ -86,7 +85,6 @@ def form_of(media_type: str, *, is_sized: bool, wire: Wire, stream: StreamSettin
         media_type: its ``content-type``.
         is_sized: whether it has a ``content-length``.
         wire: of its request. The wire ``openai`` has events only; lines of ``invocations`` are its own whole answers.
-        stream: what the target says.
     """
     if stream == WHOLE:
         return None
@@ -124,10 +122,7 @@ def new_reader(form: StreamForm, stream: StreamSetting, *, is_openai: bool, keep
     """What reads one stream of a form.
 
     Args:
-        form: of the stream.
-        stream: what the target says.
         is_openai: whether events are those of the wire ``openai``.
-        keep_text: whether its text is kept, so that its tokens can be counted.
     """
     match form:
         case StreamForm.LINES:
@@ -146,8 +141,6 @@ def described_answer(
         headers: of the answer, names in lower case.
         size: of its body in bytes.
         pieces: in which its body came; 0 if that is not known.
-        spread_ns: time from the first to the last of them.
-        stream: what the target says.
     """
     if stream == WHOLE:
         return 'the target has stream="whole"; leave it out'

@@ -75,7 +75,6 @@ class LineReader:
     """Reads the JSON lines of one answer. Attributes as of the reader of events, and:
 
     Attributes:
-        cut: whether the answer ended in the middle of a line.
         why: why a line cannot be read, or which part is missing, in words; empty if nothing is wrong.
     """
 

@@ -32,7 +32,6 @@ __all__ = [
     "fault_of",
 ]
 
-
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 """Fields that limit the tokens of an answer, of OpenAI and of its servers."""
 
@@ -41,7 +40,6 @@ class Asked(NamedTuple):
     """What a request asks for.
 
     Attributes:
-        stream: whether its answer is to be a stream of events.
         tokens: whether its answer is to have tokens; not with ``max_tokens: 0``, which only reads the prompt.
     """
 
@@ -53,7 +51,6 @@ def asked_by(body: bytes, *, by_default: bool) -> Asked:
     """What the body of a request asks for: a stream by ``"stream": true``, a whole answer by ``"stream": false``.
 
     Args:
-        body: of the request, as it is sent.
         by_default: whether a body without either asks for a stream. Over the wire ``openai`` it does not, while other
             services may stream by their path.
     """
@@ -75,9 +72,7 @@ def asked_in_load(messages: Sequence[bytes], *, is_openai: bool, has_streams: bo
     is that of the first input, whose answer was seen to be a stream.
 
     Args:
-        messages: complete with their heads, in the order of the inputs.
         is_openai: whether their wire is ``openai``.
-        has_streams: whether any of their answers is expected to be a stream.
     """
     by_field = is_openai or not has_streams or _some_ask(messages)
     first = _request_line(messages[0]) if messages else b""
@@ -137,9 +132,6 @@ def fault_of(
     the request asked for no tokens.
 
     Args:
-        reader: has read it.
-        has_chunks: whether it has a chunk with content.
-        asked: what its request asked for.
         delimited: whether HTTP marked its end; not if it lasts until the connection is closed.
         coding: its ``content-encoding``, if it was not decompressed.
     """
@@ -160,11 +152,7 @@ def described_fault(
     """A fault in one line; empty if its name says all.
 
     Args:
-        fault: of an answer.
-        reader: has read it, if it is a stream.
-        media_type: of the answer.
         coding: its ``content-encoding``.
-        opening: begin of its body, if it is no stream.
     """
     media_type, coding = (_first_line(text.encode("utf-8", "replace")) for text in (media_type, coding))
     match fault:

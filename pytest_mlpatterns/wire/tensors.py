@@ -41,7 +41,6 @@ __all__ = [
     "specification_of",
 ]
 
-
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     "UINT8": np.dtype("u1"),
@@ -69,8 +68,6 @@ class Column:
     """One tensor: rows of one shape and type.
 
     Args:
-        name: name of the tensor.
-        datatype: datatype of the protocol.
         shape: shape of the tensor.
         arrays: arrays of one or more rows, in order; lists of elements for ``BYTES``.
         is_text: ``BYTES`` are text.
@@ -122,7 +119,6 @@ def columns_of(values: Any, name: str) -> list[Column]:
     Args:
         values: an array whose first dimension counts the values; or a sequence of arrays, numbers, text, bytes, nested
             lists of these, or dictionaries of these.
-        name: name of a single column.
 
     Raises:
         RaggedError: the values differ in shape or type.
@@ -213,10 +209,6 @@ _MAX_STRINGS_BYTES = 2**28
 def rows_of(columns: Sequence[tuple[str, Rows]], *, named: bool) -> list[Any]:
     """Combine columns to rows.
 
-    Args:
-        columns: name and rows of each tensor.
-        named: a single column makes dictionaries too.
-
     Returns:
         The rows of a single column, or dictionaries by column name.
 
@@ -237,7 +229,6 @@ def rows_of_binary(data: memoryview, datatype: str, shape: tuple[int, ...], *, i
 
     Args:
         data: its bytes.
-        datatype: datatype of the protocol.
         shape: at least one dimension.
         is_text: BYTES are UTF-8 text.
 
@@ -382,8 +373,6 @@ def columns_for(
 
     Args:
         kind: ``inputs`` or ``outputs``.
-        name: name of a single tensor.
-        values: an array, or a sequence.
         rows_allowed: values of different shapes may use the ``rows`` parameter.
         wanted: requested names, None for all; a single tensor takes any requested name.
 
@@ -415,7 +404,6 @@ def rows_from(kind: str, columns: list[tuple[str, Rows]], parameters: Mapping[st
     Args:
         kind: ``inputs`` or ``outputs``.
         columns: name and rows of each tensor; one row each if the message has the ``rows`` parameter.
-        parameters: parameters of the message.
 
     Raises:
         WireError: the tensors are inconsistent.
