@@ -48,7 +48,6 @@ class Conversations:
 
         Args:
             drawn: numbers of conversations in the order in which they begin; empty for one after the other.
-            all_requests: whether all turns are in the order, else only the first of each conversation.
         """
         if all_requests and not drawn:
             return b""
@@ -68,7 +67,6 @@ class ConversationRequests:
     Attributes:
         requests: a dictionary for each turn; other inputs as they are.
         origins: for each request the index of its input.
-        conversations: which requests follow each other.
     """
 
     requests: tuple[Any, ...]
@@ -108,12 +106,7 @@ def conversation_requests(inputs: Sequence[Any], name: Callable[[int], str]) -> 
 
 
 class _Conversation:
-    """Reads one conversation, message by message.
-
-    Attributes:
-        requests: of its turns.
-        think_ns: after each.
-    """
+    """Reads one conversation, message by message."""
 
     def __init__(self, item: Mapping[str, Any], name: str) -> None:
         self.requests: list[dict[str, Any]] = []

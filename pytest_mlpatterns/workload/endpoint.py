@@ -23,16 +23,12 @@ class Endpoint:
 
     Args:
         addresses: ``(host, port)`` of each server; at least one.
-        path: path that takes inference requests.
         model_name: name of the model in the path; for a service that the user runs, the last part of the path, or over
             the wire ``openai`` the first model that it lists, empty until that is known.
         host: name in the ``host`` header; the first address's host if empty.
-        balance: how a client spreads requests over the addresses.
-        wire: how inputs and outputs are encoded.
         polled: the server answers 202, and the client polls the address in ``Location`` until the result is there.
         remote: a target that needs a client library (https or HTTP/2). The load then goes to its origin, and
             ``addresses``, ``balance`` and ``polled`` are ignored.
-        stream: how its answers are read, if they are streams.
         prefix: what stands before every path of the server, such as ``/application``; ``path`` does not contain it.
     """
 

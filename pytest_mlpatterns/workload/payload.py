@@ -45,12 +45,10 @@ class Payload:
     """Inputs, and the encoded request of each.
 
     Attributes:
-        inputs: the inputs as the user gave them.
         bodies: the encoded body of each input; empty if ``requests`` is used.
         digest: hash of the requests, and of the law by which they are drawn, which identifies the payload in the
             baseline.
         draw: the random order; None sends the inputs as they are listed.
-        wire: the wire that the bodies are encoded for.
         requests: complete requests, from the user or from ``builder``.
         builder: the function that made ``requests`` from the inputs.
         paths: the path of each body, if the inputs decide it; empty if all go to the path of the target.
@@ -107,15 +105,7 @@ class Payload:
         return bool(self.paths) and any(body.parts[0][: len(NO_MODEL)] == NO_MODEL for body in self.bodies)
 
     def messages(self, host: str, port: int, path: str, *, model: str = "", prefix: str = "") -> tuple[bytes, ...]:
-        """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers.
-
-        Args:
-            host: of the server.
-            port: of the server.
-            path: of the target.
-            model: name of the model, for requests that need it.
-            prefix: what stands before every path of the server.
-        """
+        """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers."""
         if self.wire.protocol == "grpc":
             from pytest_mlpatterns.wire.open_inference_grpc import call_message
 
@@ -178,7 +168,6 @@ def read_payload(
         given: a non-empty list, array or other collection of inputs (Python values, or numpy arrays and scalars) or of
             ``httpx.Request``; a function that yields them (the first 10,000 are used); the path of a file with one
             JSON value per line; or one of these in :class:`InOrder`, :class:`Uniform` or :class:`Zipf`.
-        wire: the wire that encodes the inputs.
         path: path of the target; empty for a server of this package.
         builder: makes the request for each input instead of the wire.
 

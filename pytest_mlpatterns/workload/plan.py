@@ -46,10 +46,6 @@ class LoadPlan:
         """How the window is planned once the service answers; None for a window of ``duration_ns``.
 
         Several generators share no count of requests, and conversations and schedules with a length no rounds.
-
-        Args:
-            start_ns: time that the deployment took to start.
-            requests: of a round of the inputs.
         """
         alone = self.generators == 1 and self.payload.conversations is None and self.schedule.length_ns is None
         if not self.budget_ns or not alone:

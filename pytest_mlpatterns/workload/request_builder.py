@@ -1,9 +1,8 @@
-"""Requests that the user's function ``request=`` makes from inputs, and the content of responses.
-
-This module sends nothing.
+"""Requests that the user's function ``request=`` makes from inputs, the content of responses, and a line of headers.
 
 Headers decide what a service does: a model name, an accepted coding. Two results whose headers differ are not
-comparable. The line is committed with the baseline, so it holds no credentials; values that may be private are hashed.
+comparable, so a result has them in one line. The line is committed with the baseline. It holds no credentials; values
+that may be private are hashed. This module sends nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestBuilder", "answer_in", "check_request", "describe_headers", "is_request", "text_of"]
 
-
 _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ARGUMENTS = ("method", "path", "params", "headers", "cookies", "content", "data", "files", "json")
 
@@ -38,7 +36,6 @@ class RequestBuilder:
         build: the user's function. It takes an input and returns an ``httpx.Request`` with a relative address, or the
             arguments of one as a mapping such as ``{"json": {"text": text}}``; the default ``method`` is POST, the
             default ``path`` that of the target.
-        path: the target's path.
     """
 
     build: Callable[[Any], object]

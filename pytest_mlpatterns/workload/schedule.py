@@ -40,7 +40,6 @@ __all__ = [
     "Trace",
 ]
 
-
 MAX_TRACE_BYTES = 256 * 2**20
 """Largest file of timestamps."""
 

@@ -23,10 +23,6 @@ __all__ = ["JsonLine", "read_json_lines", "read_lines"]
 def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
     """Read the lines of a regular file in UTF-8.
 
-    Args:
-        path: the file.
-        most_bytes: largest file that is read.
-
     Raises:
         OSError: it cannot be read, is no regular file, or is too large.
         UnicodeDecodeError: it is not in UTF-8.
@@ -60,10 +56,6 @@ class JsonLine(NamedTuple):
 
 def read_json_lines(path: Path, most_bytes: int) -> Iterator[JsonLine]:
     """Read the lines of a file that are not empty.
-
-    Args:
-        path: the file.
-        most_bytes: largest file that is read.
 
     Raises:
         SettingError: it cannot be read, or a line is no JSON.

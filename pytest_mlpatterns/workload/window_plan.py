@@ -42,10 +42,6 @@ class WindowPlan:
     """What is known of a launch before its load begins.
 
     Attributes:
-        budget_ns: time for all launches.
-        launches: most launches.
-        start_ns: time that the deployment took to start.
-        round: requests of a round of the inputs.
         callers: requests in flight; 1 of an open loop.
         window_ns: length of the window of a service that is not slow.
         is_given: whether the user chose that length. Such a window gets shorter if the launches do not fit into the
@@ -69,10 +65,6 @@ class WindowPlan:
         """The window by requests; None if its length in time is right.
 
         A window lasts as long as start and warm-up if it may, since that time is spent for each launch in any case.
-
-        Args:
-            interval_ns: mean time between two answers.
-            warmup_ns: length of the warm-up.
         """
         if interval_ns < SLOW_INTERVAL_NS:
             return None
@@ -105,9 +97,6 @@ def whole_rounds(wanted: float, most: float, of: int, *, callers: int) -> int:
     If that costs little, it is both, so that each caller sends as many.
 
     Args:
-        wanted: how many there should be.
-        most: for how many there is time.
-        of: requests of a round.
         callers: requests in flight; each sends one at least, even if there is no time.
     """
     both = math.lcm(of, callers)
