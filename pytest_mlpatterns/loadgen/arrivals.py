@@ -1,8 +1,7 @@
-"""Arrivals of requests during a load run: by the callers of a closed loop, or by the clock of an open loop.
+"""Arrivals of requests during a load: by callers of a closed loop, the clock of an open loop, or conversations.
 
-Arrivals announce their next due time and call ``send``; they read no clock and open no connections.
-
-Other arrivals decide when a conversation begins. Like them, it reads no clock and opens no connections.
+Arrivals announce their next due time and call ``send``. Cancellations are planned the same way. They read no clock and
+open no connections.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.schedule import Cancellation, ClosedSchedule, OpenSchedule, Schedule
 
 __all__ = ["NEVER_NS", "Arrivals", "Cancellations", "ConversationArrivals", "arrivals_of"]
-
 
 NEVER_NS = 2**62
 
@@ -62,10 +60,7 @@ def arrivals_of(
     """The arrivals of one generator's share of a schedule.
 
     Args:
-        schedule: of the load.
         send: takes the due time, None for now.
-        share: of this generator.
-        stagger_ns: time between the first requests of two callers of a closed loop.
     """
     if isinstance(schedule, ClosedLoop) or (isinstance(schedule, Stages) and schedule.closed):
         return ClosedLoopArrivals(schedule, send, share, stagger_ns=stagger_ns)
@@ -183,10 +178,6 @@ class Cancellations:
 
     The n-th request of the load is chosen if the fractional part of n times the golden ratio is below the share. So the
     same ones are chosen each time, their number is right after a few requests, and no cycle of the inputs meets them.
-
-    Args:
-        cancellation: the share, and the time.
-        share: this generator's part of the load.
     """
 
     def __init__(self, cancellation: Cancellation, share: Share) -> None:
@@ -225,7 +216,6 @@ class ConversationArrivals:
     loop think, rest, leave or begin another one.
 
     Args:
-        think_ns: as in :class:`pytest_mlpatterns.loadgen.messages.LoadJob`.
         send: sends the request of this index, due at a time, or None for now.
         recording: has the row of a request when :meth:`answered` is called for it.
     """

@@ -1,8 +1,7 @@
 """The generator's ceiling on this machine, measured by a short run against a null server.
 
 A result near the ceiling describes the generator rather than the deployment. If a client library drives the load, the
-time
-that it adds to a request is measured here too.
+time that it adds to a request is measured here too.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["merged_columns", "merged_texts", "samples_of", "shifted_columns", "with_counted_tokens"]
 
-
 _DTYPES: dict[str, Any] = {
     "due_ns": np.int64,
     "sent_ns": np.int64,
@@ -43,7 +42,6 @@ def samples_of(result: LoadResult, tokens: Callable[[str], int] | None = None) -
     """The samples of a load, warm-up included.
 
     Args:
-        result: of the load.
         tokens: counts the tokens of texts that the load kept; None counts none.
     """
     samples = _samples(result.columns)
@@ -83,7 +81,6 @@ def with_counted_tokens(samples: Samples, columns: Mapping[str, Any], tokens: Ca
     """The samples with the output tokens of the answers whose text was kept.
 
     Args:
-        samples: of a load.
         columns: of the same load, with ``text`` and ``text_bytes`` if it kept texts.
         tokens: counts the tokens of a text; called once for each different text.
 

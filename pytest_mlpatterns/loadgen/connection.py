@@ -1,12 +1,10 @@
-"""One connection of the load generator; it stamps every request that it carries.
+"""One connection of the load generator, with at most one request in flight; it stamps every request that it carries.
 
 It opens its socket for the first request, sends prepared bytes, and learns from the client protocol when a response is
 complete. Its owner decides which request comes next and when it is due.
 
-One object per connection, with at most one request in flight. It opens no socket and reads no clock.
-
-It stamps bytes directly after it received them, and parses them when every socket that is ready has been read. So no
-stamp waits until another stream is parsed.
+A :class:`StreamConnection` reads an answer in pieces. It stamps bytes directly after it received them, and parses them
+when every socket that is ready has been read. So no stamp waits until another stream is parsed.
 """
 
 from __future__ import annotations
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
 __all__ = ["Bytes", "ClientProtocol", "Connection", "Owner", "StreamConnection", "StreamReading"]
-
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _PIECE = 1 << 16  # above malloc's threshold for maps of their own, every read would cost page faults
@@ -365,7 +362,6 @@ class StreamReading:
     Attributes:
         arrived: connections with something to parse; the loop calls their :meth:`StreamConnection.parse`.
         cancellations: chooses the requests to cancel; None if there are none.
-        answer: creates what collects the answers of a connection.
         protocol: creates the client protocol for an address, which reads streams into an answer.
     """
 
@@ -444,11 +440,7 @@ class StreamConnection(Connection):
             self._finish(perf_counter_ns(), Failure.CANCELLED.value, failed=False)
 
     def _parse_pieces(self, *, more: bool) -> bool:
-        """Parse what has arrived. Returns whether the request has ended.
-
-        Args:
-            more: whether something arrived after it, such as the end of the connection.
-        """
+        """Parse what has arrived. Returns whether the request has ended."""
         pieces, stamps = self._pieces, self._stamps
         self._pieces, self._stamps = [], []
         last = len(pieces) - 1

@@ -1,6 +1,6 @@
 """The connections of a load: opened when needed, balanced over addresses, with the requests that wait for one.
 
-The loop is woken by a pipe, since its own ticks are 50 ms apart.
+An address can be added while the load runs. A pipe then wakes the loop, since its own ticks are 50 ms apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
 __all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "AddedAddresses"]
-
 
 MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
@@ -135,12 +134,7 @@ class ConnectionPool:
 
 
 class AddedAddresses:
-    """Passes addresses from another thread to a selector loop.
-
-    Args:
-        selector: of the loop.
-        take: takes each address, in the thread of the loop.
-    """
+    """Passes addresses from another thread to a selector loop."""
 
     def __init__(self, selector: selectors.BaseSelector, take: Callable[[tuple[str, int]], None]) -> None:
         self._take = take

@@ -47,18 +47,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Alarm", "LoadLoop"]
 
-
 _PARSED_AT_ONCE = 32
 """Connections whose bytes are parsed before the sockets are read again."""
 
 
 class LoadLoop:
-    """Runs one job over the generator's own connections.
-
-    Args:
-        job: the load to generate.
-        emit: receives each event as it happens.
-    """
+    """Runs one job over the generator's own connections."""
 
     def __init__(self, job: LoadJob, emit: Callable[[Event], None]) -> None:
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
@@ -249,11 +243,7 @@ def _set_timer(descriptor: int, due_ns: int) -> None:
 
 
 def _checked(name: str, *arguments: Any) -> int:
-    """Call a function of the C library.
-
-    Raises:
-        OSError: the call failed.
-    """
+    """Call a function of the C library."""
     result: int = getattr(_libc(), name)(*arguments)
     if result < 0:
         raise OSError(ctypes.get_errno(), name)

@@ -3,12 +3,10 @@
 The processes are fresh Pythons, so coverage, debuggers and the garbage of the test suite do not disturb them; they
 serve one job after another, so they start once. Several of them can share a job, on this machine or on the nodes of a
 cluster: each sends its share of the requests, all open the measured window at the same moment, and their rows are
-merged in the order of completion.
+merged in the order of completion. A generator reports its progress every quarter of a second, from the first request to
+the last answer, and a job has a time limit.
 
-It must not know where the generators ran, nor how their recordings came.
-
-A generator reports its progress every quarter of a second, from the first request to the last answer. It must not be
-waited for longer than its job can take.
+This module must not know where the generators ran, nor how their recordings came.
 """
 
 from __future__ import annotations
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Generator", "GeneratorWatch", "LoadInterrupted", "merged", "parts_of"]
 
-
 _SLICE_S = 0.02
 _WATCH_S = 0.25
 _SURELY_REACHED_RPS = 1000
@@ -58,7 +55,6 @@ class Generator:
         pool: where the processes come from; None for this machine.
 
     Attributes:
-        pool: the same.
         ceilings_rps: requests per second that one process reaches on this machine against a null server, if measured.
         library_overhead_ns: time that a client library adds to the median of a request; None until measured.
     """
@@ -100,11 +96,7 @@ class Generator:
         return self.ceilings_rps.get(job.transport)
 
     def start(self, processes: int = 1) -> None:
-        """Start processes that do not run yet; :meth:`run` does so too, and waits for them.
-
-        Args:
-            processes: number of processes that are needed.
-        """
+        """Start processes that do not run yet; :meth:`run` does so too, and waits for them."""
         if processes > len(self._processes):
             self.pool.begin(processes)
         while (number := len(self._processes)) < processes:
@@ -116,10 +108,8 @@ class Generator:
         """Run one job to its end.
 
         Args:
-            job: the load to generate.
             poll_s: longest interval between two calls of ``on_poll``, in seconds.
             on_poll: receives each event, and None if none arrived for ``poll_s``. An exception in it ends the load.
-            processes: number of generators that share the job.
 
         Returns:
             The recording, merged over the processes.
@@ -286,8 +276,6 @@ def parts_of(
     """The figures of each generator by itself, in the order of their numbers.
 
     Args:
-        processes: the generators.
-        results: what they recorded, by number.
         ceilings_rps: what each of them reaches against a server that does nothing; empty if that is not known.
     """
     return tuple(
@@ -316,13 +304,6 @@ class GeneratorWatch:
     """Watches the processes of one job.
 
     Only the time in which this process waited counts, so that a pause of the whole machine is no silence.
-
-    Args:
-        processes: what is watched.
-        job: what they do.
-
-    Attributes:
-        processes: the same.
     """
 
     def __init__(self, processes: Sequence[GeneratorProcess], job: LoadJob) -> None:

@@ -1,6 +1,7 @@
-"""HTTP/1.1 client protocol: prepared requests out, responses in; httptools finds the end of a response.
+"""HTTP/1.1 client protocols: prepared requests out, responses in.
 
-Beside :class:`pytest_mlpatterns.loadgen.http1.Http1`, which finds nothing but the end of a response and so is faster.
+:class:`Http1` finds nothing but the end of a response, by httptools, and so is faster than :class:`Http1Stream`, which
+also reads the pieces of a stream.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ACCEPTED", "Http1", "Http1Pieces", "Http1Stream"]
 
-
 _HEAD_BYTES = 1 << 16
 ACCEPTED = 202
 """Status of a request whose result is polled."""
@@ -36,8 +36,6 @@ class Http1:
     """A :class:`pytest_mlpatterns.loadgen.connection.ClientProtocol`.
 
     Args:
-        messages: complete requests.
-        host: host name of follow-up requests.
         follow: a status of 202 does not end a request; the result is polled at the address in ``Location``.
         keep: keep the bodies of responses up to :data:`pytest_mlpatterns.loadgen.recorder.KEPT_BYTES`.
     """
@@ -201,11 +199,8 @@ class Http1Stream(Http1):
     """A :class:`pytest_mlpatterns.loadgen.connection.ClientProtocol` that reads streams.
 
     Args:
-        messages: complete requests.
-        host: host name of follow-up requests.
         follow: a status of 202 does not end a request; the result is polled at the address in ``Location``.
         keep: keep the bodies of responses up to :data:`pytest_mlpatterns.loadgen.recorder.KEPT_BYTES`.
-        answer: takes the pieces of a stream.
     """
 
     __slots__ = ("_answer", "_keep", "_take_piece")

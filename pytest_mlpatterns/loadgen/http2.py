@@ -1,9 +1,7 @@
 """gRPC client protocol over HTTP/2: one unary call at a time, with prior knowledge and without TLS.
 
-Receive windows are as large as the protocol allows, because responses are counted and not stored.
-
-Our side announces a header table of size zero, so equal bytes always mean equal headers, and every known block is a
-dictionary look-up.
+Receive windows are as large as the protocol allows, because responses are counted and not stored. Our side announces a
+header table of size zero, so equal bytes always mean equal headers, and every known block is a dictionary look-up.
 """
 
 from __future__ import annotations
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_TABLE_BYTES", "OPENING", "HeaderError", "HeaderReader", "Headers", "Http2", "RequestBlocks"]
 
-
 _LARGEST_CONTROL = 1 << 16
 _LAST_STREAM = 2**31 - 3
 _TOP_UP = 1 << 30
@@ -64,12 +61,8 @@ class Http2:
 
     Args:
         messages: gRPC messages with their prefix.
-        blocks: the encoded headers of the call.
         reader: decodes the peer's headers; connections may share it.
         keep: keep the bodies of responses up to :data:`pytest_mlpatterns.loadgen.recorder.KEPT_BYTES`.
-
-    Attributes:
-        grpc_message: text of the last error in trailers.
     """
 
     __slots__ = (
@@ -370,7 +363,6 @@ class RequestBlocks:
         """Encode the headers of calls of one method.
 
         Args:
-            address: host and port.
             path: ``/package.Service/Method``.
         """
         host, port = address

@@ -78,11 +78,7 @@ def unpadded(flags: int, payload: bytes) -> bytes:
 
 
 class Outgoing:
-    """Splits messages into DATA frames within the peer's flow-control windows; each message has its own stream.
-
-    Attributes:
-        pending: the unsent rest of the message.
-    """
+    """Splits messages into DATA frames within the peer's flow-control windows; each message has its own stream."""
 
     __slots__ = ("_max_frame", "_stream", "_stream_window", "_window", "_window_of_streams", "pending")
 

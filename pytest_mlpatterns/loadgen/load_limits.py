@@ -1,7 +1,7 @@
 """Whether a load fits: its connections into the limit on open files, its samples into free memory.
 
-An open loop has as many as its schedule, which is checked before it; a closed loop as many as the service answers,
-which is checked while it runs. Pure; it must not know where the generators run, nor read what is free.
+The samples of an open loop are known from its schedule and checked before it. A closed loop has as many as the service
+answers, which is checked while it runs. Pure; it must not know where the generators run, nor read what is free.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None
     """Check that each generator may open the connections of a closed loop: one for each caller, to each address.
 
     Args:
-        job: the load.
-        processes: number of generators that share it.
         allowed: connections that the system allows each of them; None if it knows no limit.
 
     Raises:
@@ -56,7 +54,6 @@ def check_samples(job: LoadJob, free_bytes: int) -> None:
 
     Args:
         job: the load; how many requests a closed loop sends is not known before.
-        free_bytes: memory that is free.
 
     Raises:
         SettingError: they take more.

@@ -47,20 +47,14 @@ class LoadRun:
     """The phases of one job.
 
     Args:
-        job: the load to generate.
         send: sends the prepared request of this index; a due time of None means now.
-        emit: receives each event as it happens.
 
     Attributes:
         next_request: returns the index of the next request.
-        recording: one row per finished request.
         answers: the kept responses; None if the job keeps none.
         cancellations: the requests to cancel; None if the job cancels none.
-        connect_ns: duration of each opening of a connection.
         waited_ns: wait for a connection of each request that had none, since the window opened.
-        next_due_ns: time of the next call of :meth:`send_due`.
         draining: the window is closed and the loop only awaits responses.
-        stop_early: set to end the job at the next tick.
     """
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
@@ -168,13 +162,7 @@ class LoadRun:
         self._arrivals.send_due(min(now_ns, self._stop_ns))
 
     def tick(self, now_ns: int, connections: int, *, limit_reached: bool) -> None:
-        """Begin the next phase if it is time; called every 50 ms.
-
-        Args:
-            now_ns: the current time.
-            connections: number of open connections, for the report.
-            limit_reached: whether requests had to wait for a connection, for the report.
-        """
+        """Begin the next phase if it is time; called every 50 ms."""
         cpu_ns = process_time_ns()
         self._loop_lag_ns = max(self._loop_lag_ns, now_ns - self._last_tick_ns - TICK_NS)
         self._last_tick_ns = now_ns

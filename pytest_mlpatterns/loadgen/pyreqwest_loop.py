@@ -32,12 +32,7 @@ _FRAMING = ("host", "content-length", "transfer-encoding", "connection")
 
 
 class PyreqwestLoop:
-    """Runs one job whose endpoint is remote.
-
-    Args:
-        job: the load to generate.
-        emit: receives each event as it happens.
-    """
+    """Runs one job whose endpoint is remote."""
 
     def __init__(self, job: LoadJob, emit: Callable[[Event], None]) -> None:
         assert job.endpoint.remote is not None

@@ -1,9 +1,7 @@
 """Recording of a load: one row per request in plain arrays, and a bounded sample of the responses.
 
-A row takes 35 bytes, so a million requests take 35 MB. A load that is read in pieces has the columns of its streams
-besides.
-
-The generator process imports this module and must not load numpy.
+A row takes 35 bytes, so a million requests take 35 MB. A load that is read in pieces also has the columns of its
+streams. The generator process imports this module, which must not load numpy.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     """Appends the values of one row, in the order of :attr:`SampleRecorder.COLUMNS`."""
 
 __all__ = ["KEPT_BYTES", "ResponseSample", "SampleRecorder", "StreamColumns"]
-
 
 KEPT_BYTES = 64 * 2**20
 """Most bytes of responses that are kept for ``check=``, over all generator processes."""
@@ -104,11 +101,7 @@ class SampleRecorder:
         return times[len(times) // 2] if times else None
 
     def columns(self, *, streams: bool = True) -> dict[str, PickleBuffer]:
-        """The columns as raw buffers, which cross the pipe without a copy.
-
-        Args:
-            streams: whether those of the streams belong to them, if there are any.
-        """
+        """The columns as raw buffers, which cross the pipe without a copy."""
         columns = {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}
         return columns if self.streams is None or not streams else columns | self.streams.columns()
 
@@ -118,10 +111,6 @@ class ResponseSample:
 
     A systematic sample: keeps every n-th; when full, drops every second one and doubles n. It is full with ``limit``
     responses, or with ``limit_bytes`` of them.
-
-    Attributes:
-        kept: the responses.
-        is_cut: whether there are fewer because of their size.
     """
 
     def __init__(self, limit: int, limit_bytes: int = KEPT_BYTES) -> None:

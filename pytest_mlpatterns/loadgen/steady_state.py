@@ -58,12 +58,7 @@ class WarmupAnswers:
 
     Args:
         callers: requests in flight; 1 of an open loop.
-        start_ns: when the load began.
         closed: whether the answers make the next requests due. Else their pace is that of the load, and shows nothing.
-
-    Attributes:
-        count: answers so far.
-        is_steady: whether the last two cycles took the same time.
     """
 
     def __init__(self, callers: int, start_ns: int, *, closed: bool = True) -> None:

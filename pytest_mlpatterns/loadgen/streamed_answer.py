@@ -49,16 +49,11 @@ class StreamedAnswer:
 
     Args:
         wire: of the requests. Every stream of the wire ``openai`` ends with ``[DONE]``.
-        stream: what the target says about the form of its streams.
-        keep_text: whether the reader is one that keeps the text.
         asked: what the prepared request of an index asks for.
 
     Attributes:
         now_ns: arrival of the bytes that are read at present.
         first_byte_ns: arrival of the first byte; 0 while none came.
-        chunk_ns: arrival of every chunk with content.
-        is_stream: whether the answer is a stream.
-        reader: what the stream says.
     """
 
     __slots__ = (
@@ -150,7 +145,6 @@ class StreamedAnswer:
         success that is no stream counts only if none was requested.
 
         Args:
-            status: of the answer.
             delimited: whether HTTP marked the end of the answer; not if it lasts until the connection is closed.
         """
         if not 200 <= status < 300:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GeneratorHost", "place", "with_raw_columns"]
 
-
 _WATCH_S = 0.5
 
 
@@ -68,9 +67,7 @@ class GeneratorHost:
         """Give a process a job; it is started if it does not run.
 
         Args:
-            key: of the process.
             job: without its messages.
-            messages: those of the job, which all processes share.
         """
         if (process := self._processes.get(key)) is not None and process.has_ended:
             self.stop(key)
@@ -192,7 +189,6 @@ def place(placed: Sequence[str], nodes: Sequence[NodeFacts], generators: int) ->
     Args:
         placed: node ids of the generators that were placed before; those of nodes that are gone are placed anew.
         nodes: the nodes of the cluster that are alive; at least one.
-        generators: how many generators there are to be.
     """
     order = [node.node_id for node in sorted(nodes, key=lambda node: (node.is_head, -node.cores, node.ip))]
     kept = [node if node in order else "" for node in placed[:generators]]

@@ -16,8 +16,6 @@ class HostFacts:
     """The host of one generator: the actor that starts its process on a node.
 
     Attributes:
-        node: address of the node.
-        machine: identity of its machine.
         clock: how far its clock is ahead of that of pytest.
         allowed_connections: connections that a process there may open; None if the system knows no limit.
     """
@@ -48,8 +46,6 @@ class Heard:
 
     Attributes:
         number: counts the messages that the driver took; pytest asks for those after the last one that it has.
-        key: of the process.
-        message: what it sent.
     """
 
     number: int

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RayPool", "RayProcess"]
 
-
 _HOSTS = "pytest_mlpatterns.loadgen.ray.remote.hosts"
 _OPENING_NS = 100_000_000
 _ROUND_TRIPS = 20
@@ -51,9 +50,6 @@ class RayPool:
 
     Args:
         session: gives the session that calls functions in the Ray driver, when a load first needs it.
-
-    Attributes:
-        facts: of the host of each generator, by its number.
     """
 
     stop_timeout_s: float = 10.0
@@ -159,11 +155,7 @@ class RayPool:
 
 
 def _check_reachable(endpoint: Endpoint, hosts: Iterable[HostFacts]) -> None:
-    """Check that a service on a loopback address is loaded from its own machine.
-
-    Raises:
-        SettingError: a generator runs on another machine.
-    """
+    """Check that a service on a loopback address is loaded from its own machine."""
     loopback = next(filter(None, map(_loopback, _addresses_of(endpoint))), "")
     other = next((facts for facts in hosts if facts.machine != machine_identity()), None)
     if loopback and other is not None:
@@ -197,11 +189,6 @@ _INVALID = "this load is invalid, and the next one gets another generator"
 
 class RayProcess:
     """One process; it starts with its first job.
-
-    Args:
-        pool: asks the driver.
-        key: names the process there.
-        number: of the generator, which decides its node.
 
     Attributes:
         inbox: messages that have come and were not asked for yet.

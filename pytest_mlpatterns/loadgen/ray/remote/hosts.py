@@ -42,7 +42,6 @@ __all__ = [
     "why_stopped",
 ]
 
-
 _CEILING_S = 90.0
 _LISTEN_S = 5.0
 _HEAD = "node:__internal_head__"
@@ -140,11 +139,7 @@ class _Hosts:
             return tuple(host.facts for host in found)
 
     def _start_missing(self, generators: int, failed: Mapping[str, ChildError]) -> dict[str, ChildError]:
-        """Place the generators on the nodes that are alive and did not fail; returns the nodes that fail now.
-
-        Raises:
-            ChildError: no node is left.
-        """
+        """Place the generators on the nodes that are alive and did not fail; returns the nodes that fail now."""
         alive = {node: known for node, known in _alive().items() if node not in failed}
         if not alive:
             raise next(iter(failed.values()), ChildError("the Ray cluster no longer answers"))
@@ -295,15 +290,8 @@ class Host:
     """One actor.
 
     Attributes:
-        node: id of its node.
-        ip: address of its node.
-        actor: handle of the actor.
-        machine: identity of its machine.
-        allowed_connections: of a process there.
         clock: how far its clock is ahead.
-        compared_s: when the clocks were compared last.
         loading: answers of the jobs that were given to its processes, by key, until they are awaited.
-        is_lost: whether it no longer answers.
     """
 
     node: str
@@ -336,11 +324,7 @@ class Host:
             raise ChildError(f"node {self.ip} of the Ray cluster keeps no load generator: {error}") from error
 
     def await_start(self, facts: Any) -> None:
-        """Wait until the actor runs.
-
-        Args:
-            facts: answer to the question for its facts.
-        """
+        """Wait until the actor runs."""
         self.machine, self.allowed_connections = self.get(facts, START_S)
 
     def compare_clocks(self) -> None:
@@ -363,12 +347,7 @@ class Host:
 
 
 def start_host(node: str, ip: str) -> Host:
-    """Start an actor on a node, without waiting for it.
-
-    Args:
-        node: id of the node.
-        ip: its address.
-    """
+    """Start an actor on a node, without waiting for it."""
     actor = ray.remote(GeneratorHost).options(
         num_cpus=0,
         max_concurrency=_THREADS,
