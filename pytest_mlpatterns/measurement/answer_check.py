@@ -35,12 +35,6 @@ CHECKED_ANSWERS = 200
 def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answer], *, are_cut: bool = False) -> None:
     """Call the user's check with the inputs and outputs of successful answers, index by index.
 
-    Args:
-        deployment: what answered.
-        plan: holds the check and the inputs.
-        answers: the successful answers.
-        are_cut: whether there are fewer because of their size.
-
     Raises:
         InvalidResultError: there is no successful answer, or one cannot be read.
         SettingError: the check returned something else than None, a truth value or an array of them.

@@ -47,7 +47,6 @@ class AnswerComparison:
     """Compares the answers of two sides, or checks those of the second with the user's check.
 
     Args:
-        first: the test's own side.
         second: the other side; its check, if it has one, replaces the comparison.
         difference: the first answers that differ, as a sentence; empty before, and if they are equal.
     """
@@ -139,12 +138,7 @@ def _plain(value: Any) -> Any:
 
 
 def _answer(deployment: Deployment, side: Side, number: int) -> Any:
-    """The answer to one input, outside the load.
-
-    Raises:
-        DeploymentError: there is none.
-        ValueError, IndexError: it cannot be read.
-    """
+    """The answer to one input, outside the load."""
     wait_s, payload = side.plan.timeout_ns / 1e9, side.plan.payload
     if isinstance(deployment, PlainCalls):
         try:

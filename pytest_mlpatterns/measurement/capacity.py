@@ -1,5 +1,4 @@
-"""The capacity of a running deployment: the searches of :mod:`pytest_mlpatterns.analysis.capacity.capacity_search` and
-:mod:`pytest_mlpatterns.analysis.capacity.objective_search` on real load.
+"""The capacity of a running deployment: real load for the searches of :mod:`pytest_mlpatterns.analysis.capacity`.
 
 Each step or probe of a search is one job of the generator. This module must not know limits or baselines.
 """
@@ -75,7 +74,6 @@ class Climbed:
     """What a search under an objective leaves to the next one of the same service, which need not climb again.
 
     Attributes:
-        capacity: of the climb, for throughput alone.
         levels: of the fitted curves, one for each bound of the objective.
     """
 
@@ -89,12 +87,9 @@ class CapacitySearch:
 
     Args:
         template: a job for this deployment; each step replaces its schedule and times.
-        generator: the load generator.
-        monitor: watches the processes of this deployment.
         deadline_ns: end of the search, on the clock of ``time.perf_counter_ns``.
         on_progress: takes the progress of the load several times a second.
         ceiling_rps: rate that one generator process reaches on this machine; None if it is not known.
-        generators: number of generator processes that share the load.
         tokens: counts the tokens of texts that the job keeps; None if it keeps none.
 
     Attributes:
@@ -121,7 +116,6 @@ class CapacitySearch:
         """Climb the ladder of concurrencies; with an objective, then search for the highest rate that keeps it.
 
         Args:
-            decided: ends the climb early.
             objective: latency objective to keep; None for throughput alone.
         """
         if objective is not None and self.climbed is not None:
@@ -245,13 +239,7 @@ class CapacitySearch:
 
 
 def _tally(bound: Bound, samples: Samples, window: Window) -> Tally:
-    """What one bound says of the pieces of a window. A failed request breaks it; one without a value is not judged.
-
-    Args:
-        bound: of a percentile.
-        samples: of the load.
-        window: the measured part.
-    """
+    """What one bound says of the pieces of a window. A failed request breaks it; one without a value is not judged."""
     values, owner = _values(bound.quantity, samples)
     inside, edges = samples.due_in(window), np.linspace(window.start_ns, window.end_ns, PIECES + 1)
     judged = (inside & samples.succeeded)[owner] & np.isfinite(values)

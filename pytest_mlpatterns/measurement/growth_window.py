@@ -47,9 +47,6 @@ class FollowedGrowth:
 
     Attributes:
         track: the readings; None if the processes are not known.
-        stats: telemetry over the last piece of the load.
-        total: telemetry since the start of the deployment.
-        is_whole: whether the load had its whole length.
     """
 
     track: ResourceTrack | None
@@ -59,11 +56,7 @@ class FollowedGrowth:
 
 
 class GrowthWindow:
-    """Loads a running deployment, and follows what it holds.
-
-    Args:
-        load: loads the deployment.
-    """
+    """Loads a running deployment, and follows what it holds."""
 
     def __init__(self, load: FurtherLoad) -> None:
         self._further = load
@@ -78,10 +71,6 @@ class GrowthWindow:
 
     def run(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
         """Load until the growth is decided, but at most for some time.
-
-        Args:
-            longest_ns: that time.
-            is_decided: judges the track so far.
 
         Raises:
             DeploymentError: one of its processes died.

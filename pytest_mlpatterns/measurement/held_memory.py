@@ -30,8 +30,6 @@ def held_under_load(variant: Variant, generator: Generator, *, of_growth: bool) 
 
     Args:
         variant: starts it, with processes that follow their allocations.
-        generator: the load generator.
-        of_growth: whether it is about a growth.
 
     Returns:
         None if its processes do not report what they hold.
@@ -63,10 +61,6 @@ class HeldReading:
 
     Args:
         deployment: its processes follow their allocations.
-        most: readings under load.
-
-    Attributes:
-        requests: that were answered until the last reading.
     """
 
     def __init__(self, deployment: Deployment, most: int) -> None:

@@ -48,16 +48,13 @@ class InterleavedRun:
     Args:
         first: denominator of the ratio.
         second: numerator of the ratio.
-        generator: the load generator, which loads one variant at a time.
         on_progress: takes the progress of the load several times a second.
         design: lengths and number of blocks; None for the default.
         look: called once with both deployments, in the order of the variants, when they run for the first time.
 
     Attributes:
-        launches: every paired launch so far.
         first_launches: launches of the first variant alone, each merged from its blocks.
         second_launches: likewise of the second variant.
-        capacities: every pair of capacity searches so far.
         first_starts_ns: times from start to first answer of the first variant, where both were started without load.
         second_starts_ns: likewise of the second variant, start by start.
         spent_s: seconds spent on launches and searches.
@@ -112,11 +109,8 @@ class InterleavedRun:
         Launches that exist already are judged first.
 
         Args:
-            judge: judges all launches so far.
             budget_ns: time that this run may take; the launches before the first verdict are measured even
                 beyond it.
-            max_launches: most launches.
-            min_launches: launches before the first verdict.
 
         Returns:
             The last outcome.
@@ -138,10 +132,6 @@ class InterleavedRun:
     def measure_first(self, budget_ns: int, *, min_launches: int = 3) -> None:
         """Measure the first paired launch of :meth:`decide`, for what has to be known before a verdict.
 
-        Args:
-            budget_ns: of the run.
-            min_launches: launches before the first verdict.
-
         Raises:
             DeploymentError, InvalidResultError: as for :meth:`decide`.
         """
@@ -152,7 +142,6 @@ class InterleavedRun:
 
         Args:
             budget_ns: time that this run may take; a start needs about as long as the last ones.
-            most: such starts in all.
 
         Returns:
             Whether that was done.

@@ -1,6 +1,7 @@
 """Whether a deployment still answers after a load, and what its first failed request was.
 
-Its last requests, its processes and one more request show the former. This module must not know limits or baselines.
+The last requests of the load, the processes and one more request show whether it answers. This module must not know
+limits or baselines.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_first_failure", "require_answer", "require_every_answer", "why_silent"]
 
-
 _SHORTEST_WAIT_S = 2.0
 _RETRY_S = 1.0
 """Time in which a service that refuses connections may come back, as after the restart of a worker."""
@@ -44,10 +44,6 @@ def why_silent(
     """Why a service is taken for dead at the end of a load; empty if it still answers.
 
     Args:
-        deployment: what was loaded.
-        plan: what was sent.
-        samples: every request of the load.
-        window: the measured window.
         owed_s: seconds in which the service may still be busy with what a load beyond its capacity left to it, so that
             only a request without an answer shows that it is dead; None for a load that is meant to be sustained.
 
@@ -77,10 +73,6 @@ def require_answer(
     """Refuse a load beyond the capacity that the service did not survive.
 
     Args:
-        deployment: what was loaded.
-        plan: what was sent.
-        samples: every request of the load.
-        window: the load, to its end.
         when: begins the message, such as ``in the search for the capacity``.
         owed_s: as in :func:`why_silent`; at least a time-out, which each step of a search leaves.
 
@@ -149,10 +141,7 @@ def describe_first_failure(
 
     Args:
         deployment: what failed it; it still runs.
-        payload: what was sent.
-        samples: the requests.
         window: only requests that were due in it count; None: all.
-        stats: has the tracebacks of the model.
         answers: by outcome, the first answer that did not count and says why.
 
     Returns:

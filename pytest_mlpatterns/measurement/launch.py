@@ -83,8 +83,6 @@ class LaunchRunner:
     """Starts deployments of one test and measures them, one launch at a time.
 
     Args:
-        start: starts a deployment and waits until it is ready.
-        plan: what is sent to it.
         generator: the load generator; not used in a smoke run.
         on_progress: takes the progress of the load several times a second.
         smoke: send one request instead of a load.
@@ -224,7 +222,6 @@ class LaunchRunner:
         Args:
             decided: ends the search early, see :func:`pytest_mlpatterns.analysis.capacity.capacity_search.climb`.
             objective: a latency objective to keep, None for throughput alone.
-            budget_ns: time after which the search ends.
 
         Raises:
             DeploymentError: it did not start, or one of its processes died.
@@ -274,10 +271,6 @@ class LaunchRunner:
 
     def scale_out(self, concurrency: int, balance: Balance) -> ScaleOut:
         """Add one more replica to the running deployment while it is loaded; its engine must be able to.
-
-        Args:
-            concurrency: requests in flight.
-            balance: how requests are spread over the replicas.
 
         Raises:
             DeploymentError: the replica did not start, or a process died under the load.
@@ -402,8 +395,6 @@ def job_for(
     """The job of the load generator for a plan.
 
     Args:
-        deployment: what is loaded.
-        plan: what is sent, when, and for how long.
         messages: the requests as bytes, as :meth:`Deployment.messages` makes them.
         conversations: whether callers keep to the conversations of the payload, and think; else turns are requests as
             any other, so that the thinking does not limit what the service can do.

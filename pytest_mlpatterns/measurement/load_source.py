@@ -1,4 +1,4 @@
-"""What loads a deployment: the load generator, or if it is called without a server its own process.
+"""What loads a deployment: the load generator, or the deployment's own process if it is called without a server.
 
 :class:`CallLoop` takes the jobs of a generator and gives the same results, so that calls are measured in the same
 blocks as requests. Every load keeps the generator off the cores of the deployment and passes its events to observers.
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CallLoop", "FurtherLoad", "LoadEvents", "apart_from", "load_source"]
 
-
 _SLACK_NS = 5_000_000_000
 """Time beyond the window and the time-out of a call after which the process counts as stuck; a busy machine may delay
 the last message by a second."""
@@ -43,9 +42,6 @@ the last message by a second."""
 
 class CallLoop:
     """Stands for the load generator of one deployment without a server.
-
-    Args:
-        deployment: its process makes the calls.
 
     Attributes:
         library_overhead_ns: None, as no client library is between.
@@ -135,8 +131,6 @@ def apart_from(deployment: Deployment, generator: Generator | CallLoop, processe
 
     Args:
         deployment: what is loaded; without ``cpus=`` nothing changes.
-        generator: the load generator.
-        processes: number of its processes.
     """
     if deployment.cpu_share is None:
         yield
@@ -152,8 +146,6 @@ class LoadEvents:
 
     Attributes:
         on_progress: takes the progress, several times a second.
-        on_window: called when the measured window opens.
-        on_poll: called at every event and poll, before the others.
     """
 
     on_progress: Callable[[Progress], None]
@@ -174,10 +166,8 @@ class FurtherLoad:
     """Loads a deployment that runs, after or beside its launches.
 
     Attributes:
-        deployment: ready to answer.
         plan: what is sent, without a check of answers.
         template: a job for it, whose schedule and times each load replaces.
-        generator: the load generator.
         on_progress: takes the progress of the load several times a second.
     """
 

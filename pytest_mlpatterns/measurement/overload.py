@@ -31,13 +31,7 @@ _WARMUP_NS = 50_000_000
 
 
 def offer_overload(load: FurtherLoad, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
-    """Offer the loads of a plan in their order.
-
-    Args:
-        load: loads the deployment.
-        plan: the loads, as multiples of the NMRT.
-        nmrt_rps: the NMRT.
-    """
+    """Offer the loads of a plan in their order."""
     *steps, peak = plan.ratios
     return (
         *(_offer(load, ratio, nmrt_rps, step_s=plan.step_s) for ratio in steps),

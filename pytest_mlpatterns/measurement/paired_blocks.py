@@ -47,7 +47,6 @@ __all__ = [
     "stream_ratios",
 ]
 
-
 _QUICK_START_S = 0.8
 """Measured time to start two variants of a light model side by side, and to warm up both."""
 _LAUNCHES = 4
@@ -67,7 +66,6 @@ class ResponsePace:
     """How fast a variant answers.
 
     Attributes:
-        interval_ns: time between two answers.
         cycle_ns: time between two requests of one caller; in an open loop between two requests.
         length_ns: length of every block, if the schedule has a length of its own; else None.
     """
@@ -87,8 +85,6 @@ class BlockPlan:
     """The plan of a launch.
 
     Attributes:
-        lengths_ns: length of the blocks of each variant.
-        rounds: rounds of four blocks.
         requests: of each block, on either side, and the length is about that of the slower one; None if blocks last
             their length.
         stagger_ns: time between the first requests of two callers of a block, on either side.
@@ -116,9 +112,7 @@ class BlockDesign:
     s/t sqrt(c/b) pairs per launch: four at c = 0.8 s, as measured, and in proportion to sqrt(c).
 
     Args:
-        block_ns: shortest block.
         answers: answers that a block should have; blocks get longer for it, as far as there is time.
-        rounds: rounds A B B A of variants that start quickly.
         most_rounds: rounds of variants that start slowly, at most.
         warmup_ns: shortest warm-up of each variant; a longer one in its plan replaces it.
         launch_ns: time for a launch. At least a quarter of it belongs to the blocks, however slowly the variants start.
@@ -149,9 +143,7 @@ class BlockDesign:
         """Plan the blocks of one launch.
 
         Args:
-            paces: how fast each variant answers.
             start_s: seconds that starting and warming up both variants took.
-            inputs: requests of a round of the inputs.
         """
         if all(one.length_ns is None and one.interval_ns >= SLOW_INTERVAL_NS for one in paces):
             return self._blocks_of_requests(paces, start_s, inputs)
@@ -208,8 +200,6 @@ def answer_rate(samples: Samples, window: Window, *, closed: bool, weights: NDAr
 
     Args:
         samples: of the block, with the requests before its window and at least one answer.
-        window: the block.
-        closed: whether it was a closed loop.
         weights: what each request of a closed loop counts for, such as its tokens; None for 1.
 
     Returns:
@@ -235,10 +225,7 @@ def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_], *,
     A figure that is not known is 0. Tokens count as answers do; in an open loop, when they arrived.
 
     Args:
-        samples: of the block, with the requests before its window.
-        window: the block.
         good: mask of the successful requests that were due in the window.
-        closed: whether it was a closed loop.
     """
     if samples.stream is None or not samples.came_in_pieces:
         return {}
@@ -272,7 +259,6 @@ def stream_ratios(
         first: figures of the first variant by metric, one of each block; 0 if it is not known.
         second: those of the second variant.
         second_whole: of the second variant's whole answers, what their first content would be, as the others.
-        disturbed: for each block, whether other processes disturbed it.
     """
     present = second or second_whole
     return {
@@ -288,9 +274,7 @@ class BlockRecording:
 
     Attributes:
         samples: every request of the load, including those outside the window.
-        window: the block.
         usage: resources used from the start of the window to the end of the load; None if the processes are not known.
-        report: the generator's own figures.
     """
 
     samples: Samples

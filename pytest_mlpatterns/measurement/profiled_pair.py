@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ProfiledPair", "ProfiledSide", "ProfilingPlan", "awaits_in", "calls_in"]
 
-
 _TRIES = 3
 """Attempts to record one block; the load repeats a block in which the load generator was the limit."""
 
@@ -57,11 +56,7 @@ class ProfilingPlan:
 
     Args:
         most_s: time from the start of the deployments to the end of the last round; the fewest rounds are kept.
-        rounds: rounds of blocks A B B A.
-        fewest: rounds that are recorded even beyond the time.
-        block_ns: shortest block.
         answers: answers that a block should have; blocks get longer for it, as far as there is time.
-        warmup_ns: warm-up of each side.
         rate_hz: looks a second at the only process of a side.
         shared_hz: looks a second at all processes of a side together, if it has several.
         least_hz: looks a second at each of them, at least.
@@ -85,7 +80,6 @@ class ProfilingPlan:
         """The length of the blocks of each side.
 
         Args:
-            paces: how fast each side answers.
             left_s: seconds that are left for all blocks.
 
         Raises:
@@ -107,12 +101,7 @@ class ProfilingPlan:
 
 @dataclass(frozen=True, slots=True)
 class ProfiledSide:
-    """One side of the pair.
-
-    Args:
-        variant: starts it, with processes that permit a profiler.
-        names: names its functions.
-    """
+    """One side of the pair."""
 
     variant: Variant
     names: SourceNames
@@ -122,12 +111,8 @@ class ProfiledPair:
     """Records a pair of variants, or one alone.
 
     Args:
-        now: the present.
         before: the reference; None without one.
-        generator: the load generator, which loads one variant at a time.
-        profiler: looks at their processes.
         on_progress: takes the progress of the load several times a second.
-        plan: lengths and numbers.
     """
 
     def __init__(
@@ -197,10 +182,7 @@ class _Recorded:
     """One side while it is recorded.
 
     Attributes:
-        run: loads it.
-        sampled: the stacks of its recorded blocks so far.
         rate_hz: looks a second at each process, in the last block.
-        notes: what a reader has to know.
     """
 
     def __init__(
@@ -228,12 +210,8 @@ class _Recorded:
         """Load one block while the profiler looks.
 
         Args:
-            length_ns: length of the block.
             position: index of the first input.
             core: core on which the first process starts.
-
-        Raises:
-            ProfilerError, DeploymentError, InvalidResultError: as for :meth:`ProfiledPair.run`.
         """
         error = ProfilerError(f"{self._side.variant.name}: {_TRIES} blocks in a row had to be repeated")
         for _ in range(_TRIES):
@@ -353,11 +331,7 @@ def _runs_python(process: psutil.Process) -> bool:
 
 
 def _slowdown(latencies: Sequence[Sequence[float]]) -> Estimate | None:
-    """Latency with the profiler over that without it, which is in the first and the last block of each side.
-
-    Args:
-        latencies: response time median of each block of each side.
-    """
+    """Latency with the profiler over that without it, which is in the first and the last block of each side."""
     if any(len(blocks) < 4 for blocks in latencies):
         return None
     logs = [[math.log(one) for one in blocks] for blocks in latencies]
@@ -376,9 +350,6 @@ def calls_in(stats: PatternStats) -> dict[str, float]:
     """Calls of all models together, by the name of their boundary in a stack; empty if the deployment counts none.
 
     A stack does not say which stage or model of a process it belongs to, so their calls are added.
-
-    Args:
-        stats: of the time in question.
     """
     layers = [layer for layer in stats.layers if layer.layer == _LAYER]
     counters = [(name, value) for layer in layers for name, value in layer.counters.items()]

@@ -42,8 +42,6 @@ class ScaleOutRun:
     """One scale-out of one deployment; used once.
 
     Args:
-        load: loads a deployment whose engine can add a replica.
-        balance: how requests are spread over the replicas.
         clock: the clock of the samples.
     """
 
@@ -59,9 +57,6 @@ class ScaleOutRun:
 
     def run(self, concurrency: int) -> ScaleOut:
         """Load the deployment, ask for one more replica, and load on until that has answered its share.
-
-        Args:
-            concurrency: requests in flight: the knee of the replicas that there are.
 
         Raises:
             DeploymentError: the replica did not start, or a process died under the load.

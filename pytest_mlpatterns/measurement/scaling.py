@@ -43,15 +43,11 @@ class ScalingRun:
     """Measures a service at several numbers of replicas.
 
     Args:
-        variants: the service by number of replicas.
-        generator: the load generator.
         on_progress: takes the progress of the load several times a second.
         price: of cores and memory; None if there is no cost.
         cpus_per_replica: number of cores on which each replica runs alone; None if they share the cores.
-        balance: how requests are spread over the replicas.
 
     Attributes:
-        passes: passes so far.
         spent_s: seconds spent on them.
     """
 

@@ -31,10 +31,6 @@ _DECODED_HEADERS = (b"content-encoding",)
 def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     """Send a single request, and check its answer if the plan has a check.
 
-    Args:
-        deployment: what answers.
-        plan: the first of its inputs is sent, and its time limit holds.
-
     Returns:
         A launch of one sample.
 

@@ -68,7 +68,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StartedDeployments", "Variant", "VariantRun", "named_errors"]
 
-
 _POLL_S = 0.1
 _TRIES = 5
 """Attempts to measure one block."""
@@ -83,8 +82,6 @@ class Variant:
     """One arm of an interleaved run.
 
     Attributes:
-        name: in messages.
-        start: starts a deployment and waits until it is ready.
         plan: what is sent to it. A check of answers in it is ignored.
     """
 
@@ -97,16 +94,11 @@ class VariantRun:
     """One variant while it runs.
 
     Args:
-        variant: which one.
-        deployment: its deployment, ready to answer.
         generator: the load generator; a deployment that serves nothing does without it.
         on_progress: takes the progress of the load several times a second.
 
     Attributes:
         position: index of the input that the next block begins with.
-        repeated: blocks that were measured again.
-        rtm_ns: response time median of each block.
-        latency_mean_ns: location of the latencies of each block.
         throughput_rps: successful answers per second of each block.
         cpu_ns_per_request: CPU time per successful answer of each block; 0 if it is not known.
         streams: what only streams have, by metric, of each block; 0 if it is not known.
@@ -185,11 +177,9 @@ class VariantRun:
         measured again at twice the length.
 
         Args:
-            length_ns: length of the block.
             position: index of the first input.
             core: core on which the first process starts.
             requests: after which the block ends, about its length; None if it lasts its length.
-            stagger_ns: time between the first requests of two callers.
 
         Raises:
             GeneratorLimitError: the load generator was the limit in all attempts.
