@@ -1,8 +1,7 @@
 """Client of the pytest process that runs one test at another git revision and starts deployments there.
 
-The server is :mod:`pytest_mlpatterns.plugin.revision_server`. This module does not know how deployments are measured.
-
-This module reads text and looks for files; it changes nothing.
+The server is :mod:`pytest_mlpatterns.plugin.revision_server`. An error of the revision gets a hint if it names a file
+that the revision lacks. This module must not know how deployments are measured.
 """
 
 from __future__ import annotations
@@ -60,7 +59,6 @@ __all__ = [
     "without_markers",
 ]
 
-
 _STOP_TIMEOUT_S = 20.0
 _DELETE_TIMEOUT_S = 70.0
 """The same on a Ray cluster; longer than that process waits for Ray Serve."""
@@ -74,7 +72,6 @@ class NothingToCompareError(DeploymentError):
     """The test does not exist at the revision, or fails there.
 
     Attributes:
-        reason: which of them.
         details: the error there at length; empty without one.
     """
 
@@ -88,11 +85,7 @@ class RevisionClient:
     """One test at another revision, in its own process.
 
     Args:
-        test: id of the test.
-        worktree: the revision's files.
-        directory: directory for the log of the process.
         startup_timeout_ns: time limit for the collection of the test, and for the start of a deployment.
-        inherited_options: options of this run that the process uses too.
         cluster: the Ray cluster of this run, on which the revision is served too; None if it is served without Ray.
     """
 
@@ -167,7 +160,6 @@ class RevisionClient:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
         Args:
-            profiled: its processes permit a profiler of the same user to read them.
             traced: its processes follow their allocations.
             timeout_ns: time limit for the start and for each of its statistics; None for that of the test.
 
@@ -222,19 +214,11 @@ class RevisionClient:
             self._ask(StopDeployment(), DeploymentStopped, timeout_s)
 
     def _stats(self) -> PatternStats:
-        """The statistics of the deployment that runs.
-
-        Raises:
-            DeploymentError: one of its processes has ended, or does not answer.
-        """
+        """The statistics of the deployment that runs."""
         return self._ask(StatsWanted(), StatsFound, self._answer_ns / 1e9).stats
 
     def _ask(self, question: Wanted, of: type[_Answer], timeout_s: float) -> _Answer:
-        """The answer to a question; one that came after its time-out, to a question before, is left out.
-
-        Raises:
-            NothingToCompareError, DeploymentError: as in :meth:`start`.
-        """
+        """The answer to a question; one that came after its time-out, to a question before, is left out."""
         if (child := self._child) is None:
             raise DeploymentError(f"{self._test} at {self.name} has ended")
         self._send(child, question)
@@ -293,8 +277,6 @@ def access_options(
     Paths in it are relative; each process reads them from the root of its own tree.
 
     Args:
-        cluster: the cluster of this run.
-        runtime_env: that of this run's replicas.
         interpreter: that of an environment of the revision's own; None if it runs in this one.
 
     Raises:
@@ -341,11 +323,6 @@ def without_markers(text: str) -> str:
 
 def hint_at_files(text: str, test: str, worktree: Worktree) -> str:
     """What to do about files that an error names, that the working tree has and the revision does not.
-
-    Args:
-        text: the error.
-        test: id of the test that failed.
-        worktree: the revision's files.
 
     Returns:
         A sentence; empty if the error names no such file.

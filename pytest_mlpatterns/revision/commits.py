@@ -30,7 +30,6 @@ __all__ = [
     "resolve_revision",
 ]
 
-
 _MERGE_BASE = "merge-base:"
 _SHALLOW = (
     "this clone is shallow, so it may only be missing here: `git fetch --unshallow`, and `git fetch origin NAME` for "
@@ -43,10 +42,7 @@ class Revision:
     """A commit.
 
     Attributes:
-        sha: full hash.
         name: the user's name for it; with the name of the remote if only a remote has such a branch.
-        subject: first line of the commit message.
-        short: abbreviated hash.
     """
 
     sha: str
@@ -59,7 +55,6 @@ def resolve_revision(project: Path, ref: str) -> Revision:
     """Find the commit that a reference names.
 
     Args:
-        project: a directory of the repository.
         ref: a branch, tag or commit, or ``merge-base:BRANCH`` for the last commit that HEAD and that branch share. The
             name of the remote may be left out if one remote only has the branch.
 
@@ -136,8 +131,6 @@ class RecordedRevisions:
     """Finds the commits of the entries of one baseline file.
 
     Args:
-        root: directory of the project.
-        file: the baseline file.
         leave_out: files that do not belong to the code, such as result files; the baseline file never does.
         fetch: whether a shallow clone may be deepened from its remote.
     """
@@ -268,11 +261,7 @@ class RecordedRevisions:
 
     @functools.cached_property
     def _path(self) -> str:
-        """The baseline file relative to the top of the repository, with slashes.
-
-        Raises:
-            UnknownRevisionError: it lies outside.
-        """
+        """The baseline file relative to the top of the repository, with slashes."""
         file, top = Path(os.path.realpath(self._file)), Path(os.path.realpath(self._git.directory))
         if not file.is_relative_to(top):
             raise UnknownRevisionError(f"{self._file} is not in the repository {top}, which knows no commit of it")
@@ -284,11 +273,7 @@ class RecordedRevisions:
         return shallow.is_file() and sha in shallow.read_text(encoding="ascii").split()
 
     def _deepen(self) -> bool:
-        """Fetch more of the history of a shallow clone; returns whether there was more to ask for.
-
-        Raises:
-            DeploymentError: the remote does not answer.
-        """
+        """Fetch more of the history of a shallow clone; returns whether there was more to ask for."""
         if self._git.run("rev-parse", "--is-shallow-repository").strip() != "true":
             return False
         how = f"--deepen={_DEEPEN[self._depth]}" if self._depth < len(_DEEPEN) else "--unshallow"

@@ -32,7 +32,6 @@ __all__ = [
     "with_included",
 ]
 
-
 _FILES = (
     "requirements*.txt",
     "requirements/*.txt",
@@ -132,10 +131,6 @@ def dependency_key(worktree: Worktree, facts: Sequence[str]) -> str:
     """A hash of the dependency files of a revision, and of the directories and files in it that they name.
 
     Files that an installer reads because another one includes them, by ``-r base.txt`` for example, are in it too.
-
-    Args:
-        worktree: the revision's files.
-        facts: what else decides what gets installed.
     """
     root = worktree.root
     texts = {name: (worktree.directory / name).read_bytes() for name in _names_in(worktree.directory, root)}
@@ -204,10 +199,6 @@ def with_included(files: Iterable[Path], root: Path) -> set[Path]:
 
     A file is left out if it is not there, is no regular file, lies outside of ``root``, also through a link, or is too
     large.
-
-    Args:
-        files: dependency files of a project.
-        root: the directory that included files have to be in.
     """
     found = {file for file in files if file.is_file()}
     waiting = sorted(found)

@@ -51,9 +51,7 @@ class RevisionEnvironment:
     """An environment of a revision.
 
     Attributes:
-        python: its interpreter.
         project_paths: folders that the project adds to ``sys.path``, relative to the top of the worktree.
-        contents: what was installed, for people.
     """
 
     python: Path
@@ -75,7 +73,6 @@ def revision_environment(worktree: Worktree, cache: Path, say: Callable[[str], N
     """The environment of a revision, built if the cache does not have it. It is not removed while the context lasts.
 
     Args:
-        worktree: the revision's files.
         cache: an existing directory; one of another user is not used.
         say: takes a sentence before something that takes long, and about a cache that is not used.
 

@@ -29,13 +29,7 @@ _OURS = "pytest-mlpatterns"
 
 @dataclass(frozen=True, slots=True)
 class InstalledCopy:
-    """A package of the project that is imported from a copy.
-
-    Attributes:
-        package: its name in imports.
-        folder: where the copy lies.
-        source: directory of the project that it was copied from.
-    """
+    """A package of the project that is imported from a copy."""
 
     package: str
     folder: Path
@@ -46,7 +40,6 @@ def installed_copies(root: Path, top: Path, found: Iterable[Distribution] | None
     """The packages of this project that Python imports from a copy.
 
     Args:
-        root: pytest's root directory.
         top: top of the repository. A part of it beside the root directory counts if the tests imported it.
         found: what is installed; None means what this process can import.
     """
@@ -74,7 +67,6 @@ def copy_error(copies: list[InstalledCopy], root: Path) -> SettingError:
 
     Args:
         copies: at least one.
-        root: pytest's root directory.
     """
     first, others = copies[0], copies[1:]
     more = f" (and {count(len(others), 'more package')})" if others else ""
@@ -147,10 +139,6 @@ def _is_imported_from(package: str, folder: Path) -> bool:
 
 def require_no_copy(root: Path, present_top: Path) -> None:
     """Refuse a project that is imported from a copy, which is the same code on both sides.
-
-    Args:
-        root: pytest's root directory.
-        present_top: top directory of the user's working tree.
 
     Raises:
         SettingError: the message names the copy.

@@ -48,7 +48,6 @@ class InheritedOptions:
     """Options of the user's pytest run that the run at the other revision uses too.
 
     Args:
-        options: command-line arguments.
         values: values of the options that conftest files add, by destination.
         import_path: ``sys.path`` with absolute paths, because ``python -m pytest`` adds to it.
         project_paths: folders of the revision's project, if the process has an environment of its own; its own
@@ -63,15 +62,7 @@ class InheritedOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceJob:
-    """One test in one tree.
-
-    Args:
-        test: id of the test.
-        directory: working directory of pytest.
-        present_top: top directory of the user's working tree.
-        reference_top: top directory of the revision's worktree.
-        inherited_options: options of the user's run.
-    """
+    """One test in one tree."""
 
     test: str
     directory: Path
@@ -118,13 +109,10 @@ class DeploymentStarted:
     """A deployment runs and is ready.
 
     Args:
-        endpoint: where it is asked.
         pids: its processes, without their children.
         cold_start_ns: time from its start to the first answer; None if it is not known.
         cpu_share: the processor that it was given; None if it may use all of the machine.
-        streams: whether its first answer was a stream.
         application: the application of Ray Serve that it is; None if it runs without Ray.
-        roles: what each of its processes does, by its id.
     """
 
     endpoint: Endpoint

@@ -49,7 +49,6 @@ __all__ = [
     "unheard",
 ]
 
-
 _PREFIX = "mlpatterns-against-"
 _OWNER = "owner"
 """Lock file, locked while the process that made a worktree runs. The kernel releases the lock when that process and the
@@ -61,7 +60,6 @@ class Place:
     """A private directory for one worktree.
 
     Attributes:
-        base: the directory.
         root: top directory of the worktree, in it; git makes it.
         owner: descriptor of the lock, for git processes to keep open.
     """
@@ -77,12 +75,7 @@ def unheard(_: str) -> None:
 
 @contextlib.contextmanager
 def place_worktree(top: Path, say: Callable[[str], None] = unheard) -> Iterator[Place]:
-    """Make a place for a worktree, which is removed when the context ends.
-
-    Args:
-        top: top directory of the repository.
-        say: takes a sentence about files that had to be left.
-    """
+    """Make a place for a worktree, which is removed when the context ends."""
     above = Path(tempfile.gettempdir()).resolve()
     base = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=above))
     root = base / (top.name or "top")  # a top that is itself a package is imported by its name
@@ -106,10 +99,6 @@ def remove_stale(project: Path, say: Callable[[str], None] = unheard) -> list[Pa
 
     A worktree is only removed from a directory of this user that has the lock of an ended run. If another user's
     directory or a link has taken the place of the directory, that is left as it is, and git forgets the worktree.
-
-    Args:
-        project: a directory of the repository.
-        say: takes a sentence about each worktree that was left or forgotten.
 
     Returns:
         Top directories of the removed worktrees.
@@ -139,11 +128,7 @@ def common_directory(git: Git) -> Path:
 
 
 def _is_cleared(root: Path, say: Callable[[str], None]) -> bool:
-    """Remove the files of a worktree whose run has ended; False if they are left, and git is to know them.
-
-    Raises:
-        NotOwnedError: another user's directory, or a link, has taken their place.
-    """
+    """Remove the files of a worktree whose run has ended; False if they are left, and git is to know them."""
     try:
         with owned_directory(root.parent) as directory:
             if not os.listdir(directory.descriptor):  # the run was killed during the removal
@@ -212,8 +197,6 @@ class Worktree:
     """The files of a revision.
 
     Attributes:
-        revision: the commit.
-        root: top directory of the worktree.
         directory: directory in the worktree that corresponds to the project's directory.
         present_root: top directory of the user's working tree; corresponds to ``root``.
         notes: sentences about files that are missing in the worktree.
@@ -253,11 +236,8 @@ def checkout(
     later run.
 
     Args:
-        project: directory of the project, at or below the top of the repository.
-        revision: from :func:`resolve_revision`.
         extra: glob patterns relative to ``project`` of untracked files or directories that the tests need. Files that
             the revision has are not replaced.
-        say: takes a sentence about files that had to be left at the end.
 
     Raises:
         SettingError: a pattern matches nothing, or a file outside the repository.
@@ -302,11 +282,7 @@ def missing_extensions(project_top: Path, worktree_top: Path) -> list[str]:
 
 
 def _write_submodules(git: Git, present: Path, base: Path) -> list[str]:
-    """Write the files of submodules, from their repositories in the working tree; returns notes.
-
-    Raises:
-        DeploymentError: the working tree's repository of a submodule does not have the commit.
-    """
+    """Write the files of submodules, from their repositories in the working tree; returns notes."""
     notes = []
     for entry in git.run("ls-files", "--stage", "-z").split("\0"):
         if not entry.startswith("160000 "):
