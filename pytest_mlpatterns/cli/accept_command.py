@@ -29,12 +29,7 @@ _TABLE = "[[accepted]]"
 def add_accept_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], read: Callable[[str], Results]
 ) -> None:
-    """Add the command to a parser.
-
-    Args:
-        commands: of the parser.
-        read: reads a result file.
-    """
+    """Add the command to a parser."""
     what = "accept what a failed test measured, with a reason"
     command = commands.add_parser("accept", help=what, description=f"{what[0].upper()}{what[1:]}.")
     command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
@@ -76,11 +71,7 @@ def _result_of(test: str, results: Sequence[TestResult]) -> TestResult:
 
 
 def _wanted(result: TestResult, metrics: Sequence[str] | None) -> list[Verdict]:
-    """The changes to accept: those that failed or are suspected, without what follows from another one.
-
-    Raises:
-        SettingError: nothing is to be accepted, or a named metric was not compared.
-    """
+    """The changes to accept: those that failed or are suspected, without what follows from another one."""
     compared = {one.metric: one for one in result.verdicts if one.change is not None}
     if metrics:
         if unknown := [name for name in metrics if name not in compared]:
@@ -110,11 +101,7 @@ def _table(verdict: Verdict, test: str, options: argparse.Namespace, *, since: s
 
 
 def _extend(file: Path, tables: Sequence[str]) -> None:
-    """Add tables to the file, which is read with them before it is written.
-
-    Raises:
-        SettingError: the new file would have a mistake; it is left as it was.
-    """
+    """Add tables to the file, which is read with them before it is written."""
     from pytest_mlpatterns.config.acceptances import read_acceptances
 
     def extended() -> str:

@@ -1,8 +1,6 @@
-"""``python -m pytest_mlpatterns``: reports, exports and rankings from a result file, without measuring again.
+"""``python -m pytest_mlpatterns``: reports, exports, rankings and acceptances from a result file, and a first test.
 
-``new`` writes a first test.
-
-An error is reported in one line.
+A result file is read without measuring again. An error is reported in one line.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.reports.files.result_file import Results
 
 __all__ = ["add_baseline_command", "main"]
-
 
 _FAILED = 2
 _OF_PROFILES = ("speedscope", "collapsed")
@@ -200,11 +197,7 @@ def _ranking(options: argparse.Namespace) -> str:
 
 
 def add_baseline_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command to a parser.
-
-    Args:
-        commands: of the parser.
-    """
+    """Add the command to a parser."""
     what = "work with baseline files"
     command = commands.add_parser("baseline", help=what, description=f"{what[0].upper()}{what[1:]}.")
     actions = command.add_subparsers(title="actions", required=True, metavar="ACTION")

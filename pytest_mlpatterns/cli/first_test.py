@@ -34,7 +34,6 @@ def first_test(subject: Subject, folder: str = "") -> str:
     """The text of a test file.
 
     Args:
-        subject: what it measures.
         folder: of the test file, relative to the directory that file names are relative to.
     """
     imports, parts = {"pytest"}, []

@@ -56,9 +56,6 @@ class SampleInputs:
     """Inputs that a first test sends.
 
     Attributes:
-        kind: what one input is.
-        width: how many numbers one array has.
-        names: the columns of a record of numbers.
         file: name of the file that holds the inputs; empty if none does.
         is_guess: whether another shape or other values may be needed.
     """
@@ -75,11 +72,7 @@ class Subject:
     """What a first test measures.
 
     Attributes:
-        kind: how it is loaded or reached.
-        name: a file, an import string or an address.
-        inputs: what it is sent.
         method: of an estimator, such as ``predict``; empty if the object itself is called.
-        path: of the requests to an application.
         is_local: whether its module is found in the current directory only.
     """
 
@@ -108,10 +101,7 @@ def requested(kind: SubjectKind, name: str, path: str, *, is_local: bool = False
     """An application or an address with its requests: a GET of the top, or bodies to the path that is named.
 
     Args:
-        kind: of the two.
-        name: an import string, or an address.
         path: the path that takes the requests; empty if none is named.
-        is_local: whether its module is found in the current directory only.
     """
     inputs = SampleInputs(InputKind.UNKNOWN if path else InputKind.GET, is_guess=True)
     return Subject(kind, name, inputs, path=path or "/", is_local=is_local)
@@ -145,11 +135,7 @@ class Candidate:
 
 
 def find_candidates(directory: Path) -> tuple[Candidate, ...]:
-    """The model files below a directory, then the applications; hidden and installed files are left out.
-
-    Args:
-        directory: usually the top of a project.
-    """
+    """The model files below a directory, then the applications; hidden and installed files are left out."""
     files = [file for file, _ in zip(_files(directory), range(_MOST_FILES), strict=False)]
     models = [
         Candidate(MODEL_FILES[file.suffix], file.relative_to(directory).as_posix())

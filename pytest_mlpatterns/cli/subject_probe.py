@@ -17,7 +17,6 @@ from pytest_mlpatterns.wording import did_you_mean
 
 __all__ = ["probe"]
 
-
 _METHODS = ("predict", "transform", "score_samples")
 
 
@@ -27,7 +26,6 @@ def probe(kind: SubjectKind | None, name: str, path: str = "") -> Subject:
     Args:
         kind: how; None for an import string that is a model or an application. The files of ONNX and Torch need none
             of this.
-        name: a file, or an import string.
         path: the path of an application that takes the requests; empty if any may.
 
     Raises:

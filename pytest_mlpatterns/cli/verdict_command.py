@@ -43,13 +43,7 @@ def add_verdict_command(
     read: Callable[[str], Results],
     for_people: Callable[[str], str],
 ) -> None:
-    """Add the command to a parser.
-
-    Args:
-        commands: of the parser.
-        read: reads a result file.
-        for_people: spells a text for standard output.
-    """
+    """Add the command to a parser."""
     what = "exit with 0 if all tests passed, 1 after an error, 2 after a regression or a missed limit, 3 if one is open"
     command = commands.add_parser("verdict", help=what, description=f"{what[0].upper()}{what[1:]}.")
     command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
