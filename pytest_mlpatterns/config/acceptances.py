@@ -45,10 +45,6 @@ def read_accept(value: object, source: str) -> tuple[Acceptance, ...]:
 def read_acceptances(file: Path, text: str) -> tuple[Acceptance, ...]:
     """The acceptances of a file.
 
-    Args:
-        file: its name in messages.
-        text: what it holds.
-
     Raises:
         SettingError: it is no TOML, or an entry of it has a mistake; the message names it.
     """

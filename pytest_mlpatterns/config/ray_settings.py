@@ -30,7 +30,6 @@ def read_ray_job(
     Args:
         options: command-line values by option name, None if not given.
         ini: ini values by option name, None or empty if not given.
-        environ: environment variables.
         root: directory to which paths are relative.
 
     Raises:

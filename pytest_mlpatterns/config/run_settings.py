@@ -131,11 +131,7 @@ def _writable(file: Path, given: str) -> Path:
 
 
 def _reference(option: object, ini: object) -> str | None:
-    """The revision to compare with; None without one.
-
-    Raises:
-        SettingError: the command line names an empty one, as an unset variable of a shell does.
-    """
+    """The revision to compare with; None without one."""
     if option is not None and not str(option).strip():
         raise SettingError(
             f"--perf-against is {shown(str(option))}, expected a branch, tag or commit such as main; if a variable of "
@@ -149,7 +145,6 @@ def _mode(given: str, against: str | None) -> BaselineMode:
 
     Args:
         given: the mode from the command line or the ini file, empty if not given.
-        against: the revision to compare with.
     """
     mode: BaselineMode = read_choice(BaselineMode, given or BaselineMode.CHECK, "ini key perf_baseline")
     if against is None:

@@ -150,10 +150,6 @@ def merge_markers(
 
     ``concurrency``, ``rate_rps`` and ``load`` count as one argument: the closest marker with any of them sets the load.
 
-    Args:
-        markers: positional and named arguments of each.
-        caller: name of the marker or function in messages.
-
     Raises:
         SettingError: a positional or unknown argument.
     """
@@ -234,12 +230,8 @@ def read_settings(
     """Merge one test's settings.
 
     Args:
-        marker: arguments of the marker, as :func:`merge_markers` returns them.
         options: command-line values by option name, None if not given.
         ini: ini values by option name, None or empty if not given.
-        pattern: the pattern of this test, if the marker has a list.
-        wire: the wire of this test, if the marker has a list.
-        caller: name of the marker or function in messages.
 
     Raises:
         SettingError: an invalid value; the message names its source.
