@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL", "SERVER_LAYER", "SourceNames", "is_ours", "layer_of", "role_frame"]
 
-
 _PACKAGES = re.compile(r".*/(?:site|dist)-packages/")
 _STANDARD = re.compile(r".*/(?:lib|lib64)/python3[.\d]*t?/|.*/Python\.framework/Versions/[^/]+/lib/python3[.\d]*/")
 _MOST_BYTES = 400_000
@@ -47,7 +46,6 @@ class SourceNames:
     """Names the functions of one side of a comparison.
 
     Args:
-        root: pytest's root directory in the tree of this side.
         top: top directory of that tree, at or above ``root``.
     """
 

@@ -2,9 +2,8 @@
 
 It is started for each recording, ends by SIGINT, and then writes what it saw. Chosen by ``benchmarks/profilers.py``.
 
-A line is a stack and how often it was seen: ``thread (17): MainThread;main (/srv/app.py:3);work (/srv/a.py:9) 42``.
-Frames of native code have no file. From version 0.4.3 on names are qualified, ``Digits.predict``. Pure: it must not
-know where the text comes from.
+A line of its file is a stack and its count: ``thread (17): MainThread;main (/srv/app.py:3);work (/srv/a.py:9) 42``.
+Frames of native code have no file. From version 0.4.3 on names are qualified, ``Digits.predict``.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PySpy", "find_py_spy", "read_collapsed"]
 
-
 _START_S = 10.0
 """Time limit for the start: it takes 0.1 s, and longer on a busy machine."""
 _STOP_S = 5.0
@@ -59,10 +57,6 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def find_py_spy(what: str, directory: Path) -> PySpy:
     """The installed py-spy.
 
-    Args:
-        what: what needs it, in the user's words.
-        directory: for what it writes.
-
     Raises:
         MissingExtraError: it is not installed.
         ProfilerError: this system lets it read no process.
@@ -82,14 +76,9 @@ class PySpy:
     """The program; fulfils :class:`pytest_mlpatterns.profiling.recording.Profiler`.
 
     Args:
-        executable: its path.
-        directory: for what it writes.
         start_s: time that it may take to start.
         stop_s: time that it may take to write what it saw.
         version_s: time that it may take to name its version.
-
-    Attributes:
-        name: with its version.
 
     Raises:
         ProfilerError: it cannot be started.
@@ -112,11 +101,7 @@ class PySpy:
         self.name: str = _version_of(executable, directory, version_s)
 
     def start(self, pid: int, rate_hz: int) -> PySpyRecording:
-        """Begin to look at a process, without waiting until it does.
-
-        Raises:
-            ProfilerError: it cannot be started.
-        """
+        """Begin to look at a process, without waiting until it does."""
         words = [self._executable, "record", "--pid", str(pid), "--rate", str(rate_hz), *_OPTIONS]
         file = self._directory / f"py-spy-{id(self):x}-{next(self._numbers)}.txt"
         return PySpyRecording(words, pid, file, start_s=self._start_s, stop_s=self._stop_s)
@@ -127,9 +112,6 @@ class PySpyRecording:
 
     Args:
         words: command line, without the file.
-        pid: process that it looks at.
-        file: takes what it saw, and is removed.
-        start_s, stop_s: as for :class:`PySpy`.
 
     Raises:
         ProfilerError: it cannot be started.
@@ -149,11 +131,7 @@ class PySpyRecording:
         threading.Thread(target=self._read, name=f"output of py-spy {pid}", daemon=True).start()
 
     def await_start(self) -> None:
-        """Wait until it looks.
-
-        Raises:
-            ProfilerError: it cannot read the process, or does not start.
-        """
+        """Wait until it looks."""
         deadline = time.monotonic() + self._start_s
         while (line := self._next_line(deadline, f"did not begin within {self._start_s:g} s")) is not None:
             if _LOOKS in line:
@@ -170,11 +148,7 @@ class PySpyRecording:
         _signal_group(self._process, signal.SIGINT)
 
     def stop(self) -> RawStacks:
-        """What it saw, after it has ended.
-
-        Raises:
-            ProfilerError: it ended before, or gave nothing that can be read.
-        """
+        """What it saw, after it has ended."""
         if not self._ended_ns:
             self.request_stop()
         deadline = time.monotonic() + self._stop_s
@@ -210,11 +184,7 @@ class PySpyRecording:
         return int(found[-1][1]) if found else 0
 
     def _next_line(self, deadline: float, late: str) -> str | None:
-        """The next line that it prints; None at its end.
-
-        Raises:
-            ProfilerError: there is none in time.
-        """
+        """The next line that it prints; None at its end."""
         try:
             line = self._lines.get(timeout=max(deadline - time.monotonic(), 0))
         except queue.Empty:
@@ -241,11 +211,7 @@ class PySpyRecording:
 
 
 def _started(words: Sequence[str], file: Path) -> subprocess.Popen[bytes]:
-    """Start py-spy in a session of its own, so that it ends with this process, and a later run finds what is left.
-
-    Raises:
-        ProfilerError: it cannot be started.
-    """
+    """Start py-spy in a session of its own, so that it ends with this process, and a later run finds what is left."""
     try:
         return subprocess.Popen(
             words,
@@ -267,11 +233,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 
 def _version_of(executable: str, directory: Path, limit_s: float) -> str:
-    """Name and version, such as ``py-spy 0.4.2``; ``directory`` marks its process.
-
-    Raises:
-        ProfilerError: it cannot be started, or does not answer in time.
-    """
+    """Name and version, such as ``py-spy 0.4.2``; ``directory`` marks its process."""
     process = _started([executable, "--version"], directory)
     try:
         said, _ = process.communicate(timeout=limit_s)

@@ -40,7 +40,6 @@ class RawStack:
     Attributes:
         thread: id of the thread, as the system knows it; 0 if unknown.
         name: of the thread; empty if unknown.
-        frames: from the outermost function to the innermost one.
     """
 
     thread: int
@@ -53,10 +52,7 @@ class RawStacks:
     """What a profiler saw of one process.
 
     Attributes:
-        pid: of the process.
-        duration_ns: for how long it looked.
         counts: how often it saw each stack, idle threads included.
-        lost: looks that failed.
         threads: times of each thread meanwhile, by its id; empty if the system does not show them.
     """
 
@@ -93,11 +89,7 @@ class Recording(Protocol):
 
 
 class Profiler(Protocol):
-    """Reads processes of the same user from outside, without changing them.
-
-    Attributes:
-        name: with its version, for reports.
-    """
+    """Reads processes of the same user from outside, without changing them."""
 
     name: str
 
@@ -105,7 +97,6 @@ class Profiler(Protocol):
         """Begin to look at a process, without waiting until it does.
 
         Args:
-            pid: of the process.
             rate_hz: looks a second.
 
         Raises:

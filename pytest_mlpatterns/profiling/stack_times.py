@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SERVER", "NativeThreads", "SampledStacks", "awaited_stacks", "balanced", "sampled_stacks", "whole_stacks"]
 
-
 SERVER = "server"
 """Role of a process that has no other."""
 _UNKNOWN = ThreadTimes()
@@ -50,7 +49,6 @@ class NativeThreads:
     """Threads in which the profiler never saw Python code: those that a library started for itself.
 
     Attributes:
-        cpu_ns: their CPU time.
         busy: process and thread of each that works, compared with the busiest thread of its process.
     """
 
@@ -64,8 +62,7 @@ class SampledStacks:
 
     Attributes:
         stacks: each once; idle ones are left out.
-        samples: looks at processes.
-        lost: of those, looks that failed or gave no whole stack.
+        lost: samples that failed or gave no whole stack.
         cpu_ns: CPU time of all threads of the processes; 0 if the system does not show it.
         ready_ns: how long they were ready and did not run, likewise.
         native: the threads without Python code; None if they are not known.
@@ -80,13 +77,7 @@ class SampledStacks:
 
 
 def sampled_stacks(recorded: Sequence[RawStacks], roles: Mapping[int, str], names: SourceNames) -> SampledStacks:
-    """The time of each stack.
-
-    Args:
-        recorded: one for each process.
-        roles: of the processes, by their ids.
-        names: names the functions.
-    """
+    """The time of each stack."""
     ns: defaultdict[_Key, float] = defaultdict(float)
     seen: Counter[_Key] = Counter()
     samples = lost = 0
@@ -122,13 +113,7 @@ def _native(recorded: Sequence[RawStacks]) -> NativeThreads | None:
 
 
 def awaited_stacks(awaits: Iterable[AwaitedTime], role: str, names: SourceNames) -> Iterator[StackTime]:
-    """The waits of coroutines of models as stacks.
-
-    Args:
-        awaits: each chain and its time.
-        role: of the process in which they waited.
-        names: names the functions.
-    """
+    """The waits of coroutines of models as stacks."""
     above = (role_frame(role), Frame(MODEL, owner="model"), Frame("waiting", owner="await"))
     times: defaultdict[_Key, float] = defaultdict(float)
     seen: Counter[_Key] = Counter()
@@ -267,9 +252,6 @@ def whole_stacks(counts: Mapping[RawStack, int]) -> dict[RawStack, int]:
 
     A thread has one root. A stack that begins elsewhere gets the callers that its outermost function has most often in
     the others. It is left out if that is in none of them, and so is one with a call that cannot be.
-
-    Args:
-        counts: how often a profiler saw each stack.
     """
     roots: defaultdict[_Thread, Counter[_Function]] = defaultdict(Counter)
     for stack, count in counts.items():

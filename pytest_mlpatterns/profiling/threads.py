@@ -107,12 +107,7 @@ _OUR_SERVERS = ("serving/http/", "serving/grpc/", "serving/local/", "patterns/mo
 
 
 def serves(stack: RawStack, pid: int) -> bool:
-    """Whether the thread of a stack serves requests.
-
-    Args:
-        stack: of the thread.
-        pid: of its process.
-    """
+    """Whether the thread of a stack serves requests."""
     if stack.thread == pid or stack.name == "MainThread":
         return True
     return any(_is_in(frame.file, _POOLS) or _calls_models(frame) for frame in stack.frames[:_DEPTH_OF_POOL])
