@@ -1,23 +1,23 @@
-"""The baseline file: earlier results, one entry per test and machine, laid out for git diffs.
+"""The baseline file: earlier results, one entry per test and machine, laid out for git diffs, read, written and merged.
 
 Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {test id: {machine:
 {"setup": …, "metrics": {name: [[value, relative error], …]}, "versions": …, "commit": …, "date": …}}}}``; keys sorted,
 one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
 earlier one), its ``latency`` distribution (``[[percent, ns], …]``, for charts only), the ``counts`` of requests
 (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies up to the median as one), the ``facts`` of the
-service's environment (texts by name), the ``split`` of its latency (see
-:mod:`pytest_mlpatterns.baseline.file`), the ``sorting_ns`` of each launch, the digest of the ``tree`` that was
-measured, what others had ``taken`` of the machine, and what was ``disturbed`` when it was recorded. A set-up has a
-``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are absent
-from older entries and are then not compared. Entries of 0.2 have a ``calibration``, which is not read and is left out
-when the file is written. A file of another format or a later version is refused and stays as it is.
+service's environment (texts by name), the ``split`` of its latency, the ``sorting_ns`` of each launch, the digest of
+the ``tree`` that was measured, what others had ``taken`` of the machine, and what was ``disturbed`` when it was
+recorded. A set-up has a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout`` and
+``generators`` are absent from older entries and are then not compared. Entries of 0.2 have a ``calibration``, which is
+not read and is left out when the file is written. A file of another format or a later version is refused and stays as
+it is.
 
-This module must not know verdicts.
+A ``split`` is ``{latency: {"mean": ns, "median": ns, "requests": n, "calls": {model: calls per request}, "parts":
+{"STAGE/PART": [mean ns, median ns, standard error ns]}}}``. A part that this version does not know is left out when it
+is read.
 
-``{latency: {"mean": ns, "median": ns, "requests": n, "calls": {model: calls per request}, "parts": {"STAGE/PART": [mean
-ns, median ns, standard error ns]}}}``. A part that this version does not know is left out when it is read.
-
-Entries are whole: each comes from one of the files. Which one is decided for a test and a machine at a time.
+Merged files keep whole entries: each test and machine gets the entry of one of the files. This module must not know
+verdicts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ __all__ = [
     "read_splits",
     "write_baselines",
 ]
-
 
 FORMAT = "pytest-mlpatterns-baseline"
 VERSION = 1
@@ -114,12 +113,6 @@ def write_baselines(
     """Replace the entries of these tests and machines, keep all others; the file is replaced as a whole or not at all.
 
     It is locked from reading to writing, so that two runs that update it at once both keep their entries.
-
-    Args:
-        path: the file.
-        updates: what is written.
-        remove: tests whose entries are removed, of every machine.
-        timeout_s: how long to wait for another run that updates the file.
 
     Raises:
         BaselineFileError: the file on disk cannot be read, or not be written; it stays as it was.
@@ -318,10 +311,7 @@ class Choice:
     """An entry that several files have, and differently.
 
     Attributes:
-        test: its test.
-        machine: its machine.
         file: number of the file that it was taken from, the first is 0.
-        date: of the chosen entry.
     """
 
     test: str
@@ -337,7 +327,6 @@ def merged(sides: Sequence[Baselines], base: Baselines | None = None) -> tuple[B
     differ otherwise, the one with the latest date is taken, and of equal dates that of the last file.
 
     Args:
-        sides: what the files hold.
         base: what they held before they went apart; None if that is not known: then nothing counts as removed.
     """
     result: Baselines = {}

@@ -36,7 +36,6 @@ class BaselineMatch:
         gap: why there is no comparable entry; None if there is one, or if nothing is compared.
         details: what differs, for a reader; empty if nothing does.
         facts: the environment of the entry, also of one that is not comparable (of several the latest); may be empty.
-        name: name of the entry in reports.
         recorded: the entry whose code a comparison can be settled with, also one of another machine or of other server
             software; None without one.
         accepted: the acceptances that held when that entry was recorded.
@@ -61,13 +60,7 @@ class BaselineMatch:
 
 
 class BaselineLookup:
-    """Finds the entry for each test of a run.
-
-    Args:
-        run: what the run does with the baseline.
-        environment: the machine and the installed packages.
-        entries: the baseline file when the run began.
-    """
+    """Finds the entry for each test of a run."""
 
     def __init__(self, run: RunSettings, environment: Environment, entries: Baselines) -> None:
         self._run = run
@@ -78,8 +71,6 @@ class BaselineLookup:
         """Find the entry that a test is compared with.
 
         Args:
-            test: the test's id.
-            setup: what the test measures.
             cluster: node types and counts of the Ray cluster that takes part; empty without one.
         """
         mode = BaselineMode.CHECK if self._run.baseline is BaselineMode.PRUNE else self._run.baseline

@@ -37,7 +37,6 @@ class Collected:
 
     Attributes:
         files: files that were collected completely and without errors.
-        tests: ids of the tests in them.
         variable: ids of tests, without their brackets, whose brackets depend on the command line.
     """
 
@@ -50,8 +49,6 @@ class BaselineSession:
     """The baseline file during one run.
 
     Args:
-        run: what the run does with the baseline.
-        environment: the machine and the installed packages.
         root: directory that test ids are relative to.
 
     Attributes:
@@ -127,7 +124,6 @@ class BaselineSession:
         """Update or prune the file as the run's mode asks, and report it in :attr:`lines`.
 
         Args:
-            results: of all tests that ran.
             complete: whether the run was completed; an incomplete one changes nothing.
 
         Raises:

@@ -3,8 +3,8 @@
 An update compares each metric with the entry that it replaces. The anchor stays while updates change little, so that
 many small steps in one direction become visible; after a larger step the new entry is its own anchor.
 
-What was wrong with a measurement is a reason to measure it again, and is stored beside it if it is recorded
-nevertheless. A wide entry decides little by itself; the code that it was recorded from decides then.
+A disturbed measurement is repeated, and the disturbance is stored if the measurement is recorded nevertheless. A wide
+entry decides little by itself; the code that it was recorded from decides then.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ __all__ = [
     "update_of",
 ]
 
-
 _ANCHORED = ("rtm", "throughput")
 """Metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
 _ANCHORED_OF_STREAMS = ("ttft", "tpot", "output_tokens")
@@ -74,9 +73,7 @@ class RunFacts:
     """What all entries of one run have in common.
 
     Attributes:
-        versions: of the installed packages.
         commit: short hash of the present commit; None outside git.
-        date: ISO date of the run.
         tree: digest of the files that were measured; empty outside git.
     """
 
@@ -90,9 +87,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
     """The new entry of one test.
 
     Args:
-        result: what was measured.
         before: the entry that it replaces; None if there is none.
-        facts: what the entries of this run have in common.
     """
     entry = Entry(
         setup=result.setup,
@@ -135,10 +130,6 @@ def drift_notes(result: TestResult, entry: Entry) -> list[str]:
     """A note for each metric that is worse than the anchor of its entry, but not worse than the entry.
 
     The entries must be three or more, of at least two days.
-
-    Args:
-        result: what was measured.
-        entry: a comparable entry of the test.
     """
     notes, anchor = [], entry.anchored
     if anchor.updates < _DRIFT_UPDATES or entry.date <= anchor.date:  # a step between two runs is no drift
