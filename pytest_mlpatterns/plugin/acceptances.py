@@ -30,7 +30,6 @@ class Acceptances:
     """The acceptances of one session.
 
     Args:
-        root: pytest's root directory.
         run: names the baseline file, beside which the file of acceptances is.
         worktree: of the revision that is compared with; None without one.
 
@@ -48,9 +47,7 @@ class Acceptances:
         """What is accepted of one test.
 
         Args:
-            item: the test.
             settings: its own; its marker may accept something.
-            match: the baseline entry that it is compared with.
         """
         known = [*settings.accept, *(one for one in self._of_the_file if one.is_of(item.nodeid))]
         ends = [(one, self._why_ended(one, item, match)) for one in known]
@@ -86,11 +83,7 @@ class Acceptances:
 
 
 def _read(file: Path) -> tuple[Acceptance, ...]:
-    """The acceptances of a file; none if it does not exist.
-
-    Raises:
-        SettingError: it cannot be read, or has a mistake.
-    """
+    """The acceptances of a file; none if it does not exist."""
     try:
         text = read_text(file)
     except FileNotFoundError:

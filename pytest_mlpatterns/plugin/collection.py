@@ -28,7 +28,6 @@ __all__ = [
     "uses_our_fixtures",
 ]
 
-
 _FIXTURES = ("perf", "perf_deploy", "perf_deploy_session")
 _DEFINED_IN = "pytest_mlpatterns.plugin.entry"
 
@@ -72,7 +71,6 @@ class Collection:
 
     Attributes:
         files: ids of the files that were collected as a whole, and whether that went without errors.
-        tests: tests by id.
     """
 
     def __init__(self) -> None:
@@ -91,9 +89,6 @@ class Collection:
         """Merge the perf markers of a test: of its parameters, its function, class and module, the closest first.
 
         Each combination of markers is merged once; later calls give the same reading.
-
-        Args:
-            node: a test, or the definition of tests that are still to be parametrized.
         """
         of_parameters = getattr(getattr(node, "callspec", None), "marks", ())
         marks = sorted(node.iter_markers("perf"), key=lambda mark: mark not in of_parameters)
@@ -123,9 +118,7 @@ class PerfItem:
         perf: its measurement; None before its fixture is set up.
         experiment: what it measures, in a pytest that serves another revision.
         setup_error: why the fixture could not be set up; it fails the test's body.
-        properties: what was added to the test's properties for JUnit.
         advised: number of failures that the gate let pass and that are reported already.
-        subtest_errors: the exceptions of its subtests.
     """
 
     settings: Settings

@@ -296,12 +296,7 @@ def _session(config: pytest.Config) -> PerfSession:
 
 
 def _refuse_unsupported(config: pytest.Config) -> None:
-    """End a run with perf tests on a system that cannot run them, before anything is imported that it lacks.
-
-    Raises:
-        pytest.UsageError: it cannot.
-        pytest.fail.Exception: likewise, for a test in a worker of a distributed run, which cannot end the run.
-    """
+    """End a run with perf tests on a system that cannot run them, before anything is imported that it lacks."""
     from pytest_mlpatterns.errors import SettingError, check_system
 
     try:

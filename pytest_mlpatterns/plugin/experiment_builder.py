@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ExperimentBuilder", "FixtureValues", "ItemReader"]
 
-
 _OF_COMMAND = (
     "patterns",
     "cpus",
@@ -82,10 +81,6 @@ class ExperimentBuilder:
     """Builds what the tests of one session measure or deploy.
 
     Args:
-        config: knows the root directory and the conftest files.
-        directory: the session's own, for sockets and logs.
-        driver: what sends the load.
-        ray: the Ray cluster of tests that use one.
         trees: tops of the present tree and of the other revision's, if this pytest serves that revision.
     """
 
@@ -108,9 +103,7 @@ class ExperimentBuilder:
         """What one test measures, not compared with anything yet.
 
         Args:
-            item: the test.
             settings: its own; a model or payload in them replaces the fixture's.
-            fixtures: what its fixtures gave.
 
         Raises:
             SettingError: no inputs, no model, or a target of another kind, or beside a pattern.
@@ -148,7 +141,6 @@ class ExperimentBuilder:
         """Start a deployment without load.
 
         Args:
-            node: the test, or the session.
             settings: of the deployment; a model or payload in them replaces the fixture's.
             fixtures: what the test's fixtures gave; its target may come from ``perf_deploy(target=...)``.
 
@@ -225,13 +217,7 @@ class ExperimentBuilder:
 
 
 class ItemReader:
-    """Reads the settings of tests.
-
-    Args:
-        options: command-line values by option name.
-        ini: ini values by option name.
-        collection: knows the markers of each test.
-    """
+    """Reads the settings of tests."""
 
     def __init__(self, options: Mapping[str, object], ini: Mapping[str, object], collection: Collection) -> None:
         self._options = options

@@ -1,7 +1,7 @@
-"""How a perf test failed, from pytest's reports and its exceptions: the kind, and the reason in a few lines.
+"""How a perf test failed, from pytest's reports and its exceptions: the kind, the reason in a few lines, and where.
 
-pytest quotes the arguments of a user's check, which are answers of the service, and the values that an assertion
-compares.
+A traceback begins at the definition of the test and ends at the user's line. pytest quotes the arguments of a user's
+check, which are answers of the service, and the values that an assertion compares: their characters are spelled out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ __all__ = [
     "spell_report_text",
 ]
 
-
 _STRICT = "[XPASS(strict)] "
 """Begins pytest's text of a test that was expected to fail and did not."""
 _SHOWN_BY_VERDICTS = (Kind.REGRESSION, Kind.LIMIT, Kind.UNDECIDED)
@@ -48,8 +47,6 @@ class Failures:
 
     Attributes:
         errors: the exceptions that failed it; None for a failure without one, such as a strict xfail that passed.
-        advised: the failures that the test's gate let pass.
-        reason: why it failed, or would have, in a few lines.
     """
 
     errors: Sequence[BaseException | None]
@@ -62,7 +59,6 @@ class Failures:
 
         Args:
             state: what is known of the test; the failures that its gate let pass are new to one phase only.
-            report: of the phase.
             error: its exception; None without one.
         """
         advised: Sequence[PerfFailure] = ()
@@ -88,8 +84,6 @@ class Failures:
         """The failure as a value for the reports; None without one.
 
         Args:
-            item: the test.
-            state: what is known of it.
             result: what it measured; None if nothing, or if this phase is not its body.
         """
         if not self.errors and not self.advised:
@@ -114,12 +108,7 @@ def death_of(item: pytest.Item, state: PerfItem) -> FailedTest:
 
 
 def fail_as_expected(report: pytest.TestReport, text: str) -> None:
-    """Let an ``xfail`` fail that passed because its gate let the verdict pass, as the test expects a failure.
-
-    Args:
-        report: of the test's body.
-        text: of the verdict.
-    """
+    """Let an ``xfail`` fail that passed because its gate let the verdict pass, as the test expects a failure."""
     expected = getattr(report, "wasxfail", None)
     if report.failed and isinstance(report.longrepr, str) and report.longrepr.startswith(_STRICT):
         expected = report.longrepr.removeprefix(_STRICT)
@@ -215,7 +204,6 @@ def spell_report_text(text: Any, spell: Callable[[str], str]) -> None:
 
     Args:
         text: ``longrepr`` of a report; what is no traceback stays as it is.
-        spell: changes one text.
     """
     for traceback, *_ in getattr(text, "chain", ()):
         for entry in traceback.reprentries:

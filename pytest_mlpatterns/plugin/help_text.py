@@ -49,11 +49,7 @@ _NARROWEST = 40
 
 
 def help_lines(width: int) -> list[str]:
-    """The lines that ``--perf-help`` prints.
-
-    Args:
-        width: of the terminal, in columns.
-    """
+    """The lines that ``--perf-help`` prints."""
     sections = (
         ("Fixtures: define perf_model and perf_payload, or perf_target; ask for perf", _fixtures()),
         ("Arguments of the marker: @pytest.mark.perf(concurrency=4, ...)", ARGUMENT_HELP.items()),

@@ -4,8 +4,8 @@ pytest dies of SIGTERM, which job schedulers and CI send at a time limit, and of
 its results would be lost. Here both interrupt a run that has perf tests, as Ctrl-C does. A second interrupt ends what
 the first is waiting for, such as the teardown of a fixture; files and summary are written all the same.
 
-A terminal closes with its window or with its connection. Each later write to it fails, also the first line of a
-summary, and so the files that are written after this line would be lost.
+Each write to a closed terminal fails, also the first line of a summary, so that the files after this line would be
+lost. Therefore its descriptors are replaced by the null device.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
 __all__ = ["InterruptHooks", "Terminals", "ends_with_summary", "follows_an_interrupt", "written_first"]
-
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a run as Ctrl-C does."""

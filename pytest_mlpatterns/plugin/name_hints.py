@@ -21,7 +21,6 @@ __all__ = [
     "require_known_options",
 ]
 
-
 FIXTURES = ("perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_payload", "perf_target")
 """The fixtures of this plugin."""
 _PREFIX = "--perf-"
@@ -36,7 +35,6 @@ def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
 
     Args:
         unknown: arguments of the command line that pytest and its plugins do not know.
-        known: the names of our options.
 
     Raises:
         pytest.UsageError: the message says whether the key was removed, is almost one of ours, is an argument of the
@@ -55,7 +53,6 @@ def require_known_keys(unknown: Iterable[str], known: Sequence[str]) -> None:
     """Refuse keys of the ini file that begin like ours and that no loaded plugin has.
 
     Args:
-        unknown: keys that neither pytest nor a plugin has.
         known: our keys, without ``perf_``.
 
     Raises:

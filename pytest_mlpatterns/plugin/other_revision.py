@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OtherRevision", "Settlements", "files_of", "lay_out", "with_its_packages"]
 
-
 _CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
 """Per-test options that the run at the other revision needs too."""
@@ -50,11 +49,6 @@ _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
 
 def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitStack) -> Worktree | None:
     """Write the files of the revision to compare with into a directory, and build its environment if that is asked for.
-
-    Args:
-        config: knows the root directory, the cache and the terminal.
-        run: names the revision.
-        resources: removes the directory when it closes.
 
     Returns:
         None if the run compares with no revision.
@@ -74,12 +68,6 @@ def with_its_packages(
 ) -> Worktree:
     """The revision with an environment of the packages that it asks for, if ``--perf-against-env`` is given.
 
-    Args:
-        worktree: the revision's files.
-        config: knows the cache and the terminal.
-        run: says whether there shall be one.
-        resources: releases the environment when it closes.
-
     Raises:
         DeploymentError: the environment cannot be built.
     """
@@ -97,10 +85,7 @@ def files_of(
     """Write the files of a commit into a directory, after those that killed runs left are removed.
 
     Args:
-        revision: the commit.
-        config: knows the root directory and the terminal.
         run: names the files that git does not track and the tests need.
-        resources: removes the directory when it closes.
 
     Raises:
         SettingError: a file that the tests need is missing.
@@ -119,13 +104,7 @@ def _say(config: pytest.Config, text: str) -> None:
 
 
 class OtherRevision:
-    """The revision to compare with, in one session.
-
-    Args:
-        config: of this run, whose options hold at the other revision too.
-        worktree: the revision's files.
-        directory: takes the logs of its processes.
-    """
+    """The revision to compare with, in one session."""
 
     def __init__(self, config: pytest.Config, worktree: Worktree, directory: Path) -> None:
         self._config = config
@@ -165,8 +144,6 @@ class OtherRevision:
         """A client for one test; it starts no process yet.
 
         Args:
-            test: id of the test.
-            settings: of the test.
             cluster: the Ray cluster that serves the test; None without one.
 
         Raises:
@@ -220,10 +197,7 @@ class Settlements:
     """What settles the tests of one session.
 
     Args:
-        config: of the run, whose options hold at the recorded commits too.
         run: names the baseline file and what may be done to settle.
-        directory: takes the logs of the processes.
-        resources: removes the worktrees when it closes.
     """
 
     def __init__(
@@ -250,11 +224,7 @@ class Settlements:
         """What finds the recorded code of one test; None if the file alone decides.
 
         Args:
-            test: id of the test.
-            match: its baseline entry.
-            settings: of the test.
             cluster: the Ray cluster that serves the test; None without one.
-            closing: ends the process that runs the recorded code.
         """
         run = self._run
         if run.settle is SettleMode.OFF or run.against is not None or run.smoke or run.baseline not in _SETTLED_MODES:
@@ -279,11 +249,7 @@ class Settlements:
 
     @functools.cache  # noqa: B019 - lives as long as the session, as this object does
     def _laid_out(self, revision: Revision) -> OtherRevision:
-        """The files of a commit, which all tests that were recorded at it share.
-
-        Raises:
-            MlpatternsError: the files cannot be written, or the project is imported from a copy.
-        """
+        """The files of a commit, which all tests that were recorded at it share."""
         root = self._config.rootpath
         if not self._run.against_env:  # which never runs a copy
             require_no_copy(root, Git(root).position().top)

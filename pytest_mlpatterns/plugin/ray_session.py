@@ -20,14 +20,7 @@ __all__ = ["SessionRay"]
 
 
 class SessionRay:
-    """The cluster that the tests of one session share.
-
-    Args:
-        options: command-line values by option name.
-        ini: ini values by option name.
-        root: the root directory.
-        directory: takes the log of the driver.
-    """
+    """The cluster that the tests of one session share."""
 
     def __init__(
         self, options: Mapping[str, object], ini: Mapping[str, object], *, root: Path, directory: Path
@@ -84,7 +77,6 @@ class SessionRay:
         """The cluster that serves a test; None if another engine does, or its service is the user's own.
 
         Args:
-            settings: of the test.
             target: the service of the user's own; None without one.
         """
         return self.session if settings.engine == "ray" and target is None else None
@@ -93,7 +85,6 @@ class SessionRay:
         """The cluster that takes part in a test; None if none does.
 
         Args:
-            settings: of the test.
             target: the service of the user's own; None without one.
 
         Raises:

@@ -168,11 +168,7 @@ class _Server:
 
 
 def _attach(experiment: Experiment) -> None:
-    """Attach to the Ray cluster of the other side, if there is one, before it measures.
-
-    Raises:
-        MlpatternsError: this cannot attach.
-    """
+    """Attach to the Ray cluster of the other side, if there is one, before it measures."""
     cluster = experiment.system.options.cluster
     if cluster is not None and RUN_VARIABLE in os.environ:
         _ = cluster.cluster
@@ -195,11 +191,7 @@ class _Served:
         self._deployment: Deployment | None = None
 
     def answer(self, request: Wanted) -> object:
-        """Do what the client asks for, and return the answer to it.
-
-        Raises:
-            MlpatternsError: the deployment did not start, or did not end.
-        """
+        """Do what the client asks for, and return the answer to it."""
         match request:
             case StartDeployment():
                 return self._start(request)

@@ -51,15 +51,10 @@ class RunOutput:
     """Results and failures of a run.
 
     Args:
-        run: settings of the run.
-        baseline: the baseline file.
-        environment: the machine and what is installed.
-        terminal: the terminal.
         root: directory that test ids are relative to.
         variables: environment variables of the process; GitHub Actions sets some.
 
     Attributes:
-        lines: printed below the table.
         revision: what the tests are compared with; None if it is the baseline.
     """
 
@@ -101,12 +96,7 @@ class RunOutput:
         self._results.append(result)
 
     def take_failure(self, failure: FailedTest, *, measured: bool) -> None:
-        """Add the failure of a test.
-
-        Args:
-            failure: of one phase of the test.
-            measured: whether that phase gave a result too.
-        """
+        """Add the failure of a test."""
         known = self._failures.get(failure.test)
         if known is None or known.gate is Gate.WARN:  # a failure that counts is not hidden by one that does not
             self._failures[failure.test] = failure
@@ -123,7 +113,6 @@ class RunOutput:
         """Write the files.
 
         Args:
-            exitstatus: of the run so far.
             complete: whether the run was not interrupted.
             measured: whether tests ran, and were not only collected.
 
@@ -283,8 +272,6 @@ class ReportHooks:
     """The hooks of a session that read its reports.
 
     Args:
-        config: of the run.
-        output: takes the results and the failures.
         is_worker: this process is a worker of a distributed run; its controller reads the same reports.
     """
 

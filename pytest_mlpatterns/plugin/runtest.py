@@ -44,9 +44,6 @@ class RuntestHooks:
 
     Args:
         lock: of the machine, in a worker of a distributed run; None if no other process runs tests.
-        output: takes the partial result of an interrupted test.
-        live: the progress line.
-        terminal: shows messages.
         smoke: each test sends one request instead of a load.
 
     Attributes:

@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 
 __all__ = ["REFERENCE_TREES", "SERVE_REVISION", "PerfSession", "ServedPerf"]
 
-
 REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
 """Set if this pytest only serves tests of another revision: the tops of the present tree and of that one."""
 SERVE_REVISION: pytest.StashKey[Callable[[Experiment], None]] = pytest.StashKey()
@@ -74,13 +73,6 @@ _COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.N
 
 class PerfSession:
     """Everything that belongs to the session and to no single test.
-
-    Args:
-        config: of the run.
-        collection: what pytest collects.
-
-    Attributes:
-        hooks: further plugins to register, by name.
 
     Raises:
         pytest.UsageError: an option that cannot be read, a baseline file that is damaged, foreign or newer, or a
@@ -137,9 +129,6 @@ class PerfSession:
     def prepare(self, items: Sequence[pytest.Item]) -> None:
         """Read every perf test's settings before anything runs, and look for baseline entries without a test.
 
-        Args:
-            items: the perf tests that are to run.
-
         Raises:
             pytest.UsageError: Ray is not installed, or its settings cannot be read; or the project is imported from a
                 copy and compared with a revision.
@@ -195,7 +184,6 @@ class PerfSession:
         """The fixtures ``perf_deploy`` and ``perf_deploy_session``: a deployment without load.
 
         Args:
-            node: the test, or the session.
             fixtures: what the test's fixtures gave; the target may be an argument of ``perf_deploy``.
             arguments: ``pattern``, ``wire``, ``model``, ``payload``, ``request`` and ``cpus`` of ``perf_deploy``.
                 The test's marker gives the model, the payload and the cores if they do not.

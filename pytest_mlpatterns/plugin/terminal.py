@@ -1,12 +1,12 @@
-"""The terminal of a run: its characters, its width, and colours.
+"""The terminal of a run: its characters, its width, its colours, and the line that shows the progress.
 
 pytest decides on colours (``--color``, ``NO_COLOR``, ``FORCE_COLOR``); the encoding of the stream decides on characters
 beyond ASCII. The workers of a distributed run get that decision from the controller, which has the terminal.
 
-Silent with ``-q``, in CI, and in the workers of a distributed run. On a pipe a run that records a baseline, which takes
-long, writes plain lines of its own; other runs are silent there. On a terminal it writes at pytest's cursor and
-restores the cursor. Progress bar libraries cannot be used: they need a line of their own, and pytest would have to
-write through them.
+The progress line is silent with ``-q``, in CI, and in the workers of a distributed run. On a pipe a run that records a
+baseline, which takes long, writes plain lines; other runs are silent there. On a terminal the line stands at pytest's
+cursor, which is restored. Progress bar libraries cannot be used: they need a line of their own, and pytest would have
+to write through them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveLine", "Terminal", "shows_unicode"]
 
-
 _SIGNS = "→µ±–…×✓✗·█▁≥"
 _MARKUP: Mapping[Style, Mapping[str, bool]] = {
     Style.PLAIN: {},
@@ -58,7 +57,6 @@ class Terminal:
     """The terminal of a run.
 
     Args:
-        config: of the run.
         ascii_only: the controller's decision, in a worker; None in the process that has the terminal.
     """
 
@@ -111,12 +109,10 @@ class LiveLine:
     """Writes at the cursor and restores it, so that pytest continues at the same place.
 
     Args:
-        config: of the run.
         spell: replaces characters that the terminal does not have.
         now_ns: reads a monotonic clock in nanoseconds.
 
     Attributes:
-        tests: number of perf tests in the run.
         plain: whether plain lines are written where there is no terminal.
     """
 
@@ -148,12 +144,7 @@ class LiveLine:
         self._is_watched = is_terminal and "CI" not in os.environ and not self._silent
 
     def begin(self, test: str, launch_ns: int) -> None:
-        """Show that a test begins.
-
-        Args:
-            test: its id.
-            launch_ns: measured window of one of its launches.
-        """
+        """Show that a test begins."""
         self._test, self._launch_ns, self._note = test, launch_ns, ""
         self._started += 1
         self._started_ns = self._now_ns()

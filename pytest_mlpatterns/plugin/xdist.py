@@ -1,9 +1,9 @@
-"""A distributed run (pytest-xdist): what its controller and its workers send each other.
+"""A distributed run (pytest-xdist): what its controller and workers send each other, and the lock between their tests.
 
-Two file locks, which the kernel releases when a process dies, so that a crashed worker blocks no other. A test passes
-the gate to enter the room. A perf test holds the gate while it waits for the room to empty, so that a stream of
-ordinary tests cannot starve it. They are POSIX record locks because a forked child does not inherit those, unlike
-``flock``.
+The lock consists of two file locks, which the kernel releases when a process dies, so that a crashed worker blocks no
+other. A test passes the gate to enter the room. A perf test holds the gate while it waits for the room to empty, so
+that a stream of ordinary tests cannot starve it. They are POSIX record locks because a forked child does not inherit
+those, unlike ``flock``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ __all__ = [
     "running_test",
 ]
 
-
 _LOCK = "mlpatterns_lock"
 _ASCII_ONLY = "mlpatterns_ascii_only"
 _WORKTREE = "mlpatterns_worktree"
@@ -56,7 +55,6 @@ class WorkerInput:
     Attributes:
         lock_directory: directory of the machine lock; None if the controller has not loaded this plugin.
         ascii_only: whether the controller's terminal shows ASCII only.
-        worktree: files of the revision to compare with.
     """
 
     lock_directory: Path | None
@@ -101,12 +99,7 @@ def _output_of(config: pytest.Config) -> dict[str, Any]:
 
 
 class ControllerHooks:
-    """The controller's hooks; pytest calls them in a distributed run only.
-
-    Args:
-        worker_input: what each worker is sent.
-        baseline: takes what the workers learned.
-    """
+    """The controller's hooks; pytest calls them in a distributed run only."""
 
     def __init__(self, worker_input: WorkerInput, baseline: BaselineSession) -> None:
         self._worker_input = worker_input
@@ -138,11 +131,7 @@ class ControllerHooks:
 
 
 class MachineLock:
-    """A readers-writer lock; all processes that name the same directory share it.
-
-    Args:
-        directory: an existing directory on a local file system.
-    """
+    """A readers-writer lock; all processes that name the same directory share it."""
 
     def __init__(self, directory: Path) -> None:
         self._gate = os.open(directory / "gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -163,11 +152,7 @@ class MachineLock:
             fcntl.lockf(self._room, fcntl.LOCK_UN)
 
     def leave_word(self, failure: FailedTest) -> None:
-        """Leave word of the perf test that runs now, for the controller, in case this process dies with it.
-
-        Args:
-            failure: what the test's death is.
-        """
+        """Leave word of the perf test that runs now, for the controller, in case this process dies with it."""
         _word_of(self._directory, failure.test).write_text(json.dumps(failure.to_json()), encoding="utf-8")
 
     def make_exclusive(self) -> None:
