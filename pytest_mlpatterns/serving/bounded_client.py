@@ -62,7 +62,6 @@ class Pieces:
     Attributes:
         count: pieces, which are about the chunks of HTTP in chunked transfer.
         first_s: when the first of them came, on the monotonic clock.
-        last_s: likewise the last one.
     """
 
     count: int = 0
@@ -90,11 +89,6 @@ class EndlessAnswerError(httpx.ReadTimeout):
 
 def get_page(client: httpx.Client, url: str, timeout_s: float) -> httpx.Response:
     """Get a page that is expected to be short, such as a health check or metrics.
-
-    Args:
-        client: a client over a :class:`BoundedTransport`.
-        url: address or path of the page.
-        timeout_s: time limit for the whole answer.
 
     Raises:
         httpx.HTTPError: there is no answer; an :class:`EndlessAnswerError` if it does not end, or is over 16 MiB.

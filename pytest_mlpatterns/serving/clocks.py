@@ -1,10 +1,10 @@
 """Clocks of a serving process: garbage collection, awaits, waits for a core, and a request's times between processes.
 
-Each suspension is charged to the chain of coroutines that wait for each other, from the model's own to the one that
-waits for something else (:mod:`pytest_mlpatterns.records.telemetry`).
+Each suspension of a model is charged to the chain of coroutines that wait for each other, from the model's own to the
+innermost one (:mod:`pytest_mlpatterns.records.telemetry`).
 
-On a busy machine that is most of what a server seems to take. The system counts it for a thread, not for a stretch of
-code, so it is taken out of the times that can contain it, in proportion.
+On a busy machine the wait for a core is most of what a server seems to take. The system counts it for a thread, not for
+a stretch of code, so it is taken out of the times that can contain it, in proportion.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.system.thread_times import RunQueueClock
 
 __all__ = ["AwaitClock", "GcClock", "LoopWatch", "parts_in", "written_parts"]
-
 
 _MOST_FRAMES = 100
 
@@ -141,9 +140,7 @@ class LoopWatch:
         """A request is answered: charge what its thread waited for a processor.
 
         Args:
-            clock: of the request.
             total_ns: its time in the server, in nanoseconds.
-            begun: what :meth:`begin` returned.
         """
         parts = clock.parts
         rest_ns = total_ns - sum(parts.values())

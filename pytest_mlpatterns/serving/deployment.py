@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Deployment", "Traits", "first_model", "transport_to"]
 
-
 _CLIENT_TIMEOUT_S = 30.0
 _EXIT_S = 0.5
 """Wait for the exit of a process whose connection has just closed."""
@@ -58,7 +57,6 @@ class Traits:
         make_monitor: makes a monitor of what it uses; None for one of its processes on this machine.
         roles: what each process of the deployment does, by its id, such as ``gateway``; as far as that is known.
         cold_start_ns: time from its start to the first answer; None if none came yet, or it is not known.
-        streams: whether it has answered with a stream already.
     """
 
     cpu_share: CpuShare | None = None
@@ -350,7 +348,6 @@ def first_model(client: httpx.Client, path: str) -> str:
     """The first model of the list beside the path of requests; empty if the server has no such list.
 
     Args:
-        client: asks the server.
         path: path of requests, such as ``/v1/chat/completions``.
     """
     import httpx

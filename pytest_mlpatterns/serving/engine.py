@@ -38,7 +38,6 @@ __all__ = [
     "start_with_replica_cores",
 ]
 
-
 ENGINES = {
     "local": "pytest_mlpatterns.serving.local.launcher",
     "ray": "pytest_mlpatterns.serving.ray.launcher",
@@ -55,13 +54,10 @@ class StartOptions:
     Args:
         timeout_ns: start-up time limit in nanoseconds.
         payload: its first input is sent before the deployment counts as ready; None: the health check is enough.
-        directory: for sockets and logs.
         trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
             is one tree.
-        wire: how clients reach the deployment.
         root: working directories of the user's own servers are relative to it.
         builder: makes the requests for the user's own servers instead of the wire.
-        engine: name of the engine that starts patterns.
         cpus: number of cores that the deployment gets; None for all.
         replica_cores: cores of its own for each replica, instead of ``cpus``; None for none.
         cluster: the Ray cluster of an engine that needs one; None for the others.
@@ -95,10 +91,6 @@ class Engine(Protocol):
     def launch(self, plan: ServicePlan, options: StartOptions) -> Deployment:
         """Start a service and wait until it is ready.
 
-        Args:
-            plan: the process tree, with the models packed.
-            options: how it is started.
-
         Raises:
             ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
             DeploymentError: a process ended, or was not ready in time.
@@ -108,10 +100,6 @@ class Engine(Protocol):
 
 def engine_named(name: object, source: str) -> Engine:
     """The engine of this name.
-
-    Args:
-        name: a key of :data:`ENGINES`.
-        source: where the name was given, for the message.
 
     Raises:
         SettingError: there is no such engine.
@@ -126,9 +114,6 @@ def engine_named(name: object, source: str) -> Engine:
 
 def require_ray(what: str) -> None:
     """Check that Ray is installed, without importing it.
-
-    Args:
-        what: what needs it, in the user's words.
 
     Raises:
         MissingExtraError: it is not.
@@ -178,7 +163,6 @@ def start_with_replica_cores(wanted: ReplicaCores, replicas: int, start: Callabl
 
     Args:
         wanted: cores of each, and the largest number of replicas.
-        replicas: number of replicas that start with it.
         start: starts it; an engine enters :func:`pytest_mlpatterns.system.cpu_share.share_of_replica` for each replica.
 
     Raises:

@@ -1,6 +1,6 @@
 """The error of a request that failed under load: the request is sent once more, and the service asked why.
 
-An error in the middle of a stream is one too, though its status is 200.
+A stream with an error in its middle counts as failed, though its status is 200.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["error_in", "error_of", "stream_failure", "stream_fault"]
 
-
 _LONGEST = 200
 _RAISED = 500
 """Status after which a traceback is to be expected; 502, 503 and 504 are answers of a service that is busy."""
@@ -38,9 +37,7 @@ def error_of(deployment: Deployment, request: dict[str, Any], timeout_s: float) 
     """The error of a request, in one line; empty if it succeeds this time, or is not answered.
 
     Args:
-        deployment: what failed it.
         request: arguments of ``httpx.Client.request``.
-        timeout_s: time limit for the answer.
     """
     import httpx
 
@@ -59,10 +56,7 @@ def error_in(response: httpx.Response, deployment: Deployment, printed: Callable
     """The error of a failed request, in one line: from the service's traceback, or from its answer.
 
     Args:
-        response: the answer.
-        deployment: what answered.
         printed: the traceback of its processes, as :meth:`Processes.traceback_from_now` gave it before the request.
-        body: of the request.
     """
     at = deployment.endpoint
     failure = stream_failure(response, at.wire, body, stream=at.stream)
@@ -98,12 +92,6 @@ def stream_failure(response: httpx.Response, wire: Wire, body: bytes, *, stream:
     """The reason, in words; empty if the response is a whole stream, or none and none was requested.
 
     A stream is to come if a request of the wire ``openai`` or the target says so. Elsewhere the first answer shows it.
-
-    Args:
-        response: read to its end, and decompressed.
-        wire: of the request.
-        body: of the request.
-        stream: what the target says about the form of its streams.
     """
     reader = _reader_of(response, wire, stream)
     fault = stream_fault(response, wire, body, stream=stream, reader=reader)
@@ -128,10 +116,6 @@ def stream_fault(
     """What is wrong, as :func:`stream_failure` describes it; None if nothing is.
 
     Args:
-        response: read to its end, and decompressed.
-        wire: of the request.
-        body: of the request.
-        stream: what the target says about the form of its streams.
         reader: reads the stream; None for one of its own.
     """
     is_openai, is_stated = promises_end(wire), stream not in (AUTO, WHOLE)

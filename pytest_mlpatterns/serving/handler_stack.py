@@ -40,7 +40,6 @@ class StackHooks(Protocol):
 
         Args:
             node: stands for the group; a node of the engine.
-            tally: counts calls and errors, and takes the hop time.
             of: the stage or model that the group is, for the clock of a request; empty if it is none.
         """
         ...
@@ -54,15 +53,9 @@ class HandlerStack:
     """Loads the models of a process and makes the layers around them.
 
     Args:
-        node: what the process does with a request.
         identity: unique for the deployment; keys in stores and brokers begin with it.
-        wire: how inputs and outputs are written in a store or broker.
         own_server: address of the server that the deployment started for itself.
         hooks: of the engine; None: a layer is the one that its pattern makes, and no process group is behind.
-        profiled: count where the coroutines of models wait.
-
-    Attributes:
-        handler: the outermost layer, or the model itself.
 
     Raises:
         Exception: the exception of a model or pattern while it loads.

@@ -48,12 +48,7 @@ def is_of_import_string(text: str, error: Exception) -> bool:
 
 
 def meant_name(text: str, error: Exception) -> str:
-    """The question which name was meant instead of one that does not exist; empty if none is similar.
-
-    Args:
-        text: an import string.
-        error: of loading it.
-    """
+    """The question which name was meant instead of one that does not exist; empty if none is similar."""
     if not is_of_import_string(text, error):
         return ""
     if isinstance(error, ModuleNotFoundError):

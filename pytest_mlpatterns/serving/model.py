@@ -45,7 +45,6 @@ __all__ = [
     "service_plan",
 ]
 
-
 _REGISTRY = threading.RLock()
 """Held while modules are registered for pickling by value: two variants start side by side, and the registry is one."""
 
@@ -119,7 +118,6 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
         model: a callable that takes a list of inputs and returns the same number of outputs, a class of such callables,
             or ``"package.module:attribute"``.
         by_value: modules whose functions and classes are pickled by value (test files, conftest files).
-        what: name of the model in messages.
 
     Raises:
         SettingError: not a model, or it contains an object that cannot be pickled.
@@ -165,10 +163,7 @@ def service_plan(
     """Pack a pattern, its model, and the user's callables in the pattern.
 
     Args:
-        pattern: how the model is served.
         model: as :func:`pack` takes it; None if the pattern brings its own.
-        by_value: as :func:`pack` takes it.
-        what: name of the model in messages.
 
     Raises:
         NoModelError: the pattern needs a model, and there is none.

@@ -110,11 +110,9 @@ class _Scope:
     """The names of a module or class.
 
     Args:
-        body: its statements.
         package: that relative imports begin at.
 
     Attributes:
-        package: as given.
         names: what each name was last bound to: a definition, an import, or the value that was assigned.
         versions: what was assigned to the attribute ``perf_version`` of a name.
     """

@@ -77,10 +77,7 @@ class ForeignProcesses:
     """Processes that run without this package, or were started by another process; empty if they are unknown.
 
     Args:
-        pids: roots of the process trees.
         on_stop: called once when the deployment closes.
-        on_stats: asks the other process for their statistics.
-        on_facts: asks it for their environment.
     """
 
     pids: tuple[int, ...] = ()

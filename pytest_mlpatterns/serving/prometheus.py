@@ -142,7 +142,6 @@ def read_prometheus(text: str, names: Prometheus) -> Reading:
 
     Args:
         text: Prometheus text format, version 0.0.4.
-        names: names of the metrics.
 
     Raises:
         ValueError: the text is malformed, or one of these metrics is too large for a number of 64 bits.

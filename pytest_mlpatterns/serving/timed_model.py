@@ -1,5 +1,4 @@
-"""A model as a handler that charges its times to the clock of its request: on the CPU, in garbage
-collection, ready but not running, and waiting.
+"""A model as a handler that charges its times to the clock of its request: CPU, garbage collection, ready, waiting.
 
 All patterns call models through it, since :class:`~pytest_mlpatterns.serving.handler_stack.HandlerStack` wraps each.
 """
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelMeter", "TimedModel", "TimedSteps"]
 
-
 _CALLS_WATCHED = 16
 _LONG_WAIT_NS = 50_000
 
@@ -46,10 +44,8 @@ class ModelMeter:
     """The clocks that the models of one process share.
 
     Attributes:
-        collections: of garbage collections.
         run_queue: of threads that are ready and do not run.
         loop_thread: the thread in which coroutines of models run; 0 before the first.
-        loop_busy_ns: how long models have kept that thread so far.
         awaits: where coroutines wait; None unless the process is profiled.
     """
 
@@ -67,13 +63,7 @@ class TimedModel:
     Coroutines are timed between their suspensions, and streams chunk by chunk. Other attributes are those of the model.
 
     Args:
-        model: the model.
-        meter: of its process.
         of: the stage of a pipeline or model of an ensemble that it is; empty for the model alone.
-
-    Attributes:
-        needs_loop: as of the model.
-        parallelism: as of the model.
     """
 
     def __init__(self, model: Callable[..., Any], meter: ModelMeter, of: str = "") -> None:
@@ -202,13 +192,7 @@ class TimedModel:
 
 
 class TimedSteps:
-    """A model with ``start`` and ``step`` whose calls are timed; other attributes are those of the model.
-
-    Args:
-        model: the model.
-        meter: of its process.
-        of: as of :class:`TimedModel`.
-    """
+    """A model with ``start`` and ``step`` whose calls are timed; other attributes are those of the model."""
 
     def __init__(self, model: Any, meter: ModelMeter, of: str = "") -> None:
         self._model = model

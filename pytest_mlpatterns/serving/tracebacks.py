@@ -18,7 +18,6 @@ from pytest_mlpatterns.wording import count
 
 __all__ = ["advice_on", "error_line", "last_traceback", "user_frames", "user_traceback"]
 
-
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 _IMPORTERS = (f"{Path(importlib.__file__).parent}{os.sep}", pkgutil.__file__, "<frozen importlib")
 _HEADER = "Traceback (most recent call last):\n"
@@ -79,12 +78,7 @@ _OF_LISTS = re.compile(r"\b(list|sequence)\b")
 
 
 def advice_on(error: BaseException, frames: TracebackType | None) -> str:
-    """What to do about an error of a model, after a semicolon; empty if that is not known.
-
-    Args:
-        error: that the model raised.
-        frames: of the user's code, the model first.
-    """
+    """What to do about an error of a model, after a semicolon; empty if that is not known."""
     if isinstance(error, pickle.PicklingError) or "Can't pickle" in str(error):
         return "; put the model in a module: code of a test file is sent by value, so other processes cannot import it"
     return _advice_on_inputs(error, [] if frames is None else _batch_of(frames))

@@ -39,8 +39,6 @@ def description_of(
     """Value of the environment variable :data:`VARIABLE`.
 
     Args:
-        app: import string of the application.
-        factory: the import string names a function that returns the application.
         import_path: ``sys.path`` of the process.
         trees, profiled: as :class:`pytest_mlpatterns.serving.local.messages.WorkerJob` takes them.
     """

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["advice_on_path", "attach"]
 
-
 _CONNECT_TIMEOUT_S = 5.0
 _LEAST_S = 0.1
 """Time for the first request if the search for an address has taken all."""
@@ -38,10 +37,6 @@ _LEAST_S = 0.1
 
 def attach(target: Url, options: StartOptions) -> Deployment:
     """Attach to a running service. If there is a payload, the first request must succeed.
-
-    Args:
-        target: address of the service.
-        options: time limit, payload and wire.
 
     Raises:
         DeploymentError: the service is not reachable, or answers with an error.
@@ -137,14 +132,7 @@ _WRONG = (404, 405)
 def advice_on_path(
     response: httpx.Response, target: App | Command | Url, options: StartOptions, *, client: httpx.Client
 ) -> str:
-    """The end of a message about a response that is not a success; empty unless its path is the reason.
-
-    Args:
-        response: the answer of the service.
-        target: the service.
-        options: has the payload and the user's function that builds requests.
-        client: asks the service for its description.
-    """
+    """The end of a message about a response that is not a success; empty unless its path is the reason."""
     if response.status_code not in _WRONG:
         return ""
     known = _paths_of(client)

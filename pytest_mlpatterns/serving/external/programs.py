@@ -52,10 +52,6 @@ class Program:
     by the descriptor of a socket that listens on ``port``.
 
     Args:
-        words: the command line.
-        env: environment variables in addition to those of pytest.
-        cwd: working directory.
-        log: file for its output.
         profiled: a profiler of the same user may read it.
     """
 
@@ -71,8 +67,6 @@ class SupervisePrograms:
     """Start programs.
 
     Args:
-        programs: what is started.
-        shares_socket: all programs inherit the same listening socket.
         stop_ns: time limit for the end after SIGTERM.
     """
 
@@ -86,9 +80,7 @@ class Started:
     """All programs were started.
 
     Args:
-        ports: ports by name, for each program.
         started_ns: time of the start (``time.perf_counter_ns``).
-        sessions: number of each program's session.
     """
 
     ports: tuple[Mapping[str, int], ...]
@@ -130,8 +122,6 @@ class SupervisedPrograms:
     """Handle of running programs.
 
     Args:
-        programs: what is started.
-        directory: directory for the log of the supervisor.
         shares_socket: all programs inherit the same listening socket, instead of one each.
         stop_ns: time limit for the end after SIGTERM.
         timeout_ns: time limit for the start of the processes; it does not include their initialization.

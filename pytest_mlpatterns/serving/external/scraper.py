@@ -35,10 +35,6 @@ _MAX_REASON = 200
 class Scraper:
     """Reads the metrics of one server, which may have several processes.
 
-    Args:
-        urls: metrics address of each process.
-        names: names of the metrics.
-
     Raises:
         DeploymentError: ``prometheus_client`` is not installed.
     """
@@ -160,7 +156,6 @@ def scraper_of(names: Prometheus, origins: Sequence[str], ports: Mapping[str, in
     """Create the scraper of a server.
 
     Args:
-        names: names of the metrics, and their path or address.
         origins: ``http://host:port`` of each process; ignored if ``names`` has an address.
         ports: values of ``{NAME_port}`` in that address.
     """

@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 __all__ = ["deploy_target", "is_ready", "programs_of", "ready_path"]
 
-
 _ASK_TIMEOUT_S = 2.0
 _TELLING_S = 0.25
 """A wait for an answer that is shorter, as the last one may be, says nothing about the server."""
@@ -67,10 +66,6 @@ _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
 
 def deploy_target(target: Target, options: StartOptions) -> Deployment:
     """Attach to a running service, or start a server and wait until it is ready.
-
-    Args:
-        target: the address of the service, or what is started.
-        options: time limit, payload, wire and directories.
 
     Raises:
         DeploymentError: the service is not reachable or answers with an error; or the server does not start, ends, or
@@ -111,10 +106,6 @@ class _PortTakenError(DeploymentError):
 class _Start:
     """One start of a server.
 
-    Args:
-        target: what is started.
-        options: time limit, payload, wire and directories.
-
     Raises:
         DeploymentError: a program could not be started.
     """
@@ -136,11 +127,7 @@ class _Start:
             self._request_ports = [self._programs.ports[0]["grpc_port"]]
 
     def deployment(self) -> Deployment:
-        """The deployment, after it has become ready.
-
-        Raises:
-            DeploymentError: it did not become ready; all its processes have ended.
-        """
+        """The deployment, after it has become ready."""
         target = self._target
         endpoint = Endpoint(
             addresses=tuple(("127.0.0.1", port) for port in self._request_ports),
@@ -222,12 +209,7 @@ class _Start:
 
         Args:
             ask: sends it; takes a time limit in seconds.
-            is_final: whether an answer ends the wait.
-            shown: the request in messages.
             patient: give a request all the remaining time, instead of two seconds (four if they are the last).
-
-        Raises:
-            DeploymentError: the server has ended, or the start-up time is over.
         """
         import httpx
 
@@ -255,12 +237,7 @@ class _Start:
         )
 
     def _check_running(self, wait_s: float) -> None:
-        """Check that the server runs; wait up to ``wait_s`` for its end.
-
-        Raises:
-            _PortTakenError: it has ended, and another process listens on its port.
-            DeploymentError: it has ended.
-        """
+        """Check that the server runs; wait up to ``wait_s`` for its end."""
         try:
             self._programs.check(wait_s)
         except DeploymentError as error:
@@ -302,22 +279,14 @@ class _ServerProcesses:
         return self._programs.pids
 
     def check(self, wait_s: float = 0.0) -> None:
-        """Check that all programs run; wait up to ``wait_s`` for one to end.
-
-        Raises:
-            DeploymentError: a program has ended; names the target.
-        """
+        """Check that all programs run; wait up to ``wait_s`` for one to end."""
         try:
             self._programs.check(wait_s)
         except DeploymentError as error:
             raise DeploymentError(f"{self._name}: {error}") from None
 
     def stats(self) -> PatternStats:
-        """Return empty statistics, if the programs still run.
-
-        Raises:
-            DeploymentError: a program has ended.
-        """
+        """Return empty statistics, if the programs still run."""
         self.check()
         return PatternStats()
 
@@ -359,12 +328,7 @@ _NO_SUCH_PATH = (404, 405)
 
 
 def ready_path(ready: str | None, wire: Wire) -> str:
-    """The path to ask: the one that the target names, else that of the wire.
-
-    Args:
-        ready: as the target names it.
-        wire: of the requests.
-    """
+    """The path to ask: the one that the target names, else that of the wire."""
     return ready or (PING if wire.protocol == "invocations" else "/")
 
 
@@ -387,10 +351,6 @@ _GRANIAN = (
 
 def programs_of(target: App | Command, options: StartOptions) -> list[Program]:
     """The programs to start for a target.
-
-    Args:
-        target: what is started.
-        options: directories, and the trees of a comparison with a revision.
 
     Raises:
         DeploymentError: a package or the working directory is missing.

@@ -54,15 +54,11 @@ class GrpcServer:
     """Serves one model over gRPC.
 
     Args:
-        caller: computes the outputs.
-        name: name of the model.
         max_body_bytes: longest request message; a longer one is refused.
-        position: position of the process in the composition.
 
     Attributes:
         split: counts where the time of the requests goes; None, as at first: nothing does.
         watch: charges waits for a processor outside of models; None, as at first: they stay where they are.
-        tally: counters of encoding and decoding.
     """
 
     def __init__(self, caller: ModelCaller, name: str, max_body_bytes: int, *, position: int = 0) -> None:

@@ -2,14 +2,10 @@
 
 ``POST /v1/models/<name>:predict`` takes V1 requests (REST JSON of KServe and TF Serving, or the same in MessagePack).
 ``POST /v2/models/<name>/infer`` takes V2 requests (Open Inference Protocol, JSON or binary), and ``POST /invocations``
-those of MLflow's and SageMaker's clients. They are decoded in
-:mod:`pytest_mlpatterns.serving.http.inference_call`; other requests are answered in
-:mod:`pytest_mlpatterns.serving.http.metadata` and :mod:`pytest_mlpatterns.serving.http.metadata`.
-An error is ``{"error": text}`` in all of them.
-
-``POST /v1/completions`` and ``POST /v1/chat/completions`` take requests of the wire ``openai``
-(:mod:`pytest_mlpatterns.serving.http.app`). There, and over V1 in JSON, the answer of a model that yields is a
-stream.
+those of MLflow's and SageMaker's clients. They are decoded in :mod:`pytest_mlpatterns.serving.http.inference_call`;
+other requests are answered in :mod:`pytest_mlpatterns.serving.http.metadata`. An error is ``{"error": text}`` in all of
+them. ``POST /v1/completions`` and ``POST /v1/chat/completions`` take requests of the wire ``openai``. There, and over
+V1 in JSON, the answer of a model that yields is a stream.
 
 With asynchronous jobs, an inference request is answered 202 with a ``Location``. A GET of that address waits up to a
 second for the result and answers 200, or 202 again.
@@ -77,7 +73,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BODY", "MAX_BODY_BYTES", "OPENAI_PATHS", "ModelApp", "OpenAIApi"]
 
-
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -101,21 +96,16 @@ class ModelApp:
     """Serves one model over HTTP.
 
     Args:
-        caller: computes the outputs.
-        name: name of the model in the paths.
         max_body_bytes: longest request body; a longer one is refused with 413.
         jobs: answers requests with 202, for results that are fetched later; None: the response contains the result.
         internal: the clients are other processes of the deployment. Responses then have a ``Server-Timing`` header
             (``dur`` is the time that the request took here, ``free`` when the model ended the call before, ``parts``
             where the time went), and may use encodings that only this package knows. A plain model is called for one
             request at a time.
-        position: position of the process in the composition.
 
     Attributes:
         split: counts where the time of the requests goes; None, as at first: nothing does.
         watch: charges waits for a processor outside of models; None, as at first: they stay where they are.
-        tally: counters of encoding and decoding.
-        max_body_bytes: as given.
     """
 
     def __init__(
@@ -354,12 +344,7 @@ OPENAI_PATHS = frozenset({COMPLETIONS, CHAT, MODELS})
 
 
 class OpenAIApi:
-    """Reads the requests of this wire, and writes their answers.
-
-    Args:
-        name: name of the model.
-        tally: counts the cost.
-    """
+    """Reads the requests of this wire, and writes their answers."""
 
     def __init__(self, name: str, tally: WireTally) -> None:
         self._name = name
@@ -391,10 +376,6 @@ class OpenAIApi:
 
     async def answer(self, request: OpenAIRequest, outputs: Any) -> Body | StreamResponse:
         """The answer, whole or streamed.
-
-        Args:
-            request: the request.
-            outputs: a stream, or a list of one text.
 
         Raises:
             RequestError: the model failed before the first chunk, or yielded something else than text.

@@ -35,7 +35,6 @@ class AsyncJobs:
     """Jobs of a queue.
 
     Args:
-        queue: accepts the requests.
         clock: returns the time in nanoseconds.
     """
 
@@ -49,7 +48,6 @@ class AsyncJobs:
         """Accept a request and return the id of its job.
 
         Args:
-            instances: its inputs.
             split: counts where the time went until there was a result; None: nothing does.
             began_ns: when the request began, on the clock of ``perf_counter_ns``.
 

@@ -36,11 +36,7 @@ STREAMED = (_JSON, _INVOCATION)
 
 
 class WireTally:
-    """Counters of encoding and decoding in one process, under the names of the layer ``wire``.
-
-    Args:
-        position: position of the process in the composition.
-    """
+    """Counters of encoding and decoding in one process, under the names of the layer ``wire``."""
 
     __slots__ = ("_position", "decode_ns", "encode_ns", "received", "received_plain", "requests", "sent", "sent_plain")
 
@@ -95,12 +91,7 @@ class InferenceCall:
     """A decoded request, and how its response is encoded.
 
     Args:
-        kind: name of the format, for :func:`stored_inference_call`.
-        inputs: the inputs.
-        encode: encodes the outputs.
-        tally: counts the cost.
         coding: content coding of the response; None: no compression.
-        request: the Open Inference request, if it is one.
         decode: decodes the inputs again; None: there are none.
     """
 
@@ -163,12 +154,7 @@ def read_inference_call(
     """Decode a request.
 
     Args:
-        body: body as received.
-        headers: headers in ASGI form.
-        tally: counts the cost.
-        max_bytes: longest body after decompression.
         answer_v2: encodes the response to an Open Inference request; None: the request is V1 or an invocation.
-        is_invocation: the request is an invocation.
 
     Raises:
         RequestError: the body is malformed or too long.
@@ -200,11 +186,6 @@ def read_inference_call(
 
 def stored_inference_call(kind: str, coding: str | None, tally: WireTally) -> InferenceCall:
     """The encoding of a response that is fetched later.
-
-    Args:
-        kind: :attr:`InferenceCall.kind` of the request.
-        coding: :attr:`InferenceCall.coding` of the request.
-        tally: counts the cost.
 
     Raises:
         RequestError: the kind is unknown.

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["INDEX", "ModelMetadata", "TritonExtensions"]
 
-
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 """Extensions of the protocol. Of Triton's ``model_repository`` only the list of models is served, so it is left out."""
 
@@ -31,11 +30,7 @@ class ModelMetadata:
     The names, datatypes and shapes of the tensors are those of the first V2 inference, because a Python callable does
     not declare them.
 
-    Args:
-        name: name of the model.
-
     Attributes:
-        name: as given.
         inputs: name, datatype and shape of each input tensor; empty before the first V2 inference.
     """
 
@@ -104,8 +99,6 @@ class TritonExtensions:
 
     Args:
         metadata: names and shapes of the tensors, as far as an inference has shown them.
-        caller: computes the outputs, and counts.
-        tally: counters of encoding and decoding.
     """
 
     def __init__(self, metadata: ModelMetadata, caller: ModelCaller, tally: WireTally) -> None:

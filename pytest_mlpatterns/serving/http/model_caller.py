@@ -1,7 +1,8 @@
 """Calls a model, or the layers around it: each failure becomes an error of the request, and its traceback is kept.
 
-A plain model blocks the event loop, and uvloop sends responses only after all callbacks that are ready. Without the
-lock, the response of the first of several requests would leave after the calls of all others.
+Calls of a plain model hold a lock. Such a model blocks the event loop, and uvloop sends responses only after all
+callbacks that are ready. Without the lock, the response of the first of several requests would leave after the calls of
+all others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelCaller", "ModelLock"]
 
-
 _MAX_TRACEBACKS = 3
 
 
@@ -31,9 +31,6 @@ class CallStatistics:
 
     Attributes:
         succeeded: calls that returned; a stream counts when it has ended.
-        succeeded_ns: their durations together.
-        failed: calls that raised an error.
-        failed_ns: their durations together.
         last_ms: when the last call ended, in milliseconds since 1970; 0 before.
     """
 
@@ -66,12 +63,9 @@ class ModelCaller:
         handler: takes a list of inputs; returns the same number of outputs, or an awaitable of them.
 
     Attributes:
-        requests: number of requests, counted by the server.
         tracebacks: the first three distinct tracebacks of the user's code.
-        has_streamed: whether it has returned a stream.
         retries: whether the handler may give the model the same inputs twice.
         needs_loop: whether the handler must be called on the event loop; False: it blocks the loop.
-        statistics: counts of calls.
     """
 
     def __init__(self, handler: Handler) -> None:
@@ -91,10 +85,6 @@ class ModelCaller:
 
     async def __call__(self, instances: list[Any], decode: Callable[[], Sequence[Any]] | None = None) -> Any:
         """The outputs, one for each input, or a :class:`Stream`, which the caller closes.
-
-        Args:
-            instances: the inputs.
-            decode: decodes the inputs again, for a layer that retries.
 
         Raises:
             RequestError: the model raised an error, or did not return one output for each input.

@@ -84,11 +84,7 @@ class RestEvents:
 
 
 class InternalEvents:
-    """The events of REST JSON between processes of a deployment: the times after the first chunk come before the end.
-
-    Args:
-        clock: of the request.
-    """
+    """The events of REST JSON between processes of a deployment: the times after the first chunk come before the end."""
 
     is_full = False
 
@@ -112,7 +108,6 @@ class StreamTimes:
     """Where the time of one stream goes, until its first chunk, which is there now, and after it.
 
     Args:
-        clock: of the request.
         started_ns: when it began, on the clock of ``perf_counter_ns``.
     """
 
@@ -142,9 +137,7 @@ class StreamResponse:
     """A response whose first events are known.
 
     Args:
-        first: the first events.
         rest: the events that follow; it is closed by the caller, which closes the stream.
-        course: how it went so far.
     """
 
     first: bytes
@@ -162,9 +155,6 @@ class StreamResponse:
         """Send the body (ASGI), each event at once.
 
         Args:
-            send: sends a message.
-            watch: knows whether the client has gone.
-            times: of the stream.
             tally: counts a stream that ends well; None: nothing does.
         """
         async with aclosing(self.rest):
@@ -180,11 +170,6 @@ class StreamResponse:
 
 async def begun(stream: Stream, form: StreamFormat, tally: WireTally) -> StreamResponse:
     """The response to a stream, as soon as it has a chunk: an error before that is an error of the request.
-
-    Args:
-        stream: what is sent.
-        form: how it is written.
-        tally: counts the cost.
 
     Raises:
         RequestError: the stream failed before its first chunk.
@@ -236,14 +221,7 @@ def not_streamed(stream: Stream, text: str) -> RequestError:
 
 
 class ClientWatch:
-    """Cancels the task that answers a request when the client goes away.
-
-    Args:
-        receive: of the request (ASGI), after its whole body was received.
-
-    Attributes:
-        has_left: whether the client has gone.
-    """
+    """Cancels the task that answers a request when the client goes away."""
 
     def __init__(self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:
         self.has_left: bool = False

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKED_UVICORN", "MIN_BYTES", "PromptServer", "body_protocol"]
 
-
 MIN_BYTES = 1 << 16
 """Shortest body that is received this way."""
 CHECKED_UVICORN = "0.54.0"
@@ -93,11 +92,7 @@ class _BodyProtocol(HttpToolsProtocol):
 
 
 class _BodyBuffer(asyncio.BufferedProtocol):
-    """Receives the rest of one body; passes all other events to the connection.
-
-    Attributes:
-        whole: buffer of the complete body.
-    """
+    """Receives the rest of one body; passes all other events to the connection."""
 
     def __init__(self, length: int, connection: Any) -> None:
         self.whole = bytearray(length)
@@ -133,11 +128,7 @@ class _BodyBuffer(asyncio.BufferedProtocol):
 
 
 class PromptServer(uvicorn.Server):
-    """A server that waits for the event of its end; uvicorn's own looks for it ten times a second.
-
-    Args:
-        config: of the server.
-    """
+    """A server that waits for the event of its end; uvicorn's own looks for it ten times a second."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

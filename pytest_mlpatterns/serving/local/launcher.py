@@ -44,19 +44,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalScaler", "launch"]
 
-
 _ANSWER_TIMEOUT_S = 5.0
 """Time limit for an answer of a worker."""
 _WORKER = "pytest_mlpatterns.serving.local.worker"
 
 
 def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
-    """Start a service and wait until it is ready; fulfils :class:`pytest_mlpatterns.serving.engine.Engine`.
-
-    Raises:
-        ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
-        DeploymentError: a process ended, or was not ready in time.
-    """
+    """Start a service and wait until it is ready; fulfils :class:`pytest_mlpatterns.serving.engine.Engine`."""
     started_ns = time.perf_counter_ns()
     launcher = Launcher(plan, options)
     if launcher.is_polled and options.wire.protocol != "rest":
@@ -100,8 +94,6 @@ class Launcher:
     """Starts the processes of a service plan, the innermost first; all of them load at the same time.
 
     Attributes:
-        workers: the service processes.
-        restarted: those of them that are replaced when they die.
         servers: servers of stores and brokers that the deployment started for itself.
         is_polled: requests are answered 202, and clients poll for results.
     """
@@ -279,16 +271,7 @@ class Launcher:
 
 
 class LocalScaler:
-    """Adds replicas to one deployment; fulfils :class:`pytest_mlpatterns.serving.processes.Scaler`.
-
-    Args:
-        launcher: it started the deployment.
-        model: name of the model, for messages.
-        options: how the deployment was started.
-
-    Attributes:
-        timeout_ns: start-up time limit of a replica.
-    """
+    """Adds replicas to one deployment; fulfils :class:`pytest_mlpatterns.serving.processes.Scaler`."""
 
     def __init__(self, launcher: Launcher, model: str, options: StartOptions) -> None:
         self.timeout_ns: int = options.timeout_ns
@@ -308,11 +291,6 @@ class LocalReplica:
 
     Args:
         address: ``(host, port)`` of its outermost process.
-        launcher: it started the replica.
-        known: number of processes of the deployment before.
-        asked_ns: when it was asked for.
-        model: name of the model.
-        options: how it was started.
     """
 
     def __init__(

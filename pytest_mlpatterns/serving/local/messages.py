@@ -32,11 +32,8 @@ class UpstreamNode:
 
     Args:
         addresses: ``(host, port)`` of its processes.
-        path: path that takes predict requests.
-        position: position of the pattern in the composition.
         balance: least outstanding: call the process with the fewest requests in flight; otherwise each in turn.
         in_flight: number of requests that a queue should have in flight at each process.
-        wire: how inputs and outputs travel.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -86,16 +83,10 @@ class WorkerJob:
     """What a worker does with a request, and where requests come from.
 
     Args:
-        node: what it does.
-        name: name of the model in addresses.
         identity: unique for the deployment; keys in stores and brokers begin with it.
-        source: where requests come from.
         import_path: ``sys.path`` of the parent.
         trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
             is one tree.
-        max_body_bytes: limit of a request body.
-        wire: how clients reach the deployment.
-        position: position of this process in the composition.
         own_server: address of the server that the deployment started for itself; None: it needs none.
         is_polled: requests are answered 202, and results are kept until clients fetch them.
         profiled: a profiler of the same user may read this process.

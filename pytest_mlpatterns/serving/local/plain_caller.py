@@ -58,11 +58,9 @@ class CallRound:
     """Asks for a loop of calls.
 
     Attributes:
-        callers: number of threads.
         order: the indices of the inputs in the order of the calls, begun again at its end (unsigned 32-bit, native).
         length_ns: after which no call begins, if it lasts its length.
         requests: calls after which it ends, once ``least_ns`` are over; None if it lasts its length.
-        least_ns: likewise.
     """
 
     callers: int
@@ -81,8 +79,6 @@ class CallRecord:
         done_ns: when it returned (signed 64-bit).
         outcome: 200, or 500 if it raised an error (signed 16-bit).
         request: index of its input (unsigned 32-bit).
-        start_ns: of the loop.
-        end_ns: after which no call began.
         failed: the input of the first failed call and its error; None if none failed.
     """
 
@@ -96,17 +92,7 @@ class CallRecord:
 
 
 class PlainCaller:
-    """Calls one model.
-
-    Args:
-        model: takes a list of inputs and returns as many outputs.
-        inputs: one for each call, as requests carry one each.
-        name: of the model, for messages.
-
-    Attributes:
-        calls: number of calls so far.
-        tracebacks: the first distinct tracebacks of the model.
-    """
+    """Calls one model."""
 
     def __init__(self, model: Callable[[list[Any]], Any], inputs: Sequence[Any], name: str) -> None:
         self.calls: int = 0
@@ -207,7 +193,6 @@ class _Draw:
     """The calls of one round: which is next, and when none is.
 
     Attributes:
-        order: the indices of the inputs.
         end_ns: when the round ends; earlier than planned if it ends by its calls.
     """
 

@@ -35,11 +35,7 @@ _ONE_CALL_S = 30.0
 
 
 class PlainCalls(Deployment):
-    """A model that is called without a server.
-
-    Args:
-        launcher: has started the process.
-    """
+    """A model that is called without a server."""
 
     def __init__(self, launcher: Launcher) -> None:
         super().__init__(Endpoint(()), launcher.processes, Traits(current_share()))
@@ -68,7 +64,6 @@ class PlainCalls(Deployment):
         """Call the model in a loop.
 
         Args:
-            asked: the loop.
             wait_s: time after which it must be over, the calls that run at its end included.
             on_poll: called several times a second meanwhile.
 
@@ -102,9 +97,7 @@ def deploy_calls(plan: ServicePlan, inputs: bytes, options: StartOptions) -> Pla
     """Start the process, and wait until the model has been called once.
 
     Args:
-        plan: the model, packed.
         inputs: a list of inputs, pickled; one for each call.
-        options: how it is started.
 
     Raises:
         ModelLoadError: the model could not be built, or its first call failed; with its traceback.

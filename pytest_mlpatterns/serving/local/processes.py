@@ -41,9 +41,7 @@ class LocalProcesses:
     """Workers and auxiliary servers of one deployment.
 
     Args:
-        workers: processes that run models and layers.
         servers: servers of stores and brokers that the deployment started for itself.
-        model: name of the model, for messages.
     """
 
     workers: Sequence[SupervisedWorker]
@@ -161,15 +159,8 @@ class SupervisedWorker:
 
     Args:
         start: starts the process; its argument is called when the process has ended.
-        role: names the process in messages.
-        position: position of its pattern in the composition.
         listener: a listening socket that stays open while a process is replaced, so that new connections wait; None:
             the process has its own.
-        answer_timeout_s: time limit for the answer to a question.
-
-    Attributes:
-        child: the process that runs now.
-        replaced: number of replacements so far.
     """
 
     def __init__(

@@ -58,12 +58,9 @@ class Upstream:
     """Calls a service behind this process; the handler of a process group.
 
     Args:
-        node: the process group.
-        tally: counts calls and errors, and takes the hop time.
         of: the stage or model that the group is, for the clock of a request; empty if it is none.
 
     Attributes:
-        parallelism: number of replicas.
         in_flight: number of requests that a queue should have in flight at each replica.
 
     Raises:
@@ -268,11 +265,7 @@ class _Connection(asyncio.Protocol):
         await self._answer
 
     async def more(self) -> bytes:
-        """What has arrived of a stream since the last call; empty at its end.
-
-        Raises:
-            LostError: the connection was closed before.
-        """
+        """What has arrived of a stream since the last call; empty at its end."""
         if not self._chunks and not self.is_complete and not self.is_closed:
             self._arrived.clear()
             await self._arrived.wait()

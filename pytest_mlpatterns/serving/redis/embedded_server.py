@@ -89,10 +89,6 @@ class EmbeddedServer:
 def start_embedded(directory: Path, timeout_ns: int) -> EmbeddedServer:
     """Start a server and wait until it answers.
 
-    Args:
-        directory: directory for the log and the server's temporary files.
-        timeout_ns: time limit for the start.
-
     Raises:
         DeploymentError: the package is not installed, or the server did not start; no process is left running.
     """

@@ -75,11 +75,8 @@ class RedisQueue:
     """The queue in front of workers that run :func:`~pytest_mlpatterns.serving.redis.queue_worker.consume`.
 
     Args:
-        pattern: capacity and number of workers.
-        url: address of the broker.
         name: first part of each key; unique for each deployment at a broker.
         tally: counts the events that :mod:`pytest_mlpatterns.records.telemetry` lists for queues, but no waiting times.
-        wire: how inputs and outputs are encoded.
 
     Raises:
         DeploymentError: the package ``redis`` is not installed, or the address is malformed.
@@ -305,7 +302,6 @@ def connect(url: str, connections: int) -> Any:
     The return type is ``Any``, because the annotations of redis cover all protocols and settings at once.
 
     Args:
-        url: address of the broker.
         connections: most connections at a time; a command waits for a free one.
 
     Raises:

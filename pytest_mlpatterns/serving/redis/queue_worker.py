@@ -40,11 +40,7 @@ class Subscription:
     """A worker's access to a queue.
 
     Args:
-        url: address of the broker.
-        name: name of the queue, chosen by the gateway.
         consumer: name of the worker in the consumer group; a replacement reuses it.
-        in_flight: most requests at a time.
-        wire: how inputs and outputs are encoded.
     """
 
     url: str
@@ -58,8 +54,6 @@ async def consume(subscription: Subscription, run: Run, tally: Tally) -> None:
     """Take requests until cancelled; while the broker is unavailable, try again every 100 ms.
 
     Args:
-        subscription: the queue, and the name and limit of this worker.
-        run: returns the outputs of one request, or raises :class:`RequestError`.
         tally: counts waiting times, the requests that a dead worker left behind, and foreign entries.
     """
     consumer = _Consumer(subscription, run, tally)
