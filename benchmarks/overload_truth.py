@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from bench import Claim, Table, on_client_core, our_generator
 
 from pytest_mlpatterns.analysis.capacity.overload import OverloadPlan, overload_of
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.patterns import Queued, Single
 from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.reports.text.evaluation_notes import describe_overload, overload_picture
-from pytest_mlpatterns.serving.engine import StartOptions
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop

@@ -23,10 +23,10 @@ from peers.lifecycle import FILES, Peer, install, serving_peer, versions
 
 from pytest_mlpatterns import Batched, Microservice, Replicated, Single
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.serving.engine import StartOptions
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.wire.kserve_v1 import CONTENT_TYPE, encode_instances
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan

@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bench import Claim, Table, our_generator
 
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.scaling import ScalingRun
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.patterns.replication import with_replicas
-from pytest_mlpatterns.serving.engine import StartOptions
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop

@@ -18,9 +18,9 @@ import services
 from bench import Claim, Load, Table, drive, interleave, on_server_core, our_generator, serving, spread
 
 from pytest_mlpatterns import Single
-from pytest_mlpatterns.serving.engine import StartOptions
-from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:

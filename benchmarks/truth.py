@@ -19,12 +19,12 @@ import numpy as np
 from bench import Claim, Table, our_generator, run_child
 from scipy import stats
 
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.serving.engine import StartOptions
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ConstantRate, PoissonRate
 

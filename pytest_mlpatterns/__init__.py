@@ -3,15 +3,17 @@
 Define the fixtures ``perf_model`` and ``perf_payload``, mark a test with ``perf``, ask for the fixture ``perf``, and
 assert on what it measured. The names here are the public ones; they are loaded when first used.
 
-The packages form eight layers, and each imports only from those below it:
+The packages form nine layers, and each imports only from those below it:
 
 ========  ===============================================================================================
 layer     packages
 ========  ===============================================================================================
-8         ``plugin`` (pytest), ``cli`` (the command line)
-7         ``judging``: one perf test, from measurement to verdict
-6         ``measurement``: deployments under load; ``revision``: the same test at another commit
-5         ``serving``: processes that serve; ``loadgen``: the load generator; ``baseline``: the baseline file
+9         ``plugin`` (pytest), ``cli`` (the command line)
+8         ``judging``: one perf test, from measurement to verdict
+7         ``measurement``: deployments under load; ``revision``: the same test at another commit
+6         ``engines``: what starts the processes of a pattern, on this machine or elsewhere
+5         ``serving``: what processes serve; ``loadgen``: the load generator; ``baseline``: the baseline file;
+          ``profiling``: where the time of serving processes goes
 4         ``config``: settings; ``reports``: results as text
 3         ``analysis``: mathematics; ``patterns``; ``workload``: what is sent, and when; ``system``: the machine
 2         ``records``: values that travel; ``wire``: formats of requests and responses
@@ -19,9 +21,8 @@ layer     packages
 ========  ===============================================================================================
 
 To read the code, begin with ``records``, then follow a test from the top: ``plugin/entry``, ``plugin/session``,
-``judging/perf``, ``judging/sequential``, ``measurement/launch``, ``serving/local/launcher``, ``loadgen/generator``,
-and back up
-through ``analysis/blocks``, ``analysis/metrics`` and ``analysis/verdicts``.
+``judging/perf``, ``judging/sequential``, ``measurement/launch``, ``engines/local/launcher``, ``loadgen/generator``,
+and back up through ``analysis/blocks``, ``analysis/metrics`` and ``analysis/verdicts``.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 from pytest_mlpatterns.measurement.launch import LaunchRunner
@@ -18,7 +19,6 @@ from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.patterns.pattern import describe_env
 from pytest_mlpatterns.records.acceptance import NOTHING_ACCEPTED, Accepted
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
-from pytest_mlpatterns.serving.engine import launch
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Url
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.engines.ray.session import ClusterUse
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.engine import StartOptions
+    from pytest_mlpatterns.serving.start_options import StartOptions
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.system.cpu_share import ReplicaCores
-    from pytest_mlpatterns.system.ray.session import ClusterUse
     from pytest_mlpatterns.workload.payload import Payload
 
 __all__ = [

@@ -26,7 +26,7 @@ from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.serving.engine import StartOptions
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.payload import read_payload

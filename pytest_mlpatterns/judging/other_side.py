@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.config.converters import read_pattern
+from pytest_mlpatterns.engines.engine import launch
+from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.judging.experiment import require_own_processes
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of
-from pytest_mlpatterns.serving.engine import launch
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.import_string import is_import_string
-from pytest_mlpatterns.serving.local.plain_calls import deploy_calls
 from pytest_mlpatterns.serving.model import ServicePlan, is_stepped, pack_inputs, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.wording import shown

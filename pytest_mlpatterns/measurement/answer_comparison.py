@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.measurement.answer_check import check_outputs, output_in
 from pytest_mlpatterns.measurement.smoke import answer_of
-from pytest_mlpatterns.serving.local.plain_calls import PlainCalls
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:

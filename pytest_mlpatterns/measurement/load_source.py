@@ -12,13 +12,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.engines.local.plain_caller import CallRound
+from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.loadgen.messages import LoadResult, WindowOpened
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.serving.local.plain_caller import CallRound
-from pytest_mlpatterns.serving.local.plain_calls import PlainCalls
 from pytest_mlpatterns.system.cpu_share import other_cores
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -27,10 +27,10 @@ from pytest_mlpatterns.workload.window_plan import RequestWindow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_mlpatterns.engines.local.plain_caller import CallRecord
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.local.plain_caller import CallRecord
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 __all__ = ["CallLoop", "FurtherLoad", "LoadEvents", "apart_from", "load_source"]

@@ -13,6 +13,7 @@ import pytest
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.engines.engine import engine_named, require_ray
 from pytest_mlpatterns.errors import MissingExtraError, SettingError
 from pytest_mlpatterns.judging.experiment import (
     Experiment,
@@ -28,8 +29,8 @@ from pytest_mlpatterns.judging.experiment import (
 from pytest_mlpatterns.plugin.collection import PerfItem
 from pytest_mlpatterns.plugin.name_hints import misspelled_fixture
 from pytest_mlpatterns.plugin.options import given_options
-from pytest_mlpatterns.serving.engine import StartOptions, engine_named, require_ray
 from pytest_mlpatterns.serving.model_version import model_version
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.payload import read_payload
 
@@ -201,7 +202,7 @@ class ExperimentBuilder:
             builder=builder,
             engine=settings.engine,
             cpus=settings.cpus,
-            cluster=self._ray.session if settings.engine == "ray" else None,
+            session=self._ray.session if settings.engine == "ray" else None,
         )
 
     def _by_value(self, node: pytest.Item | pytest.Session) -> list[ModuleType]:

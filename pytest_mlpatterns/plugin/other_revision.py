@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.engines.ray.session import RaySession
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
-    from pytest_mlpatterns.system.ray.session import RaySession
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["OtherRevision", "Settlements", "files_of", "lay_out", "with_its_packages"]

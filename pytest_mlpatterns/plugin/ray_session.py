@@ -6,9 +6,9 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.config.ray_settings import read_ray_job
+from pytest_mlpatterns.engines.ray.session import ClusterUse, RaySession
+from pytest_mlpatterns.engines.ray.settings import read_ray_job
 from pytest_mlpatterns.errors import MlpatternsError
-from pytest_mlpatterns.system.ray.session import ClusterUse, RaySession
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
+from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.plugin.collection import PERF_ITEM
 from pytest_mlpatterns.plugin.session import REFERENCE_TREES, SERVE_REVISION
@@ -42,10 +42,10 @@ from pytest_mlpatterns.system.import_redirect import install, modules_from, wron
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from pytest_mlpatterns.engines.ray.messages import RayApplication
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.ray.messages import RayApplication
 
 __all__ = ["main"]
 
@@ -169,7 +169,7 @@ class _Server:
 
 def _attach(experiment: Experiment) -> None:
     """Attach to the Ray cluster of the other side, if there is one, before it measures."""
-    cluster = experiment.system.options.cluster
+    cluster = experiment.system.options.session
     if cluster is not None and RUN_VARIABLE in os.environ:
         _ = cluster.cluster
 
@@ -178,7 +178,7 @@ def _application_of(deployment: Deployment) -> RayApplication | None:
     """What the deployment is on a Ray cluster; None if it runs without Ray."""
     if deployment.make_monitor is None:  # then its processes are those of this machine
         return None
-    from pytest_mlpatterns.serving.ray.processes import RayProcesses
+    from pytest_mlpatterns.engines.ray.processes import RayProcesses
 
     return deployment.processes.application if isinstance(deployment.processes, RayProcesses) else None
 

@@ -16,12 +16,12 @@ import pytest
 
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
+from pytest_mlpatterns.engines.ray.generator_pool import RayPool
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.loadgen.ray.pool import RayPool
 from pytest_mlpatterns.plugin.acceptances import Acceptances
 from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, parameter_names
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, ItemReader

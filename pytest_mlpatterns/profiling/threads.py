@@ -58,7 +58,7 @@ _LOOPS = (
 """Files whose functions run the loops around the serving: at the root of a stack they say nothing."""
 _OUR_LOOPS = (
     "serving/external/asgi_server.py",
-    "serving/local/worker.py",
+    "engines/local/worker.py",
     "serving/redis/queue_worker.py",
     "patterns/model_thread.py",
     "system/child.py",
@@ -103,7 +103,7 @@ _MODEL = "serving/timed_model.py"
 _ENTRY = "run_asgi"
 """The function by which uvicorn calls an application."""
 _OF_SERVERS = ("asyncio/", "uvicorn/", "starlette/routing.py", "h11/", *_SERVERS)
-_OUR_SERVERS = ("serving/http/", "serving/grpc/", "serving/local/", "patterns/model_thread.py")
+_OUR_SERVERS = ("serving/http/", "serving/grpc/", "engines/local/", "patterns/model_thread.py")
 
 
 def serves(stack: RawStack, pid: int) -> bool:

@@ -377,7 +377,7 @@ _QUEUED = LayerKind(
 _HOP = LayerKind(
     figures=(Figure("hop", "hop", Unit.DURATION, median="hop_ns", note="{} round trip", floor=LATENCY_FLOOR_NS),),
     words={"errors": "failed"},
-    paths=("serving/local/upstream.py",),
+    paths=("engines/local/upstream.py",),
 )
 _WIRE = LayerKind(
     figures=(

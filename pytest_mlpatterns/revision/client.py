@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
+from pytest_mlpatterns.engines.ray.run import brings_code
+from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import ChildError, DeploymentError, SettingError
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
@@ -36,18 +37,17 @@ from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.git import Git
-from pytest_mlpatterns.system.ray.run import brings_code
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
+    from pytest_mlpatterns.engines.ray.session import RaySession
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.revision.worktree import Worktree
-    from pytest_mlpatterns.system.ray.cluster import ClusterFacts
-    from pytest_mlpatterns.system.ray.session import RaySession
 
 __all__ = [
     "NothingToCompareError",
@@ -62,7 +62,7 @@ __all__ = [
 _STOP_TIMEOUT_S = 20.0
 _DELETE_TIMEOUT_S = 70.0
 """The same on a Ray cluster; longer than that process waits for Ray Serve."""
-_MONITORS = "pytest_mlpatterns.serving.ray.remote.node_monitor"
+_MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"
 _FACTS_TIMEOUT_S = 10.0
 _Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
@@ -181,7 +181,7 @@ class RevisionClient:
         if started.application is None or self._cluster is None:
             foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
             return Deployment(started.endpoint, foreign, traits)
-        from pytest_mlpatterns.serving.ray.processes import RayProcesses  # most runs have no cluster
+        from pytest_mlpatterns.engines.ray.processes import RayProcesses  # most runs have no cluster
 
         processes = RayProcesses(self._cluster, started.application, on_stop=self._stop)
         traits = replace(traits, make_monitor=processes.make_monitor, cores=started.application.cores)

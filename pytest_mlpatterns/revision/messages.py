@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pytest_mlpatterns.engines.ray.messages import RayApplication
     from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.telemetry import PatternStats
-    from pytest_mlpatterns.serving.ray.messages import RayApplication
     from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload

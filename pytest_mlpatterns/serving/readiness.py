@@ -13,8 +13,8 @@ from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.processes import LoadFailed
+    from pytest_mlpatterns.serving.start_options import StartOptions
 
 __all__ = ["await_ready", "ended_while_loading", "failed_to_load", "left_s", "too_slow_to_answer", "too_slow_to_load"]
 

@@ -29,9 +29,9 @@ from pytest_mlpatterns import (
     Zipf,
 )
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan

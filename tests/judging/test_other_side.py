@@ -24,7 +24,7 @@ from pytest_mlpatterns.judging.experiment import (
     system_under_test,
 )
 from pytest_mlpatterns.judging.other_side import other_side, plain_side
-from pytest_mlpatterns.serving.engine import StartOptions
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 

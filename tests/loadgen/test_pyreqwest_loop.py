@@ -26,8 +26,8 @@ from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop, parse_messag
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.external.attach import attach
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule

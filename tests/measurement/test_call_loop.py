@@ -14,15 +14,15 @@ from support.services.deploy import make_start_options
 from support.services.processes import our_children
 
 from pytest_mlpatterns import DeploymentError, Single
+from pytest_mlpatterns.engines.local.launcher import launch
+from pytest_mlpatterns.engines.local.plain_caller import CallRecord, CallRound
+from pytest_mlpatterns.engines.local.plain_calls import PlainCalls, deploy_calls
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, WindowOpened
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
 from pytest_mlpatterns.measurement.load_source import CallLoop
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.serving.local.launcher import launch
-from pytest_mlpatterns.serving.local.plain_caller import CallRecord, CallRound
-from pytest_mlpatterns.serving.local.plain_calls import PlainCalls, deploy_calls
 from pytest_mlpatterns.serving.model import pack_inputs, service_plan
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload

@@ -14,8 +14,8 @@ import pytest
 from support.services.deploy import make_start_options
 
 from pytest_mlpatterns import Cached, InvalidResultError, Single
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.payload import read_payload

@@ -13,12 +13,12 @@ from support.services.deploy import make_start_options
 from support.synthetic import S
 
 from pytest_mlpatterns import Single
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement import held_memory
 from pytest_mlpatterns.measurement.held_memory import HeldReading, held_under_load
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.resource_track import HELD_LAYER, HeldMemory
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan

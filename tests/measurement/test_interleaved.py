@@ -25,13 +25,13 @@ from support.synthetic import MS, S, capacity, samples
 from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, ModelLoadError, Single
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, answer_rate
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint

@@ -27,11 +27,11 @@ from pytest_mlpatterns import (
     Single,
     Url,
 )
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.answer_check import check_answers
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
 from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint

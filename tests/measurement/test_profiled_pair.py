@@ -20,6 +20,7 @@ from support.services.py_spy import patient_py_spy
 from support.synthetic import MS, S
 
 from pytest_mlpatterns import Microservice, Single
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, ProfilerError
 from pytest_mlpatterns.measurement import profiled_pair
 from pytest_mlpatterns.measurement.paired_blocks import ResponsePace
@@ -28,7 +29,6 @@ from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
 from pytest_mlpatterns.profiling.recording import RawFrame, RawStack, RawStacks
 from pytest_mlpatterns.records.telemetry import AWAIT_TIMES, Awaiting, LayerStats, PatternStats, chain_name
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan

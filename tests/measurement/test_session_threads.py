@@ -15,10 +15,10 @@ from support.synthetic import MS, S
 
 from pytest_mlpatterns import Single
 from pytest_mlpatterns.analysis.causes.attribution import profile_record
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide, ProfilingPlan
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.profiling.frame_names import SourceNames
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan

@@ -14,12 +14,12 @@ from support.project import Project, Run
 from pytest_mlpatterns import App, Batched, Command, Url
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import merge_markers, read_settings
+from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.judging.experiment import checked_target
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.plugin.name_hints import require_known_keys, require_known_options
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.serving.engine import engine_named
 from pytest_mlpatterns.serving.http.inference_call import WireTally, stored_inference_call
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.model import pack

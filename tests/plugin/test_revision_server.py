@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from support.fake_ray import FakeRay
 from support.synthetic import SETUP
 
-from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
+from pytest_mlpatterns.engines.ray.messages import RayApplication
+from pytest_mlpatterns.engines.ray.processes import RayProcesses
+from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.plugin.revision_server import _Server
 from pytest_mlpatterns.revision.messages import (
@@ -25,8 +27,6 @@ from pytest_mlpatterns.revision.messages import (
 )
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.processes import ForeignProcesses
-from pytest_mlpatterns.serving.ray.messages import RayApplication
-from pytest_mlpatterns.serving.ray.processes import RayProcesses
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
@@ -47,7 +47,7 @@ def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay 
     sent: list[Any] = []
     job = ReferenceJob("t.py::test", directory, directory / "here", directory / "there", InheritedOptions((), {}, ()))
     server = _Server(SimpleNamespace(send=sent.append), requests, job)  # type: ignore[arg-type]
-    system = SimpleNamespace(start=lambda **_: deployment, options=SimpleNamespace(cluster=cluster))
+    system = SimpleNamespace(start=lambda **_: deployment, options=SimpleNamespace(session=cluster))
     plan = SimpleNamespace(payload=read_payload([1], REST_JSON))
     server.serve(SimpleNamespace(system=system, setup=SETUP, plan=plan))  # type: ignore[arg-type]
     return sent

@@ -8,11 +8,11 @@ import pytest
 from support.fake_ray import FakeRay, cluster_facts
 
 from pytest_mlpatterns.config.settings import Settings, read_settings
+from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+from pytest_mlpatterns.engines.ray.session import driver_environment
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.plugin import ray_session
 from pytest_mlpatterns.plugin.ray_session import SessionRay
-from pytest_mlpatterns.system.ray.messages import RayJob
-from pytest_mlpatterns.system.ray.session import driver_environment
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,11 @@ from uvicorn.protocols.http import httptools_impl
 
 import pytest_mlpatterns
 from pytest_mlpatterns import loadgen, wire
-from pytest_mlpatterns.loadgen.ray.host import GeneratorHost
+from pytest_mlpatterns.engines import local
+from pytest_mlpatterns.engines import ray as engines_ray
+from pytest_mlpatterns.engines.local import upstream, worker
+from pytest_mlpatterns.engines.ray import node_monitor
+from pytest_mlpatterns.engines.ray.generator_host import GeneratorHost
 from pytest_mlpatterns.patterns import (
     batched,
     cache_layer,
@@ -27,17 +31,14 @@ from pytest_mlpatterns.profiling import threads
 from pytest_mlpatterns.profiling.frame_names import MODEL, layer_of
 from pytest_mlpatterns.profiling.recording import RawFrame
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
-from pytest_mlpatterns.serving import grpc, http, local, timed_model
+from pytest_mlpatterns.serving import grpc, http, timed_model
 from pytest_mlpatterns.serving.external import asgi_server
 from pytest_mlpatterns.serving.grpc import server as grpc_server
 from pytest_mlpatterns.serving.http import app, model_caller
-from pytest_mlpatterns.serving.local import upstream, worker
-from pytest_mlpatterns.serving.ray import node_monitor
 from pytest_mlpatterns.serving.redis import cache as redis_cache
 from pytest_mlpatterns.serving.redis import queue as redis_queue
 from pytest_mlpatterns.serving.redis import queue_worker
 from pytest_mlpatterns.system import child
-from pytest_mlpatterns.system import ray as system_ray
 from pytest_mlpatterns.wire import codec, compression, tensors
 
 if TYPE_CHECKING:
@@ -116,4 +117,4 @@ def test_the_wire_has_functions_of_both_directions(verb: str) -> None:
 def test_the_actors_and_processes_on_nodes_have_these_names() -> None:
     ours = {f"ray::{kind.__name__}" for kind in (node_monitor.NodeMonitor, GeneratorHost)}
     assert ours <= set(node_monitor._ACTORS_OF_RAY)
-    assert set(node_monitor._CHILDREN) == {f"from {one.__name__}." for one in (system_ray, loadgen)}
+    assert set(node_monitor._CHILDREN) == {f"from {one.__name__}." for one in (engines_ray, loadgen)}

@@ -41,7 +41,7 @@ def model(name: str, line: int = 5) -> RawFrame:
 
 
 ROOT = RawFrame("<module>", "<string>", 1)
-LOOP = (ROOT, ours("serving/local/worker.py", "main"), RawFrame("run", asyncio.runners.__file__, 118))
+LOOP = (ROOT, ours("engines/local/worker.py", "main"), RawFrame("run", asyncio.runners.__file__, 118))
 THREAD = (standard("threading.py", "_bootstrap"), standard("threading.py", "run"))
 CALL = (*LOOP, library("uvicorn/protocols/http/httptools_impl.py", "run_asgi"), ours("serving/http/app.py"))
 MODEL = (*CALL, ours("serving/http/model_caller.py"), ours("serving/timed_model.py"))
@@ -220,7 +220,7 @@ def test_functions_of_this_package_become_layers() -> None:
             main(*encode): 1,
             main(*CALL, ours("wire/codec.py", "path")): 1,
             main(*CALL, ours("wire/compression.py", "encode")): 1,
-            main(*CALL, ours("serving/local/upstream.py"), ours("wire/codec.py", "decode_answer")): 1,
+            main(*CALL, ours("engines/local/upstream.py"), ours("wire/codec.py", "decode_answer")): 1,
         }
     )
     assert [*shown(found)] == [

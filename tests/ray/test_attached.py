@@ -14,7 +14,7 @@ from conftest import PATIENT_S, wait_until
 from support.on_cluster import FOREIGN
 from support.project import Project
 
-from pytest_mlpatterns.system.ray.run import base_of
+from pytest_mlpatterns.engines.ray.run import base_of
 
 if TYPE_CHECKING:
     import subprocess
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from conftest import ThreeNodes
     from support.project import Run
 
-    from pytest_mlpatterns.system.ray.session import RaySession
+    from pytest_mlpatterns.engines.ray.session import RaySession
 
 HERE = "support.on_cluster"
 SHORT = Project().with_tests("def test_rtm(perf):\n    perf.assert_rtm_below('60s')")

@@ -17,15 +17,15 @@ from support.services.jobs import MESSAGES, MS, a_job, message
 from support.services.processes import survivors
 from support.services.scripted import Hold, ScriptedServer, Send, answer
 
+from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+from pytest_mlpatterns.engines.ray.generator_pool import RayPool
+from pytest_mlpatterns.engines.ray.session import RaySession
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadResult, Transport, WindowOpened
-from pytest_mlpatterns.loadgen.ray.pool import RayPool
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.system.monitor import ResourceMonitor
-from pytest_mlpatterns.system.ray.messages import RayJob
-from pytest_mlpatterns.system.ray.session import RaySession
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Stages
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def test_three_generators_send_exactly_the_schedule_from_one_agreed_time(
     generator: Generator, server: ScriptedServer, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generator that hears late of the agreed time would have sent requests of its warm-up that are due after it."""
-    monkeypatch.setattr("pytest_mlpatterns.loadgen.ray.pool._OPENING_NS", 6_000 * MS)  # all hear of it in time
+    monkeypatch.setattr(
+        "pytest_mlpatterns.engines.ray.generator_pool._OPENING_NS", 6_000 * MS
+    )  # all hear of it in time
     window_ns = schedule.length_ns or 400 * MS
     result = run(generator, a_job([server.address], schedule, duration_ns=window_ns, warmup_ns=50 * MS))
     samples = samples_of(result)

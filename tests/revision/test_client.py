@@ -10,7 +10,10 @@ from support.fake_ray import FakeRay
 from support.repository import Repository
 from support.synthetic import SETUP
 
-from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
+from pytest_mlpatterns.engines.ray.cluster_monitor import ClusterMonitor
+from pytest_mlpatterns.engines.ray.messages import RayApplication
+from pytest_mlpatterns.engines.ray.processes import RayProcesses
+from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.records.setup import LoadDescription, Setup, SystemDescription
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
@@ -34,9 +37,6 @@ from pytest_mlpatterns.revision.messages import (
 )
 from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.serving.processes import ForeignProcesses
-from pytest_mlpatterns.serving.ray.cluster_monitor import ClusterMonitor
-from pytest_mlpatterns.serving.ray.messages import RayApplication
-from pytest_mlpatterns.serving.ray.processes import RayProcesses
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.services.deploy import make_start_options
 
+from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.patterns import Microservice, Replicated
-from pytest_mlpatterns.serving.engine import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
 

@@ -27,8 +27,8 @@ from pytest_mlpatterns import (
     Url,
     Wire,
 )
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.wire.event_stream import EventStreamParser
 from pytest_mlpatterns.workload.payload import read_payload

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.system.ray.cluster import ClusterFacts, NodeFacts
+from pytest_mlpatterns.engines.ray.cluster import ClusterFacts, NodeFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ def cluster_facts(nodes: int = 1, **changes: Any) -> ClusterFacts:
 
 @dataclass
 class FakeRay:
-    """Has the members of :class:`pytest_mlpatterns.system.ray.session.RaySession`.
+    """Has the members of :class:`pytest_mlpatterns.engines.ray.session.RaySession`.
 
     Args:
         functions: what ``call`` calls, by the name that it takes, or by what follows its last dot or colon.

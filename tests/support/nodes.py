@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats
 from pytest_mlpatterns.serving.processes import WorkerStats
-from pytest_mlpatterns.serving.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import LayerStats

@@ -58,8 +58,8 @@ def start_serve_on_a_single_node() -> tuple[int, dict[str, object], tuple[str, .
     """
     from unittest.mock import patch
 
-    from pytest_mlpatterns.system.ray.messages import RayJob
-    from pytest_mlpatterns.system.ray.remote import attached
+    from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+    from pytest_mlpatterns.engines.ray.remote import attached
 
     with (
         patch.object(attached, "_get_global_client", return_value=None),

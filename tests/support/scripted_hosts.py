@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.loadgen.ray.messages import Heard, HostFacts
-from pytest_mlpatterns.system.ray.cluster import ClockOffset
+from pytest_mlpatterns.engines.ray.cluster import ClockOffset
+from pytest_mlpatterns.engines.ray.generator_messages import Heard, HostFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

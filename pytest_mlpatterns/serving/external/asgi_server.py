@@ -40,7 +40,7 @@ def description_of(
 
     Args:
         import_path: ``sys.path`` of the process.
-        trees, profiled: as :class:`pytest_mlpatterns.serving.local.messages.WorkerJob` takes them.
+        trees, profiled: as :class:`pytest_mlpatterns.engines.local.messages.WorkerJob` takes them.
     """
     tops = None if trees is None else [str(top) for top in trees]
     described = {"app": app, "factory": factory, "import_path": list(import_path), "trees": tops, "profiled": profiled}

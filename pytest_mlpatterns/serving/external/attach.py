@@ -25,7 +25,7 @@ from pytest_mlpatterns.workload.request_builder import text_of
 if TYPE_CHECKING:
     import httpx
 
-    from pytest_mlpatterns.serving.engine import StartOptions
+    from pytest_mlpatterns.serving.start_options import StartOptions
     from pytest_mlpatterns.serving.targets import App, Command, Url
 
 __all__ = ["advice_on_path", "attach"]

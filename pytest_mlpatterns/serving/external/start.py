@@ -26,12 +26,12 @@ from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.setup import merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
-from pytest_mlpatterns.serving.engine import start_with_cpus
 from pytest_mlpatterns.serving.external import asgi_server as asgi
 from pytest_mlpatterns.serving.external.attach import advice_on_path, attach
 from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import stream_failure
+from pytest_mlpatterns.serving.start_options import start_with_cpus
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.import_redirect import map_path
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.records.setup import EnvironmentFacts
-    from pytest_mlpatterns.serving.engine import StartOptions
+    from pytest_mlpatterns.serving.start_options import StartOptions
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.wire import Wire
 

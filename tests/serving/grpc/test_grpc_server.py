@@ -31,9 +31,9 @@ from pytest_mlpatterns import (
     Single,
     Wire,
 )
-from pytest_mlpatterns.serving.engine import StartOptions
-from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.wire.grpc_call import message_class
 from pytest_mlpatterns.workload.payload import read_payload
 
@@ -308,7 +308,7 @@ class TestDeployment:
             deployment.close()
 
     def test_a_message_over_the_limit_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.serving.local.launcher.MAX_BODY_BYTES", 1000)
+        monkeypatch.setattr("pytest_mlpatterns.engines.local.launcher.MAX_BODY_BYTES", 1000)
         deployment = started(Echo, tmp_path)
         try:
             with pytest.raises(DeploymentError, match="answered 429"):

@@ -10,11 +10,11 @@ import pytest
 from support.asgi import Call
 from support.scenarios import run
 
+from pytest_mlpatterns.engines.local.worker import whole_outputs
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.serving.grpc.server import GrpcServer
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
-from pytest_mlpatterns.serving.local.worker import whole_outputs
 from pytest_mlpatterns.wire import GRPC
 from pytest_mlpatterns.workload.payload import read_payload
 

@@ -12,11 +12,11 @@ from pytest_mlpatterns import units, wire
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import merge_markers, patterns_of, read_settings
+from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.objective import parse_objective
-from pytest_mlpatterns.serving.engine import engine_named
 from support.fuzz import Area
 from support.fuzz.hostile import number, text, value
 

@@ -1,0 +1,332 @@
+"""The local engine: starts the processes of a service plan on this machine, and waits until they are ready.
+
+Ready means: every process accepts connections, answers its health check, and has answered one real inference if an
+input is known. Every process listens on 127.0.0.1, on a port that the system chose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import itertools
+import secrets
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, UpstreamNode, WorkerJob
+from pytest_mlpatterns.engines.local.processes import LocalProcesses, SupervisedWorker, await_loaded, load_of
+from pytest_mlpatterns.errors import ChildError, SettingError
+from pytest_mlpatterns.patterns.arguments import EMBEDDED
+from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
+from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES
+from pytest_mlpatterns.serving.processes import PackedLayer, QueueNode
+from pytest_mlpatterns.serving.readiness import await_ready, too_slow_to_load
+from pytest_mlpatterns.serving.redis.queue_worker import Subscription
+from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.cpu_share import current_share, share_of_replica
+from pytest_mlpatterns.system.sockets import held_port, listening_socket
+from pytest_mlpatterns.wire import codec_of
+from pytest_mlpatterns.workload.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.engines.local.messages import WorkerNode
+    from pytest_mlpatterns.patterns.pattern import Node
+    from pytest_mlpatterns.serving.model import ServicePlan
+    from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
+    from pytest_mlpatterns.serving.start_options import StartOptions
+
+__all__ = ["LocalScaler", "launch"]
+
+_ANSWER_TIMEOUT_S = 5.0
+"""Time limit for an answer of a worker."""
+_WORKER = "pytest_mlpatterns.engines.local.worker"
+
+
+def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
+    """Start a service and wait until it is ready; fulfils :class:`pytest_mlpatterns.engines.engine.Engine`."""
+    started_ns = time.perf_counter_ns()
+    launcher = Launcher(plan, options)
+    if launcher.is_polled and options.wire.protocol != "rest":
+        raise SettingError(
+            f"results that clients poll for (wait=False) do not exist over {options.wire}; choose a wire over REST"
+        )
+    try:
+        addresses = launcher.start()
+        for worker in launcher.workers:
+            await_loaded(worker, plan.name, started_ns, options=options)
+    except BaseException:
+        launcher.stop()
+        raise
+    launcher.release()
+    endpoint = Endpoint(
+        addresses=addresses,
+        path=codec_of(options.wire).path(plan.name),
+        model_name=plan.name,
+        balance=plan.root.balance,
+        wire=options.wire,
+        polled=launcher.is_polled,
+    )
+    traits = Traits(current_share(), LocalScaler(launcher, plan.name, options), roles=_roles(launcher.workers))
+    deployment = Deployment(endpoint, launcher.processes, traits)
+    try:
+        await_ready(deployment, plan.name, started_ns, options=options)
+    except BaseException:
+        deployment.close()
+        raise
+    launcher.settle(launcher.workers)
+    return deployment
+
+
+def _roles(workers: Sequence[SupervisedWorker]) -> dict[int, str]:
+    """What each process does; one before all others that is no replica is their gateway."""
+    is_first = {worker.child.pid: worker.position < 0 < len(workers) - 1 for worker in workers}
+    return {worker.child.pid: "gateway" if is_first[worker.child.pid] else worker.role for worker in workers}
+
+
+class Launcher:
+    """Starts the processes of a service plan, the innermost first; all of them load at the same time.
+
+    Attributes:
+        servers: servers of stores and brokers that the deployment started for itself.
+        is_polled: requests are answered 202, and clients poll for results.
+    """
+
+    def __init__(self, plan: ServicePlan, options: StartOptions) -> None:
+        self.workers: list[SupervisedWorker] = []
+        self.restarted: list[SupervisedWorker] = []
+        self.servers: list[EmbeddedServer] = []
+        self.processes: LocalProcesses = LocalProcesses(self.workers, self.servers, plan.name)
+        self._plan = plan
+        self._options = options
+        self._context = contextvars.copy_context()  # with the processor that the deployment was given
+        self._identity = f"mlpatterns:{secrets.token_hex(8)}"
+        self._own_server: str | None = None
+        self._logs = itertools.count()
+        self._replicas = itertools.count()
+        self._held: list[socket.socket] = []
+        outermost = plan.root.inside
+        self.is_polled: bool = isinstance(outermost, LayerNode) and outermost.pattern.is_polled
+
+    def start(self) -> tuple[tuple[str, int], ...]:
+        """Start everything, and return the addresses of the outermost processes."""
+        if any(EMBEDDED in layer.pattern.servers for layer in layers_in(self._plan.root)):
+            from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
+
+            server = start_embedded(self._options.directory, self._options.timeout_ns)
+            self.servers.append(server)
+            self._own_server = server.url
+        return self._start_outermost(self._plan.root)
+
+    def start_caller(self, inputs: bytes) -> None:
+        """Start the model alone, in a process that serves nothing and calls it with these inputs, a pickled list."""
+        self._spawn(self._plan.root, self._start_inside(self._plan.root.inside), Call(inputs))
+
+    def start_another(self) -> tuple[str, int]:
+        """Start one more replica of the whole service, on a port of its own, and return its address.
+
+        Call :meth:`settle` with its processes when they are ready.
+        """
+        one = replace(self._plan.root, replicas=1, balance=Balance.ROUND_ROBIN)
+        (address,) = self._context.run(self._start_outermost, one)
+        return address
+
+    def settle(self, workers: Sequence[SupervisedWorker]) -> None:
+        """Release the ports that were held for processes, which are ready, and replace those that are restarted."""
+        self.release()
+        for worker in self.restarted:
+            if worker in workers:
+                worker.guard()
+
+    def release(self) -> None:
+        """Release the ports that were held until the processes listened on them."""
+        for holder in self._held:
+            holder.close()
+        self._held.clear()
+
+    def stop(self) -> None:
+        """End everything that was started."""
+        self.release()
+        self.processes.stop()
+
+    def _start_outermost(self, group: ProcessGroup) -> tuple[tuple[str, int], ...]:
+        if self._options.wire.protocol == "grpc":
+            return self._start_grpc(group)
+        return self._start_http(group, outermost=True)
+
+    def _start_http(self, group: ProcessGroup, *, outermost: bool = False) -> tuple[tuple[str, int], ...]:
+        """Start processes that inherit their listening sockets."""
+        shared = listening_socket() if group.balance is Balance.SHARED_SOCKET else None
+        addresses = []
+        try:
+            for _ in range(group.replicas):
+                with share_of_replica(next(self._replicas)) if outermost else contextlib.nullcontext():
+                    node = self._start_inside(group.inside)
+                    listener = shared or listening_socket()
+                    addresses.append(("127.0.0.1", listener.getsockname()[1]))
+                    try:
+                        self._spawn(group, node, Listen(listener.fileno(), internal=not outermost), listener=listener)
+                    finally:
+                        if not group.restart and shared is None:
+                            listener.close()
+        finally:
+            if shared is not None:
+                shared.close()
+        return tuple(dict.fromkeys(addresses))
+
+    def _start_grpc(self, group: ProcessGroup) -> tuple[tuple[str, int], ...]:
+        """Start processes that bind their ports themselves, as gRPC does; a shared port is bound by all of them."""
+        shared = group.balance is Balance.SHARED_SOCKET
+        ports: list[int] = []
+        for _ in range(group.replicas):
+            with share_of_replica(next(self._replicas)):
+                node = self._start_inside(group.inside)
+                if not (ports and shared):
+                    self._held.append(held_port())
+                    ports.append(self._held[-1].getsockname()[1])
+                self._spawn(group, node, ListenGrpc(ports[-1]))
+        return tuple(("127.0.0.1", port) for port in ports)
+
+    def _start_inside(self, node: Node) -> WorkerNode:
+        """Start the process groups of a node, and replace each by the way to reach it."""
+        if isinstance(node, ProcessGroup):
+            return self._start_upstream(node) if node.broker is None else self._start_consumers(node, node.broker)
+        if isinstance(node, LayerNode):
+            assert node.packed is not None, "a plan is packed by service_plan"
+            return PackedLayer(node.packed, node.position, tuple(map(self._start_inside, node.inside)))
+        return node
+
+    def _start_upstream(self, group: ProcessGroup) -> UpstreamNode:
+        wire = group.wire or self._options.wire.between_processes
+        addresses = self._start_http(group)
+        path = codec_of(wire).path(self._plan.name)
+        return UpstreamNode(addresses, path, group.position, group.balance, group.in_flight, wire)
+
+    def _start_consumers(self, group: ProcessGroup, broker: str) -> QueueNode:
+        """Start processes that take requests from a stream of a broker."""
+        url = broker if broker != EMBEDDED or self._own_server is None else self._own_server
+        stream = f"{self._identity}:{len(self.workers)}"
+        for number in range(group.replicas):
+            node = self._start_inside(group.inside)
+            wire = self._options.wire.between_processes
+            subscription = Subscription(url, stream, f"worker-{number}", group.in_flight, wire)
+            self._spawn(group, node, Consume(subscription, group.position))
+        return QueueNode(url, stream)
+
+    def _job(self, group: ProcessGroup, node: WorkerNode, source: Listen | ListenGrpc | Consume | Call) -> WorkerJob:
+        return WorkerJob(
+            node=node,
+            name=self._plan.name,
+            identity=self._identity,
+            source=source,
+            import_path=tuple(sys.path),
+            trees=self._options.trees,
+            max_body_bytes=MAX_BODY_BYTES,
+            wire=self._options.wire,
+            position=group.position,
+            own_server=self._own_server,
+            is_polled=self.is_polled and isinstance(source, Listen) and not source.internal,
+            profiled=self._options.profiled,
+            traced=self._options.traced,
+        )
+
+    def _spawn(
+        self,
+        group: ProcessGroup,
+        node: WorkerNode,
+        source: Listen | ListenGrpc | Consume | Call,
+        *,
+        listener: socket.socket | None = None,
+    ) -> None:
+        job = self._job(group, node, source)
+
+        def start(on_end: Callable[[], None]) -> Child:
+            log = self._options.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
+            descriptors = [] if listener is None else [listener.fileno()]
+            child = Child(_WORKER, log=log, pass_fds=descriptors, on_end=on_end, env=group.env)
+            try:
+                child.send(job)
+            except ChildError:
+                child.stop()
+                raise
+            return child
+
+        context = contextvars.copy_context()  # a replacement, which another thread starts, gets the same processor
+        worker = SupervisedWorker(
+            lambda on_end: context.run(start, on_end),
+            role=group.role,
+            position=group.position,
+            listener=listener if group.restart else None,
+            answer_timeout_s=self._options.timeout_ns / 1e9 if self._options.traced else _ANSWER_TIMEOUT_S,
+        )
+        self.workers.append(worker)
+        if group.restart:
+            self.restarted.append(worker)
+
+
+class LocalScaler:
+    """Adds replicas to one deployment; fulfils :class:`pytest_mlpatterns.serving.processes.Scaler`."""
+
+    def __init__(self, launcher: Launcher, model: str, options: StartOptions) -> None:
+        self.timeout_ns: int = options.timeout_ns
+        self._launcher = launcher
+        self._model = model
+        self._options = options
+
+    def add(self) -> LocalReplica:
+        """Start one more replica, without waiting for it."""
+        asked_ns, known = time.perf_counter_ns(), len(self._launcher.workers)
+        address = self._launcher.start_another()
+        return LocalReplica(address, self._launcher, known, asked_ns=asked_ns, model=self._model, options=self._options)
+
+
+class LocalReplica:
+    """A replica that was asked for: its processes, the outermost last.
+
+    Args:
+        address: ``(host, port)`` of its outermost process.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        launcher: Launcher,
+        known: int,
+        *,
+        asked_ns: int,
+        model: str,
+        options: StartOptions,
+    ) -> None:
+        self.asked_ns = asked_ns
+        self._address = address
+        self._launcher = launcher
+        self._workers: list[SupervisedWorker] = launcher.workers[known:]
+        self._loading = list(self._workers)
+        self._model = model
+        self._options = options
+
+    def address(self) -> tuple[str, int] | None:
+        """The address once all its processes are ready; None until then."""
+        while self._loading:
+            worker = self._loading[0]
+            try:
+                load_of(worker, self._model, 0, options=self._options)
+            except TimeoutError:
+                if time.perf_counter_ns() > self.asked_ns + self._options.timeout_ns:
+                    log = worker.child.log_tail()
+                    raise too_slow_to_load(worker.role, self._model, log, options=self._options) from None
+                return None
+            self._loading.pop(0)
+            if not self._loading:
+                self._launcher.settle(self._workers)
+        return self._address
+
+    def requests(self) -> int:
+        """Number of requests that its outermost process has received."""
+        return self._workers[-1].stats().predict_requests

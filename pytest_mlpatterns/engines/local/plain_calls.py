@@ -1,0 +1,131 @@
+"""A deployment that is no server: one process that holds a model and calls it in a loop.
+
+It stands beside served deployments in a comparison: the same processor, the same statistics, environment and end.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.engines.local.launcher import Launcher
+from pytest_mlpatterns.engines.local.plain_caller import Called, CallRecord, CallRound, OneCall
+from pytest_mlpatterns.engines.local.processes import await_loaded
+from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
+from pytest_mlpatterns.serving.deployment import Deployment, Traits
+from pytest_mlpatterns.serving.readiness import left_s, too_slow_to_answer
+from pytest_mlpatterns.serving.start_options import start_with_cpus
+from pytest_mlpatterns.system.cpu_share import current_share
+from pytest_mlpatterns.wire import REST_JSON, codec_of
+from pytest_mlpatterns.workload.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.engines.local.processes import SupervisedWorker
+    from pytest_mlpatterns.serving.model import ServicePlan
+    from pytest_mlpatterns.serving.start_options import StartOptions
+    from pytest_mlpatterns.workload.payload import Payload
+
+__all__ = ["PlainCalls", "deploy_calls"]
+
+_POLL_S = 0.1
+_ONE_CALL_S = 30.0
+"""Time limit of one call outside the loop, as for a functional request to a server."""
+
+
+class PlainCalls(Deployment):
+    """A model that is called without a server."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        super().__init__(Endpoint(()), launcher.processes, Traits(current_share()))
+        self._worker: SupervisedWorker = launcher.workers[0]
+
+    def messages(self, payload: Payload) -> tuple[bytes, ...]:
+        """One empty message for each input: nothing is sent."""
+        return (b"",) * len(payload.inputs)
+
+    def call(self, number: int, wait_s: float = _ONE_CALL_S) -> Any:
+        """The output for the input of this index, in the form that a server would have answered.
+
+        Raises:
+            DeploymentError: the call failed; with its traceback.
+            TimeoutError: it did not return in time.
+            ValueError: the output cannot be written as an answer.
+        """
+        called: Called = self._ask(OneCall(number), wait_s)
+        if called.traceback:
+            raise DeploymentError(f"the call with perf_payload item {number} failed:\n{called.traceback}")
+        if called.output is None:
+            raise ValueError("its output cannot be written as JSON")
+        return codec_of(REST_JSON).decode_outputs(called.output, {})[0]
+
+    def loop(self, asked: CallRound, wait_s: float, on_poll: Callable[[], None]) -> CallRecord:
+        """Call the model in a loop.
+
+        Args:
+            wait_s: time after which it must be over, the calls that run at its end included.
+            on_poll: called several times a second meanwhile.
+
+        Raises:
+            DeploymentError: the process has ended.
+            TimeoutError: the calls did not return in time.
+        """
+        record: CallRecord = self._ask(asked, wait_s, on_poll)
+        return record
+
+    def _ask(self, asked: OneCall | CallRound, wait_s: float, on_poll: Callable[[], None] = lambda: None) -> Any:
+        deadline = time.monotonic() + wait_s
+        kind = Called if isinstance(asked, OneCall) else CallRecord
+        try:
+            self._worker.child.send(asked)
+            while True:
+                try:
+                    answer = self._worker.child.receive(_POLL_S)
+                except TimeoutError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    on_poll()
+                    continue
+                if isinstance(answer, kind):  # not one to a question whose time was up
+                    return answer
+        except ChildError as error:
+            raise DeploymentError(f"its process: {error}") from error
+
+
+def deploy_calls(plan: ServicePlan, inputs: bytes, options: StartOptions) -> PlainCalls:
+    """Start the process, and wait until the model has been called once.
+
+    Args:
+        inputs: a list of inputs, pickled; one for each call.
+
+    Raises:
+        ModelLoadError: the model could not be built, or its first call failed; with its traceback.
+        DeploymentError: it was not ready in time.
+        SettingError: this machine cannot give the cores that the options name.
+    """
+    deployment = start_with_cpus(options.cpus, lambda: _deployed(plan, inputs, options))
+    assert isinstance(deployment, PlainCalls)
+    return deployment
+
+
+def _deployed(plan: ServicePlan, inputs: bytes, options: StartOptions) -> PlainCalls:
+    started_ns = time.perf_counter_ns()
+    launcher = Launcher(plan, options)
+    try:
+        launcher.start_caller(inputs)
+        await_loaded(launcher.workers[0], plan.name, started_ns, options=options)
+        deployment = PlainCalls(launcher)
+        try:
+            deployment.call(0, left_s(started_ns, options))
+        except DeploymentError as error:
+            raise ModelLoadError(str(error)) from error
+        except TimeoutError:
+            raise too_slow_to_answer(plan.name, deployment.log_tail(), options=options) from None
+        except ValueError:  # only what is compared with answers has to be written
+            pass
+    except BaseException:
+        launcher.stop()
+        raise
+    deployment.note_first_answer(started_ns)
+    return deployment

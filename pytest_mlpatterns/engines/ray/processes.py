@@ -1,0 +1,391 @@
+"""The replicas of a service on a Ray cluster as one: their statistics, their failures, their output, their end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK
+from pytest_mlpatterns.engines.ray.cluster_monitor import MONITORS, ClusterMonitor
+from pytest_mlpatterns.engines.ray.messages import ReplicaState
+from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
+from pytest_mlpatterns.serving.processes import LoadFailed
+from pytest_mlpatterns.serving.readiness import ended_while_loading, failed_to_load, too_slow_to_load
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from pytest_mlpatterns.engines.ray.cluster import ClockOffset
+    from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaStats
+    from pytest_mlpatterns.engines.ray.session import RaySession
+    from pytest_mlpatterns.records.setup import EnvironmentFacts
+    from pytest_mlpatterns.records.telemetry import LayerStats
+    from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
+    from pytest_mlpatterns.serving.start_options import StartOptions
+
+__all__ = ["MAX_REPLACEMENTS", "KnownReplica", "RayProcesses", "ReplicaRecords"]
+
+
+_APPLICATIONS = "pytest_mlpatterns.engines.ray.remote.applications"
+_READ_TIMEOUT_S = 60.0
+_DELETE_TIMEOUT_S = 60.0
+_POLL_S = 0.1
+_STATUS_S = 1.0
+"""Time between two looks at the state of the application in Ray Serve while it starts."""
+_FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")
+
+
+class RayProcesses:
+    """Fulfils :class:`pytest_mlpatterns.serving.processes.Processes`.
+
+    Args:
+        session: the cluster.
+        application: what runs there.
+        on_stop: called once, instead of deleting the application, when the deployment closes.
+        servers: of stores that the deployment started for itself, on this machine; they end after the application.
+
+    Attributes:
+        application: what runs there.
+    """
+
+    def __init__(
+        self,
+        session: RaySession,
+        application: RayApplication,
+        on_stop: Callable[[], None] | None = None,
+        *,
+        servers: Sequence[EmbeddedServer] = (),
+    ) -> None:
+        self._servers = servers
+        self._session = session
+        self.application = application
+        self._on_stop = on_stop
+        self._stopped = False
+        self._records = ReplicaRecords(application.restarts)
+        self._offsets: Mapping[str, ClockOffset] = {}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """None: the processes belong to the cluster, which may be on other machines."""
+        return ()
+
+    def make_monitor(self) -> ClusterMonitor:
+        """A new monitor of what the application uses."""
+        return ClusterMonitor(self._session, self.application)
+
+    def await_loaded(self, deadline_ns: int, model: str, options: StartOptions) -> None:
+        """Wait until all replicas have built their models.
+
+        Args:
+            deadline_ns: on the clock of ``perf_counter_ns``.
+            model: name of the model, for messages.
+            options: how the service was started.
+
+        Raises:
+            ModelLoadError: a model could not be built; with its traceback.
+            DeploymentError: Ray Serve could not start a replica, or not all were built in time.
+        """
+        looked_ns = time.perf_counter_ns()
+        while True:
+            self._read()
+            self._require_loading(model, options)
+            if len(self._records.in_state(ReplicaState.READY)) >= max(self.application.replicas, 1):
+                self._records.complete()
+                return
+            now_ns = time.perf_counter_ns()
+            if now_ns > deadline_ns:
+                raise self._too_slow(model, options)
+            if now_ns - looked_ns > _STATUS_S * 1e9:
+                self._require_deployable(model)
+                looked_ns = now_ns
+            time.sleep(_POLL_S)  # neither Serve nor a node reports progress by itself
+
+    def check(self, wait_s: float = 0.0) -> None:
+        """Check that all replicas run; wait up to ``wait_s`` for one to end.
+
+        Raises:
+            DeploymentError: a replica or node has ended or does not answer.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            self.stats()
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(_POLL_S)
+
+    def stats(self) -> PatternStats:
+        """Statistics of all replicas since the start.
+
+        Raises:
+            DeploymentError: a replica, a node or a server has ended or does not answer.
+        """
+        for server in self._servers:
+            server.check()
+        self._read()
+        if failure := self._records.failure():
+            raise DeploymentError(failure)
+        self._records.complete()
+        return self._records.stats()
+
+    def facts(self) -> EnvironmentFacts:
+        """Return nothing: the identity of the cluster, part of each comparison, names nodes and versions."""
+        return {}
+
+    def log_tail(self) -> str:
+        """Last lines of each replica's output; empty if they cannot be read."""
+        try:
+            return str(self._session.call(f"{MONITORS}:log_tail", self.application.run, self.application.app))
+        except (ChildError, TimeoutError):
+            return ""
+
+    def traceback_from_now(self) -> Callable[[], str]:
+        """No traceback is read: those of a model are in the statistics."""
+        return str
+
+    def stop(self) -> None:
+        """Delete the application and wait until its replicas are gone; safe to call twice.
+
+        Raises:
+            DeploymentError: it was not gone in time.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        at = self.application
+        try:
+            if self._on_stop is not None:
+                self._on_stop()
+            else:
+                self._session.call(f"{_APPLICATIONS}:delete", at.app, timeout_s=_DELETE_TIMEOUT_S)
+            self._session.call(f"{MONITORS}:forget", at.run, at.app)
+        except TimeoutError:
+            raise DeploymentError(
+                f"Ray Serve has not deleted the application {at.app} in {_DELETE_TIMEOUT_S:.0f} s; "
+                f"delete it by hand: serve.delete({at.app!r})"
+            ) from None
+        except ChildError:  # the driver has ended, and with it everything of this run on the cluster
+            return
+        finally:
+            for server in self._servers:
+                server.stop()
+
+    def _read(self) -> None:
+        """Ask all nodes.
+
+        Raises:
+            DeploymentError: the driver has ended, or the cluster does not answer.
+        """
+        at = self.application
+        readings: tuple[NodeReading, ...] = self._call("read", at.run, at.app)
+        if any(reading.node not in self._offsets for reading in readings):
+            self._offsets = self._call("offsets", at.run)
+        self._records.take(readings, self._offsets)
+
+    def _call(self, function: str, *arguments: object) -> Any:
+        try:
+            return self._session.call(f"{MONITORS}:{function}", *arguments, timeout_s=_READ_TIMEOUT_S)
+        except TimeoutError:
+            raise DeploymentError(f"the Ray cluster at {self._session.cluster.address} no longer answers") from None
+        except ChildError as error:
+            raise DeploymentError(
+                f"the Ray cluster at {self._session.cluster.address} no longer answers: {error}"
+            ) from error
+
+    def _require_loading(self, model: str, options: StartOptions) -> None:
+        """Raise if a replica failed or ended before it was ready."""
+        for one in self._records.in_state(ReplicaState.FAILED):
+            raise failed_to_load(LoadFailed(one.stats.text, one.stats.reason), one.stats.role, model, options=options)
+        for one in self._records.in_state(ReplicaState.ENDED):
+            why = f"{one.where} ended"
+            if log := self.log_tail():
+                why = f"{why}; it printed last:\n{log}"
+            raise ended_while_loading(one.stats.role, model, why)
+
+    def _require_deployable(self, model: str) -> None:
+        """Raise if Ray Serve cannot start the application."""
+        try:
+            status = str(self._session.call(f"{_APPLICATIONS}:status", self.application.app))
+        except (ChildError, TimeoutError):
+            return  # the next reading says so
+        if any(state in status for state in _FAILED_STATES):
+            log = self.log_tail()
+            raise DeploymentError(
+                f"perf_model {model}: Ray Serve could not start it: {status}"
+                + (f"\nIt printed last:\n{log}" if log else "")
+            )
+
+    def _too_slow(self, model: str, options: StartOptions) -> DeploymentError:
+        loading = [one.stats.role for one in self._records.in_state(ReplicaState.LOADING)]
+        return too_slow_to_load(next(iter(loading), "service"), model, self.log_tail(), options=options)
+
+
+MAX_REPLACEMENTS = 3
+"""Restart limit of a place. A process that keeps dying is assumed to be killed by its requests, as on one machine."""
+
+
+@dataclass(slots=True)
+class KnownReplica:
+    """A replica as it was last seen.
+
+    Attributes:
+        stats: what its node reported last; its counts are those of the last reading that had them.
+        ip: address of its node.
+        offset: of the clock of its node.
+        lost: its node no longer answers.
+    """
+
+    stats: ReplicaStats
+    ip: str
+    offset: ClockOffset = SAME_CLOCK
+    lost: bool = False
+
+    @property
+    def where(self) -> str:
+        """Its process and node, as messages name them."""
+        return f"process {self.stats.pid} on node {self.ip}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process has ended, as far as is known."""
+        return self.lost or self.stats.state is ReplicaState.ENDED
+
+    def update(self, stats: ReplicaStats) -> None:
+        """Take a later reading."""
+        self.stats = stats if stats.stats is not None else replace(stats, stats=self.stats.stats)
+        self.lost = False
+
+    def layers(self) -> Iterator[LayerStats]:
+        """What its layers counted, on this machine's clock."""
+        for layer in self.stats.stats.layers if self.stats.stats is not None else ():
+            series = {
+                name: tuple((self.offset.here(time_ns), value) for time_ns, value in moments)
+                for name, moments in layer.series.items()
+            }
+            yield replace(layer, series=series)
+
+
+@dataclass(slots=True)
+class _Group:
+    """The replicas of one deployment by the places that they take: the last of each place runs, or has just ended."""
+
+    places: list[list[KnownReplica]] = field(default_factory=list)
+
+    def add(self, new: KnownReplica, *, complete: bool) -> None:
+        """A new replica takes the place of one that has ended; ``complete``: there are no further places."""
+        for place in self.places:
+            if place[-1].has_ended:
+                place.append(new)
+                return
+        if complete and self.places:
+            self.places[-1].append(new)  # its predecessor has ended, and that is not known yet
+        else:
+            self.places.append([new])
+
+    @property
+    def ended(self) -> int:
+        """Number of replicas that have ended."""
+        return sum(one.has_ended for place in self.places for one in place)
+
+
+class ReplicaRecords:
+    """Keeps what is known of each replica.
+
+    Args:
+        restarts: names of the deployments whose replicas are replaced when they die, and the service goes on.
+    """
+
+    def __init__(self, restarts: Collection[str] = ()) -> None:
+        self._restarts = restarts
+        self._known: dict[str, KnownReplica] = {}
+        self._groups: dict[str, _Group] = {}
+        self._complete = False
+
+    def take(self, readings: Iterable[NodeReading], offsets: Mapping[str, ClockOffset]) -> None:
+        """Take a reading of all nodes that answered; replicas on the others are lost."""
+        present = set()
+        for reading in readings:
+            for stats in reading.replicas:
+                present.add(stats.replica)
+                if (known := self._known.get(stats.replica)) is not None:
+                    known.update(stats)
+                    continue
+                new = KnownReplica(stats, reading.ip, offsets.get(reading.node, SAME_CLOCK))
+                self._known[stats.replica] = new
+                self._groups.setdefault(stats.deployment, _Group()).add(new, complete=self._complete)
+        for replica, known in self._known.items():
+            known.lost = replica not in present
+
+    def complete(self) -> None:
+        """All replicas are there: later ones take the places of these."""
+        self._complete = True
+
+    def in_state(self, state: ReplicaState) -> list[KnownReplica]:
+        """The replicas in this state, in the order in which they were first seen."""
+        return [one for one in self._known.values() if one.stats.state is state and not one.lost]
+
+    def failure(self) -> str:
+        """What went wrong, as a sentence without a period; empty if nothing did."""
+        return self._lost() or next(self._failures(), "")
+
+    def stats(self) -> PatternStats:
+        """Statistics of all replicas since the start, as those of a local deployment."""
+        groups: dict[tuple[int, str], list[int]] = {}
+        for place in sorted(self._places(), key=lambda place: place[0].stats.position):
+            first = place[0].stats
+            groups.setdefault((first.position, first.role), []).append(sum(map(_requests, place)))
+        several = next((counts for counts in groups.values() if len(counts) > 1), None)
+        return PatternStats(
+            replica_requests=tuple(several or next(iter(groups.values()), ())),
+            tracebacks=tuple(dict.fromkeys(text for one in self._known.values() for text in _tracebacks(one))),
+            layers=merged_layers(layer for one in self._known.values() for layer in one.layers()),
+            replaced=sum(group.ended for name, group in self._groups.items() if name in self._restarts),
+        )
+
+    def _places(self) -> Iterator[list[KnownReplica]]:
+        for group in self._groups.values():
+            yield from group.places
+
+    def _lost(self) -> str:
+        """The nodes that are gone with replicas that nothing replaces."""
+        lost = Counter(
+            one.ip for one in self._known.values() if one.lost and one.stats.deployment not in self._restarts
+        )
+        return "; ".join(
+            f"node {ip} of the Ray cluster is gone, with {count(number, 'replica')} of this service"
+            for ip, number in sorted(lost.items())
+        )
+
+    def _failures(self) -> Iterator[str]:
+        for name, group in self._groups.items():
+            for number, place in enumerate(group.places, 1):
+                yield from self._failures_of(place, name, f"{number} of {len(group.places)}")
+
+    def _failures_of(self, place: Sequence[KnownReplica], deployment: str, number: str) -> Iterator[str]:
+        last = place[-1]
+        role = last.stats.role if number.endswith(" of 1") else f"{last.stats.role} {number}"
+        if deployment in self._restarts:
+            if sum(one.has_ended for one in place) > MAX_REPLACEMENTS:
+                yield f"{role} (replacement {MAX_REPLACEMENTS} of {MAX_REPLACEMENTS}): {last.where} ended"
+        else:
+            for one in place:
+                if one.has_ended:
+                    yield (
+                        f"{role} ({one.where}) ended; Ray Serve starts another, but what was measured is not what was "
+                        "asked for"
+                    )
+        if last.stats.state is ReplicaState.FAILED:
+            yield f"{role} ({last.where}) failed to load:\n{last.stats.reason or last.stats.text}"
+        elif last.stats.state is ReplicaState.READY and last.stats.text and not last.lost:
+            yield f"{role} ({last.where}) {last.stats.text}"
+
+
+def _requests(replica: KnownReplica) -> int:
+    return 0 if replica.stats.stats is None else replica.stats.stats.predict_requests
+
+
+def _tracebacks(replica: KnownReplica) -> tuple[str, ...]:
+    return () if replica.stats.stats is None else replica.stats.stats.tracebacks

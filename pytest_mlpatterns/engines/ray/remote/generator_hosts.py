@@ -1,0 +1,356 @@
+"""The hosts of load generators on all nodes, as the driver calls them: one actor on each node that has a generator."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pytest_mlpatterns.engines.ray.cluster import NodeFacts, RoundTrip, offset_of
+from pytest_mlpatterns.engines.ray.generator_host import GeneratorHost, place, with_raw_columns
+from pytest_mlpatterns.engines.ray.generator_messages import Ended, Heard, HostFacts
+from pytest_mlpatterns.errors import ChildError, MlpatternsError
+from pytest_mlpatterns.system.machine import machine_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_mlpatterns.engines.ray.cluster import ClockOffset
+    from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+
+__all__ = [
+    "ANSWER_S",
+    "START_S",
+    "Host",
+    "ceilings_rps",
+    "close_channel",
+    "collect",
+    "library_overhead_ns",
+    "load",
+    "open_hosts",
+    "send",
+    "stage",
+    "start_host",
+    "stop",
+    "why_stopped",
+]
+
+_CEILING_S = 90.0
+_LISTEN_S = 5.0
+_HEAD = "node:__internal_head__"
+
+
+def open_hosts(generators: int) -> tuple[HostFacts, ...]:
+    """Start the hosts of so many generators, where they do not run, and compare their clocks with this one.
+
+    Returns:
+        The facts of the host of each generator, by number.
+
+    Raises:
+        ChildError: a node does not start one, or the cluster is gone.
+    """
+    return _hosts().open(generators)
+
+
+def stage(messages: tuple[bytes, ...]) -> None:
+    """Put the messages of the next jobs into the object store, from which the hosts take them."""
+    _hosts().messages = ray.put(messages)
+
+
+def load(key: int, number: int, job: LoadJob) -> None:
+    """Give the process of a key, which runs on the host of a generator's number, a job with the staged messages."""
+    _hosts().load(key, number, job)
+
+
+def send(key: int, message: object) -> None:
+    """Pass a message on to a process.
+
+    Raises:
+        ChildError: its host is gone.
+    """
+    _hosts().send(key, message)
+
+
+def collect(after: int, timeout_s: float) -> tuple[Heard, ...]:
+    """The messages of all processes after the one of this number, which pytest has; waits for the first one."""
+    return _hosts().collect(after, timeout_s)
+
+
+def why_stopped(key: int) -> str:
+    """Who is stopped on the node of a process, and how; empty if nothing is."""
+    return _hosts().why_stopped(key)
+
+
+def close_channel(key: int) -> None:
+    """Ask a process to end, without waiting for it."""
+    _hosts().close_channel(key)
+
+
+def stop(key: int) -> None:
+    """End a process, and wait until it is gone."""
+    _hosts().stop(key)
+
+
+def ceilings_rps(transport: Transport, generators: int) -> tuple[float, ...]:
+    """Requests per second that each generator reaches against a server that does nothing, measured once a machine."""
+    return _hosts().ceilings_rps(transport, generators)
+
+
+def library_overhead_ns() -> float:
+    """Time that a client library adds to the median request on the node of the first generator."""
+    return _hosts().library_overhead_ns()
+
+
+@cache
+def _hosts() -> _Hosts:
+    """The hosts of this driver."""
+    return _Hosts()
+
+
+class _Hosts:
+    """The hosts by node, the generators by number, and what their processes sent."""
+
+    def __init__(self) -> None:
+        self.messages: Any = None
+        self._hosts: dict[str, Host] = {}
+        self._placed: list[str] = []
+        self._host_of: dict[int, Host] = {}
+        self._ceilings: dict[tuple[str, Transport], float] = {}
+        self._heard: deque[Heard] = deque()
+        self._count = 0
+        self._changed = threading.Condition()
+        self._opening = threading.Lock()
+
+    def open(self, generators: int) -> tuple[HostFacts, ...]:
+        with self._opening:
+            failed: dict[str, ChildError] = {}
+            while missing := self._start_missing(generators, failed):
+                failed |= missing  # a node that has just gone is alive for Ray until it misses some heartbeats
+            found = [self._hosts[node] for node in self._placed[:generators]]
+            for host in dict.fromkeys(found):
+                host.compare_clocks()
+            return tuple(host.facts for host in found)
+
+    def _start_missing(self, generators: int, failed: Mapping[str, ChildError]) -> dict[str, ChildError]:
+        """Place the generators on the nodes that are alive and did not fail; returns the nodes that fail now."""
+        alive = {node: known for node, known in _alive().items() if node not in failed}
+        if not alive:
+            raise next(iter(failed.values()), ChildError("the Ray cluster no longer answers"))
+        for node in [node for node, host in self._hosts.items() if host.is_lost or node not in alive]:
+            del self._hosts[node]
+        self._placed[:generators] = place(self._placed, [*map(_facts_of, alive.values())], generators)
+        new = [node for node in dict.fromkeys(self._placed[:generators]) if node not in self._hosts]
+        started = [start_host(node, alive[node]["NodeManagerAddress"]) for node in new]
+        fails = {}
+        for host, facts in [(host, host.actor.facts.remote()) for host in started]:
+            try:
+                host.await_start(facts)
+            except ChildError as error:
+                fails[host.node] = error
+                continue
+            self._hosts[host.node] = host
+            threading.Thread(target=self._listen, args=(host,), name=f"host {host.ip}", daemon=True).start()
+        return fails
+
+    def load(self, key: int, number: int, job: LoadJob) -> None:
+        host = self._hosts[self._placed[number]]
+        with self._changed:
+            self._host_of[key] = host
+            self._heard = deque(heard for heard in self._heard if heard.key != key)  # of no job that is awaited
+        loading = host.loading[key] = host.actor.load.remote(key, job, self.messages)
+        loading.future().add_done_callback(lambda done: self._check_load(host, key, done.exception()))
+
+    def send(self, key: int, message: object) -> None:
+        if (host := self._host_of.get(key)) is None:
+            return
+        if (loading := host.loading.pop(key, None)) is not None:
+            host.get(loading, START_S)  # calls of one actor can overtake each other
+        host.get(host.actor.send.remote(key, message))
+
+    def collect(self, after: int, timeout_s: float) -> tuple[Heard, ...]:
+        with self._changed:
+            while self._heard and self._heard[0].number <= after:
+                self._heard.popleft()
+            self._changed.wait_for(lambda: self._heard, timeout_s)
+            return tuple(self._heard)
+
+    def why_stopped(self, key: int) -> str:
+        host = self._host_of.get(key)
+        if host is None or host.is_lost:
+            return ""
+        try:
+            found: str = host.get(host.actor.why_stopped.remote(key))
+        except ChildError as error:  # its process is gone, or stopped: earlier news than the end of a call that waits
+            self._lose(host, error)
+            return ""
+        return f"{found} on node {host.ip}" if found else ""
+
+    def close_channel(self, key: int) -> None:
+        if (host := self._host_of.get(key)) is not None and not host.is_lost:
+            host.actor.close_channel.remote(key)
+
+    def stop(self, key: int) -> None:
+        with self._changed:
+            host = self._host_of.pop(key, None)
+        if host is not None and not host.is_lost:
+            host.loading.pop(key, None)
+            host.get(host.actor.stop.remote(key))
+
+    def ceilings_rps(self, transport: Transport, generators: int) -> tuple[float, ...]:
+        self.open(generators)
+        hosts = [self._hosts[node] for node in self._placed[:generators]]
+        missing = {host.machine: host for host in hosts if (host.machine, transport) not in self._ceilings}
+        asked = [(host, host.actor.ceiling_rps.remote(transport)) for host in missing.values()]
+        for host, answer in asked:
+            self._ceilings[host.machine, transport] = host.get(answer, _CEILING_S)
+        return tuple(self._ceilings[host.machine, transport] for host in hosts)
+
+    def library_overhead_ns(self) -> float:
+        self.open(1)
+        host = self._hosts[self._placed[0]]
+        found: float = host.get(host.actor.library_overhead_ns.remote(), _CEILING_S)
+        return found
+
+    def _listen(self, host: Host) -> None:
+        """Take what the processes of a host send, until the host is gone."""
+        while not host.is_lost:
+            try:
+                heard = ray.get(host.actor.receive.remote(_LISTEN_S), timeout=_LISTEN_S + START_S)
+            except RayError as error:
+                self._lose(host, error)
+                return
+            for key, message in heard:
+                self._hear(host, key, with_raw_columns(message))
+
+    def _check_load(self, host: Host, key: int, error: BaseException | None) -> None:
+        """A job that a host did not take ends its load; the loss of a host is found by the thread that listens."""
+        if error is not None and not isinstance(error, RayActorError):
+            self._hear(host, key, Ended(f"node {host.ip} took no job: {error}"))
+
+    def _hear(self, host: Host, key: int, message: object) -> None:
+        with self._changed:
+            if self._host_of.get(key) is not host:
+                return
+            self._count += 1
+            self._heard.append(Heard(self._count, key, message))
+            self._changed.notify_all()
+
+    def _lose(self, host: Host, error: Exception) -> None:
+        host.is_lost = True
+        what = "no longer answers" if host.node in _alive() else "is gone"
+        for key in [key for key, its in list(self._host_of.items()) if its is host]:
+            self._hear(
+                host,
+                key,
+                Ended(f"node {host.ip} of the Ray cluster {what} ({type(error.__cause__ or error).__name__})"),
+            )
+
+
+def _alive() -> dict[str, Any]:
+    """What Ray says of each node that is alive, by its id; none if the cluster itself does not answer."""
+    try:
+        return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    except RayError:
+        return {}
+
+
+def _facts_of(node: Mapping[str, Any]) -> NodeFacts:
+    """What the placement has to know of a node."""
+    resources = node["Resources"]
+    return NodeFacts(
+        node_id=node["NodeID"],
+        ip=node["NodeManagerAddress"],
+        processor="",
+        cores=resources.get("CPU", 0.0),
+        architecture="",
+        memory_bytes=0,
+        machine="",
+        is_head=_HEAD in resources,
+    )
+
+
+START_S = 60.0
+"""Time limit for the start of an actor, and for its first answer."""
+ANSWER_S = 20.0
+_ROUND_TRIPS = 20
+_CLOCK_AGE_S = 60.0
+_THREADS = 8
+"""Calls that a host answers at once: one waits for messages, and the others are short."""
+
+
+@dataclass(eq=False)
+class Host:
+    """One actor.
+
+    Attributes:
+        clock: how far its clock is ahead.
+        loading: answers of the jobs that were given to its processes, by key, until they are awaited.
+    """
+
+    node: str
+    ip: str
+    actor: Any
+    machine: str = ""
+    allowed_connections: int | None = None
+    clock: ClockOffset | None = None
+    compared_s: float = 0.0
+    loading: dict[int, Any] = field(default_factory=dict)
+    is_lost: bool = False
+
+    def get(self, answer: Any, timeout_s: float = ANSWER_S) -> Any:
+        """The value of an answer of the actor.
+
+        Raises:
+            ChildError: the actor is gone, or does not answer in time.
+            MlpatternsError: what the call raised.
+        """
+        try:
+            return ray.get(answer, timeout=timeout_s)
+        except RayTaskError as error:
+            if isinstance(error.cause, MlpatternsError):
+                raise error.cause from None
+            raise
+        except GetTimeoutError:
+            raise ChildError(f"node {self.ip} of the Ray cluster does not answer for {timeout_s:.0f} s") from None
+        except RayError as error:
+            self.is_lost = self.is_lost or isinstance(error, RayActorError)
+            raise ChildError(f"node {self.ip} of the Ray cluster keeps no load generator: {error}") from error
+
+    def await_start(self, facts: Any) -> None:
+        """Wait until the actor runs."""
+        self.machine, self.allowed_connections = self.get(facts, START_S)
+
+    def compare_clocks(self) -> None:
+        """Measure how far its clock is ahead, unless that is known since a minute."""
+        if self.clock is not None and time.monotonic() - self.compared_s < _CLOCK_AGE_S:
+            return
+        trips = []
+        for _ in range(_ROUND_TRIPS):
+            sent_ns = time.perf_counter_ns()
+            remote_ns = self.get(self.actor.now_ns.remote())
+            trips.append(RoundTrip(sent_ns, remote_ns, time.perf_counter_ns()))
+        self.clock = offset_of(trips, same_machine=self.machine == machine_identity())
+        self.compared_s = time.monotonic()
+
+    @property
+    def facts(self) -> HostFacts:
+        """What pytest knows of it."""
+        assert self.clock is not None
+        return HostFacts(self.ip, self.machine, self.clock, self.allowed_connections)
+
+
+def start_host(node: str, ip: str) -> Host:
+    """Start an actor on a node, without waiting for it."""
+    actor = ray.remote(GeneratorHost).options(
+        num_cpus=0,
+        max_concurrency=_THREADS,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+    )
+    return Host(node, ip, actor.remote(ends_with_parent=True))

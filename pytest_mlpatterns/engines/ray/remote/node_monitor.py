@@ -1,0 +1,248 @@
+"""The monitors of all nodes, as the driver asks them: one actor on each node, which ends with the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pytest_mlpatterns.engines.ray.cluster import RoundTrip, offset_of
+from pytest_mlpatterns.engines.ray.link import Hello, LinkClient, own_output
+from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, monitor_name
+from pytest_mlpatterns.engines.ray.run import base_of
+from pytest_mlpatterns.system.machine import machine_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_mlpatterns.engines.ray.cluster import ClockOffset
+    from pytest_mlpatterns.engines.ray.link import LinkAddress
+    from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaJob
+    from pytest_mlpatterns.serving.processes import WorkerStats
+
+__all__ = ["ReplicaLink", "begin_read", "collect", "forget", "log_tail", "offsets", "open_monitors", "read"]
+
+
+_NAMESPACE = "mlpatterns"
+_HEAD = "node:__internal_head__"
+"""Resource that only the head of a cluster has."""
+_GONE = (RayActorError, ActorUnschedulableError, GetTimeoutError)
+"""What a call to a monitor raises whose node is gone or does not answer."""
+_REFRESH_S = 1.0
+_ANSWER_TIMEOUT_S = 20.0
+"""Time limit for the answer of a node: longer than its replicas have to answer, and than a busy machine stalls."""
+_RETRY_S = 0.5
+_ROUND_TRIPS = 20
+_OFFSET_AGE_S = 60.0
+
+
+def open_monitors(run: str) -> None:
+    """Start a monitor on each node that has none, without waiting for it."""
+    _monitors(base_of(run)).refresh()
+
+
+def read(run: str, app: str) -> tuple[NodeReading, ...]:
+    """What an application uses on each node, with its replicas' statistics; nodes that do not answer are absent."""
+    monitors = _monitors(base_of(run))
+    monitors.refresh()
+    return tuple(monitors.ask(lambda monitor: monitor.read.remote(app)).values())
+
+
+def begin_read(run: str, app: str, *how: int) -> None:
+    """Ask each node what an application uses now, without waiting for the answer, which :func:`collect` returns.
+
+    Args:
+        run: name of the run.
+        app: name of the application.
+        how: a number that names the reading, and whether to read the CPU time of each thread.
+    """
+    number, threads = how
+    _monitors(base_of(run)).begin(app, number, threads=bool(threads))
+
+
+def collect(run: str, app: str) -> Mapping[int, tuple[NodeReading, ...]]:
+    """The readings that were begun since the last call, by number; nodes that did not answer are absent."""
+    return _monitors(base_of(run)).collect(app)
+
+
+def offsets(run: str) -> Mapping[str, ClockOffset]:
+    """How far the clock of each node is ahead of that of this machine, by the identity of the node."""
+    return _monitors(base_of(run)).offsets()
+
+
+def log_tail(run: str, app: str) -> str:
+    """The last lines that each replica of an application printed."""
+    texts = _monitors(base_of(run)).ask(lambda monitor: monitor.log_tail.remote(app))
+    return "\n".join(filter(None, texts.values()))
+
+
+def forget(run: str, app: str) -> None:
+    """Forget an application that is deleted."""
+    _monitors(base_of(run)).forget(app)
+
+
+@cache
+def _monitors(run: str) -> _Monitors:
+    """The monitors of a run, of which a driver has one."""
+    return _Monitors(run)
+
+
+class _Monitors:
+    """The monitors of a run, by the identity of their nodes."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._actors: dict[str, Any] = {}
+        self._begun: dict[str, dict[int, dict[str, Any]]] = {}
+        self._offsets: dict[str, ClockOffset] = {}
+        self._offsets_at_s = 0.0
+        self._refreshed_s = 0.0
+        self._changing = threading.RLock()
+
+    def refresh(self) -> None:
+        """Start a monitor on each node that is new, and leave out nodes that are gone."""
+        with self._changing:
+            if self._refreshed_s and time.monotonic() - self._refreshed_s < _REFRESH_S:
+                return
+            alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+            for node in [node for node in self._actors if node not in alive]:
+                del self._actors[node]
+            for node, facts in alive.items():
+                if node not in self._actors:
+                    self._actors[node] = self._start(node, facts)
+            self._refreshed_s = time.monotonic()
+
+    def ask(self, question: Callable[[Any], Any]) -> dict[str, Any]:
+        """The answers of all nodes to one question; a node that is unavailable is asked again once."""
+        with self._changing:
+            actors = dict(self._actors)
+        answers = _answers({node: question(actor) for node, actor in actors.items()})
+        if missing := [node for node in actors if node not in answers]:
+            time.sleep(_RETRY_S)
+            answers |= _answers({node: question(actors[node]) for node in missing})
+        return answers
+
+    def begin(self, app: str, number: int, *, threads: bool) -> None:
+        """Begin a reading."""
+        with self._changing:
+            self._begun.setdefault(app, {})[number] = {
+                node: actor.read.remote(app, ask=False, threads=threads) for node, actor in self._actors.items()
+            }
+
+    def collect(self, app: str) -> dict[int, tuple[NodeReading, ...]]:
+        """Wait for the readings of an application that were begun."""
+        with self._changing:
+            begun = self._begun.pop(app, {})
+        return {number: tuple(_answers(asked).values()) for number, asked in begun.items()}
+
+    def forget(self, app: str) -> None:
+        """Forget an application."""
+        with self._changing:
+            self._begun.pop(app, None)
+            for actor in self._actors.values():
+                actor.forget.remote(app)
+
+    def offsets(self) -> dict[str, ClockOffset]:
+        """The offsets of the clocks; they are measured again after a minute, and for new nodes."""
+        with self._changing:
+            is_old = time.monotonic() - self._offsets_at_s > _OFFSET_AGE_S
+            known = {} if is_old else {node: self._offsets[node] for node in self._actors if node in self._offsets}
+            for node, actor in self._actors.items():
+                if node not in known:
+                    with contextlib.suppress(*_GONE):
+                        known[node] = _offset(actor)
+            self._offsets = known
+            self._offsets_at_s = time.monotonic() if is_old else self._offsets_at_s
+            return dict(known)
+
+    def _start(self, node: str, facts: Mapping[str, Any]) -> Any:
+        context = ray.get_runtime_context()
+        session = context.get_session_name() if _HEAD in facts["Resources"] else ""
+        actor = (
+            ray.remote(NodeMonitor)
+            .options(
+                name=monitor_name(self._run, node),
+                namespace=_NAMESPACE,
+                get_if_exists=True,
+                num_cpus=0,
+                max_concurrency=8,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            )
+            .remote(node, facts["NodeManagerAddress"], session=session)
+        )
+        if node == context.get_node_id():
+            for pid in (os.getpid(), os.getppid()):  # the driver and pytest
+                actor.watch.remote(pid)
+        return actor
+
+
+def _answers(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers that came in time, by node."""
+    answers: dict[str, Any] = {}
+    if asked:
+        ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_TIMEOUT_S)
+    for node, answer in asked.items():
+        with contextlib.suppress(*_GONE):
+            answers[node] = ray.get(answer, timeout=0)
+    return answers
+
+
+def _offset(actor: Any) -> ClockOffset:
+    """The offset of one node's clock."""
+    trips, machine = [], ""
+    for _ in range(_ROUND_TRIPS):
+        sent_ns = time.perf_counter_ns()
+        machine, remote_ns = ray.get(actor.clock.remote(), timeout=_ANSWER_TIMEOUT_S)
+        trips.append(RoundTrip(sent_ns, remote_ns, time.perf_counter_ns()))
+    return offset_of(trips, same_machine=machine == machine_identity())
+
+
+_LINK_PATIENCE_S = 30.0
+_LINK_POLL_S = 0.1
+
+
+class ReplicaLink:
+    """Reports what a replica does. It blocks, so an event loop makes it in a thread.
+
+    Args:
+        job: what the replica does.
+        replica: its identity in Ray Serve.
+
+    Raises:
+        RuntimeError: the node has no monitor after half a minute.
+    """
+
+    def __init__(self, job: ReplicaJob, replica: str) -> None:
+        hello = Hello(job.app, job.deployment, job.role, job.position, replica, os.getpid(), own_output())
+        self._client = LinkClient(_monitor_address(job.run), hello)
+
+    def ready(self, statistics: Callable[[], WorkerStats]) -> None:
+        """Report that the model is built; ``statistics`` is called in a thread whenever they are asked for."""
+        self._client.ready(statistics)
+
+    def failed(self, traceback: str, reason: str) -> None:
+        """Report that the model could not be built: a traceback, or a reason that says it all."""
+        self._client.failed(traceback, reason)
+
+
+def _monitor_address(run: str) -> LinkAddress:
+    name = monitor_name(run, ray.get_runtime_context().get_node_id())
+    deadline = time.monotonic() + _LINK_PATIENCE_S
+    while True:
+        try:
+            monitor = ray.get_actor(name, namespace=_NAMESPACE)
+            address: LinkAddress = ray.get(monitor.link.remote(), timeout=_LINK_PATIENCE_S)
+            return address
+        except ValueError:  # it starts beside the application
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"node {ray.util.get_node_ip_address()} has no monitor {name} after {_LINK_PATIENCE_S:.0f} s"
+                ) from None
+        time.sleep(_LINK_POLL_S)

@@ -1,0 +1,247 @@
+"""The parent's handle of the Ray driver: a child process that is connected to a cluster and calls functions there.
+
+This process never imports Ray, which takes signals, adds threads and exit handlers, and knows one cluster per process.
+The driver's lifeline turns every end of this process into an orderly end of our applications.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import secrets
+import threading
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.engines.ray.cluster import describe
+from pytest_mlpatterns.engines.ray.driver_messages import Call, DriverFailed, DriverReady, Leave, Raised, Returned
+from pytest_mlpatterns.errors import ChildError, DeploymentError, MlpatternsError
+from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
+    from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+
+__all__ = ["ClusterUse", "RaySession", "driver_environment"]
+
+_DRIVER = "pytest_mlpatterns.engines.ray.driver"
+_START_S = 60.0
+"""Time for a cluster to start, or for every node to answer; what makes a cluster unusable is known much earlier."""
+_LEAVE_S = 20.0
+"""Wait for a driver that removes its applications."""
+_LISTEN_S = 5.0
+
+
+class RaySession:
+    """One cluster in one session; starts on first use, and takes calls from several threads.
+
+    Args:
+        driver: module of the driver, whose ``main()`` runs.
+    """
+
+    def __init__(self, job: RayJob, log: Path, driver: str = _DRIVER) -> None:
+        self._job = job
+        self._log = log
+        self._driver = driver
+        self._child: Child | None = None
+        self._ready: Future[DriverReady] = Future()
+        self._answers: dict[int, Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._sending = threading.Lock()
+        self._listener: threading.Thread | None = None
+        self._ended: ChildError | None = None
+        self._is_closed = False
+
+    def begin(self) -> None:
+        """Start the driver without waiting for it."""
+        with self._sending:
+            if self._child is not None or self._is_closed:
+                return
+            child = self._child = Child(self._driver, log=self._log, env=driver_environment(self._job))
+            self._listener = threading.Thread(target=self._listen, args=(child,), name="Ray driver", daemon=True)
+            self._listener.start()
+            with contextlib.suppress(ChildError):  # the listener hears of it too
+                child.send(self._job)
+
+    @property
+    def runtime_env(self) -> Mapping[str, Any]:
+        """Ray's runtime environment of our processes on the nodes, as it was given: with relative paths."""
+        return self._job.runtime_env
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the driver was started."""
+        return self._child is not None
+
+    @property
+    def cluster(self) -> ClusterFacts:
+        """The cluster; waits until it is ready.
+
+        Raises:
+            SettingError: it cannot be reached, or does not fit.
+            DeploymentError: it did not start.
+        """
+        return self._await_ready().cluster
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the connection; empty before there is one."""
+        is_ready = self._ready.done() and self._ready.exception() is None
+        return self._ready.result().notes if is_ready else ()
+
+    def call(self, function: str, *arguments: object, timeout_s: float = 30.0) -> Any:
+        """Call a function in the driver.
+
+        Args:
+            function: ``package.module:function`` of this package.
+
+        Raises:
+            MlpatternsError: what it raised.
+            ChildError: it raised another error, whose traceback is the message, or the driver has ended.
+            TimeoutError: there was no result in time.
+        """
+        self._await_ready()
+        assert self._child is not None
+        number = next(self._numbers)
+        answer = self._answers[number] = Future()
+        try:
+            if self._ended is not None:  # looked at after the answer is awaited, as the listener sets it before
+                raise self._ended
+            with self._sending:
+                self._child.send(Call(number, function, arguments))
+            return answer.result(timeout_s)
+        except TimeoutError:
+            raise TimeoutError(f"{function} gave no result within {timeout_s:g} s") from None
+        finally:
+            self._answers.pop(number, None)
+
+    def log_tail(self) -> str:
+        """Last lines of the driver's output."""
+        return "" if self._child is None else self._child.log_tail()
+
+    def close(self) -> None:
+        """End the driver, our applications, and a cluster that it started. Safe to call twice."""
+        with self._sending:
+            was_closed, self._is_closed = self._is_closed, True
+        _give(self._ready, error=DeploymentError("the Ray cluster of this run has been left already"))
+        if self._child is None or was_closed:
+            return
+        if self._ready.exception() is None:
+            with contextlib.suppress(ChildError), self._sending:
+                self._child.send(Leave())
+            if self._listener is not None:
+                self._listener.join(_LEAVE_S)
+        self._child.stop()
+
+    def _await_ready(self) -> DriverReady:
+        self.begin()
+        try:
+            return self._ready.result(_START_S)
+        except TimeoutError:
+            tail = self.log_tail()
+            error = DeploymentError(f"{self._job.subject} within {_START_S:.0f}s; it printed last:\n{tail}")
+            _give(self._ready, error=error)
+            if self._ready.exception() is error and self._child is not None:
+                self._child.stop()
+            return self._ready.result()
+
+    def _listen(self, child: Child) -> None:
+        """Take the driver's messages until it ends; then every call that waits gets the reason."""
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    self._take(child.receive(_LISTEN_S))
+        except ChildError as error:
+            _give(self._ready, error=DeploymentError(f"{self._job.subject}: the Ray driver, {error}"))
+            self._ended = ChildError(f"the Ray driver, {error}")
+            for answer in [*self._answers.values()]:
+                _give(answer, error=self._ended)
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, DriverReady):
+            _give(self._ready, message)
+        elif isinstance(message, DriverFailed):
+            _give(self._ready, error=message.error)
+        elif isinstance(message, Returned | Raised) and (answer := self._answers.get(message.number)) is not None:
+            if isinstance(message, Returned):
+                _give(answer, message.value)
+            else:
+                _give(answer, error=message.error or ChildError(message.traceback))
+
+
+def _give(answer: Future[Any], value: object = None, *, error: MlpatternsError | None = None) -> None:
+    """Answer, unless there is an answer already."""
+    with contextlib.suppress(InvalidStateError):
+        if error is None:
+            answer.set_result(value)
+        else:
+            answer.set_exception(error)
+
+
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0", "RAY_DEDUP_LOGS": "0"}
+_NO_PRESTART = {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
+"""A node otherwise starts a process for each of its logical CPUs."""
+_SOON = {"RAY_gcs_server_request_timeout_seconds": "12"}
+"""How long a driver looks for a node on its machine, and waits for an answer of the cluster."""
+_SHARES_HELD_PORT = {"SERVE_SOCKET_REUSE_PORT_ENABLED": "1"}
+"""Ray Serve binds a port that the driver holds, which is its default."""
+_LOOPBACK = "127.0.0.1"
+_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray otherwise replaces the loopback address by the machine's own (Linux), and listens on all interfaces."""
+
+
+def driver_environment(job: RayJob) -> Mapping[str, str]:
+    """The variables of a driver, beside those of this process.
+
+    A Ray of this run's own asks for a token that only this run knows; without one, Ray writes one into the home
+    directory.
+    """
+    if job.address is not None:
+        is_local = job.address.startswith(f"{_LOOPBACK}:")
+        return {**_QUIET, **_SOON, **(_ON_LOOPBACK if is_local else {}), **job.environment}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {**_QUIET, **_NO_PRESTART, **_ON_LOOPBACK, **_SHARES_HELD_PORT, **token, **job.environment}
+
+
+_NODES = "pytest_mlpatterns.engines.ray.remote.cluster:alive_nodes"
+
+
+class ClusterUse:
+    """A cluster that takes part in a test, from now on.
+
+    Attributes:
+        description: its node types and counts, by which baselines know it.
+
+    Raises:
+        MlpatternsError: the cluster cannot be reached.
+    """
+
+    def __init__(self, session: RaySession) -> None:
+        self._session = session
+        self.description: str = describe(session.cluster.nodes)
+        self._before = self._nodes()
+
+    def change(self) -> str:
+        """What has changed since, as a sentence with advice; empty if nothing has, or if that is not known."""
+        before, now = self._before, self._nodes()
+        if before == now or not before or not now:
+            return ""
+        lost, added = len(before - now), len(now - before)
+        what = " and ".join(
+            f"{verb} {count(number, 'node')}" for number, verb in ((lost, "lost"), (added, "gained")) if number
+        )
+        return f"the Ray cluster {what} while this was measured: run it again when its nodes stay"
+
+    def _nodes(self) -> frozenset[str]:
+        """The nodes that are alive; empty if they are unknown, which a measurement reports."""
+        if self._session.cluster.is_own:
+            return frozenset()
+        try:
+            found: frozenset[str] = self._session.call(_NODES)
+        except (ChildError, TimeoutError):
+            return frozenset()
+        return found

@@ -1,1 +1,0 @@
-"""Load generators on the nodes of a Ray cluster."""

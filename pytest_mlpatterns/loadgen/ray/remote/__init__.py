@@ -1,1 +1,0 @@
-"""What runs in the Ray driver and on the nodes: the only modules of the load generator that import Ray."""

@@ -1,1 +1,0 @@
-"""A Ray cluster as this package uses it: started or attached in a child process, never in pytest."""

