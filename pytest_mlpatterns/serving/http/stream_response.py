@@ -84,7 +84,7 @@ class RestEvents:
 
 
 class InternalEvents:
-    """The events of REST JSON between processes of a deployment: the times after the first chunk come before the end."""
+    """The events of REST JSON between processes of a deployment: times after the first chunk come before its end."""
 
     is_full = False
 
