@@ -52,6 +52,7 @@ __all__ = [
 _PERIOD_US = 100_000
 """Period of a quota, as container runtimes set it."""
 _NAME = "pytest-mlpatterns-"
+"""Beginning of the names of our control groups; the process id of the run follows."""
 _numbers = itertools.count()
 _current: ContextVar[CpuShare | None] = ContextVar("cpu_share", default=None)
 

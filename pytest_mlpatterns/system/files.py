@@ -24,13 +24,15 @@ from pytest_mlpatterns.system.owned_files import is_same, remove_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ForeignLockError", "append_text", "read_text", "replace_file"]
+__all__ = ["LOCK_TIMEOUT_S", "ForeignLockError", "append_text", "read_text", "replace_file"]
 
 MOST_BYTES = 256 << 20
 """Largest file that is read; a baseline of 40,000 entries has a tenth of it."""
-_LOCK_TIMEOUT_S = 60.0
+LOCK_TIMEOUT_S = 60.0
+"""Longest wait for the lock of a file, in seconds; another run holds it for milliseconds."""
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _POLL_S = 0.02
+"""Interval of attempts to take a lock, in seconds; ``flock`` with a time limit needs a signal."""
 _FOREIGN_LOCK_S = 1.0
 """Time for another user's run to open its new lock to this one, which takes it two calls of the system, even on a
 machine under load."""
@@ -60,7 +62,7 @@ def read_text(path: Path) -> str:
     return content.decode("utf-8")
 
 
-def replace_file(path: Path, make: Callable[[], str], *, timeout_s: float = _LOCK_TIMEOUT_S) -> None:
+def replace_file(path: Path, make: Callable[[], str], *, timeout_s: float = LOCK_TIMEOUT_S) -> None:
     """Replace the content of a file as a whole or not at all; other processes that do so wait.
 
     A symbolic link stays, and the file that it names is replaced. An old file keeps its permissions and its owner, as

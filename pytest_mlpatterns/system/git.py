@@ -50,6 +50,7 @@ _SETTINGS = {
     "filter.lfs.process": "",
     "filter.lfs.required": "false",
 }
+"""Settings for each call of git, by which it starts nothing, fetches nothing and changes no format."""
 
 
 @dataclass(frozen=True, slots=True)

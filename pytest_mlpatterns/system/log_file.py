@@ -25,6 +25,7 @@ LIMIT_BYTES = 10 * 2**20
 LOOK_S = 0.25
 """Interval between two looks at the size of a log."""
 _TAIL_BYTES = 16_384
+"""Most that is read of the end of a log: 30 lines of a traceback, several times."""
 _LINE_LETTERS = 1_000
 """Length from which on a line is shortened in messages."""
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of linux/falloc.h

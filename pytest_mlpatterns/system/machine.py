@@ -24,6 +24,7 @@ import psutil
 __all__ = ["Reading", "machine_identity", "read_machine", "sorting_time_ns", "throttled_ns"]
 
 _COUNTED = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
+"""Fields of psutil's CPU times whose sum is all time; those of guests are part of ``user`` already."""
 _FREQUENCIES_READ = 8
 """Largest number of cores whose frequency is read; each costs a read of a file."""
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -109,6 +110,7 @@ def _frequency_hz() -> int:
 _TEXTS = 6_000
 """Texts that a round sorts, in 0.7 ms: long beside the clock's step, and short beside a time slice."""
 _ROUNDS = 15
+"""Rounds of sorting for one value, which take 10 ms together."""
 _COUNTED_ROUND = 3
 """Rounds that were faster than the one that counts. The rounds above are those that neighbours disturbed: beside eight
 busy processes on two cores, this one varied by 1.5 % between processes, the median of a simpler work by 10 %."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["BUSY_SHARE", "Monitor", "ResourceMonitor", "busy_threads"]
 
 _TREE_REFRESH_NS = 500_000_000
+"""Interval at which new processes are searched for, in nanoseconds: the search reads all of ``/proc``."""
 _COUNT_NS = 100_000_000
 """Interval at which descriptors and threads are counted, which takes 0.1 ms for a process with few of them."""
 BUSY_SHARE = 0.25
@@ -25,6 +26,7 @@ BUSY_SHARE = 0.25
 _LEAST_BUSY_NS = 50_000_000
 """Below this the clock of 10 ms does not tell which threads work."""
 _UNKNOWN = -1
+"""Stands in an array of counts for a count that the system does not give."""
 
 
 class Monitor(Protocol):

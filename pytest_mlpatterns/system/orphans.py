@@ -49,7 +49,8 @@ _KILL_S = 3.0
 """Time limit for the kill."""
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _SET_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
-_FLAGS = 6  # field of /proc/<pid>/stat, counted after the name
+_FLAGS = 6
+"""Field of ``/proc/<pid>/stat`` with the flags of the kernel, counted after the name (proc(5))."""
 _EXITING = 0x4  # PF_EXITING of linux/sched.h
 
 

@@ -40,6 +40,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _IN_PLACE
 _ABOVE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 """Flags for the directory above: only names in it are looked up, so it need not be readable."""
 _PRIVATE = 0o700
+"""Mode of a directory that no other user may enter."""
 
 
 class NotOwnedError(OSError):

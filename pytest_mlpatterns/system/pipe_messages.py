@@ -11,7 +11,9 @@ from typing import IO, Any
 __all__ = ["MessageWriter", "read_message"]
 
 _PARTS = struct.Struct("<I")
+"""Number of the parts of a message, as it is sent before them."""
 _LENGTH = struct.Struct("<Q")
+"""Length of one part in bytes, as it is sent before the parts."""
 
 
 class MessageWriter:

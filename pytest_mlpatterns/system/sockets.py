@@ -7,6 +7,7 @@ import socket
 __all__ = ["BACKLOG", "held_port", "inherited_socket", "listening_socket"]
 
 BACKLOG = 2048
+"""Connections that wait to be accepted: more than a load generator opens at once with its default limits."""
 
 
 def listening_socket() -> socket.socket:

@@ -40,6 +40,7 @@ _OF_THE_SYSTEM = re.compile(
 _MOST_BYTES = 64 * 1024
 """Of a stack: a thread that waits for work uses less than 10 KB."""
 _WORD = 8
+"""Bytes of an address on a stack; all systems with ``/proc`` that we support have 64 bits."""
 _TRIES, _PAUSE_S = 60, 0.01
 """Looks at a thread that runs: a pool waits actively after its last work, OpenBLAS for 0.1 to 0.3 s on an idle core."""
 

@@ -12,6 +12,7 @@ from pytest_mlpatterns.wording import named
 __all__ = ["checked_address", "host_and_port", "require_reachable", "way_out", "why_refused"]
 
 _CONNECT_S = 5.0
+"""Time limit to reach a cluster, in seconds; one in the same network answers in milliseconds."""
 _EXPECTED = "expected host:port of a cluster, or auto"
 
 

@@ -34,6 +34,7 @@ _START_S = 60.0
 _LEAVE_S = 20.0
 """Wait for a driver that removes its applications."""
 _LISTEN_S = 5.0
+"""Time of one wait for a message of the driver, in seconds; the next wait follows."""
 
 
 class RaySession:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["connect_to", "require_fit", "serve_proxies"]
 
 _PROBE_S = 45.0
+"""Time limit for the first task on a node, in seconds; the node starts a process for it and imports this package."""
 _SERVE_PORT = 8000
+"""Default port of Ray Serve."""
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - other nodes have to reach the proxies
 _LOOPBACK = "127.0.0.1"
 _HEAD = "node:__internal_head__"

@@ -32,6 +32,7 @@ __all__ = ["Connection", "alive_nodes", "connect"]
 _OWN_CPUS = 64
 """Logical CPUs of a Ray of this run's own: as with the local engine, there may be more processes than cores."""
 _STORE_BYTES = 256 << 20
+"""Size of Ray's object store, far beyond what our messages need; the default is 30 % of the memory."""
 _LOOPBACK = "127.0.0.1"
 _FILES = "r"
 """Directory of Ray's files, below the one that no other user may enter: Ray sets the mode 0777 on all of its own."""

@@ -18,11 +18,15 @@ __all__ = ["NAMESPACE", "remove_applications", "remove_dead", "take_lease"]
 NAMESPACE = "mlpatterns"
 """Namespace of our actors."""
 _START_S = 30.0
+"""Time limit for the start of the actor of a lease, in seconds."""
 _YOUNG_S = 60.0
 """Age of a run below which a missing lease is looked for again: its driver may be about to take it."""
 _AGAIN_S = 2.0
+"""Time until a missing lease of a young run is looked for again, in seconds."""
 _GONE_S = 5.0
+"""Longest wait for the end of deleted applications, in seconds; what ends later disturbs nothing."""
 _LOOK_S = 0.05
+"""Interval of looks at the applications that end, in seconds."""
 
 
 class _Lease:
