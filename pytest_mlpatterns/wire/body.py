@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Body", "Headers", "NotFiniteError", "WireError", "check_finite", "headers_of", "items_of", "name_of_number"]
 
 _LONGEST_RANGE = 2**22
+"""Most numbers of a ``range`` that is written as a list, so that a slip does not fill the memory."""
 
 Headers = Mapping[str, str]
 """Headers of a message, by name in lower case."""

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Codec", "codec_of", "decode_answer", "encode_request", "pack", "path_of", "unpack"]
 
 _MAX_ANSWER_BYTES = 2**31
+"""Largest decompressed answer: the largest message of protobuf, too."""
 _LENGTH_BYTES = 4
+"""Bytes of the length of the body in a packed message."""
 
 
 class Codec(Protocol):

@@ -24,8 +24,11 @@ CODINGS = ("zstd", "br", "gzip")
 MIN_BYTES = 256
 """Shortest response that is compressed."""
 _LEVELS = {"gzip": 6, "zstd": 3, "br": 4}
+"""Levels of compression: the defaults of gzip and zstd, and for br one of a similar speed."""
 _GZIP = 16 + zlib.MAX_WBITS
-_ZSTD_PART = 1 << 10  # becomes at most 32 MiB
+"""Asks zlib for the header of gzip."""
+_ZSTD_PART = 1 << 10
+"""Bytes that are decompressed at a time; they become at most 32 MiB."""
 
 
 class TooLargeError(WireError):

@@ -36,6 +36,7 @@ __all__ = [
 HEAD_LENGTH = "inference-header-content-length"
 _JSON = (("content-type", "application/json"),)
 _ALIGNMENT = 8
+"""Bytes of the largest number; data that begins at a multiple of it need not be copied."""
 _NAMES = {"inputs": "input-0", "outputs": "output-0"}
 """Name of a single tensor."""
 

@@ -38,7 +38,8 @@ __all__ = [
 _REQUEST, _RESPONSE = "inference.ModelInferRequest", "inference.ModelInferResponse"
 _RAW_INPUTS, _RAW_OUTPUTS = 7, 6
 _INPUT, _OUTPUT = "input-0", "output-0"
-_LENGTHS = {1: 8, 5: 4}  # lengths of fixed-size fields, by wire type
+_LENGTHS = {1: 8, 5: 4}
+"""Bytes of fields of fixed size by their wire type (the encoding of protobuf)."""
 _VARINT, _DELIMITED = 0, 2
 _TYPED = {
     "BOOL": "bool_contents",

@@ -49,6 +49,7 @@ COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
 _SERVER_ERROR = 500
+"""First status that is the server's fault."""
 
 
 class OpenAIError(WireError):
@@ -267,6 +268,7 @@ _CHAT_END, _END = "/chat/completions", "/completions"
 _EXPECTED = 'expected text, or a dictionary with a prompt or messages; write {"prompt": "...", "output_tokens": 64}'
 _MESSAGE = '{"role": "user", "content": "..."}'
 _MOST_TOKENS = 1_000_000
+"""Most tokens of an answer; more is a slip in the input."""
 
 
 class OpenAICodec:

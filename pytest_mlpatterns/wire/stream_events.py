@@ -56,6 +56,7 @@ _STRING = re.compile(rb'(?:"(?:text|content)": ?|^data: ?)"((?:[^"\\]|\\.)*)"')
 _TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))++').fullmatch
 """The inside of a JSON string that is not empty."""
 _MOST_TOKENS = 2**31 - 1
+"""Largest number of tokens that a column of 32 bits holds."""
 
 
 def promises_end(wire: Wire) -> bool:

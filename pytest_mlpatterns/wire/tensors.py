@@ -202,6 +202,7 @@ def _elements_of(value: Any, shape: tuple[int, ...]) -> list[Any]:
 
 Rows = Sequence[Any] | NDArray[Any]
 _MAX_DIMENSIONS = 32
+"""Most dimensions of an array before numpy 2."""
 _MAX_STRINGS_BYTES = 2**28
 """Largest array of text or bytes; numpy pads each element to the length of the longest."""
 
