@@ -26,6 +26,7 @@ _USUAL_TOKENS = 64
 """Tokens of a placeholder if the input asks for no length."""
 _ROLES = ("user", "assistant", "system", "developer", "tool")
 _ENDS = -1
+"""Think time after the last message of a conversation, as a job has it."""
 _OWN = ("turns", "think_time")
 _EXPECTED = '"text" or {"role": "user", "content": "text", "think_time": "2s", "output_tokens": 64}'
 

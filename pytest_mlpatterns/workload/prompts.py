@@ -21,6 +21,7 @@ __all__ = ["MAX_TOKENS", "WORDS", "Prompts"]
 MAX_TOKENS = 1_000_000
 """Longest prompt or answer."""
 _MOST_PROMPTS = 100_000
+"""Most prompts of a payload; each is encoded before the load."""
 _TEXT = (
     "time year people way day man thing woman life child world school state family student group country problem "
     "hand part place case week company system program question work number night point home water room mother "
