@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["NEVER_NS", "Arrivals", "Cancellations", "ConversationArrivals", "arrivals_of"]
 
 NEVER_NS = 2**62
+"""A due time that no clock of a run reaches: 146 years."""
 
 
 class Arrivals(Protocol):
@@ -171,6 +172,7 @@ class OpenLoopArrivals:
 
 
 _GOLDEN_RATIO = 0.6180339887498949
+"""Its multiples modulo 1 are spread evenly, for any number of them (the Weyl sequence)."""
 
 
 class Cancellations:

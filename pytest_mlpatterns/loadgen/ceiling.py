@@ -31,14 +31,19 @@ if TYPE_CHECKING:
 __all__ = ["measure_ceiling", "measure_library_overhead"]
 
 _CONCURRENCY = 32
+"""Requests in flight; with more the rate of a generator grows no more."""
 _WARMUP_NS = 50_000_000
+"""Warm-up of a measurement of the ceiling, in nanoseconds; the code paths of Python are warm then."""
 _DURATION_NS = 150_000_000
+"""Window of a measurement of the ceiling, in nanoseconds: thousands of requests."""
 _REQUESTS = {
     Transport.HTTP1: b"POST / HTTP/1.1\r\nhost: null\r\ncontent-length: 17\r\n\r\n" + b'{"instances":[0]}',
     Transport.GRPC: message_prefix(64) + bytes(64),
 }
+"""The smallest request of each transport."""
 _WIRES = {Transport.HTTP1: REST_JSON, Transport.GRPC: GRPC}
 _START_TIMEOUT_S = 20.0
+"""Time limit for the start of the null server, in seconds, on a busy machine too."""
 
 
 def measure_ceiling(generator: Generator, directory: Path, transport: Transport = Transport.HTTP1) -> None:

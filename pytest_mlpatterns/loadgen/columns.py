@@ -29,6 +29,7 @@ _DTYPES: dict[str, Any] = {
     "target": np.uint8,
     "received_bytes": np.uint32,
 }
+"""Type of each column of a recording, as :mod:`pytest_mlpatterns.loadgen.recorder` packs it."""
 _STREAM_DTYPES: dict[str, Any] = {
     "first_byte_ns": np.int64,
     "chunk_count": np.uint32,
@@ -36,6 +37,7 @@ _STREAM_DTYPES: dict[str, Any] = {
     "input_tokens": np.int32,
     "chunk_ns": np.int64,
 }
+"""Type of each column of the streams of a recording."""
 
 
 def samples_of(result: LoadResult, tokens: Callable[[str], int] | None = None) -> Samples:
@@ -75,6 +77,7 @@ def _arrays(columns: Mapping[str, Any], dtypes: Mapping[str, Any]) -> dict[str, 
 
 
 _MOST_TOKENS = 2**31 - 1
+"""Largest number of tokens that a column of 32 bits holds."""
 
 
 def with_counted_tokens(samples: Samples, columns: Mapping[str, Any], tokens: Callable[[str], int]) -> Samples:

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["Bytes", "ClientProtocol", "Connection", "Owner", "StreamConnection", "StreamReading"]
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_PIECE = 1 << 16  # above malloc's threshold for maps of their own, every read would cost page faults
-_AT_ONCE = 512  # as many pieces as every system takes in one call
+_PIECE = 1 << 16
+"""Bytes of one read; above malloc's threshold for maps of their own, every read would cost page faults."""
+_AT_ONCE = 512
+"""Pieces of one call of ``sendmsg``, as many as every system takes."""
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
+"""Answers of a ``connect`` that does not block and has not failed."""
 
 
 class Owner(Protocol):
@@ -350,7 +353,8 @@ class ClientProtocol(Protocol):
         ...
 
 
-_PIECE_OF_STREAM = 1 << 14  # a read of streams brings few chunks; a larger buffer costs more to allocate for each
+_PIECE_OF_STREAM = 1 << 14
+"""Bytes of one read of a stream, which has few chunks; a larger buffer costs more to allocate for each."""
 _WHOLE = (Failure.ERROR_EVENT, Failure.CUT_OFF, Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.COMPRESSED)
 """Failures of an answer whose connection is as good as before."""
 

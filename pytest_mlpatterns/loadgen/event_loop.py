@@ -186,8 +186,10 @@ def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtoco
 
 
 _CLOCK_MONOTONIC = 1
+"""Number of the clock of ``perf_counter`` (time.h of Linux)."""
 _NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC if sys.platform != "win32" else 0
 _ABSOLUTE = 1
+"""Flag of a timer that is set to a time, not to an interval (TFD_TIMER_ABSTIME)."""
 
 
 class _Timespec(ctypes.Structure):

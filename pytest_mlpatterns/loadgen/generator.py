@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Generator", "GeneratorWatch", "LoadInterrupted", "merged", "parts_of"]
 
 _SLICE_S = 0.02
+"""Wait for one of several processes, in seconds, before the next one has its turn."""
 _WATCH_S = 0.25
+"""Longest wait for a message until the processes are looked at, in seconds."""
 _SURELY_REACHED_RPS = 1000
 """Rate that every machine reaches; a tenth of a slow machine's ceiling."""
 
@@ -298,6 +300,7 @@ _SILENT_S = 20.0
 _LATE_S = 30.0
 """Time that a job may take beyond its warm-up, its window and its time-out."""
 _ENDED = "this load is invalid; the process was ended, and the next load gets another"
+"""What follows from the end of a generator process, for messages."""
 
 
 class GeneratorWatch:

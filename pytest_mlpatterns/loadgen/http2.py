@@ -42,9 +42,13 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TABLE_BYTES", "OPENING", "HeaderError", "HeaderReader", "Headers", "Http2", "RequestBlocks"]
 
 _LARGEST_CONTROL = 1 << 16
+"""Largest frame without data, and largest block of headers, that is read."""
 _LAST_STREAM = 2**31 - 3
+"""Stream after which a connection is used up: ids end at 2**31 - 1 (RFC 9113, 5.1.1)."""
 _TOP_UP = 1 << 30
+"""Received bytes from which the connection's window is opened again: half of the window."""
 _OURS = ((Setting.TABLE_SIZE, 0), (Setting.ENABLE_PUSH, 0), (Setting.INITIAL_WINDOW, MAX_WINDOW))
+"""Our settings: no header table, no push, the largest window of a stream."""
 
 OPENING = b"".join(
     (
@@ -341,6 +345,7 @@ class Http2:
 DEFAULT_TABLE_BYTES = 4096
 """Default size of a peer's header table."""
 _KNOWN_BLOCKS = 1024
+"""Blocks of headers that are remembered; a peer with a date in its headers has a new one each second."""
 
 
 class HeaderError(ValueError):

@@ -33,14 +33,20 @@ __all__ = [
 ]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client sends first (RFC 9113, 3.4)."""
 HEADER = struct.Struct(">IBI")
 """Frame header: length and type in one word, flags, stream."""
 SETTING = struct.Struct(">HI")
+"""Number and value of one setting."""
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 MAX_WINDOW = 2**31 - 1
+"""Largest window of flow control (RFC 9113, 6.9.1)."""
 DEFAULT_WINDOW = 65_535
+"""Window of a connection and of its streams before any setting (RFC 9113, 6.9.2)."""
 _DEFAULT_FRAME = 16_384
+"""Largest frame before any setting, and the smallest limit that a peer may set (RFC 9113, 6.5.2)."""
 _LARGEST_FRAME = 2**24 - 1
+"""Largest limit that a peer may set (RFC 9113, 6.5.2)."""
 
 
 class Frame:

@@ -47,6 +47,7 @@ ROW_BYTES = 35
 MERGED_ROW_BYTES = 112
 """One request while recordings are merged: the parts, their times on one clock, the order, one column, the result."""
 _FREE_SHARE = 0.5
+"""Share of the free memory that samples may take; the rest is for merging them and for the service."""
 
 
 def check_samples(job: LoadJob, free_bytes: int) -> None:

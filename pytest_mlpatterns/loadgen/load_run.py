@@ -40,7 +40,9 @@ __all__ = ["TICK_NS", "LoadRun"]
 TICK_NS = 50_000_000
 """Interval at which a loop calls :meth:`LoadRun.tick`."""
 _SETTLE_NS = 15_000_000
+"""Least delay of the first tick, in nanoseconds."""
 _PROGRESS_TICKS = 5
+"""Ticks of 50 ms from one report of the progress to the next: four a second, as an eye follows."""
 
 
 class LoadRun:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["STOP", "main", "raise_priority"]
 
 _NICENESS = (-20, -10, -5)
+"""Priorities to try, the highest first; a user without privileges may set none of them."""
 STOP = "stop"
 """Message that ends the present job early."""
 

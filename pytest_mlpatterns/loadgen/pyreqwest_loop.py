@@ -29,6 +29,7 @@ __all__ = ["PyreqwestLoop", "parse_message"]
 _REFUSED = (Failure.TIMEOUT, Failure.CONNECT, Failure.CLOSED, Failure.MALFORMED)
 """Failures after which a caller of a closed loop rests, so that a dead server is not asked all the time."""
 _FRAMING = ("host", "content-length", "transfer-encoding", "connection")
+"""Headers that the client library writes itself."""
 
 
 class PyreqwestLoop:

@@ -24,9 +24,11 @@ MIN_WINDOW_REQUESTS = 8
 WARMUP_CAP_NS = 3_000_000_000
 """Longest warm-up of a service that answers by then; the result records whether the load was steady."""
 _WINDOWS = 3
+"""Windows that have to agree, as in Triton's perf_analyzer."""
 _ENOUGH_ANSWERS = 8
 """Answers after which a slow service is warm, steady or not: as many as one window has of a fast one."""
 _SPREAD = 0.10
+"""Largest spread of the windows, as a share of the middle value, as in Triton's perf_analyzer."""
 
 
 @dataclass(frozen=True, slots=True)

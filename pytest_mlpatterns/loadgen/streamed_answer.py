@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["StreamedAnswer", "answers_to"]
 
 _OUTCOMES = {fault: Failure[fault.name].value for fault in StreamFault}
+"""Outcome of a request by the fault of its stream."""
 _FAULTS = {outcome: fault for fault, outcome in _OUTCOMES.items()}
 _ANY = Asked(stream=True, tokens=True)
+"""What a request asks for if its body does not show it."""
 
 
 def answers_to(job: LoadJob) -> Callable[[], StreamedAnswer]:

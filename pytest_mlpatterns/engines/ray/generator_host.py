@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["GeneratorHost", "place", "with_raw_columns"]
 
 _WATCH_S = 0.5
+"""Interval at which a host looks whether its raylet is gone, in seconds."""
 
 
 class GeneratorHost:

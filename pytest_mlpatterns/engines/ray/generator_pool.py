@@ -37,12 +37,17 @@ __all__ = ["RayPool", "RayProcess"]
 
 _HOSTS = "pytest_mlpatterns.engines.ray.remote.generator_hosts"
 _OPENING_NS = 100_000_000
+"""Least time from the order to open the window until it opens everywhere, in nanoseconds."""
 _ROUND_TRIPS = 20
+"""Round trips to the farthest generator that this time has room for."""
 _EACH_NS = 5_000_000
 """In which the time of the opening is sent to one generator."""
 _ANSWER_S = 60.0
+"""Time limit for an answer of a host, in seconds, on a busy cluster too."""
 _START_S = 150.0
+"""Time limit for the start of all hosts, in seconds; Ray starts a process for each."""
 _CEILINGS_S = 240.0
+"""Time limit for the measurement of all ceilings, in seconds; those of one node follow each other."""
 
 
 class RayPool:
@@ -183,8 +188,11 @@ def _loopback(address: tuple[str, int]) -> str:
 
 
 _LOOK_S = 0.5
+"""Interval at which a host is asked whether a process is stopped, in seconds."""
 _END_S = 15.0
+"""Time limit for the end of a process, in seconds."""
 _INVALID = "this load is invalid, and the next one gets another generator"
+"""What follows from the end of a generator on a node, for messages."""
 
 
 class RayProcess:
