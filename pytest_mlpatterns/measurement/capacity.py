@@ -45,17 +45,27 @@ if TYPE_CHECKING:
 __all__ = ["CapacitySearch", "Climbed"]
 
 _STEP_NS = 500_000_000
+"""Shortest step of a search, in nanoseconds."""
 _MAX_STEP_NS = 3_000_000_000
+"""Longest step of a search, in nanoseconds; a search has about ten."""
 _STEP_COMPLETIONS = 40
+"""Fewest requests that a step should have room for."""
 _STEP_WAVES = 20
+"""Requests of each caller that a step should have room for."""
 _WINDOWS = 10
+"""Most windows into which a step is divided for its interval."""
 _WINDOW_COMPLETIONS = 8
+"""Fewest requests of such a window."""
 _WINDOW_WAVES = 4
 """Answers can arrive in waves as large as the concurrency; a window covers several waves."""
 _WARMUP_NS = 100_000_000
+"""Shortest warm-up of a step, in nanoseconds; the service is warm from the step before."""
 _MAX_WARMUP_NS = 1_000_000_000
+"""Longest warm-up of a step, in nanoseconds."""
 _NEAR_CAPACITY = 0.9
+"""Share of a climb that was cut short, from which a higher rate may keep the objective too."""
 _POLL_S = 0.1
+"""Interval of the samples of the monitor during a step, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

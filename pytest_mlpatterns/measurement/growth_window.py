@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["FollowedGrowth", "GrowthWindow"]
 
 _POLL_S = 0.05
+"""Interval of the samples of the monitor, in seconds."""
 _ENDS = (0.2, 0.4, 1.0)
 """Where the pieces end, as shares of the longest load."""
 _MOST_MEMORY = 0.25

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["describe_first_failure", "require_answer", "require_every_answer", "why_silent"]
 
 _SHORTEST_WAIT_S = 2.0
+"""Shortest wait for an answer that shows that a service lives, in seconds."""
 _RETRY_S = 1.0
 """Time in which a service that refuses connections may come back, as after the restart of a worker."""
 _PAUSE_S = 0.1
+"""Time between two attempts to connect, in seconds."""
 
 
 def why_silent(
@@ -123,6 +125,7 @@ def _answers(deployment: Deployment, request: dict[str, Any], target: int, *, wa
 
 
 _LONGEST_WAIT_S = 2.0
+"""Time limit for the request that shows why others failed, in seconds: it is for a message only."""
 
 
 def describe_first_failure(

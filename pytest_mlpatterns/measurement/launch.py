@@ -62,9 +62,11 @@ _ENOUGH_REQUESTS = 20
 """Requests that a window should have. One that stretches and could not be planned, since several generators share the
 load or its answers were quicker before, is measured again for them."""
 _LONGEST_WINDOW_NS = 3_000_000_000
+"""Longest window to which a window of few requests is stretched, in nanoseconds."""
 _INDEX_BYTES = 4
 """Size of an index in the order of a job."""
 _POLL_S = 0.05
+"""Interval of the samples of the monitor during a launch, in seconds."""
 MAX_SEARCH_NS = 15_000_000_000
 """Longest capacity search, if the test's budget allows it."""
 MAX_OBJECTIVE_SEARCH_NS = 30_000_000_000

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["offer_overload"]
 
 _POLL_S = 0.1
+"""Interval of the samples of the monitor during an overload, in seconds."""
 _WARMUP_NS = 50_000_000
+"""Warm-up of one load, in nanoseconds: it opens the connections, and the service is warm."""
 
 
 def offer_overload(load: FurtherLoad, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:

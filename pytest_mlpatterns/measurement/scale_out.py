@@ -29,6 +29,7 @@ __all__ = ["ScaleOutRun"]
 _POLL_S = 0.005
 """Interval at which the new replica is asked whether it is ready; a hundredth of the time that a process starts in."""
 _WARMUP_NS = 100_000_000
+"""Warm-up of the load that asks for a replica, in nanoseconds; the service is warm."""
 _BEFORE_NS = 500_000_000
 """Load before the replica is asked for, with which the rest is compared."""
 _LONGEST_NS = 15_000_000_000

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["BY_NO_ENGINE", "ScalingRun"]
 
 _WINDOW_NS = 1_000_000_000
+"""Window at the capacity of each number of replicas, in nanoseconds."""
 _WARMUP_NS = 100_000_000
+"""Warm-up of this window, in nanoseconds; the search has warmed the service."""
 _BY_THE_KERNEL = (
     'with balance="shared-socket" the kernel gives a new replica only new connections, and callers keep theirs; choose '
     '"round-robin" or "least-outstanding"'

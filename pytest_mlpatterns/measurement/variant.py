@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 __all__ = ["StartedDeployments", "Variant", "VariantRun", "named_errors"]
 
 _POLL_S = 0.1
+"""Interval of the samples of the monitor during a block, in seconds."""
 _TRIES = 5
 """Attempts to measure one block."""
 _WARM_ANSWERS = 2
