@@ -60,10 +60,12 @@ __all__ = [
 ]
 
 _STOP_TIMEOUT_S = 20.0
+"""Time limit for the end of a deployment, in seconds: the grace periods of its processes, and more."""
 _DELETE_TIMEOUT_S = 70.0
 """The same on a Ray cluster; longer than that process waits for Ray Serve."""
 _MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"
 _FACTS_TIMEOUT_S = 10.0
+"""Time limit for the facts of a deployment, in seconds."""
 _Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
 
@@ -307,6 +309,7 @@ _MARKERS = re.compile(rf"{_BEFORE.pattern}[\s~^]*\^[\s~^]*")
 _QUOTED = re.compile(r"""(?<!\w)(['"])([^'"\n]{1,300})\1""")
 _MODULE = re.compile(r"[A-Za-z_][\w.]*")
 _SHOWN = 3
+"""Most missing files that a hint names."""
 
 
 def error_line(text: str) -> str:

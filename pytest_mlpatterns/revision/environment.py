@@ -37,12 +37,14 @@ if TYPE_CHECKING:
 __all__ = ["RevisionEnvironment", "project_paths", "revision_environment"]
 
 _TIMEOUT_S = 900.0
+"""Time limit for building an environment, in seconds: a download of large packages by a slow line."""
 _KEPT_S = 30 * 24 * 3600.0
 """Environments that no run used for this long are removed."""
 _READY = "ready.json"
 _UNREAD = ("Pipfile.lock", "pixi.lock", "environment.yml")
 """Files of other programs, which are not read."""
 _LINES = 15
+"""Last lines of uv's output in a message."""
 _PROBE = "import json, sys; from {} import project_paths; print(json.dumps(project_paths(sys.argv[1])))"
 
 
