@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["add_baseline_command", "main"]
 
 _FAILED = 2
+"""Exit code of a command that failed, as of a usage error."""
 _OF_PROFILES = ("speedscope", "collapsed")
 """Formats of profiles."""
 

@@ -13,6 +13,7 @@ __all__ = ["first_test"]
 _COUNT = 16
 """Number of inputs that are made up."""
 _WIDTH = 88
+"""Length of a line in the file that is written: ruff's and black's default."""
 _GUESS = "Made up, and perhaps of a wrong shape: replace them by inputs as your users send them."
 _MADE_UP = "Made up: replace them by inputs as your users send them."
 _FILES = frozenset(

@@ -45,6 +45,7 @@ _PROBE_S = 300
 _UNREAD = frozenset({SubjectKind.ONNX, SubjectKind.TORCHSCRIPT, SubjectKind.EXPORTED})
 """Model files that are loaded by the test alone."""
 _FAILED_RUN = 1
+"""Exit code if the file was written and its test failed."""
 
 
 def add_new_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

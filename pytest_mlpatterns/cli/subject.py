@@ -121,7 +121,9 @@ _APPLICATIONS = frozenset({"FastAPI", "Starlette", "Litestar", "Quart", "BlackSh
 """Names that are called to make an ASGI application."""
 _SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "docs"})
 _DEPTH = 4
+"""Folders below the given one in which an application is looked for."""
 _MOST_FILES = 5_000
+"""Most files that are looked at; larger trees take seconds."""
 _MOST_BYTES = 1_000_000
 """Longest module that is read."""
 

@@ -18,6 +18,7 @@ from pytest_mlpatterns.wording import did_you_mean
 __all__ = ["probe"]
 
 _METHODS = ("predict", "transform", "score_samples")
+"""Methods by which an estimator predicts, the usual one first."""
 
 
 def probe(kind: SubjectKind | None, name: str, path: str = "") -> Subject:
