@@ -49,9 +49,11 @@ __all__ = [
 LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
 """Marker arguments that define the load; a marker gives at most one of them."""
 _MIN_DURATION_NS = 100_000_000
+"""Shortest measured window, in nanoseconds: shorter ones hold few requests of any service."""
 _LEAST_CPUS = 0.01
 """Least share of a core that a control group can give: a millisecond in a period of 100."""
 _MOST_CPUS = 1e6
+"""Most cores that a setting may name; the machine decides later."""
 _CANCEL = '"5% after 200ms"'
 
 
