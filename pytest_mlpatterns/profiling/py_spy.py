@@ -39,6 +39,7 @@ __all__ = ["PySpy", "find_py_spy", "read_collapsed"]
 _START_S = 10.0
 """Time limit for the start: it takes 0.1 s, and longer on a busy machine."""
 _STOP_S = 5.0
+"""Time limit for py-spy to write what it saw, in seconds; it takes 0.1 s."""
 _OPTIONS = ("--format", "raw", "--nonblocking", "--idle", "--threads", "--full-filenames", "--hideprogress")
 """Without ``--idle``, a thread that sleeps or waits for a lock would not be seen."""
 _LOOKS = "Sampling process"
@@ -47,6 +48,7 @@ _ERRORS = re.compile(r"Errors: (\d+)")
 _FORBIDDEN = re.compile(r"permission denied|operation not permitted", re.IGNORECASE)
 _PERMIT = "a container permits it with docker run --cap-add SYS_PTRACE, or capabilities.add of Kubernetes"
 _MOST_WORDS = 3
+"""Last lines of its output that are its reason."""
 _QUIET = {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
 """Without these it prints its own stack after the reason, if the variables are set for another program."""
 _LONGEST_NAME = 80

@@ -210,6 +210,7 @@ _COMPUTES_ALONE = (0.6, 1.25)
 _BUSY = 0.2
 """Wait for cores per CPU time from which a machine is busy."""
 _FEWEST = 3
+"""Fewest blocks whose median ratio is known well enough to scale by it."""
 
 
 def balanced(sides: Sequence[Sequence[SampledStacks]]) -> list[list[SampledStacks]]:

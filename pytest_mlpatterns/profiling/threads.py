@@ -63,6 +63,7 @@ _OUR_LOOPS = (
     "patterns/model_thread.py",
     "system/child.py",
 )
+"""Files of this package with a loop around the serving."""
 _CALLS = "_run_all"
 """Function of this package that calls models in a thread of their own."""
 _WAKES = "_call_in_thread"
@@ -103,7 +104,9 @@ _MODEL = "serving/timed_model.py"
 _ENTRY = "run_asgi"
 """The function by which uvicorn calls an application."""
 _OF_SERVERS = ("asyncio/", "uvicorn/", "starlette/routing.py", "h11/", *_SERVERS)
+"""Files of servers and their event loops in other packages."""
 _OUR_SERVERS = ("serving/http/", "serving/grpc/", "engines/local/", "patterns/model_thread.py")
+"""Files of this package that serve."""
 
 
 def serves(stack: RawStack, pid: int) -> bool:
