@@ -32,7 +32,7 @@ from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, rounde
 from pytest_mlpatterns.records.latency import PARTS, LatencySplit, RequestCounts, SplitMetric, SplitPart
 from pytest_mlpatterns.records.launch import LaunchValue, Taken
 from pytest_mlpatterns.records.setup import Setup
-from pytest_mlpatterns.system.files import ForeignLockError, read_text, replace_file
+from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, read_text, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -53,14 +53,15 @@ __all__ = [
 ]
 
 FORMAT = "pytest-mlpatterns-baseline"
+"""Names the format in the file."""
 VERSION = 1
+"""Version of the format; a file of a later one is refused."""
 SCHEMA_FILE = Path(__file__).with_name("baseline.schema.json")
 """The JSON Schema of the format, which ships with the package."""
 _LEAST_VALUE = 1e-9
 """Smaller values are written as zero."""
 _MOST_ERROR = 10
 """Relative error of a value that says nothing; a larger one says no less."""
-_LOCK_TIMEOUT_S = 60.0
 _ALWAYS = ("pattern", "load", "wire", "payload")
 """Members of a set-up that are written although empty."""
 _ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
@@ -108,7 +109,7 @@ def read_baselines(path: Path) -> Baselines:
 
 
 def write_baselines(
-    path: Path, updates: Baselines, remove: Collection[str] = (), *, timeout_s: float = _LOCK_TIMEOUT_S
+    path: Path, updates: Baselines, remove: Collection[str] = (), *, timeout_s: float = LOCK_TIMEOUT_S
 ) -> None:
     """Replace the entries of these tests and machines, keep all others; the file is replaced as a whole or not at all.
 
