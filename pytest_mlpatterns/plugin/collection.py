@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _FIXTURES = ("perf", "perf_deploy", "perf_deploy_session")
+"""Fixtures by whose use a test is a perf test."""
 _DEFINED_IN = "pytest_mlpatterns.plugin.entry"
 
 

@@ -39,6 +39,7 @@ __all__ = [
 _STRICT = "[XPASS(strict)] "
 """Begins pytest's text of a test that was expected to fail and did not."""
 _SHOWN_BY_VERDICTS = (Kind.REGRESSION, Kind.LIMIT, Kind.UNDECIDED)
+"""Kinds of failure that a verdict in the result shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ def _verdict_lines(failure: PerfFailure) -> str:
 
 
 _MOST_DECORATOR_LINES = 50
+"""Lines below the first decorator in which ``def`` is looked for."""
 _BELOW_THE_USER = ("pytest_mlpatterns", "contextlib")
 """Packages whose frames at the end of a traceback say nothing about a user's mistake."""
 _PYTEST = ("_pytest", "pluggy")

@@ -44,6 +44,7 @@ _WORDS = {
 }
 """Abbreviations in the labels of metrics."""
 _GAP = 2
+"""Spaces between the two columns."""
 _NARROWEST = 40
 """Least width of the explanations."""
 

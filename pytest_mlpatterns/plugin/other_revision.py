@@ -190,6 +190,7 @@ def _is_installed(path: str) -> bool:
 
 
 _SETTLED_MODES = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
+"""Modes of the baseline in which a test is compared with it, so that its commit can settle the comparison."""
 _SELF = "the present code"
 
 

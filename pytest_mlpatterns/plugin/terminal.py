@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveLine", "Terminal", "shows_unicode"]
 
 _SIGNS = "→µ±–…×✓✗·█▁≥"
+"""The characters beyond ASCII that we print."""
 _MARKUP: Mapping[Style, Mapping[str, bool]] = {
     Style.PLAIN: {},
     Style.STRONG: {"bold": True},
@@ -101,6 +102,7 @@ class Terminal:
 
 _SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
 _MIN_ROOM = 20
+"""Columns for the progress, below which the line is left out."""
 _PLAIN_EVERY_NS = 10_000_000_000
 """Time between two plain lines of one test."""
 
