@@ -36,6 +36,7 @@ __all__ = [
 MAX_ANSWER_BYTES = 256 * 2**20
 """Most bytes of a functional answer, decompressed."""
 _MAX_PAGE_BYTES = 16 * 2**20
+"""Largest page that is read of a service, such as its description: taste."""
 PIECES = "pieces"
 """Name of the response extension that has the :class:`Pieces` of the body."""
 _MAX_BYTES = "max_bytes"
@@ -43,6 +44,7 @@ _MAX_BYTES = "max_bytes"
 _MAX_HEAD = "100 KiB"
 """Bound that httpcore puts on a head."""
 _PIECE_BYTES = 1 << 16
+"""Bytes of a request that are sent under one time limit."""
 _TAIL_BYTES = 64
 """End of an answer that is looked at for its last event, with what may follow it."""
 _STALLED = 0.5
@@ -53,6 +55,7 @@ _HTTPCORE_ERRORS = (
     httpcore.ProtocolError,
     httpcore.UnsupportedProtocol,
 )
+"""Errors of httpcore that become those of httpx."""
 
 
 @dataclass(slots=True)

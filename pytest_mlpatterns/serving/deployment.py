@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Deployment", "Traits", "first_model", "transport_to"]
 
 _CLIENT_TIMEOUT_S = 30.0
+"""Time limit of a functional request, in seconds."""
 _EXIT_S = 0.5
 """Wait for the exit of a process whose connection has just closed."""
 _POLL_MARGIN_S = 1.5
@@ -342,6 +343,7 @@ def transport_to(endpoint: Endpoint) -> httpx.BaseTransport:
 
 
 _LIST_TIMEOUT_S = 5.0
+"""Time limit for the list of models, in seconds."""
 
 
 def first_model(client: httpx.Client, path: str) -> str:

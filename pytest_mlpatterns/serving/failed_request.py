@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["error_in", "error_of", "stream_failure", "stream_fault"]
 
 _LONGEST = 200
+"""Letters of an error in a message."""
 _RAISED = 500
 """Status after which a traceback is to be expected; 502, 503 and 504 are answers of a service that is busy."""
 _KEYS = ("error", "detail", "message")

@@ -29,6 +29,7 @@ _Line = tuple[str, int]
 _DEPTH = 8
 """Callers that are kept for each allocation."""
 _MOST_SITES = 50
+"""Lines with the most memory that a process reports."""
 _FRESH_S = 0.2
 """Age up to which what was found is still good: to find it takes most of a second."""
 _SIZE, _FRAMES = 1, 2

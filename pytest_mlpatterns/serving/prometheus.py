@@ -30,6 +30,7 @@ __all__ = ["Prometheus", "Reading", "merge_readings", "read_prometheus"]
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _UNITS_NS = {"seconds": 1e9, "second": 1e9, "s": 1e9, "ms": 1e6, "milliseconds": 1e6, "us": 1e3, "ns": 1.0}
 _TOO_LARGE = 2.0**63
+"""Numbers from here on are no counter of 64 bits."""
 _KNOWN = {name: names for kind in LAYER_KINDS.values() for name, names in kind.prometheus.items()}
 """Names of each metric in mosec, BentoML, MLServer, Triton, Ray Serve, llama.cpp and vLLM; the first that exists is
 used. In mosec and BentoML the queue depth includes requests in process; in MLServer it is a histogram of the depth at

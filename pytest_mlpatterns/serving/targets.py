@@ -29,6 +29,7 @@ __all__ = ["App", "Command", "Target", "Url", "prometheus_of"]
 
 _PORTS = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
 _SHELL_OPERATORS = {"&&", "||", "|", ";", "&", ">", ">>", "<"}
+"""Words that only a shell understands; a command is started without one."""
 _SERVERS = ("uvicorn", "granian")
 _APP = 'write App("package.module:attribute")'
 

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["ModelMeter", "TimedModel", "TimedSteps"]
 
 _CALLS_WATCHED = 16
+"""Calls that are watched after one with a long wait; each look at the counter of the kernel takes time."""
 _LONG_WAIT_NS = 50_000
+"""Wait in a call, in nanoseconds, from which the next calls are watched."""
 
 
 class ModelMeter:

@@ -23,6 +23,7 @@ _IMPORTERS = (f"{Path(importlib.__file__).parent}{os.sep}", pkgutil.__file__, "<
 _HEADER = "Traceback (most recent call last):\n"
 _WHOLE = re.compile(re.escape(_HEADER) + r"(?:(?:[ \t].*)?\n)+(?P<error>\S.*)\n")
 _LONGEST_LINE = 300
+"""Letters of an error's line in a message."""
 
 
 def user_frames(frames: TracebackType | None) -> TracebackType | None:

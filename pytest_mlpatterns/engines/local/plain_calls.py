@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["PlainCalls", "deploy_calls"]
 
 _POLL_S = 0.1
+"""Interval at which the monitor samples while a loop runs, in seconds."""
 _ONE_CALL_S = 30.0
 """Time limit of one call outside the loop, as for a functional request to a server."""
 

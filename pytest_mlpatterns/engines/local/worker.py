@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 
 _INTERNAL_KEEP_ALIVE_S = 3600
+"""Time for which connections inside a deployment stay open, in seconds: longer than any load."""
 _Loaded = TypeVar("_Loaded")
 
 

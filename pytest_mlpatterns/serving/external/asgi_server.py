@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["VARIABLE", "description_of", "load", "main"]
 
 VARIABLE = "PYTEST_MLPATTERNS_APP"
+"""Environment variable that describes the application."""
 _NOT_STARTED = 3
 """Exit code of a failed start-up, the same as that of the uvicorn command."""
 _GRACE_S = 3
+"""Time that uvicorn gives open requests at its end, in seconds."""
 
 
 def description_of(

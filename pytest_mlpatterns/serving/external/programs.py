@@ -42,6 +42,7 @@ _MARGIN_S = 9.0
 _TRACEBACK_S = 1.0
 """Time limit for a traceback in the log after a failed request."""
 _LOOK_S = 0.01
+"""Interval of looks at the logs for a traceback, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

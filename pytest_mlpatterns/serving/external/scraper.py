@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["Scraper", "scraper_of"]
 
 _INTERVAL_S = 0.5
+"""Interval at which a gauge is read, in seconds."""
 _TIMEOUT_S = 5.0
+"""Time limit for the metrics of a server, in seconds."""
 _PLAIN = "text/plain;version=0.0.4"
 _MAX_NAMED = 12
+"""Most metrics that a message names."""
 _MAX_REASON = 200
+"""Letters of the parser's reason in a message."""
 
 
 class Scraper:

@@ -55,11 +55,15 @@ if TYPE_CHECKING:
 __all__ = ["deploy_target", "is_ready", "programs_of", "ready_path"]
 
 _ASK_TIMEOUT_S = 2.0
+"""Time limit of one request to a server that starts, in seconds; a server may lose its first ones."""
 _TELLING_S = 0.25
 """A wait for an answer that is shorter, as the last one may be, says nothing about the server."""
 _POLL_S = 0.02
+"""Interval of requests to a server that starts, in seconds."""
 _TRIES = 3
+"""Attempts with another port if a process took the first one."""
 _NOT_YET = (502, 503, 504)
+"""Statuses of a server whose model is not loaded yet."""
 _RAISE_LIMIT = 'raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
 
@@ -325,6 +329,7 @@ def _listeners() -> list[Any]:
 
 
 _NO_SUCH_PATH = (404, 405)
+"""Statuses of a path that a server does not have."""
 
 
 def ready_path(ready: str | None, wire: Wire) -> str:

@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["GrpcServer"]
 
 _GRACE_S = 1.0
+"""Time that open calls have at the end, in seconds."""
 _SERVING = 1
+"""Value of the status in ``grpc.health.v1``."""
 _WINDOW_BYTES = 1 << 24
+"""Bytes that a client may send ahead of what is read, so that an input of 16 MiB waits for nothing."""
 _LARGEST_FRAME_BYTES = 2**24 - 1
+"""Largest frame of HTTP/2 (RFC 9113, 6.5.2)."""
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,

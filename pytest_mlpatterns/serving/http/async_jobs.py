@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncJobs", "Queue"]
 
 _RETENTION_NS = 600_000_000_000
+"""Time for which a result is kept, in nanoseconds; a client that polls fetches it within seconds."""
 
 
 class Queue(Protocol):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["STREAMED", "InferenceCall", "WireTally", "is_plain_json", "read_inference_call", "stored_inference_call"]
 
 _MSGPACK = (b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack")
+"""Media types of MessagePack, the registered one last."""
 _JSON, _INVOCATION = "json", "invocations"
 _JSON_TAKES = "; JSON takes numbers, text, lists, dicts and arrays: convert it; wire='rest+msgpack' takes bytes too"
 STREAMED = (_JSON, _INVOCATION)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelCaller", "ModelLock"]
 
 _MAX_TRACEBACKS = 3
+"""Different tracebacks that a process keeps."""
 
 
 class CallStatistics:

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["RedisCache"]
 
 _WAITS = 5
+"""Waits for an answer of the store, after which it counts as unavailable."""
 _WAIT_S = 0.05
+"""Length of one wait, in seconds; a stop of the event loop costs one wait, not all."""
 _DEFAULT_TTL_MS = 3_600_000
+"""Time after which an entry expires without ``ttl=``, in milliseconds: an hour, so no run leaves entries."""
 _MAX_CONNECTIONS = 10_000
+"""Most connections to the store: as many as requests in flight."""
 
 
 class RedisCache:

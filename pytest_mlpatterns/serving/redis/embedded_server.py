@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedFailed", "EmbeddedReady", "EmbeddedServer", "start_embedded"]
 
 _TRIES = 3
+"""Attempts to start the server; another process may take its port."""
 _ALTERNATIVE = "or name a running server: redis://host:port/db"
 _USER = "mlpatterns"
 _LOG_LINES = 5
+"""Last lines of the server's log in a message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,15 +37,20 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "LOST", "PAUSE_S", "RedisQueue", "answers_key", "connect", "requests_key"]
 
 GROUP = "workers"
+"""Name of the consumer group of the workers."""
 LOST = b"lost"
 """Status of a request whose worker died at each attempt."""
 PAUSE_S = 0.1
 """Pause between two attempts to reach the broker."""
 
 _CHECK_INTERVAL_NS = 50_000_000
+"""Interval at which the gateway checks what the broker has, in nanoseconds."""
 _EXPIRY_MS = 600_000
+"""Time after which the keys of a gateway that crashed expire, in milliseconds."""
 _CONNECTIONS = 32
+"""Connections of a gateway to its broker."""
 _CLOSE_S = 1
+"""Time limit for the removal of the keys, in seconds."""
 _STATUS = re.compile(rb"[1-5][0-9]{2}|lost")
 _TIMEOUT_S = 5
 """Time limit of the broker; after it the broker is considered unavailable."""

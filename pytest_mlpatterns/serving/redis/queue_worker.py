@@ -32,6 +32,7 @@ Run = Callable[[list[Any], Callable[[], list[Any]]], Awaitable[Sequence[Any]]]
 """Runs one request: takes its inputs, and what decodes them again; returns its outputs."""
 
 _BLOCK_MS = 1000
+"""Time of one wait for requests, in milliseconds; it bounds the end of a worker."""
 _ACCEPTED = re.compile(rb"[0-9]{1,20}")
 
 
