@@ -43,7 +43,7 @@ _ORDINARY = re.compile(
     r"|[-_](?:file|path|dir|env|name|header|map|ratio|heads|domain|type|dtype|mode|format|size|len|length|limit|count)$",
     re.IGNORECASE,
 )
-"""Name whose value is no credential: a switch, what is sorted by, a number of them (``MAX_TOKENS``), where one is
+"""Name whose value is no credential: a switch, what is sorted by, a number of them (``MAX_TOKENS``), the place of one
 (``--ssl-key-file``), or a property (``--num-key-value-heads``)."""
 _SURE = re.compile(r"access|api|auth|client|private|secret", re.IGNORECASE)
 """Part of a name with token or key whose value is a credential even if it is a number."""

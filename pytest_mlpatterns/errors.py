@@ -84,7 +84,7 @@ class InvalidResultError(MlpatternsError):
 
 
 class GeneratorLimitError(InvalidResultError):
-    """The load generator, or the machine that it shares, was the limit: the measurement says nothing of the service."""
+    """The load generator, or the machine that it shares, was the limit: the service was not measured."""
 
 
 class TooFewSamplesError(InvalidResultError):

@@ -114,7 +114,7 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
 def visible(text: str) -> str:
     r"""The text with hidden characters spelled, and without commands.
 
-    Text from files, servers, models and test ids passes here on its way to a terminal, a log or a report, where it
+    Text from files, servers, models and test ids passes here on its way to a terminal, a log or a report. There it
     could otherwise clear the screen, paint another verdict, or command the program that runs CI: ``::error`` at the
     beginning of a line is spelled ``\x3a:error``, ``##[`` is spelled ``##\x5b``, and ``##vso[`` ``##vso\x5b``.
     """

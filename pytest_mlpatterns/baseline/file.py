@@ -61,7 +61,7 @@ SCHEMA_FILE = Path(__file__).with_name("baseline.schema.json")
 _LEAST_VALUE = 1e-9
 """Smaller values are written as zero."""
 _MOST_ERROR = 10
-"""Relative error of a value that says nothing; a larger one says no less."""
+"""Relative error of a value that decides nothing; a larger one means no less."""
 _ALWAYS = ("pattern", "load", "wire", "payload")
 """Members of a set-up that are written although empty."""
 _ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"

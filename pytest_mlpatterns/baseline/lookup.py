@@ -88,7 +88,7 @@ class BaselineLookup:
         return self._with_recorded(found, test, {machine: own})
 
     def _with_recorded(self, found: BaselineMatch, test: str, entries: Mapping[str, Entry]) -> BaselineMatch:
-        """The match with the latest entry of the same set-up, whose code says what the test was."""
+        """The match with the latest entry of the same set-up, whose code shows what the test was."""
         same = {name: entry for name, entry in entries.items() if not found.setup.differences(entry.setup)}
         if not same:
             return found
@@ -116,7 +116,7 @@ class BaselineLookup:
 
 
 def scaled(entry: Entry, ratio: float) -> Entry:
-    """What an entry would be on a machine that takes so many times as long: times multiplied, rates divided.
+    """What an entry would be on a machine that takes ``ratio`` times as long: times multiplied, rates divided.
 
     Shares, sizes, counts and unknown metrics stay as they are, and so does the throughput of a paced load: an open
     loop, or a closed loop with think time.

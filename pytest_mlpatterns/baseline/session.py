@@ -95,8 +95,8 @@ class BaselineSession:
     def with_drift(self, result: TestResult) -> TestResult:
         """The result, with notes on its entry.
 
-        They say that it was recorded although something was wrong, or that the result is worse than its anchor although
-        not worse than the entry.
+        They report that it was recorded although something was wrong, or that the result is worse than its anchor
+        although not worse than the entry.
         """
         entry = self._entry_of(result)
         if entry is None or result.interrupted or self._run.smoke:

@@ -168,7 +168,7 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
 
 
 def _tolerance(name: str, result: TestResult) -> float:
-    """The tolerance of a metric, as that of the test's RTM implies it: four times the RTM is a quarter of a rate."""
+    """The tolerance that follows from the RTM tolerance; a rate gets the inverse: 4 × RTM is a quarter of the rate."""
     implied = Tolerances(result.tolerance).of(name)
     return implied if implied <= 1 or can_more_than_double(name) else implied / (1 + implied)
 
@@ -200,7 +200,7 @@ _MAX_FAILED_SHARE = 0.001
 
 
 def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
-    """Why a measurement should be repeated before it is recorded, a phrase each; empty if nothing speaks against it.
+    """Why a measurement should be repeated before it is recorded, a phrase each; empty if it was sound.
 
     Args:
         result: of one test; a failed test has at least one reason.
@@ -218,7 +218,7 @@ def is_narrow(result: TestResult) -> bool:
 
 
 def may_be_of_two_kinds(result: TestResult) -> bool:
-    """Whether the launches may be of two kinds, of which one has too few for a comparison."""
+    """Whether the launches may be of two kinds, one of them with too few launches for a comparison."""
     known = [_launches(_statistic(name, result), result) for name in _judged_metrics(result)]
     return any(wants_more_launches(launches) for launches in known if launches)
 

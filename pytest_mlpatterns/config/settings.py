@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 CLOSED_WINDOW_NS = 700_000_000
-"""Measured window of one launch: many short launches say more than few long ones, since launches differ."""
+"""Measured window of one launch: many short launches show more than few long ones, since launches differ."""
 OPEN_WINDOW_NS = 2_000_000_000
 """The same for an open loop, whose backlog takes time to show."""
 DEFAULT_BUDGET = "30s"

@@ -330,7 +330,7 @@ class GeneratorWatch:
             )
 
     def waited(self, numbers: Sequence[int], seconds: float) -> None:
-        """Note that no message of these processes came for so long.
+        """Add to the silence of these processes.
 
         Raises:
             ChildError: one of them is stopped, or was silent for too long.

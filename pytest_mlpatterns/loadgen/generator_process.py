@@ -71,11 +71,11 @@ class GeneratorPool(Protocol):
     stop_timeout_s: float
 
     def begin(self, processes: int) -> None:
-        """Begin what so many processes need before their first load, without waiting for it."""
+        """Begin what a number of processes needs before the first load, without waiting for it."""
         ...
 
     def prepare(self, job: LoadJob, processes: int) -> None:
-        """Get ready for a load of so many processes.
+        """Get ready for a load of a number of processes.
 
         Raises:
             SettingError: it cannot be sent from there.
@@ -88,7 +88,7 @@ class GeneratorPool(Protocol):
         ...
 
     def opening_delay_ns(self, processes: int) -> int:
-        """How long before its window opens a load of so many processes is given the time at which it does."""
+        """How long before its window opens a load is given the time at which it does."""
         ...
 
     def ceilings_rps(self, transport: Transport, processes: int) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ACCEPTED", "Http1", "Http1Pieces", "Http1Stream"]
 
 _HEAD_BYTES = 1 << 16
-"""Bytes of an answer of which the head is collected; servers limit a head to about as much."""
+"""Bytes in which the head of an answer is looked for; servers limit a head to about as much."""
 ACCEPTED = 202
 """Status of a request whose result is polled."""
 _END_OF_HEAD = b"\r\n\r\n"

@@ -64,7 +64,7 @@ def check_samples(job: LoadJob, free_bytes: int) -> None:
 
 
 def require_fit(rows: int, free_bytes: int) -> None:
-    """Check that so many samples take at most half of the free memory while they are merged.
+    """Check that samples take at most half of the free memory while they are merged.
 
     Raises:
         SettingError: they take more.

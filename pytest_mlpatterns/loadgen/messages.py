@@ -33,8 +33,8 @@ class Transport(Enum):
 class Share:
     """One generator's part of a load: the requests ``number``, ``number + of``, ``number + 2 of``, …
 
-    The schedule says when they are due. A generator that shares a load reports when it is warm, and opens its window at
-    the time that the parent sets for all.
+    The schedule decides when they are due. A generator that shares a load reports when it is warm, and opens its window
+    at the time that the parent sets for all.
     """
 
     number: int = 0
@@ -56,7 +56,7 @@ class LoadJob:
     ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native, begun again
     at its end); empty draws them in turn. If the endpoint is remote, a client library drives the load, and
     ``transport`` is ignored.
-    ``stream`` reads answers in pieces, which costs more than finding their end. ``cancellation`` says which requests
+    ``stream`` reads answers in pieces, which costs more than finding their end. ``cancellation`` decides which requests
     are cancelled, and when; None for none.
     ``think_ns`` makes conversations of the messages: for each the time from its answer to the message after it, which
     follows it then, or -1 if it is the last one (signed 64-bit, native). ``order`` then has the first ones. Empty for
@@ -135,7 +135,7 @@ class LoadResult:
 
     ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes, and those of its
     streams if the job reads streams. ``failed`` has, by outcome, the first answer of the window that did not count and
-    says why; only of a job that reads streams. ``planned`` is the window if it ended by its requests.
+    has a reason; only of a job that reads streams. ``planned`` is the window if it ended by its requests.
     """
 
     columns: dict[str, Any]

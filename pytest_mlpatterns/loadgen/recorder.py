@@ -164,7 +164,8 @@ class StreamColumns:
 
     Attributes:
         texts_cut: whether a text was not kept because of the limit.
-        failed: by outcome, the first answer that did not count and says why; of requests that were due in the window.
+        failed: by outcome, the first answer that did not count and has a reason; of requests that were due in the
+            window.
     """
 
     COLUMNS = ("first_byte_ns", "chunk_count", "output_tokens", "input_tokens", "chunk_ns")
@@ -200,7 +201,7 @@ class StreamColumns:
         self.chunk_ns.extend(answer.chunk_ns)
 
     def note_failure(self, answer: StreamedAnswer, outcome: int, *, request: int, due_ns: int) -> None:
-        """Keep what an answer says of itself, if it is the first of its outcome."""
+        """Keep the description of an answer, if it is the first of its outcome."""
         if outcome in self.failed or due_ns < self._window_ns:
             return
         if words := answer.words(outcome):

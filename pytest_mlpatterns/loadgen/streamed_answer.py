@@ -1,4 +1,4 @@
-"""What has come of the answer in flight: its first byte and its chunks, each with the time at which its bytes arrived.
+"""The answer in flight: arrival times of its first byte and of each chunk.
 
 It reads no clock: the connection stamps bytes directly after it received them, before anything is parsed.
 """
@@ -171,7 +171,7 @@ class StreamedAnswer:
         return Failure.NOT_ENDED if self.reader.ended else Failure.TIMEOUT
 
     def words(self, outcome: int) -> str:
-        """What is wrong with the answer, in one line; empty if its outcome says all."""
+        """What is wrong with the answer, in one line; empty if its outcome suffices."""
         fault = _FAULTS.get(outcome)
         if fault is None:
             return ""

@@ -249,7 +249,7 @@ class CapacitySearch:
 
 
 def _tally(bound: Bound, samples: Samples, window: Window) -> Tally:
-    """What one bound says of the pieces of a window. A failed request breaks it; one without a value is not judged."""
+    """Count late answers and failed requests in the pieces of a window; one without a value is not judged."""
     values, owner = _values(bound.quantity, samples)
     inside, edges = samples.due_in(window), np.linspace(window.start_ns, window.end_ns, PIECES + 1)
     judged = (inside & samples.succeeded)[owner] & np.isfinite(values)
@@ -273,7 +273,7 @@ def _without_value(objective: Objective, samples: Samples, good: NDArray[np.bool
 
 
 def _values(quantity: str, samples: Samples) -> tuple[NDArray[np.int64] | NDArray[np.float64], NDArray[np.int64]]:
-    """The values of a quantity, infinite where it is not known, and the request of each."""
+    """The values of a quantity, infinite for a request without it, and the request of each."""
     every = np.arange(samples.outcome.size)
     if quantity == "latency":
         return samples.latency_ns, every

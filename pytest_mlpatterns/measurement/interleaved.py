@@ -54,9 +54,9 @@ class InterleavedRun:
 
     Attributes:
         first_launches: launches of the first variant alone, each merged from its blocks.
-        second_launches: likewise of the second variant.
+        second_launches: launches of the second variant.
         first_starts_ns: times from start to first answer of the first variant, where both were started without load.
-        second_starts_ns: likewise of the second variant, start by start.
+        second_starts_ns: those of the second variant, start by start.
         spent_s: seconds spent on launches and searches.
     """
 

@@ -139,13 +139,13 @@ def describe_first_failure(
 ) -> str:
     """The first failed input and its error: ``perf_payload item 1 -> ZeroDivisionError: division by zero``.
 
-    A model's error is taken from its traceback. If there is none, or several, it is what an answer under load said; and
-    if none said anything, the request is sent once more.
+    A model's error is taken from its traceback. If there is none, or several, it is the error of an answer under load;
+    without one, the request is sent once more.
 
     Args:
         deployment: what failed it; it still runs.
         window: only requests that were due in it count; None: all.
-        answers: by outcome, the first answer that did not count and says why.
+        answers: by outcome, the first answer that did not count and has a reason.
 
     Returns:
         The text; empty if no request failed.

@@ -70,7 +70,7 @@ _POLL_S = 0.05
 MAX_SEARCH_NS = 15_000_000_000
 """Longest capacity search, if the test's budget allows it."""
 MAX_OBJECTIVE_SEARCH_NS = 30_000_000_000
-"""Longest capacity search under a latency objective, likewise."""
+"""Longest capacity search under a latency objective."""
 
 
 class Interrupted(KeyboardInterrupt):

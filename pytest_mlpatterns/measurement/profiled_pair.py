@@ -349,7 +349,7 @@ _LAYER = "split"
 def calls_in(stats: PatternStats) -> dict[str, float]:
     """Calls of all models together, by the name of their boundary in a stack; empty if the deployment counts none.
 
-    A stack does not say which stage or model of a process it belongs to, so their calls are added.
+    A stack does not show which stage or model of a process it belongs to, so their calls are added.
     """
     layers = [layer for layer in stats.layers if layer.layer == _LAYER]
     counters = [(name, value) for layer in layers for name, value in layer.counters.items()]

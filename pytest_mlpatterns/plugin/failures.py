@@ -134,7 +134,7 @@ def _verdict_lines(failure: PerfFailure) -> str:
 _MOST_DECORATOR_LINES = 50
 """Lines below the first decorator in which ``def`` is looked for."""
 _BELOW_THE_USER = ("pytest_mlpatterns", "contextlib")
-"""Packages whose frames at the end of a traceback say nothing about a user's mistake."""
+"""Packages whose frames at the end of a traceback show nothing of a user's mistake."""
 _PYTEST = ("_pytest", "pluggy")
 
 

@@ -37,7 +37,7 @@ def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
         unknown: arguments of the command line that pytest and its plugins do not know.
 
     Raises:
-        pytest.UsageError: the message says whether the key was removed, is almost one of ours, is an argument of the
+        pytest.UsageError: the message names whether the key was removed, is almost one of ours, is an argument of the
             marker, or resembles none.
     """
     for argument in unknown:
@@ -57,7 +57,7 @@ def require_known_keys(unknown: Iterable[str], known: Sequence[str]) -> None:
 
     Raises:
         pytest.UsageError: one of them was removed, is almost one of ours, or is an argument of the marker; the message
-            says which.
+            names it.
     """
     for key in unknown:
         name = key.removeprefix("perf_")
@@ -80,7 +80,7 @@ def fixture_hint(name: str) -> str:
 
 
 def misspelled_fixture(wanted: str, modules: Iterable[ModuleType]) -> str:
-    """A name that a test file or a conftest file defines and that is almost that of a fixture; empty without one."""
+    """A name in the test file or a conftest file that is probably a misspelled fixture; empty if none."""
     import difflib
 
     names = [name for module in modules for name in vars(module) if name not in FIXTURES and "perf" in name]

@@ -121,7 +121,7 @@ class OtherRevision:
 
     @property
     def lines(self) -> list[str]:
-        """What the summary of the run says of it."""
+        """Its line in the summary of the run."""
         return [f"note: {note}" for note in self.notes]
 
     def require_own_code(self) -> None:

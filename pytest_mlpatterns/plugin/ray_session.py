@@ -42,7 +42,7 @@ class SessionRay:
 
     @property
     def lines(self) -> list[str]:
-        """What the summary of the run says of it."""
+        """Its lines in the summary of the run."""
         return [f"note: {note}" for note in self.session.notes] if self._is_made else []
 
     def begin_for(self, settings: Iterable[Settings]) -> None:

@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _import_path(inherited: InheritedOptions) -> list[str]:
-    """``sys.path`` of this process: that of the user's run, or in an environment of its own, its own after that."""
+    """The ``sys.path`` of the user's run; in an environment of its own followed by the path of that environment."""
     if inherited.project_paths is None:
         return list(inherited.import_path)
     given = [*inherited.project_paths, *filter(None, [os.environ.get("PYTHONPATH")])]

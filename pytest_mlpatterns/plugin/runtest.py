@@ -163,7 +163,7 @@ class RuntestHooks:
     def _add_sections(
         self, report: pytest.TestReport, perf: Perf, result: TestResult | None, *, failures: Failures
     ) -> None:
-        """Add to the report what was measured, unless the failure says it, and what explains a failure."""
+        """Add to the report what was measured, unless the failure has it, and what explains a failure."""
         has_facts = any(isinstance(error, PerfFailure) for error in failures.errors)  # in its own message
         if result is not None and not has_facts:
             name = "perf measurement" if report.failed else _PASSED
@@ -175,7 +175,8 @@ class RuntestHooks:
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
         """Spell our own warnings in characters that the terminal has, before pytest writes them.
 
-        That of an undecided test is one line, because the summary has its reason, and the line of code says nothing.
+        That of an undecided test is one line, because the summary has its reason, and the line of code explains
+        nothing.
         """
         if isinstance(warning := warning_message.message, InconclusiveWarning):
             warning.args = (warning.short,)
@@ -194,7 +195,7 @@ class RuntestHooks:
     def _attach(
         item: pytest.Item, report: pytest.TestReport, properties: list[tuple[str, str]], *, state: PerfItem
     ) -> None:
-        """Add properties for JUnit, in place of those of the same names."""
+        """Add properties for JUnit, in place of properties with the same names."""
         names = {name for name, _ in properties}
         replaced = [one for one in state.properties if one[0] in names]
         for kept in (state.properties, report.user_properties, item.user_properties):

@@ -115,7 +115,7 @@ class LiveLine:
         now_ns: reads a monotonic clock in nanoseconds.
 
     Attributes:
-        plain: whether plain lines are written where there is no terminal.
+        plain: whether plain lines are written without a terminal.
     """
 
     def __init__(

@@ -5,10 +5,10 @@ at another thread share its CPU time (:mod:`pytest_mlpatterns.profiling.threads`
 and did not run is taken out: it is the machine's. Processes of one role are added.
 
 A profiler that waits for a core itself looks late, and then often in a row: in some blocks it sees too little of the
-work, in others too much. Let s be the sampled time of a block and c its CPU time. Where a service computes, s/c is
+work, in others too much. Let s be the sampled time of a block and c its CPU time. If a service computes, s/c is
 nearly the same in all blocks of a side, so each is scaled to the median of s/c (the ratio estimator of survey sampling;
 Cochran, Sampling Techniques, chapter 6). If the service waited for cores, too, both sides are scaled to one median.
-Where a service mostly waits, its CPU time says nothing, and nothing is changed.
+If a service mostly waits, its CPU time shows nothing, and nothing is changed.
 
 A profiler that does not pause the process reads a stack from the innermost function outwards. If a function returns
 meanwhile, the reading ends there, and the callers are missing. The more often a thread calls and returns, the more
@@ -64,7 +64,7 @@ class SampledStacks:
         stacks: each once; idle ones are left out.
         lost: samples that failed or gave no whole stack.
         cpu_ns: CPU time of all threads of the processes; 0 if the system does not show it.
-        ready_ns: how long they were ready and did not run, likewise.
+        ready_ns: how long they were ready and did not run; 0 if the system does not show it.
         native: the threads without Python code; None if they are not known.
     """
 

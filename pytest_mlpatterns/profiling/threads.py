@@ -55,7 +55,7 @@ _LOOPS = (
     "socketserver.py",
     "grpc/_server.py",
 )
-"""Files whose functions run the loops around the serving: at the root of a stack they say nothing."""
+"""Files whose functions run the loops around the serving: at the root of a stack they show nothing."""
 _OUR_LOOPS = (
     "serving/external/asgi_server.py",
     "engines/local/worker.py",
@@ -187,7 +187,7 @@ def _is_in(file: str, endings: tuple[str, ...]) -> bool:
 
 
 def _is_wait_of_any(frame: RawFrame) -> bool:
-    """Whether it is a file whose waits any program uses, so that it does not say who waits."""
+    """Whether it is a file whose waits any program uses, so that the waiting program stays unknown."""
     return frame.file.endswith(("/selectors.py", "/queue.py", "/threading.py"))
 
 

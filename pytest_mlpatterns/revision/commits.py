@@ -109,7 +109,7 @@ _MOST_STEPS = 1_000
 
 
 class UnknownRevisionError(DeploymentError):
-    """The code that an entry was recorded from cannot be found here; the message says what to do."""
+    """The code that an entry was recorded from cannot be found here; the message has advice."""
 
 
 @dataclass(frozen=True, slots=True)

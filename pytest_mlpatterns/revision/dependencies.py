@@ -1,4 +1,4 @@
-"""The files in which a project names its dependencies: which of them changed, and a key of what they name.
+"""A project's dependency files: which changed, and a hash of their content.
 
 It reads files and follows what they name, within bounds: a revision may contain anything. It installs nothing.
 """

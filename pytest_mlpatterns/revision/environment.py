@@ -172,7 +172,7 @@ class _Installer:
 
     @staticmethod
     def _locked_file(folder: Path) -> Path:
-        """Takes what a lock file says as a file of requirements."""
+        """Turns a lock file into a file of requirements."""
         return folder.with_name(f"{folder.name}-locked.txt")
 
     def _run(self, *arguments: str) -> None:

@@ -92,7 +92,8 @@ _WORDS = {
 def stream_failure(response: httpx.Response, wire: Wire, body: bytes, *, stream: StreamSetting = AUTO) -> str:
     """The reason, in words; empty if the response is a whole stream, or none and none was requested.
 
-    A stream is to come if a request of the wire ``openai`` or the target says so. Elsewhere the first answer shows it.
+    A stream is to come if a request of the wire ``openai`` or the target asks for it. Elsewhere the first answer shows
+    it.
     """
     reader = _reader_of(response, wire, stream)
     fault = stream_fault(response, wire, body, stream=stream, reader=reader)

@@ -158,7 +158,7 @@ def _checked(model: Any, name: str, *, is_stepped: bool) -> Handler:
 
 
 def _timed(model: Any, meter: ModelMeter, of: str, *, is_stepped: bool) -> Any:
-    """The model with its times charged; a handler, or a model with ``start`` and ``step`` likewise."""
+    """The model with its times charged; a handler, or a model with ``start`` and ``step``."""
     return TimedSteps(model, meter, of) if is_stepped else TimedModel(model, meter, of)
 
 

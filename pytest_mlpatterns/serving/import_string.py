@@ -38,7 +38,7 @@ def meant_import_string(text: str) -> str:
 
 
 def is_of_import_string(text: str, error: Exception) -> bool:
-    """Whether an error says that a name of this import string is missing, and not one that the user's code needs."""
+    """Whether an error reports that a name of this import string is missing, and not one that the user's code needs."""
     module, _, attribute = text.partition(":")
     if isinstance(error, ModuleNotFoundError):
         return error.name is not None and f"{module}.".startswith(f"{error.name}.")

@@ -54,7 +54,7 @@ class NoModelError(SettingError):
 
 
 class UnusableModelError(TypeError):
-    """What the user names as a model is none; the text says why, and a traceback would add nothing."""
+    """What the user names as a model is none; the text has the reason, and a traceback would add nothing."""
 
 
 @dataclass(frozen=True, slots=True)

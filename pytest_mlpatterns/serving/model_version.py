@@ -59,7 +59,7 @@ def _text(version: object, model: str) -> str:
 
 
 class _Sources:
-    """What modules say about their names, without running them."""
+    """The names of modules and their meaning, without running them."""
 
     def __init__(self) -> None:
         self._asked: set[tuple[str, str]] = set()

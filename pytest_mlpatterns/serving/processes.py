@@ -105,7 +105,7 @@ class ForeignProcesses:
         return ""
 
     def traceback_from_now(self) -> Callable[[], str]:
-        """No traceback is known, likewise."""
+        """No traceback is known."""
         return str
 
     def stop(self) -> None:
@@ -143,7 +143,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """The model could not be built: the user's traceback, or a reason that says it all."""
+    """The model could not be built: the user's traceback, or a reason that suffices."""
 
     traceback: str
     reason: str = ""

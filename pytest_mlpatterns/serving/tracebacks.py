@@ -75,7 +75,7 @@ def _is_internal(file: str) -> bool:
 
 
 _OF_LISTS = re.compile(r"\b(list|sequence)\b")
-"""What the messages of Python say of an operation that a list does not have."""
+"""Messages of Python about an operation that a list does not have."""
 
 
 def advice_on(error: BaseException, frames: TracebackType | None) -> str:

@@ -14,7 +14,7 @@ __all__ = ["CpuGroup", "cpu_groups", "memory_limit_bytes", "quota_cores"]
 
 _OWN = Path("/proc/self")
 _NO_LIMIT_BYTES = 2**60
-"""Version 1 states the largest number of pages where there is no limit."""
+"""Version 1 states the largest number of pages if there is no limit."""
 
 
 @dataclass(frozen=True, slots=True)

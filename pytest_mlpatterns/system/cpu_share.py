@@ -155,7 +155,7 @@ def give_cpus(cpus: float) -> CpuShare:
         cpus: a number of cores; a whole number is given by CPU affinity, a fraction by a quota.
 
     Raises:
-        SettingError: there are fewer cores, or this system gives no such share; the message says what was found.
+        SettingError: there are fewer cores, or this system gives no such share; the message names what was found.
     """
     available = available_cores()
     if cpus > available:

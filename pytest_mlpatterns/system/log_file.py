@@ -74,7 +74,7 @@ class LogFile:
             return ""
 
     def tail(self, lines: int = 30) -> str:
-        """The last lines, each with a mark, of those in the last 16 KiB; a first line says if the log was cut."""
+        """The last lines, each with a mark, of those in the last 16 KiB; a first line reports that the log was cut."""
         text = marked("\n".join(map(_shortened, self.printed_since(0).splitlines()[-lines:])))
         if (size := self.size) > LIMIT_BYTES:
             limit = format_size(LIMIT_BYTES)

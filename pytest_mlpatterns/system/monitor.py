@@ -24,7 +24,7 @@ _COUNT_NS = 100_000_000
 BUSY_SHARE = 0.25
 """Share of the CPU time of the busiest thread from which a thread works: those that only watch or wait use less."""
 _LEAST_BUSY_NS = 50_000_000
-"""Below this the clock of 10 ms does not tell which threads work."""
+"""Least CPU time of a busiest thread, in nanoseconds; below it the clock of 10 ms does not show which threads work."""
 _UNKNOWN = -1
 """Stands in an array of counts for a count that the system does not give."""
 

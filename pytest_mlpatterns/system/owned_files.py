@@ -142,7 +142,7 @@ def owned_directory(path: Path) -> Iterator[OwnedDirectory]:
     try:
         descriptor = os.open(path, _DIRECTORY)
     except OSError:
-        _require(path.lstat(), stat.S_ISDIR, path)  # says why it cannot be opened
+        _require(path.lstat(), stat.S_ISDIR, path)  # raises the reason
         raise
     try:
         _require(os.fstat(descriptor), stat.S_ISDIR, path)

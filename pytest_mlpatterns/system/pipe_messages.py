@@ -37,7 +37,7 @@ class MessageWriter:
                 limit.
 
         Raises:
-            TimeoutError: the other end took no byte for so long.
+            TimeoutError: the other end took no byte in this time.
             OSError: the stream is closed, at either end.
         """
         self._finish(patience_s)

@@ -3,9 +3,9 @@
 The limits on files are those of the module ``resource``, which Windows lacks. It is imported inside the functions,
 since tests are collected there too.
 
-Linux decides by the user who may read memory, and with its security module Yama also by ``kernel.yama.ptrace_scope``:
-at 1, which most distributions choose, a process is read by its parents only, unless it permits more itself (prctl(2),
-``PR_SET_PTRACER``). At 2 only an administrator reads others, at 3 no process does.
+Linux decides by the user which processes may read memory, and with its security module Yama also by
+``kernel.yama.ptrace_scope``: at 1, which most distributions choose, a process is read by its parents only, unless it
+permits more itself (prctl(2), ``PR_SET_PTRACER``). At 2 only an administrator reads others, at 3 no process does.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class _Member:
     """A process.
 
     ``own_ns`` is its CPU time. ``waited_ns`` is that of the children that it has waited for, ``before_ns`` the part of
-    that from before the first look. ``seen_ns`` is the CPU time of those of its children that were seen and have ended.
+    that from before the first look. ``seen_ns`` is the CPU time of its children that were seen and have ended.
     """
 
     process: psutil.Process
@@ -155,7 +155,7 @@ def own_cpu_ns(process: psutil.Process) -> int:
 
     Raises:
         psutil.Error: it has ended.
-        OSError: likewise.
+        OSError: it has ended.
     """
     if sys.platform != "linux":
         times = process.cpu_times()

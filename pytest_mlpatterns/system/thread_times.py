@@ -55,7 +55,7 @@ class RunQueueClock:
         self._of_thread = threading.local()
 
     def waited_ns(self) -> int | None:
-        """Nanoseconds since the thread began; None where that is not known. About 1.5 µs."""
+        """Nanoseconds since the thread began; None if that is not known. About 1.5 µs."""
         try:
             file: _File | None = self._of_thread.file
         except AttributeError:
@@ -73,7 +73,7 @@ class RunQueueClock:
         self._of_thread.claimed_ns = getattr(self._of_thread, "claimed_ns", 0) + waited_ns
 
     def unclaimed_ns(self) -> int | None:
-        """What this thread has waited and is not claimed, in nanoseconds; None where that is not known."""
+        """What this thread has waited and is not claimed, in nanoseconds; None if that is not known."""
         waited_ns = self.waited_ns()
         return None if waited_ns is None else waited_ns - getattr(self._of_thread, "claimed_ns", 0)
 

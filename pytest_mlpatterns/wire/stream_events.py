@@ -78,7 +78,7 @@ class StreamReader:
         finished: whether a choice ended for a reason, such as ``stop``.
         opening: data of the first event; empty while none has come.
         cut: False: an event that is not complete is none.
-        why: empty: the kind of a failure says all of what is wrong.
+        why: empty: the kind of a failure suffices.
     """
 
     cut = False

@@ -1,7 +1,7 @@
 """Which answers are streams, and of which form: server-sent events, JSON lines, or chunks of anything.
 
-The head of an answer decides. Media types of events and of lines say that a stream comes; everything else is a stream
-only if the user says so, since many services send whole answers in chunked transfer. An answer with a content-length is
+The head of an answer decides. Media types of events and of lines announce a stream; everything else is a stream only if
+the user declares it, since many services send whole answers in chunked transfer. An answer with a content-length is
 whole before its first byte is sent, so it is no stream of lines or chunks.
 """
 
@@ -100,7 +100,7 @@ def form_of(media_type: str, *, is_sized: bool, wire: Wire, stream: StreamSettin
 
 
 def names_stream(media_type: str) -> bool:
-    """Whether a ``content-type`` says that a stream comes."""
+    """Whether a ``content-type`` announces a stream."""
     kind = media_type.partition(";")[0].strip().lower()
     return kind == EVENT_STREAM or kind in _LINE_TYPES
 

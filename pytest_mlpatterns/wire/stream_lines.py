@@ -48,7 +48,7 @@ class JsonLines:
             is a chunk.
         tokens: key of the number of output tokens of the answer; the last line that has it counts. Without this key
             each chunk counts as one token.
-        input_tokens: likewise of the tokens of the request.
+        input_tokens: key of the number of tokens of the request.
 
     Raises:
         SettingError: a key is not text.
@@ -204,7 +204,7 @@ class LineReader:
         return self._keep(value)
 
     def _read_end(self, value: dict[str, Any]) -> None:
-        """Take what a line of Ollama says about the end of the answer."""
+        """Take the end of the answer and its counts from a line of Ollama."""
         self.needs_end = True
         if value["done"]:
             self.ended, self.finished = True, bool(value.get("done_reason"))

@@ -149,7 +149,7 @@ def fault_of(
 def described_fault(
     fault: StreamFault, reader: Reader, *, media_type: str = "", coding: str = "", opening: bytes = b""
 ) -> str:
-    """A fault in one line; empty if its name says all.
+    """A fault in one line; empty if its name suffices.
 
     Args:
         coding: its ``content-encoding``.

@@ -309,7 +309,7 @@ def _dtype(datatype: str) -> np.dtype[Any]:
 
 
 def _beyond_int64(data: list[Any], found: NDArray[Any]) -> NDArray[Any]:
-    """Convert integers of which some exceed 2**63 - 1, because numpy makes floats of a mixture."""
+    """Convert integers if some exceed 2**63 - 1, because numpy makes floats of a mixture."""
     elements = _flat(data)
     return np.array(elements, dtype=np.uint64) if all(type(element) is int for element in elements) else found
 

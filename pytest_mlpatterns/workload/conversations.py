@@ -63,7 +63,7 @@ class Conversations:
 
 @dataclass(frozen=True, slots=True)
 class ConversationRequests:
-    """The requests of inputs of which some are conversations.
+    """One request for each turn of a conversation, and for each other input.
 
     Attributes:
         requests: a dictionary for each turn; other inputs as they are.
@@ -81,10 +81,10 @@ def is_conversation(item: object) -> bool:
 
 
 def conversation_requests(inputs: Sequence[Any], name: Callable[[int], str]) -> ConversationRequests:
-    """Prepare the turns of all conversations; another input is a conversation of one turn.
+    """Expand conversations into one request per turn; other inputs stay one request.
 
     Args:
-        inputs: of which some have ``turns``.
+        inputs: some of them have ``turns``.
         name: names an input by its index, for messages.
 
     Raises:

@@ -1,6 +1,6 @@
 """Prompts of chosen lengths for language models, made of common English words, so that no tokenizer is needed.
 
-Most tokenizers of English text have these words as one token each. Where a tokenizer is given, lengths are exact. This
+Most tokenizers of English text have these words as one token each. With a tokenizer, lengths are exact. This
 module sends nothing.
 """
 
@@ -49,7 +49,7 @@ class Prompts:
     Args:
         input_tokens: length of the prompts: a number of tokens, a tuple of mean and standard deviation of a normal
             distribution, or a list of numbers that is used in turn. A drawn prompt is at least as long as the prefix.
-        output_tokens: length of the answers, likewise.
+        output_tokens: length of the answers, given in the same way.
         shared_prefix_tokens: tokens at the beginning that all prompts share, as a system prompt does; part of
             ``input_tokens``.
         count: number of prompts, which are sent in turn.

@@ -430,7 +430,7 @@ class PoissonRate:
         return _exponential_arrivals(self.rate_rps / of, f"{self.seed}/{number}/{of}")
 
     def merged_arrivals(self, of: int) -> Iterator[int]:
-        """What so many generators send together."""
+        """What ``of`` generators send together."""
         return self.arrivals() if of == 1 else heapq.merge(*(self.share(number, of) for number in range(of)))
 
 

@@ -30,7 +30,7 @@ _LONGEST_FACTOR = 3
 
 @dataclass(frozen=True, slots=True)
 class RequestWindow:
-    """A window that ends when so many requests were due in it, after a least and at most a longest time."""
+    """A window that ends when its number of requests were due in it, after a least and at most a longest time."""
 
     requests: int
     least_ns: int

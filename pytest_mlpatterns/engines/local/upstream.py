@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalHooks", "Upstream"]
 
 _MOST_UNREAD = 64
-"""Most pieces of a stream that wait for its reader, who may be slower than the service; then it is read no further."""
+"""Most pieces of a stream that wait for a reader slower than the service; then it is read no further."""
 _CLOSED = "the service behind closed the connection under a request; its process may have died"
 _NOT_CHUNKS = "the service behind streamed something else than chunks: {}"
 

@@ -16,7 +16,7 @@ class HostFacts:
     """The host of one generator: the actor that starts its process on a node.
 
     Attributes:
-        clock: how far its clock is ahead of that of pytest.
+        clock: how far its clock is ahead of pytest's.
         allowed_connections: connections that a process there may open; None if the system knows no limit.
     """
 

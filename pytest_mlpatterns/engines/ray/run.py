@@ -73,7 +73,7 @@ def applications_by_run(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def removed_note(run: str, applications: int, now_s: float) -> str:
-    """What the summary says of a killed run whose applications were removed."""
+    """The note on a killed run whose applications were removed."""
     age_s = age_of(run, now_s)
     value, unit = next(
         (age_s / size, unit)

@@ -50,7 +50,7 @@ def read_ray_job(
 
 
 def _given(name: str, options: Mapping[str, object], ini: Mapping[str, object]) -> tuple[object | None, str]:
-    """A value and where it was given."""
+    """A value and its source."""
     if options.get(name) not in (None, ""):
         return options[name], f"--perf-{name}"
     key = f"perf_{name.replace('-', '_')}"

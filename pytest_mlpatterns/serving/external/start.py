@@ -57,7 +57,7 @@ __all__ = ["deploy_target", "is_ready", "programs_of", "ready_path"]
 _ASK_TIMEOUT_S = 2.0
 """Time limit of one request to a server that starts, in seconds; a server may lose its first ones."""
 _TELLING_S = 0.25
-"""A wait for an answer that is shorter, as the last one may be, says nothing about the server."""
+"""A wait for an answer that is shorter, as the last one may be, shows nothing of the server."""
 _POLL_S = 0.02
 """Interval of requests to a server that starts, in seconds."""
 _TRIES = 3
@@ -231,7 +231,7 @@ class _Start:
                     raise DeploymentError(f"{self._target}: {error}{self._printed()}") from None
                 if not outcome or left_s > _TELLING_S:
                     outcome = str(error)
-            except httpx.RequestError as error:  # also a body that is not what its Content-Encoding says
+            except httpx.RequestError as error:  # also a body that does not match its Content-Encoding
                 if not outcome or left_s > _TELLING_S or not isinstance(error, httpx.TimeoutException):
                     outcome = f"to {shown} there is no answer ({type(error).__name__}: {error}); {_RAISE_LIMIT}"
             self._check_running(_POLL_S)
@@ -338,9 +338,9 @@ def ready_path(ready: str | None, wire: Wire) -> str:
 
 
 def is_ready(response: httpx.Response, ready: str | None, wire: Wire) -> bool:
-    """Whether an answer of this path says that the server is ready; arguments as of :func:`ready_path`.
+    """Whether an answer of this path shows that the server is ready; arguments as of :func:`ready_path`.
 
-    Of a path that the target does not name, any answer does; but ``/ping`` answers 2xx only then, where it exists.
+    Without ``ready=`` any answer counts, except that an existing ``/ping`` must answer 2xx.
     """
     if ready is None and (wire.protocol != "invocations" or response.status_code in _NO_SUCH_PATH):
         return True

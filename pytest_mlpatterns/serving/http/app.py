@@ -105,7 +105,7 @@ class ModelApp:
 
     Attributes:
         split: counts where the time of the requests goes; None, as at first: nothing does.
-        watch: charges waits for a processor outside of models; None, as at first: they stay where they are.
+        watch: charges waits for a processor outside of models; None, as at first: those waits are not taken out.
     """
 
     def __init__(

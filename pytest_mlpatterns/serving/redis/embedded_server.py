@@ -173,7 +173,7 @@ def _await_end(server: ValkeyServer, channel: Channel, ended: threading.Event) -
 
 
 def _how(status: int) -> str:
-    """What a status of ``waitpid`` says."""
+    """A status of ``waitpid`` in words."""
     if os.WIFSTOPPED(status):
         return f"was suspended by {describe_exit(-os.WSTOPSIG(status))}"
     return f"ended with {describe_exit(os.waitstatus_to_exitcode(status))}"

@@ -50,7 +50,7 @@ _HEAD = "node:__internal_head__"
 
 
 def open_hosts(generators: int) -> tuple[HostFacts, ...]:
-    """Start the hosts of so many generators, where they do not run, and compare their clocks with this one.
+    """Start missing hosts of generators, and compare their clocks with this one.
 
     Returns:
         The facts of the host of each generator, by number.
@@ -256,7 +256,7 @@ class _Hosts:
 
 
 def _alive() -> dict[str, Any]:
-    """What Ray says of each node that is alive, by its id; none if the cluster itself does not answer."""
+    """Ray's facts of each node that is alive, by its id; none if the cluster itself does not answer."""
     try:
         return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     except RayError:
