@@ -33,7 +33,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import (
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.baseline_entry import Entry, Update
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.outcomes import describe_failures, error_class
+from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit, format_percent
@@ -231,15 +231,15 @@ def disturbances(result: TestResult) -> tuple[str, ...]:
     quote an input.
     """
     found = (
-        *(text.partition(": ")[0] for text in result.noise),
+        *(one.what for one in result.noise),
         *result.unsteady,
         *_failures(result),
         *filter(None, [_why_too_wide(result)]),
         *(f"undecided: {verdict.reason}" for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE),
     )
-    if not result.first_failure:
+    if (first := result.first_failure) is None:
         return found
-    return tuple(text.replace(result.first_failure, _without_text(result.first_failure)) for text in found)
+    return tuple(text.replace(str(first), str(first.without_text)) for text in found)
 
 
 def _why_too_wide(result: TestResult) -> str:
@@ -305,12 +305,6 @@ def _too_wide(name: str, result: TestResult) -> str:
         f"wider than the tolerance of {format_percent(tolerance)}"
     )
     return why if kinds is None else f"{why}; {kinds.describe(metric)}"
-
-
-def _without_text(first_failure: str) -> str:
-    """The first failed input and the class of its error: ``perf_payload item 7 -> ValueError``."""
-    name, _, error = first_failure.partition(" -> ")
-    return " -> ".join(filter(None, (name, error_class(error))))
 
 
 def _failures(result: TestResult) -> list[str]:

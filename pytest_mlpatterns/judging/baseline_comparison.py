@@ -37,6 +37,7 @@ from pytest_mlpatterns.judging.guards import (
     is_left_to_starts,
     judge_guarded,
     launches_for_tail,
+    left_out_by,
     not_judged,
     with_starts_named,
     without_start,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
+    from pytest_mlpatterns.records.verdict import LeftOut
 
 __all__ = ["BaselineComparison", "describe_left_out", "with_rates"]
 
@@ -85,7 +87,7 @@ class BaselineComparison:
         self._experiment = experiment
         self._measurement = measurement
         self._baseline = experiment.baseline
-        self._left_out: dict[str, str] = {}
+        self._left_out: dict[str, LeftOut] = {}
         self._too_few: set[str] = set()
         self._judged: set[str] = set()
         self._nothing_judged = False
@@ -107,7 +109,7 @@ class BaselineComparison:
         return self._baseline.missing
 
     @property
-    def left_out(self) -> Mapping[str, str]:
+    def left_out(self) -> Mapping[str, LeftOut]:
         """Why each metric was not compared, by its label."""
         return self._left_out
 
@@ -319,7 +321,7 @@ class BaselineComparison:
         Raises:
             PerfFailure, TooFewSamplesError: the test requested it.
         """
-        why = str(error)
+        why = left_out_by(error)
         if isinstance(error, UnknownMetricError):
             if compared.requested:
                 raise not_judged(compared.metric, why, "the baseline") from None
@@ -340,7 +342,7 @@ class BaselineComparison:
             self._measurement.search(metric.objective)
 
 
-def describe_left_out(left_out: Mapping[str, str]) -> str:
+def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:
     """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
     return ", ".join(f"{name} ({why})" for name, why in left_out.items())
 

@@ -32,7 +32,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
@@ -236,7 +236,7 @@ class Comparison(Protocol):
         """Why nothing was compared, or what the test requested and was not; empty otherwise."""
 
     @property
-    def left_out(self) -> Mapping[str, str]:
+    def left_out(self) -> Mapping[str, LeftOut]:
         """Why each metric was not compared, by its label."""
 
     @property
@@ -296,13 +296,13 @@ def choose(choice: Choice, *, before: bool, now: bool) -> Sequence[ComparedMetri
     return [*(replace(one, alpha=alpha) for one in further), *shared]
 
 
-def why_left_out(choice: Choice, *, before: bool, now: bool) -> dict[str, str]:
+def why_left_out(choice: Choice, *, before: bool, now: bool) -> dict[str, LeftOut]:
     """Why the metrics of streams are not compared, by label, if only one side streams; arguments as above."""
     if before == now:
         return {}
     why = "is not known: the answers no longer stream" if before else "is not known before: the answers stream now only"
     whole = {one.metric.name for one in choice(False)} | ({_FIRST} if before else set())
-    return {one.metric.label: why for one in choice(True) if one.metric.name not in whole}
+    return {one.metric.label: LeftOut(why) for one in choice(True) if one.metric.name not in whole}
 
 
 def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:
@@ -354,15 +354,15 @@ _NAMED = 4
 """Metrics that the sentence names as judged: as many as are read at a glance."""
 
 
-def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> str:
+def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> LeftOut:
     """What a percentile needs, and the window that gives it: ``needs 459 requests, there were 300 (duration="5s")``."""
     if not error.found:
-        return str(error)
+        return LeftOut(str(error), is_sentence=True)
     window = _longer(duration_ns, error.needed, error.found)
-    return f"needs {error.needed:,} requests, there were {error.found:,} ({window})"
+    return LeftOut(f"needs {error.needed:,} requests, there were {error.found:,} ({window})")
 
 
-def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, str]:
+def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, LeftOut]:
     """Why percentiles are not judged, by their labels: one sentence for all that need more requests than there were.
 
     Args:
@@ -374,7 +374,8 @@ def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, st
         return {}
     duration_ns = present.launches[-1].window.duration_ns
     window = _longer(duration_ns, min_samples(tails[-1].percentile or 50.0), present.requests)
-    return {tail.label: f"{_sentence(tails, present)} ({window})" for tail in tails}
+    why = LeftOut(f"{_sentence(tails, present)} ({window})", is_sentence=True)
+    return dict.fromkeys((tail.label for tail in tails), why)
 
 
 def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, compared: Sequence[Metric]) -> None:

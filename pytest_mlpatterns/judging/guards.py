@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_guard
 from pytest_mlpatterns.errors import PerfFailure
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
     "is_left_to_starts",
     "judge_guarded",
     "launches_for_tail",
+    "left_out_by",
     "not_judged",
     "with_starts_named",
     "without_start",
@@ -56,7 +57,7 @@ _FURTHER_LAUNCHES = 2
 
 
 class UnknownMetricError(Exception):
-    """A sample has no value of a metric; the text says which one and why."""
+    """A sample has no value of a metric; the text is a predicate of the metric, such as ``is not recorded yet``."""
 
 
 class AbsentMetricError(UnknownMetricError):
@@ -107,16 +108,20 @@ class MeasuredSample:
         return [value for value in self.metrics.launch_values(metric) if math.isfinite(value.value)]
 
 
-def not_judged(metric: Metric, why: str, reference: str) -> PerfFailure:
+def left_out_by(error: Exception) -> LeftOut:
+    """Why a metric is not compared: what :func:`judge_guarded` or another judgement raised."""
+    return LeftOut(str(error), is_sentence=not isinstance(error, UnknownMetricError))
+
+
+def not_judged(metric: Metric, why: LeftOut, reference: str) -> PerfFailure:
     """The failure of a test that requested a metric which cannot be compared.
 
     Args:
         metric: which one.
-        why: the reason, as a predicate such as ``is not recorded yet``, or as a sentence that begins with the metric.
+        why: the reason.
         reference: what it should be compared with, as messages name it.
     """
-    said = why if why.startswith(metric.label) else f"it {why}"
-    return PerfFailure(f"assert_no_regression cannot judge {metric.label} against {reference}: {said}")
+    return PerfFailure(f"assert_no_regression cannot judge {metric.label} against {reference}: {why.of('it')}")
 
 
 def launches_for_tail(needed: int, found: int, launches: int) -> int:

@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.health.generator_health import spread_note
 from pytest_mlpatterns.analysis.health.machine import (
     crowding_note,
     node_figures,
-    noise_sentences,
+    noise_of,
     sorting_times_ns,
     taken_in,
 )
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.latency import Percentiles
-    from pytest_mlpatterns.records.launch import Estimate, Launch
+    from pytest_mlpatterns.records.launch import Estimate, Launch, Noise
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.scaling import ScalingRecord
     from pytest_mlpatterns.records.setup import EnvironmentFacts
@@ -194,7 +194,15 @@ def reference_from_baseline(entry: Entry, name: str) -> Reference:
     known = [metric for metric in entry.metrics if is_known_metric(metric)]
     estimates = {metric: estimate(entry.metrics[metric], metric_named(metric).launch_sd) for metric in known}
     launches = max((len(entry.metrics[metric]) for metric in known), default=0)
-    return Reference("baseline", name, _plain(estimates), entry.latency, launches=launches, split=entry.split)
+    return Reference(
+        "baseline",
+        name,
+        _plain(estimates),
+        entry.latency,
+        launches=launches,
+        split=entry.split,
+        recorded_commit=entry.unchanged_commit,
+    )
 
 
 def reference_from_interleaved(run: InterleavedRun) -> Reference:
@@ -234,7 +242,7 @@ def _with_conditions(
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
-        noise=(*noise_sentences(metrics.launches, interleaved=comparison.is_interleaved), *_changes(experiment)),
+        noise=(*noise_of(metrics.launches, interleaved=comparison.is_interleaved), *_changes(experiment)),
         unsteady=unsteady_notes(metrics, changes=result.setup.load.changes),
         first_failure=metrics.first_failure,
         counts=metrics.request_counts,
@@ -256,9 +264,10 @@ def _with_conditions(
     )
 
 
-def _changes(experiment: Experiment) -> list[str]:
-    """What changed in the cluster meanwhile, a sentence at most."""
-    return [] if experiment.cluster is None else [*filter(None, [experiment.cluster.change()])]
+def _changes(experiment: Experiment) -> list[Noise]:
+    """What changed in the cluster meanwhile, one entry at most."""
+    change = None if experiment.cluster is None else experiment.cluster.change()
+    return [] if change is None else [change]
 
 
 def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.compared_metrics import choose, is_asked_for, tails_left_out, why_left_out
-from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError, not_judged
+from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError, left_out_by, not_judged
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.result import Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
-    from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.records.verdict import LeftOut, Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -83,7 +83,7 @@ class RevisionComparison:
         self._why_not = ""
         self._details = ""
         self._is_new = False
-        self._left_out: dict[str, str] = {}
+        self._left_out: dict[str, LeftOut] = {}
         self._judged = False
         self._reference: Reference | None = None
         self._facts_changed: tuple[FactChange, ...] | None = None
@@ -111,7 +111,7 @@ class RevisionComparison:
         return None
 
     @property
-    def left_out(self) -> Mapping[str, str]:
+    def left_out(self) -> Mapping[str, LeftOut]:
         """Why each metric was not compared, by its label."""
         return self._left_out
 
@@ -253,9 +253,9 @@ class RevisionComparison:
             if (why := why_not.get(one.metric.name)) is None:
                 continue
             if one.requested:
-                raise not_judged(one.metric, str(why), self._name)
+                raise not_judged(one.metric, left_out_by(why), self._name)
             if not isinstance(why, AbsentMetricError) or one.metric.name in asked:
-                self._left_out[one.metric.label] = str(why)
+                self._left_out[one.metric.label] = left_out_by(why)
         tails = tails_left_out([one.metric for one in compared], Metrics(tuple(run.second_launches)))
         self._left_out |= {label: why for label, why in tails.items() if label in self._left_out}
         self._left_out |= why_left_out(choice, **streams)

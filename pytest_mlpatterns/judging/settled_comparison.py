@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.result import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
+    from pytest_mlpatterns.records.verdict import LeftOut
 
 __all__ = ["SettledComparison", "SettledVerdicts", "comparison_of", "is_decided"]
 
@@ -110,7 +111,7 @@ class SettledComparison:
         return "" if self._is_settled else self._screen.missing
 
     @property
-    def left_out(self) -> Mapping[str, str]:
+    def left_out(self) -> Mapping[str, LeftOut]:
         """Why each metric was not compared, by its label."""
         found = {} if self._revision is None else self._revision.left_out
         return {label: why for label, why in {**self._screen.left_out, **found}.items() if label not in self._settled}

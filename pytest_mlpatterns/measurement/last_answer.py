@@ -13,7 +13,7 @@ import numpy as np
 
 from pytest_mlpatterns.analysis.health.sustained import silence_of
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
-from pytest_mlpatterns.records.outcomes import Failure, describe_outcome
+from pytest_mlpatterns.records.outcomes import Failure, FirstFailure, describe_outcome
 from pytest_mlpatterns.serving.failed_request import error_of
 from pytest_mlpatterns.serving.tracebacks import error_line
 from pytest_mlpatterns.system.process_tree import describe_stopped
@@ -136,7 +136,7 @@ def describe_first_failure(
     window: Window | None,
     stats: PatternStats,
     answers: Mapping[int, FailedAnswer],
-) -> str:
+) -> FirstFailure | None:
     """The first failed input and its error: ``perf_payload item 1 -> ZeroDivisionError: division by zero``.
 
     A model's error is taken from its traceback. If there is none, or several, it is the error of an answer under load;
@@ -148,12 +148,12 @@ def describe_first_failure(
         answers: by outcome, the first answer that did not count and has a reason.
 
     Returns:
-        The text; empty if no request failed.
+        None if no request failed.
     """
     counts = samples.failed if window is None else samples.failed & samples.due_in(window)
     failed = np.flatnonzero(counts)
     if not failed.size:
-        return ""
+        return None
     first = failed[np.argmin(samples.due_ns[failed])]
     number, outcome = int(samples.request[first]), int(samples.outcome[first])
     error = ""
@@ -164,4 +164,4 @@ def describe_first_failure(
         number, error = answers[outcome]
     elif is_answer:
         error = error_of(deployment, deployment.request_of(payload, number), _LONGEST_WAIT_S)
-    return f"{payload.name_of(number)} -> {error or describe_outcome(outcome)}"
+    return FirstFailure(payload.name_of(number), error or describe_outcome(outcome))

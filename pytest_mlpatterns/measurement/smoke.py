@@ -11,7 +11,7 @@ from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.measurement.answer_check import check_answers
 from pytest_mlpatterns.records.addressing import Answer
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
-from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.records.outcomes import Failure, FirstFailure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.serving.failed_request import error_in, stream_fault
 
@@ -54,9 +54,7 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     is_whole = response.is_success and fault is None
     if plan.check is not None:
         check_answers(deployment, plan, [answer_of(response)] if is_whole else [])
-    failure = ""
-    if not is_whole:
-        failure = f"perf_payload item 0 -> {error_in(response, deployment, printed, body=request['content'])}"
+    why = "" if is_whole else error_in(response, deployment, printed, body=request["content"])
     return Launch(
         samples=_samples(response, started, done, outcome=_outcome(response, fault)),
         window=Window(started, done + 1),
@@ -67,7 +65,7 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         cold_start_ns=deployment.cold_start_ns,
         request_bytes=np.array([len(request["content"])], dtype=np.int64),
         open_loop=False,
-        first_failure=failure,
+        first_failure=None if is_whole else FirstFailure("perf_payload item 0", why),
     )
 
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.outcomes import FailedAnswer
+    from pytest_mlpatterns.records.outcomes import FailedAnswer, FirstFailure
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.records.telemetry import PatternStats
@@ -126,7 +126,7 @@ class VariantRun:
         self._failures: Counter[int] = Counter()
         self._failed: Samples | None = None
         self._failed_answers: dict[int, FailedAnswer] = {}
-        self._first_failure = ""
+        self._first_failure: FirstFailure | None = None
         self._variant = variant
         self._deployment = deployment
         self._generator = load_source(deployment, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["Anchor", "Baselines", "Entry", "EntryKey", "Update"]
+__all__ = ["Anchor", "Baselines", "Entry", "EntryKey", "Update", "commit_in"]
 
 _OURS = "pytest-mlpatterns"
 _ANCHORED = (
@@ -88,6 +89,11 @@ class Entry:
     def recorded_at(self) -> str:
         """Date and commit, ``2026-01-31 (1a2b3c4)``."""
         return _dated(self.date, self.commit)
+
+    @property
+    def unchanged_commit(self) -> str:
+        """The commit whose files were measured as they are in it; empty if files were changed, or outside git."""
+        return "" if self.commit is None or self.commit.endswith("+") else self.commit
 
     @property
     def warning(self) -> str:
@@ -170,6 +176,15 @@ def _server_versions(setup: Setup, versions: Mapping[str, str]) -> dict[str, str
 def _release(versions: Mapping[str, str]) -> str:
     """Major and minor version of this package, whose server and load generator change with them; empty if unknown."""
     return ".".join(versions.get(_OURS, "").split(".")[:2])
+
+
+_COMMIT = re.compile(r"\(([0-9a-f]{7,40})\)$")
+
+
+def commit_in(name: str) -> str:
+    """The commit at the end of an entry's name, for files that do not hold it apart; empty if files were changed."""
+    found = _COMMIT.search(name)
+    return found[1] if found else ""
 
 
 def _dated(date: str, commit: str | None) -> str:

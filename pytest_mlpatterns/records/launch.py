@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.outcomes import FirstFailure
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.setup import EnvironmentFacts
@@ -32,6 +33,7 @@ __all__ = [
     "LaunchValue",
     "NodeFigures",
     "NodeUsage",
+    "Noise",
     "SearchEnd",
     "Step",
     "Taken",
@@ -211,12 +213,38 @@ class GeneratorReport:
         return self.cpu_ns / self.core_ns
 
 
+_ADVISED = ": "
+"""What stands between a disturbance and the advice against it; no disturbance has it inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What disturbed the machine while a test was measured.
+
+    Attributes:
+        what: the disturbance.
+        advice: what to do about it; empty if there is none.
+    """
+
+    what: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}{_ADVISED}{self.advice}" if self.advice else self.what
+
+    @classmethod
+    def read(cls, text: str) -> Noise:
+        """The disturbance that a file holds."""
+        what, _, advice = text.partition(_ADVISED)
+        return cls(what, advice)
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """Everything that was recorded of one launch, in and around its window.
 
     ``rate_rps`` is the rate of an open loop whose rate does not change; None for any other load. ``first_failure`` is
-    the first failed input of the window and its error; empty if no request failed. ``silence`` says why the service is
+    the first failed input of the window and its error; None if no request failed. ``silence`` says why the service is
     taken for dead at the end of the load; empty if it still answered. ``track`` is what the deployment held over the
     requests that it had answered; None if its processes are not known. ``facts`` is the environment of the service;
     only the first launch of a run may have it. ``sorting_ns`` is the CPU time of a fixed work at the end of the load
@@ -235,7 +263,7 @@ class Launch:
     request_bytes: NDArray[np.int64]
     open_loop: bool
     rate_rps: float | None = None
-    first_failure: str = ""
+    first_failure: FirstFailure | None = None
     silence: str = ""
     track: ResourceTrack | None = None
     facts: EnvironmentFacts = field(default_factory=dict)

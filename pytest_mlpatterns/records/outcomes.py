@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ __all__ = [
     "GRPC_OUTCOMES",
     "FailedAnswer",
     "Failure",
+    "FirstFailure",
     "describe_failures",
     "describe_outcome",
     "error_class",
@@ -132,12 +134,43 @@ def error_class(text: str) -> str:
     return found[0] if found else ""
 
 
-def describe_failures(failures: Mapping[int, int], first: str = "") -> str:
+_FAILED_WITH = " -> "
+"""What stands between an input and the error of its request."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFailure:
+    """The first input whose request failed.
+
+    Attributes:
+        input: its name, ``perf_payload item 1``.
+        error: of the model or the answer, or the outcome of the request; empty if it may not be shown.
+    """
+
+    input: str
+    error: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.input}{_FAILED_WITH}{self.error}" if self.error else self.input
+
+    @classmethod
+    def read(cls, text: str) -> FirstFailure | None:
+        """The failure that a file holds; None for an empty text."""
+        name, _, error = text.partition(_FAILED_WITH)
+        return cls(name, error) if name or error else None
+
+    @property
+    def without_text(self) -> FirstFailure:
+        """The same with the class of the error alone, since its text may quote an input."""
+        return FirstFailure(self.input, error_class(self.error))
+
+
+def describe_failures(failures: Mapping[int, int], first: FirstFailure | None = None) -> str:
     """Failed requests by kind, ``500: 12, time-out: 3``, and the first of them.
 
     Args:
         failures: number of requests by outcome.
-        first: the first failed input and its error; empty if it is not known.
+        first: the first failed input and its error; None if it is not known.
     """
     kinds = ", ".join(f"{describe_outcome(code)}: {count:,}" for code, count in failures.items())
     return f"{kinds}; first: {first}" if first else kinds

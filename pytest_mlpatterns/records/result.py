@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_mlpatterns.records.baseline_entry import commit_in
 from pytest_mlpatterns.records.latency import (
     Latency,
     LatencySplit,
@@ -31,12 +32,14 @@ from pytest_mlpatterns.records.launch import (
     GeneratorPart,
     LaunchValue,
     NodeFigures,
+    Noise,
     SearchEnd,
     Step,
     Taken,
     Warmup,
 )
 from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.profile import ProfileRecord
@@ -45,7 +48,7 @@ from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
 from pytest_mlpatterns.records.stream_record import StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, Outcome, Unjudged, Verdict, judged_kind
+from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, LeftOut, Outcome, Unjudged, Verdict, judged_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,6 +91,7 @@ class Reference:
         split: where the time of the reference's requests went; empty if unknown.
         present_split: the same of the present in the interleaved run; empty for a baseline.
         entry: name of the baseline entry whose recorded code the revision is; empty for other references.
+        recorded_commit: commit whose files gave the baseline entry; empty if they were changed, or for a revision.
     """
 
     kind: Literal["baseline", "revision"]
@@ -103,6 +107,7 @@ class Reference:
     split: LatencySplits = field(default_factory=dict)
     present_split: LatencySplits = field(default_factory=dict)
     entry: str = ""
+    recorded_commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +134,13 @@ class TestResult:
         layers: counts of the pattern's layers in the last launch's window.
         tolerance: largest worsening against the baseline that the test accepts.
         warmups: one per launch.
-        noise: what disturbed the machine in the windows, a sentence each.
+        noise: what disturbed the machine in the windows.
         replica_share: for each of several replicas the share of the requests that it answered: mean over the launches,
             smallest and largest.
         group: the test's id without its pattern, which the patterns of one test share.
         command: command line that runs the test alone.
         unsteady: those of the notes that say that the load was not steady.
-        first_failure: the first input whose request failed, and its error; empty if none failed.
+        first_failure: the first input whose request failed, and its error; None if none failed.
         counts: requests, failures and latencies of each launch.
         not_compared: why a metric was not compared with the reference, by its label: ``is not recorded yet``.
             Percentiles that need more requests share a sentence, ``at 4.0 answers a second p99 latency needs 115 s``.
@@ -187,7 +192,7 @@ class TestResult:
     reference: Reference | None = None
     memory_over_time: tuple[tuple[float, float], ...] = ()
     warmups: tuple[Warmup, ...] = ()
-    noise: tuple[str, ...] = ()
+    noise: tuple[Noise, ...] = ()
     replica_share: tuple[tuple[float, float, float], ...] = ()
     group: str = ""
     location: Location | None = None
@@ -195,8 +200,8 @@ class TestResult:
     baseline_gap: BaselineGap | None = None
     unsteady: tuple[str, ...] = ()
     counts: tuple[RequestCounts, ...] = ()
-    not_compared: Mapping[str, str] = field(default_factory=dict)
-    first_failure: str = ""
+    not_compared: Mapping[str, LeftOut] = field(default_factory=dict)
+    first_failure: FirstFailure | None = None
     overloads: tuple[Overload, ...] = ()
     price: Price | None = None
     scaling: ScalingRecord | None = None
@@ -254,6 +259,9 @@ class TestResult:
             overload["behaviour"] = str(overload["behaviour"])
         plain["price"] = None if self.price is None else str(self.price)
         plain["profile"] = None if self.profile is None else self.profile.to_json()
+        plain["noise"] = list(map(str, self.noise))
+        plain["first_failure"] = str(self.first_failure or "")
+        plain["not_compared"] = {label: str(why) for label, why in self.not_compared.items()}
         if self.baseline_gap is not None:
             plain["baseline_gap"] = self.baseline_gap.value
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
@@ -280,9 +288,11 @@ class TestResult:
                 "reference": None if data["reference"] is None else _reference(data["reference"]),
                 "memory_over_time": _pairs(data["memory_over_time"]),
                 "warmups": tuple(Warmup(**item) for item in data["warmups"]),
-                "noise": tuple(data["noise"]),
+                "noise": tuple(map(Noise.read, data["noise"])),
+                "first_failure": FirstFailure.read(data["first_failure"]),
                 "unsteady": tuple(data.get("unsteady", ())),
                 "counts": tuple(map(_counts, data.get("counts", ()))),
+                "not_compared": {label: LeftOut.read(label, why) for label, why in data["not_compared"].items()},
                 "overloads": tuple(map(Overload.from_json, data.get("overloads", ()))),
                 "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
                 "location": None if data["location"] is None else Location(**data["location"]),
@@ -363,6 +373,7 @@ def _reference(data: Mapping[str, Any]) -> Reference:
         _splits(data.get("split", {})),
         _splits(data.get("present_split", {})),
         data.get("entry", ""),
+        data.get("recorded_commit", commit_in(data["name"]) if data["kind"] == "baseline" else ""),
     )
 
 

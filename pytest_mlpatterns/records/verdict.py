@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = ["ERRORS", "TIMES_OF_RATES", "Gate", "Kind", "Outcome", "Unjudged", "Verdict", "failure_kind", "judged_kind"]
+__all__ = [
+    "ERRORS",
+    "TIMES_OF_RATES",
+    "Gate",
+    "Kind",
+    "LeftOut",
+    "Outcome",
+    "Unjudged",
+    "Verdict",
+    "failure_kind",
+    "judged_kind",
+]
 
 
 TIMES_OF_RATES: dict[str, tuple[str, ...]] = {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
@@ -120,6 +131,32 @@ class Unjudged:
     def from_json(cls, data: Mapping[str, str]) -> Unjudged:
         """The inverse of ``asdict``, also after a trip through JSON or between processes."""
         return cls(Kind(data["kind"]), data["reason"])
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Why a metric was not compared.
+
+    Attributes:
+        words: the reason.
+        is_sentence: whether the words name the metric themselves, as they do if several metrics share them; else they
+            are a predicate, such as ``is not recorded yet``.
+    """
+
+    words: str
+    is_sentence: bool = False
+
+    def __str__(self) -> str:
+        return self.words
+
+    @classmethod
+    def read(cls, label: str, text: str) -> LeftOut:
+        """The reason that a file holds for the metric of a label."""
+        return cls(text, is_sentence=label in text)
+
+    def of(self, subject: str) -> str:
+        """The whole sentence; ``subject`` is the metric, by its label or as ``it``."""
+        return self.words if self.is_sentence else f"{subject} {self.words}"
 
 
 def failure_kind(error: BaseException | None) -> Kind:

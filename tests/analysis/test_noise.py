@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, S, even_launch, usage
 
-from pytest_mlpatterns.analysis.health.machine import disturbance_of, is_disturbed, noise_sentences
+from pytest_mlpatterns.analysis.health.machine import disturbance_of, is_disturbed, noise_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch
@@ -24,7 +24,7 @@ def noisy(*, generator_ns: int = 0, **seen: Any) -> Launch:
 
 
 def told(*launches: Launch) -> tuple[str, ...]:
-    return noise_sentences(launches)
+    return tuple(map(str, noise_of(launches)))
 
 
 def test_a_machine_at_rest_gives_no_advice() -> None:
@@ -139,8 +139,8 @@ def test_more_of_others_never_takes_the_advice_away(less: float, more: float) ->
 
 def test_an_interleaved_comparison_is_not_advised_to_those_who_make_one() -> None:
     launches = [noisy(others_cores=0.9), noisy(steal_cores=0.3)]
-    alone = noise_sentences(launches)
-    beside = noise_sentences(launches, interleaved=True)
+    alone = told(*launches)
+    beside = [str(one) for one in noise_of(launches, interleaved=True)]
     assert len(alone) == len(beside) == 2
     assert all("--perf-against" in sentence for sentence in alone)
     assert not any("--perf-against" in sentence for sentence in beside)

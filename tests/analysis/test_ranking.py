@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.analysis.choice.ranking import DRIFT_SD, Unmeasured, rank
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, estimate
+from pytest_mlpatterns.records.launch import Noise
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ class TestMissing:
 
     @pytest.mark.parametrize(("disturbed", "who"), [(1, "single was"), (2, "single and cached were"), (4, "all were")])
     def test_a_disturbed_measurement_is_said(self, disturbed: int, who: str) -> None:
-        noisy = [replace(result, noise=("others used 1.4 of the 2 cores",)) for result in SHOP[:disturbed]]
+        noisy = [replace(result, noise=(Noise("others used 1.4 of the 2 cores"),)) for result in SHOP[:disturbed]]
 
         (note,) = ranked([*noisy, *SHOP[disturbed:]], EQUAL).notes
 

@@ -27,7 +27,7 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import (
     why_invalid,
 )
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.records.outcomes import Failure, FirstFailure
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -510,7 +510,7 @@ def test_only_failures_support_no_verdict(errors_count: bool) -> None:
 
 
 def test_invalid_measurement_names_the_first_failed_input() -> None:
-    first = "perf_payload item 1 -> ZeroDivisionError: division by zero"
+    first = FirstFailure("perf_payload item 1", "ZeroDivisionError: division by zero")
     (found,) = failing(0.5).launches
     why = why_invalid(Metrics((replace(found, first_failure=first),)))
     assert str(why).startswith(f"300 of 600 requests failed (503: 300; first: {first}); over 5.0 %")

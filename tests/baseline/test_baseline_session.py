@@ -17,7 +17,7 @@ from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_setting
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, EntryKey
 from pytest_mlpatterns.records.latency import RequestCounts
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 from pytest_mlpatterns.system.git import tree_digest
@@ -615,7 +615,7 @@ def test_the_newest_entry_of_the_same_set_up_names_the_recorded_code(tmp_path: P
 def test_what_was_wrong_is_stored_and_every_later_comparison_says_it(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE)
     noise = "other processes used 1.1 of the 2 cores while this was measured"
-    session.close([measured(noise=(f"{noise}: stop other programs",))], complete=True)
+    session.close([measured(noise=(Noise(noise, "stop other programs"),))], complete=True)
     assert recorded(tmp_path)[TEST][HERE].disturbed == (noise,)
     assert any(line.startswith("recorded although disturbed") for line in session.lines)
     assert session.report()["recorded_although_disturbed"] == {TEST: [noise]}

@@ -9,9 +9,11 @@ from support.streams import stream_result
 from support.synthetic import MS, result, verdict
 
 from pytest_mlpatterns.baseline.updates import disturbances, is_narrow, reasons_not_to_record
+from pytest_mlpatterns.records.launch import Noise
+from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 
-NOISE = "other processes used 1.1 of the 2 cores while this was measured: stop other programs"
+NOISE = Noise("other processes used 1.1 of the 2 cores while this was measured", "stop other programs")
 
 
 def test_a_quiet_steady_narrow_result_has_no_reason() -> None:
@@ -21,7 +23,7 @@ def test_a_quiet_steady_narrow_result_has_no_reason() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"noise": (NOISE,)}, "other processes used 1.1 of the 2 cores while this was measured"),
+        ({"noise": (NOISE,)}, NOISE.what),
         ({"unsteady": ("RTM changed by +21 % through the window",)}, "RTM changed by +21 % through the window"),
         ({"failed_requests": {"500": 8}}, "8 of 7,406 requests failed (500: 8)"),
         (
@@ -48,7 +50,7 @@ def test_a_disturbance_is_a_reason_and_is_stored(changes: dict[str, object], rea
     ],
 )
 def test_an_error_is_stored_by_its_class_since_its_text_may_quote_an_input(error: str, named: str) -> None:
-    first = f"perf_payload item 7 -> {error}"
+    first = FirstFailure("perf_payload item 7", error)
     undecided = replace(verdict(Outcome.INCONCLUSIVE, against="limit"), reason=f"1 failed; first: {first}")
     found = disturbances(result(failed_requests={"500": 8}, first_failure=first, verdicts=(undecided,)))
     assert found == (

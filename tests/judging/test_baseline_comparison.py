@@ -29,7 +29,7 @@ from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricErr
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Taken
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -318,7 +318,7 @@ def test_a_requested_metric_that_is_not_recorded_fails(name: str) -> None:
 def test_a_guard_that_is_not_recorded_is_left_out_and_named() -> None:
     verdicts, comparison = compare(Runner(), entry=replace(BEFORE, counts=()))
     assert "p99" not in verdicts
-    assert comparison.left_out["p99 latency"] == "is not recorded yet"
+    assert comparison.left_out["p99 latency"] == LeftOut("is not recorded yet")
     assert comparison.missing == ""
 
 
@@ -339,14 +339,15 @@ def test_only_a_guard_that_the_system_never_has_is_left_out_without_a_word(
 
     monkeypatch.setattr(baseline_comparison, "judge_guarded", refuse)
     _, comparison = compare(Runner(), entry=BEFORE)
-    assert comparison.left_out.get("p99 latency") == (str(why) if named else None)
+    left_out = LeftOut(str(why), is_sentence=isinstance(why, InvalidResultError))
+    assert comparison.left_out.get("p99 latency") == (left_out if named else None)
 
 
 def test_a_percentile_with_too_few_requests_is_left_out_with_the_window_that_it_needs() -> None:
     verdicts, comparison = compare(Runner(rtm_ns=30 * MS), entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4))
     assert "p99" not in verdicts
     why = r"at 3\d\.\d answers a second .*p99 latency needs 1\d\.0 s \(duration=\"\d+s\"\)"
-    assert re.fullmatch(why, comparison.left_out["p99 latency"])
+    assert re.fullmatch(why, comparison.left_out["p99 latency"].of("p99 latency"))
 
 
 def test_a_percentile_that_no_launch_of_the_budget_reaches_is_announced_after_the_first_answers() -> None:
@@ -370,7 +371,7 @@ def test_percentiles_that_a_slow_service_cannot_give_share_one_reason() -> None:
     assert comparison.left_out["p99 latency"] == why
     assert re.fullmatch(
         r"at \d\.\d+ answers a second p95 latency needs \d\d\.0 s and p99 latency needs 1\d\d s \(duration=\"\d+s\"\)",
-        why,
+        why.words,
     )
 
 
@@ -421,7 +422,7 @@ class TestScalabilityIndices:
         with pytest.raises(PerfFailure, match=re.escape(f"it is not known for {SETUP.pattern}: {why}")):
             compare(Runner(), "sc", entry=self.RECORDED, requested=True, indices=indices)
         _, comparison = compare(Runner(), "rtm", "sc", entry=self.RECORDED, indices=indices)
-        assert comparison.left_out["SC"].endswith(why)
+        assert comparison.left_out["SC"].words.endswith(why)
 
     def test_one_that_is_not_recorded_says_how_to_record_it(self) -> None:
         known = ScalingIndices({"sc": (LaunchValue(2.0, 0.01),)}, {})

@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.judging.compared_metrics import announce_tails, describe_too_few, tails_left_out
 from pytest_mlpatterns.judging.sequential import with_needed_budget
+from pytest_mlpatterns.records.verdict import LeftOut
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch
@@ -40,7 +41,7 @@ def announced(*, left_s: float, launches: int) -> list[str]:
 def test_percentiles_of_too_few_requests_share_one_sentence() -> None:
     found = tails_left_out(COMPARED, Metrics((slow_launch(), slow_launch())))
     why = 'at 4.00 answers a second p95 latency needs 23.0 s and p99 latency needs 115 s (duration="64s")'
-    assert found == {"p95 latency": why, "p99 latency": why}
+    assert found == dict.fromkeys(["p95 latency", "p99 latency"], LeftOut(why, is_sentence=True))
 
 
 def test_percentiles_of_enough_requests_and_of_none_have_none() -> None:
@@ -63,8 +64,8 @@ def test_what_no_launch_of_the_budget_reaches_is_announced(left_s: float, launch
 
 def test_a_reference_with_too_few_requests_has_the_count_and_the_window() -> None:
     error = TooFewSamplesError("p99 latency needs 459 requests", needed=459, found=300)
-    assert describe_too_few(error, 3 * S) == 'needs 459 requests, there were 300 (duration="6s")'
-    assert describe_too_few(TooFewSamplesError("too few"), 3 * S) == "too few"
+    assert describe_too_few(error, 3 * S) == LeftOut('needs 459 requests, there were 300 (duration="6s")')
+    assert describe_too_few(TooFewSamplesError("too few"), 3 * S) == LeftOut("too few", is_sentence=True)
 
 
 def test_a_request_longer_than_its_window_needs_a_budget_that_is_named() -> None:

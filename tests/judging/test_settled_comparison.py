@@ -20,7 +20,7 @@ from pytest_mlpatterns.judging.settled_comparison import SettledComparison
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.result import BaselineGap
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Screen:
     def __init__(self, seen: Sequence[Verdict] | Exception, alone: Sequence[Verdict] = ()) -> None:
         self.seen, self.alone = seen, alone
         self.judged: list[str] = []
-        self.left_out: dict[str, str] = {}
+        self.left_out: dict[str, LeftOut] = {}
 
     def screen(self, _choice: object) -> Sequence[Verdict]:
         if isinstance(self.seen, Exception):
@@ -68,7 +68,7 @@ class Recorded:
 
     def __init__(self, found: Sequence[Verdict] | Exception = (), missing: str = "") -> None:
         self.found, self.missing = found, missing
-        self.left_out: dict[str, str] = {}
+        self.left_out: dict[str, LeftOut] = {}
         self.reference = self.run = None
         self.asked: list[str] = []
         self.levels: dict[str, float] = {}

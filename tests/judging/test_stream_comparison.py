@@ -25,7 +25,7 @@ from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.paired_blocks import stream_figures, stream_ratios
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -201,7 +201,7 @@ def test_a_service_that_no_longer_streams_fails_by_its_first_content_against_the
     assert [name for name, verdict in found.items() if verdict.outcome is Outcome.FAIL] == ["ttft"]
     assert found["ttft"].reason.endswith("the answers no longer stream, so the first content is the whole answer")
     assert {"rtm", "throughput"} <= set(found)
-    assert comparison.left_out["TPOT"] == "is not known: the answers no longer stream"
+    assert comparison.left_out["TPOT"] == LeftOut("is not known: the answers no longer stream")
 
 
 def test_busy_neighbours_do_not_explain_that_a_service_no_longer_streams() -> None:

@@ -11,7 +11,7 @@ from support.synthetic import MS, START_NS, samples
 
 from pytest_mlpatterns import Deployment
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure
-from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure
+from pytest_mlpatterns.records.outcomes import FailedAnswer, Failure, FirstFailure
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.processes import ForeignProcesses
@@ -42,7 +42,7 @@ class Answering(Deployment):
 
 def first_failure(
     deployment: Deployment, outcome: Any = (500, 200, 503, 500), *tracebacks: str, **answers: FailedAnswer
-) -> str:
+) -> FirstFailure | None:
     """Requests of items 3, 2, 1, 0, of which the first was due before the window; ``answers`` by their failure."""
     due = START_NS + np.arange(-1, 3) * MS
     found = samples(due, MS, outcome=outcome, request=[3, 2, 1, 0])
@@ -60,7 +60,7 @@ def first_failure(
 def test_model_with_one_error_is_not_asked_again() -> None:
     deployment = Answering()
     found = first_failure(deployment, (500, 200, 500, 500), TRACEBACK)
-    assert found == "perf_payload item 1 -> ZeroDivisionError: division by zero"
+    assert str(found) == "perf_payload item 1 -> ZeroDivisionError: division by zero"
     assert deployment.asked == []
 
 
@@ -81,28 +81,28 @@ def test_request_is_sent_once_more_for_its_error(
     response: httpx.Response | None, error: str, tracebacks: tuple[str, ...]
 ) -> None:
     deployment = Answering(response)
-    assert first_failure(deployment, (500, 200, 503, 500), *tracebacks) == f"perf_payload item 1 -> {error}"
+    assert str(first_failure(deployment, (500, 200, 503, 500), *tracebacks)) == f"perf_payload item 1 -> {error}"
     assert deployment.asked == [b'{"instances":[[10]]}']
 
 
 def test_time_out_is_not_waited_for_again() -> None:
     deployment = Answering()
-    assert first_failure(deployment, (200, 200, -1, 500), TRACEBACK) == "perf_payload item 1 -> time-out"
+    assert first_failure(deployment, (200, 200, -1, 500), TRACEBACK) == FirstFailure("perf_payload item 1", "time-out")
     assert deployment.asked == []
 
 
 def test_what_the_answer_under_load_said_is_not_asked_for_again() -> None:
     deployment = Answering()
     outcome, said = (200, 200, Failure.NO_STREAM, 500), FailedAnswer(2, "text/html: <html>")
-    assert first_failure(deployment, outcome, NO_STREAM=said) == "perf_payload item 2 -> text/html: <html>"
-    assert first_failure(deployment, outcome, TRACEBACK, NO_STREAM=said).endswith("ZeroDivisionError: division by zero")
+    assert str(first_failure(deployment, outcome, NO_STREAM=said)) == "perf_payload item 2 -> text/html: <html>"
+    assert str(first_failure(deployment, outcome, TRACEBACK, NO_STREAM=said)).endswith("division by zero")
     assert deployment.asked == []
 
 
 @pytest.mark.parametrize("failure", [failure for failure in Failure if failure.is_answer])
 def test_an_answer_that_does_not_count_is_asked_for_again_if_it_said_nothing(failure: Failure) -> None:
-    assert first_failure(Answering(), (200, 200, failure, 500)) == f"perf_payload item 1 -> {failure.label}"
+    assert str(first_failure(Answering(), (200, 200, failure, 500))) == f"perf_payload item 1 -> {failure.label}"
 
 
 def test_nothing_failed_in_the_window() -> None:
-    assert first_failure(Answering(), (500, 200, 200, 200)) == ""
+    assert first_failure(Answering(), (500, 200, 200, 200)) is None

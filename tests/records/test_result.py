@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import execnet
 import pytest
@@ -11,16 +11,17 @@ from hypothesis import given
 from support.result_strategies import (
     RESULTS,
 )
-from support.synthetic import LAYERS, PROPERTY, result, verdict
+from support.synthetic import LAYERS, PROPERTY, counterpart, result, verdict
 
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, Noise
+from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.result import (
     State,
     TestResult,
     group_of,
 )
 from pytest_mlpatterns.records.setup import Setup
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 
 
 @PROPERTY
@@ -46,6 +47,36 @@ def test_a_result_comes_back_with_the_types_that_it_had() -> None:
     assert back.layers == LAYERS
     assert back.location == original.location
     assert all(isinstance(values, tuple) for values in (*back.metrics.values(), *back.launches.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "commit"),
+    [
+        ("perf-baseline.json, 2026-11-20 (1a2b3c4d5e6f)", "1a2b3c4d5e6f"),
+        ("perf-baseline.json, 2026-11-20 (1a2b3c4+)", ""),
+        ("perf-baseline.json, 2026-11-20", ""),
+    ],
+    ids=["whole", "changed files", "outside git"],
+)
+def test_a_result_of_0_2_0_has_the_commit_of_its_baseline_in_the_name(name: str, commit: str) -> None:
+    data = result(reference=replace(counterpart(), name=name)).to_json()
+    del data["reference"]["recorded_commit"]
+    found = TestResult.from_json(data).reference
+    assert found is not None
+    assert found.recorded_commit == commit
+
+
+def test_reasons_are_read_as_the_values_that_they_print() -> None:
+    noise = Noise("other processes used 1.1 of the 2 cores", "stop other programs: all of them")
+    failed = FirstFailure("perf_payload item 1", "KeyError: a -> b")
+    shared = "at 4.0 answers a second p99 latency needs 115 s"
+    left_out = {"p99 latency": LeftOut(shared, is_sentence=True), "peak memory": LeftOut("is not recorded yet")}
+    data = result(noise=(noise,), first_failure=failed, not_compared=left_out).to_json()
+    assert data["noise"] == [f"{noise.what}: {noise.advice}"]
+    assert data["first_failure"] == "perf_payload item 1 -> KeyError: a -> b"
+    assert data["not_compared"] == {"p99 latency": shared, "peak memory": "is not recorded yet"}
+    found = TestResult.from_json(data)
+    assert (found.noise, found.first_failure, found.not_compared) == ((noise,), failed, left_out)
 
 
 def test_a_result_of_another_shape_is_not_taken_for_one() -> None:

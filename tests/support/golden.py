@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Noise
 from pytest_mlpatterns.records.result import BaselineGap
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from support import TESTS
 from support.synthetic import (
     CHANGED_FACTS,
@@ -85,7 +85,7 @@ def everything() -> list[TestResult]:
             "test_perf.py::test_has_a_tail",
             verdicts=(SAME, TAIL),
             reference=replace(counterpart(4.0 * MS), launches=6),
-            not_compared={"peak memory": "not recorded yet"},
+            not_compared={"peak memory": LeftOut("not recorded yet")},
         ),
         result("test_perf.py::test_is_new", baseline_note="no baseline", baseline_gap=BaselineGap.ABSENT),
         result(
@@ -110,5 +110,5 @@ def searched() -> list[TestResult]:
         result("test_perf.py::test_found", metrics=nmrt, capacities=(capacity(400),), verdicts=(SAME,)),
         result("test_perf.py::test_kept", metrics=kept, capacities=(capacity(380, objective="p95<50.0ms"),)),
         result("test_perf.py::test_bound", capacities=(capacity(12_345, at_least=True),), setup=other),
-        result("test_perf.py::test_without", noise=("another process used 40 % of the machine",)),
+        result("test_perf.py::test_without", noise=(Noise("another process used 40 % of the machine"),)),
     ]

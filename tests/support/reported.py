@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, Noise
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import BaselineGap
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
 from support.profiles import slower_normalize
@@ -63,7 +63,7 @@ _COMPARED = {
     ),
     "split": {"rtm": split({"wire": 0.12 * MS, "model_cpu": 3.1 * MS, "queue_wait": 0.1 * MS, "socket": 0.8 * MS})},
     "capacities": (capacity(),),
-    "not_compared": {"response size": "not recorded yet"},
+    "not_compared": {"response size": LeftOut("not recorded yet")},
     "facts": {"OMP_NUM_THREADS": "8", "package numpy": "2.1.0", "kernel": "Linux 6.8.0"},
     "facts_changed": CHANGED_FACTS,
     "profile": slower_normalize(),
@@ -207,7 +207,9 @@ def everything() -> list[TestResult]:
     nothing = {"latency": None, "launches": {}, "load_over_time": (), "memory_over_time": (), "location": None}
     return [
         *of_digits,
-        result("test_perf.py::test_is_open", verdicts=(_OPEN,), noise=("another process used 30 % of the machine",)),
+        result(
+            "test_perf.py::test_is_open", verdicts=(_OPEN,), noise=(Noise("another process used 30 % of the machine"),)
+        ),
         result(
             "test_perf.py::test_is_new", baseline_note="no baseline", baseline_gap=BaselineGap.ABSENT, notes=("a note",)
         ),

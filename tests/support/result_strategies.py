@@ -11,12 +11,14 @@ from pytest_mlpatterns.records.launch import (
     GeneratorPart,
     LaunchValue,
     NodeFigures,
+    Noise,
     SearchEnd,
     Step,
     Taken,
     Warmup,
 )
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
+from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.profile import (
@@ -33,7 +35,7 @@ from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, Sca
 from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged, Verdict
+from pytest_mlpatterns.records.verdict import Gate, Kind, LeftOut, Outcome, Unjudged, Verdict
 from support.synthetic import make_setup
 
 FINITE = st.floats(-1e18, 1e18)
@@ -259,11 +261,13 @@ RESULTS = st.builds(
     reference=st.none() | COUNTERPARTS,
     memory_over_time=st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple),
     warmups=st.lists(st.builds(Warmup, COUNTS, COUNTS, st.none() | st.booleans()), max_size=2).map(tuple),
-    noise=st.lists(NAMES, max_size=2).map(tuple),
+    noise=st.lists(st.builds(Noise.read, NAMES), max_size=2).map(tuple),
     unsteady=st.lists(NAMES, max_size=2).map(tuple),
-    first_failure=NAMES,
+    first_failure=st.builds(FirstFailure.read, NAMES),
     price=st.none() | PRICES,
-    not_compared=st.dictionaries(NAMES, NAMES, max_size=2),
+    not_compared=st.dictionaries(NAMES, NAMES, max_size=2).map(
+        lambda read: {label: LeftOut.read(label, why) for label, why in read.items()}
+    ),
     counts=st.lists(
         st.builds(RequestCounts, COUNTS, COUNTS, st.dictionaries(COUNTS, COUNTS, max_size=3)), max_size=2
     ).map(tuple),

@@ -259,7 +259,7 @@ def counterpart(rtm_ns: float = 2_100_000.0, kind: str = "baseline") -> Referenc
     figures = {"rtm": (rtm_ns, 0.99 * rtm_ns, 1.01 * rtm_ns), "throughput": (2450.0, 2400.0, 2500.0)}
     told = stored_percentiles(latency_of(latencies(rtm_ns)))
     if kind == "baseline":
-        return Reference("baseline", name, figures, told)
+        return Reference("baseline", name, figures, told, recorded_commit="1a2b3c4")
     beside = {"rtm": (2 * rtm_ns, 1.98 * rtm_ns, 2.02 * rtm_ns)}
     return Reference("revision", name, figures, told, beside, stored_percentiles(latency_of(latencies(2 * rtm_ns))))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.records.launch import NodeFigures, Taken
+from pytest_mlpatterns.records.launch import NodeFigures, Noise, Taken
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ __all__ = [
     "disturbance_of",
     "is_disturbed",
     "node_figures",
-    "noise_sentences",
+    "noise_of",
     "ratio_of_medians",
     "ratio_of_sorting",
     "sorting_times_ns",
@@ -161,15 +161,15 @@ def taken_in(launches: Iterable[Launch]) -> Taken:
     return Taken(others, min(steal, 1.0), min(throttled, 1.0))
 
 
-def noise_sentences(launches: Iterable[Launch], *, interleaved: bool = False) -> tuple[str, ...]:
-    """What disturbed these launches, a sentence with advice each; empty if nothing exceeded its threshold.
+def noise_of(launches: Iterable[Launch], *, interleaved: bool = False) -> tuple[Noise, ...]:
+    """What disturbed these launches, with advice; empty if nothing exceeded its threshold.
 
     Args:
         launches: of one test.
         interleaved: whether they were compared interleaved already, which is then not advised.
     """
     seen = _disturbances(launches)
-    return tuple(_sentences(seen, "" if interleaved else f", or {_INTERLEAVE}")) if seen else ()
+    return tuple(_noise(seen, "" if interleaved else f", or {_INTERLEAVE}")) if seen else ()
 
 
 def _disturbances(launches: Iterable[Launch]) -> list[Disturbance]:
@@ -180,7 +180,7 @@ def _disturbances(launches: Iterable[Launch]) -> list[Disturbance]:
     ]
 
 
-def _sentences(seen: list[Disturbance], otherwise: str) -> Iterable[str]:
+def _noise(seen: list[Disturbance], otherwise: str) -> Iterable[Noise]:
     weights = [one.duration_ns for one in seen]
 
     def mean(values: Iterable[float]) -> float:
@@ -189,30 +189,24 @@ def _sentences(seen: list[Disturbance], otherwise: str) -> Iterable[str]:
     cores = seen[-1].cores
     others = mean(one.others_cores for one in seen)
     if others >= max(OTHERS_CORES, _OTHERS_RATIO * cores):
-        yield (
-            f"other processes used {others:.1f} of the {cores} cores while this was measured: "
-            f"stop other programs{otherwise}"
-        )
+        what = f"other processes used {others:.1f} of the {cores} cores while this was measured"
+        yield Noise(what, f"stop other programs{otherwise}")
     steal = mean(one.steal_ratio for one in seen)
     if steal >= _STEAL_RATIO:
-        yield (
-            f"the host gave {format_percent(steal)} of this machine's time to other machines (steal): "
-            f"use a runner with cores of its own{otherwise}"
-        )
+        what = f"the host gave {format_percent(steal)} of this machine's time to other machines (steal)"
+        yield Noise(what, f"use a runner with cores of its own{otherwise}")
     throttled = mean(one.throttled_ratio for one in seen)
     if throttled >= _THROTTLED_RATIO:
-        yield (
-            f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time (cgroup throttling): "
-            "raise the limit, or give the test less load"
+        what = (
+            f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time (cgroup throttling)"
         )
+        yield Noise(what, "raise the limit, or give the test less load")
     known = [one.frequencies_hz for one in seen if one.frequencies_hz[0]]
     if known:
         low, high = min(low for low, _ in known), max(high for _, high in known)
         if high >= _FREQUENCY_RATIO * low:
-            yield (
-                f"the processor's frequency went from {low / 1e9:.1f} to {high / 1e9:.1f} GHz: "
-                "set its governor to performance and switch turbo off"
-            )
+            what = f"the processor's frequency went from {low / 1e9:.1f} to {high / 1e9:.1f} GHz"
+            yield Noise(what, "set its governor to performance and switch turbo off")
 
 
 CPU_FACTOR = 1.5

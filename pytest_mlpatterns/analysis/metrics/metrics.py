@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.latency import RequestCounts
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.outcomes import FirstFailure
     from pytest_mlpatterns.records.price import Price
 
 __all__ = ["Metrics", "advice_on_missing", "missing_attribute"]
@@ -226,9 +227,9 @@ class Metrics(PatternMetrics, StreamMetrics):
         raise missing_attribute(self, name, _percentile_of(name))
 
     @property
-    def first_failure(self) -> str:
-        """The first failed input and its error, such as ``perf_payload item 1 -> ValueError: …``; empty without one."""
-        return next((launch.first_failure for launch in self.launches if launch.first_failure), "")
+    def first_failure(self) -> FirstFailure | None:
+        """The first failed input and its error, such as ``perf_payload item 1 -> ValueError: …``; None without one."""
+        return next((launch.first_failure for launch in self.launches if launch.first_failure is not None), None)
 
     def latency_ns(
         self, percentile: float, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()

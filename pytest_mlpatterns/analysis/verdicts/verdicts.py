@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
     from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.outcomes import FirstFailure
 
 __all__ = [
     "GUARD_ALPHA",
@@ -116,13 +117,13 @@ def _overload(metrics: Metrics) -> str:
     return f"; the service answers about {answered_rps:,.0f} a second; {asked_rps:,.0f} a second are asked"
 
 
-def why_too_many_failed(failures: Mapping[int, int], requests: int, first: str = "") -> str | None:
+def why_too_many_failed(failures: Mapping[int, int], requests: int, first: FirstFailure | None = None) -> str | None:
     """How many requests failed and of what, if over 5 % did; None otherwise.
 
     Args:
         failures: how many requests ended with each status or failure code that is not 2xx.
         requests: how many there were, those that succeeded included.
-        first: the first failed input and its error; empty if it is not known.
+        first: the first failed input and its error; None if it is not known.
     """
     failed = sum(failures.values())
     if failed <= MAX_ERROR_RATIO * requests:

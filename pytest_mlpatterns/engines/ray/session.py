@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.engines.ray.cluster import describe
 from pytest_mlpatterns.engines.ray.driver_messages import Call, DriverFailed, DriverReady, Leave, Raised, Returned
 from pytest_mlpatterns.errors import ChildError, DeploymentError, MlpatternsError
+from pytest_mlpatterns.records.launch import Noise
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.wording import count
 
@@ -226,16 +227,16 @@ class ClusterUse:
         self.description: str = describe(session.cluster.nodes)
         self._before = self._nodes()
 
-    def change(self) -> str:
-        """What has changed since, as a sentence with advice; empty if nothing has, or if that is not known."""
+    def change(self) -> Noise | None:
+        """What has changed since, with advice; None if nothing has, or if that is not known."""
         before, now = self._before, self._nodes()
         if before == now or not before or not now:
-            return ""
+            return None
         lost, added = len(before - now), len(now - before)
         what = " and ".join(
             f"{verb} {count(number, 'node')}" for number, verb in ((lost, "lost"), (added, "gained")) if number
         )
-        return f"the Ray cluster {what} while this was measured: run it again when its nodes stay"
+        return Noise(f"the Ray cluster {what} while this was measured", "run it again when its nodes stay")
 
     def _nodes(self) -> frozenset[str]:
         """The nodes that are alive; empty if they are unknown, which a measurement reports."""

@@ -214,5 +214,5 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
         items += [tag("dt", "Defined at"), tag("dd", where)]
     items += [tag("dt", "Run again"), tag("dd", tag("code", breakable(f"pytest {shlex.quote(result.test)}")))]
     items += [tag("dt", "Link"), tag("dd", link_to(anchor, "#", breakable(anchor)))]
-    notes = [tag("li", text) for text in (*result.notes, *result.noise)]
+    notes = [tag("li", text) for text in (*result.notes, *map(str, result.noise))]
     return Markup(tag("dl", *items, class_="facts") + (tag("ul", *notes, class_="notes") if notes else ""))

@@ -190,7 +190,7 @@ def compared_line(result: TestResult) -> str:
     if not (left_out := result.not_compared):
         return ""
     compared = len(comparisons_of(result))
-    reasons = dict.fromkeys(why if label in why else f"{label} {why}" for label, why in left_out.items())
+    reasons = dict.fromkeys(why.of(label) for label, why in left_out.items())
     return f"{compared} of {compared + len(left_out)} metrics compared; {'; '.join(reasons)}"
 
 

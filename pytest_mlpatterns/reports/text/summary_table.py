@@ -319,7 +319,7 @@ def _details(result: TestResult) -> list[str]:
     if result.reference is not None:
         parts.append(("against", result.reference.name))
     parts += [("compared", text) for text in compared_sentences(result)]
-    parts += [("noise", text) for text in result.noise]
+    parts += [("noise", str(one)) for one in result.noise]
     return [f"{label:<10}{text}" for label, text in parts if text]
 
 

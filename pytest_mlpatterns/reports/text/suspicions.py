@@ -7,7 +7,6 @@ next step follows from it: more measuring is advised only where it would decide.
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,8 +44,6 @@ _MOST_ROWS = 7
 _MOST_LIMITS = 2
 """Limits that are shown with their reasons: each fills two rows of 80 columns."""
 _LABEL = 6
-_COMMIT = re.compile(r"\(([0-9a-f]{7,40})\)$")
-"""The commit at the end of a baseline's name, unless files were changed after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +142,10 @@ def beside_recorded(result: TestResult) -> str:
     """The command that runs the baseline's commit beside the present code; empty if it cannot."""
     if result.reference is None or result.reference.kind != "baseline":
         return ""
-    commit = _COMMIT.search(result.reference.name)
-    if commit is None or result.setup.pattern.kind is SystemKind.URL or result.setup.engine:
+    commit = result.reference.recorded_commit
+    if not commit or result.setup.pattern.kind is SystemKind.URL or result.setup.engine:
         return ""
-    return f"{result.command or f'pytest {shlex.quote(result.test)}'} --perf-against {commit[1]}"
+    return f"{result.command or f'pytest {shlex.quote(result.test)}'} --perf-against {commit}"
 
 
 def _by_measuring(result: TestResult, compared: Sequence[Verdict], again: str) -> OpenStep:

@@ -19,7 +19,7 @@ from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpa
 
 from pytest_mlpatterns.analysis.choice.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
-from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures, SearchEnd, Step, Taken, Warmup
+from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures, Noise, SearchEnd, Step, Taken, Warmup
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileRecord
 from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
@@ -46,6 +46,7 @@ SINCE_0_2_0 = {
     "judged_by",
     "native",
     "order",
+    "recorded_commit",
     "sorting_ns",
     "taken",
     "unjudged",
@@ -91,7 +92,7 @@ def test_a_result_with_everything_is_valid() -> None:
         capacities=(capacity(), capacity(at_least=True, objective="p95<50.0ms")),
         layers=LAYERS,
         reference=counterpart(kind="revision"),
-        noise=("others used 40 % of the machine",),
+        noise=(Noise("others used 40 % of the machine"),),
         profile=slower_normalize(),
     )
     rows = (

@@ -11,7 +11,7 @@ from support.synthetic import MS, counterpart, result
 
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.result import TestResult
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.reports.text.comparison import (
     compared_line,
     compared_sentences,
@@ -164,12 +164,14 @@ def test_a_percentile_among_failed_requests_survives_a_file_without_infinity() -
 
 def test_what_could_not_be_compared_is_one_line() -> None:
     tails = 'at 4.0 answers a second p95 latency needs 23.0 s and p99 latency needs 115 s (duration="22s")'
-    left_out = {"p95 latency": tails, "p99 latency": tails, "peak memory": "not recorded yet"}
+    why = LeftOut(tails, is_sentence=True)
+    left_out = {"p95 latency": why, "p99 latency": why, "peak memory": LeftOut("not recorded yet")}
     shown = result(verdicts=(RTM, compared("throughput", 0), ERRORS), not_compared=left_out)
     assert compared_line(shown) == f"3 of 6 metrics compared; {tails}; peak memory not recorded yet"
     assert compared_line(shown) in [text_of(one).strip() for one in summary_lines([shown], 200)]
     assert compared_line(result(verdicts=(RTM,))) == ""
-    named = result(verdicts=(RTM,), not_compared={"p99 latency": "p99 latency needs 459 requests"})
+    own = LeftOut("p99 latency needs 459 requests", is_sentence=True)
+    named = result(verdicts=(RTM,), not_compared={"p99 latency": own})
     assert compared_line(named) == "1 of 2 metrics compared; p99 latency needs 459 requests"
 
 

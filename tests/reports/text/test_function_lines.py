@@ -199,22 +199,21 @@ def test_without_a_split_the_function_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "name", "setup", "named"),
+    ("metric", "commit", "setup", "named"),
     [
-        ("rtm", "perf-baseline.json, 2026-11-20 (1a2b3c4)", make_setup("single"), True),
-        ("throughput", "perf-baseline.json, 2026-11-20 (1a2b3c4d5e6f)", make_setup("single"), True),
-        ("rtm", "perf-baseline.json, 2026-11-20 (1a2b3c4+)", make_setup("single"), False),  # files were changed
-        ("rtm", "perf-baseline.json, 2026-11-20", make_setup("single"), False),
-        ("peak_memory", "perf-baseline.json, 2026-11-20 (1a2b3c4)", make_setup("single"), False),
-        ("rtm", "perf-baseline.json, 2026-11-20 (1a2b3c4)", replace(make_setup("single"), engine="ray"), False),
+        ("rtm", "1a2b3c4", make_setup("single"), True),
+        ("throughput", "1a2b3c4d5e6f", make_setup("single"), True),
+        ("rtm", "", make_setup("single"), False),
+        ("peak_memory", "1a2b3c4", make_setup("single"), False),
+        ("rtm", "1a2b3c4", replace(make_setup("single"), engine="ray"), False),
     ],
 )
 def test_after_a_baseline_the_next_step_names_the_command_that_names_functions(
-    metric: str, name: str, setup: Setup, named: bool
+    metric: str, commit: str, setup: Setup, named: bool
 ) -> None:
     slower = verdict(Outcome.FAIL, metric, against="baseline")
-    compared = result(verdicts=(slower,), setup=setup, reference=replace(counterpart(), name=name))
+    compared = result(verdicts=(slower,), setup=setup, reference=replace(counterpart(), recorded_commit=commit))
     command = [line for line in next_step([slower], compared) if "--perf-against" in line]
     assert bool(command) is named
     if named:
-        assert command[0].endswith(f"--perf-against {name.partition('(')[2].removesuffix(')')}")
+        assert command[0].endswith(f"--perf-against {commit}")

@@ -10,7 +10,7 @@ from support.golden import LESS, SLOWER
 from support.synthetic import MS, counterpart, make_setup, result
 
 from pytest_mlpatterns.errors import InconclusiveWarning
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, Noise
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import next_step
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
@@ -78,10 +78,10 @@ def test_what_the_machine_explains_has_that_reason_once_and_no_more_measuring() 
     assert "--perf-budget" not in "\n".join([*lines, *next_step(verdicts, result(TEST, verdicts=verdicts))])
 
 
-@pytest.mark.parametrize("recorded", ["perf-baseline.json, 2026-11-20", "perf-baseline.json, 2026-11-20 (1a2b3c4)"])
-def test_a_service_at_an_address_is_only_measured_again(recorded: str) -> None:
-    reference = replace(counterpart(), name=recorded)
-    setup = make_setup() if "1a2b" not in recorded else make_setup(pattern="http://localhost:8000")
+@pytest.mark.parametrize("commit", ["", "1a2b3c4"])
+def test_a_service_at_an_address_is_only_measured_again(commit: str) -> None:
+    reference = replace(counterpart(), recorded_commit=commit)
+    setup = make_setup(pattern="http://localhost:8000") if commit else make_setup()
     *_, advice, command = block(by_machine(SLOWER), reference=reference, setup=setup, command="")
     assert (advice, command) == ("  next  run it again in a quieter moment:", f"        pytest {TEST}")
 
@@ -97,7 +97,7 @@ def test_the_machine_is_the_reason_of_several_tests_once() -> None:
 
 
 def test_noise_that_changed_no_verdict_is_left_to_a_verbose_summary() -> None:
-    noise = "other processes used 1.1 of the 2 cores while this was measured: stop other programs"
+    noise = Noise("other processes used 1.1 of the 2 cores while this was measured", "stop other programs")
     noisy = result(TEST, verdicts=(replace(SLOWER, outcome=Outcome.PASS),), noise=(noise,), reference=counterpart())
     assert "other processes" not in "\n".join(summary(noisy))
     assert f"noise     {noise}" in "\n".join(summary(noisy, width=200, verbose=True))
