@@ -68,7 +68,23 @@ class ChildError(MlpatternsError):
 
 
 class DeploymentError(MlpatternsError):
-    """A deployment did not start, is not ready, or ended unexpectedly."""
+    """A deployment did not start, is not ready, or ended unexpectedly.
+
+    Attributes:
+        said: the message, which names a model without ``perf_model`` before it.
+        subject: the model or service with which that begins; empty if it begins otherwise.
+        side: the side of a comparison that the message names; empty if it names none.
+    """
+
+    def __init__(self, said: str = "", *, subject: object = "", of_model: bool = False, side: str = "") -> None:
+        super().__init__(f"perf_model {said}" if of_model else said)
+        self.said: str = said
+        self.subject: str = str(subject)
+        self.side: str = side
+
+    def names(self, side: str) -> bool:
+        """Whether the message names this side of a comparison already."""
+        return side in (self.subject, self.side)
 
 
 class ModelLoadError(DeploymentError):

@@ -218,8 +218,7 @@ def _started(name: str, start: Callable[[], Deployment]) -> Callable[[], Deploym
         try:
             return start()
         except DeploymentError as error:
-            text = str(error).removeprefix("perf_model ")
-            named = text if text.startswith(name) else f"{name}: {text}"
-            raise type(error)(f"the other side: {named}") from error
+            named = error.said if error.names(name) else f"{name}: {error.said}"
+            raise type(error)(f"the other side: {named}", side=name) from error
 
     return started

@@ -206,7 +206,7 @@ class SettledComparison:
         try:
             verdicts = self._revision.compare(choice)
         except DeploymentError as error:
-            if settlement.name in str(error):
+            if error.names(settlement.name):
                 raise UnknownRevisionError(str(error)) from error
             raise
         if self._revision.missing:

@@ -144,7 +144,7 @@ def _answer(deployment: Deployment, side: Side, number: int) -> Any:
         try:
             return deployment.call(number, wait_s)
         except TimeoutError:
-            raise DeploymentError(f"{side.name}: no call has returned after {wait_s:g} s") from None
+            raise DeploymentError(f"{side.name}: no call has returned after {wait_s:g} s", side=side.name) from None
     import httpx
 
     from pytest_mlpatterns.serving.bounded_client import describe_error
@@ -152,7 +152,8 @@ def _answer(deployment: Deployment, side: Side, number: int) -> Any:
     try:
         response = deployment.ask(deployment.client, deployment.request_of(payload, number), wait_s)
     except httpx.HTTPError as error:
-        raise DeploymentError(f"{side.name}: {describe_error(error)}{deployment.reason_of_failure()}") from error
+        said = f"{side.name}: {describe_error(error)}{deployment.reason_of_failure()}"
+        raise DeploymentError(said, side=side.name) from error
     if not response.is_success:
         return _Refusal(response.status_code)
     return output_in(answer_of(response, number), deployment, payload)

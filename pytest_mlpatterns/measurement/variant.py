@@ -366,9 +366,9 @@ def named_errors(variant: Variant) -> Iterator[None]:
     try:
         yield
     except DeploymentError as error:
-        if variant.name in str(error):  # a revision names itself, and its errors have more arguments
+        if error.names(variant.name):  # a revision names itself, and its errors have more arguments
             raise
-        raise type(error)(f"{variant.name}: {error}") from error
+        raise type(error)(f"{variant.name}: {error}", side=variant.name) from error
 
 
 class _Start(threading.Thread):

@@ -77,8 +77,8 @@ class NothingToCompareError(DeploymentError):
         details: the error there at length; empty without one.
     """
 
-    def __init__(self, reason: Reason, text: str, details: str = "") -> None:
-        super().__init__(text)
+    def __init__(self, reason: Reason, text: str, details: str = "", *, side: str = "") -> None:
+        super().__init__(text, side=side)
         self.reason = reason
         self.details = details
 
@@ -222,7 +222,7 @@ class RevisionClient:
     def _ask(self, question: Wanted, of: type[_Answer], timeout_s: float) -> _Answer:
         """The answer to a question; one that came after its time-out, to a question before, is left out."""
         if (child := self._child) is None:
-            raise DeploymentError(f"{self._test} at {self.name} has ended")
+            raise DeploymentError(f"{self._test} at {self.name} has ended", side=self.name)
         self._send(child, question)
         while not isinstance(answer := self._answer(child, timeout_s), of):
             pass
@@ -232,17 +232,19 @@ class RevisionClient:
         try:
             child.send(question)
         except ChildError as error:
-            raise DeploymentError(f"{self._test} at {self.name}: {error}") from error
+            raise DeploymentError(f"{self._test} at {self.name}: {error}", side=self.name) from error
 
     def _answer(self, child: Child, timeout_s: float) -> Any:
         try:
             answer = child.receive(timeout_s)
         except ChildError as error:
-            raise DeploymentError(self._with_hint(f"{self._test} at {self.name}: {error}")) from error
+            said = self._with_hint(f"{self._test} at {self.name}: {error}")
+            raise DeploymentError(said, side=self.name) from error
         except TimeoutError:
             raise DeploymentError(
                 f"{self._test} at {self.name} did not answer within {format_duration(timeout_s * 1e9)}; raise the "
-                f'time limit with perf(startup_timeout="5min")\nIt printed last:\n{child.log_tail()}'
+                f'time limit with perf(startup_timeout="5min")\nIt printed last:\n{child.log_tail()}',
+                side=self.name,
             ) from None
         if isinstance(answer, RevisionFailed):
             raise self._error(answer)
@@ -253,12 +255,12 @@ class RevisionClient:
     def _error(self, answer: RevisionFailed) -> DeploymentError:
         text = f"{self._test} {answer.reason.value} at {self.name}"
         if answer.reason is Reason.WRONG:
-            return DeploymentError(f"{text}: {answer.text}")
+            return DeploymentError(f"{text}: {answer.text}", side=self.name)
         if answer.reason is Reason.ABSENT:
-            return NothingToCompareError(answer.reason, f"{text}: {answer.text}")
+            return NothingToCompareError(answer.reason, f"{text}: {answer.text}", side=self.name)
         details = without_markers(answer.text)
         hint = hint_at_files(details, self._test, self._worktree) or _IF_FILES_ARE_MISSING
-        return NothingToCompareError(answer.reason, f"{text}: {error_line(details)}; {hint}", details)
+        return NothingToCompareError(answer.reason, f"{text}: {error_line(details)}; {hint}", details, side=self.name)
 
     def _with_hint(self, text: str) -> str:
         """An error, with the files that the revision lacks."""

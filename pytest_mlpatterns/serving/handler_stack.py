@@ -148,11 +148,13 @@ def _checked(model: Any, name: str, *, is_stepped: bool) -> Handler:
     """Check that a model has the methods that its pattern calls."""
     if is_stepped and not steps(model):
         raise UnusableModelError(
-            f"{name} has no start and step, which Continuous calls; give a class with start(input) and step(active)"
+            f"{name} has no start and step, which Continuous calls; give a class with start(input) and step(active)",
+            name=name,
         )
     if not is_stepped and not callable(model):
         raise UnusableModelError(
-            f"{name} has start and step instead of __call__(batch); write pattern=Continuous(max_batch_size=8)"
+            f"{name} has start and step instead of __call__(batch); write pattern=Continuous(max_batch_size=8)",
+            name=name,
         )
     return model  # type: ignore[no-any-return]
 

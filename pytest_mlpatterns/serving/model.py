@@ -25,6 +25,7 @@ from pytest_mlpatterns.serving.import_string import (
     meant_import_string,
     meant_name,
 )
+from pytest_mlpatterns.serving.processes import Unusable
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -54,7 +55,15 @@ class NoModelError(SettingError):
 
 
 class UnusableModelError(TypeError):
-    """What the user names as a model is none; the text has the reason, and a traceback would add nothing."""
+    """What the user names as a model is none.
+
+    Attributes:
+        why: the reason, which is the message.
+    """
+
+    def __init__(self, words: str, *, name: str = "", is_absent: bool = False) -> None:
+        super().__init__(words)
+        self.why = Unusable(words, name, is_absent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +94,10 @@ class ModelSource:
                 named = f"; write {self.name}.predict"
                 advice = named if model is found else "; give it a __call__ that returns self.predict(batch)"
             if model is not found:
-                raise UnusableModelError(f"{self.name}: class {found.__name__} has no __call__(batch){advice}")
-            kind = type(model).__name__
-            raise UnusableModelError(f"{self.name} is {kind}, which cannot be called with a batch{advice}")
+                words = f"{self.name}: class {found.__name__} has no __call__(batch){advice}"
+            else:
+                words = f"{self.name} is {type(model).__name__}, which cannot be called with a batch{advice}"
+            raise UnusableModelError(words, name=self.name)
         return model  # type: ignore[no-any-return]
 
 
@@ -104,11 +114,12 @@ def _imported(text: str) -> Any:
     except (ModuleNotFoundError, AttributeError) as error:
         if not is_of_import_string(text, error):
             raise  # the user's module needs something that is missing
-        said = f'"{text}": {module} has no attribute {attribute}'
-        if isinstance(error, ModuleNotFoundError):
+        said, is_module = f'"{text}": {module} has no attribute {attribute}', isinstance(error, ModuleNotFoundError)
+        if is_module:
             said = f'"{text}": no module {error.name} on sys.path'
         hint = meant_name(text, error)
-        raise UnusableModelError(f"{said}, {hint}" if hint else said) from None
+        words = f"{said}, {hint}" if hint else said
+        raise UnusableModelError(words, is_absent=is_module and not hint) from None
 
 
 def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "perf_model") -> ModelSource:

@@ -24,6 +24,7 @@ __all__ = [
     "Ready",
     "Scaler",
     "StatsQuestion",
+    "Unusable",
     "WorkerFacts",
     "WorkerStats",
 ]
@@ -142,11 +143,29 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why what a user names as a model is none; a traceback would add nothing.
+
+    Attributes:
+        words: the reason.
+        name: of the model, if the words begin with it; else empty.
+        is_absent: whether no directory on ``sys.path`` has the module or a similar one.
+    """
+
+    words: str
+    name: str = ""
+    is_absent: bool = False
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@dataclass(frozen=True, slots=True)
 class LoadFailed:
     """The model could not be built: the user's traceback, or a reason that suffices."""
 
     traceback: str
-    reason: str = ""
+    reason: Unusable | None = None
 
 
 @dataclass(frozen=True, slots=True)

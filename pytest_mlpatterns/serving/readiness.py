@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, ModelLoadError
 from pytest_mlpatterns.serving.failed_request import stream_failure
@@ -13,7 +13,7 @@ from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.processes import LoadFailed
+    from pytest_mlpatterns.serving.processes import LoadFailed, Unusable
     from pytest_mlpatterns.serving.start_options import StartOptions
 
 __all__ = ["await_ready", "ended_while_loading", "failed_to_load", "left_s", "too_slow_to_answer", "too_slow_to_load"]
@@ -23,34 +23,48 @@ _ROLES_OF_MODEL = frozenset({"service", "replica", "worker"})
 
 
 def failed_to_load(failure: LoadFailed, role: str, model: str, *, options: StartOptions) -> ModelLoadError:
-    """The error of a process whose model could not be built."""
-    if failure.reason:
-        named = "perf_model" if role in _ROLES_OF_MODEL else role
-        return ModelLoadError(f"{named} {failure.reason}{_where_modules_are(failure.reason, options)}")
-    return ModelLoadError(f"{_name(role, model)} failed to load:\n{failure.traceback}")
+    """The error of a process whose model could not be built.
+
+    Args:
+        failure: what the process reported.
+        role: of the process.
+        model: name of the model.
+        options: how the deployment was started.
+    """
+    is_model = role in _ROLES_OF_MODEL
+    if (reason := failure.reason) is not None:
+        said = f"{'' if is_model else f'{role} '}{reason}{_where_modules_are(reason, options)}"
+        return ModelLoadError(said, subject=reason.name, of_model=is_model)
+    return ModelLoadError(f"{_name(role, model)} failed to load:\n{failure.traceback}", **_naming(role, model))
 
 
 def ended_while_loading(role: str, model: str, why: str) -> ModelLoadError:
     """The error of a process that ended before its model was built; ``why`` it did."""
-    return ModelLoadError(f"{_name(role, model)} ended its process while loading: {why}")
+    return ModelLoadError(f"{_name(role, model)} ended its process while loading: {why}", **_naming(role, model))
 
 
 def too_slow_to_load(role: str, model: str, log: str, *, options: StartOptions) -> DeploymentError:
     """The error of a process that has not built its model in time; ``log`` has its last lines."""
-    return DeploymentError(_too_slow(_name(role, model), "still loading", options, log=log))
+    return DeploymentError(_too_slow(_name(role, model), "still loading", options, log=log), **_naming(role, model))
 
 
 def too_slow_to_answer(model: str, log: str, *, options: StartOptions) -> DeploymentError:
     """The error of a model whose first inference was not done in time; ``log`` has the last lines of its process."""
-    return DeploymentError(_too_slow(f"perf_model {model}", "not done with its first inference", options, log=log))
+    said = _too_slow(model, "not done with its first inference", options, log=log)
+    return DeploymentError(said, subject=model, of_model=True)
 
 
 def _name(role: str, model: str) -> str:
-    return f"perf_model {model}" if role in _ROLES_OF_MODEL else role
+    return model if role in _ROLES_OF_MODEL else role
 
 
-def _where_modules_are(reason: str, options: StartOptions) -> str:
-    if not reason.endswith(" on sys.path"):
+def _naming(role: str, model: str) -> dict[str, Any]:
+    """How an error names a process with which its message begins."""
+    return {"subject": _name(role, model), "of_model": role in _ROLES_OF_MODEL}
+
+
+def _where_modules_are(reason: Unusable, options: StartOptions) -> str:
+    if not reason.is_absent:
         return ""
     advice = "correct the name, or add the directory of the module with pythonpath = in the ini file"
     return f" (rootdir {options.root}); {advice}"
@@ -76,15 +90,18 @@ def await_ready(deployment: Deployment, model: str, started_ns: int, *, options:
         except httpx.TimeoutException:
             raise too_slow_to_answer(model, deployment.log_tail(), options=options) from None
         except httpx.HTTPError as error:
-            raise DeploymentError(f"perf_model {model}: {error}{deployment.reason_of_failure()}") from error
+            said = f"{model}: {error}{deployment.reason_of_failure()}"
+            raise DeploymentError(said, subject=model, of_model=True) from error
         deployment.note_first_answer(started_ns)
         failure = stream_failure(response, options.wire, request["content"], stream=deployment.endpoint.stream)
         if failure or not response.is_success:
             tracebacks = "\n".join(deployment.stats().tracebacks)
             raise ModelLoadError(
-                f"perf_model {model} failed on its first inference, of perf_payload item 0: "
+                f"{model} failed on its first inference, of perf_payload item 0: "
                 f"{response.status_code} {failure or decode_error(text_of(response).encode())[:2000]}\n"
-                f"{tracebacks}".rstrip()
+                f"{tracebacks}".rstrip(),
+                subject=model,
+                of_model=True,
             )
 
 

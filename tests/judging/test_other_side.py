@@ -195,9 +195,12 @@ def test_calls_that_cannot_have_the_load_of_the_test_are_refused(mine: Experimen
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (DeploymentError("App('a:app'): it ended"), "the other side: App('a:app'): it ended"),
+        (DeploymentError("App('a:app'): it ended", subject=App("a:app")), "the other side: App('a:app'): it ended"),
         (DeploymentError("it ended"), "the other side: App('a:app'): it ended"),
-        (ModelLoadError("perf_model App('a:app') failed"), "the other side: App('a:app') failed"),
+        (
+            ModelLoadError("App('a:app') failed", subject=App("a:app"), of_model=True),
+            "the other side: App('a:app') failed",
+        ),
     ],
 )
 def test_an_error_of_its_start_is_that_of_the_other_side(error: DeploymentError, said: str) -> None:

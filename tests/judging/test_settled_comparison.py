@@ -162,7 +162,7 @@ def test_what_no_machine_changes_and_the_file_decides_stands(monkeypatch: pytest
 @pytest.mark.parametrize(
     "why",
     [
-        Recorded(DeploymentError(f"test_it at {NAME} did not answer within 60 s")),
+        Recorded(DeploymentError(f"test_it at {NAME} did not answer within 60 s", side=NAME)),
         Recorded(SettingError("closed(4) takes 60 s")),
         Recorded(GeneratorLimitError("the present: in 5 blocks in a row the generator was the limit")),
         Recorded(InvalidResultError("the present: NMRT is at least 5 req/s, but not known")),

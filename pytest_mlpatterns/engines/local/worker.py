@@ -147,7 +147,7 @@ def _load(job: WorkerJob, channel: Channel, build: Callable[[WorkerJob], _Loaded
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
     except UnusableModelError as error:
-        channel.send(LoadFailed("", str(error)))
+        channel.send(LoadFailed("", error.why))
         raise SystemExit(1) from error
     except BaseException as error:  # also SystemExit: the test reports any of them
         channel.send(LoadFailed(user_traceback(error)))

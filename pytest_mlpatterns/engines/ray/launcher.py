@@ -88,7 +88,8 @@ def _start(
         log = session.log_tail()
         raise too_slow_to_load("service", plan.name, log, options=options) from None
     except ChildError as error:
-        raise DeploymentError(f"perf_model {plan.name} on the Ray cluster at {facts.address}: {error}") from error
+        said = f"{plan.name} on the Ray cluster at {facts.address}: {error}"
+        raise DeploymentError(said, subject=plan.name, of_model=True) from error
     endpoint = Endpoint(
         addresses=addresses,
         path=codec_of(options.wire).path(plan.name),

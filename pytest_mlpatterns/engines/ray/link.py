@@ -25,6 +25,8 @@ from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_mlpatterns.serving.processes import Unusable
+
 __all__ = ["Hello", "LinkAddress", "LinkClient", "LinkServer", "own_output"]
 
 _HOST = "127.0.0.1"
@@ -227,7 +229,7 @@ class LinkClient:
         threading.Thread(target=self._answer, args=(statistics,), name="link", daemon=True).start()
         self._send(Ready())
 
-    def failed(self, traceback: str, reason: str) -> None:
+    def failed(self, traceback: str, reason: Unusable | None) -> None:
         """Report that the model could not be built."""
         self._send(LoadFailed(traceback, reason))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.patterns.pattern import ModelNode
-    from pytest_mlpatterns.serving.processes import PackedLayer, WorkerStats
+    from pytest_mlpatterns.serving.processes import PackedLayer, Unusable, WorkerStats
 
 __all__ = [
     "ApplicationPlan",
@@ -179,7 +179,7 @@ class ReplicaStats:
         state: what it is doing.
         stats: what it has counted; None before it is ready.
         text: its traceback if it failed, its end if it ended.
-        reason: why it failed, if that says it all and a traceback would add nothing.
+        reason: why it failed, if that says it all; else None.
     """
 
     deployment: str
@@ -190,7 +190,7 @@ class ReplicaStats:
     state: ReplicaState
     stats: WorkerStats | None = None
     text: str = ""
-    reason: str = ""
+    reason: Unusable | None = None
 
 
 @dataclass(frozen=True, slots=True)

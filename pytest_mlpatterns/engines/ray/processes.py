@@ -214,8 +214,9 @@ class RayProcesses:
         if any(state in status for state in _FAILED_STATES):
             log = self.log_tail()
             raise DeploymentError(
-                f"perf_model {model}: Ray Serve could not start it: {status}"
-                + (f"\nIt printed last:\n{log}" if log else "")
+                f"{model}: Ray Serve could not start it: {status}" + (f"\nIt printed last:\n{log}" if log else ""),
+                subject=model,
+                of_model=True,
             )
 
     def _too_slow(self, model: str, options: StartOptions) -> DeploymentError:

@@ -67,7 +67,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     except httpx.HTTPError as error:
         deployment.close()
         hint = "" if isinstance(error, EndlessAnswerError) else "; is the service running?"
-        raise DeploymentError(f"{target}: {describe_error(error)}{hint}") from error
+        raise DeploymentError(f"{target}: {describe_error(error)}{hint}", subject=target) from error
     except DeploymentError:
         deployment.close()
         raise
@@ -80,9 +80,10 @@ def _check_first_answer(deployment: Deployment, target: Url, options: StartOptio
     response = deployment.ask(deployment.client, request, max(deadline - time.monotonic(), _LEAST_S))
     if not response.is_success:
         advice = advice_on_path(response, target, options, client=deployment.client)
-        raise DeploymentError(f"{target} answered {response.status_code}: {text_of(response)[:2000]}{advice}")
+        said = f"{target} answered {response.status_code}: {text_of(response)[:2000]}{advice}"
+        raise DeploymentError(said, subject=target)
     if failure := stream_failure(response, options.wire, request["content"], stream=deployment.endpoint.stream):
-        raise DeploymentError(f"{target} answered {response.status_code}, and {failure}")
+        raise DeploymentError(f"{target} answered {response.status_code}, and {failure}", subject=target)
 
 
 def _remote(target: Url) -> Remote | None:
@@ -90,7 +91,7 @@ def _remote(target: Url) -> Remote | None:
     if not target.is_https and not target.http2:
         return None
     if importlib.util.find_spec("pyreqwest") is None:
-        raise DeploymentError(missing_extra(f"{target} (https or HTTP/2)", "pyreqwest", "https"))
+        raise DeploymentError(missing_extra(f"{target} (https or HTTP/2)", "pyreqwest", "https"), subject=target)
     return Remote(target.origin, target.http2, None if target.ca is None else _certificate_in(Path(target.ca)))
 
 
@@ -110,9 +111,8 @@ def _resolve(target: Url, deadline: float) -> tuple[str, int]:
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise DeploymentError(
-            f"{target}: the host {target.host!r} is not known: {error}; check the spelling"
-        ) from error
+        said = f"{target}: the host {target.host!r} is not known: {error}; check the spelling"
+        raise DeploymentError(said, subject=target) from error
     addresses = [(str(entry[4][0]), target.port) for entry in found]
     for address in addresses:
         timeout_s = min(_CONNECT_TIMEOUT_S, deadline - time.monotonic())

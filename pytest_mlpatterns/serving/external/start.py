@@ -79,14 +79,14 @@ def deploy_target(target: Target, options: StartOptions) -> Deployment:
     if target.stream is not None and options.wire.protocol in ("openai", "grpc"):
         raise DeploymentError(
             f"{target} has stream={target.stream!r}, but the wire {options.wire} gives the form of the answers; leave "
-            "stream= out, or leave wire= out and make the requests with perf(request=...)"
+            "stream= out, or leave wire= out and make the requests with perf(request=...)",
+            subject=target,
         )
     if isinstance(target, Url):
         return attach(target, options)
     if isinstance(target, App) and options.wire.protocol == "grpc":
-        raise DeploymentError(
-            f"{target} takes requests over HTTP, but the wire is {options.wire}; choose a wire over REST"
-        )
+        said = f"{target} takes requests over HTTP, but the wire is {options.wire}; choose a wire over REST"
+        raise DeploymentError(said, subject=target)
     return _started(target, options)
 
 
@@ -100,7 +100,7 @@ def _started(target: App | Command, options: StartOptions) -> Deployment:
     try:
         return start_with_cpus(options.cpus, start)
     except _PortTakenError as error:
-        raise DeploymentError(str(error)) from None
+        raise DeploymentError(str(error), subject=target) from None
 
 
 class _PortTakenError(DeploymentError):
@@ -198,7 +198,8 @@ class _Start:
                     printed()
             raise DeploymentError(
                 f"{self._target} answered {response.status_code} to its first request, {shown}: "
-                f"{failure or text_of(response)[:2000]}{advice}{self._printed()}"
+                f"{failure or text_of(response)[:2000]}{advice}{self._printed()}",
+                subject=self._target,
             )
 
     def _ask(
@@ -228,7 +229,7 @@ class _Start:
                 outcome = f"to {shown} the answer is {response.status_code}; {_RAISE_LIMIT}"
             except EndlessAnswerError as error:
                 if error.is_over_bound:
-                    raise DeploymentError(f"{self._target}: {error}{self._printed()}") from None
+                    raise DeploymentError(f"{self._target}: {error}{self._printed()}", subject=self._target) from None
                 if not outcome or left_s > _TELLING_S:
                     outcome = str(error)
             except httpx.RequestError as error:  # also a body that does not match its Content-Encoding
@@ -237,7 +238,8 @@ class _Start:
             self._check_running(_POLL_S)
         raise DeploymentError(
             f"{self._target} is not ready after {format_duration(self._options.timeout_ns)}, the start-up time limit: "
-            f"{outcome or f'to {shown} there is no answer; {_RAISE_LIMIT}'}{self._printed()}"
+            f"{outcome or f'to {shown} there is no answer; {_RAISE_LIMIT}'}{self._printed()}",
+            subject=self._target,
         )
 
     def _check_running(self, wait_s: float) -> None:
@@ -251,7 +253,7 @@ class _Start:
                     f"{self._target}: {owner} took port {taken[0].laddr.port} before the server could open it; run the "
                     f"test again\n{error}"
                 ) from None
-            raise DeploymentError(f"{self._target}: {error}") from None
+            raise DeploymentError(f"{self._target}: {error}", subject=self._target) from None
 
     def _check_openness(self) -> None:
         """Warn if the server listens on all interfaces, which is the default of some servers."""
@@ -287,7 +289,7 @@ class _ServerProcesses:
         try:
             self._programs.check(wait_s)
         except DeploymentError as error:
-            raise DeploymentError(f"{self._name}: {error}") from None
+            raise DeploymentError(f"{self._name}: {error}", subject=self._name) from None
 
     def stats(self) -> PatternStats:
         """Return empty statistics, if the programs still run."""
@@ -385,7 +387,7 @@ def _app_programs(target: App, options: StartOptions) -> list[Program]:
     if target.server == "uvicorn":
         return [_program(target, _UVICORN, env, cwd=cwd, options=options) for _ in range(target.workers)]
     if importlib.util.find_spec("granian") is None:
-        raise DeploymentError(missing_extra(str(target), "granian", "granian"))
+        raise DeploymentError(missing_extra(str(target), "granian", "granian"), subject=target)
     if target.balance == "shared-socket":
         return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd=cwd, options=options)]
     return [_program(target, _GRANIAN, env, cwd=cwd, options=options) for _ in range(target.workers)]
@@ -396,7 +398,8 @@ def _directory(target: App | Command, options: StartOptions) -> Path:
     if options.trees is not None:
         cwd = Path(map_path(str(cwd), *options.trees))
     if not cwd.is_dir():
-        raise DeploymentError(f"{target}: {cwd} does not exist, expected the working directory; correct cwd=")
+        said = f"{target}: {cwd} does not exist, expected the working directory; correct cwd="
+        raise DeploymentError(said, subject=target)
     return cwd
 
 

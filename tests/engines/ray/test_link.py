@@ -14,6 +14,7 @@ from support.nodes import counted
 
 from pytest_mlpatterns.engines.ray.link import SILENT, Hello, LinkAddress, LinkClient, LinkServer, own_output
 from pytest_mlpatterns.engines.ray.messages import ReplicaState, ReplicaStats
+from pytest_mlpatterns.serving.processes import Unusable
 from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
@@ -102,9 +103,9 @@ def test_a_replica_that_does_not_answer_is_told(server: LinkServer, connect: Con
     assert (found.text, found.stats is not None) == ("", True)
 
 
-@pytest.mark.parametrize(("traceback", "reason"), [("Traceback of the user", ""), ("", "is no model")])
+@pytest.mark.parametrize(("traceback", "reason"), [("Traceback of the user", None), ("", Unusable("is no model"))])
 def test_a_model_that_cannot_be_built_is_told_with_its_reason(
-    server: LinkServer, connect: Connect, traceback: str, reason: str
+    server: LinkServer, connect: Connect, traceback: str, reason: Unusable | None
 ) -> None:
     client = connect()
     client.failed(traceback, reason)
@@ -164,7 +165,7 @@ def test_a_monitor_that_is_gone_does_not_disturb_its_replicas(server: LinkServer
     client = connect()
     awaited(server, bool)
     client.close()
-    client.failed("late", "")
+    client.failed("late", None)
     server.close()
     with held_port() as holder, pytest.raises(OSError, match="refused"):  # nothing listens there
         connect(hello(), LinkAddress(holder.getsockname()[1], b""))

@@ -15,6 +15,7 @@ from pytest_mlpatterns.engines.ray.cluster_monitor import ClusterMonitor
 from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaState
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
+from pytest_mlpatterns.serving.processes import Unusable
 from pytest_mlpatterns.serving.start_options import StartOptions
 
 READY, ENDED, FAILED, LOADING = ReplicaState.READY, ReplicaState.ENDED, ReplicaState.FAILED, ReplicaState.LOADING
@@ -76,7 +77,7 @@ def test_a_model_that_cannot_be_built_is_told_as_the_local_engine_does() -> None
     with pytest.raises(ModelLoadError, match=r"^perf_model iris failed to load:\nTraceback of the user$"):
         loaded(Cluster(both(READY, FAILED, text="Traceback of the user")).processes())
     with pytest.raises(ModelLoadError, match=r"^perf_model has no module on sys\.path \(rootdir \.\); correct"):
-        loaded(Cluster(both(FAILED, reason="has no module on sys.path")).processes())
+        loaded(Cluster(both(FAILED, reason=Unusable("has no module on sys.path", is_absent=True))).processes())
 
 
 @pytest.mark.parametrize(("log", "printed"), [("", ""), ("a last word", "; it printed last:\na last word")])

@@ -9,6 +9,7 @@ from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaState, ReplicaStats
 from pytest_mlpatterns.engines.ray.processes import ReplicaRecords
 from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.serving.processes import Unusable
 
 READY, ENDED, FAILED, LOADING = ReplicaState.READY, ReplicaState.ENDED, ReplicaState.FAILED, ReplicaState.LOADING
 
@@ -141,7 +142,7 @@ def test_a_queue_worker_that_keeps_dying_fails_the_service() -> None:
         (replica(text="does not respond; is it?"), "replica (process 97 on node 10.0.0.1) does not respond; is it?"),
         (replica("a", FAILED, text="Traceback"), "replica (process 97 on node 10.0.0.1) failed to load:\nTraceback"),
         (
-            replica("a", FAILED, reason="is no model"),
+            replica("a", FAILED, reason=Unusable("is no model")),
             "replica (process 97 on node 10.0.0.1) failed to load:\nis no model",
         ),
     ],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.engines.ray.cluster import ClockOffset
     from pytest_mlpatterns.engines.ray.link import LinkAddress
     from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaJob
-    from pytest_mlpatterns.serving.processes import WorkerStats
+    from pytest_mlpatterns.serving.processes import Unusable, WorkerStats
 
 __all__ = ["ReplicaLink", "begin_read", "collect", "forget", "log_tail", "offsets", "open_monitors", "read"]
 
@@ -227,7 +227,7 @@ class ReplicaLink:
         """Report that the model is built; ``statistics`` is called in a thread whenever they are asked for."""
         self._client.ready(statistics)
 
-    def failed(self, traceback: str, reason: str) -> None:
+    def failed(self, traceback: str, reason: Unusable | None) -> None:
         """Report that the model could not be built: a traceback, or a reason that says it all."""
         self._client.failed(traceback, reason)
 

@@ -84,10 +84,10 @@ class _Replica:
             stack = self._stack()
             await stack.start()
         except UnusableModelError as error:
-            link.failed("", str(error))
+            link.failed("", error.why)
             return None
         except BaseException as error:  # also SystemExit: the test reports any of them
-            link.failed(user_traceback(error), "")
+            link.failed(user_traceback(error), None)
             return None
         self._link = link
         self._layers: HandlerStack | None = stack
