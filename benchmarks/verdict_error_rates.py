@@ -28,7 +28,7 @@ from peers.disturbance import Beside, disturbed
 from peers.forest import DIGITS, WALKS, Added, make_repository, set_added
 from plugin_runs import Records, run_pytest, take_turns
 
-from pytest_mlpatterns.analysis.verdicts.tolerances import DEFAULT_TOLERANCES
+from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -143,7 +143,7 @@ class Laboratory:
         if case.mode == "check":
             self._record_baseline_where_old(case)
         how = "--perf-against=main" if case.mode == "against" else "--perf-baseline=check"
-        own = () if case.mode == "check" and case.tolerance == DEFAULT_TOLERANCES["rtm"] else (case.tolerance,)
+        own = () if case.mode == "check" and case.tolerance == USUAL_TOLERANCE else (case.tolerance,)
         options = (how, "--perf-profile=off", *(f"--perf-tolerance={tolerance}" for tolerance in own))
         with disturbed(case.beside):
             ran = self._pytest(self._added(case), _test_of(case), *options)

@@ -15,7 +15,7 @@ import numpy as np
 from bench import Claim, Table
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.distributions import TRIM, location
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, launch_deviation, min_samples
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
     Procedure = Callable[[np.random.Generator, "Service", "Change"], "Run"]
     Judge = Callable[["Sample", "Sample"], dict[str, Outcome]]

@@ -14,8 +14,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, objectives_of
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    METRICS,
+    metric_named,
+    objectives_of,
+    with_locations,
+    with_role,
+)
 from pytest_mlpatterns.analysis.metrics.distribution_summary import stored_percentiles, without_body
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, launch_deviation
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import (
     Side,
@@ -31,7 +38,7 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import (
     with_medians,
 )
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
-from pytest_mlpatterns.records.baseline_entry import Entry, Update
+from pytest_mlpatterns.records.baseline_entry import Anchor, Entry, Update
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import State
@@ -41,7 +48,7 @@ from pytest_mlpatterns.units import Unit, format_percent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UPDATE_LAUNCHES",
     "RunFacts",
+    "anchor_of",
     "announcement",
     "disturbances",
     "drift_notes",
@@ -58,14 +66,9 @@ __all__ = [
     "update_of",
 ]
 
-_ANCHORED = ("rtm", "throughput")
-"""Metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
-_ANCHORED_OF_STREAMS = ("ttft", "tpot", "output_tokens")
-"""In place of those, where answers stream: their whole time follows from these and from their length."""
+
 _DRIFT_UPDATES = 2
 """Least updates since the anchor from which a slow drift is reported."""
-_ALSO_COMPARED = ("p95", "p99", "ttft:p95", "ttft:p99", "cpu_per_request", "peak_memory")
-"""Metrics that an update compares too; a change of these leaves the anchor as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +116,18 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         return Update(result.test, None, entry)
     if differences := before.differences(result.setup, facts.versions):
         return Update(result.test, before, entry, differences)
-    compared = {*_anchored(result), *_ALSO_COMPARED, *objectives_of(entry.metrics)}
+    also = with_role(Role.RECORDED)
+    compared = {*_primary(result), *also, *objectives_of(entry.metrics)}
     names = [name for name in entry.metrics if name in compared]
     verdicts = [verdict for name in names if (verdict := _judge(name, result, before.metrics))]
     worse = tuple(verdict for verdict in verdicts if _is_worse(verdict, _tolerance(verdict.metric, result)))
     stepped = any(
         verdict in worse or _is_better(verdict, _tolerance(verdict.metric, result))
         for verdict in verdicts
-        if verdict.metric not in _ALSO_COMPARED
+        if verdict.metric not in also
     )
-    anchor = replace(before.anchored, updates=before.anchored.updates + 1)
+    anchored = anchor_of(before)
+    anchor = replace(anchored, updates=anchored.updates + 1)
     return Update(result.test, before, entry if stepped else replace(entry, anchor=anchor), worse=worse)
 
 
@@ -131,10 +136,10 @@ def drift_notes(result: TestResult, entry: Entry) -> list[str]:
 
     The entries must be three or more, of at least two days.
     """
-    notes, anchor = [], entry.anchored
+    notes, anchor = [], anchor_of(entry)
     if anchor.updates < _DRIFT_UPDATES or entry.date <= anchor.date:  # a step between two runs is no drift
         return []
-    for name in _anchored(result):
+    for name in _primary(result):
         against_entry, against_anchor = (_judge(name, result, old) for old in (entry.metrics, anchor.metrics))
         if not against_entry or not against_anchor or against_entry.outcome is Outcome.FAIL:
             continue
@@ -145,9 +150,17 @@ def drift_notes(result: TestResult, entry: Entry) -> list[str]:
     return notes
 
 
-def _anchored(result: TestResult) -> tuple[str, ...]:
-    """The metrics whose slow drift is reported."""
-    return _ANCHORED if result.stream is None else _ANCHORED_OF_STREAMS
+def anchor_of(entry: Entry) -> Anchor:
+    """The entry that slow drift is measured from; an entry without an anchor is its own."""
+    if entry.anchor is not None:
+        return entry.anchor
+    names = with_locations(with_role(Role.PRIMARY))
+    return Anchor({name: entry.metrics[name] for name in names if name in entry.metrics}, entry.commit, entry.date)
+
+
+def _primary(result: TestResult) -> dict[str, Metric]:
+    """The metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
+    return with_role(Role.PRIMARY, streams=result.stream is not None)
 
 
 def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchValue]]) -> Verdict | None:
@@ -190,8 +203,6 @@ def _values(launches: Sequence[tuple[float, float]]) -> tuple[LaunchValue, ...]:
     return tuple(LaunchValue(value, error) for value, error in launches)
 
 
-_JUDGED = ("rtm",)
-_JUDGED_OF_STREAMS = ("ttft", "tpot")
 _NARROW_SHARE = 1 / 3
 """Half the width of an entry that decides by itself, of the tolerance: beside launches of the same scatter, twice that
 width is left of a change, and a third of the tolerance is room for it."""
@@ -251,8 +262,9 @@ def _why_too_wide(result: TestResult) -> str:
 
 
 def _judged_metrics(result: TestResult) -> list[str]:
-    names = _JUDGED if result.stream is None else _JUDGED_OF_STREAMS
-    return [name for name in names if name in result.metrics]
+    """The times that a comparison judges first."""
+    metrics = _primary(result).items()
+    return [name for name, metric in metrics if metric.unit is Unit.DURATION and name in result.metrics]
 
 
 def _statistic(name: str, result: TestResult) -> Metric:

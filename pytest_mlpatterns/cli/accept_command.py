@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.verdicts.tolerances import changes_to_accept
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, changes_to_accept, rounded_ceiling
+from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, rounded_ceiling
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.wording import count, listed, shown

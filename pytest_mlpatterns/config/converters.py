@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import fields
-from pytest_mlpatterns.analysis.metrics.definitions import COMPARED_METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, can_more_than_double
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.patterns import Pattern
@@ -250,12 +250,11 @@ def read_compared(value: object, source: str) -> tuple[str, ...] | None:
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names:
         raise SettingError(f"{source} is {shown(value)}, expected names of metrics; write ('rtm', 'p99', 'error_rate')")
+    known = comparable_metrics()
     for name in names:
-        if not isinstance(name, str) or name not in COMPARED_METRICS:
-            hint = did_you_mean(name, COMPARED_METRICS) if isinstance(name, str) else ""
-            raise SettingError(
-                f"{source} names the metric {shown(name)}, {hint}expected some of {', '.join(COMPARED_METRICS)}"
-            )
+        if not isinstance(name, str) or name not in known:
+            hint = did_you_mean(name, known) if isinstance(name, str) else ""
+            raise SettingError(f"{source} names the metric {shown(name)}, {hint}expected some of {', '.join(known)}")
     return tuple(dict.fromkeys(names))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns
+from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, min_samples
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
@@ -46,12 +47,12 @@ from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.machine_doubts import MachineDoubts
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
 from pytest_mlpatterns.records.setup import differing_facts
-from pytest_mlpatterns.records.verdict import TIMES_OF_RATES, Outcome, Verdict
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
@@ -151,7 +152,7 @@ class BaselineComparison:
         self._measurement.require_valid()
         entry = self._baseline.entry
         now = self._measurement.metrics.streams
-        streams = {"before": now if entry is None else "ttft" in entry.metrics, "now": now}
+        streams = {"before": now if entry is None else are_of_streams(entry.metrics), "now": now}
         compared = choose(choice, **streams)
         self._left_out |= why_left_out(choice, **streams)
         if self._baseline.mode is not BaselineMode.OFF:
@@ -365,7 +366,7 @@ def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
 
 
 def _by_its_times(verdict: Verdict, screened: Mapping[str, Verdict]) -> Verdict:
-    times = [screened.get(name) for name in TIMES_OF_RATES.get(verdict.metric, ())]
+    times = [screened.get(name) for name in metric_named(verdict.metric).times]
     if verdict.outcome is not Outcome.INCONCLUSIVE or verdict.change is None or not verdict.tolerance or not times:
         return verdict
     if verdict.change.value > _SHARE * verdict.tolerance or any(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.causes.attribution import profile_record
 from pytest_mlpatterns.analysis.causes.growth import held_record
-from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.measurement.held_memory import held_under_load
@@ -41,7 +42,6 @@ _LONGEST_WARMUP_NS = 1_000_000_000
 _WHAT = "naming the functions that got slower"
 _NOT_OF_REQUESTS = ("cold_start", "recovery")
 """Times that no function of a request explains."""
-_HELD, _GROWS = "peak_memory", "memory_growth"
 _TIMES_THE_START = 40
 """Multiple of a start after which a traced one is given up: models that make Python objects took 11 to 28 times as long
 under tracemalloc, and a machine that is busy now was perhaps quieter before."""
@@ -94,13 +94,14 @@ class Causes:
             verdicts: of the comparison.
             starts_ns: as for :func:`trace_limit_ns`.
         """
-        failed = {verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL}
+        held = with_role(Role.HELD)
+        failed = [held[one.metric] for one in verdicts if one.outcome is Outcome.FAIL and one.metric in held]
         is_off = self._experiment.settings.profile is ProfileMode.OFF
-        if is_off or self.held is not None or failed.isdisjoint((_HELD, _GROWS)):
+        if is_off or self.held is not None or not failed:
             return
         with self._measurement.beside_budget():
             try:
-                self.held = _held(self._experiment, revision, starts_ns, of_growth=_HELD not in failed)
+                self.held = _held(self._experiment, revision, starts_ns, of_growth=all(one.resource for one in failed))
             except MlpatternsError as error:
                 self.held = HeldRecord(f"memory by line is not known: {str(error).partition(chr(10))[0]}")
 

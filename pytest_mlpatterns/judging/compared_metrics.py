@@ -19,16 +19,16 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
-    COMPARED_METRICS,
-    GROWTHS,
     LOCATIONS,
-    METRICS,
-    Metric,
+    comparable_metrics,
+    leading_time,
     metric_named,
     percentile_metric,
+    with_role,
 )
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
-from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR
+from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, accepted_ceiling
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS
@@ -73,14 +73,6 @@ __all__ = [
 Choice = Callable[[bool], "Sequence[ComparedMetric]"]
 """Which metrics to compare, given whether the answers stream, which is known after a launch."""
 
-_PRIMARY = ("rtm", "throughput")
-_STREAM_PRIMARY = ("ttft", "tpot", "output_tokens")
-"""In place of those, where answers stream: their whole time follows from these and from their length."""
-_OF_THE_LOAD = ("throughput", "output_tokens")
-"""Metrics that the schedule of an open loop sets."""
-_GUARDS = ("p95", "p99", "error_rate", "cpu_per_request", "peak_memory", *GROWTHS, "cold_start", "response_bytes")
-_ALWAYS_GUARDS = frozenset({"error_rate", "peak_memory", *GROWTHS, "cold_start", "request_bytes", "response_bytes"})
-
 
 @dataclass(frozen=True, slots=True)
 class ComparedMetric:
@@ -122,12 +114,13 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
     Raises:
         SettingError: it is no tuple, or a name in it is unknown.
     """
+    known = comparable_metrics()
     for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
-        if name is names or not isinstance(name, str) or name not in COMPARED_METRICS:
-            hint = did_you_mean(name, COMPARED_METRICS) if isinstance(name, str) else ""
+        if name is names or not isinstance(name, str) or name not in known:
+            hint = did_you_mean(name, known) if isinstance(name, str) else ""
             found = argument.replace("...", shown(names))
-            raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(COMPARED_METRICS)}")
-    return [COMPARED_METRICS[name] for name in names]
+            raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(known)}")
+    return [known[name] for name in names]
 
 
 def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, ...]:
@@ -141,9 +134,8 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
     """
     if settings.compare is not None:
         return tuple(metric_named(name) for name in settings.compare)
-    primary = _STREAM_PRIMARY if streams else _PRIMARY
-    names = [name for name in (*primary, *_GUARDS) if name not in _OF_THE_LOAD or settings.schedule.closed]
-    return tuple(METRICS[name] for name in names)
+    metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}
+    return tuple(metric for metric in metrics.values() if settings.schedule.closed or not metric.times)
 
 
 def compared_metrics(
@@ -202,7 +194,7 @@ def is_asked_for(compared: ComparedMetric, settings: Settings) -> bool:
 
 def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> ComparedMetric:
     """The metric with the highest ceiling that is accepted, if that is above its tolerance."""
-    known = [(ceiling, one) for one in accepted if (ceiling := one.ceiling_of(compared.metric.name)) is not None]
+    known = [(ceiling, one) for one in accepted if (ceiling := accepted_ceiling(one, compared.metric)) is not None]
     ceiling, acceptance = max(known, key=lambda pair: pair[0], default=(0.0, None))
     usual = compared.stored_tolerance
     if acceptance is None or ceiling <= usual:
@@ -211,9 +203,9 @@ def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> C
 
 
 def _is_guard(metric: Metric, *, requested: bool) -> bool:
-    if metric.name in _ALWAYS_GUARDS or metric.is_tail:
+    if Role.ALWAYS_GUARD in metric.roles or metric.is_tail:
         return True
-    return not requested and metric.name in _GUARDS
+    return not requested and Role.GUARD in metric.roles
 
 
 class Comparison(Protocol):
@@ -271,9 +263,6 @@ class Comparison(Protocol):
         """
 
 
-_FIRST = "ttft"
-
-
 def choose(choice: Choice, *, before: bool, now: bool) -> Sequence[ComparedMetric]:
     """The metrics to compare: those of streams if both sides stream, and TTFT too if the present no longer does.
 
@@ -286,7 +275,8 @@ def choose(choice: Choice, *, before: bool, now: bool) -> Sequence[ComparedMetri
     if not before or now:
         return whole
     names = {one.metric.name for one in whole}
-    further = [one for one in choice(True) if one.metric.name == _FIRST and one.metric.name not in names]
+    first = leading_time(streams=True).name
+    further = [one for one in choice(True) if one.metric.name == first and first not in names]
     primary = sum(not one.is_guard for one in whole)
     if not further or not primary:
         return [*whole, *further]
@@ -301,8 +291,8 @@ def why_left_out(choice: Choice, *, before: bool, now: bool) -> dict[str, LeftOu
     if before == now:
         return {}
     why = "is not known: the answers no longer stream" if before else "is not known before: the answers stream now only"
-    whole = {one.metric.name for one in choice(False)} | ({_FIRST} if before else set())
-    return {one.metric.label: LeftOut(why) for one in choice(True) if one.metric.name not in whole}
+    whole = {one.metric.name for one in choice(False)} | ({leading_time(streams=True).name} if before else set())
+    return {one.metric.label: why for one in choice(True) if one.metric.name not in whole}
 
 
 def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:
@@ -336,7 +326,7 @@ def failed_by_whole_answers(verdicts: Sequence[Verdict], entry: Entry, present: 
     return frozenset(
         verdict.metric
         for verdict in verdicts
-        if verdict.metric == _FIRST
+        if verdict.metric == leading_time(streams=True).name
         and (whole := _of_whole_answers(metric_named(verdict.figure))) is not None
         and (values := [one.value for one in entry.metrics.get(whole.name, ()) if one.value > 0])
         and geometric_mean(values) > (verdict.reference_value or 0.0) * (1 + (verdict.tolerance or 0.0))
@@ -345,9 +335,10 @@ def failed_by_whole_answers(verdicts: Sequence[Verdict], entry: Entry, present: 
 
 def _of_whole_answers(metric: Metric) -> Metric | None:
     """The same figure of whole answers, if it is one of TTFT; None for other metrics."""
-    if metric.stands_for == _FIRST:
-        return LOCATIONS["rtm"]
-    return percentile_metric(metric.stream[1]) if metric.stream is not None and metric.stream[0] == _FIRST else None
+    first = leading_time(streams=True).name
+    if metric.stands_for == first:
+        return LOCATIONS[leading_time(streams=False).name]
+    return percentile_metric(metric.stream[1]) if metric.stream is not None and metric.stream[0] == first else None
 
 
 _NAMED = 4

@@ -27,7 +27,7 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.records.baseline_entry import Entry

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.machine import why_busy
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.statistics.log_ratio import PAIRED_METRICS, PairedLaunch, judge_ratio, ratio_deviation
+from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch, judge_ratio, ratio_deviation
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, paired_kinds, side_of
-from pytest_mlpatterns.analysis.verdicts.tolerances import DEFAULT_TOLERANCES, judged_statistic, median_text
+from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, median_text
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
@@ -43,7 +44,7 @@ from pytest_mlpatterns.units import format_percent, parse_number, parse_ratio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity, RatioVerdict
     from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.launch import LaunchRunner
 
 __all__ = [
-    "COMPARABLE_METRICS",
     "Factor",
     "SideComparison",
     "judge_factor",
@@ -66,8 +66,6 @@ __all__ = [
 ]
 
 
-COMPARABLE_METRICS = ("rtm", "throughput", "nmrt")
-"""Metrics by which one side can be faster than another."""
 _LEAST = 1e-9
 """Smallest limit on a ratio of rates, since 0 has no logarithm."""
 _ALPHA = 0.025
@@ -88,7 +86,7 @@ class Factor:
     """How many times as fast one side has to be as the other.
 
     Attributes:
-        on: one of :data:`COMPARABLE_METRICS`; a lower RTM is faster.
+        on: one of the metrics with the role ``FACTOR``; a lower RTM is faster.
         least: smallest acceptable factor.
         margin: how many times as slow it may be, if that was asked; None if it has to be faster.
     """
@@ -190,8 +188,9 @@ class SideComparison:
 
 def _read_on(on: object, method: str) -> str:
     """The name of the metric that is compared."""
-    if not isinstance(on, str) or on not in COMPARABLE_METRICS:
-        expected = ", ".join(map(repr, COMPARABLE_METRICS))
+    known = with_role(Role.FACTOR)
+    if not isinstance(on, str) or on not in known:
+        expected = ", ".join(map(repr, known))
         raise SettingError(f"{method}(on={wording.shown(on)}), expected one of {expected}")
     return on
 
@@ -328,7 +327,7 @@ def judge_no_slower(
         DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
         does.
     """
-    tolerance = min((one.tolerance for one in compared if not one.is_guard), default=DEFAULT_TOLERANCES["rtm"])
+    tolerance = min((one.tolerance for one in compared if not one.is_guard), default=USUAL_TOLERANCE)
     looks = SequentialPlan.for_tolerance(tolerance, most=budget_ns // _LAUNCH_NS)
     judge = _RevisionJudge(run, compared, looks, budget_ns=budget_ns)
     run.decide(judge.outcome, budget_ns, max_launches=looks.last)
@@ -430,7 +429,7 @@ class _RevisionJudge:
         outcomes = {verdict.outcome for verdict in without_start([*self._found.values()])}
         failed = {name for name, verdict in self._found.items() if verdict.outcome is Outcome.FAIL}
         if failed:
-            is_confirmed = len(found) >= _CONFIRMING_PAIRS or not failed <= set(PAIRED_METRICS)
+            is_confirmed = len(found) >= _CONFIRMING_PAIRS or not failed <= with_role(Role.PAIRED).keys()
             return Outcome.FAIL if is_confirmed else Outcome.INCONCLUSIVE
         return Outcome.INCONCLUSIVE if waits or Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
@@ -443,7 +442,7 @@ class _RevisionJudge:
     ) -> Verdict:
         first, second = both
         metric, tolerance = compared.metric, compared.tolerance
-        if metric.name in PAIRED_METRICS:
+        if Role.PAIRED in metric.roles:
             if all(launch.ratio(metric.name) is None for launch in found):
                 raise AbsentMetricError("is not known of both sides")
             judged_by = judged_statistic(metric, lambda of: ratio_deviation(_ratios(of.name, found)))

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.causes.growth import describe_growth, growth_of, is_leak, judge_leak
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.patterns import Cached
 from pytest_mlpatterns.records.launch import Estimate
@@ -22,7 +23,7 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -70,7 +71,7 @@ class LeakAssertions:
         if self._experiment.smoke:
             return ()
         self._measurement.require_valid()
-        limits = {"memory_growth": limit_bytes, "descriptor_growth": COUNTED_LIMIT, "thread_growth": COUNTED_LIMIT}
+        limits = {name: limit_bytes if name in with_role(Role.HELD) else COUNTED_LIMIT for name in GROWTHS}
 
         def is_decided(track: ResourceTrack) -> bool:
             found = _verdicts(track, limits, is_whole=False)

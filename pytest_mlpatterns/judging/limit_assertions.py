@@ -28,7 +28,7 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement

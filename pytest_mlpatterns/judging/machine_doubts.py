@@ -24,7 +24,8 @@ from pytest_mlpatterns.analysis.health.machine import (
     taken_in,
     why_busy,
 )
-from pytest_mlpatterns.analysis.metrics.definitions import NOT_OF_THE_MACHINE, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import NOT_OF_THE_MACHINE, leading_time, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.judging.compared_metrics import failed_by_whole_answers
@@ -150,10 +151,6 @@ _SHARING = 1.5
 """Factor on what neighbours explain beyond the cores that they take: they share caches and the threads of a core."""
 _SLICES_NS = 8_000_000
 """Time that a request may wait for a core beside neighbours: two time slices of Linux, one on each side of a hop."""
-_LOCATIONS = ("ttft", "rtm")
-"""Metrics whose change shows how much longer a request takes; the first that was judged counts."""
-_OF_ITS_OWN = ("cpu_per_request", "cold_start")
-"""Metrics that may get worse while the time of a request does not."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +175,8 @@ class MachineSign:
         if verdict.metric in NOT_OF_THE_MACHINE or verdict.change is None:
             return ""
         judged = [verdict] if not metric_named(verdict.metric).is_tail else []
-        if verdict.metric not in _OF_ITS_OWN:
-            judged += [one for one in seen if one.metric in _LOCATIONS and one.change is not None][:1]
+        if verdict.metric not in with_role(Role.APART):  # it shows how much longer a request takes
+            judged += [one for one in seen if one.metric in with_role(Role.LEADING) and one.change is not None][:1]
         if self.busy and all(_times(one) <= self._beside_neighbours(one) for one in judged):
             return self.busy
         times = max((_times(one) for one in judged), default=1.0)
@@ -198,7 +195,8 @@ class MachineSign:
         if verdict.metric == "cpu_per_request" or usage is None:
             return CPU_FACTOR
         factor = taken_factor(taken_in(self.launches), self.entry.taken, usage.machine_cores) * _SHARING
-        name = verdict.metric if metric_named(verdict.metric).unit is Unit.DURATION else "rtm"
+        is_time = metric_named(verdict.metric).unit is Unit.DURATION
+        name = verdict.metric if is_time else leading_time(streams=False).name
         known = self.entry.metrics.get(name, ())
         return factor + _SLICES_NS / max(known[0].value, 1.0) if known else factor
 

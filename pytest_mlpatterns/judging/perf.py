@@ -12,7 +12,6 @@ from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY
 from pytest_mlpatterns.analysis.metrics.definitions import (
     METRICS,
-    Metric,
     goodput_metric,
     percentile_metric,
     priced_metric,
@@ -63,6 +62,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.analysis.capacity.scaling import Scaling
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment

@@ -24,11 +24,12 @@ from pytest_mlpatterns.analysis.health.machine import (
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
     METRICS,
-    Metric,
     is_known_metric,
     metric_named,
     nmrt_metric,
     own_metrics,
+    with_locations,
+    with_role,
 )
 from pytest_mlpatterns.analysis.metrics.distribution_summary import (
     latency_of,
@@ -36,9 +37,9 @@ from pytest_mlpatterns.analysis.metrics.distribution_summary import (
     stream_percentiles,
     stream_record,
 )
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
-from pytest_mlpatterns.analysis.statistics.log_ratio import PAIRED_METRICS
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -218,7 +219,7 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
         _pooled(second),
         {
             name: tuple((ratio.value, ratio.error) for ratio in ratios)
-            for name in PAIRED_METRICS
+            for name in with_locations(with_role(Role.PAIRED))
             if (ratios := [ratio for one in run.launches if (ratio := one.ratio(name)) is not None])
         },
         stream_percentiles=_stream_percentiles(run.first_launches),
@@ -236,7 +237,7 @@ def _with_conditions(
     return replace(
         result,
         latency=latency_of(metrics.latencies_ns),
-        tolerance=experiment.settings.tolerance.of("rtm"),
+        tolerance=experiment.settings.tolerance.usual,
         price=metrics.price,
         missing_indices=dict(metrics.indices.missing),
         load_over_time=tuple(metrics.load_over_time()),
@@ -298,7 +299,8 @@ def _stream_percentiles(launches: Sequence[Launch]) -> dict[str, Percentiles]:
 
 def _figures(figures: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:
     """The mean, smallest and largest value of each metric over the launches of one variant."""
-    values = {name: [figure for one in figures if (figure := one.figure(name)) is not None] for name in PAIRED_METRICS}
+    names = with_locations(with_role(Role.PAIRED))
+    values = {name: [figure for one in figures if (figure := one.figure(name)) is not None] for name in names}
     return {name: (fmean(found), min(found), max(found)) for name, found in values.items() if found}
 
 
@@ -390,16 +392,13 @@ def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-_OF_SUCCESSES = ("throughput", "cpu_per_request", "cost")
-
-
 def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
     """A metric of this result; None if it does not apply or has too few samples.
 
     If every request failed, the rate and the CPU time of successful answers would be those of requests from before the
     window, and are None.
     """
-    if metric.name in _OF_SUCCESSES and 0 < metrics.requests == sum(metrics.failures.values()):
+    if Role.OF_ANSWERS in metric.roles and 0 < metrics.requests == sum(metrics.failures.values()):
         return None
     try:
         if metric.name == "error_rate":

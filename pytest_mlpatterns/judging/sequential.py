@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
     from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.measurement.launch import LaunchRunner

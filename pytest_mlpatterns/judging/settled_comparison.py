@@ -14,7 +14,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.health.machine import ratio_of_sorting, sorting_times_ns
-from pytest_mlpatterns.analysis.metrics.definitions import NOT_OF_THE_MACHINE, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import NOT_OF_THE_MACHINE, metric_named, streams_first, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
@@ -364,7 +365,7 @@ class SettledVerdicts:
 
     def calm(self, verdicts: Sequence[Verdict]) -> str:
         """How much slower the machine is, if that is why the file decided nothing; empty otherwise."""
-        worse = next((self.seen[name] for name in ("ttft", "rtm") if self._is_worse(name)), None)
+        worse = next((self.seen[name] for name in streams_first(with_role(Role.LEADING)) if self._is_worse(name)), None)
         passes = all(verdict.outcome is Outcome.PASS for verdict in verdicts)
         if not passes or self.sign is None or worse is None or worse.change is None:
             return ""

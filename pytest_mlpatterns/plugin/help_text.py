@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 __all__ = ["help_lines", "print_help"]
 

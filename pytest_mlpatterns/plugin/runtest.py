@@ -214,4 +214,4 @@ def _perf_of(item: pytest.Item) -> Perf | None:
 def _located(result: TestResult, item: pytest.Item, state: PerfItem) -> TestResult:
     """The result with what only pytest knows: the group of rivals, and the place of the definition."""
     group = group_of(item.nodeid, parameter_names(item))
-    return replace(result, tolerance=state.settings.tolerance.of("rtm"), group=group, location=location_of(item))
+    return replace(result, tolerance=state.settings.tolerance.usual, group=group, location=location_of(item))

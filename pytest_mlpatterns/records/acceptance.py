@@ -7,15 +7,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.verdict import TIMES_OF_RATES
-
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.verdict import Verdict
-
-__all__ = ["ACCEPTED_FILE", "NOTHING_ACCEPTED", "Acceptance", "Accepted", "changes_to_accept", "rounded_ceiling"]
+__all__ = ["ACCEPTED_FILE", "NOTHING_ACCEPTED", "Acceptance", "Accepted", "rounded_ceiling"]
 
 ACCEPTED_FILE = "perf-accepted.toml"
 """The file of a team's acceptances, beside the baseline file."""
@@ -58,26 +53,6 @@ class Acceptance:
     def is_of(self, test: str) -> bool:
         """Whether it holds for a test: the pattern matches its id, or its id without the brackets of parameters."""
         return fnmatchcase(test, self.test) or self.test in (test, test.partition("[")[0])
-
-    def ceiling_of(self, metric: str) -> float | None:
-        """The largest accepted worsening of a metric; None if this says nothing of it.
-
-        A time that may grow by c lets the rate of a closed loop fall by c / (1 + c).
-        """
-        if metric == self.metric:
-            return self.ceiling
-        return self.ceiling / (1 + self.ceiling) if self.metric in TIMES_OF_RATES.get(metric, ()) else None
-
-
-def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
-    """Metrics to accept and the upper end of their change, without those that follow from another one.
-
-    Args:
-        verdicts: of comparisons, at most one of a metric.
-    """
-    changes = [(one.metric, one.change.high) for one in verdicts if one.change is not None]
-    names = [name for name, _ in changes]
-    return [(name, high) for name, high in changes if not set(TIMES_OF_RATES.get(name, ())) & set(names)]
 
 
 def rounded_ceiling(share: float) -> float:

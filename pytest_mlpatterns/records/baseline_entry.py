@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Anchor", "Baselines", "Entry", "EntryKey", "Update", "commit_in"]
 
 _OURS = "pytest-mlpatterns"
-_ANCHORED = (
-    *("rtm", "latency_mean", "throughput"),
-    *("ttft", "ttft_mean", "tpot", "tpot_mean", "output_tokens"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +97,6 @@ class Entry:
         if not self.disturbed:
             return ""
         return f"the baseline of {self.recorded_at} was recorded although {'; '.join(self.disturbed)}"
-
-    @property
-    def anchored(self) -> Anchor:
-        """The entry that slow drift is measured from; an entry without an anchor is its own."""
-        if self.anchor is not None:
-            return self.anchor
-        metrics = {name: self.metrics[name] for name in _ANCHORED if name in self.metrics}
-        return Anchor(metrics, self.commit, self.date)
 
     def differences(self, setup: Setup, versions: Mapping[str, str]) -> tuple[str, ...]:
         """Why this entry is not comparable with a test: what differs, as ``load: closed(8) → closed(16)``.

@@ -24,22 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = [
-    "ERRORS",
-    "TIMES_OF_RATES",
-    "Gate",
-    "Kind",
-    "LeftOut",
-    "Outcome",
-    "Unjudged",
-    "Verdict",
-    "failure_kind",
-    "judged_kind",
-]
-
-
-TIMES_OF_RATES: dict[str, tuple[str, ...]] = {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
-"""Rates of a closed loop, and the times that they follow from: each caller sends again when it has its answer."""
+__all__ = ["ERRORS", "Gate", "Kind", "Outcome", "Unjudged", "Verdict", "failure_kind", "judged_kind"]
 
 
 class Outcome(StrEnum):

@@ -9,9 +9,9 @@ import pytest
 from support.synthetic import MS, verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
-    COMPARED_METRICS,
     LOCATIONS,
     METRICS,
+    comparable_metrics,
     is_known_metric,
     metric_named,
 )
@@ -23,7 +23,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 
 def launches(*values_ms: float) -> list[LaunchValue]:
@@ -58,7 +58,7 @@ def test_locations_are_known_by_name_and_are_no_names_in_options() -> None:
         assert metric_named(location.name) is location
         assert location.stands_for == name
         assert is_known_metric(location.name)
-        assert location.name not in COMPARED_METRICS
+        assert location.name not in comparable_metrics()
 
 
 def test_a_verdict_on_a_location_is_one_on_the_metric_that_it_stands_for() -> None:

@@ -22,7 +22,7 @@ from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 
 PRICE = Price(1.0, 0.0, "USD")

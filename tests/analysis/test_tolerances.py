@@ -5,11 +5,33 @@ from __future__ import annotations
 import pytest
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.analysis.verdicts.tolerances import DEFAULT_TOLERANCES, Tolerances, can_more_than_double
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, can_more_than_double
 from pytest_mlpatterns.errors import SettingError
 
+_DEFAULTS = {
+    "rtm": 0.10,
+    "throughput": 0.10,
+    "nmrt": 0.10,
+    "cpu_per_request": 0.07,
+    "p90": 0.20,
+    "p95": 0.20,
+    "p99": 0.20,
+    "error_rate": 0.001,
+    "peak_memory": 0.15,
+    "memory_growth": 0.50,
+    "descriptor_growth": 0.50,
+    "thread_growth": 0.50,
+    "cold_start": 0.50,
+    "request_bytes": 0.10,
+    "response_bytes": 0.10,
+    "ttft": 0.10,
+    "tpot": 0.10,
+    "itl": 0.10,
+    "output_tokens": 0.10,
+}
 
-@pytest.mark.parametrize(("metric", "expected"), DEFAULT_TOLERANCES.items())
+
+@pytest.mark.parametrize(("metric", "expected"), _DEFAULTS.items())
 def test_every_metric_compared_by_default_has_a_tolerance_that_fits_its_noise(metric: str, expected: float) -> None:
     assert Tolerances().of(metric) == Tolerances().of(METRICS[metric]) == expected
 

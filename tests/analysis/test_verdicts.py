@@ -34,7 +34,7 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.samples import Samples
 
 RTM, THROUGHPUT, SIZE = METRICS["rtm"], METRICS["throughput"], replace(METRICS["request_bytes"], floor=0.0)

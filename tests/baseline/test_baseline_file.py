@@ -16,6 +16,7 @@ from support.splits import split
 from support.synthetic import PROPERTY, SETUP, make_setup
 
 from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, write_baselines
+from pytest_mlpatterns.baseline.updates import anchor_of
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
 from pytest_mlpatterns.records.latency import RequestCounts
@@ -291,8 +292,8 @@ def test_an_app_has_the_server_of_this_environment_but_not_that_of_this_package(
 def test_an_entry_is_its_own_anchor_until_it_has_another() -> None:
     both = {name: ENTRY.metrics[name] for name in ("rtm", "throughput")}
     more = replace(ENTRY, metrics={**ENTRY.metrics, "asl": (LaunchValue(0.5, 0.0),)})
-    assert more.anchored == Anchor(both, "1a2b3c4", "2026-11-24")
-    assert FULL.anchored is FULL.anchor
+    assert anchor_of(more) == Anchor(both, "1a2b3c4", "2026-11-24")
+    assert anchor_of(FULL) is FULL.anchor
 
 
 def test_an_update_of_nothing_rewrites_the_same_bytes(path: Path) -> None:

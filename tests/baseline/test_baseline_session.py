@@ -13,6 +13,7 @@ from support.synthetic import ENVIRONMENT, MS, SETUP, counterpart, make_setup, r
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
+from pytest_mlpatterns.baseline.updates import anchor_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, EntryKey
@@ -461,12 +462,12 @@ def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_pat
     session = updated(tmp_path, measured(launches={**measured().launches, **now}), before={TEST: {HERE: old}})
     told = session.report()["recorded_although_worse"]
     assert [one["metric"] for one in told] == ["p99", "peak_memory", "cpu_per_request"]
-    assert recorded(tmp_path)[TEST][HERE].anchor == replace(old.anchored, updates=1)
+    assert recorded(tmp_path)[TEST][HERE].anchor == replace(anchor_of(old), updates=1)
 
 
 @pytest.mark.processes
 def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path) -> None:
-    other = entry(1.0, setup=make_setup(load="closed(16)"), anchor=entry(0.5).anchored)
+    other = entry(1.0, setup=make_setup(load="closed(16)"), anchor=anchor_of(entry(0.5)))
     session = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
     assert session.lines[1:] == [
         f"{TEST}: replaced (load: closed(16) → closed(8)), RTM 4.00 ms, throughput 1,000 req/s"
@@ -488,7 +489,7 @@ def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_
         told.append([note for note in session.with_drift(now).notes if "little by little" in note])
         session.close([now], complete=True)
         assert "recorded although worse:" not in session.lines
-        assert recorded(tmp_path)[TEST][HERE].anchor == replace(first.anchored, updates=step)
+        assert recorded(tmp_path)[TEST][HERE].anchor == replace(anchor_of(first), updates=step)
     assert told[0] == []
     assert told[-1] == ["RTM 33.8 % worse than on 2026-01-31 (1a2b3c4), little by little"]
 
@@ -496,7 +497,7 @@ def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_
 @pytest.mark.processes
 @pytest.mark.parametrize(("rtm_ms", "rate_rps"), [(6.0, 1000.0), (2.0, 1000.0), (4.0, 1500.0)])
 def test_the_anchor_begins_anew_after_a_step_that_was_seen(tmp_path: Path, rtm_ms: float, rate_rps: float) -> None:
-    before = {TEST: {HERE: entry(anchor=entry(3.9).anchored)}}
+    before = {TEST: {HERE: entry(anchor=anchor_of(entry(3.9)))}}
     updated(tmp_path, measured(rtm_ms, rate_rps), before=before)
     assert recorded(tmp_path)[TEST][HERE].anchor is None
 

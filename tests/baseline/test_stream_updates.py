@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from support.streams import stream_result
 from support.synthetic import MS
 
-from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_of
+from pytest_mlpatterns.baseline.updates import RunFacts, anchor_of, drift_notes, update_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Entry
@@ -31,7 +31,7 @@ def test_a_slower_first_token_is_worse_and_begins_a_new_anchor() -> None:
     assert [verdict.metric for verdict in slower.worse] == ["ttft"]
     assert slower.after.anchor is None
     same = update_of(measured(ttft=101.0 * MS, tpot=10.0 * MS), before, FACTS)
-    assert (same.worse, same.after.anchor) == ((), replace(before.anchored, updates=1))
+    assert (same.worse, same.after.anchor) == ((), replace(anchor_of(before), updates=1))
 
 
 def test_updates_are_compared_by_means_if_both_entries_know_them() -> None:
@@ -46,7 +46,7 @@ def test_updates_are_compared_by_means_if_both_entries_know_them() -> None:
 
 
 def test_a_slow_drift_of_means_is_told() -> None:
-    anchor = replace(entry("2026-01-01", ttft=190.0 * MS, ttft_mean=200.0 * MS).anchored, updates=3)
+    anchor = replace(anchor_of(entry("2026-01-01", ttft=190.0 * MS, ttft_mean=200.0 * MS)), updates=3)
     assert set(anchor.metrics) == {"ttft", "ttft_mean"}
     drifted = replace(entry(ttft=370.0 * MS, ttft_mean=278.0 * MS), anchor=anchor)
     notes = drift_notes(measured(ttft=190.0 * MS, ttft_mean=280.0 * MS), drifted)
@@ -61,7 +61,7 @@ def test_longer_answers_are_no_step() -> None:
 
 
 def test_a_slow_drift_of_tokens_is_told() -> None:
-    anchor = replace(entry("2026-01-01", tpot=10.0 * MS, rtm=100.0 * MS).anchored, updates=3)
+    anchor = replace(anchor_of(entry("2026-01-01", tpot=10.0 * MS, rtm=100.0 * MS)), updates=3)
     drifted = replace(entry(tpot=13.9 * MS, rtm=200.0 * MS), anchor=anchor)
     notes = drift_notes(measured(tpot=14.0 * MS, rtm=200.0 * MS), drifted)
     assert notes == ["TPOT 40.0 % worse than on 2026-01-01 (1a2b3c4), little by little"]

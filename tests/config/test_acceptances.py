@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mlpatterns.analysis.metrics.definitions import COMPARED_METRICS, METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, comparable_metrics
 from pytest_mlpatterns.config.acceptances import read_accept, read_acceptances
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import Acceptance, rounded_ceiling
@@ -42,7 +42,7 @@ def test_a_marker_says_it_in_a_line(text: str, expected: Acceptance) -> None:
     assert (again.metric, again.ceiling, again.until) == (expected.metric, expected.ceiling, expected.until)
 
 
-@pytest.mark.parametrize("metric", COMPARED_METRICS)
+@pytest.mark.parametrize("metric", comparable_metrics())
 def test_what_a_failure_of_any_metric_advises_can_be_written(metric: str) -> None:
     change = 0.97 if METRICS[metric].better == "higher" or metric == "error_rate" else 2.53
     (accepted,) = read_accept(f"{metric} +{rounded_ceiling(change):g} %: why", SOURCE)

@@ -11,9 +11,10 @@ import pytest
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, SETUP, START_NS, S, samples, usage
 
-from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.statistics.log_ratio import PAIRED_METRICS, LogRatio, PairedLaunch, VariantFigures
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedLaunch, VariantFigures
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
@@ -153,8 +154,12 @@ def test_every_paired_metric_has_a_figure_and_a_ratio() -> None:
     paired = run_of(1.0)
     paired.decide(lambda _found: Outcome.PASS, 0, max_launches=3)
     launch = paired.launches[0]
-    assert {name for name in PAIRED_METRICS if launch.ratio(name) is not None} == {"rtm", "throughput", "ttft"}
-    assert {name for name in PAIRED_METRICS if launch.first.figure(name) is not None} == {"rtm", "throughput", "ttft"}
+    assert {name for name in with_role(Role.PAIRED) if launch.ratio(name) is not None} == {"rtm", "throughput", "ttft"}
+    assert {name for name in with_role(Role.PAIRED) if launch.first.figure(name) is not None} == {
+        "rtm",
+        "throughput",
+        "ttft",
+    }
 
 
 @pytest.mark.parametrize(("every_ms", "closed", "rate"), [(100, False, 30), (50, True, 60)])

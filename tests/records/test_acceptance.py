@@ -7,7 +7,9 @@ import datetime
 import pytest
 from support.synthetic import verdict
 
-from pytest_mlpatterns.records.acceptance import Acceptance, Accepted, changes_to_accept, rounded_ceiling
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts.tolerances import accepted_ceiling, changes_to_accept
+from pytest_mlpatterns.records.acceptance import Acceptance, Accepted, rounded_ceiling
 from pytest_mlpatterns.records.verdict import Outcome
 
 LARGER = Acceptance("rtm", 0.6, "larger model", "tests/*::test_digits", issue="#123", until=datetime.date(2026, 12, 31))
@@ -33,7 +35,7 @@ def test_it_is_of_the_tests_that_its_pattern_names(pattern: str, test: str, expe
 
 @pytest.mark.parametrize(("metric", "ceiling"), [("rtm", 0.6), ("throughput", 0.375), ("p95", None), ("tpot", None)])
 def test_the_rate_may_fall_by_as_much_as_the_time_may_grow(metric: str, ceiling: float | None) -> None:
-    found = LARGER.ceiling_of(metric)
+    found = accepted_ceiling(LARGER, METRICS[metric])
     assert found == (None if ceiling is None else pytest.approx(ceiling))
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.metrics.definitions import Metric
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import GRPC_OUTCOMES, Failure

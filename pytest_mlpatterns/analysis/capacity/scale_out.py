@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.samples import Window

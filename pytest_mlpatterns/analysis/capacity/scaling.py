@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.scalability_law import FittedLaw, fit_law
 from pytest_mlpatterns.analysis.capacity.scale_out import scale_out_ns, scale_out_record
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, SCALING_INDICES, Metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, SCALING_INDICES, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, estimate
@@ -51,7 +52,6 @@ _BUSY_RATIO = 0.9
 """Share of the machine's cores from which on they, not the pattern, may end the scaling."""
 _FULL_EFFICIENCY = 0.95
 """Efficiency from which on nothing has ended the scaling."""
-_AT_NMRT = ("asl", "cpu_per_request", "peak_memory", "cost")
 EFFICIENCY = Metric(
     "scaling_efficiency", "scaling efficiency", None, Unit.RATIO, better="higher", launch_sd=math.sqrt(2) * LAUNCH_SD
 )
@@ -322,8 +322,8 @@ class Scaling:
         figures = {} if step.bound else {"nmrt": _plain(step.nmrt_rps)}
         if not step.bound and 1 in self._by_replicas and not self._by_replicas[1].bound:
             figures[EFFICIENCY.name] = _plain(self.efficiency(step.replicas))
-        for name in _AT_NMRT:
-            if step.metrics is not None and (found := step.metrics.estimate(METRICS[name])) is not None:
+        for name, metric in with_role(Role.AT_NMRT).items():
+            if step.metrics is not None and (found := step.metrics.estimate(metric)) is not None:
                 figures[name] = _plain(found)
         return ScalingStepRecord(step.replicas, step.nmrt_concurrency, figures, step.machine_ratio, step.bound)
 

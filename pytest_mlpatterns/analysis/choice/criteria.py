@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.price import Amount, parse_amount
 from pytest_mlpatterns.units import Unit, parse_ratio
@@ -19,6 +19,7 @@ from pytest_mlpatterns.wording import did_you_mean, shown, split_outside_bracket
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.analysis.choice.criteria import Requirement, SelectionCriteria
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.result import TestResult
 

@@ -1,20 +1,22 @@
-"""A metric as a value, and every metric by its name.
+"""Every metric by its name, with its roles.
 
-Pure. This module must not know limits, baselines, or several launches.
+Comparisons, baseline and reports ask :func:`with_role` which metrics they are about; no other module lists names. So a
+new metric is one definition here. Pure. This module must not know limits, baselines, or several launches.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
+from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Group, Metric, Role, nmrt_of
 from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.layer_kinds import (
     CPU_FLOOR_NS,
     LATENCY_FLOOR_NS,
@@ -23,7 +25,7 @@ from pytest_mlpatterns.records.layer_kinds import (
     package_figures,
 )
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
-from pytest_mlpatterns.units import Unit, format_duration
+from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,135 +35,50 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.price import Price
 
 __all__ = [
-    "COMPARED_METRICS",
     "GROWTHS",
     "LOCATIONS",
     "METRICS",
     "NOT_OF_THE_MACHINE",
     "SCALING_INDICES",
     "STREAM_QUANTITIES",
-    "Metric",
+    "are_of_streams",
+    "comparable_metrics",
     "goodput_metric",
     "is_known_metric",
+    "leading_time",
     "metric_named",
+    "metrics_in",
     "nmrt_metric",
-    "nmrt_of",
     "objectives_of",
     "own_metrics",
     "percentile_metric",
     "priced_metric",
     "stream_metric",
+    "streams_first",
+    "with_locations",
+    "with_role",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """Name, source, unit and direction of a metric.
-
-    Attributes:
-        name: as files and options write it, ``rtm`` or ``nmrt(p95<50.0ms)``.
-        label: as reports write it.
-        of: value in one launch; None for metrics of searches and of measurements of scaling.
-        unit: what a value counts; gives how it prints, how a limit is read and how a slower machine scales it.
-        better: which values are better.
-        launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
-        sampled: whether it is a mean over the requests that a launch happens to hold, which may vary.
-        floor: smallest change that a comparison takes seriously, in the metric's unit.
-        percentile: of a latency; None for other metrics.
-        cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
-        objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
-        promise: what the requests of a goodput keep; None for other metrics.
-        currency: of a cost; empty if it is not known, and for other metrics.
-        of_streams: whether only answers that come in pieces have it.
-        stream: quantity and percentile of a time of streams, such as ``("ttft", 95)``; None for other metrics.
-        of_search: value in one capacity search, at a price; None for other metrics.
-        largest: largest value that an index can have; its interval ends there.
-        resource: of which it is the growth per request, as :class:`ResourceTrack` names it; empty for other metrics.
-        per: number of requests to which the growth of a resource relates.
-        least_gain: growth over half of a track from which it may be a leak.
-        stands_for: metric in whose place comparisons judge it, since it knows more of the same times; empty for others.
-    """
-
-    name: str
-    label: str
-    of: Callable[[LaunchBlocks], LaunchValue | None] | None
-    unit: Unit
-    better: Literal["lower", "higher"] = "lower"
-    launch_sd: float = LAUNCH_SD
-    floor: float = 0.0
-    percentile: float | None = None
-    cycle_floor: float = 0.0
-    objective: Objective | None = None
-    promise: Promise | None = None
-    currency: str = ""
-    of_streams: bool = False
-    stream: tuple[str, float] | None = None
-    of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
-    largest: float = math.inf
-    resource: str = ""
-    per: int = 1
-    least_gain: float = 0.0
-    sampled: bool = False
-    stands_for: str = ""
-
-    def show(self, value: float) -> str:
-        """Print a value for people."""
-        shown = self.unit.show(value)
-        return f"{shown} {self.currency}" if self.currency else shown
-
-    @property
-    def is_nmrt(self) -> bool:
-        """Whether it is NMRT, alone or under an objective."""
-        return self.of_search is nmrt_of
-
-    @property
-    def is_at_nmrt(self) -> bool:
-        """Whether a search for NMRT gives it, beside NMRT itself."""
-        return self.of_search is not None and not self.is_nmrt
-
-    @property
-    def is_of_scaling(self) -> bool:
-        """Whether its values come from the passes of ``perf.measure_scaling()``."""
-        return self.of is None and self.of_search is None
-
-    def bounded(self, found: Estimate) -> Estimate:
-        """An estimate of the metric, with an interval that ends at its largest value."""
-        if found.high <= self.largest:
-            return found
-        return Estimate(*(min(end, self.largest) for end in (found.value, found.low, found.high)))
-
-    @property
-    def is_tail(self) -> bool:
-        """Whether it is a percentile of the latency other than the median."""
-        return self.percentile not in (None, 50)
-
-    @property
-    def floor_text(self) -> str:
-        """The floor in words."""
-        return f"{format_duration(self.cycle_floor)} a request" if self.cycle_floor else self.show(self.floor)
-
-    def allowed(self, tolerance: float, before: float, in_flight: int | None = None) -> float:
-        """Largest worsening that a comparison accepts, as a share: the tolerance, or the floor where that is more.
-
-        Args:
-            tolerance: 0.10 for 10 %.
-            before: the value that the share is of, above zero, in the metric's unit.
-            in_flight: requests that the load kept in flight at any time; None for other loads, whose rate does not
-                depend on the time of a request.
-        """
-        if self.cycle_floor and in_flight:
-            slower = before * self.cycle_floor / 1e9 / in_flight  # share by which the time of a request may grow
-            return max(tolerance, slower / (1 + slower))
-        return max(tolerance, self.floor / before) if self.floor else tolerance
-
-
-def nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
-    """The NMRT that a search found; None if it found none."""
-    return capacity.nmrt if capacity.nmrt.value > 0 else None
 
 
 _NMRT = "nmrt"
 _PERCENTILE = re.compile(r"\d{1,2}(?:\.\d+)?")
+_SHOWN = frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.FACT, Role.EVALUATED})
+"""Roles of a metric that every report shows."""
+_TIME = frozenset({Role.PRIMARY, Role.PAIRED})
+_ROLES_OF_PERCENTILES: Mapping[float, frozenset[Role]] = {
+    50: _SHOWN | _TIME | {Role.LEADING, Role.FACTOR},
+    95: _SHOWN | {Role.GUARD, Role.RECORDED},
+    99: frozenset({Role.GUARD, Role.RECORDED, Role.EVALUATED}),
+}
+_ROLES_OF_STREAMS: Mapping[tuple[str, float], frozenset[Role]] = {
+    ("ttft", 50): _SHOWN | _TIME | {Role.LEADING, Role.PICTURED},
+    ("ttft", 95): _SHOWN | {Role.RECORDED},
+    ("ttft", 99): frozenset({Role.RECORDED}),
+    ("itl", 50): frozenset({Role.FACT, Role.PICTURED}),
+    ("itl", 95): frozenset({Role.FACT}),
+    ("tpot", 50): _SHOWN | _TIME,
+}
+_TAIL_TOLERANCE = 0.20
 STREAM_QUANTITIES = ("ttft", "itl", "tpot")
 """Times of streams: time to first token, inter-token latency, time per output token."""
 
@@ -176,6 +93,9 @@ def percentile_metric(percentile: float) -> Metric:
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
         percentile=percentile,
+        roles=_ROLES_OF_PERCENTILES.get(percentile, frozenset()),
+        group=Group.LATENCY,
+        tolerance=USUAL_TOLERANCE if percentile == 50 else _TAIL_TOLERANCE,
     )
 
 
@@ -188,8 +108,17 @@ def stream_metric(quantity: str, percentile: float = 50) -> Metric:
 
     rank = "" if percentile == 50 else f"p{percentile:.10g}"
     name, label = (quantity, quantity.upper()) if not rank else (f"{quantity}:{rank}", f"{rank} {quantity.upper()}")
-    stream = (quantity, percentile)
-    return Metric(name, label, read, Unit.DURATION, floor=LATENCY_FLOOR_NS, of_streams=True, stream=stream)
+    return Metric(
+        name,
+        label,
+        read,
+        Unit.DURATION,
+        floor=LATENCY_FLOOR_NS,
+        of_streams=True,
+        stream=(quantity, percentile),
+        roles=_ROLES_OF_STREAMS.get((quantity, percentile), frozenset()),
+        group=Group.STREAMS,
+    )
 
 
 def _stream_location(quantity: str) -> Metric:
@@ -202,10 +131,19 @@ def _stream_location(quantity: str) -> Metric:
         floor=LATENCY_FLOOR_NS,
         of_streams=True,
         stands_for=quantity,
+        group=Group.STREAMS,
     )
 
 
-def _of_streams(name: str, label: str, read: Callable[[StreamBlocks], LaunchValue | None]) -> Metric:
+def _token_rate(
+    name: str,
+    label: str,
+    read: Callable[[StreamBlocks], LaunchValue | None],
+    *,
+    roles: frozenset[Role],
+    short: str,
+    times: tuple[str, ...] = (),
+) -> Metric:
     """A rate of tokens."""
     return Metric(
         name,
@@ -214,6 +152,10 @@ def _of_streams(name: str, label: str, read: Callable[[StreamBlocks], LaunchValu
         Unit.TOKEN_RATE,
         "higher",
         of_streams=True,
+        roles=roles,
+        group=Group.STREAMS,
+        short_label=short,
+        times=times,
     )
 
 
@@ -233,22 +175,38 @@ def own_metrics() -> dict[str, Metric]:
     return {figure.name: _of_layer(figure) for figure in own_figures()}
 
 
-def _growth(name: str, label: str, resource: str, *, unit: Unit, floor: float, least_gain: float) -> Metric:
-    """The growth of a resource per request, of a counted one per 1,000 requests."""
-    per = 1 if unit is Unit.SIZE else 1000
+def _growth(name: str, label: str, resource: str, *, short: str, floor: float, least_gain: float) -> Metric:
+    """The growth of memory per request, or of a counted resource per 1,000 requests."""
+    is_memory = resource == "rss_bytes"
+    per = 1 if is_memory else 1000
 
     def read(blocks: LaunchBlocks) -> LaunchValue | None:
         found = blocks.growth_rate(resource)
         return None if found is None else LaunchValue(per * found, 0.0)
 
     return Metric(
-        name, label, read, unit, launch_sd=0.0, floor=floor, resource=resource, per=per, least_gain=least_gain
+        name,
+        label,
+        read,
+        Unit.SIZE if is_memory else Unit.COUNT,
+        launch_sd=0.0,
+        floor=floor,
+        resource=resource,
+        per=per,
+        least_gain=least_gain,
+        roles=frozenset({Role.GUARD, Role.ALWAYS_GUARD, *([Role.HELD] if is_memory else [])}),
+        group=Group.RESOURCES,
+        tolerance=0.50,
+        short_label=short,
     )
 
 
-def _size(name: str, label: str, read: Callable[[LaunchBlocks], LaunchValue | None]) -> Metric:
+def _size(
+    name: str, label: str, read: Callable[[LaunchBlocks], LaunchValue | None], *, roles: frozenset[Role]
+) -> Metric:
     """The mean size of requests or answers."""
-    return Metric(name, label, read, Unit.SIZE, launch_sd=0.0, floor=16, sampled=True)
+    roles |= {Role.ALWAYS_GUARD, Role.WIRE}
+    return Metric(name, label, read, Unit.SIZE, launch_sd=0.0, floor=16, sampled=True, roles=roles)
 
 
 def _asl_at_nmrt(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
@@ -257,67 +215,199 @@ def _asl_at_nmrt(capacity: Capacity, _price: Price | None) -> LaunchValue | None
 
 def _of_scaling(name: str, label: str, *, launch_sd: float) -> Metric:
     """An index of scalability up to 1, from the passes of a measurement of scaling."""
-    return Metric(name, label, None, Unit.RATIO, "higher", launch_sd, floor=0.01, largest=1.0)
+    return Metric(
+        name,
+        label,
+        None,
+        Unit.RATIO,
+        "higher",
+        launch_sd,
+        floor=0.01,
+        largest=1.0,
+        roles=frozenset({Role.EVALUATED}),
+        group=Group.CAPACITY,
+    )
 
 
 _SD_OF_TWO = math.sqrt(2) * LAUNCH_SD
 """Relative standard deviation of a product or quotient of two figures of one launch each."""
 _SD_OF_HSX = math.hypot(_SD_OF_TWO, _SD_OF_TWO) / 3
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        *(percentile_metric(percentile) for percentile in (50, 90, 95, 99)),
-        Metric("throughput", "throughput", LaunchBlocks.throughput, Unit.RATE, "higher", cycle_floor=LATENCY_FLOOR_NS),
-        *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),
-        _of_streams("output_tokens", "output tokens", StreamBlocks.output_tokens),
-        _of_streams("output_tokens_per_user", "output tokens per user", StreamBlocks.output_tokens_per_user),
-        Metric(_NMRT, "NMRT", None, Unit.RATE, better="higher", of_search=nmrt_of),
-        Metric("error_rate", "error rate", LaunchBlocks.error_rate, Unit.RATIO, launch_sd=0.0),
-        Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01),
-        Metric("asl_at_nmrt", "ASL at NMRT", None, Unit.RATIO, floor=0.01, of_search=_asl_at_nmrt),
-        Metric("pc", "PC", LaunchBlocks.performance_coefficient, Unit.PER_SECOND, "higher", launch_sd=_SD_OF_TWO),
-        Metric("sc", "SC", None, Unit.COUNT, "higher", launch_sd=math.hypot(_SD_OF_HSX, LAUNCH_SD)),
-        _of_scaling("hsx", "HSX", launch_sd=_SD_OF_HSX),
-        _of_scaling("hsxt", "HSXt", launch_sd=0.001),
-        _of_scaling("hsxe", "HSXe", launch_sd=_SD_OF_TWO),
-        _of_scaling("hsxc", "HSXc", launch_sd=_SD_OF_TWO),
-        Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=CPU_FLOOR_NS),
-        Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
-        _growth(
-            "memory_growth",
-            "memory growth per request",
-            "rss_bytes",
-            unit=Unit.SIZE,
-            floor=256,
-            least_gain=512 * 1024,
-        ),
-        *(
-            _growth(
-                f"{one}_growth",
-                f"{one} growth per 1,000 requests",
-                f"{one}s",
-                unit=Unit.COUNT,
-                floor=1,
-                least_gain=4,
-            )
-            for one in ("descriptor", "thread")
-        ),
-        Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),
-        Metric("cost_at_nmrt", "cost per million at NMRT", None, Unit.COST, of_search=cost_at_nmrt),
-        Metric(
-            "cold_start",
-            "start to first answer",
-            LaunchBlocks.cold_start,
-            Unit.DURATION,
-            launch_sd=0.08,
-            floor=50_000_000,
-        ),
-        _size("request_bytes", "request size", LaunchBlocks.request_bytes),
-        _size("response_bytes", "response size", LaunchBlocks.response_bytes),
-        *map(_of_layer, package_figures()),
-    )
-}
+
+_SPEEDS = (
+    *(percentile_metric(percentile) for percentile in (50, 90, 95, 99)),
+    Metric(
+        "throughput",
+        "throughput",
+        LaunchBlocks.throughput,
+        Unit.RATE,
+        "higher",
+        cycle_floor=LATENCY_FLOOR_NS,
+        roles=_SHOWN | {Role.PRIMARY, Role.PAIRED, Role.FACTOR, Role.OF_ANSWERS},
+        group=Group.CAPACITY,
+        times=("rtm",),
+    ),
+    *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),
+    _token_rate(
+        "output_tokens",
+        "output tokens",
+        StreamBlocks.output_tokens,
+        roles=_SHOWN | {Role.PRIMARY, Role.PAIRED},
+        short="tokens",
+        times=("ttft", "tpot"),
+    ),
+    _token_rate(
+        "output_tokens_per_user",
+        "output tokens per user",
+        StreamBlocks.output_tokens_per_user,
+        roles=frozenset({Role.FACT}),
+        short="tokens per user",
+    ),
+    Metric(
+        _NMRT,
+        "NMRT",
+        None,
+        Unit.RATE,
+        better="higher",
+        of_search=nmrt_of,
+        roles=frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.EVALUATED, Role.FACTOR}),
+        group=Group.CAPACITY,
+    ),
+    Metric(
+        "error_rate",
+        "error rate",
+        LaunchBlocks.error_rate,
+        Unit.RATIO,
+        launch_sd=0.0,
+        roles=frozenset({Role.GUARD, Role.ALWAYS_GUARD, Role.FACT, Role.EVALUATED}),
+        group=Group.LATENCY,
+        tolerance=0.001,
+        short_label="errors",
+    ),
+)
+"""Times, rates and failures."""
+
+
+_EVALUATED = frozenset({Role.EVALUATED})
+_INDICES = (
+    Metric(
+        "asl",
+        "ASL",
+        LaunchBlocks.asl,
+        Unit.RATIO,
+        floor=0.01,
+        roles=_SHOWN | {Role.AT_NMRT},
+        group=Group.RESOURCES,
+    ),
+    Metric(
+        "asl_at_nmrt",
+        "ASL at NMRT",
+        None,
+        Unit.RATIO,
+        floor=0.01,
+        of_search=_asl_at_nmrt,
+        group=Group.RESOURCES,
+    ),
+    Metric(
+        "pc",
+        "PC",
+        LaunchBlocks.performance_coefficient,
+        Unit.PER_SECOND,
+        "higher",
+        launch_sd=_SD_OF_TWO,
+        roles=_EVALUATED,
+        group=Group.RESOURCES,
+    ),
+    Metric(
+        "sc",
+        "SC",
+        None,
+        Unit.COUNT,
+        "higher",
+        launch_sd=math.hypot(_SD_OF_HSX, LAUNCH_SD),
+        roles=_EVALUATED,
+        group=Group.CAPACITY,
+    ),
+    _of_scaling("hsx", "HSX", launch_sd=_SD_OF_HSX),
+    _of_scaling("hsxt", "HSXt", launch_sd=0.001),
+    _of_scaling("hsxe", "HSXe", launch_sd=_SD_OF_TWO),
+    _of_scaling("hsxc", "HSXc", launch_sd=_SD_OF_TWO),
+)
+"""System load, and the indices of scalability."""
+
+
+_BESIDE = frozenset({Role.SIDE_BY_SIDE, Role.EVALUATED})
+_RESOURCES = (
+    Metric(
+        "cpu_per_request",
+        "CPU per request",
+        LaunchBlocks.cpu_per_request,
+        Unit.DURATION,
+        floor=CPU_FLOOR_NS,
+        roles=_BESIDE | {Role.GUARD, Role.PAIRED, Role.FACT, Role.AT_NMRT, Role.RECORDED, Role.OF_ANSWERS, Role.APART},
+        group=Group.RESOURCES,
+        tolerance=0.07,
+        short_label="CPU",
+    ),
+    Metric(
+        "peak_memory",
+        "peak memory",
+        LaunchBlocks.peak_memory,
+        Unit.SIZE,
+        launch_sd=0.01,
+        floor=4 * 2**20,
+        roles=_BESIDE | {Role.GUARD, Role.ALWAYS_GUARD, Role.FACT, Role.AT_NMRT, Role.RECORDED, Role.HELD},
+        group=Group.RESOURCES,
+        tolerance=0.15,
+        short_label="memory",
+    ),
+    _growth(
+        "memory_growth",
+        "memory growth per request",
+        "rss_bytes",
+        short="memory growth",
+        floor=256,
+        least_gain=512 * 1024,
+    ),
+    *(
+        _growth(f"{one}_growth", f"{one} growth per 1,000 requests", f"{one}s", short=f"{one}s", floor=1, least_gain=4)
+        for one in ("descriptor", "thread")
+    ),
+    Metric(
+        "cost",
+        "cost per million",
+        LaunchBlocks.cost,
+        Unit.COST,
+        roles=_SHOWN | {Role.AT_NMRT, Role.OF_ANSWERS},
+        group=Group.RESOURCES,
+    ),
+    Metric(
+        "cost_at_nmrt",
+        "cost per million at NMRT",
+        None,
+        Unit.COST,
+        of_search=cost_at_nmrt,
+        group=Group.RESOURCES,
+    ),
+    Metric(
+        "cold_start",
+        "start to first answer",
+        LaunchBlocks.cold_start,
+        Unit.DURATION,
+        launch_sd=0.08,
+        floor=50_000_000,
+        roles=_BESIDE | {Role.GUARD, Role.ALWAYS_GUARD, Role.APART},
+        group=Group.RESOURCES,
+        tolerance=0.50,
+        short_label="start",
+    ),
+    _size("request_bytes", "request size", LaunchBlocks.request_bytes, roles=frozenset()),
+    _size("response_bytes", "response size", LaunchBlocks.response_bytes, roles=frozenset({Role.GUARD})),
+)
+"""What a deployment uses, and what that costs."""
+
+
+METRICS = {metric.name: metric for metric in (*_SPEEDS, *_INDICES, *_RESOURCES, *map(_of_layer, package_figures()))}
 """Every metric of the package by its name, in the order in which reports show them."""
 LOCATIONS: Mapping[str, Metric] = {
     location.stands_for: location
@@ -329,6 +419,8 @@ LOCATIONS: Mapping[str, Metric] = {
             Unit.DURATION,
             floor=LATENCY_FLOOR_NS,
             stands_for="rtm",
+            group=Group.LATENCY,
+            short_label="mean",
         ),
         *map(_stream_location, ("ttft", "tpot")),
     )
@@ -337,17 +429,61 @@ LOCATIONS: Mapping[str, Metric] = {
 
 They are no names in options. ITL has none: chunks that arrive together have gaps of zero, which have no logarithm.
 """
-_NAMED = {**METRICS, **{location.name: location for location in LOCATIONS.values()}}
+_LOCATIONS_BY_NAME = {location.name: location for location in LOCATIONS.values()}
 GROWTHS = tuple(name for name, metric in METRICS.items() if metric.resource)
 """Growth of what a deployment holds, per request."""
-NOT_OF_THE_MACHINE = frozenset({"error_rate", "peak_memory", "request_bytes", "response_bytes", *GROWTHS})
-"""Metrics that neither busy neighbours nor a slower machine change, so that a stored baseline alone judges them."""
 SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of_scaling)
 """Indices that ``perf.measure_scaling()`` gives."""
-COMPARED_METRICS: Mapping[str, Metric] = {
-    name: metric for name, metric in METRICS.items() if metric.unit is not Unit.COST
-}
-"""Metrics that a baseline holds and a comparison judges; a cost follows from others of them and from the price."""
+
+
+def with_role(role: Role, *, streams: bool | None = None) -> dict[str, Metric]:
+    """The metrics that have a role by name, in the order of their definitions.
+
+    Args:
+        role: which one.
+        streams: True for those of streams only, False for the others only, None for all.
+    """
+    return {
+        name: metric
+        for name, metric in METRICS.items()
+        if role in metric.roles and (streams is None or metric.of_streams is streams)
+    }
+
+
+def metrics_in(group: Group) -> tuple[str, ...]:
+    """The names of the metrics in a part of a table, each followed by its location."""
+    return with_locations(name for name, metric in METRICS.items() if metric.group is group)
+
+
+def with_locations(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, each followed by that of the location that comparisons judge in its place."""
+    return tuple(one for name in names for one in (name, *([LOCATIONS[name].name] if name in LOCATIONS else [])))
+
+
+def streams_first(metrics: Mapping[str, Metric]) -> tuple[str, ...]:
+    """The names of metrics in the order of reports, those of streams before the others."""
+    return tuple(sorted(metrics, key=lambda name: not metrics[name].of_streams))
+
+
+def leading_time(*, streams: bool) -> Metric:
+    """The time that stands for a request: RTM, or TTFT where answers stream."""
+    return next(iter(with_role(Role.LEADING, streams=streams).values()))
+
+
+def are_of_streams(names: Iterable[str]) -> bool:
+    """Whether metrics of these names were measured of answers that stream."""
+    return leading_time(streams=True).name in names
+
+
+def comparable_metrics() -> dict[str, Metric]:
+    """Metrics that a baseline holds and a comparison judges; a cost follows from others of them and from the price."""
+    return {name: metric for name, metric in METRICS.items() if metric.unit is not Unit.COST}
+
+
+NOT_OF_THE_MACHINE = frozenset(
+    name for name, metric in with_role(Role.ALWAYS_GUARD).items() if metric.unit is not Unit.DURATION
+)
+"""Metrics that neither busy neighbours nor a slower machine change, so that a stored baseline alone judges them."""
 
 
 def nmrt_metric(objective: Objective | None) -> Metric:
@@ -384,8 +520,9 @@ def metric_named(name: str) -> Metric:
         KeyError: there is no such metric.
         SettingError: it is NMRT under an objective that cannot be read.
     """
-    if name in _NAMED:
-        return _NAMED[name]
+    known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name)
+    if known is not None:
+        return known
     if name.startswith(f"{_NMRT}(") and name.endswith(")"):
         return nmrt_metric(parse_objective(name[len(_NMRT) + 1 : -1]))
     if name.startswith("goodput(") and name.endswith(")"):

@@ -17,7 +17,7 @@ import numpy as np
 from pytest_mlpatterns.analysis.health.generator_health import GeneratorMetrics, why_limited
 from pytest_mlpatterns.analysis.health.sustained import backlogs_of, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, STREAM_QUANTITIES, Metric, percentile_metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, STREAM_QUANTITIES, percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
     from pytest_mlpatterns.records.latency import RequestCounts
     from pytest_mlpatterns.records.launch import Capacity, Launch

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, Metric, own_metrics
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, own_metrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.latency import SPLIT_LAYER
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -16,6 +16,7 @@ from pytest_mlpatterns.records.telemetry import straggler_shares
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.launch import Launch
     from pytest_mlpatterns.records.telemetry import LayerStats
 

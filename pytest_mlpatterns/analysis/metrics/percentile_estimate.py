@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
 
 __all__ = ["LaunchTimes", "PooledTimes"]

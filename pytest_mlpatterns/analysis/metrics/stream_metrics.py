@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
     from pytest_mlpatterns.analysis.statistics.distributions import Modes
     from pytest_mlpatterns.records.launch import Estimate, Launch, LaunchValue

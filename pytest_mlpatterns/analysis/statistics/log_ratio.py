@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = [
-    "PAIRED_METRICS",
     "RATIO_SD",
     "LogRatio",
     "PairedCapacity",
@@ -44,11 +43,6 @@ __all__ = [
     "wants_more_pairs",
 ]
 
-PAIRED_METRICS = (
-    *("rtm", "latency_mean", "throughput", "cpu_per_request"),
-    *("ttft", "ttft_mean", "tpot", "tpot_mean", "output_tokens"),
-)
-"""Metrics that a paired launch measures; those of the second row of streams only."""
 RATIO_SD = 0.015
 """Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""
 _PRIOR_DEGREES = 3.0
@@ -87,7 +81,7 @@ class VariantFigures:
     latency_mean_ns: float | None = None
 
     def figure(self, metric: str) -> float | None:
-        """The figure of one of :data:`PAIRED_METRICS`; None if it is not known."""
+        """The figure of a metric; None if it is not known, or not measured by paired launches."""
         match metric:
             case "rtm":
                 return self.rtm_ns
@@ -131,7 +125,7 @@ class PairedLaunch:
     latency_mean: LogRatio | None = None
 
     def ratio(self, metric: str) -> LogRatio | None:
-        """The ratio of one of :data:`PAIRED_METRICS`; None if one of the variants does not have it."""
+        """The ratio of a metric; None if it is not measured by paired launches, or a variant does not have it."""
         match metric:
             case "rtm":
                 return self.rtm

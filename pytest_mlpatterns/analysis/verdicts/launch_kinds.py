@@ -30,7 +30,7 @@ from pytest_mlpatterns.units import Unit
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.statistics.log_ratio import RatioVerdict
     from pytest_mlpatterns.records.launch import LaunchValue
 
@@ -216,7 +216,7 @@ def _round(metric: Metric, value: float) -> str:
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.verdict import Verdict
 

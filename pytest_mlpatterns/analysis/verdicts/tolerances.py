@@ -12,17 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
-    COMPARED_METRICS,
     LOCATIONS,
     METRICS,
-    Metric,
+    comparable_metrics,
+    is_known_metric,
+    leading_time,
     metric_named,
     percentile_metric,
 )
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import Unit
@@ -31,14 +32,16 @@ from pytest_mlpatterns.wording import did_you_mean, listed, shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
-    "DEFAULT_TOLERANCES",
     "STORED_TAIL_FACTOR",
     "Tolerances",
+    "accepted_ceiling",
     "can_more_than_double",
+    "changes_to_accept",
     "judged_statistic",
     "knows_the_median_better",
     "median_text",
@@ -46,31 +49,6 @@ __all__ = [
 ]
 
 
-DEFAULT_TOLERANCES: Mapping[str, float] = MappingProxyType(
-    {
-        "rtm": 0.10,
-        "throughput": 0.10,
-        "nmrt": 0.10,
-        "cpu_per_request": 0.07,
-        "p90": 0.20,
-        "p95": 0.20,
-        "p99": 0.20,
-        "error_rate": 0.001,
-        "peak_memory": 0.15,
-        "memory_growth": 0.50,
-        "descriptor_growth": 0.50,
-        "thread_growth": 0.50,
-        "cold_start": 0.50,
-        "request_bytes": 0.10,
-        "response_bytes": 0.10,
-        "ttft": 0.10,
-        "tpot": 0.10,
-        "itl": 0.10,
-        "output_tokens": 0.10,
-    }
-)
-"""Relative, except for the error rate: 0.001 is 0.1 % of all requests. Other metrics have the tolerance of RTM."""
-_SPEED = ("rtm", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot", "itl", "output_tokens")
 _TAIL_FACTOR = 2.0
 STORED_TAIL_FACTOR = 2.5
 """Factor on the tolerance of the tail against a stored baseline, unless a user set it.
@@ -128,13 +106,18 @@ class Tolerances:
                 if name in self.given:
                     return float(self.given[name])
         elif self.given is not None:
-            if _family(known) in _SPEED or _family(known) not in DEFAULT_TOLERANCES:
-                return float(self.given)
-            if known.percentile is not None:
+            if known.is_tail:
                 return _TAIL_FACTOR * float(self.given)
+            if Role.ALWAYS_GUARD not in known.roles:
+                return float(self.given)
         if known.stream is not None and known.name != known.stream[0]:
             return _TAIL_FACTOR * self.of(known.stream[0])
-        return DEFAULT_TOLERANCES.get(_family(known), DEFAULT_TOLERANCES["rtm"])
+        return known.tolerance
+
+    @property
+    def usual(self) -> float:
+        """The tolerance of RTM, from which those of other speeds follow."""
+        return self.of(leading_time(streams=False))
 
 
 def can_more_than_double(metric: object) -> bool:
@@ -151,7 +134,7 @@ def _family(metric: Metric) -> str:
     """The name under which a metric has its default."""
     if metric.is_nmrt:
         return "nmrt"
-    return "p99" if metric.percentile is not None and metric.name not in DEFAULT_TOLERANCES else metric.name
+    return "p99" if metric.is_tail and metric.name not in METRICS else metric.name
 
 
 def _named(name: str) -> Metric:
@@ -170,10 +153,32 @@ def _require_known(name: str, source: str) -> None:
             return
     except KeyError:
         pass
-    hint = did_you_mean(name, COMPARED_METRICS)
+    hint = did_you_mean(name, comparable_metrics())
     raise SettingError(
-        f"{source} names the metric {shown(name)}, {hint}expected some of {listed(list(COMPARED_METRICS), 'or')}"
+        f"{source} names the metric {shown(name)}, {hint}expected some of {listed(list(comparable_metrics()), 'or')}"
     )
+
+
+def accepted_ceiling(acceptance: Acceptance, metric: Metric) -> float | None:
+    """The largest worsening of a metric that an acceptance allows; None if the acceptance is of another one.
+
+    A time that may grow by c lets the rate of a closed loop fall by c / (1 + c).
+    """
+    if metric.name == acceptance.metric:
+        return acceptance.ceiling
+    return acceptance.ceiling / (1 + acceptance.ceiling) if acceptance.metric in metric.times else None
+
+
+def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
+    """Metrics to accept and the upper end of their change, without those that follow from another one.
+
+    Args:
+        verdicts: of comparisons, at most one of a metric.
+    """
+    changes = [(one.metric, one.change.high) for one in verdicts if one.change is not None]
+    names = {name for name, _ in changes}
+    times = {name: metric_named(name).times for name in names if is_known_metric(name)}
+    return [(name, high) for name, high in changes if names.isdisjoint(times.get(name, ()))]
 
 
 _CLEARLY = 0.95

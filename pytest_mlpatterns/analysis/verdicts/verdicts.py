@@ -23,7 +23,7 @@ from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
     from pytest_mlpatterns.analysis.statistics.distributions import Modes

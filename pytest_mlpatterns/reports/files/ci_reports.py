@@ -10,7 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.result import FailedTest, State
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 from pytest_mlpatterns.reports.text.comparison import accepted_sentences, is_accepted
@@ -160,7 +161,7 @@ def _pictures(result: TestResult) -> list[str]:
     """The distribution of the latency, or those of the times of streams with their names."""
     if result.stream is None:
         return latency_picture(result)
-    pictures = {name.upper(): latency_picture(result, name) for name in ("ttft", "itl")}
+    pictures = {name.upper(): latency_picture(result, name) for name in with_role(Role.PICTURED)}
     return [line for name, picture in pictures.items() if picture for line in (name, *picture)]
 
 

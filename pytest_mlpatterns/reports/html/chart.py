@@ -16,7 +16,7 @@ from pytest_mlpatterns.units import Unit as MetricUnit
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.definitions import Metric
+    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 __all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "thinned", "unit_of"]
 
@@ -73,9 +73,10 @@ class Chart:
         }
 
 
-def heading_of(metric: Metric) -> str:
-    """Its label as a heading: ``Throughput``, but ``p95 latency`` and ``p95 TTFT``."""
-    return metric.label if metric.percentile or ":p" in metric.name else metric.label[0].upper() + metric.label[1:]
+def heading_of(metric: Metric, label: str = "") -> str:
+    """A label, or that of the metric, as a heading: ``Throughput``, but ``p95 latency`` and ``p95 TTFT``."""
+    text = label or metric.label
+    return text if metric.is_tail or metric.is_stream_tail else text[0].upper() + text[1:]
 
 
 def unit_of(metric: str) -> Unit:

@@ -9,7 +9,7 @@ from itertools import accumulate
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, leading_time, metric_named
 from pytest_mlpatterns.records.layer_kinds import LevelChart, PartsChart, SizesChart, layer_kind
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.records.verdict import Outcome
@@ -107,7 +107,7 @@ def _changes(result: TestResult) -> Chart | None:
 
 def _launches(result: TestResult) -> Chart | None:
     """RTM of each launch, or TTFT of streams, by the statistic that was judged, so that an outlier is visible."""
-    usual = "rtm" if result.stream is None else "ttft"
+    usual = leading_time(streams=result.stream is not None).name
     name = next((one.figure for one in comparisons_of(result) if one.metric == usual), usual)
     label, launches = metric_named(name).label, result.launches.get(name, ())
     if len(launches) < 2:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.capacity.overload import goodput_share
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, objectives_of, priced_metric
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    METRICS,
+    metric_named,
+    objectives_of,
+    priced_metric,
+    with_role,
+)
+from pytest_mlpatterns.analysis.metrics.metric import Group, Role
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
 from pytest_mlpatterns.reports.html.fragments import breakable, chart_figure, labels_of
@@ -34,23 +41,6 @@ __all__ = ["evaluation_section", "overload_chart", "scaling_chart"]
 
 
 _CONFIDENCE = 0.95
-_LATENCY = ("rtm", "p95", "p99", "error_rate")
-_CAPACITY = ("throughput", "nmrt", "sc", "hsx", "hsxt", "hsxe", "hsxc")
-_RESOURCES = (
-    "asl",
-    "pc",
-    "cpu_per_request",
-    "peak_memory",
-    "cost",
-    "cold_start",
-)
-_AT_NMRT = {
-    "asl": "asl_at_nmrt",
-    "cpu_per_request": "",
-    "peak_memory": "",
-    "cost": "cost_at_nmrt",
-}
-"""Metrics that a measurement of scaling gives at NMRT, and the metric that a search for NMRT gives instead."""
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
 
 
@@ -156,10 +146,13 @@ def _why_first(ranked: Mapping[str, Any]) -> str:
 def _table(name: str, labels: Sequence[str], members: Sequence[TestResult]) -> Markup:
     """A row for each index that some pattern has, a column for each pattern."""
     parts: dict[str, list[_Row]] = {
-        "Latency": [*_metric_rows(_LATENCY, members)],
-        "Capacity": [*_metric_rows((*_CAPACITY, *_searched(members)), members), *_scaling_rows(members)],
+        Group.LATENCY: [*_metric_rows(_evaluated(Group.LATENCY), members)],
+        Group.CAPACITY: [
+            *_metric_rows([*_evaluated(Group.CAPACITY), *_searched(members)], members),
+            *_scaling_rows(members),
+        ],
         "Beyond the limit": [*_overload_rows(members)],
-        "Resources": [*_metric_rows(_RESOURCES, members), *_at_nmrt_rows(members)],
+        Group.RESOURCES: [*_metric_rows(_evaluated(Group.RESOURCES), members), *_at_nmrt_rows(members)],
     }
     body = []
     for title, rows in parts.items():
@@ -195,6 +188,10 @@ def _scale_out_cell(found: ScaleOutRecord | None) -> _Cell | None:
     if found is None or found.duration is None:
         return None
     return _Cell(format_duration(found.duration[0]), scale_out_spread(found))
+
+
+def _evaluated(group: Group) -> list[str]:
+    return [name for name, metric in with_role(Role.EVALUATED).items() if metric.group is group]
 
 
 def _searched(members: Sequence[TestResult]) -> list[str]:
@@ -265,12 +262,12 @@ def _at_nmrt_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
         next((step.figures for step in one.scaling.steps if step.replicas == 1), {}) if one.scaling else {}
         for one in members
     ]
-    for name, searched in _AT_NMRT.items():
+    for name, metric in with_role(Role.AT_NMRT).items():
         cells = [
-            _cell(member.metrics.get(searched, figures.get(name)), priced_metric(name, member.price).show)
+            _cell(member.metrics.get(f"{name}_at_nmrt", figures.get(name)), priced_metric(name, member.price).show)
             for figures, member in zip(ones, members, strict=True)
         ]
-        yield f"{heading_of(METRICS[name])} at NMRT", cells
+        yield f"{heading_of(metric)} at NMRT", cells
 
 
 def scaling_chart(name: str, scaling: ScalingRecord) -> Chart | None:

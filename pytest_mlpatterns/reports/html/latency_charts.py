@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.latency import SERVICE_PARTS
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column
 from pytest_mlpatterns.reports.text.comparison import LATENCY, distributions_of
@@ -166,11 +167,10 @@ def split_charts(result: TestResult) -> tuple[Chart, ...]:
     reference = result.reference
     now = result.split if reference is None or not reference.present_split else reference.present_split
     before = {} if reference is None else reference.split
-    metrics: tuple[SplitMetric, ...] = ("rtm",) if result.stream is None else ("ttft", "tpot")
     return tuple(
         _split_chart(result, now[metric], before.get(metric))
-        for metric in metrics
-        if metric in now and now[metric].parts
+        for metric in _SPLIT_TITLES
+        if METRICS[metric].of_streams is (result.stream is not None) and metric in now and now[metric].parts
     )
 
 

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, objectives_of, priced_metric
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    METRICS,
+    metric_named,
+    objectives_of,
+    priced_metric,
+    streams_first,
+    with_role,
+)
+from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.records.layer_kinds import layer_kind
 from pytest_mlpatterns.records.verdict import Kind, Outcome
-from pytest_mlpatterns.reports.html.chart import Chart, Column
+from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
 from pytest_mlpatterns.reports.html.charts import interval_chart
 from pytest_mlpatterns.reports.html.fragments import (
     STATES,
@@ -42,25 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["failures_section", "goodput_section", "groups_section", "overview_section", "ranking_section", "tally"]
 
-_LEFT_OUT = {(True,): ("rtm", "p95"), (False, True): ("p95", "ttft:p95")}
-"""Columns without room if the answers of all tests stream, and if those of some do."""
-_OVERVIEW_LABELS = {
-    "ttft": "TTFT",
-    "ttft:p95": "p95 TTFT",
-    "tpot": "TPOT",
-    "output_tokens": "Tokens",
-    "rtm": "RTM",
-    "p95": "p95",
-    "throughput": "Throughput",
-    "nmrt": "NMRT",
-    "asl": "ASL",
-    "cost": "Cost per million",
-}
-_SIDE_BY_SIDE = (
-    *("ttft", "ttft:p95", "tpot", "output_tokens"),
-    *("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cost", "cold_start"),
-)
-_WHERE_WIRES_DIFFER = ("request_bytes", "response_bytes", "decode", "encode")
 _STATE_OF_KIND = {
     Kind.UNDECIDED: "undecided",
     Kind.NOT_COMPARED: "undecided",
@@ -132,11 +122,9 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
         for state in STATES
         if state in present
     ]
-    left_out = _LEFT_OUT.get(tuple(sorted({result.stream is not None for result in results})), ())
-    known = [name for name in _OVERVIEW_LABELS if name not in left_out]
-    shown = [name for name in known if any(_is_known(name, result) for result in results)]
+    shown = [name for name in _columns(results) if any(_is_known(name, result) for result in results)]
     compared = any(worst_comparison(result) for result in results)
-    headings = [("Test", False), ("Verdict", False), *((_OVERVIEW_LABELS[name], True) for name in shown)]
+    headings = [("Test", False), ("Verdict", False), *((_heading(name), True) for name in shown)]
     headings += [("Change", True)] if compared else []
     head = [
         tag(
@@ -163,6 +151,25 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
         tag("div", scrolling(table, "Overview of the tests"), class_="card"),
         aria_labelledby="overview",
     )
+
+
+def _columns(results: Sequence[TestResult]) -> list[str]:
+    """The columns for which there is room.
+
+    If the answers of all tests stream, there is no latency of whole answers; if those of some do, there is no tail.
+    """
+    streaming = {result.stream is not None for result in results}
+    left_out = {
+        name
+        for name, metric in METRICS.items()
+        if (streaming == {True} and metric.percentile is not None)
+        or (len(streaming) > 1 and (metric.is_tail or metric.is_stream_tail))
+    }
+    return [name for name in streams_first(with_role(Role.COLUMN)) if name not in left_out]
+
+
+def _heading(name: str) -> str:
+    return heading_of(METRICS[name], METRICS[name].short)
 
 
 def _overview_row(anchor: str, result: TestResult, shown: Sequence[str], *, compared: bool) -> Markup:
@@ -203,7 +210,7 @@ def _number_cell(name: str, result: TestResult) -> Markup:
         shown,
         class_="number none" if value is None else "number",
         data_value="" if value is None else f"{value:.6g}",
-        data_label=_OVERVIEW_LABELS[name],
+        data_label=_heading(name),
     )
 
 
@@ -305,6 +312,11 @@ def goodput_section(results: Sequence[TestResult]) -> Markup | None:
     )
 
 
+def _of_wires() -> list[str]:
+    """What a chart compares if one test ran over several wires."""
+    return [*with_role(Role.WIRE), *(figure.name for figure in layer_kind("wire").figures if figure.name)]
+
+
 def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | None:
     if len(members) < 2:
         return None
@@ -312,10 +324,10 @@ def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | No
     patterns = {member.setup.pattern for member in members}
     found = objectives_of(metric for member in members for metric in member.metrics)
     searched = [metric for metric, objective in found.items() if objective is not None]
-    of_wires = _WHERE_WIRES_DIFFER if len({member.setup.wire for member in members}) > 1 else ()
+    of_wires = _of_wires() if len({member.setup.wire for member in members}) > 1 else []
     drawn = [
         chart
-        for metric in (*_SIDE_BY_SIDE, *searched, *of_wires)
+        for metric in (*streams_first(with_role(Role.SIDE_BY_SIDE)), *searched, *of_wires)
         if (chart := interval_chart(metric, rows)) is not None
     ]
     if not drawn:

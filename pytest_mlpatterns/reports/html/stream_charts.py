@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import STREAM_QUANTITIES, is_known_metric, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.outcomes import describe_outcome
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart
@@ -30,9 +31,10 @@ def stream_charts(result: TestResult) -> tuple[Chart, ...]:
     """The charts of one test; none if its answers do not stream."""
     if result.stream is None:
         return ()
+    pictured = with_role(Role.PICTURED)
     found = [
-        *(chart(result, quantity) for quantity in ("ttft", "itl") for chart in (percentile_chart, histogram_chart)),
-        percentile_chart(result, "tpot"),
+        *(chart(result, quantity) for quantity in pictured for chart in (percentile_chart, histogram_chart)),
+        *(percentile_chart(result, quantity) for quantity in STREAM_QUANTITIES if quantity not in pictured),
         _tokens_over_time(result.stream.tokens_over_time),
         _waterfall(result.stream.requests),
     ]

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metrics.definitions import (
     GROWTHS,
     is_known_metric,
+    metrics_in,
     nmrt_metric,
     objectives_of,
     priced_metric,
 )
+from pytest_mlpatterns.analysis.metrics.metric import Group
 from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.fragments import breakable, scrolling, tone_of
 from pytest_mlpatterns.reports.html.markup import Markup, tag
@@ -28,50 +30,30 @@ if TYPE_CHECKING:
 __all__ = ["environment_table", "metric_table", "node_table"]
 
 
-_PARTS = {
-    "Streams": (
-        *("ttft", "ttft_mean", "ttft:p95", "ttft:p99", "itl", "itl:p95", "itl:p99"),
-        *("tpot", "tpot_mean", "tpot:p95", "tpot:p99"),
-        *("output_tokens", "output_tokens_per_user"),
-    ),
-    "Latency": ("rtm", "latency_mean", "p90", "p95", "p99", "error_rate"),
-    "Capacity": ("throughput", "nmrt", "sc", "hsx", "hsxt", "hsxe", "hsxc"),
-    "Resources": (
-        "asl",
-        "asl_at_nmrt",
-        "pc",
-        "cpu_per_request",
-        "peak_memory",
-        *GROWTHS,
-        "cost",
-        "cost_at_nmrt",
-        "cold_start",
-    ),
-}
-_OTHERS = "Wire and pattern"
-
-
 def metric_table(result: TestResult) -> Markup | None:
     """Every metric with its interval, and with the reference that it was compared with."""
     if not result.metrics:
         return None
     other = result.reference
-    named = {name for names in _PARTS.values() for name in names}
+    named: dict[Group, Sequence[str]] = {group: metrics_in(group) for group in Group if group is not Group.OTHERS}
+    known = {name for names in named.values() for name in names}
     searched = (
         *(name for name in result.metrics if is_goodput(name)),
         *(name for name, objective in objectives_of(result.metrics).items() if objective is not None),
     )
-    rest = tuple(
-        name for name in result.metrics if name not in named and name not in searched and is_known_metric(name)
-    )
-    parts = {**_PARTS, "Capacity": (*_PARTS["Capacity"], *searched), _OTHERS: rest}
+    others = [name for name in result.metrics if name not in known and name not in searched and is_known_metric(name)]
+    parts: dict[Group, Sequence[str]] = {
+        **named,
+        Group.CAPACITY: (*named[Group.CAPACITY], *searched),
+        Group.OTHERS: others,
+    }
     width = 5 if other else 3
     rows = []
     for title, names in parts.items():
-        known = [_metric_row(name, result) for name in names if name in result.metrics]
-        known += _bounds(result, width) if title == "Capacity" else []
-        if known:
-            rows += [tag("tr", tag("th", title, scope="rowgroup", colspan=width), class_="part"), *known]
+        found = [_metric_row(name, result) for name in names if name in result.metrics]
+        found += _bounds(result, width) if title is Group.CAPACITY else []
+        if found:
+            rows += [tag("tr", tag("th", title, scope="rowgroup", colspan=width), class_="part"), *found]
     head = [
         tag("th", "Metric", scope="col"),
         tag("th", "Value", scope="col", class_="number"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
@@ -64,8 +65,8 @@ def details_section(results: Sequence[TestResult]) -> Markup | None:
 def _test(number: int, anchor: str, result: TestResult, *, is_open: bool) -> Markup:
     state = state_of(result)
     brief = ", ".join(
-        f"{METRICS[name].label} {METRICS[name].show(figure[0])}"
-        for name in (("rtm", "throughput") if result.stream is None else ("ttft", "tpot", "output_tokens"))
+        f"{metric.label} {metric.show(figure[0])}"
+        for name, metric in with_role(Role.PRIMARY, streams=result.stream is not None).items()
         if (figure := figure_of(result, name)) is not None
     )
     deciding = deciding_charts(result)

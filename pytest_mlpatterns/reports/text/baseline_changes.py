@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of
+from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named, objectives_of, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.units import format_percent
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["gone_lines", "update_lines"]
 
 _MOST_GONE = 10
-_WRITTEN = ("rtm", "throughput")
-_WRITTEN_OF_STREAMS = ("ttft", "tpot", "output_tokens")
 _DISTURBED = "recorded although disturbed; record them again while the machine does nothing else:"
 
 
@@ -53,9 +52,8 @@ def gone_lines(entries: Mapping[str, int]) -> list[str]:
 def _written(update: Update) -> str:
     """The new entry of one test."""
     then, now = update.before, update.after
-    of_streams = [name for name in _WRITTEN_OF_STREAMS if name in now.metrics]
-    names = of_streams or [name for name in _WRITTEN if name in now.metrics]
-    names += objectives_of(now.metrics)
+    primary = with_role(Role.PRIMARY, streams=are_of_streams(now.metrics))
+    names = [*(name for name in primary if name in now.metrics), *objectives_of(now.metrics)]
     if then is None or update.differences:
         how = "new" if then is None else f"replaced ({'; '.join(update.differences)})"
         return ", ".join([how, *(f"{metric_named(name).label} {_recorded(now, name)}" for name in names)])

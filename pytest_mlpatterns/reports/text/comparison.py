@@ -11,7 +11,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, is_known_metric, metric_named, stream_metric
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    GROWTHS,
+    is_known_metric,
+    leading_time,
+    metric_named,
+    stream_metric,
+    with_role,
+)
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.units import format_percent
 
@@ -44,21 +52,6 @@ __all__ = [
 
 _NOTABLE = 0.5
 """Share of its tolerance from which on the worst metric is shown instead of RTM, or of TTFT where answers stream."""
-_SHORT = {
-    "rtm": "RTM",
-    "latency_mean": "mean",
-    "output_tokens": "tokens",
-    "output_tokens_per_user": "tokens per user",
-    "error_rate": "errors",
-    "cpu_per_request": "CPU",
-    "peak_memory": "memory",
-    "memory_growth": "memory growth",
-    "descriptor_growth": "descriptors",
-    "thread_growth": "threads",
-    "cold_start": "start",
-    "request_bytes": "request size",
-    "response_bytes": "response size",
-}
 _OUTCOMES = {Outcome.PASS: "pass", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "undecided"}
 _NEVER = "never"
 """A percentile that falls among failed requests, which are answered never."""
@@ -152,7 +145,7 @@ def worst_comparison(result: TestResult) -> Verdict | None:
         return None
     worst = max(compared, key=_severity)
     known = {verdict.metric: verdict for verdict in compared if verdict.change is not None}
-    usual = known.get("rtm", known.get("ttft"))
+    usual = next((known[name] for name in with_role(Role.LEADING) if name in known), None)
     calm = worst.outcome is not Outcome.FAIL and _severity(worst)[1] < _NOTABLE
     return usual if usual is not None and calm else worst
 
@@ -165,7 +158,8 @@ def most_severe_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
 def named_change(verdict: Verdict) -> str:
     """A change with the short name of its figures, which RTM does not need: ``mean +2.1 %``, ``p99 +310 %``."""
     change = shown_change(verdict)
-    return change if verdict.figure == "rtm" else f"{_short(verdict.figure)} {change}"
+    is_usual = verdict.figure == leading_time(streams=False).name
+    return change if is_usual else f"{_short(verdict.figure)} {change}"
 
 
 def shown_change(verdict: Verdict) -> str:
@@ -229,10 +223,7 @@ def _sign(verdict: Verdict) -> int:
 
 
 def _short(name: str) -> str:
-    if name in _SHORT:
-        return _SHORT[name]
-    metric = metric_named(name) if is_known_metric(name) else None
-    return name if metric is None or metric.percentile is not None else metric.label
+    return metric_named(name).short if is_known_metric(name) else name
 
 
 def _shown(verdict: Verdict, value: float | None) -> str:

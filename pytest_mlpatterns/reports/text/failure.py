@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, priced_metric
-from pytest_mlpatterns.records.acceptance import changes_to_accept, rounded_ceiling
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, priced_metric, streams_first, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.verdicts.tolerances import changes_to_accept
+from pytest_mlpatterns.records.acceptance import rounded_ceiling
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
@@ -54,8 +56,6 @@ _USUAL = {"pattern": "single", "engine": "", "load": "closed(1)", "wire": "rest+
 _WORDS = {Outcome.FAIL: "beyond tolerance", Outcome.INCONCLUSIVE: "undecided", Outcome.PASS: "within tolerance"}
 _MOST_OTHERS = 3
 """Further metrics beyond their tolerance that are named: a service that is slower is worse in each of its times."""
-_OF_STREAMS = ("ttft", "ttft:p95", "tpot", "itl", "itl:p95", "output_tokens", "output_tokens_per_user")
-_METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory", "cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def _distributions(result: TestResult) -> list[list[str]]:
     """Sketches of the latency, or of the times of streams."""
     if result.stream is None:
         return [_labelled("latency", latency_picture(result))]
-    return [_labelled(name.upper(), latency_picture(result, name)) for name in ("ttft", "itl")]
+    return [_labelled(name.upper(), latency_picture(result, name)) for name in with_role(Role.PICTURED)]
 
 
 def _wrapped(texts: Iterable[str]) -> list[str]:
@@ -208,8 +208,8 @@ def _labelled(label: str, lines: Sequence[str]) -> list[str]:
 
 def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
     return [
-        f"{METRICS[name].label} {priced_metric(name, result.price).show(Estimate(*result.metrics[name]).value)}"
-        for name in (*_OF_STREAMS, *_METRICS)
+        f"{metric.label} {priced_metric(name, result.price).show(Estimate(*result.metrics[name]).value)}"
+        for name, metric in ((name, METRICS[name]) for name in streams_first(with_role(Role.FACT)))
         if name in result.metrics and name not in shown
     ]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.terminal_text import Span, TextColumn, table_lines, text_of
 from pytest_mlpatterns.units import Unit, format_duration, format_percent, format_size
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
-    "HELD_METRICS",
     "cause_ns",
     "function_table_lines",
     "function_texts",
@@ -217,8 +217,6 @@ def _change_cell(time: FunctionTime) -> str:
     return f"{signed_duration(time.change.value)} (±{format_duration(half)})"
 
 
-HELD_METRICS = ("peak_memory", "memory_growth")
-"""Metrics that what lines hold explains."""
 _MOST_SITES = 3
 
 
@@ -248,7 +246,7 @@ def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
 
 def _asks_for_memory(verdict: Verdict) -> bool:
     is_failing = verdict.outcome is Outcome.FAIL or verdict.suspected
-    return is_failing and verdict.against == "revision" and verdict.metric in HELD_METRICS
+    return is_failing and verdict.against == "revision" and verdict.metric in with_role(Role.HELD)
 
 
 def _of_resident(verdict: Verdict, per: str) -> str:

@@ -1,0 +1,205 @@
+"""A metric as a value, and the roles that metrics have in comparisons, the baseline and reports.
+
+Pure. This module must not know which metrics there are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import TYPE_CHECKING, Literal
+
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.units import Unit, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
+    from pytest_mlpatterns.records.launch import Capacity, LaunchValue
+    from pytest_mlpatterns.records.objective import Objective, Promise
+    from pytest_mlpatterns.records.price import Price
+
+__all__ = ["USUAL_TOLERANCE", "Group", "Metric", "Role", "nmrt_of"]
+
+
+class Role(Enum):
+    """What a metric is for."""
+
+    PRIMARY = auto()
+    """Every comparison judges it; reports show it first, and an update of the baseline reports its slow drift."""
+    GUARD = auto()
+    """Every comparison judges it, and it fails only if it is surely worse."""
+    ALWAYS_GUARD = auto()
+    """It is no speed: a guard even if a test requests it, and a tolerance for all metrics leaves it its own."""
+    LEADING = auto()
+    """The time that stands for a request, of whole answers or of streams."""
+    PAIRED = auto()
+    """An interleaved launch measures it as a ratio of neighbouring blocks."""
+    FACTOR = auto()
+    """One service can be several times as fast as another by it."""
+    RECORDED = auto()
+    """An update of the baseline compares it too; a change of it begins no new anchor."""
+    OF_ANSWERS = auto()
+    """It is of successful answers, and unknown if every request failed."""
+    APART = auto()
+    """It may get worse while the time of a request does not."""
+    HELD = auto()
+    """Memory that lines of the model hold explains it."""
+    AT_NMRT = auto()
+    """A measurement of scaling measures it at the NMRT of each number of replicas."""
+    COLUMN = auto()
+    """Tables of several tests have a column of it."""
+    SIDE_BY_SIDE = auto()
+    """A chart compares it under the patterns of one test."""
+    WIRE = auto()
+    """It differs by the wire, so that a chart compares it if one test ran over several."""
+    PICTURED = auto()
+    """Reports draw how it is distributed, where answers stream."""
+    FACT = auto()
+    """The text of a failure has it."""
+    EVALUATED = auto()
+    """The table of a test that measured scaling or overload has it."""
+
+
+class Group(StrEnum):
+    """Part of a table that has the metric; the value is its heading."""
+
+    STREAMS = "Streams"
+    LATENCY = "Latency"
+    CAPACITY = "Capacity"
+    RESOURCES = "Resources"
+    OTHERS = "Wire and pattern"
+
+
+USUAL_TOLERANCE = 0.10
+"""Largest worsening that a comparison accepts of a metric without a tolerance of its own, as a share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Name, source, unit and direction of a metric.
+
+    Attributes:
+        name: as files and options write it, ``rtm`` or ``nmrt(p95<50.0ms)``.
+        label: as reports write it.
+        of: value in one launch; None for metrics of searches and of measurements of scaling.
+        unit: what a value counts; gives how it prints, how a limit is read and how a slower machine scales it.
+        better: which values are better.
+        launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
+        sampled: whether it is a mean over the requests that a launch happens to hold, which may vary.
+        floor: smallest change that a comparison takes seriously, in the metric's unit.
+        percentile: of a latency; None for other metrics.
+        cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
+        objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
+        promise: what the requests of a goodput keep; None for other metrics.
+        currency: of a cost; empty if it is not known, and for other metrics.
+        of_streams: whether only answers that come in pieces have it.
+        stream: quantity and percentile of a time of streams, such as ``("ttft", 95)``; None for other metrics.
+        of_search: value in one capacity search, at a price; None for other metrics.
+        largest: largest value that an index can have; its interval ends there.
+        resource: of which it is the growth per request, as :class:`ResourceTrack` names it; empty for other metrics.
+        per: number of requests to which the growth of a resource relates.
+        least_gain: growth over half of a track from which it may be a leak.
+        stands_for: metric in whose place comparisons judge it, since it knows more of the same times; empty for others.
+        roles: what it is for.
+        group: part of a table that has it.
+        tolerance: largest worsening that a comparison accepts by default, as a share; of an error rate the difference.
+        short_label: in tables and beside a change; empty: as :attr:`short` has it.
+        times: of the rate of a closed loop, the times that it follows from, since each caller sends again when it has
+            its answer; the schedule of an open loop sets such a rate. Empty for other metrics.
+    """
+
+    name: str
+    label: str
+    of: Callable[[LaunchBlocks], LaunchValue | None] | None
+    unit: Unit
+    better: Literal["lower", "higher"] = "lower"
+    launch_sd: float = LAUNCH_SD
+    floor: float = 0.0
+    percentile: float | None = None
+    cycle_floor: float = 0.0
+    objective: Objective | None = None
+    promise: Promise | None = None
+    currency: str = ""
+    of_streams: bool = False
+    stream: tuple[str, float] | None = None
+    of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
+    largest: float = math.inf
+    resource: str = ""
+    per: int = 1
+    least_gain: float = 0.0
+    sampled: bool = False
+    stands_for: str = ""
+    roles: frozenset[Role] = frozenset()
+    group: Group = Group.OTHERS
+    tolerance: float = USUAL_TOLERANCE
+    short_label: str = ""
+    times: tuple[str, ...] = ()
+
+    def show(self, value: float) -> str:
+        """Print a value for people."""
+        shown = self.unit.show(value)
+        return f"{shown} {self.currency}" if self.currency else shown
+
+    @property
+    def is_nmrt(self) -> bool:
+        """Whether it is NMRT, alone or under an objective."""
+        return self.of_search is nmrt_of
+
+    @property
+    def is_at_nmrt(self) -> bool:
+        """Whether a search for NMRT gives it, beside NMRT itself."""
+        return self.of_search is not None and not self.is_nmrt
+
+    @property
+    def is_of_scaling(self) -> bool:
+        """Whether its values come from the passes of ``perf.measure_scaling()``."""
+        return self.of is None and self.of_search is None
+
+    def bounded(self, found: Estimate) -> Estimate:
+        """An estimate of the metric, with an interval that ends at its largest value."""
+        if found.high <= self.largest:
+            return found
+        return Estimate(*(min(end, self.largest) for end in (found.value, found.low, found.high)))
+
+    @property
+    def is_tail(self) -> bool:
+        """Whether it is a percentile of the latency other than the median."""
+        return self.percentile not in (None, 50)
+
+    @property
+    def is_stream_tail(self) -> bool:
+        """Whether it is a percentile of a time of streams other than the median."""
+        return self.stream is not None and self.stream[1] != 50
+
+    @property
+    def short(self) -> str:
+        """Its label where there is little room, such as ``p95`` or ``memory``."""
+        return self.short_label or (self.name if self.is_tail else self.label)
+
+    @property
+    def floor_text(self) -> str:
+        """The floor in words."""
+        return f"{format_duration(self.cycle_floor)} a request" if self.cycle_floor else self.show(self.floor)
+
+    def allowed(self, tolerance: float, before: float, in_flight: int | None = None) -> float:
+        """Largest worsening that a comparison accepts, as a share: the tolerance, or the floor where that is more.
+
+        Args:
+            tolerance: 0.10 for 10 %.
+            before: the value that the share is of, above zero, in the metric's unit.
+            in_flight: requests that the load kept in flight at any time; None for other loads, whose rate does not
+                depend on the time of a request.
+        """
+        if self.cycle_floor and in_flight:
+            slower = before * self.cycle_floor / 1e9 / in_flight  # share by which the time of a request may grow
+            return max(tolerance, slower / (1 + slower))
+        return max(tolerance, self.floor / before) if self.floor else tolerance
+
+
+def nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
+    """The NMRT that a search found; None if it found none."""
+    return capacity.nmrt if capacity.nmrt.value > 0 else None
