@@ -8,7 +8,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metrics.definitions import STREAM_QUANTITIES, priced_metric
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    METRICS,
+    STREAM_QUANTITIES,
+    priced_metric,
+    streams_first,
+    with_role,
+)
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
@@ -36,7 +43,7 @@ from pytest_mlpatterns.reports.text.terminal_text import (
     table_lines,
     wrapped,
 )
-from pytest_mlpatterns.units import format_duration, format_percent, format_rate
+from pytest_mlpatterns.units import Unit, format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,6 +71,8 @@ _WIDE = 100
 """Terminal width from which on the table has every column."""
 _HEADINGS = {"RTM": "RTM (p50)", "ASL": "ASL (CPU share)"}
 """Headings that explain what is not known by that name elsewhere, if there is room for them."""
+_UNITS = {Unit.RATE: "req/s", Unit.TOKEN_RATE: "tok/s", Unit.COST: "cost/million"}
+"""Headings of columns whose unit says what they are, so that their cells have none."""
 _LEGEND = {"RTM": "median latency (p50)", "ASL": "CPU share of the machine"}
 """The same below a table without that room."""
 _LONGEST_SERVICE = 24
@@ -109,24 +118,15 @@ def by_kind(results: Sequence[TestResult]) -> list[list[TestResult]]:
 
 def cells_of(result: TestResult) -> dict[str, str]:
     """The figures of a row by heading; a dash if one is not known."""
-    if result.stream is None:
-        times = {"RTM": _shown(result, "rtm"), "±": _half_width(result, "rtm"), "p95": _shown(result, "p95")}
-    else:
-        times = {
-            "TTFT": _shown(result, "ttft"),
-            "±": _half_width(result, "ttft"),
-            "p95 TTFT": _shown(result, "ttft:p95"),
-            "TPOT": _shown(result, "tpot"),
-            "tok/s": _shown(result, "output_tokens").removesuffix(" tok/s"),
-        }
-    return {
-        **times,
-        "req/s": _shown(result, "throughput").removesuffix(" req/s"),
-        "NMRT": _capacity(result),
-        "ASL": _shown(result, "asl"),
-        "cost/million": _shown(result, "cost"),
-        "change": _change(result).text,
-    }
+    cells = {}
+    for metric in _metrics(streams=result.stream is not None):
+        heading = _heading(metric)
+        cells[heading] = (
+            _capacity(result) if metric.is_nmrt else _shown(result, metric.name).removesuffix(f" {heading}")
+        )
+        if Role.LEADING in metric.roles:
+            cells["±"] = _half_width(result, metric.name)
+    return {**cells, "change": _change(result).text}
 
 
 def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = False) -> list[Line]:
@@ -216,14 +216,32 @@ def _columns(results: Sequence[TestResult], *, wide: bool) -> list[TextColumn]:
     names = [column("pattern", lambda result: Span(_service(result, wide=wide)), _MIN_PATTERN)]
     if len({result.setup.wire for result in results}) > 1:
         names.append(column("wire", lambda result: Span(result.setup.wire), _MIN_PATTERN))
-    headings = ["RTM", "±", "p95", "req/s"]
-    if results[0].stream is not None:
-        headings = ["TTFT", "±", *(["p95 TTFT"] if wide else []), "TPOT", "tok/s", *(["req/s"] if wide else [])]
-    figures = [figure(one, Style.FAINT if one == "±" else Style.PLAIN) for one in headings if wide or one != "±"]
-    figures += [figure("NMRT")] if any(result.capacities for result in results) else []
-    figures += [figure("ASL")]
-    figures += [figure("cost/million")] if any("cost" in result.metrics for result in results) else []
+    figures = []
+    for metric in _metrics(streams=results[0].stream is not None):
+        if _has_room(metric, results, wide=wide):
+            figures.append(figure(_heading(metric)))
+            figures += [figure("±", Style.FAINT)] if wide and Role.LEADING in metric.roles else []
     return [*names, *figures, column("change", _change), column("verdict", verdict)]
+
+
+def _metrics(*, streams: bool) -> list[Metric]:
+    """The metrics with a column: where answers stream, the latency of whole answers has none."""
+    metrics = [METRICS[name] for name in streams_first(with_role(Role.COLUMN))]
+    return [one for one in metrics if (one.percentile is None if streams else not one.of_streams)]
+
+
+def _heading(metric: Metric) -> str:
+    return metric.short if metric.is_nmrt else _UNITS.get(metric.unit, metric.short)
+
+
+def _has_room(metric: Metric, results: Sequence[TestResult], *, wide: bool) -> bool:
+    """Whether the table has a column: always, but for what nothing measured, and for details in a narrow terminal."""
+    if metric.is_nmrt:
+        return any(result.capacities for result in results)
+    if metric.unit is Unit.COST:
+        return any(metric.name in result.metrics for result in results)
+    is_detail = metric.is_stream_tail or (metric.unit is Unit.RATE and results[0].stream is not None)
+    return wide or not is_detail
 
 
 def _service(result: TestResult, *, wide: bool) -> str:
