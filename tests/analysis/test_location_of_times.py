@@ -36,7 +36,7 @@ def _location(values: NDArray[np.float64], blocks: int, inputs: NDArray[np.uint3
 
 
 class TestLocation:
-    def test_it_is_the_geometric_mean_of_two_modes(self) -> None:
+    def test_the_location_is_the_geometric_mean_of_two_modes(self) -> None:
         found = location(np.array([100e6] * 9 + [400e6] * 11))  # of which the slowest two are left out
         assert found == pytest.approx(200e6)
 
@@ -64,7 +64,7 @@ class TestLocation:
 
     @PROPERTY
     @given(TIMES)
-    def test_it_lies_among_the_values_and_their_order_does_not_matter(self, times: list[float]) -> None:
+    def test_the_location_lies_among_the_values_and_their_order_does_not_matter(self, times: list[float]) -> None:
         found = location(np.array(times))
         assert min(times) * (1 - 1e-9) <= found <= max(times) * (1 + 1e-9)
         assert location(np.array(times[::-1])) == found
@@ -88,7 +88,7 @@ class TestOfALaunch:
         assert found is not None
         assert found.relative_error == pytest.approx(0.2 / np.sqrt(3200), rel=0.25)
 
-    def test_it_is_known_better_than_the_median_of_two_modes(self) -> None:
+    def test_the_location_is_known_better_than_the_median_of_two_modes(self) -> None:
         rng = np.random.default_rng(2)
         found = blocked(np.where(rng.random(24) < 0.5, 190e6, 375e6).tolist(), 24)
         median, whole = found.percentile(50), found.location()

@@ -405,7 +405,7 @@ def test_launches_without_any_request_have_no_figure_but_a_reason(figure: str) -
 
 
 class TestLoadAtNmrt:
-    def test_it_is_that_of_the_knees_of_the_searches(self) -> None:
+    def test_the_load_is_that_of_the_knees_of_the_searches(self) -> None:
         searches = (replace(capacity(), asl=LaunchValue(0.4, 0.01)), replace(capacity(), asl=LaunchValue(0.5, 0.01)))
         found = Metrics((noisy_launch(1),), searches).asl_at_nmrt_ratio
         assert found is not None
@@ -418,5 +418,5 @@ class TestLoadAtNmrt:
         [(), (capacity(at_least=True),), (replace(capacity(), asl=None),), (capacity(objective="p95<50ms"),)],
         ids=["no search", "only a lower bound", "unknown processes", "under an objective"],
     )
-    def test_it_is_not_known_without_a_search_that_found_the_knee(self, searches: tuple[Capacity, ...]) -> None:
+    def test_the_load_is_not_known_without_a_search_that_found_the_knee(self, searches: tuple[Capacity, ...]) -> None:
         assert Metrics((noisy_launch(1),), searches).asl_at_nmrt_ratio is None

@@ -44,7 +44,7 @@ def test_a_session_with_four_threads_in_place_of_one_is_named() -> None:
     assert (found.before_ns, found.now_ns) == pytest.approx((0.02 * MS, 1.7 * MS), rel=0.05)
 
 
-def test_it_is_named_on_a_busy_machine_too() -> None:
+def test_such_a_session_is_named_on_a_busy_machine_too() -> None:
     """Threads that wait actively take what other programs leave them."""
     found = [
         native_change(run(side(*ONE, seed=seed), side(*FOUR, noise=0.7, seed=seed + 1))) for seed in range(0, 100, 2)

@@ -42,7 +42,9 @@ def in_turn(before: int, after: int, replicas: int = 1) -> list[int]:
 
 @PROPERTY
 @given(st.integers(1, 6), st.integers(150, 300))
-def test_it_lasts_until_the_first_answer_of_the_replica_that_gets_its_share_at_once(replicas: int, before: int) -> None:
+def test_scaling_out_lasts_until_the_first_answer_of_the_replica_that_gets_its_share_at_once(
+    replicas: int, before: int
+) -> None:
     found = added(load(in_turn(before, 200, replicas)), replicas=replicas)
     assert found.duration_ns == (before + 1) * 10 * MS - ASKED
     assert found.ready_ns == READY - ASKED
@@ -114,7 +116,7 @@ class TestScaling:
         assert found.value == pytest.approx(one.duration_ns * 2**0.5)
         assert found.low < one.duration_ns < found.high
 
-    def test_it_is_not_known_if_one_pass_did_not_see_it(self) -> None:
+    def test_the_time_is_not_known_if_one_pass_did_not_see_it(self) -> None:
         passes = (added(load(in_turn(200, 100))), added(load([0] * 300)))
         found = Scaling((self.STEP,), 2, passes)
         assert found.scale_out_ns is None

@@ -82,7 +82,7 @@ def command(*answers: str, **settings: object) -> str:
     ],
 )
 class TestReadyPath:
-    def test_it_ends_within_the_start_up_time_limit(self, tmp_path: Path, name: str, expected: str) -> None:
+    def test_the_start_ends_within_the_start_up_time_limit(self, tmp_path: Path, name: str, expected: str) -> None:
         run(tmp_path, command(f"/health={name}")).assert_ended({"failed": 1}, expected)
 
 
@@ -100,7 +100,9 @@ class TestReadyPath:
     ],
 )
 class TestFirstAnswer:
-    def test_it_ends_within_the_start_up_time_limit(self, tmp_path: Path, name: str, expected: str) -> None:
+    def test_the_wait_for_it_ends_within_the_start_up_time_limit(
+        self, tmp_path: Path, name: str, expected: str
+    ) -> None:
         startup = "10s" if name in ("floods", "bomb") else "3s"
         run(tmp_path, command(f"/predict={name}"), startup=startup).assert_ended({"failed": 1}, expected)
 

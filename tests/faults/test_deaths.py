@@ -402,7 +402,7 @@ class TestOwnModels:
         run = run_fault_here(model("hangs", f"{CLOSED}, pattern=mlp.{pattern}"), tmp_path)
         run.assert_ended({"failed": 1}, "no answer")
 
-    def test_over_grpc_too(self, tmp_path: Path) -> None:
+    def test_a_model_that_hangs_fails_over_grpc_too(self, tmp_path: Path) -> None:
         run_fault_here(model("hangs", f'{CLOSED}, wire="grpc"'), tmp_path).assert_ended({"failed": 1}, "no answer")
 
     @pytest.mark.parametrize(

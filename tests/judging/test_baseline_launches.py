@@ -66,7 +66,7 @@ def test_no_more_launches_than_the_test_allows(monkeypatch: pytest.MonkeyPatch) 
     assert launches_of(7.5, WIDE, monkeypatch, most=4) == 4
 
 
-def test_it_is_announced_with_the_budget_as_it_was_given() -> None:
+def test_an_update_is_announced_with_the_budget_as_it_was_given() -> None:
     assert announcement("45s") == "records up to 8 launches of a test, up to twice its budget of 45s"
 
 

@@ -283,14 +283,14 @@ class TestFasterBesideBusyNeighbours:
         assert len(run.launches) == 8
         assert reason.endswith("run it again in a quieter moment")
 
-    def test_it_is_missed_once_three_quiet_launches_show_it(self) -> None:
+    def test_a_factor_is_missed_once_three_quiet_launches_show_it(self) -> None:
         run = Declared(self.FASTER, present=declared_launch(others=1.4), later=declared_launch())
         outcome, reason = faster(run, 2.0)
         assert outcome is Outcome.FAIL
         assert BUSY not in reason
         assert len(run.launches) == 6
 
-    def test_it_is_missed_where_neighbours_are_trusted(self) -> None:
+    def test_a_factor_is_missed_if_neighbours_are_trusted(self) -> None:
         run = Declared(self.FASTER, present=declared_launch(others=1.4))
         outcome, reason = faster(run, 2.0, neighbours=False)
         assert outcome is Outcome.FAIL

@@ -231,6 +231,7 @@ def test_a_load_that_is_meant_to_overload_supports_a_verdict() -> None:
     measurement = SequentialMeasurement(FakeRunner((make_lagging_launch(),)), MINUTE, 5, overload=True)  # type: ignore[arg-type]
     measurement.measure_at_least(1)
     measurement.require_valid()
+    assert len(measurement.metrics.launches) == 1
 
 
 def test_a_generator_that_stays_behind_is_no_fault_of_the_service() -> None:

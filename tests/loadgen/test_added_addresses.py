@@ -23,8 +23,10 @@ def test_an_address_wakes_the_loop_and_is_taken_in_its_thread() -> None:
 
 
 def test_an_address_that_comes_after_the_end_is_ignored() -> None:
+    taken: list[object] = []
     with selectors.DefaultSelector() as selector:
-        added = AddedAddresses(selector, lambda _: None)
+        added = AddedAddresses(selector, taken.append)
         added.close()
         added.close()
         added.add(("a", 1))
+    assert not taken

@@ -50,7 +50,7 @@ class TestWarmup:
             (16, 800 * MS, 32),
         ],
     )
-    def test_it_ends_with_an_answer_once_two_cycles_of_the_callers_agree(
+    def test_a_warm_up_ends_with_an_answer_once_two_cycles_of_the_callers_agree(
         self, callers: int, latency_ns: int, answers: int
     ) -> None:
         warmup = run_declared(a_slow_job(ClosedLoop(callers)), steadily(latency_ns)).warmup
@@ -84,7 +84,7 @@ class TestWarmup:
 
 
 class TestWindow:
-    def test_it_has_whole_rounds_of_the_inputs_from_the_first_one(self) -> None:
+    def test_a_window_has_whole_rounds_of_the_inputs_from_the_first_one(self) -> None:
         result = run_declared(a_slow_job(), steadily(500 * MS))
         assert result.planned == RequestWindow(10, 700 * MS, 7500 * MS)
         assert inputs_in(result) == [0, 1, 2, 3, 4] * 2
@@ -109,12 +109,12 @@ class TestWindow:
         job = a_slow_job(window=RequestWindow(10, 0, 30 * S))
         assert len(inputs_in(run_declared(job, steadily(370 * MS), outcome=-1))) == 10
 
-    def test_it_ends_by_its_longest_time(self) -> None:
+    def test_a_window_ends_by_its_longest_time(self) -> None:
         result = run_declared(a_slow_job(window=RequestWindow(10, 0, S)), steadily(400 * MS))
         assert result.window.duration_ns <= S + 50 * MS
         assert len(inputs_in(result)) == 6
 
-    def test_it_lasts_its_least_time(self) -> None:
+    def test_a_window_lasts_its_least_time(self) -> None:
         """If the first answers alone were slow, the service is measured for as long as any other."""
         result = run_declared(a_slow_job(window=RequestWindow(10, 700 * MS, S)), steadily(50 * MS))
         assert result.window.duration_ns == 700 * MS

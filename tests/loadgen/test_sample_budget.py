@@ -65,7 +65,10 @@ def test_what_does_not_fit_is_refused_with_what_it_takes_and_what_is_free() -> N
 
 
 def test_half_of_the_free_memory_is_enough() -> None:
-    check_samples(job(ConstantRate(1_000_000)), 2 * 60_000_000 * MERGED_ROW_BYTES)
+    needed = 2 * 60_000_000 * MERGED_ROW_BYTES
+    check_samples(job(ConstantRate(1_000_000)), needed)
+    with pytest.raises(SettingError):
+        check_samples(job(ConstantRate(1_000_000)), needed - 2)
 
 
 def test_how_long_a_closed_loop_may_last_is_found_out_while_it_runs() -> None:

@@ -408,7 +408,7 @@ class TestSilence:
             yield runner
             runner.close()
 
-    def test_it_is_recorded_and_measured_once(self, runner: LaunchRunner) -> None:
+    def test_a_silence_is_recorded_and_measured_once(self, runner: LaunchRunner) -> None:
         launch = runner.measure()
         assert launch.silence.endswith("all 2 callers timed out after 1.10 s")
         assert launch.samples.outcome.size == 42

@@ -126,7 +126,7 @@ def test_the_load_is_closed_at_the_knee_and_spread_as_the_pattern_says() -> None
     assert world.job.duration_ns > world.timeout_ns
 
 
-def test_it_ends_when_the_replica_has_received_its_share_of_the_answers_that_count() -> None:
+def test_the_load_ends_when_the_replica_has_received_its_share_of_the_answers_that_count() -> None:
     world = World()
     world.scale_out(concurrency=3)
     enough = answers_in_share(1, 3) // 2 + 3
@@ -134,7 +134,7 @@ def test_it_ends_when_the_replica_has_received_its_share_of_the_answers_that_cou
     assert world.checks <= 10  # ten a second
 
 
-def test_it_ends_at_last_if_the_replica_gets_nothing() -> None:
+def test_the_load_ends_at_last_if_the_replica_gets_nothing() -> None:
     world = World(gets_requests=False)
     found = world.scale_out(concurrency=1)
     assert found.duration_ns is None

@@ -181,7 +181,7 @@ class TestSteps:
 
         with_countdown(scenario, most=2)
 
-    def test_it_begins_again_after_a_rest(self) -> None:
+    def test_the_batch_begins_again_after_a_rest(self) -> None:
         async def scenario(served: Layer) -> None:
             served.model.let_go(9)
             for _ in range(2):
@@ -277,12 +277,12 @@ class TestErrors:
 
 
 class TestPattern:
-    def test_it_is_a_layer_around_the_model(self) -> None:
+    def test_the_pattern_is_a_layer_around_the_model(self) -> None:
         node = (Cached() | Continuous()).plan().inside
         assert isinstance(node, LayerNode)
         assert node.inside == (LayerNode(Continuous(), 1, (ModelNode("model", "model"),)),)
 
-    def test_its_text_is_read_again(self) -> None:
+    def test_the_text_of_the_pattern_is_read_again(self) -> None:
         assert str(Continuous()) == "continuous"
         assert parse_pattern("queued|continuous(max_batch_size=4)", "x") == Queued() | Continuous(max_batch_size=4)
 
@@ -290,11 +290,11 @@ class TestPattern:
         assert Continuous(max_batch_size=5).max_in_flight == 5
 
     @pytest.mark.parametrize("after", [Cached(), Replicated(2), Batched()])
-    def test_it_comes_last(self, after: Any) -> None:
+    def test_the_pattern_comes_last(self, after: Any) -> None:
         with pytest.raises(SettingError, match=f"expected continuous last.*write {after.name}.* | continuous"):
             Continuous() | after
 
-    def test_it_may_be_a_stage(self) -> None:
+    def test_the_pattern_may_be_a_stage(self) -> None:
         assert (Pipeline([str, "model"]) | Continuous()).plan()
 
     @pytest.mark.parametrize("size", [0, 1.5, "8", True, 100_001])

@@ -474,7 +474,9 @@ class TestRefusals:
 
     @pytest.mark.parametrize("good", [1, 7_000])
     def test_a_number_within_its_bounds_is_taken(self, good: int) -> None:
-        set_whole(Cached(good), "max_entries", least=1, most=7_000)
+        pattern = Cached(good)
+        set_whole(pattern, "max_entries", least=1, most=7_000)
+        assert pattern.max_entries == good
 
     @pytest.mark.parametrize("kind", [np.int64, np.uint8])
     def test_a_number_of_numpy_is_kept_as_a_plain_one(self, kind: Any) -> None:

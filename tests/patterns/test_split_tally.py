@@ -55,7 +55,7 @@ def test_a_stream_counts_as_a_whole_until_its_first_chunk_and_after_it() -> None
     }
 
 
-def test_it_adds_up_over_processes_and_windows() -> None:
+def test_a_split_adds_up_over_processes_and_windows() -> None:
     one, other = SplitTally(0), SplitTally(0)
     one.add({"wire": 1}, 10)
     before = PatternStats(layers=merged_layers([one.snapshot(), other.snapshot()]))

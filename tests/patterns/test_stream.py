@@ -69,17 +69,17 @@ class TestWhatIsOne:
     @pytest.mark.parametrize(
         "outputs", [plain([[1]]), later([[1]]), [plain([[1]])], (later([[1]]),), [iter([1])], [map(str, [1])]]
     )
-    def test_generators_and_lists_of_them_are(self, outputs: Any) -> None:
+    def test_generators_and_lists_of_them_are_streams(self, outputs: Any) -> None:
         assert streams(outputs)
 
     @pytest.mark.parametrize(
         "outputs", [[], [1], ["text"], [[1]], (), "text", {"a": 1}, np.zeros(2), range(2), map(str, [1]), None, 7]
     )
-    def test_whole_outputs_are_not(self, outputs: Any) -> None:
+    def test_whole_outputs_are_no_streams(self, outputs: Any) -> None:
         assert not streams(outputs)
         assert StreamSource().read(outputs, 1, "the model") is None
 
-    def test_it_is_for_one_input(self) -> None:
+    def test_a_stream_is_for_one_input(self) -> None:
         async def scenario() -> None:
             source = Source()
             with pytest.raises(
@@ -91,7 +91,7 @@ class TestWhatIsOne:
 
         run(scenario())
 
-    def test_its_end_is_reported_once(self) -> None:
+    def test_the_end_of_a_stream_is_reported_once(self) -> None:
         async def scenario() -> None:
             ends: list[int] = []
             for outputs in (plain(["ab"]), Stream(later(["ab"]))):
@@ -251,6 +251,7 @@ class TestQueue:
                 await asyncio.sleep(0)
             await workers.sources[0].closed.wait()
             await outputs
+            assert not workers.layer._tasks
 
         run(scenario())
 

@@ -47,7 +47,7 @@ def make_terminal(stream: io.StringIO) -> Terminal:
     return Terminal(SimpleNamespace(get_terminal_writer=lambda: writer), ascii_only=False)  # type: ignore[arg-type]
 
 
-def test_they_reach_no_terminal_and_no_workflow_command() -> None:
+def test_hidden_characters_reach_no_terminal_and_no_workflow_command() -> None:
     stream = io.StringIO()
     terminal = make_terminal(stream)
     terminal.write(
@@ -72,7 +72,7 @@ def test_text_from_elsewhere_commands_no_runner_and_annotations_do() -> None:
     assert "%0A::error file=a::b" in last
 
 
-def test_they_reach_no_traceback_however_the_errors_are_chained() -> None:
+def test_hidden_characters_reach_no_traceback_however_the_errors_are_chained() -> None:
     error, first = DeploymentError(f"it printed {PAINT}", 5), ValueError(PAINT)
     error.__cause__, first.__context__ = first, error  # a circle ends too
     make_terminal(io.StringIO()).spell_error(error)
@@ -80,14 +80,14 @@ def test_they_reach_no_traceback_however_the_errors_are_chained() -> None:
     assert error.args[1] == 5
 
 
-def test_they_reach_no_job_summary_and_no_junit_report() -> None:
+def test_hidden_characters_reach_no_job_summary_and_no_junit_report() -> None:
     summary = job_summary([RESULT], [FAILURE], {f"group{PAINT}": PAINT}, notes=[PAINT])
     assert not hidden_in(summary)
     assert not hidden_in("".join(name + value for name, value in properties_of(RESULT)))
 
 
 @pytest.mark.parametrize("command", [["report"], ["export"], ["rank", "rtm=1"]])
-def test_they_reach_no_output_of_the_command_line(
+def test_hidden_characters_reach_no_output_of_the_command_line(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "results.json"

@@ -24,6 +24,8 @@ def test_option_that_is_almost_ours_is_refused() -> None:
 @pytest.mark.parametrize("unknown", [[], ["--html"], ["--perf-zzzz"], ["--baseline"]])
 def test_option_of_another_plugin_is_left_to_pytest(unknown: list[str]) -> None:
     require_known_options(unknown, KNOWN)
+    with pytest.raises(pytest.UsageError, match=r"^--perf-htlm is not an option"):
+        require_known_options([*unknown, "--perf-htlm"], KNOWN)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_deployment_on_ray_says_which_application_it_is(tmp_path: Path, monkey
     assert ("delete", (APPLICATION.app,)) in cluster.calls
 
 
-def test_it_attaches_to_no_cluster_of_its_own_before_it_is_asked(tmp_path: Path) -> None:
+def test_the_revision_attaches_to_no_cluster_of_its_own_before_it_is_asked(tmp_path: Path) -> None:
     cluster = FakeRay()
     deployment = Deployment(Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict"), ForeignProcesses((4711,)))
     _, started, _ = answers_of(tmp_path, deployment, cluster)

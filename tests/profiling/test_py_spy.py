@@ -92,7 +92,7 @@ def await_looks(recording: PySpyRecording, spinning: int) -> None:
         time.sleep(0.01)
 
 
-def test_it_sees_what_a_process_does(spinning: int, tmp_path: Path) -> None:
+def test_py_spy_sees_what_a_process_does(spinning: int, tmp_path: Path) -> None:
     profiler = patient_py_spy(tmp_path)
     assert profiler.name.startswith("py-spy 0.")
     recording = profiler.start(spinning, 200)
@@ -243,7 +243,7 @@ WHEELS = [("linux", "x86_64"), ("linux", "aarch64"), ("linux", "i686"), ("linux"
         ("linux", "x86_64", "pypy", False),
     ],
 )
-def test_it_comes_with_the_package_where_it_has_wheels(
+def test_py_spy_comes_with_the_package_where_it_has_wheels(
     system: str, processor: str, python: str, is_needed: bool
 ) -> None:
     lines = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]

@@ -29,7 +29,7 @@ def test_its_text_is_what_the_marker_takes() -> None:
         ("test_a.py::*", "test_b.py::test_b", False),
     ],
 )
-def test_it_is_of_the_tests_that_its_pattern_names(pattern: str, test: str, expected: bool) -> None:
+def test_an_acceptance_is_of_the_tests_that_its_pattern_names(pattern: str, test: str, expected: bool) -> None:
     assert Acceptance("rtm", 0.6, "why", pattern).is_of(test) is expected
 
 

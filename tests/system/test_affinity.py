@@ -74,5 +74,8 @@ def test_processes_that_are_gone_or_belong_to_others_are_left_alone(
 
 
 def test_affinity_does_nothing_on_systems_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(os, "sched_getaffinity", asked.append)
     monkeypatch.delattr(os, "sched_setaffinity")
     put_on_cores([1], 0)
+    assert not asked

@@ -22,7 +22,7 @@ def test_two_processes_of_a_machine_agree() -> None:
     assert other.stdout.strip() == machine_identity()
 
 
-def test_it_is_the_boot_id_where_there_is_one(tmp_path: Path) -> None:
+def test_the_identity_is_the_boot_id_if_there_is_one(tmp_path: Path) -> None:
     (tmp_path / "boot_id").write_text("1f6c\n")
     assert machine_identity(tmp_path / "boot_id") == "1f6c"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_it_is_the_second_number_and_read_again_each_time(tmp_path: Path) -> None:
+def test_the_length_is_the_second_number_and_read_again_each_time(tmp_path: Path) -> None:
     path = tmp_path / "schedstat"
     path.write_text("100 2500 7\n")
     clock = RunQueueClock(str(path))
@@ -34,7 +34,7 @@ def test_what_is_claimed_is_not_said_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "100", "a b c"])
-def test_it_is_unknown_where_the_system_does_not_tell_it(text: str | None, tmp_path: Path) -> None:
+def test_the_length_is_unknown_if_the_system_does_not_report_it(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "schedstat"
     if text is not None:
         path.write_text(text)

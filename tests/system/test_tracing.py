@@ -21,6 +21,7 @@ def _as_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_permits_it_for_itself() -> None:
     permit_tracer()  # without Yama nothing changes
+    assert (tracer_permission() is not None) == (sys.platform == "linux")
 
 
 def test_other_systems_have_no_such_call(monkeypatch: pytest.MonkeyPatch) -> None:

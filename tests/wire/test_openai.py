@@ -27,7 +27,7 @@ def request_of(value: Any, path: str = "") -> Any:
     return orjson.loads(encode_request(OPENAI, [value], path_of(OPENAI, value, path)).joined())
 
 
-def test_it_is_a_wire_of_its_own() -> None:
+def test_openai_is_a_wire_of_its_own() -> None:
     assert Wire("openai", "json") == OPENAI
     assert str(OPENAI) == "openai"
     assert OPENAI.between_processes == Wire()
@@ -115,7 +115,7 @@ def test_several_inputs_are_no_request() -> None:
 
 
 class TestTheModelsName:
-    def test_it_is_filled_in_where_it_is_absent(self) -> None:
+    def test_the_name_is_filled_in_if_it_is_absent(self) -> None:
         absent, given = (encode_request(OPENAI, [value]).joined() for value in ("x", {"prompt": "x", "model": "own"}))
         assert orjson.loads(with_model(absent, 'a "b"'))["model"] == 'a "b"'
         assert "model" not in orjson.loads(with_model(absent, ""))

@@ -107,7 +107,7 @@ def test_everything_may_arrive_at_once() -> None:
     run(scenario())
 
 
-def test_it_is_in_flight_until_it_ends() -> None:
+def test_a_streamed_answer_is_in_flight_until_it_ends() -> None:
     async def scenario() -> None:
         service = Service()
         async with service.serving() as upstream:

@@ -19,17 +19,17 @@ ONE_MACHINE = replace(SEVERAL, nodes=tuple(node_facts(number, machine="here") fo
 WITH_CODE = {"working_dir": "."}
 
 
-def test_its_applications_belong_to_this_run() -> None:
+def test_applications_of_the_revision_belong_to_this_run() -> None:
     assert access_variables(SEVERAL) == {RUN_VARIABLE: SEVERAL.run}
 
 
-def test_it_gets_the_key_of_a_cluster_that_asks_for_one() -> None:
+def test_the_revision_gets_the_key_of_a_cluster_that_asks_for_one() -> None:
     variables = access_variables(cluster_facts(token="ab" * 32))
     assert variables["RAY_AUTH_MODE"] == "token"
     assert variables["RAY_AUTH_TOKEN"] == "ab" * 32
 
 
-def test_it_attaches_to_the_cluster() -> None:
+def test_the_revision_attaches_to_the_cluster() -> None:
     assert access_options(ONE_MACHINE, {}) == (f"--perf-ray-address={ONE_MACHINE.address}",)
 
 

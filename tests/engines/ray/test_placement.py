@@ -40,7 +40,7 @@ def test_fewer_generators_are_the_first_of_those_before() -> None:
 
 @PROPERTY
 @given(st.lists(st.sampled_from([node.node_id for node in NODES]), max_size=8), st.integers(1, 12), st.integers(1, 4))
-def test_they_are_as_even_as_those_that_stay_allow(placed: list[str], generators: int, nodes: int) -> None:
+def test_generators_are_as_even_as_those_that_stay_allow(placed: list[str], generators: int, nodes: int) -> None:
     found = place(placed, NODES[:nodes], generators)
     counts = Counter(found)
     assert len(found) == generators

