@@ -292,7 +292,7 @@ def why_left_out(choice: Choice, *, before: bool, now: bool) -> dict[str, LeftOu
         return {}
     why = "is not known: the answers no longer stream" if before else "is not known before: the answers stream now only"
     whole = {one.metric.name for one in choice(False)} | ({leading_time(streams=True).name} if before else set())
-    return {one.metric.label: why for one in choice(True) if one.metric.name not in whole}
+    return {one.metric.label: LeftOut(why) for one in choice(True) if one.metric.name not in whole}
 
 
 def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = ["ERRORS", "Gate", "Kind", "Outcome", "Unjudged", "Verdict", "failure_kind", "judged_kind"]
+__all__ = ["ERRORS", "Gate", "Kind", "LeftOut", "Outcome", "Unjudged", "Verdict", "failure_kind", "judged_kind"]
 
 
 class Outcome(StrEnum):

@@ -59,7 +59,8 @@ def _above(wanted: int, soft: int) -> bool:
 
 
 _SET_PTRACER = 0x59616D61  # PR_SET_PTRACER of linux/prctl.h
-_ANY = 2**64 - 1  # PR_SET_PTRACER_ANY, as an unsigned long
+_ANY = 2**64 - 1
+"""``PR_SET_PTRACER_ANY``, as an unsigned long."""
 _SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 _ADMINISTRATORS_ONLY = 2
 """Value of ``ptrace_scope`` from which processes of the same user may not read each other."""
