@@ -37,7 +37,7 @@ _STREAM_DTYPES: dict[str, Any] = {
     "input_tokens": np.int32,
     "chunk_ns": np.int64,
 }
-"""Type of each column of the streams of a recording."""
+"""Types of the columns that a recording of streams has besides."""
 
 
 def samples_of(result: LoadResult, tokens: Callable[[str], int] | None = None) -> Samples:

@@ -250,7 +250,7 @@ class Http2:
             self._take_data(inside, 0, len(inside))
 
     def _end_without_status(self) -> None:
-        """The response ends without trailers: the server does not speak gRPC."""
+        """The response ends without trailers: the server has no gRPC."""
         self._outcome = Failure.MALFORMED if self._http_status == 200 else self._http_status
 
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:

@@ -135,7 +135,7 @@ class BlockDesign:
         return max(self.warmup_ns, self.launch_ns // 16)
 
     def within(self, budget_ns: int, launches: int) -> BlockDesign:
-        """The same for a run that has a budget, of which its first launches may take no more than all."""
+        """The same for a run with a budget, which its first launches may not exceed."""
         launch_ns = min(self.launch_ns, budget_ns // launches)
         return replace(self, launch_ns=launch_ns, budget_ns=budget_ns if launches > 1 else None)
 

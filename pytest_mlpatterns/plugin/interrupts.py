@@ -2,7 +2,7 @@
 
 pytest dies of SIGTERM, which job schedulers and CI send at a time limit, and of SIGHUP, which a closed terminal sends:
 its results would be lost. Here both interrupt a run that has perf tests, as Ctrl-C does. A second interrupt ends what
-the first is waiting for, such as the teardown of a fixture; files and summary are written all the same.
+the first is waiting for, such as the teardown of a fixture; files and summary are written nevertheless.
 
 Each write to a closed terminal fails, also the first line of a summary, so that the files after this line would be
 lost. Therefore its descriptors are replaced by the null device.
@@ -116,7 +116,7 @@ def ends_with_summary(session: pytest.Session, exitstatus: int) -> Generator[Non
 
 @functools.cache
 def _spare_forked_children() -> None:
-    """The signals end a child that a test forks, as ever.
+    """The signals end a child that a test forks, as without this plugin.
 
     They are blocked during the fork: Python forgets what arrives between the fork and the child's first step.
     """

@@ -2,7 +2,7 @@
 
 A comparison with a git revision starts a fresh interpreter in the same environment. The import paths of that
 interpreter lead into the present tree if the project is installed in place. :func:`install` redirects them into the
-reference tree, and :func:`modules_from` finds modules that were loaded from the present tree all the same. Virtual
+reference tree, and :func:`modules_from` finds modules that were loaded from the present tree nevertheless. Virtual
 environments inside the project are not the project's code and are not redirected; neither is this package, which serves
 both variants. Paths are compared with symbolic links resolved.
 """

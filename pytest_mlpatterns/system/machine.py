@@ -117,7 +117,7 @@ busy processes on two cores, this one varied by 1.5 % between processes, the med
 
 
 def sorting_time_ns() -> float:
-    """CPU time of a round, by the lower fifth of some; 0 where the system has no such clock."""
+    """CPU time of a round, by the lower fifth of some; 0 if the system has no such clock."""
     texts = _texts()
     times = []
     for _ in range(_ROUNDS):

@@ -152,7 +152,7 @@ def owned_directory(path: Path) -> Iterator[OwnedDirectory]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory of this user and everything in it; one that is absent will do.
+    """Remove a directory of this user and everything in it; an absent one is no error.
 
     Raises:
         OSError: it is a link or no directory, belongs to another user, or something in it cannot be removed.

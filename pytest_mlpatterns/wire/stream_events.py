@@ -42,7 +42,7 @@ _CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls"
 _READ = (b'"choices"', b'"usage"', b'"error"', b'"meta_info"')
 """Names of fields for which an event of REST JSON is read: of OpenAI, TGI and SGLang."""
 _OF_CHOICES = ("text", "delta", "finish_reason")
-"""Fields of which a choice of a completion or a chat has at least one."""
+"""Fields of a choice; one in a completion or a chat has at least one of them."""
 _NO_OUTPUT = frozenset(
     (
         *("id", "object", "created", "model", "choices", "usage"),

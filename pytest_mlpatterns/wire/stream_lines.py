@@ -48,7 +48,7 @@ class JsonLines:
             is a chunk.
         tokens: key of the number of output tokens of the answer; the last line that has it counts. Without this key
             each chunk counts as one token.
-        input_tokens: key of the number of tokens of the request.
+        input_tokens: key of the number of input tokens.
 
     Raises:
         SettingError: a key is not text.
