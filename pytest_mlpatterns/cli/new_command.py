@@ -102,7 +102,7 @@ def _first_runs(file: Path, subject: Subject, *, record: bool) -> int:
         return _FAILED_RUN
     _say("smoke run: one request was answered, and nothing is judged yet.")
     measure = f"pytest {file} --perf-baseline update"
-    if not record and not _is_wanted("Measure it now, and record its baseline?"):
+    if not record and not _is_wanted():
         _say(f"next: measure it, and record its baseline: {measure}")
         return 0
     _say(f"\n$ {measure}")
@@ -262,12 +262,12 @@ def _answer(question: str) -> str:
     return answer
 
 
-def _is_wanted(question: str) -> bool:
-    """Whether a person wants it; without one, no."""
+def _is_wanted() -> bool:
+    """Whether a person wants the new test to be measured; without one, no."""
     if not _is_asked():
         return False
     try:
-        return input(f"{question} [Y/n] ").strip().lower() in ("", "y", "yes")
+        return input("Measure it now, and record its baseline? [Y/n] ").strip().lower() in ("", "y", "yes")
     except EOFError:
         return False
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.measurement.load_source import FurtherLoad
+    from pytest_mlpatterns.measurement.further_load import FurtherLoad
     from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window

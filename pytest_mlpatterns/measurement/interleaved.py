@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["InterleavedRun", "Variant"]
 
 _Found = TypeVar("_Found")
+_LEAST_LAUNCHES = 3
+"""Paired launches before the first verdict: fewer give no usable interval."""
 
 
 class InterleavedRun:
@@ -102,7 +104,7 @@ class InterleavedRun:
         budget_ns: int,
         *,
         max_launches: int,
-        min_launches: int = 3,
+        min_launches: int = _LEAST_LAUNCHES,
     ) -> Outcome:
         """Measure until a verdict is decided, the budget is spent, or the last launch is measured.
 
@@ -129,13 +131,13 @@ class InterleavedRun:
             undecided=range(min_launches, max_launches),
         )
 
-    def measure_first(self, budget_ns: int, *, min_launches: int = 3) -> None:
+    def measure_first(self, budget_ns: int) -> None:
         """Measure the first paired launch of :meth:`decide`, for what has to be known before a verdict.
 
         Raises:
             DeploymentError, InvalidResultError: as for :meth:`decide`.
         """
-        self._timed(lambda: self._measure(self._design.within(budget_ns, min_launches)))
+        self._timed(lambda: self._measure(self._design.within(budget_ns, _LEAST_LAUNCHES)))
 
     def start_again(self, budget_ns: int, *, most: int) -> bool:
         """Start both variants once more, side by side as for a launch, and close them without a load.

@@ -20,6 +20,7 @@ from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
+from pytest_mlpatterns.measurement.further_load import FurtherLoad, ScaleOutRun, offer_overload
 from pytest_mlpatterns.measurement.growth_window import GrowthWindow
 from pytest_mlpatterns.measurement.last_answer import (
     describe_first_failure,
@@ -27,9 +28,7 @@ from pytest_mlpatterns.measurement.last_answer import (
     require_every_answer,
     why_silent,
 )
-from pytest_mlpatterns.measurement.load_source import FurtherLoad, LoadEvents, apart_from
-from pytest_mlpatterns.measurement.overload import offer_overload
-from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
+from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Launch
 from pytest_mlpatterns.records.samples import Window

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["CallLoop", "FurtherLoad", "LoadEvents", "apart_from", "load_source"]
+__all__ = ["CallLoop", "LoadEvents", "apart_from", "load_source"]
 
 _SLACK_NS = 5_000_000_000
 """Time beyond the window and the time-out of a call after which the process counts as stuck; a busy machine may delay
@@ -159,33 +158,3 @@ class LoadEvents:
             self.on_window()
         elif isinstance(event, Progress):
             self.on_progress(event)
-
-
-@dataclass(frozen=True, slots=True)
-class FurtherLoad:
-    """Loads a deployment that runs, after or beside its launches.
-
-    Attributes:
-        plan: what is sent, without a check of answers.
-        template: a job for it, whose schedule and times each load replaces.
-        on_progress: takes the progress of the load several times a second.
-    """
-
-    deployment: Deployment
-    plan: LoadPlan
-    template: LoadJob
-    generator: Generator
-    on_progress: Callable[[Progress], None]
-
-    def run(
-        self,
-        job: LoadJob,
-        *,
-        poll_s: float,
-        on_poll: Callable[[], None],
-        on_window: Callable[[], None] = lambda: None,
-    ) -> LoadResult:
-        """Run one job to its end; ``on_poll`` and ``on_window`` as of :class:`LoadEvents`."""
-        events, processes = LoadEvents(self.on_progress, on_window, on_poll), self.plan.generators
-        with apart_from(self.deployment, self.generator, processes):
-            return self.generator.run(job, poll_s=poll_s, on_poll=events.handle, processes=processes)

@@ -52,7 +52,6 @@ class RunOutput:
 
     Args:
         root: directory that test ids are relative to.
-        variables: environment variables of the process; GitHub Actions sets some.
 
     Attributes:
         revision: what the tests are compared with; None if it is the baseline.
@@ -66,7 +65,6 @@ class RunOutput:
         *,
         terminal: Terminal,
         root: Path,
-        variables: Mapping[str, str] = os.environ,
     ) -> None:
         self.lines: list[str] = []
         self.revision: Revision | None = None
@@ -75,7 +73,6 @@ class RunOutput:
         self._environment = environment
         self._terminal = terminal
         self._root = root
-        self._variables = variables
         self._results: list[TestResult] = []
         self._failures: dict[str, FailedTest] = {}
         self._unmeasured: dict[str, FailedTest] = {}
@@ -184,11 +181,11 @@ class RunOutput:
 
     @property
     def _on_github(self) -> bool:
-        return bool(self._variables.get("GITHUB_ACTIONS"))
+        return bool(os.environ.get("GITHUB_ACTIONS"))
 
     def _root_in_repository(self) -> Path | None:
         """pytest's root directory relative to the checked-out repository; None if they are the same."""
-        top = self._variables.get("GITHUB_WORKSPACE")
+        top = os.environ.get("GITHUB_WORKSPACE")
         inside = top is not None and self._root != Path(top) and self._root.is_relative_to(top)
         return self._root.relative_to(str(top)) if inside else None
 
@@ -249,7 +246,7 @@ class RunOutput:
 
     def _write_job_summary(self) -> None:
         """Append to GitHub's job summary, if there is one and there are results or failures."""
-        file = self._variables.get("GITHUB_STEP_SUMMARY")
+        file = os.environ.get("GITHUB_STEP_SUMMARY")
         if not self._on_github or not file or self._run.smoke or not (self._results or self._failures):
             return
         rankings = {ranking.group: ranking.sentence for ranking in self._rankings}

@@ -48,18 +48,18 @@ def host_and_port(address: str, source: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def require_reachable(address: str, source: str, timeout_s: float = _CONNECT_S) -> None:
+def require_reachable(address: str, source: str) -> None:
     """Check that something listens at an address.
 
     Raises:
         SettingError: nothing does.
     """
     try:
-        with socket.create_connection(host_and_port(address, source), timeout_s):
+        with socket.create_connection(host_and_port(address, source), _CONNECT_S):
             return
     except OSError as error:
         raise SettingError(
-            f"{source}={address}: nothing answers there within {timeout_s:g}s ({error}); "
+            f"{source}={address}: nothing answers there within {_CONNECT_S:g}s ({error}); "
             f"start Ray there (ray start --head), or {way_out(source)}"
         ) from None
 

@@ -235,17 +235,17 @@ class _Start:
             except httpx.RequestError as error:  # also a body that does not match its Content-Encoding
                 if not outcome or left_s > _TELLING_S or not isinstance(error, httpx.TimeoutException):
                     outcome = f"to {shown} there is no answer ({type(error).__name__}: {error}); {_RAISE_LIMIT}"
-            self._check_running(_POLL_S)
+            self._check_running()
         raise DeploymentError(
             f"{self._target} is not ready after {format_duration(self._options.timeout_ns)}, the start-up time limit: "
             f"{outcome or f'to {shown} there is no answer; {_RAISE_LIMIT}'}{self._printed()}",
             subject=self._target,
         )
 
-    def _check_running(self, wait_s: float) -> None:
-        """Check that the server runs; wait up to ``wait_s`` for its end."""
+    def _check_running(self) -> None:
+        """Check that the server runs; wait a moment for its end."""
         try:
-            self._programs.check(wait_s)
+            self._programs.check(_POLL_S)
         except DeploymentError as error:
             if taken := [one for one in _listeners() if one.laddr.port in self._ports]:
                 owner = "another process" if taken[0].pid is None else f"process {taken[0].pid}"
@@ -287,7 +287,7 @@ class _ServerProcesses:
     def check(self, wait_s: float = 0.0) -> None:
         """Check that all programs run; wait up to ``wait_s`` for one to end."""
         try:
-            self._programs.check(wait_s)
+            self._programs.check(_POLL_S)
         except DeploymentError as error:
             raise DeploymentError(f"{self._name}: {error}", subject=self._name) from None
 

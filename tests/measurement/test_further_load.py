@@ -12,8 +12,7 @@ from support.synthetic import MS, S
 
 from pytest_mlpatterns.analysis.capacity.scale_out import answers_in_share
 from pytest_mlpatterns.loadgen.messages import LoadResult, WindowOpened
-from pytest_mlpatterns.measurement.load_source import FurtherLoad
-from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
+from pytest_mlpatterns.measurement.further_load import FurtherLoad, ScaleOutRun
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop

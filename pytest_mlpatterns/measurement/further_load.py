@@ -1,0 +1,201 @@
+"""Further loads of a running deployment, after its launch: beyond its capacity, and while a replica is added.
+
+Overload is one job of the generator for each load of a plan, which begins with an idle service. The peak and the lower
+load after it are one job, so that the service takes its backlog with it.
+
+A scale-out asks for one more replica while a closed loop keeps the service at its knee. The load generator takes the
+part of a load balancer: it gets the address of the new replica as soon as that is ready, opens connections to it, and
+gives it its turn. This module must not know limits or baselines.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.capacity.overload import BACK_RATIO, OfferedLoad
+from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
+from pytest_mlpatterns.analysis.health.generator_health import why_limited
+from pytest_mlpatterns.analysis.health.machine import disturbance_of, why_busy_in
+from pytest_mlpatterns.analysis.metrics.samples import take_rows
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.measurement.load_source import LoadEvents, apart_from
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.units import SECOND_NS
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.analysis.capacity.overload import OverloadPlan
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
+    from pytest_mlpatterns.records.addressing import Balance, Progress
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.processes import AddedReplica, Scaler
+    from pytest_mlpatterns.workload.plan import LoadPlan
+
+__all__ = ["FurtherLoad", "ScaleOutRun", "offer_overload"]
+
+_OVERLOAD_POLL_S = 0.1
+"""Interval of the samples of the monitor during an overload, in seconds."""
+_OVERLOAD_WARMUP_NS = 50_000_000
+"""Warm-up of one overload, in nanoseconds: it opens the connections, and the service is warm."""
+_POLL_S = 0.005
+"""Interval at which the new replica is asked whether it is ready; a hundredth of the time that a process starts in."""
+_WARMUP_NS = 100_000_000
+"""Warm-up of the load that asks for a replica, in nanoseconds; the service is warm."""
+_BEFORE_NS = 500_000_000
+"""Load before the replica is asked for, with which the rest is compared."""
+_LONGEST_NS = 15_000_000_000
+"""Longest load after the replica is ready."""
+_COUNT_NS = 100_000_000
+"""Interval at which the new replica is asked how many requests it has received."""
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherLoad:
+    """Loads a deployment that runs, after or beside its launches.
+
+    Attributes:
+        plan: what is sent, without a check of answers.
+        template: a job for it, whose schedule and times each load replaces.
+        on_progress: takes the progress of the load several times a second.
+    """
+
+    deployment: Deployment
+    plan: LoadPlan
+    template: LoadJob
+    generator: Generator
+    on_progress: Callable[[Progress], None]
+
+    def run(
+        self,
+        job: LoadJob,
+        *,
+        poll_s: float,
+        on_poll: Callable[[], None],
+        on_window: Callable[[], None] = lambda: None,
+    ) -> LoadResult:
+        """Run one job to its end; ``on_poll`` and ``on_window`` as of :class:`LoadEvents`."""
+        events, processes = LoadEvents(self.on_progress, on_window, on_poll), self.plan.generators
+        with apart_from(self.deployment, self.generator, processes):
+            return self.generator.run(job, poll_s=poll_s, on_poll=events.handle, processes=processes)
+
+
+def offer_overload(load: FurtherLoad, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
+    """Offer the loads of a plan in their order."""
+    *steps, peak = plan.ratios
+    return (
+        *(_offer(load, ratio, nmrt_rps, step_s=plan.step_s) for ratio in steps),
+        _offer(load, peak, nmrt_rps, step_s=plan.step_s, watched_s=plan.watched_s),
+    )
+
+
+def _offer(load: FurtherLoad, ratio: float, nmrt_rps: float, *, step_s: float, watched_s: float = 0.0) -> OfferedLoad:
+    rate_rps, length = ratio * nmrt_rps, _written(step_s)
+    after = (("0s", BACK_RATIO * nmrt_rps), (_written(watched_s), BACK_RATIO * nmrt_rps)) if watched_s else ()
+    schedule = Stages(((length, rate_rps), *after), start=rate_rps)
+    job = replace(load.template, schedule=schedule, duration_ns=schedule.length_ns, warmup_ns=_OVERLOAD_WARMUP_NS)
+    monitor = load.deployment.monitor()
+    monitor.sample()
+    result = load.run(job, poll_s=_OVERLOAD_POLL_S, on_poll=partial(monitor.sample, poll=True))
+    monitor.sample()
+    samples, start_ns = samples_of(result), result.window.start_ns
+    window = Window(start_ns, start_ns + round(step_s * SECOND_NS))
+    inside = samples.due_in(window)
+    report = replace(result.generator, ceiling_rps=load.generator.ceiling_of(job))
+    latencies = samples.latency_ns[samples.successes_in(window)]
+    limited = why_limited(
+        report,
+        send_lag_ns=samples.send_lag_ns[inside],
+        latency_ns=float(np.median(latencies)) if latencies.size else 0.0,
+    )
+    usage = monitor.usage()
+    # A CPU limit that stops an overloaded service is its capacity, not a disturbance.
+    seen = [] if usage is None else [replace(disturbance_of(usage, result.window, report.cpu_ns), throttled_ratio=0.0)]
+    return OfferedLoad(ratio, samples, window, round(watched_s * SECOND_NS), limited, why_busy_in(seen))
+
+
+def _written(seconds: float) -> str:
+    """A length as schedules write it."""
+    return f"{round(seconds * 1000)}ms"
+
+
+@dataclass(slots=True)
+class ScaleOutRun:
+    """One scale-out of one deployment; used once.
+
+    Args:
+        clock: the clock of the samples.
+    """
+
+    load: FurtherLoad
+    balance: Balance
+    clock: Callable[[], int] = time.perf_counter_ns
+    _concurrency: int = 0
+    _opened_ns: int | None = None
+    _replica: AddedReplica | None = None
+    _ready_ns: int = 0
+    _counted_ns: int = 0
+    _is_over: bool = False
+
+    def run(self, concurrency: int) -> ScaleOut:
+        """Load the deployment, ask for one more replica, and load on until that has answered its share.
+
+        Raises:
+            DeploymentError: the replica did not start, or a process died under the load.
+        """
+        scaler, template = self.load.deployment.scaler, self.load.template
+        assert scaler is not None
+        self._concurrency = concurrency
+        replicas = len(template.endpoint.addresses)
+        job = replace(
+            template,
+            endpoint=replace(template.endpoint, balance=self.balance),
+            schedule=ClosedLoop(concurrency),
+            duration_ns=_BEFORE_NS + scaler.timeout_ns + _LONGEST_NS,
+            warmup_ns=_WARMUP_NS,
+        )
+        result = self.load.run(
+            job, poll_s=_POLL_S, on_poll=lambda: self._advance(scaler, replicas), on_window=self._open
+        )
+        self.load.deployment.processes.stats()  # raises if a process died
+        assert self._replica is not None
+        samples = samples_of(result)
+        in_window = take_rows(samples, np.flatnonzero(samples.due_ns >= result.window.start_ns))
+        times = ScaleOutTimes(self._replica.asked_ns, self._ready_ns)
+        return ScaleOut.of(in_window, times, replicas=replicas, concurrency=concurrency)
+
+    def _open(self) -> None:
+        if self._opened_ns is None:
+            self._opened_ns = self.clock()
+
+    def _advance(self, scaler: Scaler, replicas: int) -> None:
+        """Take the next step if it is time: ask for the replica, balance over it, end the load."""
+        now = self.clock()
+        if self._opened_ns is None or self._is_over:
+            return
+        if self._replica is None:
+            if now - self._opened_ns >= _BEFORE_NS:
+                self._replica = scaler.add()
+        elif not self._ready_ns:
+            if (address := self._replica.address()) is not None:
+                self._ready_ns = self.clock()
+                self.load.generator.add_address(address)
+        elif now - self._ready_ns > _LONGEST_NS or self._has_its_share(now, replicas):
+            self._is_over = True
+            self.load.generator.end_load()
+
+    def _has_its_share(self, now: int, replicas: int) -> bool:
+        """Whether the new replica has surely answered as many requests as its share is taken over."""
+        assert self._replica is not None
+        if now - self._counted_ns < _COUNT_NS:
+            return False
+        self._counted_ns = now
+        answers = answers_in_share(replicas, self._concurrency)
+        return self._replica.requests() >= answers // (replicas + 1) + self._concurrency
