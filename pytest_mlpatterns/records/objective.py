@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 __all__ = ["QUANTITIES", "Bound", "Objective", "Promise", "parse_objective", "parse_promise"]
 
-QUANTITIES = ("latency", "ttft", "itl", "tpot")
+QUANTITIES = ("latency", *STREAM_QUANTITIES)
 """Times that can be promised: of the whole answer, and of streams."""
 _BOUND = re.compile(r"\s*(?:(rtm)|p(\d+(?:\.\d+)?)|([a-z]+)(?:\s*:\s*p(\d+(?:\.\d+)?))?)\s*<\s*(\S.*)")
 

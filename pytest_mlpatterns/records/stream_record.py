@@ -10,7 +10,10 @@ from pytest_mlpatterns.records.latency import Latency
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["StreamRecord", "StreamedRequest"]
+__all__ = ["STREAM_QUANTITIES", "StreamRecord", "StreamedRequest"]
+
+STREAM_QUANTITIES = ("ttft", "itl", "tpot")
+"""Times of streams: time to first token, inter-token latency, time per output token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,13 @@ class StreamRecord:
 
     def of(self, quantity: str) -> Latency | None:
         """The distribution of ``ttft``, ``itl`` or ``tpot``."""
-        return {"ttft": self.ttft, "itl": self.itl, "tpot": self.tpot}[quantity]
+        found: Latency | None = getattr(self, quantity)
+        return found
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StreamRecord:
         """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        times = {
-            name: None if data[name] is None else Latency.from_json(data[name]) for name in ("ttft", "itl", "tpot")
-        }
+        times = {name: None if data[name] is None else Latency.from_json(data[name]) for name in STREAM_QUANTITIES}
         return cls(
             **times,
             tokens_over_time=tuple((moment, rate) for moment, rate in data["tokens_over_time"]),

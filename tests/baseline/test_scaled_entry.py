@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, SETUP, make_setup
 
-from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, STREAM_QUANTITIES
+from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.records.baseline_entry import Anchor, Entry
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 
 TIMES = (
     *("rtm", "p90", "p95", "p99", "cpu_per_request", "cold_start"),

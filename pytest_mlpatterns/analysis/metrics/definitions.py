@@ -25,6 +25,7 @@ from pytest_mlpatterns.records.layer_kinds import (
     package_figures,
 )
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
+from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ __all__ = [
     "METRICS",
     "NOT_OF_THE_MACHINE",
     "SCALING_INDICES",
-    "STREAM_QUANTITIES",
     "are_of_streams",
     "comparable_metrics",
     "goodput_metric",
@@ -79,8 +79,6 @@ _ROLES_OF_STREAMS: Mapping[tuple[str, float], frozenset[Role]] = {
     ("tpot", 50): _SHOWN | _TIME,
 }
 _TAIL_TOLERANCE = 0.20
-STREAM_QUANTITIES = ("ttft", "itl", "tpot")
-"""Times of streams: time to first token, inter-token latency, time per output token."""
 
 
 def percentile_metric(percentile: float) -> Metric:

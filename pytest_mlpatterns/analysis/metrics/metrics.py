@@ -17,13 +17,14 @@ import numpy as np
 from pytest_mlpatterns.analysis.health.generator_health import GeneratorMetrics, why_limited
 from pytest_mlpatterns.analysis.health.sustained import backlogs_of, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, STREAM_QUANTITIES, percentile_metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:

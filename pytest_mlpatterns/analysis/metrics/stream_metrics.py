@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, STREAM_QUANTITIES, stream_metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, stream_metric
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, estimate, min_samples
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.records.objective import Promise, parse_promise
+from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.wording import count, listed, shown
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import STREAM_QUANTITIES, is_known_metric, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.outcomes import describe_outcome
+from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart
 from pytest_mlpatterns.units import Unit, format_duration, format_rate

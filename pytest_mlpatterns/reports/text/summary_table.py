@@ -8,16 +8,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metrics.definitions import (
-    METRICS,
-    STREAM_QUANTITIES,
-    priced_metric,
-    streams_first,
-    with_role,
-)
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, priced_metric, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.setup import SystemKind
+from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.comparison import (
     accepted_sentences,
