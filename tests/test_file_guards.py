@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from support import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 PACKAGE = ROOT / "pytest_mlpatterns"
 GUARDED = {
@@ -57,9 +58,8 @@ def name_of(call: ast.Call) -> str | None:
     return f".{name}" if name in OF_PATHS or is_replaced else None
 
 
-def calls(module: Path) -> Iterator[tuple[str, str, ast.Call]]:
+def calls(nodes: Sequence[ast.AST]) -> Iterator[tuple[str, str, ast.Call]]:
     """Function, name and call, of each call that changes what a path leads to; no function outside of all."""
-    nodes = list(ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for node in nodes:
         if isinstance(node, ast.Call) and (name := name_of(node)) is not None:
@@ -67,12 +67,41 @@ def calls(module: Path) -> Iterator[tuple[str, str, ast.Call]]:
             yield max(around, key=lambda one: one.lineno).name if around else "", name, node
 
 
-def all_calls() -> dict[tuple[str, str, str], list[ast.Call]]:
-    found: dict[tuple[str, str, str], list[ast.Call]] = {}
+def is_import_by_name(node: ast.AST) -> bool:
+    """``from os import remove`` would hide a call from the list."""
+    is_of_modules = isinstance(node, ast.ImportFrom) and node.module in MODULES
+    return is_of_modules and bool(OF_MODULES & {alias.name for alias in node.names})
+
+
+def is_change_of_worktrees(node: ast.AST) -> bool:
+    """Git follows the path that it has noted, and prunes worktrees of the user on a disk that is not connected."""
+    if not isinstance(node, ast.Call) or not node.args:
+        return False
+    words = [word.value for word in node.args if isinstance(word, ast.Constant)]
+    is_first = isinstance(node.args[0], ast.Constant) and node.args[0].value == "worktree"
+    return is_first and not {"remove", "prune", "move"}.isdisjoint(words)
+
+
+@dataclass
+class Found:
+    """What the package has: calls by module, function and name, and places of what it should not have."""
+
+    calls: dict[tuple[str, str, str], list[ast.Call]] = field(default_factory=dict)
+    imports: list[str] = field(default_factory=list)
+    worktrees: list[str] = field(default_factory=list)
+
+
+@cache
+def found() -> Found:
+    """Read the modules once for all tests."""
+    everything = Found()
     for module in sorted(PACKAGE.rglob("*.py")):
-        for function, name, call in calls(module):
-            found.setdefault((module.relative_to(PACKAGE).as_posix(), function, name), []).append(call)
-    return found
+        nodes, name_of_module = list(ast.walk(ast.parse(module.read_bytes()))), module.relative_to(PACKAGE).as_posix()
+        for function, name, call in calls(nodes):
+            everything.calls.setdefault((name_of_module, function, name), []).append(call)
+        everything.imports += [f"{name_of_module}:{node.lineno}" for node in nodes if is_import_by_name(node)]
+        everything.worktrees += [f"{name_of_module}:{node.lineno}" for node in nodes if is_change_of_worktrees(node)]
+    return everything
 
 
 def is_below_a_descriptor(name: str, call: ast.Call) -> bool:
@@ -83,45 +112,26 @@ def is_below_a_descriptor(name: str, call: ast.Call) -> bool:
 
 
 def test_each_call_that_removes_renames_or_changes_a_mode_has_a_guard() -> None:
-    unguarded = set(all_calls()) - set(GUARDED)
+    unguarded = set(found().calls) - set(GUARDED)
     assert not unguarded, "use pytest_mlpatterns/system/owned_files.py, or name the guard here"
 
 
 def test_each_guard_belongs_to_a_call() -> None:
-    assert not set(GUARDED) - set(all_calls())
+    assert not set(GUARDED) - set(found().calls)
 
 
 def test_each_call_of_the_system_gets_a_descriptor() -> None:
     by_path = {
         place
-        for place, found in all_calls().items()
-        if place[2].startswith(("os.", "shutil.")) and not all(is_below_a_descriptor(place[2], one) for one in found)
+        for place, made in found().calls.items()
+        if place[2].startswith(("os.", "shutil.")) and not all(is_below_a_descriptor(place[2], one) for one in made)
     }
     assert by_path == {("revision/worktree.py", "_copy", "shutil.copy2")}
 
 
 def test_no_such_function_is_imported_by_its_name() -> None:
-    """``from os import remove`` would hide a call from the list."""
-    found = {
-        f"{module.relative_to(ROOT)}:{node.lineno}"
-        for module in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module in MODULES
-        if OF_MODULES & {alias.name for alias in node.names}
-    }
-    assert not found
+    assert not found().imports
 
 
 def test_git_removes_no_worktree_itself() -> None:
-    """It follows the path that it has noted, and prunes worktrees of the user on a disk that is not connected."""
-    found = {
-        f"{module.relative_to(ROOT)}:{node.lineno}"
-        for module in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
-        and node.args[0].value == "worktree"
-        and {"remove", "prune", "move"} & {word.value for word in node.args if isinstance(word, ast.Constant)}
-    }
-    assert not found
+    assert not found().worktrees

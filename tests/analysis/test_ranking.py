@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.synthetic import PROPERTY, capacity, launch_values, make_setup, result, verdict
+from support.synthetic import FEW, capacity, launch_values, make_setup, result, verdict
 
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
@@ -439,7 +439,7 @@ def order(ranking: Ranking) -> list[tuple[str, int | None]]:
 
 @pytest.mark.simulation
 class TestProperties:
-    @PROPERTY
+    @FEW
     @given(GROUPS, WEIGHTS, st.floats(0.01, 100))
     def test_only_the_proportion_of_the_weights_counts(
         self, values: list[dict[str, float]], weights: dict[str, float], scale: float
@@ -448,7 +448,7 @@ class TestProperties:
         for first, second in zip(once.rows, scaled.rows, strict=True):
             assert first.score == pytest.approx(second.score)
 
-    @PROPERTY
+    @FEW
     @given(GROUPS, WEIGHTS)
     def test_neither_the_order_of_weights_nor_that_of_tests_matters(
         self, values: list[dict[str, float]], weights: dict[str, float]
@@ -458,7 +458,7 @@ class TestProperties:
         for name, row in forwards.items():
             assert row.score == pytest.approx(backwards[name].score)
 
-    @PROPERTY
+    @FEW
     @given(GROUPS, WEIGHTS, st.sampled_from(["rtm", "throughput", "peak_memory"]), st.floats(1.5, 1000))
     def test_the_unit_of_a_metric_does_not_matter(
         self, values: list[dict[str, float]], weights: dict[str, float], name: str, factor: float
@@ -468,7 +468,7 @@ class TestProperties:
         for pattern, row in once.items():
             assert row.score == pytest.approx(other[pattern].score)
 
-    @PROPERTY
+    @FEW
     @given(GROUPS, METRIC_VALUES, WEIGHTS)
     def test_another_alternative_does_not_change_the_order_of_those_that_were_there(
         self, values: list[dict[str, float]], another: dict[str, float], weights: dict[str, float]
@@ -479,7 +479,7 @@ class TestProperties:
         assume(len({round(score, 9) for score in scores.values()}) == len(scores))
         assert [name for name, _ in order(before)] == [name for name, _ in order(after) if name != "another"]
 
-    @PROPERTY
+    @FEW
     @given(GROUPS, WEIGHTS, st.data())
     def test_a_dominated_pattern_is_never_ahead_of_its_better(
         self, values: list[dict[str, float]], weights: dict[str, float], data: st.DataObject
@@ -494,7 +494,7 @@ class TestProperties:
         places = [name for name, _ in order(ranking)]
         assert places.index("p0") < places.index("worse")
 
-    @PROPERTY
+    @FEW
     @given(GROUPS, WEIGHTS)
     def test_places_scores_and_intervals_agree(self, values: list[dict[str, float]], weights: dict[str, float]) -> None:
         found = ranked(patterns(values), text_of(weights)).rows

@@ -96,7 +96,7 @@ def test_what_the_measurements_cannot_carry_is_refused() -> None:
 @pytest.mark.simulation
 def test_intervals_hold_the_truth_as_often_as_they_promise() -> None:
     """A small part of ``benchmarks/scaling_simulation.py``, with the scatter that launches have."""
-    random, law, runs = np.random.default_rng(0), ScalabilityLaw(100, 0.2, 0.0), 60
+    random, law, runs = np.random.default_rng(0), ScalabilityLaw(100, 0.2, 0.0), 25
     held = np.zeros(2)
     for _ in range(runs):
         drawn = {n: list(law.capacity_rps(n) * np.exp(0.017 * random.standard_normal(3))) for n in (1, 2, 4)}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SIZE = METRICS["response_bytes"]
-RUNS = 800
+RUNS, MEASURED = 800, 400
 
 
 def size(inputs: Sequence[int], sizes: Sequence[int]) -> LaunchValue:
@@ -64,15 +64,18 @@ def texts(rng: np.random.Generator, answers: int, variation: float, factor: floa
 
 
 def outcomes(answers: int, variation: float, recorded: int, *, factor: float = 1.0) -> dict[Outcome, float]:
-    """The share of each outcome over many runs of up to eight launches, each judged after every launch."""
+    """The share of each outcome over many runs of up to eight launches, each judged after every launch.
+
+    A run draws its launches from those that were measured of each side.
+    """
     rng = np.random.default_rng(1)
+    of_before, of_now = ([texts(rng, answers, variation, one) for _ in range(MEASURED)] for one in (1.0, factor))
     found = dict.fromkeys(Outcome, 0)
     for _ in range(RUNS):
-        before = [texts(rng, answers, variation, 1.0) for _ in range(recorded)]
-        now = [texts(rng, answers, variation, factor)]
-        while len(now) < 8:
-            now.append(texts(rng, answers, variation, factor))
-            outcome = judge_guard(SIZE, now, before, tolerance=0.10).outcome
+        before = [of_before[number] for number in rng.permutation(MEASURED)[:recorded]]
+        launches = [of_now[number] for number in rng.permutation(MEASURED)[:8]]
+        for count in range(2, 9):
+            outcome = judge_guard(SIZE, launches[:count], before, tolerance=0.10).outcome
             if outcome is not Outcome.INCONCLUSIVE:
                 break
         found[outcome] += 1

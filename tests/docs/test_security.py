@@ -81,11 +81,15 @@ def names_of_tests(file: str) -> frozenset[str]:
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes but those below ``if TYPE_CHECKING``."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
+    pending = [tree]
+    while pending:
+        node = pending.pop()
         yield node
-        yield from executed(node)
+        pending += [
+            child
+            for child in ast.iter_child_nodes(node)
+            if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING")
+        ]
 
 
 def imported(node: ast.AST) -> set[str]:
@@ -94,16 +98,6 @@ def imported(node: ast.AST) -> set[str]:
     if isinstance(node, ast.ImportFrom) and node.module:
         names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return {".".join(name.split(".")[: end + 1]) for name in names for end in range(name.count(".") + 1)}
-
-
-def modules_where(holds: object) -> set[str]:
-    """Modules of the package with a node for which a function holds."""
-    assert callable(holds)
-    return {
-        module.relative_to(PACKAGE).as_posix()
-        for module in PACKAGE.rglob("*.py")
-        if any(holds(node) for node in executed(ast.parse(module.read_text(encoding="utf-8"))))
-    }
 
 
 def connects(node: ast.AST) -> bool:
@@ -121,6 +115,29 @@ def unpickles(node: ast.AST) -> bool:
         and isinstance(function.value, ast.Name)
         and function.value.id in UNPICKLE
     )
+
+
+def unpickles_arrays(node: ast.AST) -> bool:
+    """Whether a node is an argument that lets numpy unpickle."""
+    return isinstance(node, ast.keyword) and node.arg == "allow_pickle"
+
+
+def can_connect(node: ast.AST) -> bool:
+    """Whether a node opens a connection, or imports what can."""
+    return bool(imported(node) & CLIENTS) or connects(node)
+
+
+@cache
+def modules_that() -> dict[object, set[str]]:
+    """Modules of the package with a node for which each function holds; they are read once for all."""
+    found: dict[object, set[str]] = {holds: set() for holds in (unpickles, unpickles_arrays, can_connect)}
+    for module in PACKAGE.rglob("*.py"):
+        nodes = list(executed(ast.parse(module.read_bytes())))
+        for holds, modules in found.items():
+            assert callable(holds)
+            if any(holds(node) for node in nodes):
+                modules.add(module.relative_to(PACKAGE).as_posix())
+    return found
 
 
 @pytest.mark.parametrize(("promise", "shown"), PROMISES, ids=[promise[:40] for promise, _ in PROMISES])
@@ -141,10 +158,9 @@ def test_there_are_promises_of_each_topic() -> None:
 
 
 def test_only_these_modules_unpickle() -> None:
-    assert modules_where(unpickles) == set(UNPICKLING)
-    arguments = modules_where(lambda node: isinstance(node, ast.keyword) and node.arg == "allow_pickle")
-    assert not arguments
+    assert modules_that()[unpickles] == set(UNPICKLING)
+    assert not modules_that()[unpickles_arrays]
 
 
 def test_only_these_modules_can_open_connections() -> None:
-    assert modules_where(lambda node: bool(imported(node) & CLIENTS) or connects(node)) == set(CONNECTING)
+    assert modules_that()[can_connect] == set(CONNECTING)

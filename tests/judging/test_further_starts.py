@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch
 
 START_S = 1.35
-RUNS = 40
+RUNS = 20
 
 
 @dataclass

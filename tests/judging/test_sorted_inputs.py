@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INPUTS = 2_000
 COST_NS = np.linspace(0.5 * MS, 6 * MS, INPUTS)
 """Service time of each input, in the order of the list."""
-TRIALS = 12
+TRIALS = 6
 
 
 def sent(inputs: object) -> NDArray[np.float64]:
@@ -76,4 +76,4 @@ def test_a_slow_down_over_a_sorted_list_is_seen(slower: float, expected: Outcome
 
 @pytest.mark.simulation
 def test_in_the_order_of_a_sorted_list_it_is_mostly_hidden() -> None:
-    assert outcomes(InOrder(range(INPUTS)), 1.3).count(Outcome.INCONCLUSIVE) >= TRIALS - 2
+    assert outcomes(InOrder(range(INPUTS)), 1.3).count(Outcome.INCONCLUSIVE) >= TRIALS - 1

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.services.jobs import MS, a_job
 from support.streaming_server import streaming_server
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
@@ -122,6 +123,7 @@ def test_answers_that_are_no_whole_streams_say_why(
     assert words in answer.words(found)
 
 
+@PROPERTY
 @given(st.sampled_from([AUTO, "chunks", JsonLines()]), st.lists(st.integers(1, 500), max_size=6), st.booleans())
 def test_segments_of_tcp_change_nothing(stream: StreamSetting, cuts: list[int], ended: bool) -> None:
     data = chunked(WORD, WORD + WORD[:5], WORD[5:], b"\n", END if ended else b"{}", head=NDJSON)

@@ -286,13 +286,13 @@ class TestMemory:
     @pytest.mark.parametrize("capacity", [20, 200])
     def test_the_hit_ratio_of_a_zipf_draw_is_the_one_computed(self, capacity: int) -> None:
         count, exponent = 1000, 1.0
-        draws = np.frombuffer(Zipf([0], exponent).order(count), dtype=np.uint32)[:40_000].tolist()
+        draws = np.frombuffer(Zipf([0], exponent).order(count), dtype=np.uint32)[:25_000].tolist()
         model = Model()
         layer, tally = caching(model, Cached(max_entries=capacity))
-        for one in draws[:10_000]:
+        for one in draws[:5_000]:
             layer([one])
         before = tally.snapshot()
-        for one in draws[10_000:]:
+        for one in draws[5_000:]:
             layer([one])
         counters = tally.snapshot().since(before).counters
         ratio = counters["hits"] / (counters["hits"] + counters["misses"])

@@ -168,7 +168,7 @@ class TestLevels:
         thread = threading.Thread(target=count)
         thread.start()
         try:
-            readings = [tally.snapshot() for _ in range(500)]
+            readings = [tally.snapshot() for _ in range(200)]
         finally:
             done.set()
             thread.join()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import PROPERTY
+from support.synthetic import FEW
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
@@ -132,7 +132,7 @@ def test_a_request_for_which_a_place_is_free_does_not_wait() -> None:
     run(scenario())
 
 
-@PROPERTY
+@FEW
 @given(st.data())
 def test_requests_are_given_in_their_order_and_a_worker_never_has_more_than_it_may(data: st.DataObject) -> None:
     workers = [Worker() for _ in range(data.draw(st.integers(1, 3)))]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.records.addressing import Balance, Balancer
 
@@ -31,6 +32,7 @@ class TestBalancer:
         balancer.in_flight.append(0)
         assert [balancer.choose() for _ in range(2)] == [1, 0]
 
+    @PROPERTY
     @given(st.lists(st.integers(0, 5), min_size=1, max_size=8))
     def test_no_replica_has_fewer_requests_in_flight_than_the_chosen_one(self, in_flight: list[int]) -> None:
         balancer = Balancer(len(in_flight), Balance.LEAST_OUTSTANDING)

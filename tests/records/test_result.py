@@ -11,7 +11,7 @@ from hypothesis import given
 from support.result_strategies import (
     RESULTS,
 )
-from support.synthetic import LAYERS, PROPERTY, counterpart, result, verdict
+from support.synthetic import FEW, LAYERS, counterpart, result, verdict
 
 from pytest_mlpatterns.records.launch import Estimate, Noise
 from pytest_mlpatterns.records.outcomes import FirstFailure
@@ -24,13 +24,13 @@ from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 
 
-@PROPERTY
+@FEW
 @given(RESULTS)
 def test_a_result_survives_a_trip_through_json(original: TestResult) -> None:
     assert TestResult.from_json(json.loads(json.dumps(original.to_json()))) == original
 
 
-@PROPERTY
+@FEW
 @given(RESULTS)
 def test_a_result_survives_a_trip_between_processes(original: TestResult) -> None:
     """As pytest-xdist sends it: execnet takes plain values only."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import LAYERS, MS, PROPERTY, WIRE, S
+from support.synthetic import FEW, LAYERS, MS, PROPERTY, WIRE, S
 
 from pytest_mlpatterns.records.layer_kinds import DerivedMetric, derived_metrics
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats, merged_layers
@@ -107,7 +107,7 @@ class TestMerging:
         (both,) = merged_layers([one, other])
         assert both.series == {"depth": ((1, 10), (3, 20), (5, 11)), "level": ((2, 1),)}
 
-    @PROPERTY
+    @FEW
     @given(st.lists(PARTS, max_size=6), st.integers(0, 6))
     def test_layers_merge_in_any_grouping(self, parts: list[LayerStats], cut: int) -> None:
         at_once = merged_layers(parts)

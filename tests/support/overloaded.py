@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -32,6 +34,7 @@ class Breakdown:
     depth: int = 12
 
 
+@cache
 def offered(
     ratio: float,
     *,
@@ -54,9 +57,10 @@ def offered(
     parts = [(0.0, step_s, ratio)] + ([(step_s, watched_s, 0.8)] if watched_s else [])
     due = np.concatenate([start + np.arange(0, length, 1 / (level * NMRT_RPS)) for start, length, level in parts])
     latency, outcome = np.zeros(due.size), np.full(due.size, 200)
-    free, held, broken_until = 0.0, [0.0], 0.0
-    for number, at in enumerate(due):
-        held = [done for done in held if done > at]
+    free, held, broken_until = 0.0, deque([0.0]), 0.0
+    for number, at in enumerate(due.tolist()):
+        while held and held[0] <= at:
+            held.popleft()
         if breaks is not None and len(held) > breaks.depth and at >= broken_until:
             broken_until = at + max(breaks.lasts_s, 1e-9)
         if breaks is not None and at < broken_until:

@@ -45,11 +45,11 @@ def test_several_members_and_frames_are_one_body() -> None:
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_a_bomb_is_defused_at_the_limit(coding: str) -> None:
-    bomb = compressed(Body((b"\0" * 50_000_000,), ()), coding).joined()
-    assert len(bomb) < 60_000
+    bomb = compressed(Body((b"\0" * 10_000_000,), ()), coding).joined()
+    assert len(bomb) < 12_000
     with pytest.raises(TooLargeError, match="the body is over the limit of 1000000 bytes when it is decompressed"):
         decompressed(bomb, coding, 1_000_000)
-    assert len(decompressed(bomb, coding, 50_000_000)) == 50_000_000
+    assert len(decompressed(bomb, coding, 10_000_000)) == 10_000_000
 
 
 def test_many_members_together_are_bounded_too() -> None:

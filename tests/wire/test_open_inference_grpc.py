@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import PROPERTY
+from support.synthetic import FEW, PROPERTY
 
 from pytest_mlpatterns import wire
 from pytest_mlpatterns.wire import Wire, WireError, codec_of
@@ -231,7 +231,7 @@ def test_ragged_outputs_are_refused_to_clients_of_others() -> None:
 
 
 class TestSplitting:
-    @PROPERTY
+    @FEW
     @given(st.lists(st.binary(max_size=300), max_size=4), st.text(max_size=200), st.integers(0, 3))
     def test_raw_contents_are_found_wherever_they_are(self, contents: list[bytes], text: str, inputs: int) -> None:
         message = Request(model_name=text, raw_input_contents=contents, inputs=[{"name": text}] * inputs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire import WireError
@@ -145,6 +146,7 @@ VALUES = st.one_of(
 )
 
 
+@PROPERTY
 @given(
     st.lists(st.one_of(VALUES.map(lines), st.binary(max_size=6)), max_size=8).map(b"".join),
     st.lists(st.integers(0, 400), max_size=8),

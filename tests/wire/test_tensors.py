@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from support.synthetic import PROPERTY
+from support.synthetic import FEW, PROPERTY
 
 from pytest_mlpatterns.wire import Body, Wire, WireError, codec_of, decode_answer, encode_request, pack, unpack
 from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH, encode_answer, read_request
@@ -54,7 +54,7 @@ def through(codec: Any, values: Any, kind: str = "inputs") -> list[Any]:
 
 @pytest.mark.parametrize("kind", ["inputs", "outputs"])
 @pytest.mark.parametrize("codec", ["binary", "msgpack"])
-@PROPERTY
+@FEW
 @given(array=arrays())
 def test_an_array_comes_back_to_the_bit(codec: str, kind: str, array: Any) -> None:
     (found,) = through(TENSORS[codec], [array], kind)
@@ -85,7 +85,7 @@ def test_json_refuses_infinity_at_its_place() -> None:
 
 
 @pytest.mark.parametrize("codec", TENSORS)
-@PROPERTY
+@FEW
 @given(data=st.data(), count=st.integers(1, 5))
 def test_a_batch_comes_back_row_by_row(codec: str, data: st.DataObject, count: int) -> None:
     shape = data.draw(arrays_of.array_shapes(min_dims=0, max_dims=2, max_side=3))
@@ -97,7 +97,7 @@ def test_a_batch_comes_back_row_by_row(codec: str, data: st.DataObject, count: i
 
 
 @pytest.mark.parametrize("codec", TENSORS)
-@PROPERTY
+@FEW
 @given(rows=st.lists(st.dictionaries(st.text(min_size=1), arrays(nan=False), min_size=1, max_size=3), min_size=1))
 def test_named_arrays_of_any_shapes_come_back(codec: str, rows: list[dict[str, Any]]) -> None:
     found = through(TENSORS[codec], rows)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import MS, PROPERTY, S
+from support.synthetic import FEW, MS, PROPERTY, S
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS
@@ -247,7 +247,7 @@ STAGES = st.builds(
 ).filter(lambda made: any(level for _, level in made[0]) and any(length != "0ms" for length, _ in made[0]))
 
 
-@PROPERTY
+@FEW
 @given(STAGES)
 def test_request_n_of_stages_is_due_when_the_integral_of_the_rate_reaches_n(made: tuple[Any, float]) -> None:
     stages = Stages(made[0], start=made[1])
@@ -279,7 +279,7 @@ SHARED = st.one_of(
 )
 
 
-@PROPERTY
+@FEW
 @given(SHARED, st.integers(1, 9))
 def test_the_shares_of_generators_are_together_exactly_the_schedule(
     schedule: ConstantRate | GammaRate | Stages, of: int

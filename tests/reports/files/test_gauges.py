@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.pages import ROOT
 from support.result_strategies import FINITE, NAMES
-from support.synthetic import ENVIRONMENT, result, verdict
+from support.synthetic import ENVIRONMENT, FEW, result, verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.result import FailedTest
@@ -101,6 +101,7 @@ def test_the_run_names_its_commit_machine_and_time() -> None:
     assert found["mlpatterns_run_end_seconds"] == [({}, 1_795_521_600.0)]
 
 
+@FEW
 @given(NAMES, st.dictionaries(st.sampled_from(sorted(METRICS)), st.tuples(FINITE, FINITE, FINITE)))
 def test_any_figures_are_read_by_both_parsers(name: str, metrics: dict[str, tuple[float, float, float]]) -> None:
     everything = written(result(name, metrics=metrics))

@@ -15,7 +15,7 @@ from support.profiles import slower_normalize
 from support.project import Project
 from support.reported import OVERLOAD
 from support.result_strategies import RESULTS
-from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, result, verdict
+from support.synthetic import ENVIRONMENT, FEW, LAYERS, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.analysis.choice.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
@@ -144,7 +144,7 @@ def _without(value: Any, names: set[str]) -> Any:
     return [_without(item, names) for item in value] if isinstance(value, list) else value
 
 
-@PROPERTY
+@FEW
 @given(st.lists(RESULTS, max_size=2))
 def test_any_results_are_valid(results: list[TestResult]) -> None:
     VALIDATOR.validate(written(results))

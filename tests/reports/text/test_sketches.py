@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import MS, PROPERTY, counterpart, latencies, result
+from support.synthetic import FEW, MS, counterpart, latencies, result
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
@@ -101,7 +101,7 @@ def test_times_of_nothing_take_no_room_on_the_axis() -> None:
     assert axis.lstrip().startswith("980 ns ")
 
 
-@PROPERTY
+@FEW
 @given(
     st.lists(st.integers(0, 10**10), min_size=1, max_size=200),
     st.lists(st.integers(0, 10**10), min_size=1, max_size=200),
