@@ -17,6 +17,11 @@ from pytest_mlpatterns.system.cgroups import quota_cores
 
 __all__ = ["available_cores", "environment", "gpu_name", "machine_cores"]
 
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+_DEVICES = Path("/dev")
+_TIMEOUT_S = 5.0
+"""nvidia-smi loads the driver if no process holds it, which takes a second or two."""
+
 
 def machine_cores() -> int:
     """Number of cores of the whole machine, as the system counts their busy time."""
@@ -58,12 +63,6 @@ def _processor() -> str:
             if key.strip() in ("model name", "Model", "cpu model"):
                 return " ".join(value.split())
     return platform.processor() or platform.machine()
-
-
-_DRIVER = Path("/proc/driver/nvidia/gpus")
-_DEVICES = Path("/dev")
-_TIMEOUT_S = 5.0
-"""nvidia-smi loads the driver if no process holds it, which takes a second or two."""
 
 
 @cache

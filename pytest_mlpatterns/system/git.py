@@ -22,6 +22,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Git", "RepositoryPosition", "commit", "commit_digest", "tree_digest"]
 
+_ENVIRONMENT_KEPT = re.compile(r"GIT_(CONFIG_|SSH|SSL_|EXEC_PATH$|CEILING_DIRECTORIES$|DISCOVERY_ACROSS_FILESYSTEM$)")
+"""Variables of git's that are passed on: those that do not select another repository or index."""
+_SETTINGS = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",  # would leave a daemon behind for a temporary directory
+    "submodule.recurse": "false",  # would fetch
+    "worktree.useRelativePaths": "false",  # would change the repository's format
+    "filter.lfs.smudge": "",  # would fetch; objects that are here are filled in without it
+    "filter.lfs.process": "",
+    "filter.lfs.required": "false",
+}
+"""Settings for each call of git, by which it starts nothing, fetches nothing and changes no format."""
+_CACHES = ("__pycache__", ".pytest_cache")
+"""Directories that a test run fills; many repositories do not list them in ``.gitignore``."""
+_LARGE_BYTES = 100 * 2**20
+"""Size from which a file that no commit holds counts by its size and time: reading it would take seconds."""
+_DIGITS = 20
+"""Length of a digest in hexadecimal digits; enough that two trees of one repository never share it by chance."""
+
 
 def commit(directory: Path) -> str | None:
     """The abbreviated hash of HEAD, with ``+`` if tracked files differ from it; None outside of git."""
@@ -37,20 +56,6 @@ def commit(directory: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-_ENVIRONMENT_KEPT = re.compile(r"GIT_(CONFIG_|SSH|SSL_|EXEC_PATH$|CEILING_DIRECTORIES$|DISCOVERY_ACROSS_FILESYSTEM$)")
-"""Variables of git's that are passed on: those that do not select another repository or index."""
-_SETTINGS = {
-    "core.hooksPath": os.devnull,
-    "core.fsmonitor": "false",  # would leave a daemon behind for a temporary directory
-    "submodule.recurse": "false",  # would fetch
-    "worktree.useRelativePaths": "false",  # would change the repository's format
-    "filter.lfs.smudge": "",  # would fetch; objects that are here are filled in without it
-    "filter.lfs.process": "",
-    "filter.lfs.required": "false",
-}
-"""Settings for each call of git, by which it starts nothing, fetches nothing and changes no format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +136,6 @@ class Git:
             pass_fds=self.inherits,
             start_new_session=True,  # Ctrl-C must reach this process only: git would stop in the middle of a removal
         )
-
-
-_CACHES = ("__pycache__", ".pytest_cache")
-"""Directories that a test run fills; many repositories do not list them in ``.gitignore``."""
-_LARGE_BYTES = 100 * 2**20
-"""Size from which a file that no commit holds counts by its size and time: reading it would take seconds."""
-_DIGITS = 20
-"""Length of a digest in hexadecimal digits; enough that two trees of one repository never share it by chance."""
 
 
 def tree_digest(directory: Path, leave_out: Collection[Path] = ()) -> str:

@@ -31,6 +31,14 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _PROCESSORS = Path("/sys/devices/system/cpu")
 _THROTTLED = re.compile(r"^throttled_(?:usec (?P<us>\d+)|time (?P<ns>\d+))$", re.MULTILINE)
+_TEXTS = 6_000
+"""Texts that a round sorts, in 0.7 ms: long beside the clock's step, and short beside a time slice."""
+_ROUNDS = 15
+"""Rounds of sorting for one value, which take 10 ms together."""
+_COUNTED_ROUND = 3
+"""Rounds that were faster than the one that counts. The rounds above are those that neighbours disturbed: beside eight
+busy processes on two cores, this one varied by 1.5 % between processes, the median of a simpler work by 10 %."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +115,6 @@ def _frequency_hz() -> int:
     return sum(found) // len(found) if found else 0
 
 
-_TEXTS = 6_000
-"""Texts that a round sorts, in 0.7 ms: long beside the clock's step, and short beside a time slice."""
-_ROUNDS = 15
-"""Rounds of sorting for one value, which take 10 ms together."""
-_COUNTED_ROUND = 3
-"""Rounds that were faster than the one that counts. The rounds above are those that neighbours disturbed: beside eight
-busy processes on two cores, this one varied by 1.5 % between processes, the median of a simpler work by 10 %."""
-
-
 def sorting_time_ns() -> float:
     """CPU time of a round, by the lower fifth of some; 0 if the system has no such clock."""
     texts = _texts()
@@ -131,9 +130,6 @@ def sorting_time_ns() -> float:
 def _texts() -> list[str]:
     """Texts in an order without a pattern."""
     return [str(number * 7919 % 100_003) for number in range(_TEXTS)]
-
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @cache

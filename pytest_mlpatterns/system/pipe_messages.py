@@ -20,9 +20,6 @@ class MessageWriter:
     """Writes values to a pipe. If an interrupt cuts one, its rest is written before the next one.
 
     Otherwise the other end would take the next value for that rest, and fail to unpickle it.
-
-    Args:
-        stream: the pipe, without a buffer.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessTree", "describe_stopped", "own_cpu_ns"]
 
+_STOPPED = {psutil.STATUS_STOPPED: "stopped (SIGSTOP)", psutil.STATUS_TRACING_STOP: "stopped by a debugger"}
+
 
 @dataclass(slots=True, eq=False)
 class _Member:
@@ -161,9 +163,6 @@ def own_cpu_ns(process: psutil.Process) -> int:
         times = process.cpu_times()
         return round((times.user + times.system) * 1e9)
     return time.clock_gettime_ns((~process.pid << 3) | 2)
-
-
-_STOPPED = {psutil.STATUS_STOPPED: "stopped (SIGSTOP)", psutil.STATUS_TRACING_STOP: "stopped by a debugger"}
 
 
 def describe_stopped(roots: Iterable[int]) -> str:

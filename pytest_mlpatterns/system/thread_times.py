@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 __all__ = ["RunQueueClock", "ThreadTimes", "thread_times"]
 
+_SCHEDSTAT = "/proc/thread-self/schedstat"
+_LONGEST = 100
+"""Bytes that are read of the file; its three numbers of 64 bits take at most 63."""
+
 
 @dataclass(frozen=True, slots=True)
 class ThreadTimes:
@@ -36,11 +40,6 @@ def thread_times(pid: int) -> dict[int, ThreadTimes]:
             continue
         found[int(thread)] = ThreadTimes(int(cpu), int(ready))
     return found
-
-
-_SCHEDSTAT = "/proc/thread-self/schedstat"
-_LONGEST = 100
-"""Bytes that are read of the file; its three numbers of 64 bits take at most 63."""
 
 
 class RunQueueClock:

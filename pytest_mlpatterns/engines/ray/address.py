@@ -14,6 +14,7 @@ __all__ = ["checked_address", "host_and_port", "require_reachable", "way_out", "
 _CONNECT_S = 5.0
 """Time limit to reach a cluster, in seconds; one in the same network answers in milliseconds."""
 _EXPECTED = "expected host:port of a cluster, or auto"
+_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 def checked_address(address: str, source: str) -> str | None:
@@ -68,9 +69,6 @@ def way_out(source: str) -> str:
     """How to run without this cluster, as the end of a message."""
     leave = "unset it" if source == "RAY_ADDRESS" else "leave it out"
     return f"{leave} for a Ray of this run's own"
-
-
-_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 def why_refused(error: BaseException, source: str, version: str) -> str:

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 _RUN = re.compile(r"(mlpatterns-(\d{9,11})-[0-9a-f]{8})(?:-[0-9a-z-]+)?")
+_FILES = ("pip", "uv", "conda")
+"""Fields that may be the path of a file, or something else."""
 
 
 def new_run(now_s: float) -> str:
@@ -83,10 +85,6 @@ def removed_note(run: str, applications: int, now_s: float) -> str:
     what = count(applications, "application")
     verb = "was" if applications == 1 else "were"
     return f"{what} of a run that began {value:.0f} {unit} ago and was killed {verb} removed from the Ray cluster"
-
-
-_FILES = ("pip", "uv", "conda")
-"""Fields that may be the path of a file, or something else."""
 
 
 def brings_code(runtime_env: Mapping[str, Any]) -> bool:
