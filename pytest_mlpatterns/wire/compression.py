@@ -44,9 +44,6 @@ def compressed(body: Body, coding: str) -> Body:
 def decompressed(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes:
     """Decompress a body.
 
-    Args:
-        coding: value of ``Content-Encoding``.
-
     Raises:
         TooLargeError: the decompressed body is longer.
         WireError: the coding is unknown, or the data is malformed.
@@ -70,9 +67,6 @@ def accepted_coding(accept_encoding: str) -> str | None:
     """The known and installed coding that a client prefers; None if it accepts none of them.
 
     Among equal weights, the first in :data:`CODINGS` wins.
-
-    Args:
-        accept_encoding: value of the header, such as ``gzip, br;q=0.5``.
     """
     weights: dict[str, float] = {}
     for part in accept_encoding.lower().split(","):

@@ -33,6 +33,7 @@ SERVICE = "inference.GRPCInferenceService"
 INFER_METHOD = f"/{SERVICE}/ModelInfer"
 PREFIX_BYTES = 5
 """Length of the prefix of a message: the compression flag and the length of the message."""
+HEALTH = "grpc.health.v1.Health"
 
 
 def model_in(path: str) -> str:
@@ -44,9 +45,6 @@ def model_in(path: str) -> str:
 def message_prefix(size: int) -> bytes:
     """Prefix of an uncompressed message of ``size`` bytes."""
     return size.to_bytes(PREFIX_BYTES, "big")
-
-
-HEALTH = "grpc.health.v1.Health"
 
 
 @cache

@@ -42,6 +42,10 @@ __all__ = [
 
 CONTENT_TYPE = "application/json"
 _HEADERS = (("content-type", CONTENT_TYPE),)
+DONE = b"data: [DONE]\n\n"
+"""The event that ends a stream."""
+_END = b"[DONE]"
+_CUT_OFF = "the stream is cut off: it has no event [DONE]"
 
 
 class JsonV1:
@@ -173,12 +177,6 @@ def _plain(value: object) -> object:
     if isinstance(value, set | frozenset | range):
         return items_of(value)
     raise TypeError(f"JSON cannot hold {type(value).__name__}")
-
-
-DONE = b"data: [DONE]\n\n"
-"""The event that ends a stream."""
-_END = b"[DONE]"
-_CUT_OFF = "the stream is cut off: it has no event [DONE]"
 
 
 class StreamError(WireError):

@@ -125,9 +125,6 @@ def read_call(data: bytes | memoryview) -> InferCall:
 def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allowed: bool = False) -> bytes:
     """Encode a ModelInferResponse: raw contents if the request had them, otherwise typed if possible.
 
-    Args:
-        rows_allowed: outputs of different shapes may use an encoding that only this package knows.
-
     Raises:
         WireError: no tensor can hold the outputs, or a requested output does not exist.
     """

@@ -50,6 +50,14 @@ CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
 _SERVER_ERROR = 500
 """First status that is the server's fault."""
+NO_MODEL = b'{"model":"",'
+"""Begin of a request that names no model; :func:`with_model` fills in that of the server."""
+_HEADERS = (("content-type", "application/json"),)
+_CHAT_END, _END = "/chat/completions", "/completions"
+_EXPECTED = 'expected text, or a dictionary with a prompt or messages; write {"prompt": "...", "output_tokens": 64}'
+_MESSAGE = '{"role": "user", "content": "..."}'
+_MOST_TOKENS = 1_000_000
+"""Most tokens of an answer; more is a slip in the input."""
 
 
 class OpenAIError(WireError):
@@ -261,16 +269,6 @@ def _event(message: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(message) + b"\n\n"
 
 
-NO_MODEL = b'{"model":"",'
-"""Begin of a request that names no model; :func:`with_model` fills in that of the server."""
-_HEADERS = (("content-type", "application/json"),)
-_CHAT_END, _END = "/chat/completions", "/completions"
-_EXPECTED = 'expected text, or a dictionary with a prompt or messages; write {"prompt": "...", "output_tokens": 64}'
-_MESSAGE = '{"role": "user", "content": "..."}'
-_MOST_TOKENS = 1_000_000
-"""Most tokens of an answer; more is a slip in the input."""
-
-
 class OpenAICodec:
     """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`.
 
@@ -359,11 +357,7 @@ def as_request(value: object) -> dict[str, Any]:
 
 
 def openai_path(value: object, path: str) -> str:
-    """The path of the request for an input: a dictionary's fields decide between chats and completions.
-
-    Args:
-        path: path of the target; empty for a server of this package.
-    """
+    """The path of the request for an input: a dictionary's fields decide between chats and completions."""
     plain, mark, query = path.partition("?")
     chat = isinstance(value, dict) and "messages" in value
     prompt = isinstance(value, dict) and "prompt" in value

@@ -57,6 +57,7 @@ _TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))++'
 """The inside of a JSON string that is not empty."""
 _MOST_TOKENS = 2**31 - 1
 """Largest number of tokens that a column of 32 bits holds."""
+_FIELDS_OF_TEXT = ("content", "reasoning_content", "reasoning", "refusal")
 
 
 def promises_end(wire: Wire) -> bool:
@@ -284,9 +285,6 @@ def _has_content(choice: dict[str, Any]) -> bool:
 def tokens_in(value: object, before: int) -> int:
     """A number of tokens; what was known before if it is none."""
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else before
-
-
-_FIELDS_OF_TEXT = ("content", "reasoning_content", "reasoning", "refusal")
 
 
 class TextReader(StreamReader):

@@ -82,8 +82,6 @@ def form_of(media_type: str, *, is_sized: bool, wire: Wire, stream: StreamSettin
     """The form of an answer of status 2xx by its head; None if it is no stream.
 
     Args:
-        media_type: its ``content-type``.
-        is_sized: whether it has a ``content-length``.
         wire: of its request. The wire ``openai`` has events only; lines of ``invocations`` are its own whole answers.
     """
     if stream == WHOLE:
@@ -119,11 +117,7 @@ def usual_form(stream: StreamSetting) -> StreamForm:
 
 
 def new_reader(form: StreamForm, stream: StreamSetting, *, is_openai: bool, keep_text: bool = False) -> Reader:
-    """What reads one stream of a form.
-
-    Args:
-        is_openai: whether events are those of the wire ``openai``.
-    """
+    """What reads one stream of a form."""
     match form:
         case StreamForm.LINES:
             return LineReader(stream if isinstance(stream, JsonLines) else None, keep_text=keep_text)

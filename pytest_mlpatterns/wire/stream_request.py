@@ -34,6 +34,12 @@ __all__ = [
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 """Fields that limit the tokens of an answer, of OpenAI and of its servers."""
+OPENING_BYTES = 4096
+"""Begin of a body that is kept to describe it: enough for an error object with a trace."""
+_LINE_LETTERS = 200
+"""Longest line of an answer in a message: enough for the text of an error, and one line of a terminal or two."""
+_KEYS = ("error", "message", "detail")
+"""Names under which servers put the text of an error, the outer ones first."""
 
 
 class Asked(NamedTuple):
@@ -70,9 +76,6 @@ def asked_in_load(messages: Sequence[bytes], *, is_openai: bool, has_streams: bo
     Of a service of REST JSON a body may leave open whether it asks for a stream. If another one has ``"stream": true``,
     the field decides, and such a body asks for none. Else the path may decide, and it asks for one if its request line
     is that of the first input, whose answer was seen to be a stream.
-
-    Args:
-        is_openai: whether their wire is ``openai``.
     """
     by_field = is_openai or not has_streams or _some_ask(messages)
     first = _request_line(messages[0]) if messages else b""
@@ -102,14 +105,6 @@ def _body(message: bytes) -> bytes:
 
 def _request_line(message: bytes) -> bytes:
     return message.partition(b"\r\n")[0]
-
-
-OPENING_BYTES = 4096
-"""Begin of a body that is kept to describe it: enough for an error object with a trace."""
-_LINE_LETTERS = 200
-"""Longest line of an answer in a message: enough for the text of an error, and one line of a terminal or two."""
-_KEYS = ("error", "message", "detail")
-"""Names under which servers put the text of an error, the outer ones first."""
 
 
 class StreamFault(Enum):
@@ -149,11 +144,7 @@ def fault_of(
 def described_fault(
     fault: StreamFault, reader: Reader, *, media_type: str = "", coding: str = "", opening: bytes = b""
 ) -> str:
-    """A fault in one line; empty if its name suffices.
-
-    Args:
-        coding: its ``content-encoding``.
-    """
+    """A fault in one line; empty if its name suffices."""
     media_type, coding = (_first_line(text.encode("utf-8", "replace")) for text in (media_type, coding))
     match fault:
         case StreamFault.NO_STREAM:

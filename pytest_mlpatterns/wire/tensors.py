@@ -57,6 +57,10 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 """Numeric datatypes of the protocol, in their binary form; the only other datatype is ``BYTES``."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MAX_DIMENSIONS = 32
+"""Most dimensions of an array before numpy 2."""
+_MAX_STRINGS_BYTES = 2**28
+"""Largest array of text or bytes; numpy pads each element to the length of the longest."""
 
 
 class RaggedError(WireError):
@@ -201,10 +205,6 @@ def _elements_of(value: Any, shape: tuple[int, ...]) -> list[Any]:
 
 
 Rows = Sequence[Any] | NDArray[Any]
-_MAX_DIMENSIONS = 32
-"""Most dimensions of an array before numpy 2."""
-_MAX_STRINGS_BYTES = 2**28
-"""Largest array of text or bytes; numpy pads each element to the length of the longest."""
 
 
 def rows_of(columns: Sequence[tuple[str, Rows]], *, named: bool) -> list[Any]:
