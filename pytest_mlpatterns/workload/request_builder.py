@@ -26,6 +26,20 @@ __all__ = ["RequestBuilder", "answer_in", "check_request", "describe_headers", "
 
 _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ARGUMENTS = ("method", "path", "params", "headers", "cookies", "content", "data", "files", "json")
+_NOT_COMPARED = (
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "date",
+    "traceparent",
+    "tracestate",
+    "x-request-id",
+    "x-correlation-id",
+)
+"""Headers that the address, the body or each single request decides."""
+_SHOWN = ("accept", "accept-charset", "accept-encoding", "accept-language", "content-encoding", "content-type")
+_NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +130,6 @@ def text_of(response: httpx.Response) -> str:
         return response.text
     except (ValueError, TypeError, AssertionError):  # of any codec; the service chooses it
         return response.content.decode("utf-8", "replace")
-
-
-_NOT_COMPARED = (
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "date",
-    "traceparent",
-    "tracestate",
-    "x-request-id",
-    "x-correlation-id",
-)
-"""Headers that the address, the body or each single request decides."""
-_SHOWN = ("accept", "accept-charset", "accept-encoding", "accept-language", "content-encoding", "content-type")
-_NONE = "none"
 
 
 def describe_headers(requests: Iterable[httpx.Request]) -> str:

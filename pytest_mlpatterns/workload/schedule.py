@@ -42,6 +42,7 @@ __all__ = [
 
 MAX_TRACE_BYTES = 256 * 2**20
 """Largest file of timestamps."""
+_LEAST_BURSTINESS, _MOST_BURSTINESS = 0.01, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +267,6 @@ class Stages:
                 yield round((begin_s + (2 * x / (before + root) if x > 0 else 0.0)) * SECOND_NS)
                 number += of
             begin_s, before, reached = begin_s + length_s, float(level), reached + gained
-
-
-_LEAST_BURSTINESS, _MOST_BURSTINESS = 0.01, 100
 
 
 class ClosedSchedule(Protocol):
