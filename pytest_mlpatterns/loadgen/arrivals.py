@@ -24,6 +24,8 @@ __all__ = ["NEVER_NS", "Arrivals", "Cancellations", "ConversationArrivals", "arr
 
 NEVER_NS = 2**62
 """A due time that no clock of a run reaches: 146 years."""
+_GOLDEN_RATIO = 0.6180339887498949
+"""Its multiples modulo 1 are spread evenly, for any number of them (the Weyl sequence)."""
 
 
 class Arrivals(Protocol):
@@ -169,10 +171,6 @@ class OpenLoopArrivals:
     def _draw(self) -> None:
         offset = next(self._arrivals, None)
         self.next_due_ns = NEVER_NS if offset is None else self._origin_ns + offset
-
-
-_GOLDEN_RATIO = 0.6180339887498949
-"""Its multiples modulo 1 are spread evenly, for any number of them (the Weyl sequence)."""
 
 
 class Cancellations:

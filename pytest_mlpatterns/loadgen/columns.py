@@ -38,6 +38,8 @@ _STREAM_DTYPES: dict[str, Any] = {
     "chunk_ns": np.int64,
 }
 """Types of the columns that a recording of streams has besides."""
+_MOST_TOKENS = 2**31 - 1
+"""Largest number of tokens that a column of 32 bits holds."""
 
 
 def samples_of(result: LoadResult, tokens: Callable[[str], int] | None = None) -> Samples:
@@ -74,10 +76,6 @@ def _samples(columns: Mapping[str, Any]) -> Samples:
 
 def _arrays(columns: Mapping[str, Any], dtypes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: np.frombuffer(columns[name], dtype) for name, dtype in dtypes.items()}
-
-
-_MOST_TOKENS = 2**31 - 1
-"""Largest number of tokens that a column of 32 bits holds."""
 
 
 def with_counted_tokens(samples: Samples, columns: Mapping[str, Any], tokens: Callable[[str], int]) -> Samples:

@@ -37,6 +37,10 @@ _AT_ONCE = 512
 """Pieces of one call of ``sendmsg``, as many as every system takes."""
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 """Answers of a ``connect`` that does not block and has not failed."""
+_PIECE_OF_STREAM = 1 << 14
+"""Bytes of one read of a stream, which has few chunks; a larger buffer costs more to allocate for each."""
+_WHOLE = (Failure.ERROR_EVENT, Failure.CUT_OFF, Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.COMPRESSED)
+"""Failures of an answer whose connection is as good as before."""
 
 
 class Owner(Protocol):
@@ -351,12 +355,6 @@ class ClientProtocol(Protocol):
     def head(self) -> bytes:
         """The response's head: in HTTP/1.1 its status line and headers."""
         ...
-
-
-_PIECE_OF_STREAM = 1 << 14
-"""Bytes of one read of a stream, which has few chunks; a larger buffer costs more to allocate for each."""
-_WHOLE = (Failure.ERROR_EVENT, Failure.CUT_OFF, Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.COMPRESSED)
-"""Failures of an answer whose connection is as good as before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,11 @@ __all__ = ["Alarm", "LoadLoop"]
 
 _PARSED_AT_ONCE = 32
 """Connections whose bytes are parsed before the sockets are read again."""
+_CLOCK_MONOTONIC = 1
+"""Number of the clock of ``perf_counter`` (time.h of Linux)."""
+_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC if sys.platform != "win32" else 0
+_ABSOLUTE = 1
+"""Flag of a timer that is set to a time, not to an interval (TFD_TIMER_ABSTIME)."""
 
 
 class LoadLoop:
@@ -183,13 +188,6 @@ def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtoco
     blocks = cache(lambda address: RequestBlocks.of(address, INFER_METHOD))
     reader = HeaderReader()
     return lambda address: Http2(job.messages, blocks(address), reader, keep=keep)
-
-
-_CLOCK_MONOTONIC = 1
-"""Number of the clock of ``perf_counter`` (time.h of Linux)."""
-_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC if sys.platform != "win32" else 0
-_ABSOLUTE = 1
-"""Flag of a timer that is set to a time, not to an interval (TFD_TIMER_ABSTIME)."""
 
 
 class _Timespec(ctypes.Structure):

@@ -38,6 +38,14 @@ _WATCH_S = 0.25
 """Longest wait for a message until the processes are looked at, in seconds."""
 _SURELY_REACHED_RPS = 1000
 """Rate that every machine reaches; a tenth of a slow machine's ceiling."""
+_QUIET_S = 0.75
+"""Three intervals of progress; then the state of the process is read."""
+_SILENT_S = 20.0
+"""Longest time without a message, including the start of the process and the reading of a large job."""
+_LATE_S = 30.0
+"""Time that a job may take beyond its warm-up, its window and its time-out."""
+_ENDED = "this load is invalid; the process was ended, and the next load gets another"
+"""What follows from the end of a generator process, for messages."""
 
 
 class LoadInterrupted(KeyboardInterrupt):
@@ -112,9 +120,6 @@ class Generator:
         Args:
             poll_s: longest interval between two calls of ``on_poll``, in seconds.
             on_poll: receives each event, and None if none arrived for ``poll_s``. An exception in it ends the load.
-
-        Returns:
-            The recording, merged over the processes.
 
         Raises:
             ChildError: a generator process died, is stopped, or does not report; it is ended and replaced.
@@ -291,16 +296,6 @@ def parts_of(
         )
         for number in sorted(results)
     )
-
-
-_QUIET_S = 0.75
-"""Three intervals of progress; then the state of the process is read."""
-_SILENT_S = 20.0
-"""Longest time without a message, including the start of the process and the reading of a large job."""
-_LATE_S = 30.0
-"""Time that a job may take beyond its warm-up, its window and its time-out."""
-_ENDED = "this load is invalid; the process was ended, and the next load gets another"
-"""What follows from the end of a generator process, for messages."""
 
 
 class GeneratorWatch:

@@ -31,6 +31,9 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?:\r\n|$)", re.IGNO
 _INTERIM = re.compile(rb"HTTP/\d\.\d 1")
 _LOCATION = re.compile(rb"\r\nlocation:[ \t]*(/[!-~]*)", re.IGNORECASE)
 _DELIMITED = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
+_TYPE = re.compile(rb"\r\ncontent-type:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_SIZED = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
+_CODING = re.compile(rb"\r\ncontent-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 
 class Http1:
@@ -191,18 +194,8 @@ class _Completion:
         self.on_message_complete = protocol.on_message_complete
 
 
-_TYPE = re.compile(rb"\r\ncontent-type:[ \t]*([^\r\n]*)", re.IGNORECASE)
-_SIZED = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
-_CODING = re.compile(rb"\r\ncontent-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
-
-
 class Http1Stream(Http1):
-    """A :class:`pytest_mlpatterns.loadgen.connection.ClientProtocol` that reads streams.
-
-    Args:
-        follow: a status of 202 does not end a request; the result is polled at the address in ``Location``.
-        keep: keep the bodies of responses up to :data:`pytest_mlpatterns.loadgen.recorder.KEPT_BYTES`.
-    """
+    """A :class:`pytest_mlpatterns.loadgen.connection.ClientProtocol` that reads streams."""
 
     __slots__ = ("_answer", "_keep", "_take_piece")
 

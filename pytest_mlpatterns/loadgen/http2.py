@@ -58,6 +58,10 @@ OPENING = b"".join(
     )
 )
 """Bytes that open our side of a connection."""
+DEFAULT_TABLE_BYTES = 4096
+"""Default size of a peer's header table."""
+_KNOWN_BLOCKS = 1024
+"""Blocks of headers that are remembered; a peer with a date in its headers has a new one each second."""
 
 
 class Http2:
@@ -340,12 +344,6 @@ class Http2:
 
     def _take_push(self, _flags: int, _stream: int, _payload: bytes) -> None:
         raise BrokenProtocolError("PUSH_PROMISE although push is disabled")
-
-
-DEFAULT_TABLE_BYTES = 4096
-"""Default size of a peer's header table."""
-_KNOWN_BLOCKS = 1024
-"""Blocks of headers that are remembered; a peer with a date in its headers has a new one each second."""
 
 
 class HeaderError(ValueError):

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MERGED_ROW_BYTES", "ROW_BYTES", "check_connections", "check_samples", "known_rows", "require_fit"]
 
+ROW_BYTES = 35
+"""One request in the recording."""
+MERGED_ROW_BYTES = 112
+"""One request while recordings are merged: the parts, their times on one clock, the order, one column, the result."""
+_FREE_SHARE = 0.5
+"""Share of the free memory that samples may take; the rest is for merging them and for the service."""
+
 
 def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None:
     """Check that each generator may open the connections of a closed loop: one for each caller, to each address.
@@ -40,14 +47,6 @@ def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None
             f"{callers:,} (a process may open {allowed:,} beside its other files); lower the concurrency to {callers}, "
             "or raise the hard limit on open files (ulimit -Hn)"
         )
-
-
-ROW_BYTES = 35
-"""One request in the recording."""
-MERGED_ROW_BYTES = 112
-"""One request while recordings are merged: the parts, their times on one clock, the order, one column, the result."""
-_FREE_SHARE = 0.5
-"""Share of the free memory that samples may take; the rest is for merging them and for the service."""
 
 
 def check_samples(job: LoadJob, free_bytes: int) -> None:

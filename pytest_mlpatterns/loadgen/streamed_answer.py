@@ -106,13 +106,7 @@ class StreamedAnswer:
         return new_reader(form, self._stream, is_openai=is_openai, keep_text=self._keep_text)
 
     def read_type(self, media_type: str, coding: str = "", *, is_sized: bool = False) -> None:
-        """Learn from the head of the answer, from its media type with its parameters, whether it is a stream.
-
-        Args:
-            media_type: its ``content-type``.
-            coding: its ``content-encoding``.
-            is_sized: whether it has a ``content-length``.
-        """
+        """Learn from the head of the answer, from its media type with its parameters, whether it is a stream."""
         self._media_type, self._coding, self._opening = media_type, coding, b""
         form = form_of(media_type, is_sized=is_sized, wire=self._wire, stream=self._stream)
         self.is_stream = form is not None

@@ -48,6 +48,12 @@ _START_S = 150.0
 """Time limit for the start of all hosts, in seconds; Ray starts a process for each."""
 _CEILINGS_S = 240.0
 """Time limit for the measurement of all ceilings, in seconds; those of one node follow each other."""
+_LOOK_S = 0.5
+"""Interval at which a host is asked whether a process is stopped, in seconds."""
+_END_S = 15.0
+"""Time limit for the end of a process, in seconds."""
+_INVALID = "this load is invalid, and the next one gets another generator"
+"""What follows from the end of a generator on a node, for messages."""
 
 
 class RayPool:
@@ -185,14 +191,6 @@ def _loopback(address: tuple[str, int]) -> str:
     except ValueError:
         is_loopback = host == "localhost"
     return f"{host}:{port}" if is_loopback else ""
-
-
-_LOOK_S = 0.5
-"""Interval at which a host is asked whether a process is stopped, in seconds."""
-_END_S = 15.0
-"""Time limit for the end of a process, in seconds."""
-_INVALID = "this load is invalid, and the next one gets another generator"
-"""What follows from the end of a generator on a node, for messages."""
 
 
 class RayProcess:

@@ -47,13 +47,20 @@ _CEILING_S = 90.0
 _LISTEN_S = 5.0
 """Time of one wait for the messages of a host, in seconds."""
 _HEAD = "node:__internal_head__"
+START_S = 60.0
+"""Time limit for the start of an actor, and for its first answer."""
+ANSWER_S = 20.0
+"""Time limit for a short answer of an actor, in seconds."""
+_ROUND_TRIPS = 20
+"""Calls by which the clocks are compared; the shortest counts."""
+_CLOCK_AGE_S = 60.0
+"""Age of a comparison of clocks from which it is repeated, in seconds; they drift by some microseconds a second."""
+_THREADS = 8
+"""Calls that a host answers at once: one waits for messages, and the others are short."""
 
 
 def open_hosts(generators: int) -> tuple[HostFacts, ...]:
     """Start missing hosts of generators, and compare their clocks with this one.
-
-    Returns:
-        The facts of the host of each generator, by number.
 
     Raises:
         ChildError: a node does not start one, or the cluster is gone.
@@ -276,18 +283,6 @@ def _facts_of(node: Mapping[str, Any]) -> NodeFacts:
         machine="",
         is_head=_HEAD in resources,
     )
-
-
-START_S = 60.0
-"""Time limit for the start of an actor, and for its first answer."""
-ANSWER_S = 20.0
-"""Time limit for a short answer of an actor, in seconds."""
-_ROUND_TRIPS = 20
-"""Calls by which the clocks are compared; the shortest counts."""
-_CLOCK_AGE_S = 60.0
-"""Age of a comparison of clocks from which it is repeated, in seconds; they drift by some microseconds a second."""
-_THREADS = 8
-"""Calls that a host answers at once: one waits for messages, and the others are short."""
 
 
 @dataclass(eq=False)
