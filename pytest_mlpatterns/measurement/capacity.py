@@ -98,7 +98,6 @@ class CapacitySearch:
     Args:
         template: a job for this deployment; each step replaces its schedule and times.
         deadline_ns: end of the search, on the clock of ``time.perf_counter_ns``.
-        on_progress: takes the progress of the load several times a second.
         ceiling_rps: rate that one generator process reaches on this machine; None if it is not known.
         tokens: counts the tokens of texts that the job keeps; None if it keeps none.
 

@@ -64,7 +64,6 @@ class FurtherLoad:
     Attributes:
         plan: what is sent, without a check of answers.
         template: a job for it, whose schedule and times each load replaces.
-        on_progress: takes the progress of the load several times a second.
     """
 
     deployment: Deployment
@@ -128,11 +127,7 @@ def _written(seconds: float) -> str:
 
 @dataclass(slots=True)
 class ScaleOutRun:
-    """One scale-out of one deployment; used once.
-
-    Args:
-        clock: the clock of the samples.
-    """
+    """One scale-out of one deployment; used once."""
 
     load: FurtherLoad
     balance: Balance

@@ -50,7 +50,6 @@ class InterleavedRun:
     Args:
         first: denominator of the ratio.
         second: numerator of the ratio.
-        on_progress: takes the progress of the load several times a second.
         design: lengths and number of blocks; None for the default.
         look: called once with both deployments, in the order of the variants, when they run for the first time.
 
@@ -59,7 +58,6 @@ class InterleavedRun:
         second_launches: launches of the second variant.
         first_starts_ns: times from start to first answer of the first variant, where both were started without load.
         second_starts_ns: those of the second variant, start by start.
-        spent_s: seconds spent on launches and searches.
     """
 
     def __init__(
@@ -113,9 +111,6 @@ class InterleavedRun:
         Args:
             budget_ns: time that this run may take; the launches before the first verdict are measured even
                 beyond it.
-
-        Returns:
-            The last outcome.
 
         Raises:
             DeploymentError: a variant did not start, or died; the message names it.

@@ -38,6 +38,8 @@ _RETRY_S = 1.0
 """Time in which a service that refuses connections may come back, as after the restart of a worker."""
 _PAUSE_S = 0.1
 """Time between two attempts to connect, in seconds."""
+_LONGEST_WAIT_S = 2.0
+"""Time limit for the request that shows why others failed, in seconds: it is for a message only."""
 
 
 def why_silent(
@@ -122,10 +124,6 @@ def _answers(deployment: Deployment, request: dict[str, Any], target: int, *, wa
         else:
             return True
         time.sleep(_PAUSE_S)  # a server that refuses connections announces nothing when it is back
-
-
-_LONGEST_WAIT_S = 2.0
-"""Time limit for the request that shows why others failed, in seconds: it is for a message only."""
 
 
 def describe_first_failure(

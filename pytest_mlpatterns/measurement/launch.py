@@ -85,7 +85,6 @@ class LaunchRunner:
 
     Args:
         generator: the load generator; not used in a smoke run.
-        on_progress: takes the progress of the load several times a second.
         smoke: send one request instead of a load.
         settle: waits until no other process of this package is busy; called before every start.
     """

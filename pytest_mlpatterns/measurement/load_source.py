@@ -141,11 +141,7 @@ def apart_from(deployment: Deployment, generator: Generator | CallLoop, processe
 
 @dataclass(frozen=True, slots=True)
 class LoadEvents:
-    """Observers of one load.
-
-    Attributes:
-        on_progress: takes the progress, several times a second.
-    """
+    """Observers of one load."""
 
     on_progress: Callable[[Progress], None]
     on_window: Callable[[], None] = lambda: None

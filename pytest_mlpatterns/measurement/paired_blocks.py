@@ -201,9 +201,6 @@ def answer_rate(samples: Samples, window: Window, *, closed: bool, weights: NDAr
     Args:
         samples: of the block, with the requests before its window and at least one answer.
         weights: what each request of a closed loop counts for, such as its tokens; None for 1.
-
-    Returns:
-        Answers per second.
     """
     good = samples.succeeded
     done_ns, first_due_ns = samples.done_ns[good], int(samples.due_ns.min())

@@ -48,6 +48,7 @@ __all__ = ["ProfiledPair", "ProfiledSide", "ProfilingPlan", "awaits_in", "calls_
 
 _TRIES = 3
 """Attempts to record one block; the load repeats a block in which the load generator was the limit."""
+_LAYER = "split"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,6 @@ class ProfiledPair:
 
     Args:
         before: the reference; None without one.
-        on_progress: takes the progress of the load several times a second.
     """
 
     def __init__(
@@ -207,12 +207,7 @@ class _Recorded:
         self._stats_of: list[PatternStats] = []
 
     def record(self, length_ns: int, position: int, core: int) -> None:
-        """Load one block while the profiler looks.
-
-        Args:
-            position: index of the first input.
-            core: core on which the first process starts.
-        """
+        """Load one block while the profiler looks."""
         error = ProfilerError(f"{self._side.variant.name}: {_TRIES} blocks in a row had to be repeated")
         for _ in range(_TRIES):
             repeated = self.run.repeated
@@ -341,9 +336,6 @@ def _slowdown(latencies: Sequence[Sequence[float]]) -> Estimate | None:
     error = math.sqrt(spread * (1 / profiled + 1 / (2 * len(logs))))
     half = t_quantile(CONFIDENCE, profiled - len(logs)) * error
     return Estimate(math.exp(value), math.exp(value - half), math.exp(value + half))
-
-
-_LAYER = "split"
 
 
 def calls_in(stats: PatternStats) -> dict[str, float]:

@@ -45,12 +45,8 @@ class ScalingRun:
     """Measures a service at several numbers of replicas.
 
     Args:
-        on_progress: takes the progress of the load several times a second.
         price: of cores and memory; None if there is no cost.
         cpus_per_replica: number of cores on which each replica runs alone; None if they share the cores.
-
-    Attributes:
-        spent_s: seconds spent on them.
     """
 
     def __init__(

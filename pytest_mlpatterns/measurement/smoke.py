@@ -31,9 +31,6 @@ _DECODED_HEADERS = (b"content-encoding",)
 def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     """Send a single request, and check its answer if the plan has a check.
 
-    Returns:
-        A launch of one sample.
-
     Raises:
         DeploymentError: there is no answer.
         InvalidResultError: the plan has a check, and the answer is an error or cannot be read.

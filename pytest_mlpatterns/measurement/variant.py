@@ -96,7 +96,6 @@ class VariantRun:
 
     Args:
         generator: the load generator; a deployment that serves nothing does without it.
-        on_progress: takes the progress of the load several times a second.
 
     Attributes:
         position: index of the input that the next block begins with.
