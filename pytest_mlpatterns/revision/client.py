@@ -68,6 +68,15 @@ _FACTS_TIMEOUT_S = 10.0
 """Time limit for the facts of a deployment, in seconds."""
 _Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
+_ERROR = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Failed|Skipped|Exit|Warning)\b(?:: .*)?")
+_BEFORE = re.compile(r"(?:E\s+)?(?:\| )?")
+"""What stands before the text of a line: pytest's mark of an error, and ours of what a service printed."""
+_MARKERS = re.compile(rf"{_BEFORE.pattern}[\s~^]*\^[\s~^]*")
+"""A row under a line of a traceback that points into it."""
+_QUOTED = re.compile(r"""(?<!\w)(['"])([^'"\n]{1,300})\1""")
+_MODULE = re.compile(r"[A-Za-z_][\w.]*")
+_SHOWN = 3
+"""Most missing files that a hint names."""
 
 
 class NothingToCompareError(DeploymentError):
@@ -162,7 +171,6 @@ class RevisionClient:
         """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
         Args:
-            traced: its processes follow their allocations.
             timeout_ns: time limit for the start and for each of its statistics; None for that of the test.
 
         Raises:
@@ -301,17 +309,6 @@ def access_options(
     found = {**runtime_env, **own}
     code = [f"--perf-ray-runtime-env={json.dumps(found)}"] if found else []
     return (f"--perf-ray-address={cluster.address}", *code)
-
-
-_ERROR = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Failed|Skipped|Exit|Warning)\b(?:: .*)?")
-_BEFORE = re.compile(r"(?:E\s+)?(?:\| )?")
-"""What stands before the text of a line: pytest's mark of an error, and ours of what a service printed."""
-_MARKERS = re.compile(rf"{_BEFORE.pattern}[\s~^]*\^[\s~^]*")
-"""A row under a line of a traceback that points into it."""
-_QUOTED = re.compile(r"""(?<!\w)(['"])([^'"\n]{1,300})\1""")
-_MODULE = re.compile(r"[A-Za-z_][\w.]*")
-_SHOWN = 3
-"""Most missing files that a hint names."""
 
 
 def error_line(text: str) -> str:

@@ -35,6 +35,11 @@ _SHALLOW = (
     "this clone is shallow, so it may only be missing here: `git fetch --unshallow`, and `git fetch origin NAME` for "
     "another branch; with actions/checkout, `fetch-depth: 0`"
 )
+_NAME = "the baseline's commit"
+_DEEPEN = (100, 1_000)
+"""Commits by which a shallow clone is deepened, in turn, before all of its history is fetched."""
+_MOST_STEPS = 1_000
+"""Changes of the baseline file that the search goes back at most; each takes some 20 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +104,6 @@ def commit_hash(git: Git, name: str) -> str | None:
 
 def _if_shallow(git: Git) -> str:
     return f"; {_SHALLOW}" if git.run("rev-parse", "--is-shallow-repository").strip() == "true" else ""
-
-
-_NAME = "the baseline's commit"
-_DEEPEN = (100, 1_000)
-"""Commits by which a shallow clone is deepened, in turn, before all of its history is fetched."""
-_MOST_STEPS = 1_000
-"""Changes of the baseline file that the search goes back at most; each takes some 20 ms."""
 
 
 class UnknownRevisionError(DeploymentError):

@@ -49,6 +49,14 @@ _LOCKS = {"poetry.lock": "package", "pdm.lock": "package", "pylock.toml": "packa
 _TABLES = ("project", "dependency-groups", "build-system")
 _OF_PROJECT = ("dependencies", "optional-dependencies", "requires-python")
 _OF_SETUP = (("options", "install_requires"), ("options", "python_requires"))
+_MOST_BYTES = 1 << 20
+"""Largest file that is included; lists of packages with all hashes have some 100 KiB."""
+_MOST_FILES = 100
+"""Number of files from which no more are included; projects have a file for each of some ten purposes."""
+_INCLUDE = re.compile(r"\s*(?:-[rc]|--requirement\b|--constraint\b)[\s=]*")
+"""The beginning of a line that includes another file, as pip reads it: ``-r base.txt  # why``."""
+_NO_LISTS = (".lock", ".toml", ".cfg", ".py", ".yml", ".yaml")
+"""Endings of dependency files that are no lists of requirements."""
 
 
 def change_note(worktree: Worktree) -> str:
@@ -182,16 +190,6 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-
-
-_MOST_BYTES = 1 << 20
-"""Largest file that is included; lists of packages with all hashes have some 100 KiB."""
-_MOST_FILES = 100
-"""Number of files from which no more are included; projects have a file for each of some ten purposes."""
-_INCLUDE = re.compile(r"\s*(?:-[rc]|--requirement\b|--constraint\b)[\s=]*")
-"""The beginning of a line that includes another file, as pip reads it: ``-r base.txt  # why``."""
-_NO_LISTS = (".lock", ".toml", ".cfg", ".py", ".yml", ".yaml")
-"""Endings of dependency files that are no lists of requirements."""
 
 
 def with_included(files: Iterable[Path], root: Path) -> set[Path]:

@@ -89,8 +89,6 @@ class StartDeployment:
     """Start the deployment.
 
     Args:
-        profiled: its processes permit a profiler of the same user to read them.
-        traced: its processes follow their allocations.
         timeout_ns: start-up time limit; None for that of the test.
     """
 

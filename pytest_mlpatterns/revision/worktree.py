@@ -53,6 +53,8 @@ _PREFIX = "mlpatterns-against-"
 _OWNER = "owner"
 """Lock file, locked while the process that made a worktree runs. The kernel releases the lock when that process and the
 git processes it started have ended. Unlike a process id, a lock is never reused."""
+_PATHS = ("root", "directory", "present_root")
+_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +188,6 @@ def _is_of(noted: Path, root: Path) -> bool:
         return os.fsdecode((noted / "gitdir").read_bytes()).rstrip("\n") == str(root / ".git")
     except OSError:
         return False
-
-
-_PATHS = ("root", "directory", "present_root")
-_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 
 
 @dataclass(frozen=True, slots=True)
