@@ -26,6 +26,16 @@ __all__ = [
     "requested",
 ]
 
+_APPLICATIONS = frozenset({"FastAPI", "Starlette", "Litestar", "Quart", "BlackSheep", "get_asgi_application"})
+"""Names that are called to make an ASGI application."""
+_SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "docs"})
+_DEPTH = 4
+"""Folders below the given one in which an application is looked for."""
+_MOST_FILES = 5_000
+"""Most files that are looked at; larger trees take seconds."""
+_MOST_BYTES = 1_000_000
+"""Longest module that is read."""
+
 
 class SubjectKind(StrEnum):
     """How the subject is loaded or reached."""
@@ -117,15 +127,6 @@ MODEL_FILES = {
     ".pt2": SubjectKind.EXPORTED,
 }
 """Kinds of model files by the ending of their name."""
-_APPLICATIONS = frozenset({"FastAPI", "Starlette", "Litestar", "Quart", "BlackSheep", "get_asgi_application"})
-"""Names that are called to make an ASGI application."""
-_SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__", "build", "dist", "docs"})
-_DEPTH = 4
-"""Folders below the given one in which an application is looked for."""
-_MOST_FILES = 5_000
-"""Most files that are looked at; larger trees take seconds."""
-_MOST_BYTES = 1_000_000
-"""Longest module that is read."""
 
 
 @dataclass(frozen=True, slots=True)
