@@ -54,6 +54,8 @@ _QUIET = {"RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
 _LONGEST_NAME = 80
 """Letters of its name and version in reports; it is a word and a number."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_THREAD_OF_STACK = re.compile(r"thread \((0[xX][0-9a-fA-F]+|\d+)\)(?:: (.*))?", re.DOTALL)
+_FRAME = re.compile(r"(.*?) \((.*?)(?::(\d+))?\)", re.DOTALL)
 
 
 def find_py_spy(what: str, directory: Path) -> PySpy:
@@ -76,11 +78,6 @@ def find_py_spy(what: str, directory: Path) -> PySpy:
 
 class PySpy:
     """The program; fulfils :class:`pytest_mlpatterns.profiling.recording.Profiler`.
-
-    Args:
-        start_s: time that it may take to start.
-        stop_s: time that it may take to write what it saw.
-        version_s: time that it may take to name its version.
 
     Raises:
         ProfilerError: it cannot be started.
@@ -247,10 +244,6 @@ def _version_of(executable: str, directory: Path, limit_s: float) -> str:
         assert process.stdout is not None
         process.stdout.close()
     return said.decode(errors="replace").strip().rpartition("\n")[2][:_LONGEST_NAME] or "py-spy"
-
-
-_THREAD_OF_STACK = re.compile(r"thread \((0[xX][0-9a-fA-F]+|\d+)\)(?:: (.*))?", re.DOTALL)
-_FRAME = re.compile(r"(.*?) \((.*?)(?::(\d+))?\)", re.DOTALL)
 
 
 def read_collapsed(text: str) -> Mapping[RawStack, int]:

@@ -96,9 +96,6 @@ class Profiler(Protocol):
     def start(self, pid: int, rate_hz: int) -> Recording:
         """Begin to look at a process, without waiting until it does.
 
-        Args:
-            rate_hz: looks a second.
-
         Raises:
             ProfilerError: it cannot be started.
         """

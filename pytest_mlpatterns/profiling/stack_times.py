@@ -42,6 +42,14 @@ SERVER = "server"
 """Role of a process that has no other."""
 _UNKNOWN = ThreadTimes()
 _Key = tuple[tuple[Frame, ...], tuple[int, ...]]
+_COMPUTES = (0.3, 1.5)
+"""Least and largest s/c of a service that computes: the server's native code is in c only, short waits in s only."""
+_COMPUTES_ALONE = (0.6, 1.25)
+"""The same of one whose waits are so short that both sides can share a median."""
+_BUSY = 0.2
+"""Wait for cores per CPU time from which a machine is busy."""
+_FEWEST = 3
+"""Fewest blocks whose median ratio is known well enough to scale by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,16 +209,6 @@ def _named(role: Frame, stack: tuple[RawFrame, ...], names: SourceNames, *, is_w
 def _layer_above(frames: Sequence[Frame]) -> Frame | None:
     """The layer that the innermost frame belongs to, if code of others that it calls calls it back."""
     return next((frame for frame in reversed(frames) if frame.owner in ("layer", "model")), None)
-
-
-_COMPUTES = (0.3, 1.5)
-"""Least and largest s/c of a service that computes: the server's native code is in c only, short waits in s only."""
-_COMPUTES_ALONE = (0.6, 1.25)
-"""The same of one whose waits are so short that both sides can share a median."""
-_BUSY = 0.2
-"""Wait for cores per CPU time from which a machine is busy."""
-_FEWEST = 3
-"""Fewest blocks whose median ratio is known well enough to scale by it."""
 
 
 def balanced(sides: Sequence[Sequence[SampledStacks]]) -> list[list[SampledStacks]]:
