@@ -69,6 +69,18 @@ __all__ = [
 
 _DRIFT_UPDATES = 2
 """Least updates since the anchor from which a slow drift is reported."""
+_ALSO_COMPARED = ("p95", "p99", "ttft:p95", "ttft:p99", "cpu_per_request", "peak_memory")
+"""Metrics that an update compares too; a change of these leaves the anchor as it is."""
+_JUDGED = ("rtm",)
+_JUDGED_OF_STREAMS = ("ttft", "tpot")
+_NARROW_SHARE = 1 / 3
+"""Half the width of an entry that decides by itself, of the tolerance: beside launches of the same scatter, twice that
+width is left of a change, and a third of the tolerance is room for it."""
+_MAX_FAILED_SHARE = 0.001
+"""Largest share of failed requests that is no disturbance."""
+UPDATE_LAUNCHES = 8
+"""Launches that a baseline is recorded from, since it is compared with many times: eight that differ by 1.7 % make it
+known to ±1.7 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +215,6 @@ def _values(launches: Sequence[tuple[float, float]]) -> tuple[LaunchValue, ...]:
     return tuple(LaunchValue(value, error) for value, error in launches)
 
 
-_NARROW_SHARE = 1 / 3
-"""Half the width of an entry that decides by itself, of the tolerance: beside launches of the same scatter, twice that
-width is left of a change, and a third of the tolerance is room for it."""
-_MAX_FAILED_SHARE = 0.001
-"""Largest share of failed requests that is no disturbance."""
-
-
 def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
     """Why a measurement should be repeated before it is recorded, a phrase each; empty if it was sound.
 
@@ -327,11 +332,6 @@ def _failures(result: TestResult) -> list[str]:
         {int(code): count for code, count in result.failed_requests.items()}, result.first_failure
     )
     return [f"{failed:,} of {result.requests:,} requests failed ({kinds})"]
-
-
-UPDATE_LAUNCHES = 8
-"""Launches that a baseline is recorded from, since it is compared with many times: eight that differ by 1.7 % make it
-known to ±1.7 %."""
 
 
 def announcement(budget: object) -> str:
