@@ -31,6 +31,8 @@ __all__ = [
 _FIXTURES = ("perf", "perf_deploy", "perf_deploy_session")
 """Fixtures by whose use a test is a perf test."""
 _DEFINED_IN = "pytest_mlpatterns.plugin.entry"
+PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()
+"""Set for every collected test that uses our fixtures."""
 
 
 def uses_our_fixtures(item: pytest.Item) -> bool:
@@ -137,10 +139,6 @@ class PerfItem:
         item.user_properties[:] = [one for one in item.user_properties if one not in self.properties]
         self.properties.clear()
         self.subtest_errors.clear()
-
-
-PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()
-"""Set for every collected test that uses our fixtures."""
 
 
 def parameter_names(item: pytest.Item) -> list[str]:

@@ -40,6 +40,11 @@ _STRICT = "[XPASS(strict)] "
 """Begins pytest's text of a test that was expected to fail and did not."""
 _SHOWN_BY_VERDICTS = (Kind.REGRESSION, Kind.LIMIT, Kind.UNDECIDED)
 """Kinds of failure that a verdict in the result shows."""
+_MOST_DECORATOR_LINES = 50
+"""Lines below the first decorator in which ``def`` is looked for."""
+_BELOW_THE_USER = ("pytest_mlpatterns", "contextlib")
+"""Packages whose frames at the end of a traceback show nothing of a user's mistake."""
+_PYTEST = ("_pytest", "pluggy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +134,6 @@ def _reason(report: pytest.TestReport, error: BaseException | None) -> str:
 
 def _verdict_lines(failure: PerfFailure) -> str:
     return f"{type(failure).__name__}: " + "\n".join(failure.reasons)
-
-
-_MOST_DECORATOR_LINES = 50
-"""Lines below the first decorator in which ``def`` is looked for."""
-_BELOW_THE_USER = ("pytest_mlpatterns", "contextlib")
-"""Packages whose frames at the end of a traceback show nothing of a user's mistake."""
-_PYTEST = ("_pytest", "pluggy")
 
 
 def location_of(item: pytest.Item) -> Location | None:

@@ -30,6 +30,7 @@ __all__ = ["InterruptHooks", "Terminals", "ends_with_summary", "follows_an_inter
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a run as Ctrl-C does."""
+_DESCRIPTORS = "/dev/fd"
 
 
 class InterruptHooks:
@@ -143,9 +144,6 @@ def _ours() -> list[signal.Signals]:
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-_DESCRIPTORS = "/dev/fd"
 
 
 class Terminals:

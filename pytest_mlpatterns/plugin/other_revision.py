@@ -45,6 +45,9 @@ __all__ = ["OtherRevision", "Settlements", "files_of", "lay_out", "with_its_pack
 _CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
 """Per-test options that the run at the other revision needs too."""
+_SETTLED_MODES = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
+"""Modes of the baseline in which a test is compared with it, so that its commit can settle the comparison."""
+_SELF = "the present code"
 
 
 def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitStack) -> Worktree | None:
@@ -187,11 +190,6 @@ def _is_installed(path: str) -> bool:
         return True
     libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
     return path.endswith(".zip") or any(path == top or path.startswith(os.path.join(top, "")) for top in libraries)
-
-
-_SETTLED_MODES = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
-"""Modes of the baseline in which a test is compared with it, so that its commit can settle the comparison."""
-_SELF = "the present code"
 
 
 class Settlements:

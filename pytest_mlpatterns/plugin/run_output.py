@@ -46,6 +46,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ReportHooks", "RunOutput"]
 
+_RERUN = "rerun"
+"""The outcome that pytest-rerunfailures gives to an attempt that it repeats."""
+_WOULD_FAIL = "would fail"
+"""How pytest counts a test whose verdicts failed while its gate only warns; it has passed."""
+
 
 class RunOutput:
     """Results and failures of a run.
@@ -257,12 +262,6 @@ class RunOutput:
             self.lines.append(
                 f"WARNING: the job summary {file} (GITHUB_STEP_SUMMARY) cannot be written: {error.strerror or error}"
             )
-
-
-_RERUN = "rerun"
-"""The outcome that pytest-rerunfailures gives to an attempt that it repeats."""
-_WOULD_FAIL = "would fail"
-"""How pytest counts a test whose verdicts failed while its gate only warns; it has passed."""
 
 
 class ReportHooks:

@@ -43,6 +43,11 @@ _MARKUP: Mapping[Style, Mapping[str, bool]] = {
     Style.BAD: {"red": True, "bold": True},
     Style.OPEN: {"yellow": True},
 }
+_SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
+_MIN_ROOM = 20
+"""Columns for the progress, below which the line is left out."""
+_PLAIN_EVERY_NS = 10_000_000_000
+"""Time between two plain lines of one test."""
 
 
 def shows_unicode(encoding: str | None) -> bool:
@@ -100,19 +105,11 @@ class Terminal:
             writer.line(in_ascii(spelled(text)) if self.ascii_only else spelled(text))
 
 
-_SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
-_MIN_ROOM = 20
-"""Columns for the progress, below which the line is left out."""
-_PLAIN_EVERY_NS = 10_000_000_000
-"""Time between two plain lines of one test."""
-
-
 class LiveLine:
     """Writes at the cursor and restores it, so that pytest continues at the same place.
 
     Args:
         spell: replaces characters that the terminal does not have.
-        now_ns: reads a monotonic clock in nanoseconds.
 
     Attributes:
         plain: whether plain lines are written without a terminal.
