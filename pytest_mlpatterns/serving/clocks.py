@@ -30,6 +30,15 @@ __all__ = ["AwaitClock", "GcClock", "LoopWatch", "parts_in", "written_parts"]
 
 _MOST_FRAMES = 100
 """Most coroutines of a chain; a deeper one is cut."""
+_REQUESTS_WATCHED = 16
+"""Requests that are watched after a long one, and the interval at which one is watched anyway."""
+_LONG_NS = 150_000
+"""Time of a request beside its parts, in nanoseconds, from which the next requests are watched."""
+_LATE_NS = 50_000
+"""Wait of the loop for a core, in nanoseconds, from which the next requests are watched."""
+_ON_LOOP = frozenset({WIRE, HOP})
+_WAITS = frozenset({QUEUE_WAIT, BATCH_WAIT, SHARED_WAIT})
+"""Parts in which the thread works on other requests, and may wait for a processor for them."""
 
 
 class AwaitClock:
@@ -95,17 +104,6 @@ def _callback(owner: weakref.ref[GcClock]) -> Callable[[str, Mapping[str, int]],
             clock.total_ns += now_ns - started_ns
 
     return on_collection
-
-
-_REQUESTS_WATCHED = 16
-"""Requests that are watched after a long one, and the interval at which one is watched anyway."""
-_LONG_NS = 150_000
-"""Time of a request beside its parts, in nanoseconds, from which the next requests are watched."""
-_LATE_NS = 50_000
-"""Wait of the loop for a core, in nanoseconds, from which the next requests are watched."""
-_ON_LOOP = frozenset({WIRE, HOP})
-_WAITS = frozenset({QUEUE_WAIT, BATCH_WAIT, SHARED_WAIT})
-"""Parts in which the thread works on other requests, and may wait for a processor for them."""
 
 
 class LoopWatch:

@@ -45,6 +45,8 @@ _EXIT_S = 0.5
 """Wait for the exit of a process whose connection has just closed."""
 _POLL_MARGIN_S = 1.5
 """Added to the time-out of a poll, because the server holds it for up to a second."""
+_LIST_TIMEOUT_S = 5.0
+"""Time limit for the list of models, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,10 +342,6 @@ def transport_to(endpoint: Endpoint) -> httpx.BaseTransport:
     if endpoint.remote is not None and endpoint.remote.ca_pem is not None:
         context.load_verify_locations(cadata=endpoint.remote.ca_pem.decode())
     return BoundedTransport(context)
-
-
-_LIST_TIMEOUT_S = 5.0
-"""Time limit for the list of models, in seconds."""
 
 
 def first_model(client: httpx.Client, path: str) -> str:

@@ -32,6 +32,12 @@ _RAISED = 500
 _KEYS = ("error", "detail", "message")
 """Names under which services put the text of an error in JSON."""
 _MODEL_RAISED = "the model raised "
+_WORDS = {
+    StreamFault.NO_STREAM: "its answer is no stream: ",
+    StreamFault.ERROR_EVENT: "the stream ended with an error: ",
+    StreamFault.CUT_OFF: "the stream ended without [DONE]",
+    StreamFault.EMPTY_STREAM: "the stream is empty: ",
+}
 
 
 def error_of(deployment: Deployment, request: dict[str, Any], timeout_s: float) -> str:
@@ -79,14 +85,6 @@ def _text_of(response: httpx.Response) -> str:
         text = text.get("message", text) if isinstance(text, dict) else text
     line = " ".join(str(text).split())[:_LONGEST]
     return line.removeprefix(_MODEL_RAISED) or str(response.status_code)
-
-
-_WORDS = {
-    StreamFault.NO_STREAM: "its answer is no stream: ",
-    StreamFault.ERROR_EVENT: "the stream ended with an error: ",
-    StreamFault.CUT_OFF: "the stream ended without [DONE]",
-    StreamFault.EMPTY_STREAM: "the stream is empty: ",
-}
 
 
 def stream_failure(response: httpx.Response, wire: Wire, body: bytes, *, stream: StreamSetting = AUTO) -> str:

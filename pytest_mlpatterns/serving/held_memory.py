@@ -43,11 +43,7 @@ def trace_memory() -> None:
 
 
 class HeldMemoryTally:
-    """Reports what each line holds as a layer of the telemetry; :func:`trace_memory` has to run.
-
-    Args:
-        clock: seconds.
-    """
+    """Reports what each line holds as a layer of the telemetry; :func:`trace_memory` has to run."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

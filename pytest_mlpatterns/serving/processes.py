@@ -75,11 +75,7 @@ class Processes(Protocol):
 
 @dataclass(slots=True)
 class ForeignProcesses:
-    """Processes that run without this package, or were started by another process; empty if they are unknown.
-
-    Args:
-        on_stop: called once when the deployment closes.
-    """
+    """Processes that run without this package, or were started by another process; empty if they are unknown."""
 
     pids: tuple[int, ...] = ()
     on_stop: Callable[[], None] | None = field(default=None)

@@ -24,6 +24,8 @@ _HEADER = "Traceback (most recent call last):\n"
 _WHOLE = re.compile(re.escape(_HEADER) + r"(?:(?:[ \t].*)?\n)+(?P<error>\S.*)\n")
 _LONGEST_LINE = 300
 """Letters of an error's line in a message."""
+_OF_LISTS = re.compile(r"\b(list|sequence)\b")
+"""Messages of Python about an operation that a list does not have."""
 
 
 def user_frames(frames: TracebackType | None) -> TracebackType | None:
@@ -72,10 +74,6 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _is_internal(file: str) -> bool:
     return file.startswith((_PACKAGE, *_IMPORTERS))
-
-
-_OF_LISTS = re.compile(r"\b(list|sequence)\b")
-"""Messages of Python about an operation that a list does not have."""
 
 
 def advice_on(error: BaseException, frames: TracebackType | None) -> str:

@@ -94,7 +94,6 @@ class Launcher:
     """Starts the processes of a service plan, the innermost first; all of them load at the same time.
 
     Attributes:
-        servers: servers of stores and brokers that the deployment started for itself.
         is_polled: requests are answered 202, and clients poll for results.
     """
 

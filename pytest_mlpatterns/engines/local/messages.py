@@ -84,13 +84,10 @@ class WorkerJob:
 
     Args:
         identity: unique for the deployment; keys in stores and brokers begin with it.
-        import_path: ``sys.path`` of the parent.
         trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
             is one tree.
         own_server: address of the server that the deployment started for itself; None: it needs none.
         is_polled: requests are answered 202, and results are kept until clients fetch them.
-        profiled: a profiler of the same user may read this process.
-        traced: this process follows its allocations.
     """
 
     node: WorkerNode

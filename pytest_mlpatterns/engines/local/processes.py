@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_REPLACEMENTS", "LocalProcesses", "SupervisedWorker", "await_loaded", "load_of"]
 
+MAX_REPLACEMENTS = 3
+"""Restart limit. A process that keeps dying is assumed to be killed by its requests."""
+_REPLACEMENT_TIMEOUT_S = 60.0
+"""Longest wait for the replacement of a process that died, in seconds: its model loads again."""
+_NOTHING = WorkerStats(0, 0, ())
+
 
 @dataclass(frozen=True, slots=True)
 class LocalProcesses:
@@ -147,11 +153,6 @@ def load_of(worker: SupervisedWorker, model: str, wait_s: float, *, options: Sta
     assert isinstance(message, Ready)
 
 
-MAX_REPLACEMENTS = 3
-"""Restart limit. A process that keeps dying is assumed to be killed by its requests."""
-_REPLACEMENT_TIMEOUT_S = 60.0
-"""Longest wait for the replacement of a process that died, in seconds: its model loads again."""
-_NOTHING = WorkerStats(0, 0, ())
 _Answer = TypeVar("_Answer", WorkerStats, WorkerFacts)
 
 

@@ -57,9 +57,6 @@ class LocalHooks:
 class Upstream:
     """Calls a service behind this process; the handler of a process group.
 
-    Args:
-        of: the stage or model that the group is, for the clock of a request; empty if it is none.
-
     Attributes:
         in_flight: number of requests that a queue should have in flight at each replica.
 

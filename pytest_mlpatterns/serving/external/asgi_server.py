@@ -38,12 +38,7 @@ def description_of(
     trees: tuple[Path, Path] | None,
     profiled: bool = False,
 ) -> str:
-    """Value of the environment variable :data:`VARIABLE`.
-
-    Args:
-        import_path: ``sys.path`` of the process.
-        trees, profiled: as :class:`pytest_mlpatterns.engines.local.messages.WorkerJob` takes them.
-    """
+    """Value of the environment variable :data:`VARIABLE`."""
     tops = None if trees is None else [str(top) for top in trees]
     described = {"app": app, "factory": factory, "import_path": list(import_path), "trees": tops, "profiled": profiled}
     return json.dumps(described)

@@ -34,6 +34,15 @@ _CONNECT_TIMEOUT_S = 5.0
 """Time limit of one attempt to connect, in seconds."""
 _LEAST_S = 0.1
 """Time for the first request if the search for an address has taken all."""
+_DESCRIPTION = "/openapi.json"
+_DESCRIPTION_TIMEOUT_S = 2.0
+"""Time limit for the description of a service, in seconds: it is for a message only."""
+_MOST_SHOWN = 5
+"""Most paths of a description that a message names."""
+_METHODS = ("post", "put", "patch")
+"""Methods of requests that carry an input."""
+_WRONG = (404, 405)
+"""Statuses of a path or method that a service does not have."""
 
 
 def attach(target: Url, options: StartOptions) -> Deployment:
@@ -121,17 +130,6 @@ def _resolve(target: Url, deadline: float) -> tuple[str, int]:
         with contextlib.suppress(OSError), socket.create_connection(address, timeout_s):
             return address
     return addresses[0]
-
-
-_DESCRIPTION = "/openapi.json"
-_DESCRIPTION_TIMEOUT_S = 2.0
-"""Time limit for the description of a service, in seconds: it is for a message only."""
-_MOST_SHOWN = 5
-"""Most paths of a description that a message names."""
-_METHODS = ("post", "put", "patch")
-"""Methods of requests that carry an input."""
-_WRONG = (404, 405)
-"""Statuses of a path or method that a service does not have."""
 
 
 def advice_on_path(

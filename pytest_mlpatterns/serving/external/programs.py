@@ -51,9 +51,6 @@ class Program:
 
     In ``words`` and ``env``, ``{port}`` and ``{NAME_port}`` are replaced by free ports of 127.0.0.1, and ``{socket}``
     by the descriptor of a socket that listens on ``port``.
-
-    Args:
-        profiled: a profiler of the same user may read it.
     """
 
     words: tuple[str, ...]
@@ -123,7 +120,6 @@ class SupervisedPrograms:
     """Handle of running programs.
 
     Args:
-        shares_socket: all programs inherit the same listening socket, instead of one each.
         stop_ns: time limit for the end after SIGTERM.
         timeout_ns: time limit for the start of the processes; it does not include their initialization.
 

@@ -66,6 +66,13 @@ _NOT_YET = (502, 503, 504)
 """Statuses of a server whose model is not loaded yet."""
 _RAISE_LIMIT = 'raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
+_NO_SUCH_PATH = (404, 405)
+"""Statuses of a path that a server does not have."""
+_UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serving.external.asgi_server import main; main()", SOCKET)
+_GRANIAN = (
+    *("{python}", "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
+    *("--log-level", "warning", "--no-access-log", "--factory", "pytest_mlpatterns.serving.external.asgi_server:load"),
+)
 
 
 def deploy_target(target: Target, options: StartOptions) -> Deployment:
@@ -330,10 +337,6 @@ def _listeners() -> list[Any]:
         return []
 
 
-_NO_SUCH_PATH = (404, 405)
-"""Statuses of a path that a server does not have."""
-
-
 def ready_path(ready: str | None, wire: Wire) -> str:
     """The path to ask: the one that the target names, else that of the wire."""
     return ready or (PING if wire.protocol == "invocations" else "/")
@@ -347,13 +350,6 @@ def is_ready(response: httpx.Response, ready: str | None, wire: Wire) -> bool:
     if ready is None and (wire.protocol != "invocations" or response.status_code in _NO_SUCH_PATH):
         return True
     return response.is_success
-
-
-_UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serving.external.asgi_server import main; main()", SOCKET)
-_GRANIAN = (
-    *("{python}", "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
-    *("--log-level", "warning", "--no-access-log", "--factory", "pytest_mlpatterns.serving.external.asgi_server:load"),
-)
 
 
 def programs_of(target: App | Command, options: StartOptions) -> list[Program]:

@@ -59,10 +59,6 @@ class GrpcServer:
 
     Args:
         max_body_bytes: longest request message; a longer one is refused.
-
-    Attributes:
-        split: counts where the time of the requests goes; None, as at first: nothing does.
-        watch: charges waits for a processor outside of models; None, as at first: those waits are not taken out.
     """
 
     def __init__(self, caller: ModelCaller, name: str, max_body_bytes: int, *, position: int = 0) -> None:

@@ -90,6 +90,7 @@ _POLLED = "Queued(wait=False) is for clients that poll, which those of the wire 
 _JSON = (("content-type", "application/json"),)
 _RAW_JSON = [(b"content-type", b"application/json")]
 _EMPTY = Body((b"{}",), _JSON)
+OPENAI_PATHS = frozenset({COMPLETIONS, CHAT, MODELS})
 
 
 class ModelApp:
@@ -338,9 +339,6 @@ class ModelApp:
 @lru_cache(maxsize=256)
 def _raw(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers]
-
-
-OPENAI_PATHS = frozenset({COMPLETIONS, CHAT, MODELS})
 
 
 class OpenAIApi:

@@ -33,11 +33,7 @@ class Queue(Protocol):
 
 
 class AsyncJobs:
-    """Jobs of a queue.
-
-    Args:
-        clock: returns the time in nanoseconds.
-    """
+    """Jobs of a queue."""
 
     def __init__(self, queue: Queue, clock: Callable[[], int] = perf_counter_ns) -> None:
         self._queue = queue

@@ -22,6 +22,10 @@ __all__ = ["INDEX", "ModelMetadata", "TritonExtensions"]
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 """Extensions of the protocol. Of Triton's ``model_repository`` only the list of models is served, so it is left out."""
+INDEX = "/v2/repository/index"
+"""Path of the list of models."""
+_MAX_BATCH_SIZE = 2**31 - 1
+"""A request may carry any number of inputs; only the size of its body is limited."""
 
 
 class ModelMetadata:
@@ -86,12 +90,6 @@ class ModelMetadata:
             "inputs": self.inputs,
             "outputs": self._outputs,
         }
-
-
-INDEX = "/v2/repository/index"
-"""Path of the list of models."""
-_MAX_BATCH_SIZE = 2**31 - 1
-"""A request may carry any number of inputs; only the size of its body is limited."""
 
 
 class TritonExtensions:

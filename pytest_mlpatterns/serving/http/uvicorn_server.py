@@ -31,11 +31,7 @@ CHECKED_UVICORN = "0.54.0"
 
 
 def body_protocol(max_body_bytes: int) -> type[HttpToolsProtocol]:
-    """The protocol class to pass to uvicorn.
-
-    Args:
-        max_body_bytes: longest accepted body; uvicorn receives a longer one, and the application refuses it.
-    """
+    """The protocol class to pass to uvicorn."""
 
     class Limited(_BodyProtocol):
         pass
