@@ -17,6 +17,7 @@ __all__ = [
     "MARK",
     "count",
     "did_you_mean",
+    "first_line",
     "listed",
     "marked",
     "named",
@@ -51,6 +52,11 @@ _COMMAND = re.compile(r"^([^\S\n]*):(?=:)|##((?:vso|teamcity)?)\[", re.MULTILINE
 the beginning of a line and ``##[`` anywhere in it, for Azure Pipelines ``##vso[``, for TeamCity ``##teamcity[``. One
 can add an error, set a variable, or switch off the commands that come after it."""
 _SPELLED = {ord(sign): f"\\x{ord(sign):02x}" if ord(sign) < 0x100 else f"\\u{ord(sign):04x}" for sign in HIDDEN}
+
+
+def first_line(text: object) -> str:
+    """The first line of a text or of the message of an error."""
+    return str(text).strip().partition("\n")[0]
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

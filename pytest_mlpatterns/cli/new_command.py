@@ -38,7 +38,7 @@ __all__ = ["add_new_command"]
 
 _WHAT = (
     "a model file (.joblib, .pkl, .onnx, .pt, .pt2), a model or an ASGI application as package.module:name, or the "
-    "address of a service (default: what is found here)"
+    "address of a service"
 )
 _PROBE_S = 300
 """Time limit for loading a model, in seconds."""
@@ -52,7 +52,7 @@ def add_new_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
     """Add the command to the command line."""
     what = "write a first perf test, and run it once"
     command = commands.add_parser("new", help=what, description=f"{what[0].upper()}{what[1:]}.")
-    command.add_argument("what", metavar="WHAT", nargs="?", help=_WHAT)
+    command.add_argument("what", metavar="WHAT", nargs="?", help=f"{_WHAT} (default: what is found here)")
     command.add_argument(
         "--payload", metavar="FILE", help="inputs: a .json file with a list, or a .jsonl file with one a line"
     )
@@ -142,7 +142,7 @@ def _read_subject(text: str) -> Candidate:
         return Candidate(kind, Path(text).as_posix())
     module, colon, name = text.partition(":")
     if not colon or not name or "/" in module:
-        raise SettingError(f"{named(text)}, expected {_WHAT.partition(' (default')[0]}")
+        raise SettingError(f"{named(text)}, expected {_WHAT}")
     return Candidate(SubjectKind.MODEL, text)
 
 
@@ -155,7 +155,7 @@ def _chosen(found: Sequence[Candidate]) -> Candidate:
     if not _is_asked():
         command = "python -m pytest_mlpatterns new"
         if not found:
-            raise SettingError(f"there is no model file and no ASGI application here; name {_WHAT.partition(' (')[0]}")
+            raise SettingError("there is no model file and no ASGI application here; name a model file")
         raise SettingError(f"there are {listed(names)}; name one: {command} {names[0]}")
     for number, name in enumerate(names, 1):
         _say(f"{number:>3}  {name}")
@@ -258,7 +258,7 @@ def _answer(question: str) -> str:
     except EOFError:
         answer = ""
     if not answer:
-        raise SettingError(f"nothing is chosen; name {_WHAT.partition(' (default')[0]}")
+        raise SettingError(f"nothing is chosen; name {_WHAT}")
     return answer
 
 

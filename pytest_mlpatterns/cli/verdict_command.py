@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.summary_table import headline, kind_word, kinds_of
-from pytest_mlpatterns.reports.text.suspicions import open_step
+from pytest_mlpatterns.reports.text.suspicions import open_step, run_again
 
 if TYPE_CHECKING:
     import argparse
@@ -116,14 +116,13 @@ def _place(location: Location | None) -> str | None:
 
 def _next(result: TestResult, file: str) -> list[dict[str, str]]:
     """The commands to run next, each with what it is for; none after a pass."""
-    again = result.command or f"pytest {shlex.quote(result.test)}"
-    record = f"{again} --perf-baseline update"
+    again, record = run_again(result), run_again(result, "--perf-baseline update")
     match result.kind:
         case Kind.PASSED | Kind.ACCEPTED:
             return []
         case Kind.UNDECIDED:
             step = open_step(result)
-            return [_step(step.advice.removesuffix(":") or "to decide it", step.command or again)]
+            return [_step(step.advice or "to decide it", step.command or again)]
         case Kind.REGRESSION:
             against_file = any(one.outcome is Outcome.FAIL and one.against == "baseline" for one in result.verdicts)
             recorded = against_file or (result.reference is not None and bool(result.reference.entry))

@@ -86,8 +86,9 @@ def read_run_settings(
         given, base = (options[name], invoked_in) if options.get(name) is not None else (ini.get(name), root)
         if not given:
             return None
-        source = f"--perf-{name}" if options.get(name) is not None else f"ini key perf_{name.replace('-', '_')}"
-        return _writable(base / str(given), f"{source} {named(given)}")
+        is_option = options.get(name) is not None
+        source = f"--perf-{name}" if is_option else f"ini key perf_{name.replace('-', '_')}"
+        return _writable(base / str(given), f"{source} {named(given)}", is_option=is_option)
 
     def flag(name: str) -> bool:
         given = options[name] if options.get(name) is not None else ini.get(name)
@@ -113,9 +114,9 @@ def read_run_settings(
     )
 
 
-def _writable(file: Path, given: str) -> Path:
+def _writable(file: Path, given: str, *, is_option: bool) -> Path:
     """The file, if its directory exists and it is no directory itself; ``given`` names it in the message."""
-    if given.startswith("ini key ") and file.name.lower() in _TRUTHS:
+    if not is_option and file.name.lower() in _TRUTHS:
         raise SettingError(f"{given} is a truth value, expected the path of a file; name one")
     try:
         file.stat()

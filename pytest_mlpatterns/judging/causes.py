@@ -25,6 +25,7 @@ from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.resource_track import HeldRecord
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit
+from pytest_mlpatterns.wording import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,7 @@ class Causes:
             try:
                 self.held = _held(self._experiment, revision, starts_ns, of_growth=all(one.resource for one in failed))
             except MlpatternsError as error:
-                self.held = HeldRecord(f"memory by line is not known: {str(error).partition(chr(10))[0]}")
+                self.held = HeldRecord(f"memory by line is not known: {first_line(error)}")
 
     def _profile_once(self, revision: RevisionClient | None, *, is_known: bool = False) -> None:
         if self.profile is not None:
@@ -112,7 +113,7 @@ class Causes:
             try:
                 self.profile = _profile(self._experiment, revision, is_known=is_known)
             except MlpatternsError as error:
-                self.profile = ProfileRecord(note=f"no profile: {str(error).partition(chr(10))[0]}")
+                self.profile = ProfileRecord(note=f"no profile: {first_line(error)}")
 
 
 def names_functions(verdicts: Sequence[Verdict]) -> bool:

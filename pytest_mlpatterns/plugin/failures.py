@@ -16,7 +16,7 @@ from pytest_mlpatterns.errors import MlpatternsError, PerfFailure
 from pytest_mlpatterns.plugin.collection import parameter_names
 from pytest_mlpatterns.records.result import FailedTest, Location, group_of
 from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged, failure_kind
-from pytest_mlpatterns.wording import visible
+from pytest_mlpatterns.wording import first_line, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +84,7 @@ class Failures:
         apart = [kind for kind in kinds if kind not in _SHOWN_BY_VERDICTS]
         if not apart or (not self.errors and len(apart) < len(kinds)):
             return None
-        return Unjudged(apart[0], self.reason.partition("\n")[0])
+        return Unjudged(apart[0], first_line(self.reason))
 
     def test(self, item: pytest.Item, state: PerfItem, result: TestResult | None) -> FailedTest | None:
         """The failure as a value for the reports; None without one.
@@ -129,7 +129,7 @@ def _reason(report: pytest.TestReport, error: BaseException | None) -> str:
         return _verdict_lines(error)
     crash = getattr(report.longrepr, "reprcrash", None)
     message: str = report.longreprtext if crash is None else crash.message
-    return message.strip().partition("\n")[0]
+    return first_line(message)
 
 
 def _verdict_lines(failure: PerfFailure) -> str:

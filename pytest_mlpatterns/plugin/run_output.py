@@ -33,7 +33,7 @@ from pytest_mlpatterns.reports.text.summary_table import (
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line
 from pytest_mlpatterns.system.files import append_text, replace_file
 from pytest_mlpatterns.system.git import commit
-from pytest_mlpatterns.wording import count
+from pytest_mlpatterns.wording import count, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,7 @@ class RunOutput:
         if number is None:
             self._unmeasured.setdefault(failure.test, failure)
         else:  # its teardown failed
-            unjudged = Unjudged(failure.kind, failure.reason.partition("\n")[0])
+            unjudged = Unjudged(failure.kind, first_line(failure.reason))
             self._results[number] = replace(self._results[number], passed=False, unjudged=unjudged)
 
     def close(self, exitstatus: int, *, complete: bool, measured: bool) -> int:

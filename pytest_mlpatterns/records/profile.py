@@ -7,7 +7,7 @@ result.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.launch import Estimate
@@ -39,6 +39,10 @@ packages; ``python``: the standard library; ``native``: compiled code; ``await``
 ChangeKind = Literal["slower", "faster", "new", "gone", "moved"]
 
 
+_HALF = ": "
+"""What stands between a layer and its half."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """A function, or what stands for one in a stack. Two frames are equal wherever the function moved in its file.
@@ -54,6 +58,17 @@ class Frame:
     file: str = ""
     line: int = field(default=0, compare=False)
     owner: Owner = "project"
+
+    @classmethod
+    def of_layer(cls, name: str, half: str = "") -> Frame:
+        """A layer, or a half of one, such as ``encode`` of ``wire``."""
+        return cls(f"{name}{_HALF}{half}" if half else name, owner="layer")
+
+    @property
+    def whole(self) -> Frame:
+        """The layer of which it is a half; itself for others."""
+        layer, half, _ = self.function.partition(_HALF) if self.owner == "layer" else (self.function, "", "")
+        return replace(self, function=layer) if half else self
 
 
 @dataclass(frozen=True, slots=True)

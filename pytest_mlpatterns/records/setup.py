@@ -94,12 +94,14 @@ class LoadDescription:
         kind: which schedule it follows.
         in_flight: requests that a closed loop keeps in flight at any time; None for other loads.
         paced: the load itself sets how many requests are sent per second, independent of what the service could answer.
+        rate_rps: of an open loop whose mean rate does not change; None for other loads.
     """
 
     text: str
     kind: LoadKind = LoadKind.OTHER
     in_flight: int | None = None
     paced: bool = True
+    rate_rps: float | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.text
@@ -259,6 +261,9 @@ def _system(text: str) -> SystemDescription:
     return SystemDescription(address_without_credentials(text) if kind is SystemKind.URL else text, kind)
 
 
+_RATE = re.compile(r"(?:constant|poisson|gamma)\(([\d.]+(?:e[+-]?\d+)?)/s")
+
+
 def _load(text: str) -> LoadDescription:
     """The load that a file names."""
     schedule, _, cancellation = text.partition(_CANCEL)
@@ -268,7 +273,9 @@ def _load(text: str) -> LoadDescription:
         return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None)
     name = text.partition("(")[0]
     known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED}
-    return LoadDescription(text, LoadKind(name) if name in known else LoadKind.OTHER)
+    rate = _RATE.match(text)
+    kind = LoadKind(name) if name in known else LoadKind.OTHER
+    return LoadDescription(text, kind, rate_rps=float(rate[1]) if rate else None)
 
 
 EnvironmentFacts = Mapping[str, str]

@@ -371,7 +371,7 @@ class ConstantRate:
 
     def describe(self) -> LoadDescription:
         """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.CONSTANT)
+        return LoadDescription(str(self), LoadKind.CONSTANT, rate_rps=self.rate_rps)
 
     def due_ns(self, number: int) -> int:
         """When request ``number`` (0, 1, 2, …) is due, in nanoseconds from the start: ``number / rate``."""
@@ -415,7 +415,7 @@ class PoissonRate:
 
     def describe(self) -> LoadDescription:
         """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.POISSON)
+        return LoadDescription(str(self), LoadKind.POISSON, rate_rps=self.rate_rps)
 
     def arrivals(self) -> Iterator[int]:
         """Cumulative sums of exponential intervals."""
@@ -470,7 +470,7 @@ class GammaRate:
 
     def describe(self) -> LoadDescription:
         """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.GAMMA)
+        return LoadDescription(str(self), LoadKind.GAMMA, rate_rps=self.rate_rps)
 
     def arrivals(self) -> Iterator[int]:
         """Cumulative sums of gamma intervals."""

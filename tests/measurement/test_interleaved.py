@@ -530,7 +530,7 @@ class TestWhatDoesNotCount:
             variants = (Variant(name, partial(start, at, name), PLAN) for name, at in (("A", one), ("B", other)))
             run = InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=400 * MS))
             measured(run)
-        assert re.fullmatch(r"perf_payload item \d -> busy", run.second_launches[0].first_failure)
+        assert re.fullmatch(r"perf_payload item \d -> busy", str(run.second_launches[0].first_failure))
 
     def test_a_side_that_fails_after_much_that_was_good_is_told(self, generator: Generator) -> None:
         def script(request: Request) -> Iterable[Step]:

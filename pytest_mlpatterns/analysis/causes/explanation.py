@@ -11,7 +11,7 @@ blocks scatter, and two starts of the same code are never equally fast.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW
@@ -328,8 +328,7 @@ def _grouped(called: Mapping[Frame, list[int]]) -> dict[Frame, list[int]]:
     """Functions with the halves of a layer, such as ``wire: encode`` and ``wire: decode``, as one."""
     groups: dict[Frame, list[int]] = {}
     for frame, nodes in called.items():
-        name = frame.function.partition(": ")[0] if frame.owner == "layer" else frame.function
-        groups.setdefault(frame if name == frame.function else replace(frame, function=name), []).extend(nodes)
+        groups.setdefault(frame.whole, []).extend(nodes)
     return groups
 
 

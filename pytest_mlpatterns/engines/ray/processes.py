@@ -363,11 +363,13 @@ class ReplicaRecords:
     def _failures(self) -> Iterator[str]:
         for name, group in self._groups.items():
             for number, place in enumerate(group.places, 1):
-                yield from self._failures_of(place, name, f"{number} of {len(group.places)}")
+                yield from self._failures_of(
+                    place, name, "" if len(group.places) == 1 else f" {number} of {len(group.places)}"
+                )
 
     def _failures_of(self, place: Sequence[KnownReplica], deployment: str, number: str) -> Iterator[str]:
         last = place[-1]
-        role = last.stats.role if number.endswith(" of 1") else f"{last.stats.role} {number}"
+        role = f"{last.stats.role}{number}"
         if deployment in self._restarts:
             if sum(one.has_ended for one in place) > MAX_REPLACEMENTS:
                 yield f"{role} (replacement {MAX_REPLACEMENTS} of {MAX_REPLACEMENTS}): {last.where} ended"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
@@ -25,7 +24,6 @@ __all__ = ["goodput_charts", "is_goodput", "stream_charts"]
 
 _OFFERED = "offered load in req/s"
 _GOODPUT = ("goodput", "from", "to")
-_RATE = re.compile(r"(?:constant|poisson|gamma)\(([\d.]+(?:e[+-]?\d+)?)/s")
 
 
 def stream_charts(result: TestResult) -> tuple[Chart, ...]:
@@ -120,8 +118,7 @@ def _amount(load: LoadDescription) -> tuple[str, float | None]:
     """What a load keeps constant, and how much of it; None if it has no such amount."""
     if load.in_flight is not None:
         return "requests in flight", float(load.in_flight)
-    rate = _RATE.match(load.text)
-    return _OFFERED, float(rate[1]) if rate else None
+    return _OFFERED, load.rate_rps
 
 
 def _goodput(title: str, metric: str, loads: Mapping[float, tuple[float, float, float]], *, what: str) -> Chart:

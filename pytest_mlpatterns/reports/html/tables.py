@@ -114,7 +114,8 @@ def node_table(nodes: Sequence[NodeFigures]) -> Markup | None:
     """A row for each node; None without a cluster."""
     if not nodes:
         return None
-    head = [tag("th", text, scope="col", class_=None if text == "Node" else "number") for text in _NODE_HEADINGS]
+    kinds = (None, *("number" for _ in _NODE_HEADINGS[1:]))
+    head = [tag("th", text, scope="col", class_=kind) for text, kind in zip(_NODE_HEADINGS, kinds, strict=True)]
     rows = [
         tag(
             "tr",

@@ -27,6 +27,7 @@ from pytest_mlpatterns.reports.html.tables import environment_table, metric_tabl
 from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, figure_of
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text
+from pytest_mlpatterns.reports.text.suspicions import Command
 from pytest_mlpatterns.reports.text.where import where_texts
 from pytest_mlpatterns.wording import count
 
@@ -144,7 +145,7 @@ def _next(result: TestResult) -> Markup | None:
     for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
         if judged := [verdict for verdict in result.verdicts if verdict.outcome is outcome]:
             lines = next_step(judged, result)
-            parts = [tag("code", breakable(line)) if line.startswith("pytest ") else line for line in lines]
+            parts = [tag("code", breakable(line)) if isinstance(line, Command) else line for line in lines]
             spaced = [part for line in parts for part in (" ", line)]
             return tag("p", tag("b", "Next:"), *spaced, class_="next")
     return None

@@ -150,14 +150,14 @@ _OVERLOAD_LABEL = 10
 
 def describe_step(step: OverloadStep, overload: Overload) -> str:
     """What became of the requests of one load: ``at 2 times the NMRT 51 % of the requests in time, 49 % rejected``."""
-    shares = (
-        (step.in_time_ratio, "in time"),
+    others = (
         (step.late_ratio, f"later than {format_duration(overload.limit_ns)}"),
         (step.rejected_ratio, "rejected"),
         (step.timed_out_ratio, "timed out"),
         (step.failed_ratio, f"failed{_kind_of_failure(step)}"),
     )
-    parts = [f"{format_percent(share)} {word}" for share, word in shares if share or word == "in time"]
+    shares = [(step.in_time_ratio, "in time"), *(one for one in others if one[0])]
+    parts = [f"{format_percent(share)} {word}" for share, word in shares]
     p99 = "" if step.p99_ns is None else f", p99 of the answers {format_duration(step.p99_ns)}"
     return f"at {step.load_ratio:g} times the NMRT the requests were {', '.join(parts)}{p99}"
 

@@ -23,7 +23,7 @@ from pytest_mlpatterns.reports.text.evaluation_notes import overload_picture
 from pytest_mlpatterns.reports.text.function_lines import functions_explain
 from pytest_mlpatterns.reports.text.notes import changed_facts, tokens_text
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
-from pytest_mlpatterns.reports.text.suspicions import beside_recorded, open_step
+from pytest_mlpatterns.reports.text.suspicions import beside_recorded, open_step, run_again
 from pytest_mlpatterns.reports.text.terminal_text import width_of, wrapped
 from pytest_mlpatterns.reports.text.where import where_texts
 
@@ -216,17 +216,17 @@ def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
 
 def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str = "") -> list[str]:
     """The next step after these verdicts; a command has a line of its own, so that it can be copied."""
-    again = result.command or f"pytest {shlex.quote(result.test)}"
+    record = run_again(result, "--perf-baseline update")
     if any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in verdicts):
         step = open_step(result, verdicts)
-        words = [part for text in (step.why, step.advice) if text for part in wrapped(text, _WIDTH)]
+        words = [part for text in (step.why, step.lead) if text for part in wrapped(text, _WIDTH)]
         return [*words, *([step.command] if step.command else [])]
     wrong = _wrong({one.metric for one in verdicts})
     if any(verdict.against == "baseline" for verdict in verdicts):
-        recorded = [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
+        recorded = [f"find the change that {wrong}; if it is intended, record it:", record]
         return [*recorded, *_against_recorded(verdicts, result)]
     if result.reference is not None and result.reference.entry:
-        return [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
+        return [f"find the change that {wrong}; if it is intended, record it:", record]
     if any(verdict.against == "revision" for verdict in verdicts):
         return [
             f"find the change that {wrong}; if it is intended, accept it",

@@ -38,7 +38,7 @@ from pytest_mlpatterns.reports.text.terminal_text import (
     table_lines,
     wrapped,
 )
-from pytest_mlpatterns.units import Unit, format_duration, format_percent, format_rate
+from pytest_mlpatterns.units import Unit, format_count, format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -113,15 +113,24 @@ def by_kind(results: Sequence[TestResult]) -> list[list[TestResult]]:
 
 def cells_of(result: TestResult) -> dict[str, str]:
     """The figures of a row by heading; a dash if one is not known."""
-    cells = {}
-    for metric in _metrics(streams=result.stream is not None):
-        heading = _heading(metric)
-        cells[heading] = (
-            _capacity(result) if metric.is_nmrt else _shown(result, metric.name).removesuffix(f" {heading}")
-        )
-        if Role.LEADING in metric.roles:
-            cells["±"] = _half_width(result, metric.name)
-    return {**cells, "change": _change(result).text}
+    if result.stream is None:
+        times = {"RTM": _shown(result, "rtm"), "±": _half_width(result, "rtm"), "p95": _shown(result, "p95")}
+    else:
+        times = {
+            "TTFT": _shown(result, "ttft"),
+            "±": _half_width(result, "ttft"),
+            "p95 TTFT": _shown(result, "ttft:p95"),
+            "TPOT": _shown(result, "tpot"),
+            "tok/s": _number(result, "output_tokens"),
+        }
+    return {
+        **times,
+        "req/s": _number(result, "throughput"),
+        "NMRT": _capacity(result),
+        "ASL": _shown(result, "asl"),
+        "cost/million": _shown(result, "cost"),
+        "change": _change(result).text,
+    }
 
 
 def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = False) -> list[Line]:
@@ -254,6 +263,12 @@ def _shown(result: TestResult, name: str) -> str:
     return priced_metric(name, result.price).show(found[0]) if found is not None else "–"
 
 
+def _number(result: TestResult, name: str) -> str:
+    """A rate without its unit, which the heading has."""
+    found = figure_of(result, name)
+    return format_count(found[0]) if found is not None else "–"
+
+
 def _half_width(result: TestResult, name: str) -> str:
     found = figure_of(result, name)
     return format_percent((found[2] - found[1]) / (2 * found[0])) if found is not None and found[0] else "–"
@@ -264,7 +279,7 @@ def _capacity(result: TestResult) -> str:
     if found is None:
         return "–"
     value, is_bound = found
-    return f"{'≥' if is_bound else ''}{format_rate(value).removesuffix(' req/s')}"
+    return f"{'≥' if is_bound else ''}{format_count(value)}"
 
 
 def _change(result: TestResult) -> Span:

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
+    "Command",
     "OpenStep",
     "beside_recorded",
     "is_of_the_machine",
     "open_in_short",
     "open_step",
+    "run_again",
     "suspected_sentences",
     "undecided_lines",
 ]
@@ -46,6 +48,17 @@ _MOST_LIMITS = 2
 _LABEL = 6
 
 
+class Command(str):
+    """A line that a reader can run as it is; other lines are words."""
+
+    __slots__ = ()
+
+
+def run_again(result: TestResult, *options: str) -> Command:
+    """The command that runs the test alone, with these options."""
+    return Command(" ".join([result.command or f"pytest {shlex.quote(result.test)}", *options]))
+
+
 @dataclass(frozen=True, slots=True)
 class OpenStep:
     """Why a test is undecided, and what to do about it.
@@ -54,11 +67,18 @@ class OpenStep:
         why: the reason, in words; empty if the verdict itself says it.
         advice: what to do, in words; empty if the reason or the command says it.
         command: what to run; empty if no command decides it.
+        sign: what stands between advice and command.
     """
 
     why: str = ""
     advice: str = ""
     command: str = ""
+    sign: str = ":"
+
+    @property
+    def lead(self) -> str:
+        """The advice as it stands before the command."""
+        return f"{self.advice}{self.sign}" if self.advice and self.command else self.advice
 
 
 def undecided_lines(
@@ -77,7 +97,7 @@ def undecided_lines(
     step = open_step(result)
     rows = _figures(result, width)
     why = "the machine, as above" if as_above and step.why else step.why
-    rows += _labelled("why", why, width) + _labelled("next", "" if as_above else step.advice, width)
+    rows += _labelled("why", why, width) + _labelled("next", "" if as_above else step.lead, width)
     if step.command and not as_above:
         rows += [f"  {'' if step.advice else 'next':<{_LABEL}}{step.command}"]
     further = [part for text in notes for part in wrapped(text, width, "  ", others="    ")]
@@ -117,25 +137,25 @@ def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> 
     """
     found = result.verdicts if verdicts is None else verdicts
     still = most_severe_first([one for one in found if one.outcome is Outcome.INCONCLUSIVE])
-    again = result.command or f"pytest {shlex.quote(result.test)}"
     reasons = [one for one in still if one.why_open]
     if by_machine := [one for one in reasons if one.by_machine]:
         why = by_machine[0].why_open if by_machine[0].change is not None else ""
-        return _in_another_moment(result, why, again)
+        return _in_another_moment(result, why)
     compared = [one for one in still if one.change is not None and one.tolerance is not None]
     if reasons and (not compared or reasons[0] is still[0]):
         return OpenStep(reasons[0].why_open if reasons[0].change is not None else "")
     if not compared:
         how = "measure longer: raise budget= and launches= in the marker of the test, or run"
-        return OpenStep("", how, f"{again} --perf-budget {_DEFAULT_S}s") if still else OpenStep()
-    return _by_measuring(result, compared, again)
+        longer = run_again(result, f"--perf-budget {_DEFAULT_S}s")
+        return OpenStep("", how, longer, sign="") if still else OpenStep()
+    return _by_measuring(result, compared)
 
 
-def _in_another_moment(result: TestResult, why: str, again: str) -> OpenStep:
+def _in_another_moment(result: TestResult, why: str) -> OpenStep:
     """After what the machine explains: the same in a quieter moment, or both sides in the same moment."""
     if beside := beside_recorded(result):
-        return OpenStep(why, "run it again in a quieter moment, or beside the recorded code:", beside)
-    return OpenStep(why, "run it again in a quieter moment:", again)
+        return OpenStep(why, "run it again in a quieter moment, or beside the recorded code", beside)
+    return OpenStep(why, "run it again in a quieter moment", run_again(result))
 
 
 def beside_recorded(result: TestResult) -> str:
@@ -145,10 +165,10 @@ def beside_recorded(result: TestResult) -> str:
     commit = result.reference.recorded_commit
     if not commit or result.setup.pattern.kind is SystemKind.URL or result.setup.engine:
         return ""
-    return f"{result.command or f'pytest {shlex.quote(result.test)}'} --perf-against {commit}"
+    return run_again(result, f"--perf-against {commit}")
 
 
-def _by_measuring(result: TestResult, compared: Sequence[Verdict], again: str) -> OpenStep:
+def _by_measuring(result: TestResult, compared: Sequence[Verdict]) -> OpenStep:
     """What more measuring would decide, or what to do where it would not."""
     suspected = [one for one in compared if one.suspected] or compared
     times = [_time(one, result) for one in suspected]
@@ -158,14 +178,14 @@ def _by_measuring(result: TestResult, compared: Sequence[Verdict], again: str) -
         spent = math.ceil(result.seconds_spent)
         more = "" if len(known) == len(times) else " of what can be decided"
         why = f"about {math.ceil(seconds)} s of measuring would decide it{more}, {spent} s were spent"
-        return OpenStep(why, "", f"{again} --perf-budget {math.ceil(seconds / _STEP_S) * _STEP_S}s")
+        return OpenStep(why, "", run_again(result, f"--perf-budget {math.ceil(seconds / _STEP_S) * _STEP_S}s"))
     recorded = 0 if result.reference is None or suspected[0].against == "revision" else result.reference.launches
     if recorded:
         launches = wording.count(recorded, "launch", "launches")
         return OpenStep(
             f"more measuring would hardly decide it beside a baseline of {launches}",
-            "record it with more, from the code that it is of:",
-            f"{again} --perf-baseline update --perf-budget {_DEFAULT_S}s",
+            "record it with more, from the code that it is of",
+            run_again(result, f"--perf-baseline update --perf-budget {_DEFAULT_S}s"),
         )
     return OpenStep(
         "it is too close to the tolerance to be decided in reasonable time",

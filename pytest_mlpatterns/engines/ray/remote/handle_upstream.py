@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, current_clock
 from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.wording import first_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -171,4 +172,4 @@ def error_of(failure: Exception, node: HandleNode) -> RequestError:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:500]
+    return first_line(error)[:500]
