@@ -35,6 +35,7 @@ __all__ = [
     "NO_STREAM",
     "TIMER_RESOLUTION_NS",
     "UNAVAILABLE",
+    "WAKES",
     "AdaptiveWait",
     "Batch",
     "BatchLayer",
@@ -448,3 +449,7 @@ class BatchLayer:
         for request in group:
             if not request.outputs.done():
                 request.outputs.set_exception(error_of_one_caller(failure))
+
+
+WAKES = BatchLayer._call_in_thread.__name__
+"""Name of the method that calls a model and then wakes the thread of the server, by which a profile knows it."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.request_clock import RequestClock
 
-__all__ = ["ModelThread"]
+__all__ = ["ROOT", "ModelThread"]
 
 
 class ModelThread:
@@ -78,3 +78,7 @@ def _run_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:
     while (call := calls.get()) is not None:
         call()
         del call
+
+
+ROOT = _run_all.__name__
+"""Name of the function at the root of the thread, by which a profile knows it."""

@@ -19,11 +19,12 @@ from pytest_mlpatterns.records.profile import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
     from pytest_mlpatterns.profiling.recording import RawFrame
     from pytest_mlpatterns.records.profile import Owner
 
-__all__ = ["MODEL", "SERVER_LAYER", "SourceNames", "is_ours", "layer_of", "role_frame"]
+__all__ = ["MODEL", "SERVER_LAYER", "SourceNames", "is_of_model", "is_ours", "layer_of", "place_of", "role_frame"]
 
 _PACKAGES = re.compile(r".*/(?:site|dist)-packages/")
 _STANDARD = re.compile(r".*/(?:lib|lib64)/python3[.\d]*t?/|.*/Python\.framework/Versions/[^/]+/lib/python3[.\d]*/")
@@ -162,20 +163,52 @@ def _is_below(path: str, top: str) -> bool:
     return path == top or path.startswith(top.rstrip(os.sep) + os.sep)
 
 
+MODEL = "model"
+"""Name of the boundary of a model, below which its own code runs."""
+SERVER_LAYER = Frame.of_layer("HTTP server")
+_PLACE_OF_MODEL = "serving/timed_model.py"
+_OUR_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
+_ELSEWHERE = re.compile(r".*/site-packages/pytest_mlpatterns/")
+"""The same package in another environment, that of a revision."""
+
+_WIRE = Frame.of_layer("wire")
+_HALVES_OF_WIRE = {verb[:5]: Frame.of_layer("wire", verb) for verb in ("encode", "decode")}
+"""By what the names of their functions have, such as ``encoded``."""
+_BY_PATH = {
+    "serving/http/model_caller.py": None,
+    "serving/http/": SERVER_LAYER,
+    "serving/grpc/": Frame.of_layer("gRPC server"),
+    "wire/compression.py": Frame.of_layer("wire", "compression"),
+    **{path: Frame.of_layer(name) for name, kind in LAYER_KINDS.items() for path in kind.paths},
+}
+_LAYERS_BY_PATH = sorted(_BY_PATH.items(), key=lambda item: -len(item[0]))
+"""Layer by the beginning of a path in this package, the longest first; None only passes calls on."""
+
+
 def is_ours(path: str) -> bool:
     """Whether a file belongs to this package."""
     return bool(_inside(path))
 
 
+def is_of_model(raw: RawFrame) -> bool:
+    """Whether a function is that around a model, below which the model's own code runs."""
+    return _inside(raw.file) == _PLACE_OF_MODEL
+
+
+def place_of(module: ModuleType) -> str:
+    """The path of a module within this package."""
+    return _inside(str(module.__file__))
+
+
 def layer_of(raw: RawFrame) -> Frame | None:
     """The frame of the layer to which a function of this package belongs; None for one that only passes calls on."""
-    inside = _inside(raw.file)
-    if inside == "serving/timed_model.py":
+    if is_of_model(raw):
         return Frame(MODEL, owner="model")
-    label = next((layer for beginning, layer in _LAYERS_BY_PATH if inside.startswith(beginning)), "")
-    if label == "wire":
-        label = next((f"wire: {verb}" for verb in ("encode", "decode") if verb[:5] in raw.name), label)
-    return Frame(label, owner="layer") if label else None
+    inside = _inside(raw.file)
+    layer = next((layer for beginning, layer in _LAYERS_BY_PATH if inside.startswith(beginning)), None)
+    if layer == _WIRE:
+        return next((half for verb, half in _HALVES_OF_WIRE.items() if verb in raw.name), layer)
+    return layer
 
 
 def role_frame(role: str) -> Frame:

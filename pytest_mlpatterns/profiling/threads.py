@@ -15,7 +15,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.profiling.frame_names import is_ours
+from pytest_mlpatterns.patterns import model_thread
+from pytest_mlpatterns.patterns.batched import WAKES
+from pytest_mlpatterns.profiling.frame_names import is_of_model, is_ours, place_of
+from pytest_mlpatterns.system import child
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.profiling.recording import RawFrame, RawStack
@@ -60,14 +63,10 @@ _OUR_LOOPS = (
     "serving/external/asgi_server.py",
     "engines/local/worker.py",
     "serving/redis/queue_worker.py",
-    "patterns/model_thread.py",
-    "system/child.py",
+    place_of(model_thread),
+    place_of(child),
 )
-"""Files of this package with a loop around the serving."""
-_CALLS = "_run_all"
-"""Function of this package that calls models in a thread of their own."""
-_WAKES = "_call_in_thread"
-"""Function that calls one, and then wakes the thread of the server."""
+"""Those of this package; tests compare the places in ``serving``, which is no layer below, with the modules."""
 _SERVERS = (
     *_LOOPS,
     "http/server.py",
@@ -100,13 +99,10 @@ _WAITS = ("select", "poll", "accept", "wait", "get", "readinto", "recv", "readli
 
 
 _PROTOCOLS = "/uvicorn/protocols/"
-_MODEL = "serving/timed_model.py"
 _ENTRY = "run_asgi"
 """The function by which uvicorn calls an application."""
 _OF_SERVERS = ("asyncio/", "uvicorn/", "starlette/routing.py", "h11/", *_SERVERS)
-"""Files of servers and their event loops in other packages."""
-_OUR_SERVERS = ("serving/http/", "serving/grpc/", "engines/local/", "patterns/model_thread.py")
-"""Files of this package that serve."""
+_OUR_SERVERS = ("serving/http/", "serving/grpc/", "engines/local/", place_of(model_thread))
 
 
 def serves(stack: RawStack, pid: int) -> bool:
@@ -151,9 +147,9 @@ def is_idle(frames: tuple[RawFrame, ...]) -> bool:
 def is_of_server(frames: tuple[RawFrame, ...]) -> bool:
     """Whether a stack ends in the server that reads requests and writes answers, ours or another, not in a model."""
     leaf = frames[-1]
-    if _PROTOCOLS in leaf.file or (leaf.name == _WAKES and is_ours(leaf.file)):
+    if _PROTOCOLS in leaf.file or (leaf.name == WAKES and is_ours(leaf.file)):
         return True
-    if any(frame.file.endswith(_MODEL) and is_ours(frame.file) for frame in frames):
+    if any(is_of_model(frame) for frame in frames):
         return False
     return _is_in(leaf.file, _OUR_SERVERS if is_ours(leaf.file) else _OF_SERVERS)
 
@@ -172,7 +168,7 @@ def is_torn(frames: tuple[RawFrame, ...]) -> bool:
 
 
 def _calls_models(frame: RawFrame) -> bool:
-    return frame.name == _CALLS and is_ours(frame.file)
+    return frame.name == model_thread.ROOT and is_ours(frame.file)
 
 
 def _is_loop(frame: RawFrame) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from pytest_mlpatterns.patterns import (
 )
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.profiling import threads
-from pytest_mlpatterns.profiling.frame_names import MODEL, layer_of
+from pytest_mlpatterns.profiling.frame_names import MODEL, is_of_model, layer_of, place_of
 from pytest_mlpatterns.profiling.recording import RawFrame
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
 from pytest_mlpatterns.serving import grpc, http, timed_model
@@ -60,15 +61,31 @@ def layer_at(module: ModuleType, function: str = "f") -> str:
 
 
 def test_the_functions_around_a_model_have_these_names() -> None:
-    assert model_thread._run_all.__name__ == threads._CALLS
-    assert batched.BatchLayer._call_in_thread.__name__ == threads._WAKES
+    assert callable(getattr(model_thread, model_thread.ROOT))
+    assert callable(getattr(batched.BatchLayer, batched.WAKES))
+    assert (threads.model_thread, threads.WAKES) == (model_thread, batched.WAKES)
     assert httptools_impl.RequestResponseCycle.run_asgi.__name__ == threads._ENTRY
 
 
 def test_the_loops_and_servers_are_at_these_paths() -> None:
     assert set(threads._OUR_LOOPS) == set(map(path_of, (asgi_server, worker, queue_worker, model_thread, child)))
     assert set(threads._OUR_SERVERS) == set(map(path_of, (http, grpc, local, model_thread)))
-    assert path_of(timed_model) == threads._MODEL
+    assert place_of(timed_model) == path_of(timed_model)
+    assert is_of_model(RawFrame("f", timed_model.__file__, 1))
+
+
+@pytest.mark.parametrize(
+    "module", [asgi_server, worker, queue_worker, model_thread, child, app, grpc_server, timed_model, codec, cached]
+)
+def test_a_module_that_moved_is_known_at_its_new_place_only(module: ModuleType) -> None:
+    """What a profile decides about the functions of a module changes with its file, so that no move passes unseen."""
+    seen = RawFrame("f", module.__file__ or "", 1)
+    moved = replace(seen, file=str(PACKAGE / "elsewhere.py"))
+
+    def known(frame: RawFrame) -> tuple[object, ...]:
+        return layer_of(frame), bool(threads.without_loops((frame,))), threads.is_of_server((frame,))
+
+    assert known(seen) != known(moved)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_sleeps_and_locks_of_a_model_count() -> None:
 
 
 def test_threads_that_serve_count_and_wait_for_their_next_call_for_free() -> None:
-    calls = (*THREAD, ours("patterns/model_thread.py", model_thread._run_all.__name__))
+    calls = (*THREAD, ours("patterns/model_thread.py", model_thread.ROOT))
     pool = (*THREAD, standard("concurrent/futures/thread.py", "_worker"))
     found = sampled(
         {
