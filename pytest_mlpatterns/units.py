@@ -27,6 +27,7 @@ __all__ = [
     "format_count",
     "format_duration",
     "format_percent",
+    "format_percents",
     "format_rate",
     "format_size",
     "parse_duration",
@@ -136,18 +137,12 @@ def parse_number(value: object, *, name: str, example: str = "100") -> float:
 
 def format_duration(ns: float) -> str:
     """Print nanoseconds with three significant digits and the unit that keeps the number between 1 and 1000."""
-    for unit, scale in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
-        if abs(ns) >= 0.9995 * scale:
-            return f"{_three_digits(ns / scale)} {unit}"
-    return f"{_three_digits(ns)} ns"
+    return " ".join(_duration(ns))
 
 
 def format_size(size_bytes: float) -> str:
     """Print bytes with three significant digits and a 1024-based unit."""
-    for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if abs(size_bytes) >= 0.9995 * _BYTES_PER[unit]:
-            return f"{_three_digits(size_bytes / _BYTES_PER[unit])} {unit}"
-    return f"{_three_digits(size_bytes)} B"
+    return " ".join(_size(size_bytes))
 
 
 def format_rate(per_second: float, what: str = "req") -> str:
@@ -162,9 +157,12 @@ def format_count(number: float) -> str:
 
 def format_percent(ratio: float, *, signed: bool = False) -> str:
     """Print a share as a percentage with at most three significant digits, ``0.123`` as ``12.3 %``."""
-    percent = ratio * 100
-    digits = 0 if abs(percent) >= 99.95 else 1 if abs(percent) >= 0.995 or percent == 0 else 2
-    return f"{percent:{'+' if signed else ''}.{digits}f} %"
+    return f"{_percent(ratio, '+' if signed else '')} %"
+
+
+def format_percents(low: float, high: float) -> str:
+    """Print an interval of changes: ``-1.0 to +2.0 %``."""
+    return f"{_percent(low, '+')} to {_percent(high, '+')} %"
 
 
 class Unit(Enum):
@@ -181,17 +179,20 @@ class Unit(Enum):
 
     def show(self, value: float) -> str:
         """Print a value of this unit for people."""
+        return " ".join(filter(None, self.parts(value)))
+
+    def parts(self, value: float) -> tuple[str, str]:
+        """A printed value as number and unit; the unit is empty for a plain number."""
         match self:
             case Unit.DURATION:
-                return format_duration(value)
-            case Unit.RATE | Unit.TOKEN_RATE:
-                return format_rate(value, "tok" if self is Unit.TOKEN_RATE else "req")
+                return _duration(value)
             case Unit.RATIO:
-                return format_percent(value)
+                return _percent(value), "%"
             case Unit.SIZE:
-                return format_size(value)
-            case Unit.COST | Unit.COUNT | Unit.PER_SECOND:
-                return f"{format_count(value)} /s" if self is Unit.PER_SECOND else format_count(value)
+                return _size(value)
+            case Unit.RATE | Unit.TOKEN_RATE | Unit.PER_SECOND | Unit.COST | Unit.COUNT:
+                per_second = {Unit.RATE: "req/s", Unit.TOKEN_RATE: "tok/s", Unit.PER_SECOND: "/s"}
+                return _three_digits(value), per_second.get(self, "")
 
     def read(self, text: object, *, name: str) -> float:
         """Read a limit as users write it, such as :attr:`example`.
@@ -243,6 +244,29 @@ def _finite(value: object) -> float:
     except (ValueError, OverflowError):
         return math.nan
     return number if math.isfinite(number) and number >= 0 else math.nan
+
+
+def _duration(ns: float) -> tuple[str, str]:
+    """Number and unit of a time."""
+    for unit, scale in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
+        if abs(ns) >= 0.9995 * scale:
+            return _three_digits(ns / scale), unit
+    return _three_digits(ns), "ns"
+
+
+def _size(size_bytes: float) -> tuple[str, str]:
+    """Number and unit of a size."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if abs(size_bytes) >= 0.9995 * _BYTES_PER[unit]:
+            return _three_digits(size_bytes / _BYTES_PER[unit]), unit
+    return _three_digits(size_bytes), "B"
+
+
+def _percent(ratio: float, sign: str = "") -> str:
+    """A share in per cent, without the unit; a sign ``+`` stands before positive ones too."""
+    percent = ratio * 100
+    digits = 0 if abs(percent) >= 99.95 else 1 if abs(percent) >= 0.995 or percent == 0 else 2
+    return f"{percent:{sign}.{digits}f}"
 
 
 def _three_digits(number: float) -> str:

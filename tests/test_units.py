@@ -14,6 +14,7 @@ from pytest_mlpatterns.units import (
     Unit,
     format_duration,
     format_percent,
+    format_percents,
     format_rate,
     format_size,
     parse_duration,
@@ -296,6 +297,14 @@ def test_a_unit_reads_its_own_example(unit: Unit) -> None:
 )
 def test_a_unit_decides_how_a_value_prints(unit: Unit, shown: str) -> None:
     assert unit.show(2000) == shown
+    assert " ".join(filter(None, unit.parts(2000))) == shown
+
+
+@pytest.mark.parametrize(
+    ("low", "text"), [(-0.01, "-1.0 to +20.0 %"), (0.15, "+15.0 to +20.0 %"), (-2, "-200 to +20.0 %")]
+)
+def test_an_interval_of_changes_has_its_unit_once(low: float, text: str) -> None:
+    assert format_percents(low, 0.2) == text
 
 
 @pytest.mark.parametrize(("unit", "factor"), [(Unit.DURATION, 2.0), (Unit.RATE, 0.5), (Unit.RATIO, 1), (Unit.SIZE, 1)])

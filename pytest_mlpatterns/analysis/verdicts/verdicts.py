@@ -18,7 +18,7 @@ from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, e
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent
+from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, format_percents
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -169,7 +169,7 @@ def judge_limit(
     else:
         outcome, verb = Outcome.INCONCLUSIVE, "may or may not be"
     if outcome is Outcome.INCONCLUSIVE and size is not None:
-        shown = f"{metric.label} {_range(metric.show(measured.low), metric.show(measured.high))}"
+        shown = f"{metric.label} {_range(metric, measured.low, measured.high)}"
         reason = f"{shown} includes the limit of {metric.show(limit)} after {size}"
         why_open = ""
         if modes is not None and measured.low < modes.valley < measured.high:
@@ -290,8 +290,7 @@ def _decided(change: Estimate, kind: str) -> str:
 
 def _undecided(change: Estimate, tolerance: float) -> str:
     """An interval that contains the tolerance, in words."""
-    low, high = format_percent(change.low, signed=True), format_percent(change.high, signed=True)
-    return f"{_range(low, high, ' to ')} includes the tolerance of {format_percent(tolerance)}"
+    return f"{format_percents(change.low, change.high)} includes the tolerance of {format_percent(tolerance)}"
 
 
 def _what_decides(metric: Metric, change: Estimate, tolerance: float, *, launches: tuple[int, int]) -> str:
@@ -364,15 +363,16 @@ def _either_mode(metric: Metric, modes: Modes) -> str:
     name = quantity if metric.stream is None else quantity.upper()
     of = "gaps" if quantity == "itl" else "requests"
     which = "the median" if percentile == 50 else f"p{percentile:.10g}"
-    both = _range(metric.show(modes.low), metric.show(modes.high), " and ", otherwise=" and ")
+    both = _range(metric, modes.low, modes.high, dash=" and ", otherwise=" and ")
     shares = f"{format_percent(modes.low_share)} and {format_percent(1 - modes.low_share)} of the {of}"
     return f"{name} has two modes, {both} ({shares}); {which} lies in either"
 
 
-def _range(low: str, high: str, dash: str = "–", *, otherwise: str = " to ") -> str:
+def _range(metric: Metric, low: float, high: float, *, dash: str = "–", otherwise: str = " to ") -> str:
     """Two values as one range, ``19.1–20.6 ms``: the unit once if both have the same."""
-    number, _, unit = low.rpartition(" ")
-    return f"{number or low}{dash}{high}" if number and high.endswith(f" {unit}") else f"{low}{otherwise}{high}"
+    (number, unit), (_, other) = metric.unit.parts(low), metric.unit.parts(high)
+    is_one = unit == other and (unit or metric.currency)
+    return f"{number if is_one else metric.show(low)}{dash if is_one else otherwise}{metric.show(high)}"
 
 
 @dataclass(frozen=True, slots=True)
