@@ -34,20 +34,24 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> bytes:
     return path.read_bytes()
 
 
-def _in_metrics(names: dict[str, float]) -> Callable[[dict[str, Any]], None]:
-    """Multiply metrics of every entry."""
+TAKES_NS, ERROR = 6_000_000, 0.02
+"""Time of a request of the model, about, and the error of an entry that knows it well."""
 
-    def change(machines: dict[str, Any]) -> None:
-        for entry in machines.values():
-            for name, factor in names.items():
-                entry["metrics"][name] = [[value * factor, error] for value, error in entry["metrics"][name]]
 
-    return change
+def _declared(factor: float = 1.0) -> dict[str, list[list[float]]]:
+    """The speed of a service that takes this many times as long, whatever a busy machine recorded."""
+    times = [[TAKES_NS * factor, ERROR]]
+    return {"rtm": times, "latency_mean": times, "throughput": [[1e9 / TAKES_NS / factor, ERROR]]}
 
 
 def _of_speed(factor: float) -> Callable[[dict[str, Any]], None]:
-    """Multiply the times of every entry, and divide its rate."""
-    return _in_metrics({"rtm": factor, "latency_mean": factor, "throughput": 1 / factor})
+    """Let every entry be of a service that takes this many times as long."""
+
+    def change(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            entry["metrics"].update(_declared(factor))
+
+    return change
 
 
 _much_faster, _much_slower = _of_speed(1e-4), _of_speed(1e4)
@@ -258,7 +262,7 @@ def _unsure(machines: dict[str, Any]) -> None:
     """Make the throughput that was recorded so uncertain that nothing can be worse than it; nor are its times."""
     _much_slower(machines)
     for entry in machines.values():
-        entry["metrics"]["throughput"] = [[1.3e4 * value, 5.0] for value, _ in entry["metrics"]["throughput"]]
+        entry["metrics"]["throughput"] = [[1e9 / TAKES_NS, 5.0]]
 
 
 def test_a_failure_that_the_machine_itself_explains_is_left_open(directory: Path) -> None:
@@ -395,10 +399,7 @@ def test_another_version_of_the_model_is_another_model(tmp_path: Path) -> None:
 def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
     def drifted(machines: dict[str, Any]) -> None:
         for entry in machines.values():
-            metrics = {
-                name: [[value * 1e-4, error] for value, error in entry["metrics"][name]]
-                for name in ("rtm", "latency_mean")
-            }
+            metrics = {name: value for name, value in _declared(1e-4).items() if name != "throughput"}
             entry["anchor"] = {"metrics": metrics, "commit": "1a2b3c4", "date": "2026-01-31", "updates": 2}
         _slower(machines)
 
