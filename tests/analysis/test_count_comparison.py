@@ -172,3 +172,25 @@ def test_launches_without_a_request_do_not_count() -> None:
 
 def test_a_service_that_fails_wholly_fails() -> None:
     assert failures(launches(3), [RequestCounts(100, 100, {})] * 3).outcome is Outcome.FAIL
+
+
+def failing(*failed: int) -> list[RequestCounts]:
+    return [RequestCounts(1000, count, {3 * MS: 1000 - count}) for count in failed]
+
+
+def test_launches_that_scatter_count_as_fewer_events() -> None:
+    """The same numbers of failed requests, spread evenly and not."""
+    assert failures(failing(*[10] * 6), failing(*[20] * 6)).outcome is Outcome.FAIL
+    assert failures(failing(*[0, 20] * 3), failing(*[0, 40] * 3)).outcome is not Outcome.FAIL
+    assert failures(failing(*[0, 20] * 3), failing(*[100, 140] * 3)).outcome is Outcome.FAIL
+
+
+def test_the_interval_of_an_error_rate_is_as_wide_as_launches_scatter() -> None:
+    even, uneven = (
+        failures(failing(*before), failing(*now)).change
+        for before, now in (([10] * 6, [20] * 6), ([0, 20] * 3, [0, 40] * 3))
+    )
+    assert even is not None
+    assert uneven is not None
+    assert uneven.value == even.value == pytest.approx(0.01)
+    assert uneven.high - uneven.low > 2 * (even.high - even.low)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -280,6 +281,17 @@ class TestVerdict:
         found = judge_ratio(alike(*values), limit, better)  # type: ignore[arg-type]
         assert found.reason.startswith("ratio ")
         assert found.reason.endswith(reason)
+
+    @pytest.mark.parametrize("first", [3, 6, 10])
+    def test_before_the_first_look_nothing_can_decide(self, first: int) -> None:
+        found = judge_ratio(alike(0.0, error=0.01), 1.5, "lower", plan=SequentialPlan(first, 18))
+        assert found.reason.endswith(f"; about {first - 1} more would decide it")
+
+    def test_as_many_more_launches_as_the_reason_names_decide(self) -> None:
+        for value, outcome in ((0.02, Outcome.PASS), (0.08, Outcome.FAIL)):
+            reason = judge_ratio(alike(*[value] * 3, error=0.03), 1.05, "lower").reason
+            (more,) = re.findall(r"about (\d+) more would decide it$", reason)
+            assert judge_ratio(alike(*[value] * (3 + int(more)), error=0.03), 1.05, "lower").outcome is outcome
 
     def test_the_reason_holds_the_interval_that_was_judged(self) -> None:
         found = judge_ratio(alike(0.0, 0.0, 0.0), 1.05, "lower")

@@ -21,6 +21,7 @@ from pytest_mlpatterns.analysis.capacity.overload import (
     plan_overload,
     recovery_time,
 )
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.overload import Behaviour, Overload
@@ -110,6 +111,27 @@ def test_the_goodput_is_judged_by_its_interval(places: int | None, share: float,
     interval = goodput_share([measured(places=places)], LaunchValue(NMRT_RPS, 0.01), 2.0, confidence=0.98)
     assert judge_limit(goodput_metric(2.0, LIMIT_NS), interval, share).outcome is outcome
     assert 0 <= interval.low <= interval.value <= interval.high
+
+
+def test_the_goodput_of_one_measurement_has_the_error_of_its_eight_pieces() -> None:
+    from scipy.stats import t as student  # slow to load
+
+    found = measured(places=10)
+    error = found.peak.goodput_error_rps / NMRT_RPS
+    for of_nmrt in (0.0, 0.02):
+        interval = goodput_share([found], LaunchValue(NMRT_RPS, of_nmrt), 2.0, confidence=0.98)
+        half = student.ppf(0.99, 7) * math.hypot(error, of_nmrt * interval.value)
+        assert interval.high - interval.value == pytest.approx(half, rel=1e-3)
+        assert interval.value - interval.low == pytest.approx(half, rel=1e-3)
+
+
+def test_several_measurements_share_their_error_and_differ_by_a_launch() -> None:
+    found = measured(places=10)
+    error = found.peak.goodput_error_rps / NMRT_RPS
+    one, two = (goodput_share([found] * count, LaunchValue(NMRT_RPS, 0.0), 2.0, confidence=0.98) for count in (1, 2))
+    ratio = math.hypot(error / math.sqrt(2), LAUNCH_SD * two.value) / error
+    assert two.value == pytest.approx(one.value)
+    assert (two.high - two.value) / (one.high - one.value) == pytest.approx(ratio, rel=1e-3)
 
 
 @pytest.mark.parametrize(

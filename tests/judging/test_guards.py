@@ -1,10 +1,18 @@
-"""How many launches a comparison waits for, so that the tail has enough requests."""
+"""Guards: how many launches a comparison waits for, and how sure a verdict on the tail is."""
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
+from typing import Any, Literal
 
-from pytest_mlpatterns.judging.guards import launches_for_tail
+import pytest
+from support.synthetic import MS
+
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_tail
+from pytest_mlpatterns.judging.guards import judge_guarded, launches_for_tail
+from pytest_mlpatterns.records.latency import RequestCounts
+from pytest_mlpatterns.records.verdict import Outcome
 
 
 @pytest.mark.parametrize(
@@ -23,3 +31,31 @@ def test_a_comparison_waits_up_to_two_launches_for_the_tail(
     needed: int, found: int, launches: int, expected: int
 ) -> None:
     assert launches_for_tail(needed, found, launches) == expected
+
+
+def launches_with(slow: int) -> list[RequestCounts]:
+    """Six launches in each of which some requests take five times as long as the others."""
+    return [RequestCounts(500, 0, {4 * MS: 500 - slow, 20 * MS: slow} if slow else {4 * MS: 500})] * 6
+
+
+def fewest_slow(against: Literal["baseline", "revision"]) -> int:
+    """The fewest slow requests of a launch with which the tail fails, beside two of the reference."""
+    compared: Any = SimpleNamespace(metric=METRICS["p99"], tolerance=0.2)
+    before = SimpleNamespace(counts=launches_with(2))
+
+    def outcome(slow: int) -> Outcome:
+        now: Any = SimpleNamespace(counts=launches_with(slow))
+        return judge_guarded(compared, before, now, against=against, in_flight=None).outcome  # type: ignore[arg-type]
+
+    return next(slow for slow in range(2, 20) if outcome(slow) is Outcome.FAIL)
+
+
+def test_a_tail_fails_at_the_level_of_its_reference() -> None:
+    """Launches of a stored baseline met other pauses of the machine, so a failure beside them is surer."""
+    for against, alpha in (("baseline", STORED_TAIL_ALPHA), ("revision", TAIL_ALPHA)):
+        fewest = fewest_slow(against)  # type: ignore[arg-type]
+        found = [
+            judge_tail(launches_with(2), launches_with(slow), percentile=99, tolerance=0.2, alpha=alpha).outcome
+            for slow in (fewest - 1, fewest)
+        ]
+        assert found == [Outcome.INCONCLUSIVE, Outcome.FAIL], against
