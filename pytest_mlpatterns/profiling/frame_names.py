@@ -30,21 +30,6 @@ _PACKAGES = re.compile(r".*/(?:site|dist)-packages/")
 _STANDARD = re.compile(r".*/(?:lib|lib64)/python3[.\d]*t?/|.*/Python\.framework/Versions/[^/]+/lib/python3[.\d]*/")
 _MOST_BYTES = 400_000
 """Longer files, most of them generated, are not parsed: their functions keep their short names."""
-MODEL = "model"
-"""Name of the boundary of a model, below which its own code runs."""
-SERVER_LAYER = Frame("HTTP server", owner="layer")
-_OUR_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
-_ELSEWHERE = re.compile(r".*/site-packages/pytest_mlpatterns/")
-"""The same package in another environment, that of a revision."""
-_BY_PATH = {
-    "serving/http/model_caller.py": "",
-    "serving/http/": "HTTP server",
-    "serving/grpc/": "gRPC server",
-    "wire/compression.py": "wire: compression",
-    **{path: name for name, kind in LAYER_KINDS.items() for path in kind.paths},
-}
-_LAYERS_BY_PATH = sorted(_BY_PATH.items(), key=lambda item: -len(item[0]))
-"""Layer by the beginning of a path in this package, the longest first; an empty one only passes calls on."""
 
 
 @dataclass(frozen=True, slots=True)

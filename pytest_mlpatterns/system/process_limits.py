@@ -26,7 +26,8 @@ _FILE_LIMITS = (1_048_576, 65_536, 10_240)
 _OTHER_FILES = 200
 """Open files of a process beside its connections: libraries, logs, pipes, and what a model opens."""
 _SET_PTRACER = 0x59616D61  # PR_SET_PTRACER of linux/prctl.h
-_ANY = 2**64 - 1  # PR_SET_PTRACER_ANY, as an unsigned long
+_ANY = 2**64 - 1
+"""``PR_SET_PTRACER_ANY``, as an unsigned long."""
 _SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 _ADMINISTRATORS_ONLY = 2
 """Value of ``ptrace_scope`` from which processes of the same user may not read each other."""
