@@ -71,7 +71,7 @@ class BaselineLookup:
         """Find the entry that a test is compared with.
 
         Args:
-            cluster: node types and counts of the Ray cluster that takes part; empty without one.
+            cluster: node types and counts of the cluster that takes part; empty without one.
         """
         mode = BaselineMode.CHECK if self._run.baseline is BaselineMode.PRUNE else self._run.baseline
         if self._run.smoke or mode in (BaselineMode.OFF, BaselineMode.UPDATE):

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_BUDGET",
-    "GeneratorPlace",
     "InconclusivePolicy",
     "NoisePolicy",
     "ProfileMode",
@@ -75,13 +74,6 @@ class InconclusivePolicy(StrEnum):
     PASS = "pass"
 
 
-class GeneratorPlace(StrEnum):
-    """Where the load generators run."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
 class NoisePolicy(StrEnum):
     """What a failure against a stored baseline, or a missed factor between two patterns, is worth if neighbours took
     cores that the test needed."""
@@ -105,9 +97,9 @@ class Settings:
     ``warmup_ns`` is None if the warm-up ends when the load is steady. ``compare`` names the metrics that are compared;
     None for the default ones. ``overload`` expects that the service cannot sustain the load. ``stretches`` lets a
     window of few requests be longer than ``duration_ns``. ``price`` is None if there is no cost. ``model`` and
-    ``payload`` are None if they come from the fixtures. ``engine`` is a name as given; the registry of engines checks
-    it, and ``generators_on`` is where the load generators run. ``cpus`` is None if the deployment may use all cores.
-    ``cancel`` is None if every request is awaited.
+    ``payload`` are None if they come from the fixtures. ``engine`` is a name as given, and so is
+    ``generators_on``, where the load generators run; the registry of engines checks both.
+    ``cpus`` is None if the deployment may use all cores. ``cancel`` is None if every request is awaited.
     ``accept`` are the worsenings that its marker accepts. ``gate`` is what a failing verdict does.
     ``tokens`` is None if each chunk counts as a token where the server reports no usage.
     """
@@ -136,7 +128,7 @@ class Settings:
     request: Callable[[Any], object] | None
     wire: Wire
     engine: str
-    generators_on: GeneratorPlace
+    generators_on: str
     cpus: float | None
     cancel: Cancellation | None
     tokens: Callable[[str], int] | None
@@ -261,13 +253,10 @@ def read_settings(
     return Settings(**settings)
 
 
-def _place_in(values: Mapping[str, Any]) -> GeneratorPlace:
+def _place_in(values: Mapping[str, Any]) -> str:
     """Where the load generators run; if that is not given, where the service does."""
-    if values["generators_on"] is not None:
-        place: GeneratorPlace = values["generators_on"]
-        return place
-    engine = values["engine"]
-    return GeneratorPlace.RAY if isinstance(engine, str) and engine == GeneratorPlace.RAY else GeneratorPlace.LOCAL
+    place: str = values["engine"] if values["generators_on"] is None else values["generators_on"]
+    return place
 
 
 def _length_of(schedule: Schedule, marker: Mapping[str, Any]) -> int | None:
@@ -316,10 +305,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "tokens": (function_like("lambda text: len(tokenizer.encode(text))"), None),
     "accept": (read_accept, None),
     "engine": (as_given, "local"),
-    "generators_on": (
-        lambda value, source: None if value is None else read_choice(GeneratorPlace, value, source),
-        None,
-    ),
+    "generators_on": (as_given, None),
     "cpus": (read_cpus, "all"),
 }
 """Marker argument → its converter and its default."""

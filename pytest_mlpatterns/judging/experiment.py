@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.engines.ray.session import ClusterUse
+    from pytest_mlpatterns.engines.engine import Cluster
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.addressing import Progress
@@ -209,7 +209,7 @@ class Experiment:
             :class:`pytest_mlpatterns.revision.commits.UnknownRevisionError`. None if the file alone decides.
         comparison_required: a test that is not compared with the revision fails, also if it is new.
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
-        cluster: the Ray cluster that takes part; None without one.
+        cluster: the machines that take part beside this one; None if none do.
         accepted: worsenings that the team has agreed to.
         results_file: that the run will write, as a command names it; empty if it writes none.
     """
@@ -226,7 +226,7 @@ class Experiment:
     settle: Callable[[], Settlement] | None = None
     comparison_required: bool = False
     searches: tuple[Objective | None, ...] = ()
-    cluster: ClusterUse | None = None
+    cluster: Cluster | None = None
     accepted: Accepted = NOTHING_ACCEPTED
     results_file: str = ""
 
@@ -277,6 +277,7 @@ class Experiment:
 
 def setup_of(settings: Settings, payload: Payload, target: Target | None, *, model: str) -> Setup:
     """The facts that make two results comparable."""
+    place = settings.generators_on
     return Setup(
         pattern=SystemDescription(str(settings.pattern)) if target is None else target.describe(),
         load=settings.schedule.describe().cancelling(settings.cancel),
@@ -287,7 +288,7 @@ def setup_of(settings: Settings, payload: Payload, target: Target | None, *, mod
         duration=format_duration(settings.duration_ns),
         warmup="auto" if settings.warmup_ns is None else format_duration(settings.warmup_ns),
         timeout=format_duration(settings.timeout_ns),
-        generators=f"{settings.generators} on ray" if settings.generators_on == "ray" else str(settings.generators),
+        generators=str(settings.generators) + ("" if place == "local" else f" on {place}"),
         cpus="" if settings.cpus is None else f"{settings.cpus:g}",
         env=describe_env(settings.pattern),
         engine="" if target is not None or settings.engine == "local" else settings.engine,

@@ -123,7 +123,9 @@ def _settings(arguments: dict[str, Any]) -> Settings:
             raise SettingError(f"measure({name}={shown(arguments[name])}), expected one {name}; call it for each")
     settings = read_settings(merge_markers([((), arguments)], caller=_CALLER), {}, {}, caller=_CALLER)
     if settings.engine != "local" or settings.generators_on != "local":
-        raise SettingError("measure(...) runs on this machine only, expected engine='local'; a perf test can use Ray")
+        raise SettingError(
+            "measure(...) runs on this machine only, expected engine='local'; a perf test can name another"
+        )
     return settings
 
 

@@ -11,6 +11,7 @@ from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT, scale_out_n
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
+from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun
@@ -22,6 +23,7 @@ from pytest_mlpatterns.wording import count, shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_mlpatterns.engines.engine import Engine
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.scaling import ScalingRecord
@@ -107,7 +109,7 @@ class ScalingAssertions:
             InvalidResultError: the time is not known, because the pattern cannot get one more replica while it runs, or
                 because a replica never carried its share.
         """
-        if self._is_on_ray and not self._experiment.smoke:  # which a pass of a minute would find out too
+        if not self._engine.adds_replicas and not self._experiment.smoke:  # which a pass of a minute would find out too
             raise InvalidResultError(f"the scale-out time is not known: {BY_NO_ENGINE}")
         scaling = self._measured((1,))
         if self._experiment.smoke:
@@ -124,9 +126,9 @@ class ScalingAssertions:
         return self._decide(scaling, judged)
 
     @property
-    def _is_on_ray(self) -> bool:
-        """Whether Ray reserves cores on its nodes, and keeps the number of replicas of a running service."""
-        return self._experiment.settings.engine == "ray"
+    def _engine(self) -> Engine:
+        """The engine that serves the test."""
+        return engine_named(self._experiment.settings.engine)
 
     def _decide(self, scaling: Scaling, judged: Callable[[Scaling, float], Verdict]) -> Verdict:
         """Add passes until a verdict is no longer open, or the budget is spent."""
@@ -141,7 +143,7 @@ class ScalingAssertions:
 
     def _measured(self, numbers: tuple[int, ...]) -> Scaling:
         cores = None if self._cores_each is None else ReplicaCores(self._cores_each, max(numbers))
-        if cores is not None and not self._experiment.smoke and not self._is_on_ray:
+        if cores is not None and not self._experiment.smoke and not self._engine.gives_cores:
             cores.check()
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:

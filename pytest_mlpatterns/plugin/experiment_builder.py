@@ -13,7 +13,7 @@ import pytest
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
-from pytest_mlpatterns.engines.engine import engine_named, require_ray
+from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import MissingExtraError, SettingError
 from pytest_mlpatterns.judging.experiment import (
     Experiment,
@@ -28,7 +28,7 @@ from pytest_mlpatterns.judging.experiment import (
 )
 from pytest_mlpatterns.plugin.collection import PerfItem
 from pytest_mlpatterns.plugin.name_hints import misspelled_fixture
-from pytest_mlpatterns.plugin.options import given_options
+from pytest_mlpatterns.plugin.options import ENGINE_OPTIONS, given_options
 from pytest_mlpatterns.serving.model_version import model_version
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.wording import shown
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import LoadDriver
     from pytest_mlpatterns.plugin.collection import Collection, MarkerReading
-    from pytest_mlpatterns.plugin.ray_session import SessionRay
+    from pytest_mlpatterns.plugin.engine_sessions import EngineSessions
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -52,8 +52,7 @@ _OF_COMMAND = (
     "cpus",
     "engine",
     "generators-on",
-    "ray-address",
-    "ray-runtime-env",
+    *ENGINE_OPTIONS,
     "baseline-file",
     "against",
     "against-files",
@@ -82,6 +81,7 @@ class ExperimentBuilder:
     """Builds what the tests of one session measure or deploy.
 
     Args:
+        engines: what the tests share of each engine.
         trees: tops of the present tree and of the other revision's, if this pytest serves that revision.
     """
 
@@ -91,13 +91,13 @@ class ExperimentBuilder:
         directory: Path,
         driver: LoadDriver,
         *,
-        ray: SessionRay,
+        engines: EngineSessions,
         trees: tuple[Path, Path] | None,
     ) -> None:
         self._config = config
         self._directory = directory
         self._driver = driver
-        self._ray = ray
+        self._engines = engines
         self._trees = trees
 
     def experiment(self, item: pytest.Item, settings: Settings, fixtures: FixtureValues) -> Experiment:
@@ -202,7 +202,7 @@ class ExperimentBuilder:
             builder=builder,
             engine=settings.engine,
             cpus=settings.cpus,
-            session=self._ray.session if settings.engine == "ray" else None,
+            session=self._engines.of(settings.engine),
         )
 
     def _by_value(self, node: pytest.Item | pytest.Session) -> list[ModuleType]:
@@ -275,9 +275,7 @@ class ItemReader:
         settings = read_settings(
             marker.arguments, self._options, self._ini, pattern=members["pattern"], wire=members["wire"]
         )
-        engine_named(settings.engine, "perf(engine=...)")
-        if settings.generators_on == "ray":
-            require_ray('generators_on="ray"')
+        settings = _placed(settings)
         names = getattr(item, "fixturenames", ())
         if "perf" in names or {"perf_deploy", "perf_deploy_session"}.isdisjoint(names):
             for name, member in members.items():
@@ -295,3 +293,22 @@ class ItemReader:
         if self._collection.read_markers(item).arguments.get("pattern") is not None:
             return None
         return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"
+
+
+def _placed(settings: Settings) -> Settings:
+    """The settings with a place for the load generators that exists: where the engine serves, if it sends load.
+
+    Raises:
+        MissingExtraError: packages of an engine are not installed.
+        SettingError: there is no such engine, or the place that was asked for sends no load.
+    """
+    serving, sending = engine_named(settings.engine), engine_named(settings.generators_on, "generators_on")
+    serving.require_installed(f'engine="{settings.engine}"')
+    sending.require_installed(f'generators_on="{settings.generators_on}"')
+    if sending.sends_load:
+        return settings
+    if sending is serving:
+        return replace(settings, generators_on="local")
+    raise SettingError(
+        f'perf(generators_on="{settings.generators_on}"): this engine sends no load; choose generators_on="local"'
+    )

@@ -12,6 +12,7 @@ import copy
 import inspect
 import json
 import shlex
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
+    "ENGINE_OPTIONS",
     "OPTIONS",
     "add_ini_keys",
     "add_options",
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 _GROUP = "performance tests (pytest-mlpatterns)"
-OPTIONS: Mapping[str, Mapping[str, Any]] = {
+_OWN: Mapping[str, Mapping[str, Any]] = {
     "against": {
         "metavar": "GITREF",
         "help": "compare with the same tests at this branch, tag or commit, measured interleaved, instead of with the "
@@ -89,7 +91,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "(warn); errors, crashes and plain asserts fail in any case",
     },
     "generators-on": {
-        "choices": ("local", "ray"),
+        "metavar": "NAME",
         "help": "where the load generators run: on this machine, or spread over the nodes of the Ray cluster "
         "(default: ray for tests with engine=ray, else local)",
     },
@@ -125,16 +127,6 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "rank the patterns of each test by these weights of metrics, among those that keep the requirements: "
         "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms",
     },
-    "ray-address": {
-        "metavar": "HOST:PORT",
-        "help": "the Ray cluster of engine=ray: its address, or auto for the one on this machine (default: the "
-        "environment variable RAY_ADDRESS; without both, a Ray of this run's own)",
-    },
-    "ray-runtime-env": {
-        "metavar": "JSON",
-        "help": "Ray's runtime environment of the processes on the nodes, as a JSON object or the path of a .json or "
-        '.yaml file: {"working_dir": "."}',
-    },
     "settle": {
         "choices": ("auto", "off", "fetch"),
         "help": "measure a test that the baseline file does not decide interleaved with the commit that the baseline "
@@ -152,10 +144,28 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "rtm=0.05,p99=0.3 (default: 0.10; each other metric has its own)",
     },
 }
+"""Options of the package without its engines."""
+
+
+def _of_engines() -> dict[str, Mapping[str, Any]]:
+    """The options of the engines in this distribution; empty if it is not installed."""
+    try:
+        groups = distribution("pytest-mlpatterns").entry_points
+    except PackageNotFoundError:
+        return {}
+    return {name: each for found in groups.select(group=_GROUP_OF_ENGINES) for name, each in found.load().items()}
+
+
+_GROUP_OF_ENGINES = "pytest_mlpatterns.engine_options"
+ENGINE_OPTIONS = _of_engines()
+"""Options of engines, which are not imported for them."""
+OPTIONS: Mapping[str, Mapping[str, Any]] = dict(sorted({**_OWN, **ENGINE_OPTIONS}.items()))
 """Arguments of argparse for option ``--perf-NAME`` and ini key ``perf_NAME`` (with underscores). Every default is None,
 so that the ini file counts if the command line gives no value. No option takes an optional value: it would swallow a
 path."""
-_TABLES = ("rank", "ray-runtime-env", "tolerance")
+_JSON = "JSON"
+"""Metavariable of options whose value is a JSON object."""
+_TABLES = {"rank", "tolerance", *(name for name in OPTIONS if OPTIONS[name].get("metavar") == _JSON)}
 """Options that may be tables in TOML."""
 _QUOTED = ("against-files",)
 """Options that are lists of names, which may contain white space."""
@@ -231,7 +241,7 @@ def ini_text(config: pytest.Config, name: str) -> str | None:
     if isinstance(value, list | tuple):
         return ", ".join(shlex.quote(str(one)) if name in _QUOTED else str(one) for one in value)
     if isinstance(value, dict):
-        if name == "ray-runtime-env":
+        if OPTIONS[name].get("metavar") == _JSON:
             return json.dumps(value, default=str)
         return ", ".join(f"{key}={one}" for key, one in value.items())
     return None if value is None else str(value)

@@ -14,7 +14,7 @@ from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.judging.revision_comparison import least_ns
 from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
-from pytest_mlpatterns.revision.client import RevisionClient, access_options
+from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.commits import RecordedRevisions, UnknownRevisionError, resolve_revision
 from pytest_mlpatterns.revision.dependencies import change_note
 from pytest_mlpatterns.revision.environment import revision_environment
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.engines.ray.session import RaySession
+    from pytest_mlpatterns.engines.engine import EngineSession
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.workload.schedule import Schedule
@@ -143,20 +143,19 @@ class OtherRevision:
             takes = f"comparing with {self.worktree.revision.name} takes at least {format_duration(sum(needed))}"
             _say(self._config, f"{tests} with a length of its own: {takes}")
 
-    def client(self, test: str, settings: Settings, cluster: RaySession | None = None) -> RevisionClient:
+    def client(self, test: str, settings: Settings, session: EngineSession | None = None) -> RevisionClient:
         """A client for one test; it starts no process yet.
 
         Args:
-            cluster: the Ray cluster that serves the test; None without one.
+            session: of the engine that serves the test; None if it has none.
 
         Raises:
-            SettingError: the cluster cannot serve both revisions.
+            SettingError: the engine cannot serve both revisions.
         """
         inherited = self._inherited_options
-        if cluster is not None:
+        if session is not None:
             environment = self.worktree.environment
-            python = None if environment is None else environment.python
-            access = access_options(cluster.cluster, cluster.runtime_env, python)
+            access = session.access_options(None if environment is None else environment.python)
             inherited = replace(inherited, options=(*inherited.options, *access))
         return RevisionClient(
             test,
@@ -164,7 +163,7 @@ class OtherRevision:
             self._directory,
             startup_timeout_ns=settings.startup_timeout_ns,
             inherited_options=inherited,
-            cluster=cluster,
+            session=session,
         )
 
     @functools.cached_property
@@ -217,13 +216,13 @@ class Settlements:
         match: BaselineMatch,
         settings: Settings,
         *,
-        cluster: RaySession | None,
+        session: EngineSession | None,
         closing: contextlib.ExitStack,
     ) -> Callable[[], Settlement] | None:
         """What finds the recorded code of one test; None if the file alone decides.
 
         Args:
-            cluster: the Ray cluster that serves the test; None without one.
+            session: of the engine that serves the test; None if it has none.
         """
         run = self._run
         if run.settle is SettleMode.OFF or run.against is not None or run.smoke or run.baseline not in _SETTLED_MODES:
@@ -238,7 +237,7 @@ class Settlements:
                 return Settlement(None, _SELF, found.note)
             try:
                 other = self._laid_out(found.revision)
-                client = other.client(test, settings, cluster)
+                client = other.client(test, settings, session)
             except MlpatternsError as error:
                 raise UnknownRevisionError(str(error)) from error
             closing.callback(client.close)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.plugin.collection import PERF_ITEM
 from pytest_mlpatterns.plugin.session import REFERENCE_TREES, SERVE_REVISION
@@ -42,7 +41,6 @@ from pytest_mlpatterns.system.import_redirect import install, modules_from, wron
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from pytest_mlpatterns.engines.ray.messages import RayApplication
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -150,7 +148,8 @@ class _Server:
         self.reached_test = True
         served = _Served(experiment)
         try:
-            _attach(experiment)
+            if (session := experiment.system.options.session) is not None:
+                session.join()  # before the other side measures
             self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
             while (request := self._requests.get()) is not None:
                 answer = served.answer(request)
@@ -165,22 +164,6 @@ class _Server:
 
     def _refuse(self, reason: Reason, text: str) -> None:
         self._channel.send(RevisionFailed(reason, text))
-
-
-def _attach(experiment: Experiment) -> None:
-    """Attach to the Ray cluster of the other side, if there is one, before it measures."""
-    cluster = experiment.system.options.session
-    if cluster is not None and RUN_VARIABLE in os.environ:
-        _ = cluster.cluster
-
-
-def _application_of(deployment: Deployment) -> RayApplication | None:
-    """What the deployment is on a Ray cluster; None if it runs without Ray."""
-    if deployment.make_monitor is None:  # then its processes are those of this machine
-        return None
-    from pytest_mlpatterns.engines.ray.processes import RayProcesses
-
-    return deployment.processes.application if isinstance(deployment.processes, RayProcesses) else None
 
 
 class _Served:
@@ -219,7 +202,7 @@ class _Served:
             deployment.cold_start_ns,
             deployment.cpu_share,
             streams=deployment.streams,
-            application=_application_of(deployment),
+            shared=deployment.shared,
             roles=deployment.roles,
         )
 

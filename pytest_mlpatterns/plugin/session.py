@@ -16,19 +16,18 @@ import pytest
 
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
-from pytest_mlpatterns.engines.ray.generator_pool import RayPool
+from pytest_mlpatterns.engines.engine import engine_names
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
-from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
-from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
 from pytest_mlpatterns.plugin.acceptances import Acceptances
 from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, ItemReader
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.options import given_ini, given_options
 from pytest_mlpatterns.plugin.other_revision import OtherRevision, Settlements, lay_out
-from pytest_mlpatterns.plugin.ray_session import SessionRay
 from pytest_mlpatterns.plugin.run_output import ReportHooks, RunOutput
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
 from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.plugin.collection import Collection
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
     from pytest_mlpatterns.revision.client import RevisionClient
@@ -100,7 +100,7 @@ class PerfSession:
         self._lock = None if sent is None or sent.lock_directory is None else MachineLock(sent.lock_directory)
         if self._lock is not None:
             self._resources.callback(self._lock.close)
-        machine, root = environment(), config.rootpath
+        machine, root = environment(name for name in engine_names() if name != "local"), config.rootpath
         try:
             self._run = read_run_settings(self._options, self._ini, invoked_in=config.invocation_params.dir, root=root)
             self._item_reader.defaults()
@@ -114,13 +114,12 @@ class PerfSession:
         self._live.plain = self._run.baseline is BaselineMode.UPDATE
         self._revision = None if worktree is None else self._other_revision(worktree)
         self._settlements = Settlements(config, self._run, directory=self._directory, resources=self._resources)
-        self._ray = SessionRay(self._options, self._ini, root=root, directory=self._directory)
-        generators = {
-            "local": Generator(self._directory / "generator.log", measure_ceiling),
-            "ray": Generator(self._directory / "generator.log", pool=RayPool(lambda: self._ray.session)),
-        }
+        self._engines = EngineSessions(self._options, self._ini, root=root, directory=self._directory)
+        generators = Generators(self._engines, self._directory)
         self._driver = LoadDriver(generators, self._live.show, self._run.smoke, self._live.note)
-        self._builder = ExperimentBuilder(config, self._directory, self._driver, ray=self._ray, trees=self._trees)
+        self._builder = ExperimentBuilder(
+            config, self._directory, self._driver, engines=self._engines, trees=self._trees
+        )
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
         self.hooks: Mapping[str, object] = self._all_hooks(WorkerInput(self._directory, terminal.ascii_only, worktree))
 
@@ -130,8 +129,8 @@ class PerfSession:
         """Read every perf test's settings before anything runs, and look for baseline entries without a test.
 
         Raises:
-            pytest.UsageError: Ray is not installed, or its settings cannot be read; or the project is imported from a
-                copy and compared with a revision.
+            pytest.UsageError: an engine is not installed, or its settings cannot be read; or the project is imported
+                from a copy and compared with a revision.
         """
         try:
             if items and self._revision is not None and not self._run.against_env:
@@ -139,7 +138,8 @@ class PerfSession:
             for item in items:
                 item.stash[PERF_ITEM] = self._item_reader.read(item)
             if not (self._is_worker or self._trees or self._config.option.collectonly):
-                self._ray.begin_for(item.stash[PERF_ITEM].settings for item in items)
+                states = [item.stash[PERF_ITEM] for item in items]
+                self._engines.begin_for(state.settings for state in states if state.marker_error is None)
         except SettingError as error:
             self._end_run(str(error))
         if self._revision is not None and not self._run.smoke:
@@ -216,20 +216,20 @@ class PerfSession:
                     complete = exitstatus in _COMPLETE
                     session.exitstatus = self._output.close(exitstatus, complete=complete, measured=measured)
             self._driver.close()
-            self._ray.close()
+            self._engines.close()
         with ends_with_summary(session, exitstatus):  # also if the end was interrupted before, pytest goes on here
             yield
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table of all perf tests, and which files were written."""
         if not self._is_worker:
-            self._output.lines += self._ray.lines
+            self._output.lines += self._engines.lines
             self._output.show(terminalreporter, verbose=self._config.get_verbosity() > 0)
 
     def pytest_unconfigure(self) -> None:
         """End processes and remove temporary files."""
         self._driver.close()
-        self._ray.close()
+        self._engines.close()
         self._remove_files()
 
     def _all_hooks(self, worker_input: WorkerInput) -> Mapping[str, object]:
@@ -295,8 +295,8 @@ class PerfSession:
     ) -> Perf:
         """The measurement of one test; ``resources`` ends its processes."""
         revision: RevisionClient | None = None
-        serving = self._ray.serving(settings, fixtures.target)
-        self._ray.await_ready(settings)
+        serving = self._engines.serving(settings, fixtures.target)
+        self._engines.await_ready(settings)
         generator = self._driver.on(settings.generators_on)
         generator.start(1 if self._run.smoke else settings.generators)  # in the time that the model takes to start
         if self._revision is not None:
@@ -308,7 +308,7 @@ class PerfSession:
         if criteria is not None:
             criteria.check_currency(settings.price)
         experiment = self._builder.experiment(item, settings, fixtures)
-        cluster = self._ray.use_in(settings, fixtures.target)
+        cluster = self._engines.cluster_of(settings, fixtures.target)
         match = self._baseline.match(item.nodeid, experiment.setup, cluster.description if cluster else "")
         experiment = replace(
             experiment,
@@ -317,7 +317,7 @@ class PerfSession:
             revision=revision,
             settle=None
             if experiment.system.is_attached  # no repository shows whether it changed
-            else self._settlements.of(item.nodeid, match, settings, cluster=serving, closing=resources),
+            else self._settlements.of(item.nodeid, match, settings, session=serving, closing=resources),
             comparison_required=self._run.against_required,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),
             accepted=self._acceptances.of(item, settings, match),

@@ -156,7 +156,7 @@ def _server_versions(setup: Setup, versions: Mapping[str, str]) -> dict[str, str
     if kind in (SystemKind.URL, SystemKind.COMMAND):
         return {}
     loop = f"uvloop {versions['uvloop']}" if "uvloop" in versions else "asyncio"
-    names = ("uvicorn", "httptools") if setup.engine != "ray" else ("uvicorn", "httptools", "ray")
+    names = ["uvicorn", "httptools", *filter(None, [setup.engine])]  # an engine has the name of its package, if any
     found = {"event loop": loop, **{name: versions.get(name, "none") for name in names}}
     return found if kind is SystemKind.APP or not (release := _release(versions)) else {_OURS: release, **found}
 

@@ -150,7 +150,7 @@ class TestResult:
             the name of the metric.
         stream: what came in pieces; None if the answers did not stream.
         cancelled_requests: number of requests that the generator cancelled on purpose; ``requests`` has them not.
-        cluster: node types and counts of the Ray cluster that took part; empty without one.
+        cluster: node types and counts of the cluster that took part; empty without one.
         nodes: what the deployment used of each node of it; empty without one.
         generator_parts: load generators on the nodes of a cluster, in the last launch; empty if they ran here.
         growth: memory over the long load of a test for leaks; None without one.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "CLUSTER",
     "PACKAGE",
     "Environment",
     "EnvironmentFacts",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 
+CLUSTER = "Ray cluster"
+"""What baseline files and reports call a cluster; fixed by the files that exist."""
 _TIMING = ("duration", "warmup", "timeout", "generators")
 _CANCEL = ", cancel "
 """What stands between a load and the requests of it that are cancelled."""
@@ -233,12 +236,12 @@ class Environment:
         return f"{self.processor}, {self.cores:g} cores, {self.architecture}, Python {self.python}{gpu}"
 
     def machine_of(self, cluster: str) -> str:
-        """The identity of what gave a result: this machine, or the Ray cluster that took part.
+        """The identity of what gave a result: this machine, or the cluster that took part.
 
         Args:
             cluster: node types and counts, ``3 × AMD EPYC 7B13, 16 cores, x86_64``; empty if no cluster took part.
         """
-        return f"Ray cluster of {cluster}; Python {self.python}" if cluster else self.machine
+        return f"{CLUSTER} of {cluster}; Python {self.python}" if cluster else self.machine
 
 
 def _absent(name: str) -> str:

@@ -6,17 +6,13 @@ that the revision lacks. This module must not know how deployments are measured.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_mlpatterns.engines.ray.run import brings_code
-from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
-from pytest_mlpatterns.errors import ChildError, DeploymentError, SettingError
+from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
     DeploymentStarted,
@@ -40,10 +36,9 @@ from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
-    from pytest_mlpatterns.engines.ray.session import RaySession
+    from pytest_mlpatterns.engines.engine import EngineSession
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.revision.messages import Wanted
@@ -52,8 +47,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NothingToCompareError",
     "RevisionClient",
-    "access_options",
-    "access_variables",
     "error_line",
     "hint_at_files",
     "without_markers",
@@ -61,9 +54,8 @@ __all__ = [
 
 _STOP_TIMEOUT_S = 20.0
 """Time limit for the end of a deployment, in seconds: the grace periods of its processes, and more."""
-_DELETE_TIMEOUT_S = 70.0
-"""The same on a Ray cluster; longer than that process waits for Ray Serve."""
-_MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"
+_CLUSTER_STOP_TIMEOUT_S = 70.0
+"""The same on a cluster; longer than that process waits for the cluster."""
 _FACTS_TIMEOUT_S = 10.0
 """Time limit for the facts of a deployment, in seconds."""
 _Answer = TypeVar("_Answer")
@@ -97,7 +89,7 @@ class RevisionClient:
 
     Args:
         startup_timeout_ns: time limit for the collection of the test, and for the start of a deployment.
-        cluster: the Ray cluster of this run, on which the revision is served too; None if it is served without Ray.
+        session: of the engine that serves the test, where the revision is served too; None if the engine has none.
     """
 
     def __init__(
@@ -108,14 +100,14 @@ class RevisionClient:
         *,
         startup_timeout_ns: int,
         inherited_options: InheritedOptions,
-        cluster: RaySession | None = None,
+        session: EngineSession | None = None,
     ) -> None:
         self._test = test
         self._worktree = worktree
         self._directory = directory
         self._timeout_ns = self._answer_ns = startup_timeout_ns
         self._inherited_options = inherited_options
-        self._cluster = cluster
+        self._session = session
         self._child: Child | None = None
         self._setup: RevisionSetup | DeploymentError | None = None
 
@@ -140,7 +132,7 @@ class RevisionClient:
             log = self._directory / f"reference-{id(self):x}.log"
             tree = self._worktree
             python = None if tree.environment is None else tree.environment.python
-            env = None if self._cluster is None else access_variables(self._cluster.cluster)
+            env = None if self._session is None else self._session.access_variables()
             self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log, python=python, env=env)
             job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._inherited_options)
             self._send(self._child, job)
@@ -177,33 +169,21 @@ class RevisionClient:
             NothingToCompareError: as in :meth:`setup`, or the model fails there.
             DeploymentError: the process loaded code of the working tree, or ended.
         """
-        if self.setup().setup.engine == "ray" and self._cluster is not None:
-            self._open_monitors(self._cluster)
+        if self.setup().setup.engine and self._session is not None:
+            self._session.watch()
         self._answer_ns = self._timeout_ns if timeout_ns is None else timeout_ns
         request = StartDeployment(profiled, traced, timeout_ns)
         return self._deployment_of(self._ask(request, DeploymentStarted, self._answer_ns / 1e9))
 
     def _deployment_of(self, started: DeploymentStarted) -> Deployment:
-        """The deployment as this process sees it; one on Ray is read on the cluster, not through that process."""
+        """The deployment as this process sees it; one on a cluster is read there, not through that process."""
         traits = Traits(
             started.cpu_share, roles=started.roles, cold_start_ns=started.cold_start_ns, streams=started.streams
         )
-        if started.application is None or self._cluster is None:
-            foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
-            return Deployment(started.endpoint, foreign, traits)
-        from pytest_mlpatterns.engines.ray.processes import RayProcesses  # most runs have no cluster
-
-        processes = RayProcesses(self._cluster, started.application, on_stop=self._stop)
-        traits = replace(traits, make_monitor=processes.make_monitor, cores=started.application.cores)
-        return Deployment(started.endpoint, processes, traits)
-
-    def _open_monitors(self, cluster: RaySession) -> None:
-        """Start the monitors of the nodes, which would end with that process if it started them."""
-        try:
-            cluster.call(f"{_MONITORS}:open_monitors", cluster.cluster.run)
-        except (ChildError, TimeoutError) as error:
-            at = cluster.cluster.address
-            raise DeploymentError(f"the Ray cluster at {at} no longer answers: {error}") from error
+        if started.shared is not None and self._session is not None:
+            return self._session.seen(started.endpoint, started.shared, traits=traits, on_stop=self._stop)
+        foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
+        return Deployment(started.endpoint, foreign, traits)
 
     def facts(self) -> EnvironmentFacts:
         """The environment of the deployment that runs, else of the process; empty if it does not answer."""
@@ -220,7 +200,7 @@ class RevisionClient:
 
     def _stop(self) -> None:
         if self._child is not None:
-            timeout_s = _STOP_TIMEOUT_S if self._cluster is None else _DELETE_TIMEOUT_S
+            timeout_s = _STOP_TIMEOUT_S if self._session is None else _CLUSTER_STOP_TIMEOUT_S
             self._ask(StopDeployment(), DeploymentStopped, timeout_s)
 
     def _stats(self) -> PatternStats:
@@ -273,42 +253,6 @@ class RevisionClient:
     def _with_hint(self, text: str) -> str:
         """An error, with the files that the revision lacks."""
         return "\n".join(filter(None, (without_markers(text), hint_at_files(text, self._test, self._worktree))))
-
-
-def access_variables(cluster: ClusterFacts) -> dict[str, str]:
-    """Environment variables of the process: the run that its applications belong to, and the key of the cluster."""
-    key = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token} if cluster.token else {}
-    return {RUN_VARIABLE: cluster.run, **key}
-
-
-def access_options(
-    cluster: ClusterFacts, runtime_env: Mapping[str, Any], interpreter: Path | None = None
-) -> tuple[str, ...]:
-    """Options of the process: the cluster of this run, and the runtime environment of the replicas there.
-
-    Paths in it are relative; each process reads them from the root of its own tree.
-
-    Args:
-        interpreter: that of an environment of the revision's own; None if it runs in this one.
-
-    Raises:
-        SettingError: replicas may lie on other machines, which have not the code of the revision.
-    """
-    several = len({node.machine for node in cluster.nodes}) > 1
-    if several and interpreter is not None:
-        raise SettingError(
-            "--perf-against-env on a Ray cluster of several machines, expected one machine: replicas run in the "
-            "environment of their node; leave it out"
-        )
-    if several and not brings_code(runtime_env):
-        raise SettingError(
-            "--perf-against on a Ray cluster of several machines needs the code of both revisions there; name it: "
-            'perf_ray_runtime_env = {"working_dir": "."}'
-        )
-    own = {} if interpreter is None else {"py_executable": str(interpreter)}
-    found = {**runtime_env, **own}
-    code = [f"--perf-ray-runtime-env={json.dumps(found)}"] if found else []
-    return (f"--perf-ray-address={cluster.address}", *code)
 
 
 def error_line(text: str) -> str:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.engines.ray.messages import RayApplication
     from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.system.cpu_share import CpuShare
@@ -110,7 +109,7 @@ class DeploymentStarted:
         pids: its processes, without their children.
         cold_start_ns: time from its start to the first answer; None if it is not known.
         cpu_share: the processor that it was given; None if it may use all of the machine.
-        application: the application of Ray Serve that it is; None if it runs without Ray.
+        shared: by which the client sees it without the server; None if it cannot.
     """
 
     endpoint: Endpoint
@@ -118,7 +117,7 @@ class DeploymentStarted:
     cold_start_ns: int | None
     cpu_share: CpuShare | None = None
     streams: bool = False
-    application: RayApplication | None = None
+    shared: object = None
     roles: Mapping[int, str] = field(default_factory=dict)
 
 

@@ -60,6 +60,8 @@ class Traits:
         make_monitor: makes a monitor of what it uses; None for one of its processes on this machine.
         roles: what each process of the deployment does, by its id, such as ``gateway``; as far as that is known.
         cold_start_ns: time from its start to the first answer; None if none came yet, or it is not known.
+        shared: by which another process of the run sees it too, whose type its engine knows; None if only the process
+            that started it can.
     """
 
     cpu_share: CpuShare | None = None
@@ -69,6 +71,7 @@ class Traits:
     roles: Mapping[int, str] = field(default_factory=dict)
     cold_start_ns: int | None = None
     streams: bool = False
+    shared: object = None
 
 
 class Deployment:
@@ -81,7 +84,7 @@ class Deployment:
         builder: turns an input into a request, for services whose format is none of the wires.
 
     Attributes:
-        cpu_share, scaler, cores, make_monitor, roles: as in :class:`Traits`.
+        cpu_share, scaler, cores, make_monitor, roles, shared: as in :class:`Traits`.
         cold_start_ns: time from its start to the first answer; None if it is not known.
         streams: whether it has answered a functional request, such as the first one, with a stream.
         answer_form: what its first answer looked like, in words; empty if none came, or it was a stream.
@@ -104,6 +107,7 @@ class Deployment:
         self.cores = traits.cores
         self.make_monitor = traits.make_monitor
         self.roles = traits.roles
+        self.shared = traits.shared
         self.cold_start_ns = traits.cold_start_ns
         self.streams = traits.streams
         self.answer_form: str = ""

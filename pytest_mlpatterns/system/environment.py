@@ -11,9 +11,13 @@ import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.setup import Environment
 from pytest_mlpatterns.system.cgroups import quota_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["available_cores", "environment", "gpu_name", "machine_cores"]
 
@@ -37,12 +41,16 @@ def available_cores() -> float:
     return int(quota) if quota.is_integer() else round(quota, 3)
 
 
-def environment() -> Environment:
-    """The machine, and the versions of the packages that shape a result."""
+def environment(engines: Iterable[str] = ()) -> Environment:
+    """The machine, and the versions of the packages that shape a result.
+
+    Args:
+        engines: names of packages beside our own dependencies; those that are not installed are left out.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
-    for name in ("pytest-mlpatterns", "numpy", "uvicorn", "uvloop", "httptools", "ray"):
+    for name in ("pytest-mlpatterns", "numpy", "uvicorn", "uvloop", "httptools", *engines):
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     return Environment(

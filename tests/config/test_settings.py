@@ -11,7 +11,6 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config import settings as config
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.config.settings import (
-    GeneratorPlace,
     InconclusivePolicy,
     NoisePolicy,
     ProfileMode,
@@ -121,10 +120,10 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     "generators_on": (
         "generators_on",
         {
-            "marker": ("local", GeneratorPlace.LOCAL),
-            "option": ("ray", GeneratorPlace.RAY),
-            "ini": ("local", GeneratorPlace.LOCAL),
-            "default": (None, GeneratorPlace.LOCAL),
+            "marker": ("local", "local"),
+            "option": ("ray", "ray"),
+            "ini": ("other", "other"),
+            "default": (None, "local"),
         },
     ),
     "inconclusive": (

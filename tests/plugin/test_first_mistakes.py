@@ -185,7 +185,7 @@ MARKER: dict[str, tuple[Callable[[], object], str]] = {
         "perf(inconclusive=...) is 'error', expected one of warn, fail, pass",
     ),
     "an engine that does not exist": (
-        lambda: engine_named("kubernetes", "perf(engine=...)"),
+        lambda: engine_named("kubernetes"),
         "perf(engine=...) is 'kubernetes', expected one of 'local', 'ray'",
     ),
 }

@@ -9,9 +9,10 @@ import pytest
 from support.fake_ray import FakeRay, cluster_facts, node_facts
 
 from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.engines.ray.engine import SharedRay
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.plugin.engine_sessions import EngineSessions
 from pytest_mlpatterns.plugin.other_revision import OtherRevision
-from pytest_mlpatterns.plugin.ray_session import SessionRay
 from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.worktree import Worktree
@@ -33,7 +34,8 @@ def other(tmp_path: Path) -> OtherRevision:
 
 
 def started_with(other: OtherRevision, cluster: FakeRay | None) -> tuple[str, ...]:
-    client: Any = other.client("t.py::test", SETTINGS, cluster)  # type: ignore[arg-type]
+    session = None if cluster is None else SharedRay(cluster)  # type: ignore[arg-type]
+    client: Any = other.client("t.py::test", SETTINGS, session)
     options: tuple[str, ...] = client._inherited_options.options
     return options
 
@@ -69,10 +71,12 @@ def test_a_cluster_without_the_code_of_both_revisions_is_refused(other: OtherRev
 def test_a_cluster_takes_part_where_it_serves_or_sends(
     tmp_path: Path, *, engine: str, generators_on: str, target: Url | None, serves: bool, takes_part: bool
 ) -> None:
-    session = SessionRay({}, {}, root=tmp_path, directory=tmp_path)
-    cluster = vars(session)["session"] = FakeRay({"alive_nodes": frozenset}, ONE_MACHINE)
+    engines = EngineSessions({}, {}, root=tmp_path, directory=tmp_path)
+    ray = engines.of("ray")
+    assert isinstance(ray, SharedRay)
+    ray.ray = FakeRay({"alive_nodes": frozenset}, ONE_MACHINE)  # type: ignore[assignment]
     settings = read_settings({"engine": engine, "generators_on": generators_on}, {}, {})
-    assert session.serving(settings, target) is (cluster if serves else None)
-    use = session.use_in(settings, target)
+    assert engines.serving(settings, target) is (ray if serves else None)
+    use = engines.cluster_of(settings, target)
     assert (use is not None) is takes_part
     assert use is None or use.description == "2 × AMD EPYC 7B13, 16 cores, x86_64"

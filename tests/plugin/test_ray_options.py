@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WITHOUT_RAY = """
-    from pytest_mlpatterns.engines import engine
+    from pytest_mlpatterns.engines.ray import engine
 
     engine._is_installed = lambda package: False
 """
@@ -28,7 +28,7 @@ PROJECT = Project().with_tests("def test_rtm(perf):\n    perf.assert_rtm_below('
 def test_without_the_extra_the_run_ends_with_what_to_install(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_mlpatterns.engines.engine._is_installed", lambda _package: False)
+    monkeypatch.setattr("pytest_mlpatterns.engines.ray.engine._is_installed", lambda _package: False)
     run = PROJECT.with_file("conftest.py", WITHOUT_RAY).run(tmp_path, *arguments)
 
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR == 4
@@ -38,7 +38,7 @@ def test_without_the_extra_the_run_ends_with_what_to_install(
 def test_an_address_that_cannot_be_read_ends_the_run_if_a_test_uses_ray(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_mlpatterns.engines.engine._is_installed", lambda _package: True)
+    monkeypatch.setattr("pytest_mlpatterns.engines.ray.engine._is_installed", lambda _package: True)
     project = PROJECT.with_file("conftest.py", WITHOUT_RAY.replace("False", "True"))
     environment = {"RAY_ADDRESS": "ray://10.0.0.1:10001"}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from support.fake_ray import FakeRay
 from support.synthetic import SETUP
 
+from pytest_mlpatterns.engines.ray.engine import SharedRay
 from pytest_mlpatterns.engines.ray.messages import RayApplication
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
 from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 APPLICATION = RayApplication("mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f", ("d0",))
 
 
-def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay | None) -> list[Any]:
+def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay) -> list[Any]:
     """What the server sends if it is asked to start this deployment, to stop it, and then the other side ends."""
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for request in (StartDeployment(), StopDeployment(), None):
@@ -47,7 +48,8 @@ def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay 
     sent: list[Any] = []
     job = ReferenceJob("t.py::test", directory, directory / "here", directory / "there", InheritedOptions((), {}, ()))
     server = _Server(SimpleNamespace(send=sent.append), requests, job)  # type: ignore[arg-type]
-    system = SimpleNamespace(start=lambda **_: deployment, options=SimpleNamespace(session=cluster))
+    shared = SharedRay(cluster)  # type: ignore[arg-type]
+    system = SimpleNamespace(start=lambda **_: deployment, options=SimpleNamespace(session=shared))
     plan = SimpleNamespace(payload=read_payload([1], REST_JSON))
     server.serve(SimpleNamespace(system=system, setup=SETUP, plan=plan))  # type: ignore[arg-type]
     return sent
@@ -55,7 +57,7 @@ def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay 
 
 def on_ray(cluster: FakeRay) -> Deployment:
     processes = RayProcesses(cluster, APPLICATION)  # type: ignore[arg-type]
-    traits = Traits(make_monitor=processes.make_monitor)
+    traits = Traits(make_monitor=processes.make_monitor, shared=APPLICATION)
     return Deployment(Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict"), processes, traits)
 
 
@@ -66,7 +68,7 @@ def test_a_deployment_on_ray_says_which_application_it_is(tmp_path: Path, monkey
     assert cluster.begun
     assert isinstance(setup, RevisionSetup)
     assert isinstance(started, DeploymentStarted)
-    assert (started.application, started.pids) == (APPLICATION, ())
+    assert (started.shared, started.pids) == (APPLICATION, ())
     assert isinstance(stopped, DeploymentStopped)
     assert ("delete", (APPLICATION.app,)) in cluster.calls
 
@@ -76,7 +78,7 @@ def test_the_revision_attaches_to_no_cluster_of_its_own_before_it_is_asked(tmp_p
     deployment = Deployment(Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict"), ForeignProcesses((4711,)))
     _, started, _ = answers_of(tmp_path, deployment, cluster)
     assert not cluster.begun
-    assert (started.application, started.pids) == (None, (4711,))
+    assert (started.shared, started.pids) == (None, (4711,))
 
 
 def test_a_cluster_that_cannot_be_reached_is_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

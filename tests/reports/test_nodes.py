@@ -43,7 +43,7 @@ def test_the_html_report_has_a_table_of_nodes_if_there_was_a_cluster() -> None:
     assert node_table(()) is None
     without = details_section([one])
     assert without is not None
-    assert "CPU of Ray" not in without
+    assert "CPU of engine" not in without
 
 
 def test_generators_on_nodes_tell_where_they_ran_and_how_evenly_they_began() -> None:

@@ -11,6 +11,7 @@ from support.repository import Repository
 from support.synthetic import SETUP
 
 from pytest_mlpatterns.engines.ray.cluster_monitor import ClusterMonitor
+from pytest_mlpatterns.engines.ray.engine import SharedRay
 from pytest_mlpatterns.engines.ray.messages import RayApplication
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
 from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
@@ -174,7 +175,7 @@ def client_on(cluster: FakeRay, server: Server, directory: Path, monkeypatch: py
         directory,
         startup_timeout_ns=10**9,
         inherited_options=InheritedOptions((), {}, ()),
-        cluster=cluster,  # type: ignore[arg-type]
+        session=SharedRay(cluster),  # type: ignore[arg-type]
     )
 
 
@@ -186,7 +187,7 @@ def test_a_revision_on_a_cluster_is_read_on_the_cluster_and_stopped_by_its_proce
     server = Server(
         [
             RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON)),
-            DeploymentStarted(endpoint, (), 900_000_000, application=APPLICATION),
+            DeploymentStarted(endpoint, (), 900_000_000, shared=APPLICATION),
             DeploymentStopped(),
         ]
     )

@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.engines.engine import Engine
 from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, UpstreamNode, WorkerJob
 from pytest_mlpatterns.engines.local.processes import LocalProcesses, SupervisedWorker, await_loaded, load_of
 from pytest_mlpatterns.errors import ChildError, SettingError
@@ -42,21 +43,49 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
     from pytest_mlpatterns.serving.start_options import StartOptions
 
-__all__ = ["LocalScaler", "launch"]
+__all__ = ["ENGINE", "LocalEngine", "LocalScaler", "launch"]
 
 _ANSWER_TIMEOUT_S = 5.0
 """Time limit for an answer of a worker."""
 _WORKER = "pytest_mlpatterns.engines.local.worker"
 
 
+class LocalEngine(Engine):
+    """Serves a pattern by processes of this machine."""
+
+    adds_replicas = True
+    sends_load = True
+
+    def check(self, plan: ServicePlan, options: StartOptions) -> None:
+        """Check that clients can poll for results if the pattern keeps them."""
+        if _is_polled(plan) and options.wire.protocol != "rest":
+            raise SettingError(
+                f"results that clients poll for (wait=False) do not exist over {options.wire}; choose a wire over REST"
+            )
+
+    def launch(self, plan: ServicePlan, options: StartOptions) -> Deployment:
+        """Start a service and wait until it is ready."""
+        return launch(plan, options)
+
+
+ENGINE = LocalEngine()
+
+
+def _is_polled(plan: ServicePlan) -> bool:
+    """Whether requests are answered 202, and clients poll for results."""
+    outermost = plan.root.inside
+    return isinstance(outermost, LayerNode) and outermost.pattern.is_polled
+
+
 def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
-    """Start a service and wait until it is ready; fulfils :class:`pytest_mlpatterns.engines.engine.Engine`."""
+    """Start a service that :meth:`LocalEngine.check` has passed, and wait until it is ready.
+
+    Raises:
+        ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
+        DeploymentError: a process ended, or was not ready in time.
+    """
     started_ns = time.perf_counter_ns()
     launcher = Launcher(plan, options)
-    if launcher.is_polled and options.wire.protocol != "rest":
-        raise SettingError(
-            f"results that clients poll for (wait=False) do not exist over {options.wire}; choose a wire over REST"
-        )
     try:
         addresses = launcher.start()
         for worker in launcher.workers:
@@ -110,8 +139,7 @@ class Launcher:
         self._logs = itertools.count()
         self._replicas = itertools.count()
         self._held: list[socket.socket] = []
-        outermost = plan.root.inside
-        self.is_polled: bool = isinstance(outermost, LayerNode) and outermost.pattern.is_polled
+        self.is_polled: bool = _is_polled(plan)
 
     def start(self) -> tuple[tuple[str, int], ...]:
         """Start everything, and return the addresses of the outermost processes."""

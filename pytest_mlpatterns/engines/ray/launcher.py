@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.engines.ray.application_plan import Application, application_plan, check_expressible
+from pytest_mlpatterns.engines.ray.application_plan import Application, application_plan
 from pytest_mlpatterns.engines.ray.messages import RayApplication
 from pytest_mlpatterns.engines.ray.processes import RayProcesses
 from pytest_mlpatterns.errors import ChildError, DeploymentError
@@ -26,28 +26,30 @@ from pytest_mlpatterns.workload.endpoint import Endpoint
 if TYPE_CHECKING:
     from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
     from pytest_mlpatterns.engines.ray.messages import ApplicationPlan
+    from pytest_mlpatterns.engines.ray.session import RaySession
     from pytest_mlpatterns.serving.model import ServicePlan
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
     from pytest_mlpatterns.serving.start_options import StartOptions
 
-__all__ = ["GIVES_CORES", "launch"]
+__all__ = ["launch"]
 
-GIVES_CORES = True
-"""Ray reserves the cores of ``cpus_per_replica=`` on the nodes; nothing is given on this machine."""
 _REMOTE = "pytest_mlpatterns.engines.ray.remote.applications"
 
 
-def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
-    """Start a service and wait until it is ready; fulfils :class:`pytest_mlpatterns.engines.engine.Engine`.
+def launch(plan: ServicePlan, options: StartOptions, session: RaySession) -> Deployment:
+    """Start a service and wait until it is ready.
+
+    Args:
+        plan: the process tree; Ray Serve can express it.
+        options: how it is started.
+        session: the cluster.
 
     Raises:
-        SettingError: the cluster cannot be reached, or Ray Serve cannot express the service.
+        SettingError: the cluster cannot be reached.
         ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
         DeploymentError: the cluster is too small, a process ended, or the service was not ready in time.
     """
-    assert options.session is not None, "the options of the Ray engine name a cluster"
-    session, facts = options.session, options.session.cluster
-    check_expressible(plan, options, facts)
+    facts = session.cluster
     started_ns = time.perf_counter_ns()
     servers = _own_servers(plan, options)
     application = Application(
@@ -63,7 +65,7 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     planned = application_plan(plan, application)
     processes = RayProcesses(session, _running(planned, facts), servers=servers)
     try:
-        return _start(plan, options, planned, processes=processes, started_ns=started_ns)
+        return _start(plan, options, planned, processes=processes, session=session, started_ns=started_ns)
     except BaseException:
         processes.stop()
         raise
@@ -75,10 +77,10 @@ def _start(
     planned: ApplicationPlan,
     *,
     processes: RayProcesses,
+    session: RaySession,
     started_ns: int,
 ) -> Deployment:
-    assert options.session is not None
-    session, facts = options.session, options.session.cluster
+    facts = session.cluster
     try:
         session.call(f"{_REMOTE}:deploy", planned, timeout_s=left_s(started_ns, options))
         processes.await_loaded(started_ns + options.timeout_ns, plan.name, options)
@@ -98,7 +100,8 @@ def _start(
         wire=options.wire,
         prefix=f"/{planned.app}",
     )
-    deployment = Deployment(endpoint, processes, Traits(make_monitor=processes.make_monitor, cores=facts.cores))
+    traits = Traits(make_monitor=processes.make_monitor, cores=facts.cores, shared=processes.application)
+    deployment = Deployment(endpoint, processes, traits)
     try:
         await_ready(deployment, plan.name, started_ns, options=options)
     except BaseException:

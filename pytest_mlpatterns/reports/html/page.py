@@ -14,6 +14,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.setup import CLUSTER
 from pytest_mlpatterns.reports.html.evaluation import evaluation_section
 from pytest_mlpatterns.reports.html.fragments import most_urgent_first
 from pytest_mlpatterns.reports.html.markup import Markup, tag
@@ -95,7 +96,7 @@ def _header(results: Results) -> Markup:
         "Measured": _when(results.date),
         "Commit": results.commit or "",
         "Machine": environment.machine,
-        "Ray cluster": "; ".join(dict.fromkeys(result.cluster for result in results.results if result.cluster)),
+        CLUSTER: "; ".join(dict.fromkeys(result.cluster for result in results.results if result.cluster)),
         "Compared with": ", ".join(revisions),
         "Baseline": f"--perf-baseline {mode}" if mode and not revisions else "",
         "Versions": versions,

@@ -107,7 +107,7 @@ def _metric_row(name: str, result: TestResult) -> Markup:
     return tag("tr", *cells)
 
 
-_NODE_HEADINGS = ("Node", "Replicas", "Cores", "CPU", "Peak memory", "CPU of Ray")
+_NODE_HEADINGS = ("Node", "Replicas", "Cores", "CPU", "Peak memory", "CPU of engine")
 
 
 def node_table(nodes: Sequence[NodeFigures]) -> Markup | None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from support.fake_ray import cluster_facts, node_facts
 
+from pytest_mlpatterns.engines.ray.engine import access_options, access_variables
 from pytest_mlpatterns.engines.ray.settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.revision.client import access_options, access_variables
 
 SEVERAL = cluster_facts(3)
 ONE_MACHINE = replace(SEVERAL, nodes=tuple(node_facts(number, machine="here") for number in (1, 2, 3)))

@@ -15,8 +15,8 @@ from support.fake_ray import FakeRay, cluster_facts, node_facts
 from support.fault_run import await_true
 
 from pytest_mlpatterns import Cached, DeploymentError, Microservice, ModelLoadError, Queued, SettingError, Single
-from pytest_mlpatterns.engines import engine
-from pytest_mlpatterns.engines.ray import launcher
+from pytest_mlpatterns.engines.engine import launch
+from pytest_mlpatterns.engines.ray import engine
 from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, NodeReading, ReplicaState, ReplicaStats
 from pytest_mlpatterns.errors import ChildError
@@ -135,13 +135,15 @@ def options_of(session: FakeRay, directory: Path) -> StartOptions:
         payload=None,
         directory=directory,
         engine="ray",
-        session=session,
+        session=engine.SharedRay(session),  # type: ignore[arg-type]
     )
 
 
 @contextlib.contextmanager
 def launched(pattern: Pattern, session: FakeRay, directory: Path) -> Iterator[Any]:
-    deployment = launcher.launch(service_plan(pattern, len), options_of(session, directory))
+    plan, options = service_plan(pattern, len), options_of(session, directory)
+    engine.ENGINE.check(plan, options)
+    deployment = engine.ENGINE.launch(plan, options)
     try:
         yield deployment
     finally:
@@ -274,7 +276,7 @@ def test_cores_of_the_options_are_left_to_ray(
     cluster = Cluster(proxy)
     options = replace(options_of(cluster.session(), tmp_path), cpus=2.0)
     with pytest.raises(SettingError, match="Ray reserves cores for a replica and limits none"):
-        engine.launch(service_plan(Single(), len), options)
+        launch(service_plan(Single(), len), options)
 
 
 def test_nodes_on_one_machine_have_its_cores_once(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:

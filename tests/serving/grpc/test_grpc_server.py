@@ -31,7 +31,7 @@ from pytest_mlpatterns import (
     Single,
     Wire,
 )
-from pytest_mlpatterns.engines.local.launcher import launch
+from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.wire.grpc_call import message_class

@@ -179,7 +179,7 @@ def a_marker(draw: random.Random) -> list[tuple[tuple[Any, ...], dict[str, Any]]
 
 def read_marker(markers: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
     settings = read_settings(merge_markers(markers), {}, {})
-    engine_named(settings.engine, "perf(engine=...)")
+    engine_named(settings.engine)
     _use_load(settings.schedule)
     str(settings.pattern), settings.pattern.plan(), str(settings.wire), str(settings.tolerance.of("rtm"))
 

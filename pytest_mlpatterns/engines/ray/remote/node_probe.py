@@ -25,7 +25,7 @@ def probe(node_id: str, ip: str, *, is_head: bool) -> Probed:
     """Look at the machine of this process."""
     import psutil
 
-    found = environment()
+    found = environment(("ray",))
     facts = NodeFacts(
         node_id=node_id,
         ip=ip,

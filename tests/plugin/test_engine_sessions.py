@@ -1,4 +1,4 @@
-"""The Ray cluster of a session: begun, awaited and ended only if a test uses it."""
+"""What a session shares of its engines: begun, awaited and ended only if a test uses it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import pytest
 from support.fake_ray import FakeRay, cluster_facts
 
 from pytest_mlpatterns.config.settings import Settings, read_settings
+from pytest_mlpatterns.engines.ray import engine
 from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+from pytest_mlpatterns.engines.ray.generator_pool import RayPool
 from pytest_mlpatterns.engines.ray.session import driver_environment
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.plugin import ray_session
-from pytest_mlpatterns.plugin.ray_session import SessionRay
+from pytest_mlpatterns.loadgen.generator_process import LocalPool
+from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,54 +44,65 @@ class Session(FakeRay):
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> Session:
     made = Session({"alive_nodes": lambda: ()}, facts=cluster_facts(2))
-    monkeypatch.setattr(ray_session, "RaySession", lambda _job, _log: made)
+    monkeypatch.setattr(engine, "RaySession", lambda _job, _log: made)
     return made
 
 
 @pytest.fixture
-def ray(tmp_path: Path) -> SessionRay:
-    return SessionRay({}, {}, root=tmp_path, directory=tmp_path)
+def engines(tmp_path: Path) -> EngineSessions:
+    return EngineSessions({}, {}, root=tmp_path, directory=tmp_path)
 
 
-def test_a_run_without_ray_has_no_session(session: Session, ray: SessionRay) -> None:
-    ray.begin_for([LOCAL, LOCAL])
-    ray.await_ready(LOCAL)
-    ray.close()
+def test_a_run_without_ray_has_no_session(session: Session, engines: EngineSessions) -> None:
+    engines.begin_for([LOCAL, LOCAL])
+    engines.await_ready(LOCAL)
+    engines.close()
 
-    assert ray.lines == []
-    assert ray.serving(LOCAL, None) is None
-    assert ray.use_in(LOCAL, None) is None
+    assert engines.lines == []
+    assert engines.serving(LOCAL, None) is None
+    assert engines.cluster_of(LOCAL, None) is None
     assert not session.begun
     assert not session.closed
 
 
 @pytest.mark.parametrize("settings", [RAY, FROM_RAY])
 def test_one_test_that_uses_ray_begins_the_session_and_every_test_awaits_it(
-    settings: Settings, session: Session, ray: SessionRay
+    settings: Settings, session: Session, engines: EngineSessions
 ) -> None:
-    ray.begin_for([LOCAL, settings])
+    engines.begin_for([LOCAL, settings])
     assert session.begun
     session.notes = ("2 applications were removed",)
-    ray.await_ready(LOCAL)
-    ray.await_ready(settings)
-    ray.close()
+    engines.await_ready(LOCAL)
+    engines.await_ready(settings)
+    engines.close()
 
-    assert ray.lines == ["note: 2 applications were removed"]
-    assert ray.use_in(settings, None) is not None
+    assert engines.lines == ["note: 2 applications were removed"]
+    assert engines.cluster_of(settings, None) is not None
     assert session.closed
 
 
-def test_a_service_of_the_users_own_is_not_served_by_ray(session: Session, ray: SessionRay) -> None:
-    assert ray.serving(RAY, None) is session  # type: ignore[comparison-overlap]
-    assert ray.serving(RAY, "http://127.0.0.1:8000") is None
+def test_a_service_of_the_users_own_is_not_served_by_ray(session: Session, engines: EngineSessions) -> None:
+    assert engines.serving(RAY, None) is engines.of("ray")
+    assert engines.serving(RAY, "http://127.0.0.1:8000") is None
 
 
-def test_only_a_test_that_uses_ray_fails_if_it_cannot_be_reached(session: Session, ray: SessionRay) -> None:
+def test_only_a_test_that_uses_ray_fails_if_it_cannot_be_reached(session: Session, engines: EngineSessions) -> None:
     session.error = DeploymentError("it is gone")
-    ray.begin_for([RAY])
-    ray.await_ready(LOCAL)
+    engines.begin_for([RAY])
+    engines.await_ready(LOCAL)
     with pytest.raises(DeploymentError, match="it is gone"):
-        ray.await_ready(RAY)
+        engines.await_ready(RAY)
+
+
+def test_generators_are_made_where_a_test_asks_for_them(
+    session: Session, engines: EngineSessions, tmp_path: Path
+) -> None:
+    generators = Generators(engines, tmp_path)
+    assert not generators
+    assert isinstance(generators["local"].pool, LocalPool)
+    assert isinstance(generators["ray"].pool, RayPool)
+    assert generators["ray"] is generators["ray"]
+    assert not session.begun
 
 
 def test_a_ray_of_ones_own_asks_for_a_new_token_and_stays_on_the_loopback_interface() -> None:

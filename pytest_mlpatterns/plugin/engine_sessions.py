@@ -1,0 +1,137 @@
+"""What the tests of a session share of each engine: made, begun and ended only if a test names the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.engines.engine import SessionOptions, engine_named
+from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.loadgen.ceiling import measure_ceiling
+from pytest_mlpatterns.loadgen.generator import Generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.engines.engine import Cluster, EngineSession
+
+__all__ = ["EngineSessions", "Generators"]
+
+
+class EngineSessions:
+    """The engines of one session, by name.
+
+    Args:
+        options: command-line values by option name.
+        ini: ini values by option name.
+        root: the root directory.
+        directory: takes the logs of the engines.
+    """
+
+    def __init__(
+        self, options: Mapping[str, object], ini: Mapping[str, object], *, root: Path, directory: Path
+    ) -> None:
+        self._options = SessionOptions(options, ini, root, directory)
+        self._made: dict[str, EngineSession | None] = {}
+
+    @property
+    def lines(self) -> list[str]:
+        """What the summary of the run says of them."""
+        return [f"note: {note}" for session in self._shared for note in session.notes]
+
+    def of(self, name: str) -> EngineSession | None:
+        """What the tests share of this engine; None if that is nothing.
+
+        Raises:
+            SettingError: there is no such engine, or its settings cannot be read.
+        """
+        if name not in self._made:
+            self._made[name] = engine_named(name).session(self._options)
+        return self._made[name]
+
+    def begin_for(self, settings: Iterable[Settings]) -> None:
+        """Begin to connect what one of these tests needs, while other tests are prepared.
+
+        Raises:
+            SettingError: the settings of an engine cannot be read.
+        """
+        for session in self._needed(settings):
+            session.begin()
+
+    def await_ready(self, settings: Settings) -> None:
+        """Wait until a connection that has begun is there, so that it does not begin beside a measurement.
+
+        Args:
+            settings: of the test that is about to run; what it needs is begun now.
+
+        Raises:
+            SettingError: the test needs a cluster that cannot be reached or does not fit.
+            DeploymentError: the test needs a cluster that did not start.
+        """
+        needed = self._needed([settings])
+        for session in self._shared:
+            is_needed = session in needed
+            if not is_needed and not session.has_begun:
+                continue
+            try:
+                session.await_ready()
+            except MlpatternsError:  # another test that needs it will fail with the reason
+                if is_needed:
+                    raise
+
+    def serving(self, settings: Settings, target: object) -> EngineSession | None:
+        """What is shared of the engine that serves a test; None if that is nothing, or its service is the user's own.
+
+        Args:
+            settings: of the test.
+            target: the service of the user's own; None without one.
+        """
+        return self.of(settings.engine) if target is None else None
+
+    def cluster_of(self, settings: Settings, target: object) -> Cluster | None:
+        """The machines that take part in a test beside this one; None if none do.
+
+        Args:
+            settings: of the test.
+            target: the service of the user's own; None without one.
+
+        Raises:
+            MlpatternsError: they cannot be reached.
+        """
+        session = self.of(settings.generators_on) or self.serving(settings, target)
+        return None if session is None else session.cluster()
+
+    def close(self) -> None:
+        """End all connections. Safe to call twice."""
+        for session in self._shared:
+            session.close()
+
+    @property
+    def _shared(self) -> list[EngineSession]:
+        return [session for session in self._made.values() if session is not None]
+
+    def _needed(self, settings: Iterable[Settings]) -> list[EngineSession]:
+        names = dict.fromkeys(name for one in settings for name in (one.engine, one.generators_on))
+        return [session for name in names if (session := self.of(name)) is not None]
+
+
+class Generators(dict[str, Generator]):
+    """The load generators of a session by the place where they run; each is made when a test first asks for it.
+
+    Args:
+        engines: know the places.
+        directory: takes the logs of the generators.
+    """
+
+    def __init__(self, engines: EngineSessions, directory: Path) -> None:
+        super().__init__()
+        self._engines = engines
+        self._log = directory / "generator.log"
+
+    def __missing__(self, place: str) -> Generator:
+        """The generator at a place that no test has asked for yet."""
+        session = self._engines.of(place)
+        pool = None if session is None else session.generators()
+        made = self[place] = Generator(self._log, measure_ceiling if pool is None else None, pool)
+        return made
