@@ -305,19 +305,27 @@ class Channel:
             _kill_group(0)
 
 
-def end_with_parent() -> None:
-    """Interrupt this process, as Ctrl-C would, as soon as its parent is gone.
+def interrupt() -> None:
+    """Interrupt this process, as Ctrl-C would."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a shell starts background jobs that way
+    os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
+
+
+def end_with_parent(end: Callable[[], object] = interrupt) -> None:
+    """End this process as soon as its parent is gone.
 
     For a process that is no :class:`Child` but starts some: a pytest-xdist worker otherwise notices the end of its
     controller only after its current test, or after seconds.
+
+    Args:
+        end: ends it; called in a thread of its own.
     """
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_WATCH_S)  # there is no portable event for the end of a parent
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a shell starts background jobs that way
-        os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
+        end()
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
 

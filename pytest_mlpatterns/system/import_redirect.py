@@ -32,7 +32,6 @@ __all__ = [
     "map_path",
     "mapped_sys_path",
     "modules_from",
-    "not_sent",
     "remap_editable_finders",
     "wrong_tree",
 ]
@@ -145,14 +144,6 @@ def wrong_tree(strays: Sequence[Stray], present_top: Path, reference_top: Path) 
         f"the reference side loaded {first.name}{more} from the present tree, {first.file}, expected "
         f"{map_path(first.file, present_top, reference_top)}: import it by its package's name, or find it from "
         "__file__, not by an absolute path"
-    )
-
-
-def not_sent(stray: Stray) -> DeploymentError:
-    """The error for a module of the present tree on a machine to which the reference tree was not sent."""
-    return DeploymentError(
-        f"the reference side loaded {stray.name} from the present tree, {stray.file}, on a node without the code of "
-        'the revision; send it with the replicas: perf_ray_runtime_env = {"working_dir": "."}'
     )
 
 

@@ -9,8 +9,8 @@ from support.fake_ray import FakeRay, cluster_facts
 
 from pytest_mlpatterns.config.settings import Settings, read_settings
 from pytest_mlpatterns.engines.ray import engine
-from pytest_mlpatterns.engines.ray.driver_messages import RayJob
 from pytest_mlpatterns.engines.ray.generator_pool import RayPool
+from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.session import driver_environment
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.loadgen.generator_process import LocalPool

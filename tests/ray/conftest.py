@@ -16,7 +16,7 @@ import pytest
 from support import HAS_RAY, ROOT
 from support.project import Project, clean_environment, command
 
-from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.session import RaySession
 
 if TYPE_CHECKING:

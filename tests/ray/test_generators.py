@@ -17,8 +17,8 @@ from support.services.jobs import MESSAGES, MS, a_job, message
 from support.services.processes import survivors
 from support.services.scripted import Hold, ScriptedServer, Send, answer
 
-from pytest_mlpatterns.engines.ray.driver_messages import RayJob
 from pytest_mlpatterns.engines.ray.generator_pool import RayPool
+from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.session import RaySession
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.columns import samples_of

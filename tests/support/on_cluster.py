@@ -58,7 +58,7 @@ def start_serve_on_a_single_node() -> tuple[int, dict[str, object], tuple[str, .
     """
     from unittest.mock import patch
 
-    from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+    from pytest_mlpatterns.engines.ray.messages import RayJob
     from pytest_mlpatterns.engines.ray.remote import attached
 
     with (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.engines.ray.cluster import ClockOffset
-from pytest_mlpatterns.engines.ray.generator_messages import Heard, HostFacts
+from pytest_mlpatterns.engines.ray.messages import Heard, HostFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

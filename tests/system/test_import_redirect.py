@@ -27,7 +27,6 @@ from pytest_mlpatterns.system.import_redirect import (
     map_path,
     mapped_sys_path,
     modules_from,
-    not_sent,
     remap_editable_finders,
     wrong_tree,
 )
@@ -479,9 +478,3 @@ def test_the_error_names_the_module_its_file_and_where_it_should_have_been() -> 
     more = [Stray(f"m{number}", "") for number in range(7)]
     assert "loaded pkg.model (and 2 more: m0, m1) from" in str(wrong_tree(strays + more[:2], PRESENT, REFERENCE))
     assert "(and 7 more: m0, m1, m2, m3, m4, …) from" in str(wrong_tree(strays + more, PRESENT, REFERENCE))
-
-
-def test_a_module_of_the_present_tree_on_a_node_without_the_revision_says_how_to_send_it() -> None:
-    error = not_sent(Stray("pkg.model", str(PRESENT / "pkg" / "model.py")))
-    assert str(error).startswith(f"the reference side loaded pkg.model from the present tree, {PRESENT}")
-    assert str(error).endswith('perf_ray_runtime_env = {"working_dir": "."}')

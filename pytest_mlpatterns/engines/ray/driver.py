@@ -14,14 +14,14 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_mlpatterns.engines.ray.driver_messages import Call, DriverFailed, Leave, Raised, Returned
+from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, Leave, Raised, Returned
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.driver_messages import DriverReady, RayJob
+    from pytest_mlpatterns.engines.ray.messages import DriverReady, RayJob
 
 __all__ = ["main", "serve_calls"]
 

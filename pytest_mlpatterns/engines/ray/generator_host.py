@@ -15,12 +15,13 @@ from dataclasses import replace
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.engines.ray.generator_messages import Ended, Started
+from pytest_mlpatterns.engines.ray.messages import Ended, Started
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalProcess
 from pytest_mlpatterns.loadgen.messages import LoadResult
+from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.system.process_limits import allowed_connections
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
 __all__ = ["GeneratorHost", "place", "with_raw_columns"]
-
-_WATCH_S = 0.5
-"""Interval at which a host looks whether its raylet is gone, in seconds."""
 
 
 class GeneratorHost:
@@ -50,7 +48,7 @@ class GeneratorHost:
 
     def __init__(self, *, ends_with_parent: bool = False) -> None:
         if ends_with_parent:
-            threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="raylet", daemon=True).start()
+            end_with_parent(lambda: os._exit(1))  # its generators end because their pipes close
         self._scratch: ScratchDirectory | None = None
         self._changing = threading.RLock()
         self._processes: dict[int, LocalProcess] = {}
@@ -165,13 +163,6 @@ class GeneratorHost:
             except ChildError as error:
                 if self._processes.get(key) is process:
                     self._heard.put((key, Ended(str(error))))
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process when its parent is gone; its generators end because their pipes close."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH_S)  # there is no portable event for the end of a parent
-    os._exit(1)
 
 
 def with_raw_columns(message: Any) -> Any:

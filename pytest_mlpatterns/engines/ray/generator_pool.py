@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK
-from pytest_mlpatterns.engines.ray.generator_messages import Ended, Started
+from pytest_mlpatterns.engines.ray.messages import Ended, Started
 from pytest_mlpatterns.errors import ChildError, MlpatternsError, SettingError
 from pytest_mlpatterns.loadgen.load_limits import check_connections, check_samples, require_fit
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, OpenWindow, WindowOpened
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.engines.ray.cluster import ClockOffset
-    from pytest_mlpatterns.engines.ray.generator_messages import Heard, HostFacts
+    from pytest_mlpatterns.engines.ray.messages import Heard, HostFacts
     from pytest_mlpatterns.engines.ray.session import RaySession
     from pytest_mlpatterns.loadgen.messages import Transport
     from pytest_mlpatterns.workload.endpoint import Endpoint

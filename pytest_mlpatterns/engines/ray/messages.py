@@ -1,32 +1,124 @@
-"""What travels between pytest, the Ray driver and the processes of a cluster: plans, jobs, and what nodes report."""
+"""What travels between pytest, the Ray driver and the processes of a cluster; it loads without Ray.
+
+First what pytest and the driver say to each other, then plans, jobs and what nodes report of a service, then what the
+hosts of load generators report.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
+    from pytest_mlpatterns.engines.ray.cluster import ClockOffset, ClusterFacts
+    from pytest_mlpatterns.errors import MlpatternsError
     from pytest_mlpatterns.patterns.pattern import ModelNode
     from pytest_mlpatterns.serving.processes import PackedLayer, Unusable, WorkerStats
 
 __all__ = [
     "ApplicationPlan",
+    "Call",
     "DeploymentPlan",
+    "DriverFailed",
+    "DriverReady",
+    "Ended",
     "HandleAnswer",
     "HandleNode",
+    "Heard",
+    "HostFacts",
+    "Leave",
     "NodeReading",
+    "Raised",
     "RayApplication",
+    "RayJob",
     "ReplicaJob",
     "ReplicaState",
     "ReplicaStats",
+    "Returned",
+    "Started",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class RayJob:
+    """What a driver connects to.
+
+    Attributes:
+        address: ``host:port`` of a cluster, or ``auto`` for the one on this machine; None starts one.
+        source: where the address was given, such as ``RAY_ADDRESS``, for messages.
+        runtime_env: Ray's runtime environment of the processes on the nodes.
+        root: directory to which paths in the runtime environment are relative.
+        run: name of the run that this driver belongs to, if another driver began it.
+        temporary: where the driver makes a directory for a Ray of this run's own, and then that directory, which no
+            other user may enter; its path has to be short.
+        environment: environment variables of the driver, beside those of this process.
+    """
+
+    address: str | None = None
+    source: str = ""
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    root: Path = Path()
+    run: str = ""
+    temporary: Path = Path("/tmp")  # noqa: S108 - Ray's sockets need a short path
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def subject(self) -> str:
+        """The beginning of a message about a connection that failed."""
+        return "Ray did not start" if self.address is None else f"{self.source}={self.address}: Ray did not connect"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Asks the driver to call a function, ``package.module:function``."""
+
+    number: int
+    function: str
+    arguments: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a call returned."""
+
+    number: int
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """What a call raised: an error of this package, or the traceback of another one."""
+
+    number: int
+    error: MlpatternsError | None
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverReady:
+    """The driver is connected; the notes are for the user."""
+
+    cluster: ClusterFacts
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DriverFailed:
+    """The driver cannot connect."""
+
+    error: MlpatternsError
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Asks the driver to remove its applications and to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,3 +347,49 @@ class RayApplication:
     cores: float = 0.0
     nodes: tuple[str, ...] = ()
     replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """The host of one generator: the actor that starts its process on a node.
+
+    Attributes:
+        node: address of the node.
+        machine: identity of its machine.
+        clock: how far its clock is ahead of that of pytest.
+        allowed_connections: connections that a process there may open; None if the system knows no limit.
+    """
+
+    node: str
+    machine: str
+    clock: ClockOffset
+    allowed_connections: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A generator process has started on its node."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A generator process sends nothing more, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message of a generator process, as the driver keeps it until pytest has it.
+
+    Attributes:
+        number: counts the messages that the driver took; pytest asks for those after the last one that it has.
+        key: of the process.
+        message: what it sent.
+    """
+
+    number: int
+    key: int
+    message: object

@@ -10,11 +10,14 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from pytest_mlpatterns.system.import_redirect import Stray
 
 __all__ = [
     "age_of",
@@ -23,6 +26,7 @@ __all__ = [
     "belongs_to",
     "brings_code",
     "new_run",
+    "not_sent",
     "part_of",
     "removed_note",
     "with_absolute_paths",
@@ -111,3 +115,15 @@ def with_absolute_paths(runtime_env: Mapping[str, Any], root: Path) -> dict[str,
 
 def _absolute(path: str, root: Path) -> str:
     return path if "://" in path else str((root / path).resolve())
+
+
+def not_sent(stray: Stray) -> DeploymentError:
+    """The error for a module of the present tree on a machine to which the reference tree was not sent.
+
+    Args:
+        stray: the module.
+    """
+    return DeploymentError(
+        f"the reference side loaded {stray.name} from the present tree, {stray.file}, on a node without the code of "
+        'the revision; send it with the replicas: perf_ray_runtime_env = {"working_dir": "."}'
+    )

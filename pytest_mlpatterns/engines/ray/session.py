@@ -14,7 +14,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.engines.ray.cluster import describe
-from pytest_mlpatterns.engines.ray.driver_messages import Call, DriverFailed, DriverReady, Leave, Raised, Returned
+from pytest_mlpatterns.engines.ray.messages import Call, DriverFailed, DriverReady, Leave, Raised, Returned
 from pytest_mlpatterns.errors import ChildError, DeploymentError, MlpatternsError
 from pytest_mlpatterns.records.launch import Noise
 from pytest_mlpatterns.system.child import Child
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
-    from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+    from pytest_mlpatterns.engines.ray.messages import RayJob
 
 __all__ = ["ClusterUse", "RaySession", "driver_environment"]
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.engines.ray.address import checked_address
-from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.errors import MissingExtraError, SettingError, missing_extra
 from pytest_mlpatterns.wording import named, shown
 

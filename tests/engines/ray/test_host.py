@@ -17,7 +17,7 @@ from support.services.scripted import ScriptedServer
 
 from pytest_mlpatterns.engines.ray import generator_host as host_module
 from pytest_mlpatterns.engines.ray.generator_host import GeneratorHost
-from pytest_mlpatterns.engines.ray.generator_messages import Ended, Started
+from pytest_mlpatterns.engines.ray.messages import Ended, Started
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadResult, Transport, WindowOpened
 from pytest_mlpatterns.loadgen.process import STOP

@@ -21,11 +21,13 @@ from pytest_mlpatterns.engines.ray.run import (
     belongs_to,
     brings_code,
     new_run,
+    not_sent,
     part_of,
     removed_note,
     with_absolute_paths,
 )
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.import_redirect import Stray
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,3 +220,9 @@ def test_why_a_driver_cannot_connect(raised: str, text: str) -> None:
         found = why_refused(error, "RAY_ADDRESS", "2.60.0")
 
     assert found == text.format(python=platform.python_version())
+
+
+def test_a_module_of_the_present_tree_on_a_node_without_the_revision_says_how_to_send_it() -> None:
+    error = not_sent(Stray("pkg.model", "/no/such/project/pkg/model.py"))
+    assert str(error).startswith("the reference side loaded pkg.model from the present tree, /no/such/project/pkg/")
+    assert str(error).endswith('perf_ray_runtime_env = {"working_dir": "."}')

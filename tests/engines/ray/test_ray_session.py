@@ -16,7 +16,7 @@ from support import ROOT
 from support.fake_ray import cluster_facts
 
 from pytest_mlpatterns.engines.ray import session as session_module
-from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.session import RaySession
 from pytest_mlpatterns.errors import ChildError, DeploymentError, SettingError
 from pytest_mlpatterns.system import orphans
@@ -166,7 +166,7 @@ def test_the_driver_leaves_in_good_order_when_its_parent_is_killed(tmp_path: Pat
     left, started = tmp_path / "left", tmp_path / "pid"
     script = f"""
 import os, signal, pathlib
-from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.session import RaySession
 session = RaySession(RayJob(runtime_env={{"left": {str(left)!r}}}), pathlib.Path({str(tmp_path / "log")!r}), {HERE!r})
 session.cluster
@@ -187,7 +187,7 @@ def test_a_driver_whose_parent_is_killed_while_it_connects_ends_at_once_with_its
 ) -> None:
     script = f"""
 import pathlib
-from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.session import RaySession
 here = pathlib.Path({str(tmp_path)!r})
 job = RayJob(runtime_env={{"never": str(here / "child")}}, temporary=here)

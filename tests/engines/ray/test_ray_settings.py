@@ -12,7 +12,7 @@ from pytest_mlpatterns.engines.ray.settings import read_ray_job
 from pytest_mlpatterns.errors import MissingExtraError, SettingError
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+    from pytest_mlpatterns.engines.ray.messages import RayJob
 
 ROOT = Path("/project")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_mlpatterns.engines.ray.cluster import NodeFacts
-    from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+    from pytest_mlpatterns.engines.ray.messages import RayJob
     from pytest_mlpatterns.engines.ray.remote.node_probe import Probed
 
 __all__ = ["connect_to", "require_fit", "serve_proxies"]

@@ -15,7 +15,7 @@ import ray
 from ray import serve
 
 from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
-from pytest_mlpatterns.engines.ray.driver_messages import DriverReady
+from pytest_mlpatterns.engines.ray.messages import DriverReady
 from pytest_mlpatterns.engines.ray.remote.attached import connect_to, require_fit, serve_proxies
 from pytest_mlpatterns.engines.ray.remote.lease import NAMESPACE, remove_applications, remove_dead, take_lease
 from pytest_mlpatterns.engines.ray.remote.node_probe import probe
@@ -25,7 +25,7 @@ from pytest_mlpatterns.system.sockets import held_port
 if TYPE_CHECKING:
     import socket
 
-    from pytest_mlpatterns.engines.ray.driver_messages import RayJob
+    from pytest_mlpatterns.engines.ray.messages import RayJob
 
 __all__ = ["Connection", "alive_nodes", "connect"]
 

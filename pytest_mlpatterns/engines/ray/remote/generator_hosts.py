@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_mlpatterns.engines.ray.cluster import NodeFacts, RoundTrip, offset_of
 from pytest_mlpatterns.engines.ray.generator_host import GeneratorHost, place, with_raw_columns
-from pytest_mlpatterns.engines.ray.generator_messages import Ended, Heard, HostFacts
+from pytest_mlpatterns.engines.ray.messages import Ended, Heard, HostFacts
 from pytest_mlpatterns.errors import ChildError, MlpatternsError
 from pytest_mlpatterns.system.machine import machine_identity
 

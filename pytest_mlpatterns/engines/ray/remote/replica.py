@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.engines.ray.messages import HandleAnswer
 from pytest_mlpatterns.engines.ray.remote.handle_upstream import HandleUpstream
 from pytest_mlpatterns.engines.ray.remote.serve_layers import ServeBatchLayer, ServeQueueLayer
+from pytest_mlpatterns.engines.ray.run import not_sent
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued
@@ -27,7 +28,7 @@ from pytest_mlpatterns.serving.http.model_caller import ModelCaller, ModelLock
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.processes import WorkerStats
 from pytest_mlpatterns.serving.tracebacks import user_traceback
-from pytest_mlpatterns.system.import_redirect import install, modules_from, not_sent, wrong_tree
+from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 from pytest_mlpatterns.system.machine import machine_identity
 
 if TYPE_CHECKING:
