@@ -69,7 +69,7 @@ class Engine(Protocol):
         """Check that the packages that it needs are installed, without importing them.
 
         Args:
-            what: what needs them, in the user's words, such as ``engine="ray"``.
+            what: what needs them, in the user's words, such as ``engine="own"``.
 
         Raises:
             MissingExtraError: one is not.
