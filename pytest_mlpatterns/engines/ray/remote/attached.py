@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 from ray.serve.context import _get_global_client
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_mlpatterns.engines.ray.address import require_reachable, why_refused
-from pytest_mlpatterns.engines.ray.remote.lease import NAMESPACE
-from pytest_mlpatterns.engines.ray.remote.node_probe import own_version, probe
+from pytest_mlpatterns.engines.ray.remote.nodes import NAMESPACE, is_head, on_node, own_version, probe
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.sockets import held_port
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.engines.ray.cluster import NodeFacts
     from pytest_mlpatterns.engines.ray.messages import RayJob
-    from pytest_mlpatterns.engines.ray.remote.node_probe import Probed
+    from pytest_mlpatterns.engines.ray.remote.nodes import Probed
 
 __all__ = ["connect_to", "require_fit", "serve_proxies"]
 
@@ -32,7 +30,6 @@ _SERVE_PORT = 8000
 """Default port of Ray Serve."""
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - other nodes have to reach the proxies
 _LOOPBACK = "127.0.0.1"
-_HEAD = "node:__internal_head__"
 
 
 def connect_to(job: RayJob, runtime_env: Mapping[str, Any]) -> str:
@@ -78,13 +75,13 @@ def require_fit(job: RayJob) -> tuple[NodeFacts, ...]:
 
 
 def _probe_on(node: Mapping[str, Any]) -> Any:
-    placed = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    task = ray.remote(probe).options(num_cpus=0, scheduling_strategy=placed, max_retries=0)
-    return task.remote(node["NodeID"], node["NodeManagerAddress"], is_head=_HEAD in node["Resources"])
+    return on_node(probe, node["NodeID"], max_retries=0).remote(
+        node["NodeID"], node["NodeManagerAddress"], is_head=is_head(node)
+    )
 
 
 def _probe_here(node: Mapping[str, Any]) -> Probed:
-    return probe(node["NodeID"], node["NodeManagerAddress"], is_head=_HEAD in node["Resources"])
+    return probe(node["NodeID"], node["NodeManagerAddress"], is_head=is_head(node))
 
 
 def _answer_of(node: Mapping[str, Any], answer: Any) -> Probed:

@@ -17,8 +17,8 @@ from ray import serve
 from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
 from pytest_mlpatterns.engines.ray.messages import DriverReady
 from pytest_mlpatterns.engines.ray.remote.attached import connect_to, require_fit, serve_proxies
-from pytest_mlpatterns.engines.ray.remote.lease import NAMESPACE, remove_applications, remove_dead, take_lease
-from pytest_mlpatterns.engines.ray.remote.node_probe import probe
+from pytest_mlpatterns.engines.ray.remote.lease import remove_applications, remove_dead, take_lease
+from pytest_mlpatterns.engines.ray.remote.nodes import NAMESPACE, probe
 from pytest_mlpatterns.engines.ray.run import new_run, part_of, with_absolute_paths
 from pytest_mlpatterns.system.sockets import held_port
 

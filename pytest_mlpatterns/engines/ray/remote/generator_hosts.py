@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pytest_mlpatterns.engines.ray.cluster import NodeFacts, RoundTrip, offset_of
+from pytest_mlpatterns.engines.ray.cluster import NodeFacts
 from pytest_mlpatterns.engines.ray.generator_host import GeneratorHost, place, with_raw_columns
 from pytest_mlpatterns.engines.ray.messages import Ended, Heard, HostFacts
+from pytest_mlpatterns.engines.ray.remote.nodes import CLOCK_AGE_S, is_head, measured_offset, on_node
 from pytest_mlpatterns.errors import ChildError, MlpatternsError
-from pytest_mlpatterns.system.machine import machine_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,15 +45,10 @@ _CEILING_S = 90.0
 """Time limit for one ceiling, in seconds."""
 _LISTEN_S = 5.0
 """Time of one wait for the messages of a host, in seconds."""
-_HEAD = "node:__internal_head__"
 START_S = 60.0
 """Time limit for the start of an actor, and for its first answer."""
 ANSWER_S = 20.0
 """Time limit for a short answer of an actor, in seconds."""
-_ROUND_TRIPS = 20
-"""Calls by which the clocks are compared; the shortest counts."""
-_CLOCK_AGE_S = 60.0
-"""Age of a comparison of clocks from which it is repeated, in seconds; they drift by some microseconds a second."""
 _THREADS = 8
 """Calls that a host answers at once: one waits for messages, and the others are short."""
 
@@ -272,16 +266,15 @@ def _alive() -> dict[str, Any]:
 
 def _facts_of(node: Mapping[str, Any]) -> NodeFacts:
     """What the placement has to know of a node."""
-    resources = node["Resources"]
     return NodeFacts(
         node_id=node["NodeID"],
         ip=node["NodeManagerAddress"],
         processor="",
-        cores=resources.get("CPU", 0.0),
+        cores=node["Resources"].get("CPU", 0.0),
         architecture="",
         memory_bytes=0,
         machine="",
-        is_head=_HEAD in resources,
+        is_head=is_head(node),
     )
 
 
@@ -329,14 +322,9 @@ class Host:
 
     def compare_clocks(self) -> None:
         """Measure how far its clock is ahead, unless that is known since a minute."""
-        if self.clock is not None and time.monotonic() - self.compared_s < _CLOCK_AGE_S:
+        if self.clock is not None and time.monotonic() - self.compared_s < CLOCK_AGE_S:
             return
-        trips = []
-        for _ in range(_ROUND_TRIPS):
-            sent_ns = time.perf_counter_ns()
-            remote_ns = self.get(self.actor.now_ns.remote())
-            trips.append(RoundTrip(sent_ns, remote_ns, time.perf_counter_ns()))
-        self.clock = offset_of(trips, same_machine=self.machine == machine_identity())
+        self.clock = measured_offset(lambda: (self.machine, self.get(self.actor.now_ns.remote())))
         self.compared_s = time.monotonic()
 
     @property
@@ -348,9 +336,5 @@ class Host:
 
 def start_host(node: str, ip: str) -> Host:
     """Start an actor on a node, without waiting for it."""
-    actor = ray.remote(GeneratorHost).options(
-        num_cpus=0,
-        max_concurrency=_THREADS,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-    )
+    actor = on_node(GeneratorHost, node, max_concurrency=_THREADS)
     return Host(node, ip, actor.remote(ends_with_parent=True))

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import ray
 from ray import serve
 
+from pytest_mlpatterns.engines.ray.remote.nodes import NAMESPACE
 from pytest_mlpatterns.engines.ray.run import age_of, applications_by_run, belongs_to, removed_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["NAMESPACE", "remove_applications", "remove_dead", "take_lease"]
+__all__ = ["remove_applications", "remove_dead", "take_lease"]
 
-NAMESPACE = "mlpatterns"
-"""Namespace of our actors."""
 _START_S = 30.0
 """Time limit for the start of the actor of a lease, in seconds."""
 _YOUNG_S = 60.0

@@ -6,18 +6,16 @@ import contextlib
 import os
 import threading
 import time
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pytest_mlpatterns.engines.ray.cluster import RoundTrip, offset_of
 from pytest_mlpatterns.engines.ray.link import Hello, LinkClient, own_output
 from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, monitor_name
+from pytest_mlpatterns.engines.ray.remote.nodes import CLOCK_AGE_S, NAMESPACE, is_head, measured_offset, on_node
 from pytest_mlpatterns.engines.ray.run import base_of
-from pytest_mlpatterns.system.machine import machine_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,17 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["ReplicaLink", "begin_read", "collect", "forget", "log_tail", "offsets", "open_monitors", "read"]
 
 
-_NAMESPACE = "mlpatterns"
-_HEAD = "node:__internal_head__"
-"""Resource that only the head of a cluster has."""
 _GONE = (RayActorError, ActorUnschedulableError, GetTimeoutError)
 """What a call to a monitor raises whose node is gone or does not answer."""
 _REFRESH_S = 1.0
 _ANSWER_TIMEOUT_S = 20.0
 """Time limit for the answer of a node: longer than its replicas have to answer, and than a busy machine stalls."""
 _RETRY_S = 0.5
-_ROUND_TRIPS = 20
-_OFFSET_AGE_S = 60.0
 
 
 def open_monitors(run: str) -> None:
@@ -152,31 +145,22 @@ class _Monitors:
     def offsets(self) -> dict[str, ClockOffset]:
         """The offsets of the clocks; they are measured again after a minute, and for new nodes."""
         with self._changing:
-            is_old = time.monotonic() - self._offsets_at_s > _OFFSET_AGE_S
+            is_old = time.monotonic() - self._offsets_at_s > CLOCK_AGE_S
             known = {} if is_old else {node: self._offsets[node] for node in self._actors if node in self._offsets}
             for node, actor in self._actors.items():
                 if node not in known:
                     with contextlib.suppress(*_GONE):
-                        known[node] = _offset(actor)
+                        known[node] = measured_offset(partial(_clock_of, actor))
             self._offsets = known
             self._offsets_at_s = time.monotonic() if is_old else self._offsets_at_s
             return dict(known)
 
     def _start(self, node: str, facts: Mapping[str, Any]) -> Any:
         context = ray.get_runtime_context()
-        session = context.get_session_name() if _HEAD in facts["Resources"] else ""
-        actor = (
-            ray.remote(NodeMonitor)
-            .options(
-                name=monitor_name(self._run, node),
-                namespace=_NAMESPACE,
-                get_if_exists=True,
-                num_cpus=0,
-                max_concurrency=8,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-            )
-            .remote(node, facts["NodeManagerAddress"], session=session)
-        )
+        session = context.get_session_name() if is_head(facts) else ""
+        name = monitor_name(self._run, node)
+        monitor = on_node(NodeMonitor, node, name=name, namespace=NAMESPACE, get_if_exists=True, max_concurrency=8)
+        actor = monitor.remote(node, facts["NodeManagerAddress"], session=session)
         if node == context.get_node_id():
             for pid in (os.getpid(), os.getppid()):  # the driver and pytest
                 actor.watch.remote(pid)
@@ -194,14 +178,10 @@ def _answers(asked: Mapping[str, Any]) -> dict[str, Any]:
     return answers
 
 
-def _offset(actor: Any) -> ClockOffset:
-    """The offset of one node's clock."""
-    trips, machine = [], ""
-    for _ in range(_ROUND_TRIPS):
-        sent_ns = time.perf_counter_ns()
-        machine, remote_ns = ray.get(actor.clock.remote(), timeout=_ANSWER_TIMEOUT_S)
-        trips.append(RoundTrip(sent_ns, remote_ns, time.perf_counter_ns()))
-    return offset_of(trips, same_machine=machine == machine_identity())
+def _clock_of(actor: Any) -> tuple[str, int]:
+    """The machine of a monitor, and the present on its clock."""
+    found: tuple[str, int] = ray.get(actor.clock.remote(), timeout=_ANSWER_TIMEOUT_S)
+    return found
 
 
 _LINK_PATIENCE_S = 30.0
@@ -237,7 +217,7 @@ def _monitor_address(run: str) -> LinkAddress:
     deadline = time.monotonic() + _LINK_PATIENCE_S
     while True:
         try:
-            monitor = ray.get_actor(name, namespace=_NAMESPACE)
+            monitor = ray.get_actor(name, namespace=NAMESPACE)
             address: LinkAddress = ray.get(monitor.link.remote(), timeout=_LINK_PATIENCE_S)
             return address
         except ValueError:  # it starts beside the application
