@@ -59,11 +59,13 @@ class Engine(Protocol):
         gives_cores: whether it gives a deployment the cores that the options name; for others, :func:`launch` does.
         adds_replicas: whether its deployments have a scaler, which adds replicas while they run.
         sends_load: whether load can be sent from where it serves, ``perf(generators_on=...)``.
+        is_readable: whether its processes run on this machine and heed ``options.profiled`` and ``options.traced``.
     """
 
     gives_cores: bool = False
     adds_replicas: bool = False
     sends_load: bool = False
+    is_readable: bool = False
 
     def require_installed(self, what: str) -> None:
         """Check that the packages that it needs are installed, without importing them.

@@ -14,6 +14,7 @@ from pytest_mlpatterns.analysis.causes.growth import held_record
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.settings import ProfileMode
+from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.measurement.held_memory import held_under_load
 from pytest_mlpatterns.measurement.profiled_pair import ProfiledPair, ProfiledSide
@@ -152,7 +153,7 @@ def why_not_readable(experiment: Experiment) -> str:
     """Why this run cannot look into the processes of a test; empty if it can."""
     if experiment.system.is_attached:
         return f"the processes of {experiment.setup.pattern} are not those of this run"
-    if experiment.settings.engine != "local":
+    if not engine_named(experiment.settings.engine).is_readable:
         return f'processes of engine="{experiment.settings.engine}" may run on other machines'
     return ""
 

@@ -131,7 +131,7 @@ def test_a_composition_is_checked_before_anything_starts(monkeypatch: pytest.Mon
 def test_an_engine_that_says_nothing_more_shares_nothing() -> None:
     engine = Recorded()
     assert engine.session(options()) is None
-    assert {engine.gives_cores, engine.adds_replicas, engine.sends_load} == {False}
+    assert {engine.gives_cores, engine.adds_replicas, engine.sends_load, engine.is_readable} == {False}
     assert LocalEngine().adds_replicas
 
 

@@ -55,6 +55,7 @@ class LocalEngine(Engine):
 
     adds_replicas = True
     sends_load = True
+    is_readable = True
 
     def check(self, plan: ServicePlan, options: StartOptions) -> None:
         """Check that clients can poll for results if the pattern keeps them."""
