@@ -27,7 +27,8 @@ from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.start_options import StartOptions
-from pytest_mlpatterns.wire.kserve_v1 import CONTENT_TYPE, encode_instances
+from pytest_mlpatterns.wire.body import JSON_HEADERS
+from pytest_mlpatterns.wire.kserve_v1 import encode_instances
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -117,8 +118,7 @@ def measure_launch(generator: Generator, label: str, start: Start) -> Figures:
     with start() as deployment:
         url = f"{deployment.url}{deployment.path}"
         requests = [
-            httpx.Request("POST", url, content=encode_instances([row]), headers={"content-type": CONTENT_TYPE})
-            for row in INPUTS
+            httpx.Request("POST", url, content=encode_instances([row]), headers=dict(JSON_HEADERS)) for row in INPUTS
         ]
         plan = LoadPlan(
             payload=read_payload(requests),

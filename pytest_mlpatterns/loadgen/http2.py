@@ -18,6 +18,7 @@ from pytest_mlpatterns.loadgen.http2_frames import (
     END_HEADERS,
     END_STREAM,
     HEADER,
+    LARGEST_FRAME,
     MAX_WINDOW,
     PADDED,
     PREFACE,
@@ -47,13 +48,16 @@ _LAST_STREAM = 2**31 - 3
 """Stream after which a connection is used up: ids end at 2**31 - 1 (RFC 9113, 5.1.1)."""
 _TOP_UP = 1 << 30
 """Received bytes from which the connection's window is opened again: half of the window."""
-_OURS = ((Setting.TABLE_SIZE, 0), (Setting.ENABLE_PUSH, 0), (Setting.INITIAL_WINDOW, MAX_WINDOW))
-"""Our settings: no header table, no push, the largest window of a stream."""
+_OURS = (
+    *((Setting.TABLE_SIZE, 0), (Setting.ENABLE_PUSH, 0)),
+    *((Setting.INITIAL_WINDOW, MAX_WINDOW), (Setting.MAX_FRAME, LARGEST_FRAME)),
+)
+"""Our settings: no header table, no push, the largest window of a stream and the largest frame."""
 
 OPENING = b"".join(
     (
         PREFACE,
-        frame(Frame.SETTINGS, 0, 0, b"".join(SETTING.pack(*pair) for pair in (*_OURS, (Setting.MAX_FRAME, 2**24 - 1)))),
+        frame(Frame.SETTINGS, 0, 0, b"".join(SETTING.pack(*pair) for pair in _OURS)),
         frame(Frame.WINDOW_UPDATE, 0, 0, (MAX_WINDOW - DEFAULT_WINDOW).to_bytes(4, "big")),
     )
 )

@@ -19,6 +19,7 @@ __all__ = [
     "END_HEADERS",
     "END_STREAM",
     "HEADER",
+    "LARGEST_FRAME",
     "MAX_WINDOW",
     "PADDED",
     "PREFACE",
@@ -45,7 +46,7 @@ DEFAULT_WINDOW = 65_535
 """Window of a connection and of its streams before any setting (RFC 9113, 6.9.2)."""
 _DEFAULT_FRAME = 16_384
 """Largest frame before any setting, and the smallest limit that a peer may set (RFC 9113, 6.5.2)."""
-_LARGEST_FRAME = 2**24 - 1
+LARGEST_FRAME = 2**24 - 1
 """Largest limit that a peer may set (RFC 9113, 6.5.2)."""
 
 
@@ -136,7 +137,7 @@ class Outgoing:
             if max(value, self._stream_window) > MAX_WINDOW:
                 raise BrokenProtocolError("flow-control window too large")
         elif name == Setting.MAX_FRAME:
-            if not _DEFAULT_FRAME <= value <= _LARGEST_FRAME:
+            if not _DEFAULT_FRAME <= value <= LARGEST_FRAME:
                 raise BrokenProtocolError("MAX_FRAME_SIZE out of range")
             self._max_frame = value
 

@@ -16,8 +16,10 @@ from types import TracebackType
 
 from pytest_mlpatterns.wording import count
 
-__all__ = ["advice_on", "error_line", "last_traceback", "user_frames", "user_traceback"]
+__all__ = ["MAX_TRACEBACKS", "advice_on", "error_line", "last_traceback", "user_frames", "user_traceback"]
 
+MAX_TRACEBACKS = 3
+"""Different tracebacks that a process keeps."""
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 _IMPORTERS = (f"{Path(importlib.__file__).parent}{os.sep}", pkgutil.__file__, "<frozen importlib")
 _HEADER = "Traceback (most recent call last):\n"

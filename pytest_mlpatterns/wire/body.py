@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Body", "Headers", "NotFiniteError", "WireError", "check_finite", "headers_of", "items_of", "name_of_number"]
+__all__ = [
+    "JSON_HEADERS",
+    "Body",
+    "Headers",
+    "NotFiniteError",
+    "WireError",
+    "check_finite",
+    "headers_of",
+    "items_of",
+    "name_of_number",
+]
 
+JSON_HEADERS = (("content-type", "application/json"),)
+"""Headers of a body in JSON."""
 _LONGEST_RANGE = 2**22
 """Most numbers of a ``range`` that is written as a list, so that a slip does not fill the memory."""
 

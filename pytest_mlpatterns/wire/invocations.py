@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.wire.body import Body, Headers, WireError, check_finite
-from pytest_mlpatterns.wire.kserve_v1 import CONTENT_TYPE, dump, encode_predictions
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, check_finite
+from pytest_mlpatterns.wire.kserve_v1 import dump, encode_predictions
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class InvocationsCodec:
         body = dump(_message(list(inputs)))
         if b"null" in body:
             check_finite("input", inputs)
-        return Body((body,), (("content-type", CONTENT_TYPE),))
+        return Body((body,), JSON_HEADERS)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the rows of a request; those of a table are dictionaries by column."""
@@ -69,7 +69,7 @@ class InvocationsCodec:
 
     def encode_outputs(self, outputs: Any) -> Body:
         """Encode a response, which is JSON."""
-        return Body((encode_predictions(outputs),), (("content-type", CONTENT_TYPE),))
+        return Body((encode_predictions(outputs),), JSON_HEADERS)
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the one output of a response: its only prediction, or all of them if it has none or several."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.wire.body import Body, Headers, WireError, check_finite, items_of
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError, check_finite, items_of
 from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventStreamParser
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "CONTENT_TYPE",
     "DONE",
     "JSON_V1",
     "ChunkReader",
@@ -40,8 +39,6 @@ __all__ = [
     "is_event_stream",
 ]
 
-CONTENT_TYPE = "application/json"
-_HEADERS = (("content-type", CONTENT_TYPE),)
 DONE = b"data: [DONE]\n\n"
 """The event that ends a stream."""
 _END = b"[DONE]"
@@ -57,7 +54,7 @@ class JsonV1:
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
         """Encode a predict request."""
-        return Body((encode_instances(list(inputs)),), _HEADERS)
+        return Body((encode_instances(list(inputs)),), JSON_HEADERS)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the instances of a request."""
@@ -65,7 +62,7 @@ class JsonV1:
 
     def encode_outputs(self, outputs: Any) -> Body:
         """Encode a response."""
-        return Body((encode_predictions(outputs),), _HEADERS)
+        return Body((encode_predictions(outputs),), JSON_HEADERS)
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the predictions of a response."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from pytest_mlpatterns.wire.body import Body, NotFiniteError, WireError, name_of_number
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, NotFiniteError, WireError, name_of_number
 from pytest_mlpatterns.wire.tensors import columns_for, rows_from, rows_of_binary, rows_of_json, specification_of
 from pytest_mlpatterns.wording import shown
 
@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 HEAD_LENGTH = "inference-header-content-length"
-_JSON = (("content-type", "application/json"),)
 _ALIGNMENT = 8
 """Bytes of the largest number; data that begins at a multiple of it need not be copied."""
 _NAMES = {"inputs": "input-0", "outputs": "output-0"}
@@ -182,7 +181,7 @@ def _encoded(kind: str, values: Any, fields: dict[str, Any], *, layout: _Layout)
     except TypeError as error:
         raise WireError(str(error)) from None
     if not parts:
-        return Body((head,), _JSON)
+        return Body((head,), JSON_HEADERS)
     head += b" " * (-len(head) % _ALIGNMENT)  # aligns the data, so that it need not be copied
     headers = (("content-type", "application/octet-stream"), (HEAD_LENGTH, str(len(head))))
     return Body((head, *parts), headers)

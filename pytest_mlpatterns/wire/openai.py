@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.wire.body import Body, Headers, WireError
+from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError
 from pytest_mlpatterns.wire.kserve_v1 import DONE, StreamError, encode_value, events_in, is_event_stream
 from pytest_mlpatterns.wording import shown
 
@@ -52,7 +52,6 @@ _SERVER_ERROR = 500
 """First status that is the server's fault."""
 NO_MODEL = b'{"model":"",'
 """Begin of a request that names no model; :func:`with_model` fills in that of the server."""
-_HEADERS = (("content-type", "application/json"),)
 _CHAT_END, _END = "/chat/completions", "/completions"
 _EXPECTED = 'expected text, or a dictionary with a prompt or messages; write {"prompt": "...", "output_tokens": 64}'
 _MESSAGE = '{"role": "user", "content": "..."}'
@@ -287,7 +286,7 @@ class OpenAICodec:
         """Encode a request, which has one input."""
         if len(inputs) != 1:
             raise WireError(f"{len(inputs)} inputs, expected one for each request")
-        return Body((encode_value(self._request(inputs[0])),), _HEADERS)
+        return Body((encode_value(self._request(inputs[0])),), JSON_HEADERS)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the input of a request."""

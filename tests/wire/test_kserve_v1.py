@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import WireError
+from pytest_mlpatterns.wire.body import JSON_HEADERS
 from pytest_mlpatterns.wire.kserve_v1 import (
-    CONTENT_TYPE,
     decode_instances,
     decode_predictions,
     encode_error,
@@ -48,7 +48,7 @@ def test_messages_are_those_that_other_clients_and_servers_speak() -> None:
     assert json.loads(encode_instances([[1.5, 2], "a"])) == {"instances": [[1.5, 2], "a"]}
     assert json.loads(encode_predictions([1, 2])) == {"predictions": [1, 2]}
     assert json.loads(encode_error("no such model: ü")) == {"error": "no such model: ü"}
-    assert CONTENT_TYPE == "application/json"
+    assert dict(JSON_HEADERS) == {"content-type": "application/json"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import matched
-from pytest_mlpatterns.serving.tracebacks import error_line, user_traceback
+from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, error_line, user_traceback
 from pytest_mlpatterns.wire import REST_JSON, codec_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ __all__ = ["CallRecord", "CallRound", "Called", "OneCall", "PlainCaller"]
 
 _GOOD, _FAILED = 200, 500
 """Outcomes of a call, as an HTTP server would answer it: so samples of both sides have the same meaning."""
-_MAX_TRACEBACKS = 3
 """Distinct tracebacks that are kept, as many as a served model keeps."""
 
 
@@ -185,7 +184,7 @@ class PlainCaller:
         text = user_traceback(error)
         if self._failed is None:
             self._failed = index, text
-        if text not in self.tracebacks and len(self.tracebacks) < _MAX_TRACEBACKS:
+        if text not in self.tracebacks and len(self.tracebacks) < MAX_TRACEBACKS:
             self.tracebacks.append(text)
 
 

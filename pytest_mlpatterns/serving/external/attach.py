@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.start_options import StartOptions
     from pytest_mlpatterns.serving.targets import App, Command, Url
 
-__all__ = ["advice_on_path", "attach"]
+__all__ = ["NO_SUCH_PATH", "advice_on_path", "attach"]
 
 _CONNECT_TIMEOUT_S = 5.0
 """Time limit of one attempt to connect, in seconds."""
@@ -41,7 +41,7 @@ _MOST_SHOWN = 5
 """Most paths of a description that a message names."""
 _METHODS = ("post", "put", "patch")
 """Methods of requests that carry an input."""
-_WRONG = (404, 405)
+NO_SUCH_PATH = (404, 405)
 """Statuses of a path or method that a service does not have."""
 
 
@@ -136,7 +136,7 @@ def advice_on_path(
     response: httpx.Response, target: App | Command | Url, options: StartOptions, *, client: httpx.Client
 ) -> str:
     """The end of a message about a response that is not a success; empty unless its path is the reason."""
-    if response.status_code not in _WRONG:
+    if response.status_code not in NO_SUCH_PATH:
         return ""
     known = _paths_of(client)
     shown = [f"{method.upper()} {path}" for path, methods in known.items() for method in methods]

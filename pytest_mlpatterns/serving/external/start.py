@@ -27,7 +27,7 @@ from pytest_mlpatterns.records.setup import merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.external import asgi_server as asgi
-from pytest_mlpatterns.serving.external.attach import advice_on_path, attach
+from pytest_mlpatterns.serving.external.attach import NO_SUCH_PATH, advice_on_path, attach
 from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.failed_request import stream_failure
@@ -66,8 +66,6 @@ _NOT_YET = (502, 503, 504)
 """Statuses of a server whose model is not loaded yet."""
 _RAISE_LIMIT = 'raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
-_NO_SUCH_PATH = (404, 405)
-"""Statuses of a path that a server does not have."""
 _UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serving.external.asgi_server import main; main()", SOCKET)
 _GRANIAN = (
     *("{python}", "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
@@ -347,7 +345,7 @@ def is_ready(response: httpx.Response, ready: str | None, wire: Wire) -> bool:
 
     Without ``ready=`` any answer counts, except that an existing ``/ping`` must answer 2xx.
     """
-    if ready is None and (wire.protocol != "invocations" or response.status_code in _NO_SUCH_PATH):
+    if ready is None and (wire.protocol != "invocations" or response.status_code in NO_SUCH_PATH):
         return True
     return response.is_success
 

@@ -48,6 +48,7 @@ from pytest_mlpatterns.serving.http.stream_response import (
     not_streamed,
 )
 from pytest_mlpatterns.wire import Body, WireError
+from pytest_mlpatterns.wire.body import JSON_HEADERS
 from pytest_mlpatterns.wire.invocations import INVOCATIONS
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
 from pytest_mlpatterns.wire.openai import (
@@ -87,9 +88,8 @@ _BEGAN_NS = "mlpatterns.began_ns"
 _JOBS_PATH = "/v1/jobs/"
 _CARRIED = "choose the wire rest+json or openai"
 _POLLED = "Queued(wait=False) is for clients that poll, which those of the wire openai do not; write Queued()"
-_JSON = (("content-type", "application/json"),)
 _RAW_JSON = [(b"content-type", b"application/json")]
-_EMPTY = Body((b"{}",), _JSON)
+_EMPTY = Body((b"{}",), JSON_HEADERS)
 OPENAI_PATHS = frozenset({COMPLETIONS, CHAT, MODELS})
 
 
@@ -157,7 +157,7 @@ class ModelApp:
         except RequestError as error:
             is_openai = scope["path"] in OPENAI_PATHS
             status = error.status
-            body = self._openai.error(error) if is_openai else Body((encode_error(str(error)),), _JSON)
+            body = self._openai.error(error) if is_openai else Body((encode_error(str(error)),), JSON_HEADERS)
             if error.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
         worked_ns = perf_counter_ns() - started  # before the first write, which wakes the client
@@ -173,7 +173,7 @@ class ModelApp:
             return
         if self.split is not None and status == 200 and _BEGAN_NS in scope:
             self.split.add(clock.parts, worked_ns)
-        headers += _RAW_JSON if body.headers is _JSON else _raw(body.headers)
+        headers += _RAW_JSON if body.headers is JSON_HEADERS else _raw(body.headers)
         headers.append((b"content-length", b"%d" % body.size))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         for part in body.parts[:-1]:
@@ -195,7 +195,7 @@ class ModelApp:
         if method not in (("POST",) if path.rstrip("/") == INDEX else ("GET", "HEAD")):
             raise RequestError(404 if known is None else 405, f"{method} {path}: nothing is served here")
         if known is not None:
-            return 200, Body((known,), _JSON)
+            return 200, Body((known,), JSON_HEADERS)
         if self._jobs is not None and path.startswith(_JOBS_PATH):
             return await self._result(self._jobs, scope, headers)
         raise RequestError(
@@ -318,7 +318,7 @@ class ModelApp:
         encode_ns = perf_counter_ns() - answered_ns
         tally.add_plain(len(body), len(answer), read_ns - started_ns, encode_ns=encode_ns)
         charge(WIRE, read_ns - started_ns + encode_ns)
-        return Body((answer,), _JSON)
+        return Body((answer,), JSON_HEADERS)
 
     def _answer_v2(self, request: InferRequest, outputs: Any) -> Body:
         from pytest_mlpatterns.wire.open_inference import encode_answer, outputs_in
@@ -350,7 +350,7 @@ class OpenAIApi:
 
     def models(self) -> Body:
         """The answer to ``GET /v1/models``."""
-        return Body((encode_models(self._name),), _JSON)
+        return Body((encode_models(self._name),), JSON_HEADERS)
 
     def read(self, path: str, body: bytes | memoryview) -> OpenAIRequest:
         """Decode a request.
@@ -397,10 +397,10 @@ class OpenAIApi:
         took_ns = perf_counter_ns() - started_ns
         self._tally.encode_ns += took_ns
         charge(WIRE, took_ns)
-        return Body((body,), _JSON)
+        return Body((body,), JSON_HEADERS)
 
     def error(self, error: RequestError) -> Body:
         """The body of an error."""
         cause = error.__cause__
         param, code = (cause.param, cause.code) if isinstance(cause, OpenAIError) else (None, None)
-        return Body((encode_openai_error(error.status, str(error), param=param, code=code),), _JSON)
+        return Body((encode_openai_error(error.status, str(error), param=param, code=code),), JSON_HEADERS)

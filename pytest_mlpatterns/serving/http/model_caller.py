@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.stream import Stream, StreamSource
-from pytest_mlpatterns.serving.tracebacks import advice_on, user_traceback
+from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, advice_on, user_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Handler
 
 __all__ = ["ModelCaller", "ModelLock"]
-
-_MAX_TRACEBACKS = 3
-"""Different tracebacks that a process keeps."""
 
 
 class CallStatistics:
@@ -119,7 +116,7 @@ class ModelCaller:
     def failure(self, error: BaseException) -> RequestError:
         """The error of a request whose model raised an error; keeps its traceback."""
         text = user_traceback(error)
-        if text not in self.tracebacks and len(self.tracebacks) < _MAX_TRACEBACKS:
+        if text not in self.tracebacks and len(self.tracebacks) < MAX_TRACEBACKS:
             self.tracebacks.append(text)
         advice = advice_on(error, error.__traceback__)
         return RequestError(500, f"the model raised {type(error).__name__}: {error}{advice}")
