@@ -72,7 +72,7 @@ class JsonLines:
 
 
 class LineReader:
-    """Reads the JSON lines of one answer. Attributes as of the reader of events, and:
+    """Reads the JSON lines of one answer; has the attributes of the reader of events, too.
 
     Attributes:
         why: why a line cannot be read, or which part is missing, in words; empty if nothing is wrong.

@@ -264,7 +264,7 @@ class RayProcess:
             self._remote_pid = message.pid
 
     def why_stopped(self) -> str:
-        """Who is stopped there, and how; looked at twice a second, and empty meanwhile."""
+        """Which process is stopped there, and how; looked at twice a second, and empty meanwhile."""
         if time.perf_counter() - self._looked_s < _LOOK_S:
             return ""
         found: str = self._pool.ask("why_stopped", self._key)
