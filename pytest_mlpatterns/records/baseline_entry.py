@@ -89,7 +89,7 @@ class Entry:
     @property
     def unchanged_commit(self) -> str:
         """The commit whose files were measured as they are in it; empty if files were changed, or outside git."""
-        return "" if self.commit is None or self.commit.endswith("+") else self.commit
+        return _unchanged(self.commit)
 
     @property
     def warning(self) -> str:
@@ -129,6 +129,11 @@ class EntryKey:
     machine: str
     commit: str | None
     tree: str = ""
+
+    @property
+    def unchanged_commit(self) -> str:
+        """The commit whose files were measured as they are in it; empty if files were changed, or outside git."""
+        return _unchanged(self.commit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,10 @@ def commit_in(name: str) -> str:
     """The commit at the end of an entry's name, for files that do not hold it apart; empty if files were changed."""
     found = _COMMIT.search(name)
     return found[1] if found else ""
+
+
+def _unchanged(commit: str | None) -> str:
+    return "" if commit is None or commit.endswith("+") else commit
 
 
 def _dated(date: str, commit: str | None) -> str:

@@ -171,9 +171,9 @@ class RecordedRevisions:
 
     def _clean_commit(self, key: EntryKey) -> str | None:
         """The commit that the entry names, if this clone has it and it holds the very files that were measured."""
-        if key.commit is None or key.commit.endswith("+"):
+        if not (commit := key.unchanged_commit):
             return None
-        sha = commit_hash(self._git, key.commit)
+        sha = commit_hash(self._git, commit)
         return sha if sha is not None and self._digest_of(sha) == key.tree else None
 
     def _at(self, sha: str, key: EntryKey) -> RecordedRevision:
@@ -207,14 +207,14 @@ class RecordedRevisions:
 
     def _recorded_commit(self, key: EntryKey) -> str:
         """The commit that an entry names which is not committed itself."""
-        if key.commit is None or key.commit.endswith("+"):
+        if not (commit := key.unchanged_commit):
             raise UnknownRevisionError(
                 f"{self._file.name} is not committed, and was recorded in a tree with changes, so no commit holds the "
                 "code that it was recorded from: commit it together with that code"
             )
-        if (sha := commit_hash(self._git, key.commit)) is None:
+        if (sha := commit_hash(self._git, commit)) is None:
             raise UnknownRevisionError(
-                f"{self._file.name} was recorded at {key.commit}, which is not in this clone, and is not committed: "
+                f"{self._file.name} was recorded at {commit}, which is not in this clone, and is not committed: "
                 "commit it together with the code that it was recorded from"
             )
         return sha
