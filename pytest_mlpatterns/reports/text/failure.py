@@ -23,7 +23,7 @@ from pytest_mlpatterns.reports.text.evaluation_notes import overload_picture
 from pytest_mlpatterns.reports.text.function_lines import functions_explain
 from pytest_mlpatterns.reports.text.notes import changed_facts, tokens_text
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
-from pytest_mlpatterns.reports.text.suspicions import beside_recorded, open_step, run_again
+from pytest_mlpatterns.reports.text.suspicions import Command, beside_recorded, open_step, run_again
 from pytest_mlpatterns.reports.text.terminal_text import width_of, wrapped
 from pytest_mlpatterns.reports.text.where import where_texts
 
@@ -221,7 +221,8 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
         step = open_step(result, verdicts)
         words = [part for text in (step.why, step.lead) if text for part in wrapped(text, _WIDTH)]
         return [*words, *([step.command] if step.command else [])]
-    wrong = _wrong({one.metric for one in verdicts})
+    metrics = {one.metric for one in verdicts}
+    wrong = _wrong(metrics, "is slower")
     if any(verdict.against == "baseline" for verdict in verdicts):
         recorded = [f"find the change that {wrong}; if it is intended, record it:", record]
         return [*recorded, *_against_recorded(verdicts, result)]
@@ -233,24 +234,24 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
             *_accepted_by(verdicts, result, results_file),
         ]
     where = result.test.partition("::")[0] if result.location is None else _position(result.location)
-    return [f"find what {wrong.replace('slower', 'slow')}; if the limit is too tight, change it:", where]
+    return [f"find what {_wrong(metrics, 'is slow')}; if the limit is too tight, change it:", where]
 
 
 def _accepted_by(verdicts: Sequence[Verdict], result: TestResult, results_file: str) -> list[str]:
     """What accepts these changes: a command where there is a result file, else an argument of the marker."""
     if results_file:
         command = ["python", "-m", "pytest_mlpatterns", "accept", results_file, result.test, "--reason", "WHY"]
-        return [f"{shlex.join(command)}"]
+        return [Command(shlex.join(command))]
     texts = [f'"{one} +{rounded_ceiling(change):g} %: why"' for one, change in changes_to_accept(verdicts)]
     shown = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     return ["in the marker of the test:", f"accept={shown}"]
 
 
-def _wrong(metrics: set[str]) -> str:
-    """What a change does whose metrics are beyond their tolerance."""
+def _wrong(metrics: set[str], slow: str) -> str:
+    """What a change does whose metrics are beyond their tolerance; ``slow`` if it takes time."""
     if metrics <= {*GROWTHS}:
         return "leaks"
-    return "fails requests" if metrics == {"error_rate"} else "is slower"
+    return "fails requests" if metrics == {"error_rate"} else slow
 
 
 def _against_recorded(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
