@@ -7,7 +7,7 @@ ones; what they found travels to the process that writes. This module must not k
 from __future__ import annotations
 
 import datetime
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
@@ -153,9 +153,7 @@ class BaselineSession:
                 update.test: list(update.after.disturbed) for update in self._updates if update.after.disturbed
             },
             "recorded_although_worse": [
-                {"test": update.test, **asdict(verdict), "outcome": str(verdict.outcome)}
-                for update in self._updates
-                for verdict in update.worse
+                {"test": update.test, **verdict.to_json()} for update in self._updates for verdict in update.worse
             ],
             "without_test": sorted(self._gone),
             "pruned": self._pruned,

@@ -38,7 +38,7 @@ from pytest_mlpatterns.judging.guards import (
 from pytest_mlpatterns.measurement.answer_comparison import AnswerComparison, Side
 from pytest_mlpatterns.measurement.variant import StartedDeployments
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_percent, parse_number, parse_ratio
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
     )
     if busy:
         reason += f"; {busy} meanwhile, which makes both sides alike: run it again in a quieter moment"
-    return Verdict(on, "pattern", verdict.outcome, reason, why_open=busy or "", by_machine=bool(busy))
+    return Verdict(on, "pattern", verdict.outcome, reason, why_open=WhyOpen(OpenBy.MACHINE, busy) if busy else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.patterns import Cached
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count
 
@@ -98,7 +98,7 @@ class LeakAssertions:
                 why = f"but the cache still fills: {missing:,} of {cache.max_entries:,} entries are missing"
                 small = f"a smaller one is full earlier: Cached(max_entries={max(_entries(total.counters) // 4, 1)})"
                 said = f"{why}; {small}"
-                return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {said}", why_open=said)
+                return verdict.left_open(WhyOpen(OpenBy.CACHE, said))
         return verdict
 
 
@@ -125,7 +125,7 @@ def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
         f"{requests:,} requests in {format_duration(longest_ns)} are too few to see a leak; measure longer "
         '(duration="60s") or with more load'
     )
-    return Verdict("memory_growth", "limit", Outcome.INCONCLUSIVE, reason, why_open=reason)
+    return Verdict("memory_growth", "limit", Outcome.INCONCLUSIVE, reason, why_open=WhyOpen(OpenBy.REQUESTS, reason))
 
 
 def _entries(counters: Mapping[str, int]) -> int:
@@ -193,7 +193,7 @@ def _confirmed(metric: Metric, suspicion: Verdict, limit: float, *, track: Resou
         why = f"a longer load could not show whether it is a leak, since {few}"
         advice = 'follow it for longer with perf.assert_no_leak("1KiB", duration="60s")'
         said = f"{why}: {advice}"
-        return replace(suspicion, outcome=Outcome.INCONCLUSIVE, reason=f"{suspicion.reason}; {said}", why_open=said)
+        return suspicion.left_open(WhyOpen(OpenBy.REQUESTS, said))
     before, now = suspicion.reference_value or 0.0, max(metric.per * growth.slope.value, 0.0)
     ends = [max(metric.per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]
     change = Estimate(*(end / max(before, metric.floor) - 1 for end in ends))

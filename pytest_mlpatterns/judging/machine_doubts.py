@@ -12,7 +12,7 @@ service. This module must not know how launches are measured.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.health.machine import (
@@ -29,7 +29,7 @@ from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.judging.compared_metrics import failed_by_whole_answers
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
@@ -120,13 +120,7 @@ class MachineDoubts:
             *_failed(self.judge(of_cpu, scaled(self.entry, bounds.cpu), self.metrics)),
         }
         return [
-            replace(
-                verdict,
-                outcome=Outcome.INCONCLUSIVE,
-                reason=f"{verdict.reason}; but {why}: {_ADVICE}",
-                why_open=why,
-                by_machine=True,
-            )
+            verdict.left_open(WhyOpen(OpenBy.MACHINE, why), f"but {why}: {_ADVICE}")
             if verdict.outcome is Outcome.FAIL and verdict.metric not in standing | beyond
             else verdict
             for verdict in verdicts

@@ -22,7 +22,7 @@ from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
 from pytest_mlpatterns.judging.machine_doubts import MachineSign
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import listed
@@ -382,7 +382,7 @@ class SettledVerdicts:
             why = self._explanation(screened) if screened.outcome is Outcome.FAIL else ""
             if not why:
                 return screened
-            return _open(screened, f"{screened.reason}; but {why}", why, by_machine=True)
+            return screened.left_open(WhyOpen(OpenBy.MACHINE, why), f"but {why}")
         return self._shared(screened) if self._is_worse(screened.metric) else replace(screened, outcome=Outcome.PASS)
 
     def _of_both(self, screened: Verdict, judged: Verdict) -> Verdict:
@@ -410,7 +410,8 @@ class SettledVerdicts:
             f"{who}: not the code, and no sign of the machine explains it; look for a data file, a variable or "
             "another service that changed, and record it anew if that is intended"
         )
-        return _open(screened, f"{_short(screened)}, {why}", why)
+        shared = screened.left_open(WhyOpen(OpenBy.UNEXPLAINED, why))
+        return replace(shared, reason=f"{_short(screened)}, {why}")
 
     def _has_passed(self, screened: Verdict) -> bool:
         """Whether the recorded code is today as it was, so that what slowed the first launches down has passed."""
@@ -424,11 +425,6 @@ class SettledVerdicts:
         """Whether the file saw the metric worse than its tolerance, surely or by its estimate."""
         screened = self.seen.get(metric)
         return screened is not None and (screened.outcome is Outcome.FAIL or screened.suspected)
-
-
-def _open(screened: Verdict, reason: str, why: str, *, by_machine: bool = False) -> Verdict:
-    """The verdict, left open for a reason that more measuring does not remove."""
-    return replace(screened, outcome=Outcome.INCONCLUSIVE, reason=reason, why_open=why, by_machine=by_machine)
 
 
 def _short(screened: Verdict) -> str:

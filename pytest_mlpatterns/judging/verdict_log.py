@@ -25,7 +25,7 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.measurement.answer_check import cut_to_check
 from pytest_mlpatterns.records.result import Location
-from pytest_mlpatterns.records.verdict import Gate, Outcome, Verdict
+from pytest_mlpatterns.records.verdict import Gate, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.suspicions import open_in_short
 from pytest_mlpatterns.reports.text.where import where_sentence
@@ -131,7 +131,8 @@ class VerdictLog:
 def no_verdict(metric: str, against: Literal["limit", "baseline", "revision"], error: GeneratorLimitError) -> Verdict:
     """The verdict on a metric when the load generator or the machine was the limit, not the service."""
     why = str(error)
-    return Verdict(metric, against, Outcome.INCONCLUSIVE, f"no verdict: {why}", why_open=why, by_machine=True)
+    left = WhyOpen(OpenBy.MACHINE, why)
+    return Verdict(metric, against, Outcome.INCONCLUSIVE, f"no verdict: {why}", why_open=left)
 
 
 def _warn_at_the_test(warning: Warning) -> None:

@@ -11,7 +11,6 @@ A test that fails before anything is measured has no result; this stands for it 
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +27,6 @@ from pytest_mlpatterns.records.latency import (
 )
 from pytest_mlpatterns.records.launch import (
     Capacity,
-    Estimate,
     GeneratorPart,
     LaunchValue,
     NodeFigures,
@@ -251,10 +249,7 @@ class TestResult:
         plain["gate"] = self.gate.value  # a plain str: execnet accepts no subclass
         if self.unjudged is not None:
             plain["unjudged"]["kind"] = self.unjudged.kind.value
-        for verdict in plain["verdicts"]:
-            verdict["outcome"] = str(verdict["outcome"])
-            if verdict["present_value"] == math.inf:  # a percentile among failed requests; JSON has no infinity
-                verdict["present_value"] = None
+        plain["verdicts"] = [verdict.to_json() for verdict in self.verdicts]
         for overload in plain["overloads"]:
             overload["behaviour"] = str(overload["behaviour"])
         plain["price"] = None if self.price is None else str(self.price)
@@ -279,7 +274,7 @@ class TestResult:
                 "setup": Setup.from_json(data["setup"]),
                 "metrics": _estimates(data["metrics"]),
                 "launches": {name: _pairs(values) for name, values in data["launches"].items()},
-                "verdicts": tuple(_verdict(item) for item in data["verdicts"]),
+                "verdicts": tuple(map(Verdict.from_json, data["verdicts"])),
                 "notes": tuple(data["notes"]),
                 "capacities": tuple(_capacity(item) for item in data["capacities"]),
                 "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
@@ -335,11 +330,6 @@ def _pairs(data: Any) -> tuple[tuple[float, float], ...]:
 
 def _estimates(data: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
     return {name: (value, low, high) for name, (value, low, high) in data.items()}
-
-
-def _verdict(data: Mapping[str, Any]) -> Verdict:
-    change = None if data["change"] is None else Estimate(**data["change"])
-    return Verdict(**{**data, "outcome": Outcome(data["outcome"]), "change": change})
 
 
 def _changes(data: Sequence[Mapping[str, Any]] | None) -> tuple[FactChange, ...] | None:

@@ -5,9 +5,10 @@ A test that fails for another reason than a verdict has no verdict that shows it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
@@ -18,13 +19,29 @@ from pytest_mlpatterns.errors import (
     RegressionFailure,
     SettingError,
 )
+from pytest_mlpatterns.records.launch import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records.launch import Estimate
+__all__ = [
+    "ERRORS",
+    "TIMES_OF_RATES",
+    "Gate",
+    "Kind",
+    "LeftOut",
+    "OpenBy",
+    "Outcome",
+    "Unjudged",
+    "Verdict",
+    "WhyOpen",
+    "failure_kind",
+    "judged_kind",
+]
 
-__all__ = ["ERRORS", "Gate", "Kind", "LeftOut", "Outcome", "Unjudged", "Verdict", "failure_kind", "judged_kind"]
+
+TIMES_OF_RATES: dict[str, tuple[str, ...]] = {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
+"""Rates of a closed loop, and the times that they follow from: each caller sends again when it has its answer."""
 
 
 class Outcome(StrEnum):
@@ -33,6 +50,33 @@ class Outcome(StrEnum):
     PASS = "pass"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
+
+
+class OpenBy(StrEnum):
+    """What leaves a verdict open that more measuring would not decide.
+
+    They are: the machine, so that another moment would decide; two modes of the requests, between which the percentile
+    lies; launches that scatter too much; too few requests to see a growth; a cache that still fills; and a change
+    without a change of the code.
+    """
+
+    MACHINE = "machine"
+    MODES = "modes"
+    LAUNCHES = "launches"
+    REQUESTS = "requests"
+    CACHE = "cache"
+    UNEXPLAINED = "unexplained"
+
+
+@dataclass(frozen=True, slots=True)
+class WhyOpen:
+    """Why a verdict is open although more measuring would not decide it; the words have the figures."""
+
+    by: OpenBy
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +95,7 @@ class Verdict:
         accepted: the acceptance to which a change beyond the usual tolerance owes its pass; empty for all others.
         judged_by: name of the metric that was judged in its place and that the figures are of, such as
             ``latency_mean`` for RTM; empty if it was judged itself.
-        why_open: why it is open although more measuring would not decide it, in words; empty for all others.
-        by_machine: whether that is the machine, so that another moment would.
+        why_open: why it is open although more measuring would not decide it; None for all others.
     """
 
     metric: str
@@ -65,13 +108,51 @@ class Verdict:
     present_value: float | None = None
     accepted: str = ""
     judged_by: str = ""
-    why_open: str = ""
-    by_machine: bool = False
+    why_open: WhyOpen | None = None
 
     @property
     def figure(self) -> str:
         """Name of the metric that the figures are of."""
         return self.judged_by or self.metric
+
+    @property
+    def by_machine(self) -> bool:
+        """Whether the machine leaves it open, so that another moment would decide it."""
+        return self.why_open is not None and self.why_open.by is OpenBy.MACHINE
+
+    def left_open(self, why: WhyOpen, said: str = "") -> Verdict:
+        """The verdict, left open for a reason that more measuring does not remove; the reason is said in its words.
+
+        Args:
+            why: the reason.
+            said: longer words for it; empty for its own.
+        """
+        reason = f"{self.reason}; {said or why}"
+        return replace(self, outcome=Outcome.INCONCLUSIVE, reason=reason, why_open=why)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values; JSON has no infinity, as which a percentile among failed requests is known."""
+        open_by = None if self.why_open is None else self.why_open.by.value
+        return {
+            **asdict(self),
+            "outcome": self.outcome.value,
+            "present_value": None if self.present_value == math.inf else self.present_value,
+            "why_open": str(self.why_open or ""),
+            "by_machine": self.by_machine,
+            "open_by": open_by,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """The inverse of :meth:`to_json`, also of older files."""
+        fields = {name: value for name, value in data.items() if name not in ("by_machine", "open_by")}
+        by = data.get("open_by") or (OpenBy.MACHINE if data.get("by_machine") else OpenBy.UNEXPLAINED)
+        read = {
+            "outcome": Outcome(data["outcome"]),
+            "change": None if data["change"] is None else Estimate(**data["change"]),
+            "why_open": WhyOpen(OpenBy(by), data["why_open"]) if data.get("why_open") else None,
+        }
+        return cls(**{**fields, **read})
 
     @property
     def suspected(self) -> bool:

@@ -21,7 +21,7 @@ from pytest_mlpatterns.records.result import (
     group_of,
 )
 from pytest_mlpatterns.records.setup import Setup
-from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
+from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
 
 
 @FEW
@@ -64,6 +64,18 @@ def test_a_result_of_0_2_0_has_the_commit_of_its_baseline_in_the_name(name: str,
     found = TestResult.from_json(data).reference
     assert found is not None
     assert found.recorded_commit == commit
+
+
+@pytest.mark.parametrize("kind", OpenBy)
+def test_an_open_verdict_is_read_with_what_leaves_it_open(kind: OpenBy) -> None:
+    left = verdict(Outcome.PASS).left_open(WhyOpen(kind, "other processes used 1.1 of the 2 cores"), "but not for long")
+    assert (left.outcome, left.by_machine) == (Outcome.INCONCLUSIVE, kind is OpenBy.MACHINE)
+    assert left.reason.endswith("; but not for long")
+    data = left.to_json()
+    assert (data["why_open"], data["open_by"]) == ("other processes used 1.1 of the 2 cores", kind.value)
+    assert Verdict.from_json(data) == left
+    del data["open_by"]
+    assert Verdict.from_json(data).by_machine is left.by_machine
 
 
 def test_reasons_are_read_as_the_values_that_they_print() -> None:

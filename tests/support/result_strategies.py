@@ -35,7 +35,7 @@ from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, Sca
 from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import Gate, Kind, LeftOut, Outcome, Unjudged, Verdict
+from pytest_mlpatterns.records.verdict import Gate, Kind, LeftOut, OpenBy, Outcome, Unjudged, Verdict, WhyOpen
 from support.synthetic import make_setup
 
 FINITE = st.floats(-1e18, 1e18)
@@ -240,6 +240,7 @@ RESULTS = st.builds(
             st.sampled_from(Outcome),
             NAMES,
             st.none() | ESTIMATES,
+            why_open=st.none() | st.builds(WhyOpen, st.sampled_from(OpenBy), NAMES),
         ),
         max_size=3,
     ).map(tuple),

@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, estimate, ratio_of, ratio_of_pairs
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, format_percents
 
 if TYPE_CHECKING:
@@ -171,15 +171,15 @@ def judge_limit(
     if outcome is Outcome.INCONCLUSIVE and size is not None:
         shown = f"{metric.label} {_range(metric, measured.low, measured.high)}"
         reason = f"{shown} includes the limit of {metric.show(limit)} after {size}"
-        why_open = ""
+        why_open = None
         if modes is not None and measured.low < modes.valley < measured.high:
-            why_open = _either_mode(metric, modes)
+            why_open = WhyOpen(OpenBy.MODES, _either_mode(metric, modes))
             reason += f"; {why_open}"
         elif metric.launch_sd > 0 and min(measured.low, limit) > 0:
             half = math.log(measured.high / measured.low) / 2
             helps = _what_helps(half, abs(math.log(measured.value / limit)), size.launches)
             reason += f"; {helps.words}"
-            why_open = "" if helps.suffices else helps.words
+            why_open = None if helps.suffices else WhyOpen(OpenBy.LAUNCHES, helps.words)
         return Verdict(metric.name, "limit", outcome, reason, why_open=why_open)
     wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
     return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {verb} {wanted}")

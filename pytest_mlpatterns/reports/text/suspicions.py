@@ -139,11 +139,11 @@ def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> 
     still = most_severe_first([one for one in found if one.outcome is Outcome.INCONCLUSIVE])
     reasons = [one for one in still if one.why_open]
     if by_machine := [one for one in reasons if one.by_machine]:
-        why = by_machine[0].why_open if by_machine[0].change is not None else ""
+        why = "" if by_machine[0].change is None else str(by_machine[0].why_open)
         return _in_another_moment(result, why)
     compared = [one for one in still if one.change is not None and one.tolerance is not None]
     if reasons and (not compared or reasons[0] is still[0]):
-        return OpenStep(reasons[0].why_open if reasons[0].change is not None else "")
+        return OpenStep("" if reasons[0].change is None else str(reasons[0].why_open))
     if not compared:
         how = "measure longer: raise budget= and launches= in the marker of the test, or run"
         longer = run_again(result, f"--perf-budget {_DEFAULT_S}s")

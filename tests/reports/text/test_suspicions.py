@@ -11,7 +11,7 @@ from support.synthetic import MS, counterpart, make_setup, result
 
 from pytest_mlpatterns.errors import InconclusiveWarning
 from pytest_mlpatterns.records.launch import Estimate, Noise
-from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.reports.text.failure import next_step
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.suspicions import open_in_short, suspected_sentences, undecided_lines
@@ -30,7 +30,7 @@ BUSY = "other processes used 1.9 of the 2 cores, which explains 4.00 times"
 def by_machine(verdict: Verdict) -> Verdict:
     """A verdict that would fail, left open because of the machine."""
     reason = f"{verdict.reason}; but {BUSY}: run it again in a quieter moment"
-    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, why_open=BUSY, by_machine=True)
+    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=reason, why_open=WhyOpen(OpenBy.MACHINE, BUSY))
 
 
 def block(*verdicts: Verdict, width: int = 200, **changes: object) -> list[str]:
@@ -122,7 +122,7 @@ def test_what_is_too_close_to_its_tolerance_is_given_a_wider_one() -> None:
     ("verdict", "end"),
     [
         (LIMIT, [f"        {AGAINST['command']} --perf-budget 120s"]),
-        (replace(LIMIT, why_open="even 20 more launches would narrow it only to ±6.8 %"), []),
+        (replace(LIMIT, why_open=WhyOpen(OpenBy.LAUNCHES, "even 20 more launches would narrow it only to ±6.8 %")), []),
     ],
     ids=["more helps", "more does not help"],
 )
