@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "Engine", "EngineSession", "SessionOptions", "engine_named", "engine_names", "launch"]
 
 _GROUP = "pytest_mlpatterns.engines"
+"""Group of entry points in which distributions register engines."""
 
 
 @dataclass(frozen=True, slots=True)

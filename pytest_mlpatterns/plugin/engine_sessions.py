@@ -37,7 +37,7 @@ class EngineSessions:
 
     @property
     def lines(self) -> list[str]:
-        """What the summary of the run says of them."""
+        """Their notes, as lines of the run's summary."""
         return [f"note: {note}" for session in self._shared for note in session.notes]
 
     def of(self, name: str) -> EngineSession | None:

@@ -157,6 +157,7 @@ def _of_engines() -> dict[str, Mapping[str, Any]]:
 
 
 _GROUP_OF_ENGINES = "pytest_mlpatterns.engine_options"
+"""Group of entry points that name the options of an engine."""
 ENGINE_OPTIONS = _of_engines()
 """Options of engines, which are not imported for them."""
 OPTIONS: Mapping[str, Mapping[str, Any]] = dict(sorted({**_OWN, **ENGINE_OPTIONS}.items()))

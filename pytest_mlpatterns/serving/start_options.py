@@ -66,7 +66,7 @@ def start_with_cpus(cpus: float | None, start: Callable[[], Deployment]) -> Depl
         start: starts it, with :func:`pytest_mlpatterns.system.cpu_share.current_share` among its traits.
 
     Raises:
-        SettingError: this machine cannot give it these cores, or no such share.
+        SettingError: this machine has fewer, or cannot give such a share.
         DeploymentError: it did not start.
     """
     return start() if cpus is None else _start_with(give_cpus(cpus), start)

@@ -70,6 +70,7 @@ class LocalEngine(Engine):
 
 
 ENGINE = LocalEngine()
+"""What the entry point names."""
 
 
 def _is_polled(plan: ServicePlan) -> bool:

@@ -35,6 +35,7 @@ __all__ = ["ENGINE", "RayEngine", "SharedRay", "access_options", "access_variabl
 _PACKAGES = ("ray", "fastapi")
 """Packages of Ray and of Ray Serve."""
 _MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"
+"""Module that asks the monitors of the nodes, in the driver."""
 
 
 class RayEngine(Engine):
@@ -77,6 +78,7 @@ def _is_installed(package: str) -> bool:
 
 
 ENGINE = RayEngine()
+"""What the entry point names."""
 
 
 class SharedRay:

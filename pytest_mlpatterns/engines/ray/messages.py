@@ -1,7 +1,7 @@
 """What travels between pytest, the Ray driver and the processes of a cluster; it loads without Ray.
 
-First what pytest and the driver say to each other, then plans, jobs and what nodes report of a service, then what the
-hosts of load generators report.
+First the messages between pytest and the driver, then plans, jobs and reports of nodes, then reports of the hosts of
+load generators.
 """
 
 from __future__ import annotations
@@ -356,7 +356,7 @@ class HostFacts:
     Attributes:
         node: address of the node.
         machine: identity of its machine.
-        clock: how far its clock is ahead of that of pytest.
+        clock: how far its clock is ahead of the clock of pytest.
         allowed_connections: connections that a process there may open; None if the system knows no limit.
     """
 

@@ -1,4 +1,4 @@
-"""The nodes of a cluster: how something is placed on one, how clocks are compared, and what one says of itself.
+"""The nodes of a cluster: how something is placed on one, how clocks are compared, and the facts of one.
 
 A task that runs there finds out the facts of a node. It needs this package there, which is checked so.
 """
@@ -32,7 +32,7 @@ _HEAD = "node:__internal_head__"
 CLOCK_AGE_S = 60.0
 """Time for which an offset of clocks is trusted: quartz drifts by up to 50 ppm, so 3 ms."""
 _ROUND_TRIPS = 20
-"""Calls of which the quickest decides: one among 20 meets no other work."""
+"""Calls, the quickest of which decides: one among 20 meets no other work."""
 
 
 def is_head(node: Mapping[str, Any]) -> bool:
@@ -53,7 +53,7 @@ def on_node(kind: Any, node: str, **options: Any) -> Any:
 
 
 def measured_offset(ask: Callable[[], tuple[str, int]]) -> ClockOffset:
-    """How far the clock of a node is ahead of that of this process.
+    """How far the clock of a node is ahead of the clock of this process.
 
     Args:
         ask: asks the node for the identity of its machine, and for the present on its clock, in nanoseconds.
