@@ -21,7 +21,7 @@ MOST_LEFT = 176
 RULES = {
     "that of … that of": r"\b(?:that|those) of\b[^.;:]*\b(?:that|those) of\b",
     "of that of": r"\bof (?:that|those|what) of\b",
-    "where, as a condition": r"(?:^|[.;] )Where (?:a|an|it|they|there|no|none)\b[^.]*,"
+    "where, as a condition": r"[.;] Where (?:a|an|it|they|there|no|none)\b[^.]*,"
     r"|\bwhere (?:it|they|this|one) (?:is|are|has|have|does|do) (?:not|no|none|known|any|more)\b"
     r"|\bwhere (?:there|that|none) (?:is|are)\b|\bwhere (?:it|one|none) exists\b|\bwhere the system\b",
     "so many": r"\bso (?:many|much|few|often)\b|\bso long\b(?! as)",
@@ -70,7 +70,7 @@ def test_sentences_follow_the_rules_of_english() -> None:
     [
         "the weight of that of a part",
         "None where it is not known",
-        "Where a service computes, its time counts",
+        "It is scaled. Where a service computes, its time counts",
         "capacity of so many replicas",
         "the file says which",
         "the process who waits",

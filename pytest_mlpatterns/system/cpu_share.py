@@ -243,7 +243,7 @@ def _group_with_quota(cpus: float) -> Path:
 
 
 def _parents(group: CpuGroup) -> list[Path]:
-    """Where a new group may be, the innermost first: in version 2 a group with processes cannot limit groups in it."""
+    """Places for a new group, the innermost first: in version 2 a group with processes cannot limit groups in it."""
     if group.version == 1:
         return [group.folder]
     around = [folder for folder in group.folder.parents if folder.is_relative_to(group.top)]
