@@ -80,7 +80,7 @@ class BaselineLookup:
         machine = self._environment.machine_of(cluster)
         if (own := by_machine.get(machine)) is None:
             return self._match_elsewhere(test, by_machine, sought, machine=machine)
-        if differences := self._differences(own, setup):
+        if differences := own.differences(setup, self._environment.versions):
             details = "; ".join(differences)
             sought = replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=own.facts)
             return self._with_recorded(sought, test, {machine: own})
@@ -107,9 +107,6 @@ class BaselineLookup:
         latest = max(by_machine.values(), key=lambda entry: entry.date)
         found = replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=latest.facts)
         return self._with_recorded(found, test, by_machine)
-
-    def _differences(self, entry: Entry, setup: Setup) -> tuple[str, ...]:
-        return entry.differences(setup, self._environment.versions)
 
     def _name_of(self, entry: Entry) -> str:
         return f"{self._run.baseline_file.name}, {entry.recorded_at}"

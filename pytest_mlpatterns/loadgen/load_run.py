@@ -64,7 +64,9 @@ class LoadRun:
         self.cancellations: Cancellations | None = (
             None if job.cancellation is None else Cancellations(job.cancellation, job.share)
         )
-        self.answers: ResponseSample | None = _sample_for(job) if job.keep_answers else None
+        self.answers: ResponseSample | None = (
+            ResponseSample(job.keep_answers, KEPT_BYTES // job.share.of) if job.keep_answers else None
+        )
         self.connect_ns: array[int] = array("q")
         self.waited_ns: array[int] = array("q")
         self.draining: bool = False
@@ -311,10 +313,6 @@ def _streams_for(job: LoadJob) -> StreamColumns | None:
     if not job.in_pieces:
         return None
     return StreamColumns(KEPT_BYTES // job.share.of if job.keep_texts else 0)
-
-
-def _sample_for(job: LoadJob) -> ResponseSample:
-    return ResponseSample(job.keep_answers, KEPT_BYTES // job.share.of)
 
 
 def _callers_of(job: LoadJob) -> int:

@@ -36,7 +36,7 @@ def user_frames(frames: TracebackType | None) -> TracebackType | None:
     while frames is not None:
         entries.append(frames)
         frames = frames.tb_next
-    kept = [one for one in entries if not _is_internal(one.tb_frame.f_code.co_filename)]
+    kept = [one for one in entries if not one.tb_frame.f_code.co_filename.startswith((_PACKAGE, *_IMPORTERS))]
     if not kept and entries and entries[-1].tb_frame.f_code.co_filename.startswith(_PACKAGE):
         kept = entries
     found = None
@@ -72,10 +72,6 @@ def _chain(error: BaseException) -> list[BaseException]:
         found.append(one)
         one = one.__cause__ or one.__context__
     return found
-
-
-def _is_internal(file: str) -> bool:
-    return file.startswith((_PACKAGE, *_IMPORTERS))
 
 
 def advice_on(error: BaseException, frames: TracebackType | None) -> str:
