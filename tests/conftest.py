@@ -54,7 +54,13 @@ def _starts_processes(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most tests that start processes take longest and come first: no worker waits long for the last."""
+    """Files with most tests that start processes take longest and come first: no worker waits long for the last.
+
+    A property runs its lines for many examples, so it is a simulation.
+    """
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("simulation")
     slow = Counter(map(_file_of, filter(_starts_processes, items)))
     items.sort(key=lambda item: -slow[_file_of(item)])
 

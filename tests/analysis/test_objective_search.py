@@ -71,6 +71,7 @@ def probe_of(due_ns: np.ndarray, late: np.ndarray, window: Window, **more: Any) 
     return Probe((Tally(judged, counted, counted),), due_ns.astype(float), window, **more)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("queue", "limit_s", "percentile", "truth_rps", "most_variation"),
     [

@@ -44,6 +44,7 @@ def test_a_load_below_the_capacity_is_sustained(queue: Queue, utilisation: float
     assert share_found(queue, utilisation, window_s=window_s) <= 1 / _TRIALS
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("queue", "utilisation"),
     [
@@ -60,6 +61,7 @@ def test_a_load_above_the_capacity_is_found_in_three_seconds(queue: Queue, utili
     assert share_found(queue, utilisation, window_s=3.0, warmup_s=3.0) > 0.99  # a warm-up of an overload is long
 
 
+@pytest.mark.simulation
 def test_several_short_launches_find_together_what_one_does_not() -> None:
     queue = Queue(1000, service="M")
 
@@ -79,6 +81,7 @@ def test_a_pause_of_the_service_is_no_overload(at_s: float, length_s: float) -> 
     assert verdict(Run.of(arrivals_ns, service_ns, warmup_s=1.0, window_s=3.0), rate_rps=200) is None
 
 
+@pytest.mark.simulation
 def test_repeated_pauses_of_a_service_with_room_are_no_overload() -> None:
     rng = np.random.default_rng(1)
     queue = Queue(400, service="M")

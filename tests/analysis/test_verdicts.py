@@ -296,6 +296,7 @@ def test_without_a_change_a_false_alarm_is_rare(metric: object, launches: int) -
         assert outcomes.count(Outcome.FAIL) <= most
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("launches", [1, 2, 3])
 def test_without_a_change_most_runs_pass_at_the_default_tolerance(launches: int) -> None:
     rng = np.random.default_rng(21)

@@ -264,6 +264,7 @@ def test_what_only_the_quiet_launches_lack_is_judged_all_the_same() -> None:
     assert comparison.left_out == {}
 
 
+@pytest.mark.simulation
 class TestTheFileAloneOnAMachineOfAnotherSpeed:
     """Each case is measured with several seeds: the truth is known, and no verdict may contradict it."""
 

@@ -79,6 +79,7 @@ def judged(slower: float) -> list[tuple[Outcome, Starting, str]]:
     return found
 
 
+@pytest.mark.simulation
 def test_a_start_that_takes_three_quarters_longer_fails_after_a_few_further_starts() -> None:
     found = judged(0.74)
     assert sum(outcome is Outcome.FAIL for outcome, _, _ in found) >= 0.85 * RUNS
@@ -91,6 +92,7 @@ def test_a_start_that_takes_three_quarters_longer_fails_after_a_few_further_star
     assert " further starts without load" in more
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("slower", [-0.2, 0.0, 0.2])
 def test_starts_within_their_tolerance_pass_and_cost_nearly_nothing(slower: float) -> None:
     found = judged(slower)
@@ -98,6 +100,7 @@ def test_starts_within_their_tolerance_pass_and_cost_nearly_nothing(slower: floa
     assert sum(len(run.first_starts_ns) for _, run, _ in found) <= RUNS
 
 
+@pytest.mark.simulation
 def test_a_start_at_its_tolerance_seldom_fails() -> None:
     assert sum(outcome is Outcome.FAIL for outcome, _, _ in judged(0.5)) <= 0.1 * RUNS
 
