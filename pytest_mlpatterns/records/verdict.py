@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ERRORS",
-    "TIMES_OF_RATES",
     "Gate",
     "Kind",
     "LeftOut",
@@ -38,10 +37,6 @@ __all__ = [
     "failure_kind",
     "judged_kind",
 ]
-
-
-TIMES_OF_RATES: dict[str, tuple[str, ...]] = {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
-"""Rates of a closed loop, and the times that they follow from: each caller sends again when it has its answer."""
 
 
 class Outcome(StrEnum):
