@@ -14,7 +14,7 @@ from _pytest._io import TerminalWriter
 from support.synthetic import ENVIRONMENT, counterpart, make_setup, result
 
 from pytest_mlpatterns.cli import main
-from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.records.result import FailedTest, Location
 from pytest_mlpatterns.reports.files.ci_reports import annotation, job_summary, properties_of
@@ -72,8 +72,8 @@ def test_text_from_elsewhere_commands_no_runner_and_annotations_do() -> None:
     assert "%0A::error file=a::b" in last
 
 
-def test_hidden_characters_reach_no_traceback_however_the_errors_are_chained() -> None:
-    error, first = DeploymentError(f"it printed {PAINT}", 5), ValueError(PAINT)
+def test_they_reach_no_traceback_however_the_errors_are_chained() -> None:
+    error, first = ChildError(f"it printed {PAINT}", 5), ValueError(PAINT)
     error.__cause__, first.__context__ = first, error  # a circle ends too
     make_terminal(io.StringIO()).spell_error(error)
     assert not hidden_in(str(error.args) + str(first))
