@@ -593,7 +593,7 @@ class Perf:
             verdicts = self._comparison.judge(choice)
         except GeneratorLimitError as error:
             found = no_verdict("rtm", self._comparison.kind, error)
-            verdicts = [] if self._verdicts.says(found.reason) else [found]
+            verdicts = [] if self._verdicts.is_left_open_by(found.why_open) else [found]
         except PerfFailure as failure:
             self._verdicts.fail(failure)
             return

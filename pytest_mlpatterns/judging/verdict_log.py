@@ -114,9 +114,9 @@ class VerdictLog:
         """Give the warnings of open verdicts to this function from now on."""
         self.warn = warn
 
-    def says(self, reason: str) -> bool:
-        """Whether a verdict has this reason already."""
-        return any(verdict.reason == reason for verdict in self.all)
+    def is_left_open_by(self, why: WhyOpen | None) -> bool:
+        """Whether this leaves a verdict open already."""
+        return why is not None and any(verdict.why_open == why for verdict in self.all)
 
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()

@@ -137,10 +137,11 @@ def _points(results: Results) -> Iterator[_Point]:
             if not is_known_metric(name):
                 continue
             metric = metric_named(name)
-            base, _, inside = name.partition("(")
-            further = {"objective": inside.removesuffix(")")} if inside else {}
+            asked = metric.objective or metric.promise
+            further = {"objective": str(asked)} if asked else {}
             further |= {"currency": metric.currency} if metric.currency else {}
-            gauge = _Gauge(base, metric.unit, metric.label.partition("(")[0].strip())
+            base, label = (one.removesuffix(f"({asked})").strip() for one in (metric.name, metric.label))
+            gauge = _Gauge(base, metric.unit, label)
             yield from _three(gauge, labels | further, found)
         changes = {(one.metric, one.against): one.change for one in result.verdicts if one.change is not None}
         for (name, against), change in changes.items():  # of several verdicts on one, the last
