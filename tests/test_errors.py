@@ -31,20 +31,20 @@ def imports_for_type_checkers() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", pytest_mlpatterns.__all__)
-def test_every_public_name_resolves(name: str) -> None:
-    assert getattr(pytest_mlpatterns, name) is not None
-    assert name in dir(pytest_mlpatterns)
+def test_every_public_name_resolves() -> None:
+    for name in pytest_mlpatterns.__all__:
+        assert getattr(pytest_mlpatterns, name) is not None, name
+    assert set(pytest_mlpatterns.__all__) <= set(dir(pytest_mlpatterns))
 
 
 def test_public_names_are_those_that_type_checkers_see() -> None:
     assert sorted(imports_for_type_checkers()) == sorted(PUBLIC)
 
 
-@pytest.mark.parametrize(("name", "module"), imports_for_type_checkers().items())
-def test_a_public_name_is_the_one_that_type_checkers_see(name: str, module: str) -> None:
-    assert getattr(pytest_mlpatterns, name) is getattr(import_module(module), name)
-    assert name in import_module(module).__all__
+def test_a_public_name_is_the_one_that_type_checkers_see() -> None:
+    for name, module in imports_for_type_checkers().items():
+        assert getattr(pytest_mlpatterns, name) is getattr(import_module(module), name), name
+        assert name in import_module(module).__all__, name
 
 
 def test_a_public_name_is_named_once() -> None:
@@ -81,11 +81,11 @@ def test_the_version_is_that_of_the_installed_package() -> None:
 CLASSES = [name for name in errors.__all__ if name != "missing_extra"]
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_every_error_and_warning_is_public_and_has_a_docstring(name: str) -> None:
-    found = getattr(pytest_mlpatterns, name)
-    assert found is getattr(errors, name)
-    assert inspect.getdoc(found)
+def test_every_error_and_warning_is_public_and_has_a_docstring() -> None:
+    for name in CLASSES:
+        found = getattr(pytest_mlpatterns, name)
+        assert found is getattr(errors, name), name
+        assert inspect.getdoc(found), name
 
 
 def test_every_class_of_the_module_is_listed() -> None:
@@ -93,11 +93,12 @@ def test_every_class_of_the_module_is_listed() -> None:
     assert sorted(defined) == sorted(CLASSES)
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_verdict_shows_its_figures_first_and_every_other_error_the_name_to_import(name: str) -> None:
+def test_a_verdict_shows_its_figures_first_and_every_other_error_the_name_to_import() -> None:
     """A class of ``builtins`` is printed without its module."""
-    found = getattr(errors, name)
-    assert found.__module__ == ("builtins" if issubclass(found, errors.PerfFailure) else "pytest_mlpatterns")
+    for name in CLASSES:
+        found = getattr(errors, name)
+        module = "builtins" if issubclass(found, errors.PerfFailure) else "pytest_mlpatterns"
+        assert found.__module__ == module, name
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 import tokenize
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,10 +34,29 @@ DECODED = re.compile(r"\b(told|tells|nobody|somebody|whoever|whatever|oftener)\b
 """Words that make a reader ask who does what."""
 
 
-def functions(module: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+@dataclass
+class Found:
+    """What the modules have, by place: the lines of each function, and attributes that are set from outside."""
+
+    lines: dict[str, int] = field(default_factory=dict)
+    set_from_outside: dict[Path, list[str]] = field(default_factory=dict)
+
+
+@cache
+def found_in_all() -> Found:
+    """Read the modules once for all tests."""
+    everything = Found()
+    for module in MODULES:
+        outside = everything.set_from_outside.setdefault(module, [])
+        for node in ast.walk(ast.parse(module.read_bytes())):
+            match node:
+                case ast.FunctionDef(end_lineno=int() as last) | ast.AsyncFunctionDef(end_lineno=int() as last):
+                    everything.lines[f"{where(module, node.lineno)} {node.name}"] = last - node.lineno + 1
+                case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                    continue
+                case ast.Attribute(ctx=ast.Store()):
+                    outside.append(ast.unparse(node))
+    return everything
 
 
 def where(module: Path, line: int) -> str:
@@ -66,13 +87,7 @@ def test_no_module_is_longer_than_600_lines() -> None:
 
 
 def test_no_function_is_longer_than_45_lines() -> None:
-    long = {
-        f"{where(module, node.lineno)} {node.name}"
-        for module in MODULES
-        for node in functions(module)
-        if node.end_lineno is not None and node.end_lineno - node.lineno + 1 > 45
-    }
-    assert not long
+    assert not {place for place, lines in found_in_all().lines.items() if lines > 45}
 
 
 def test_no_identifier_has_a_name_that_the_glossary_replaced() -> None:
@@ -157,22 +172,12 @@ SET_FROM_OUTSIDE = {
 """What is set all the same: objects of the standard library, and a confidence that depends on a first look."""
 
 
-def set_from_outside(module: Path) -> Iterator[ast.Attribute]:
-    """Attributes that a module sets of another object than ``self`` or ``cls``."""
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        match node:
-            case ast.Attribute(value=ast.Name(id="self" | "cls")):
-                continue
-            case ast.Attribute(ctx=ast.Store()):
-                yield node
-
-
 def test_no_module_finishes_the_objects_of_another() -> None:
     found = {
-        (module.relative_to(PACKAGE).as_posix(), ast.unparse(node))
-        for module in MODULES
-        for node in set_from_outside(module)
-        if module.relative_to(PACKAGE).parts[0] in FINISHED_ROOMS or FINISHED_NAMES.search(ast.unparse(node.value))
+        (module.relative_to(PACKAGE).as_posix(), attribute)
+        for module, attributes in found_in_all().set_from_outside.items()
+        for attribute in attributes
+        if module.relative_to(PACKAGE).parts[0] in FINISHED_ROOMS or FINISHED_NAMES.search(attribute.rpartition(".")[0])
     }
     assert found == SET_FROM_OUTSIDE
 

@@ -34,7 +34,7 @@ def simulation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize("design", [STORED, PAIRED])
 @pytest.mark.parametrize("service", [0, 3, 7])
 def test_without_a_change_no_metric_fails(simulation: ModuleType, design: str, service: int) -> None:
-    runs = simulation.trials(simulation.DESIGNS[design], simulation.SERVICES[service], simulation.UNCHANGED, count=15)
+    runs = simulation.trials(simulation.DESIGNS[design], simulation.SERVICES[service], simulation.UNCHANGED, count=8)
     assert simulation.share(runs, Outcome.FAIL) == 0
     assert simulation.share(runs, Outcome.PASS) >= 0.8
 
@@ -46,7 +46,7 @@ def test_without_a_change_no_metric_fails(simulation: ModuleType, design: str, s
 )
 def test_what_became_worse_fails_by_its_metric(simulation: ModuleType, design: str, change: int, metric: str) -> None:
     worse, _ = simulation.CHANGES[change]
-    runs = simulation.trials(simulation.DESIGNS[design], simulation.USUAL, worse, count=20)
+    runs = simulation.trials(simulation.DESIGNS[design], simulation.USUAL, worse, count=12)
     assert simulation.share(runs, Outcome.FAIL) >= 0.9
     assert simulation.share(runs, Outcome.PASS) == 0, "0.5 % of thousands"
     assert sum(metric in run.failed for run in runs) >= 0.6 * len(runs)

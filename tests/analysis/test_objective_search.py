@@ -18,7 +18,7 @@ from pytest_mlpatterns.records.samples import Window
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SEARCHES = 4
+SEARCHES = 3
 FULL = 7.0
 """Seconds of a search when three share the usual budget."""
 

@@ -36,7 +36,7 @@ def share_found(
 
 @pytest.mark.simulation
 @pytest.mark.parametrize("window_s", [0.7, 3.0])
-@pytest.mark.parametrize("utilisation", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("utilisation", [0.5, 0.95])
 @pytest.mark.parametrize(
     "queue", [Queue(50), Queue(400), Queue(400, service="M"), Queue(400, 4), Queue(50, arrivals="D", service="M")]
 )

@@ -86,9 +86,14 @@ class Run:
 
 def served_ns(arrivals_ns: NDArray[np.int64], service_ns: NDArray[np.int64], servers: int = 1) -> NDArray[np.int64]:
     """When each request is answered by servers that take them in the order of arrival."""
-    if servers == 1:
+    if servers == 1 or not service_ns.size:
         worked = np.cumsum(service_ns)
         return worked + np.maximum.accumulate(arrivals_ns - (worked - service_ns))
+    if np.ptp(service_ns) == 0:  # each server takes every so many-th request
+        done = np.empty_like(arrivals_ns)
+        for number in range(servers):
+            done[number::servers] = served_ns(arrivals_ns[number::servers], service_ns[number::servers])
+        return done
     free = [0] * servers
     done = np.empty_like(arrivals_ns)
     for number, (arrived, takes) in enumerate(zip(arrivals_ns.tolist(), service_ns.tolist(), strict=True)):
