@@ -177,9 +177,9 @@ def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_work
 ) -> None:
     project = Project().with_tests(
         """
-        from pytest_mlpatterns import Replicated
+        from pytest_mlpatterns import Cached
 
-        @pytest.mark.perf(pattern=[Replicated()])
+        @pytest.mark.perf(pattern=[Cached()])
         def test_new(perf): pass
 
         def test_fails(perf): perf.assert_rtm_below("1ns")
@@ -198,7 +198,7 @@ def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_work
         run = project.run(directory, *RECORD, *arguments)
         assert run.outcomes == {"passed": 1, "failed": 2}
         after = run.json(FILE)["tests"]
-        assert set(after) == {TEST, "test_perf.py::test_new[replicated]"}
+        assert set(after) == {TEST, "test_perf.py::test_new[cached]"}
         assert after[TEST] == before[TEST]
         setups.append({(test, *found) for test, machines in after.items() for found in _setups(machines)})
     assert setups[0] == setups[1]
@@ -404,7 +404,7 @@ def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
         _slower(machines)
 
     _edit(directory / FILE, drifted)
-    run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json", "-n", "1")
+    run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json")
     assert run.table["test_it"] in NOT_WORSE
     note = r"(mean latency|RTM) [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
     assert re.search(note, run.section("performance"))

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import Project, Run
+from support.project import APART, Project, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,10 +55,6 @@ def test_metrics(perf):
         metrics.rtm_ns = None
 
 
-def test_single(perf):
-    assert perf.metrics.replica_share is None
-
-
 async def answers_later(batch):
     import asyncio
 
@@ -87,6 +83,7 @@ def test_microservice(perf):
 
 def test_without_a_pattern_there_is_no_hop(perf):
     assert perf.metrics.hop_ns is None
+    assert perf.metrics.replica_share is None
     (wire,) = perf.metrics.layers
     assert (wire.layer, wire.counters["requests"] > 0) == ("wire", True)
 
@@ -187,7 +184,6 @@ def _passed(run: Run, test: str) -> bool:
     "test",
     [
         "test_metrics",
-        "test_single",
         "test_open_loop",
         "test_predict",
         "test_deploy",
@@ -242,7 +238,7 @@ def test_a_smoke_run_is_known_to_its_tests_and_says_so_where_one_reads_figures(t
     assert "this is a smoke run: guard what reads figures with `if not perf.smoke:`" in run.failure("test_reads")
 
 
-def test_patterns_of_the_command_line_are_measured_one_by_one(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+def test_patterns_of_the_command_line_are_measured_one_by_one(tmp_path: Path) -> None:
     project = Project().with_tests(
         """
         def test_open(perf):
@@ -255,7 +251,7 @@ def test_patterns_of_the_command_line_are_measured_one_by_one(tmp_path: Path, di
             assert perf.predict(4) == 8
         """
     )
-    run = project.run(tmp_path, "--perf-patterns", "single,microservice", "--perf-json", "out.json", *distribution)
+    run = project.run(tmp_path, "--perf-patterns", "single,microservice", "--perf-json", "out.json", *APART)
     assert run.outcomes == {"passed": 3}
     setups = {result["test"].rpartition("::")[2]: result["setup"] for result in run.json("out.json")["results"]}
     assert {test: setup["pattern"] for test, setup in setups.items()} == {

@@ -233,7 +233,7 @@ def test_no_other_test_runs_while_a_perf_test_measures(tmp_path: Path) -> None:
             """,
         )
     )
-    run = project.run(tmp_path, "-n", "3", "--dist=load", "--maxschedchunk=1", "-W", "ignore")
+    run = project.run(tmp_path, "-n", "2", "--dist=load", "--maxschedchunk=1", "-W", "ignore")
     assert run.outcomes["passed"] == 29
     spans = [json.loads(file.read_text(encoding="utf-8")) for file in (tmp_path / "spans").glob("*.json")]
     assert len(spans) == 29

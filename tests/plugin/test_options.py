@@ -9,7 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import OPTIONS, Project, clean_environment
+from support.project import APART, OPTIONS, Project, clean_environment
 
 from pytest_mlpatterns.reports.files.result_file import read_results
 from pytest_mlpatterns.reports.html.page import html_report
@@ -117,7 +117,7 @@ def test_a_smoke_run_can_be_asked_for_in_the_ini_file(tmp_path: Path) -> None:
     assert "smoke run: 1 perf test" in run.section("performance")
 
 
-def test_every_key_can_stand_in_the_ini_file(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+def test_every_key_can_stand_in_the_ini_file(tmp_path: Path) -> None:
     project = EMPTY.with_tests(UNDECIDED, marker='pytest.mark.perf(warmup="0s", launches=3, model="test_perf:slow")')
     project = project.with_ini(
         perf_baseline="update",
@@ -132,7 +132,7 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path, distribution: tuple
         perf_startup_timeout="50s",
         perf_tolerance="100%",
     )
-    run = project.run(tmp_path, *distribution)
+    run = project.run(tmp_path, *APART)
     assert run.outcomes == {"passed": 1}
     assert f"results written to {tmp_path / 'out.json'}" in run.section("performance")
     assert f"report written to {tmp_path / 'out.html'}" in run.section("performance")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import Project
+from support.project import APART, Project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,9 +52,9 @@ def test_it(perf):
 """
 
 
-def test_a_pattern_in_a_test_file_brings_metric_note_and_chart(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+def test_a_pattern_in_a_test_file_brings_metric_note_and_chart(tmp_path: Path) -> None:
     options = ("--perf-json", "out.json", "--perf-html", "out.html", "-W", "ignore")
-    run = Project().with_tests(TESTS).run(tmp_path, *options, *distribution)
+    run = Project().with_tests(TESTS).run(tmp_path, *options, *APART)
     assert run.outcomes == {"passed": 1}
     (result,) = run.json("out.json")["results"]
     assert result["metrics"]["counting_inputs"][0] == 1

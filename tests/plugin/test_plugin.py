@@ -70,12 +70,14 @@ def test_a_marker_that_cannot_be_served_fails_its_test_with_one_line_and_no_othe
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("arguments", ["concurency=2", "pattern=[]"])
-def test_a_marker_that_cannot_be_served_fails_its_test_under_xdist_too(tmp_path: Path, arguments: str) -> None:
-    run = _marked(arguments).run(tmp_path, "-n", "2")
-    (line,) = [line for line in run.failure("test_it").splitlines() if line.startswith("E ")]
-    assert arguments.partition("=")[0] in line
-    assert run.outcomes == {"failed": 1}
+def test_a_marker_that_cannot_be_served_fails_its_test_under_xdist_too(tmp_path: Path) -> None:
+    tests = _marked("concurency=2").files["test_it.py"]
+    marked = "@pytest.mark.perf(pattern=[])\ndef test_that(perf): pass\n"
+    run = EMPTY.with_file("test_it.py", f"{tests}\n\n{marked}").run(tmp_path, "-n", "2")
+    for test, argument in (("test_it", "concurency"), ("test_that", "pattern")):
+        (line,) = [line for line in run.failure(test).splitlines() if line.startswith("E ")]
+        assert argument in line
+    assert run.outcomes == {"failed": 2}
 
 
 def test_a_list_of_patterns_makes_one_test_each(tmp_path: Path) -> None:

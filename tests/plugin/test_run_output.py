@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import Project
+from support.project import APART, Project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,8 +52,8 @@ def line_of(directory: Path, text: str) -> int:
     return lines.index(text) + 1
 
 
-def test_on_github_a_failing_test_is_annotated_at_its_line(tmp_path: Path, distribution: tuple[str, ...]) -> None:
-    annotations, summary = on_github(tmp_path, tmp_path, *distribution)
+def test_on_github_a_failing_test_is_annotated_at_its_line(tmp_path: Path) -> None:
+    annotations, summary = on_github(tmp_path, tmp_path, *APART)
     fails, breaks = sorted(annotations, key=lambda text: "test_breaks" in text)
     number = line_of(tmp_path, "def test_fails(perf):")
     assert fails.startswith(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from _pytest._io import TerminalWriter
 from support.golden import check_golden, everything
-from support.project import Project
+from support.project import APART, Project
 
 from pytest_mlpatterns.plugin.terminal import Terminal, shows_unicode
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
@@ -86,9 +86,7 @@ def test_every_style_can_be_written() -> None:
 
 
 @pytest.mark.processes
-def test_a_test_that_fails_by_its_own_assertion_shows_what_was_measured(
-    tmp_path: Path, distribution: tuple[str, ...]
-) -> None:
+def test_a_test_that_fails_by_its_own_assertion_shows_what_was_measured(tmp_path: Path) -> None:
     body = """
     def test_fails(perf):
         assert perf.metrics.rtm_ns.value < 1
@@ -96,7 +94,7 @@ def test_a_test_that_fails_by_its_own_assertion_shows_what_was_measured(
     def test_passes(perf):
         perf.assert_rtm_below("60s")
     """
-    run = Project().with_tests(body).run(tmp_path, "-rP", *distribution)
+    run = Project().with_tests(body).run(tmp_path, "-rP", *APART)
     assert run.out.count("perf measurement, stdout of call") == 1, "what -rP and PyCharm show of a test that passed"
     said = run.failure("test_fails")
     assert "perf measurement" in said
@@ -116,8 +114,8 @@ PROJECT = Project().with_tests(
 
 
 @pytest.mark.processes
-def test_a_stream_without_unicode_gets_ascii_throughout(tmp_path: Path, distribution: tuple[str, ...]) -> None:
-    run = PROJECT.run(tmp_path, "--color=yes", *distribution, environment={"PYTHONIOENCODING": "ascii"})
+def test_a_stream_without_unicode_gets_ascii_throughout(tmp_path: Path) -> None:
+    run = PROJECT.run(tmp_path, "--color=yes", *APART, environment={"PYTHONIOENCODING": "ascii"})
     assert run.outcomes == {"failed": 1, "passed": 1, "warnings": 1}
     assert run.out.isascii()
     assert "\\u" not in run.out

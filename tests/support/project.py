@@ -22,10 +22,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["MODEL", "OPTIONS", "QUICK", "Project", "Run", "clean_environment", "command", "run_apart", "run_here"]
+__all__ = [
+    "APART",
+    "MODEL",
+    "OPTIONS",
+    "QUICK",
+    "Project",
+    "Run",
+    "clean_environment",
+    "command",
+    "run_apart",
+    "run_here",
+]
 
 QUICK = 'pytest.mark.perf(duration="200ms", warmup="0s", launches=1)'
 """A marker that keeps a test as short as it can be."""
+APART = ("-n", "1")
+"""Arguments that run the tests of a project in another process than the one that writes and prints. What comes through
+it complete is complete without it."""
 _ANY_WIDTH = {
     **dict.fromkeys(("rtm", "cpu_per_request", "p90", "p95", "p99"), "1000000%"),
     **dict.fromkeys(("throughput", "nmrt"), "100%"),

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import Project
+from support.project import APART, Project
 from support.synthetic import SETUP, result, verdict
 
 from pytest_mlpatterns.records.price import Price
@@ -55,7 +55,7 @@ def test_a_unit_stands_in_a_name_once(metric: str, name: str) -> None:
 
 
 @pytest.mark.processes
-def test_a_junit_report_has_the_figures_of_every_perf_test(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+def test_a_junit_report_has_the_figures_of_every_perf_test(tmp_path: Path) -> None:
     body = """
     def test_passes(perf, record_property):
         record_property("mine", 1)
@@ -66,7 +66,7 @@ def test_a_junit_report_has_the_figures_of_every_perf_test(tmp_path: Path, distr
     def test_plain(): pass
     """
     long = 'pytest.mark.perf(duration="1s", warmup="0s")'  # each eighth has an answer, however the machine stalls
-    Project().with_tests(body, marker=long).run(tmp_path, "--junit-xml", "junit.xml", *distribution)
+    Project().with_tests(body, marker=long).run(tmp_path, "--junit-xml", "junit.xml", *APART)
     cases = {case.get("name"): case for case in ET.parse(tmp_path / "junit.xml").iter("testcase")}
     names = {test: [one.get("name") for one in case.iter("property")] for test, case in cases.items()}
     assert names["test_plain"] == []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.golden import check_golden
-from support.project import QUICK, Project
+from support.project import APART, QUICK, Project
 from support.synthetic import make_setup, result
 
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
@@ -88,8 +88,8 @@ def project() -> Project:
     return Project().with_tests(BODY, marker=f"[{PATTERNS}]")
 
 
-def test_the_patterns_of_a_test_are_ranked_after_the_table(tmp_path: Path, distribution: tuple[str, ...]) -> None:
-    run = project().run(tmp_path, "--perf-rank", "rtm=0.7,asl=0.3,rtm<60s", "--perf-json", "out.json", *distribution)
+def test_the_patterns_of_a_test_are_ranked_after_the_table(tmp_path: Path) -> None:
+    run = project().run(tmp_path, "--perf-rank", "rtm=0.7,asl=0.3,rtm<60s", "--perf-json", "out.json", *APART)
 
     assert run.exit_code == 0, run.out
     (ranking,) = run.json("out.json")["ranking"]
