@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from support.project import RECORD, Project, Run, clean_environment, command
+from support.project import APART, RECORD, Project, Run, clean_environment, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,8 +108,8 @@ def test_ctrl_c_keeps_what_was_measured_and_ends_every_process(tmp_path: Path) -
 
 
 def test_ctrl_c_ends_every_process_of_a_distributed_run(tmp_path: Path) -> None:
-    with _under_load(tmp_path, "-n", "2", "-k", "long") as (process, family):
-        assert len(family) >= 4  # two workers, one deployment, one load generator
+    with _under_load(tmp_path, *APART, "-k", "long") as (process, family):
+        assert len(family) >= 3  # a worker, a deployment and a load generator
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE_S)
         _, alive = psutil.wait_procs(family, timeout=DEADLINE_S)
@@ -120,9 +120,10 @@ def test_ctrl_c_ends_every_process_of_a_distributed_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
-@pytest.mark.parametrize("workers", ["0", "2"], ids=["serial", "distributed"])
-def test_no_process_outlives_pytest_however_it_ends(tmp_path: Path, workers: str, how: signal.Signals) -> None:
-    with _under_load(tmp_path, "-k", "long", "-n", workers) as (process, family):
+def test_no_process_outlives_pytest_however_it_ends(
+    tmp_path: Path, distribution: tuple[str, ...], how: signal.Signals
+) -> None:
+    with _under_load(tmp_path, "-k", "long", *distribution) as (process, family):
         process.send_signal(how)
         process.wait(timeout=DEADLINE_S)
         gone, alive = psutil.wait_procs(family, timeout=DEADLINE_S)

@@ -27,13 +27,8 @@ def test_plain():
 """
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("-n", "2"), ("-n", "1")],
-    ids=" ".join,
-)
-def test_the_controller_shows_every_result_once(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    run = Project().with_tests(TESTS).run(tmp_path, "-W", "ignore", "--perf-json", "out.json", *arguments)
+def test_the_controller_shows_every_result_once(tmp_path: Path) -> None:
+    run = Project().with_tests(TESTS).run(tmp_path, "-W", "ignore", "--perf-json", "out.json", "-n", "2")
     assert run.outcomes == {"passed": 2, "failed": 1}
     assert run.table == {
         "test_patterns": "pass",
