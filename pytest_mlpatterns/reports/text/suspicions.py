@@ -189,14 +189,15 @@ def _by_measuring(result: TestResult, compared: Sequence[Verdict]) -> OpenStep:
         )
     return OpenStep(
         "it is too close to the tolerance to be decided in reasonable time",
-        f'give the metric a tolerance of its own: tolerance={{"{suspected[0].metric}": {_roomy(suspected[0]):g}}}',
+        f'give the metric a tolerance of its own: tolerance={{"{suspected[0].metric}": {_roomy(suspected[0])}}}',
     )
 
 
-def _roomy(verdict: Verdict) -> float:
-    """A tolerance that the whole interval of a change keeps, in steps of 5 %."""
+def _roomy(verdict: Verdict) -> str:
+    """A tolerance that the whole interval of a change keeps, in steps of 5 %, as the marker takes it: above 1 in %."""
     assert verdict.change is not None
-    return math.ceil(verdict.change.high * 20) / 20
+    steps = math.ceil(verdict.change.high * 20)
+    return f"{steps / 20:g}" if steps <= 20 else f'"{steps * 5}%"'
 
 
 def _open_comparisons(result: TestResult) -> list[Verdict]:

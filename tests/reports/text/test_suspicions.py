@@ -9,6 +9,7 @@ import pytest
 from support.golden import LESS, SLOWER
 from support.synthetic import MS, counterpart, make_setup, result
 
+from pytest_mlpatterns.config.converters import read_tolerances
 from pytest_mlpatterns.errors import InconclusiveWarning
 from pytest_mlpatterns.records.launch import Estimate, Noise
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
@@ -116,6 +117,12 @@ def test_what_is_too_close_to_its_tolerance_is_given_a_wider_one() -> None:
     *_, why, advice = block(replace(SUSPECTED, change=Estimate(0.21, -0.3, 0.92)))
     assert "too close to the tolerance" in why
     assert advice == '  next  give the metric a tolerance of its own: tolerance={"p99": 0.95}'
+
+
+def test_the_wider_tolerance_is_one_that_the_marker_takes() -> None:
+    (*_, advice) = block(replace(SUSPECTED, change=Estimate(0.21, -0.3, 1.92)))
+    assert advice == '  next  give the metric a tolerance of its own: tolerance={"p99": "195%"}'
+    assert read_tolerances({"p99": "195%"}, "tolerance").of("p99") == pytest.approx(1.95)
 
 
 @pytest.mark.parametrize(
