@@ -43,6 +43,7 @@ __all__ = [
     "distributions_of",
     "figure_of",
     "is_accepted",
+    "labelled_change",
     "most_severe_first",
     "named_change",
     "shown_change",
@@ -157,9 +158,13 @@ def most_severe_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 def named_change(verdict: Verdict) -> str:
     """A change with the short name of its figures, which RTM does not need: ``mean +2.1 %``, ``p99 +310 %``."""
-    change = shown_change(verdict)
     is_usual = verdict.figure == leading_time(streams=False).name
-    return change if is_usual else f"{_short(verdict.figure)} {change}"
+    return shown_change(verdict) if is_usual else labelled_change(verdict)
+
+
+def labelled_change(verdict: Verdict) -> str:
+    """A change with the short name of its figures, among changes of other metrics: ``RTM +2.1 %``, ``p99 +310 %``."""
+    return f"{_short(verdict.figure)} {shown_change(verdict)}"
 
 
 def shown_change(verdict: Verdict) -> str:

@@ -16,7 +16,13 @@ from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metr
 from pytest_mlpatterns.analysis.verdicts.verdicts import seconds_to_decide
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of, most_severe_first, named_change
+from pytest_mlpatterns.reports.text.comparison import (
+    comparison_row,
+    comparisons_of,
+    labelled_change,
+    most_severe_first,
+    named_change,
+)
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line, wrapped
 
 if TYPE_CHECKING:
@@ -210,7 +216,7 @@ def _figures(result: TestResult, width: int) -> list[str]:
     compared = _open_comparisons(result)
     rows = wrapped(_figure(compared[0]), width, "  ", others="    ") if compared else []
     if compared[1:]:
-        rows += wrapped(f"also {', '.join(map(named_change, compared[1:]))}", width, "  ", others="    ")[:1]
+        rows += wrapped(f"also {', '.join(map(labelled_change, compared[1:]))}", width, "  ", others="    ")[:1]
     named = {one.metric for one in compared}
     limits = list(
         dict.fromkeys(

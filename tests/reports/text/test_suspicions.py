@@ -54,7 +54,7 @@ def test_a_suspected_regression_has_its_figures_the_time_and_the_command() -> No
 
 def test_further_open_metrics_are_named_in_one_row() -> None:
     _, _, also, *_ = block(SUSPECTED, OPEN, replace(OPEN, metric="cpu_per_request"))
-    assert also == "  also +4.0 %, CPU +4.0 %"
+    assert also == "  also RTM +4.0 %, CPU +4.0 %"
 
 
 def test_the_undecided_end_the_summary_and_its_notes_do_not_repeat_them() -> None:
