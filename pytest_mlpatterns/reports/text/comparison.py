@@ -53,6 +53,8 @@ __all__ = [
 
 _NOTABLE = 0.5
 """Share of its tolerance from which on the worst metric is shown instead of RTM, or of TTFT where answers stream."""
+_RANKS = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL)
+"""Outcomes, the worst one last."""
 _OUTCOMES = {Outcome.PASS: "pass", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "undecided"}
 _NEVER = "never"
 """A percentile that falls among failed requests, which are answered never."""
@@ -138,8 +140,9 @@ def is_accepted(result: TestResult) -> bool:
 def worst_comparison(result: TestResult) -> Verdict | None:
     """The comparison that a reader should see first; None if nothing was compared.
 
-    That is the metric whose change is the largest part of its tolerance, failures before others; RTM, or TTFT if the
-    answers stream, if none uses half of its tolerance.
+    That is the metric whose change is the largest part of its tolerance, failures before what is undecided, and that
+    before others; RTM, or TTFT if the answers stream, if none uses half of its tolerance. A growth that passes is no
+    such part: it may be several times a growth of nearly nothing.
     """
     compared = comparisons_of(result)
     if not compared:
@@ -210,11 +213,12 @@ def comparison_row(verdict: Verdict) -> ComparisonRow:
     )
 
 
-def _severity(verdict: Verdict) -> tuple[bool, float]:
-    """How bad a change is: whether it fails, and its size in tolerances."""
-    if verdict.change is None:
-        return verdict.outcome is Outcome.FAIL, math.inf if _is_infinite(verdict) else -math.inf
-    return verdict.outcome is Outcome.FAIL, verdict.change.value / (verdict.tolerance or 0.1)
+def _severity(verdict: Verdict) -> tuple[int, float]:
+    """How bad a change is: whether it passes, is undecided or fails, and its size in tolerances."""
+    rank = _RANKS.index(verdict.outcome)
+    if verdict.change is None or (verdict.metric in GROWTHS and verdict.outcome is Outcome.PASS):
+        return rank, math.inf if _is_infinite(verdict) else -math.inf
+    return rank, verdict.change.value / (verdict.tolerance or 0.1)
 
 
 def _is_infinite(verdict: Verdict) -> bool:
