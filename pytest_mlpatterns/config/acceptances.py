@@ -110,9 +110,10 @@ def _metric(name: str, source: str) -> str:
 
 
 def _ceiling(metric: str, value: object, source: str) -> float:
-    """A share of the reference, above zero; for a metric that can worsen by more than 100 % a larger one too."""
+    """A share of the reference, above zero; in percent above 100 % too, for a metric that can worsen by more."""
     text = value.replace(" ", "").removeprefix("+") if isinstance(value, str) else value
-    parse = parse_ratio if can_more_than_double(metric) else parse_share
+    in_percent = isinstance(text, str) and text.endswith("%")
+    parse = parse_ratio if in_percent and can_more_than_double(metric) else parse_share
     found = parse(text, name=f"{source}: ceiling")
     if found <= 0:
         raise SettingError(f'{source}: ceiling is {shown(value)}, expected more than 0; write "60 %"')

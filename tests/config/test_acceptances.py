@@ -99,6 +99,8 @@ def test_a_file_has_a_table_for_each() -> None:
         (TABLE + "unti = 3\n", "table 1 has unti, did you mean until? expected some of test"),
         (TABLE.replace('reason = "larger model"', ""), 'table 1 has no reason, expected text; write reason = "…"'),
         (TABLE.replace('"60 %"', '"much"'), "table 1: ceiling is 'much'"),
+        (TABLE.replace('"60 %"', '"60"'), "table 1: ceiling is '60', expected at most 1 (100 %); write 0.6 or \"60%\""),
+        (TABLE.replace('"60 %"', "60"), "table 1: ceiling is 60, expected at most 1 (100 %)"),
         (TABLE + 'until = "2026-12-31"\n', "write until = 2026-12-31, unquoted"),
         (TABLE + "issue = 3\n", "has issue = 3, expected text"),
     ],
