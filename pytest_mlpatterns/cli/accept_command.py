@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,11 +57,23 @@ def _run(options: argparse.Namespace, read: Results) -> int:
         return 0
     if options.test is None or not (options.reason or "").strip():
         raise SettingError('accept needs a test and a reason; write accept RESULTS TEST --reason "larger model"')
+    if options.until is not None:
+        _check_day(options.until)
     result = _result_of(options.test, read.results)
     tables = [_table(verdict, result.test, options, since=read.commit) for verdict in _wanted(result, options.metric)]
     _extend(file, tables)
     sys.stdout.write(f"{file} accepts {count(len(tables), 'change')} of {result.test}; commit it with the change\n")
     return 0
+
+
+def _check_day(text: str) -> None:
+    """Check ``--until``, which stands in the file without quotes."""
+    try:
+        is_day = date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        is_day = False
+    if not is_day:
+        raise SettingError(f"--until is {shown(text)}, expected a day; write --until 2026-12-31")
 
 
 def _result_of(test: str, results: Sequence[TestResult]) -> TestResult:

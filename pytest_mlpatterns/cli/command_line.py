@@ -135,8 +135,11 @@ def _read(file: str) -> Results:
 
     try:
         return read_results(read_text(Path(file)))
-    except (ResultFileError, UnicodeDecodeError) as error:
+    except ResultFileError as error:
         raise ResultFileError(f"{file} {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResultFileError(f"{file} cannot be read: {reason}; name a file that pytest --perf-json wrote") from error
 
 
 def _exported(options: argparse.Namespace) -> str:

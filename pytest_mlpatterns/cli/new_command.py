@@ -97,8 +97,8 @@ def _first_runs(file: Path, subject: Subject, *, record: bool) -> int:
     done = _pytest([str(file), "--perf-smoke", "-q"], is_shown=False)
     if done.returncode:
         sys.stdout.write(visible(done.stdout + done.stderr))
-        guess = "perf_payload holds made-up inputs, which may be the reason; " if subject.inputs.is_guess else ""
-        _say(f"\nThe smoke run, one request, failed. {guess}edit {file}, and run it again: pytest {file} --perf-smoke")
+        guess = "; perf_payload holds made-up inputs, which may be the reason" if subject.inputs.is_guess else ""
+        _say(f"\nThe smoke run, one request, failed{guess}.\nEdit {file}, and run it again: pytest {file} --perf-smoke")
         return _FAILED_RUN
     _say("smoke run: one request was answered, and nothing is judged yet.")
     measure = f"pytest {file} --perf-baseline update"
@@ -212,6 +212,10 @@ def _inputs_in(file: str) -> SampleInputs:
             raise SettingError(f"--payload {named(file)} holds no list of inputs; write [[5.1, 3.5], [4.9, 3.0]]")
     except ValueError as error:
         raise SettingError(f"--payload {named(file)} is not JSON: {error}") from None
+    except OSError as error:
+        raise SettingError(
+            f"--payload {named(file)} cannot be read: {error.strerror or error}; name a .json or .jsonl file of inputs"
+        ) from None
     return SampleInputs(InputKind.FILE, file=path.as_posix())
 
 

@@ -78,7 +78,8 @@ def test_one_metric_with_a_ceiling_of_its_own(here: Path) -> None:
         (["test_a.py::test_calm", "--reason", "why"], "has no change beyond its tolerance"),
         ([TEST, "--reason", "why", "--metric", "p95"], "p95 of test_a.py::test_digits[single] was not compared"),
         ([TEST, "--reason", "why", "--ceiling", "much"], "ceiling is 'much'"),
-        ([TEST, "--reason", "why", "--until", "soon"], "cannot be read"),
+        ([TEST, "--reason", "why", "--until", "soon"], "--until is 'soon', expected a day; write --until 2026-12-31"),
+        ([TEST, "--reason", "why", "--until", "20261231"], "--until is '20261231', expected a day"),
     ],
 )
 def test_a_mistake_leaves_the_file_as_it_was(

@@ -50,9 +50,9 @@ def test_without_a_name_it_goes_to_standard_output(file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "No such file or directory"),
+        (None, "results.json cannot be read: No such file or directory; name a file that pytest --perf-json wrote"),
         (b"{", "results.json is damaged: "),
-        (b"\xff\xfe", "results.json 'utf-8' codec can't decode"),
+        (b"\xff\xfe", "results.json cannot be read: 'utf-8' codec can't decode"),
         (b"{}", "results.json is not a result file of pytest-mlpatterns"),
     ],
 )

@@ -138,7 +138,7 @@ def test_failed_smoke_run_is_shown_and_its_likely_reason_named(
     assert main(["new"]) == 1
     out = capsys.readouterr().out
     assert "1 failed" in out
-    assert "made-up inputs, which may be the reason; edit test_perf.py" in out
+    assert "failed; perf_payload holds made-up inputs, which may be the reason.\nEdit test_perf.py, and run it" in out
 
 
 def test_failed_measurement_is_the_exit_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_failed_measurement_is_the_exit_code(project: Path, monkeypatch: pytest.
         (["-o", "test_a.py", "--payload", "inputs.csv"], "inputs.csv, expected a .json file"),
         (["-o", "test_a.py", "--payload", "wrong.json"], "wrong.json is not JSON"),
         (["-o", "test_a.py", "--payload", "empty.json"], "empty.json holds no list of inputs"),
-        (["-o", "test_a.py", "--payload", "gone.json"], "No such file"),
+        (["-o", "test_a.py", "--payload", "gone.json"], "--payload gone.json cannot be read: No such file"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
