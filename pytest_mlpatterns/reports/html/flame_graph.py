@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.reports.html.fragments import scrolling
 from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
-from pytest_mlpatterns.reports.text.function_lines import signed_duration
-from pytest_mlpatterns.units import format_count, format_duration, format_percent
+from pytest_mlpatterns.reports.text.function_lines import profiling_cost, signed_duration
+from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ def sampled_line(profile: ProfileRecord) -> str:
         parts.append(f"{format_count(profile.rate_hz)} times a second")
     if profile.blocks:
         parts.append(f"{count(profile.blocks, 'block')}{' of each side' if profile.compared else ''}")
-    if profile.slowdown is not None:
-        change = profile.slowdown[0] - 1
-        parts.append(f"{format_percent(abs(change))} {'slower' if change >= 0 else 'faster'} while it was sampled")
+    parts.append(profiling_cost(profile, "while it was sampled"))
     if profile.lost:
         parts.append(f"{profile.lost:,} of {profile.samples:,} samples without a whole stack")
     return "; ".join([", ".join(part for part in parts if part), *profile.notes])

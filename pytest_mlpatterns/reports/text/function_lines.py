@@ -28,6 +28,7 @@ __all__ = [
     "missing_profile",
     "named_function",
     "profile_texts",
+    "profiling_cost",
     "signed_duration",
 ]
 
@@ -169,19 +170,18 @@ def _made(record: ProfileRecord) -> list[str]:
     """How the profile was made, and what that cost the requests meanwhile."""
     if not record.rate_hz:
         return []
-    return [f"profiled {record.rate_hz:.0f} times a second by {record.profiler}{_cost(record)}"]
+    made = f"profiled {record.rate_hz:.0f} times a second by {record.profiler}"
+    return [f"{made}, {cost}" if (cost := profiling_cost(record, "meanwhile")) else made]
 
 
-def _cost(record: ProfileRecord) -> str:
-    """``, 2.1 % slower meanwhile (±1.3 %)``; empty if noise hides it."""
+def profiling_cost(record: ProfileRecord, when: str) -> str:
+    """What the profiler cost the requests, such as ``2.1 % slower meanwhile (±1.3 %)``; empty if noise hides it."""
     if record.slowdown is None:
         return ""
     ratio, low, high = record.slowdown
     if (half := (high - low) / 2) > _WIDEST:
         return ""
-    return (
-        f", {format_percent(abs(ratio - 1))} {'slower' if ratio >= 1 else 'faster'} meanwhile (±{format_percent(half)})"
-    )
+    return f"{format_percent(abs(ratio - 1))} {'slower' if ratio >= 1 else 'faster'} {when} (±{format_percent(half)})"
 
 
 _MOST_ROWS = 10

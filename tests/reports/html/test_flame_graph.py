@@ -62,14 +62,18 @@ def test_one_side_alone_has_no_change() -> None:
         (
             slower_normalize(),
             "3.00 ms → 5.34 ms in all, sampled by py-spy 0.4.2, 500 times a second, 8 blocks of each side, "
-            "2.1 % slower while it was sampled, 3 of 1,600 samples without a whole stack",
+            "2.1 % slower while it was sampled (±1.3 %), 3 of 1,600 samples without a whole stack",
         ),
         (present_alone(), "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 blocks"),
         (
             replace(
                 present_alone(), profiler="", rate_hz=0.0, blocks=0, slowdown=(0.99, 0.9, 1.1), notes=("No awaits.",)
             ),
-            "492 µs in all, 1.0 % faster while it was sampled; No awaits.",
+            "492 µs in all, 1.0 % faster while it was sampled (±10.0 %); No awaits.",
+        ),
+        (
+            replace(present_alone(), slowdown=(1.227, 0.907, 1.66)),
+            "492 µs in all, sampled by py-spy 0.4.2, 500 times a second, 4 blocks",
         ),
     ],
 )
