@@ -13,7 +13,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metr
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.records.baseline_entry import EntryKey
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.result import BaselineGap
+from pytest_mlpatterns.records.result_parts import BaselineGap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

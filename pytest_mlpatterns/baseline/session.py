@@ -7,7 +7,7 @@ ones; what they found travels to the process that writes. This module must not k
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
@@ -99,13 +99,13 @@ class BaselineSession:
         although not worse than the entry.
         """
         entry = self._entry_of(result)
-        if entry is None or result.interrupted or self._run.smoke:
+        if entry is None or result.judged.interrupted or self._run.smoke:
             return result
         if entry.differences(result.setup, self._environment.versions):
             return result
         by_the_file = result.reference is not None and result.reference.kind == "baseline"
         warning = [entry.warning] if entry.disturbed and by_the_file else []
-        return replace(result, notes=(*result.notes, *warning, *drift_notes(result, entry)))
+        return result.with_notes([*warning, *drift_notes(result, entry)])
 
     # --- between the processes of a distributed run --------------------------------------------------------------
 
@@ -131,8 +131,8 @@ class BaselineSession:
         """
         mode = self._run.baseline
         if mode is BaselineMode.UPDATE and not self._run.smoke:
-            self._failed = [result.test for result in results if not (result.passed or result.advisory)]
-            self._update([result for result in results if result.passed or result.advisory], complete=complete)
+            self._failed = [result.test for result in results if not (result.judged.passed or result.advisory)]
+            self._update([result for result in results if result.judged.passed or result.advisory], complete=complete)
         if mode is BaselineMode.PRUNE:
             self._prune(complete=complete)
         elif complete and self._gone:
@@ -164,7 +164,7 @@ class BaselineSession:
         return self._before.get(result.test, {}).get(self._machine_of(result))
 
     def _machine_of(self, result: TestResult) -> str:
-        return self._environment.machine_of(result.cluster)
+        return self._environment.machine_of(result.conditions.cluster)
 
     def _update(self, passed: Sequence[TestResult], *, complete: bool) -> None:
         if not complete or not passed:

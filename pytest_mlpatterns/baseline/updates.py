@@ -69,10 +69,6 @@ __all__ = [
 
 _DRIFT_UPDATES = 2
 """Least updates since the anchor from which a slow drift is reported."""
-_ALSO_COMPARED = ("p95", "p99", "ttft:p95", "ttft:p99", "cpu_per_request", "peak_memory")
-"""Metrics that an update compares too; a change of these leaves the anchor as it is."""
-_JUDGED = ("rtm",)
-_JUDGED_OF_STREAMS = ("ttft", "tpot")
 _NARROW_SHARE = 1 / 3
 """Half the width of an entry that decides by itself, of the tolerance: beside launches of the same scatter, twice that
 width is left of a change, and a third of the tolerance is room for it."""
@@ -108,21 +104,21 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         setup=result.setup,
         metrics={
             name: _values(launches)
-            for name, launches in result.launches.items()
+            for name, launches in result.measured.launches.items()
             if metric_named(name).unit is not Unit.COST  # it follows from others and from a setting
         },
         versions=facts.versions,
         commit=facts.commit,
         date=facts.date,
-        latency=stored_percentiles(result.latency),
-        counts=tuple(map(without_body, result.counts)),
+        latency=stored_percentiles(result.measured.latency),
+        counts=tuple(map(without_body, result.measured.counts)),
         disturbed=disturbances(result),
-        facts=result.facts,
-        split=result.split,
+        facts=result.conditions.facts,
+        split=result.causes.split,
         tree=facts.tree,
-        taken=result.taken,
-        accepted=tuple(text for text, ended in result.accepted.items() if not ended),
-        sorting_ns=result.sorting_ns,
+        taken=result.conditions.taken,
+        accepted=tuple(text for text, ended in result.judged.accepted.items() if not ended),
+        sorting_ns=result.conditions.sorting_ns,
     )
     if before is None:
         return Update(result.test, None, entry)
@@ -177,24 +173,27 @@ def _primary(result: TestResult) -> dict[str, Metric]:
 
 def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchValue]]) -> Verdict | None:
     """The verdict on one metric at the test's tolerance; None if one of the two does not hold it."""
-    if name not in before or name not in result.launches:
+    if name not in before or name not in result.measured.launches:
         return None
     metric, in_flight = metric_named(name), result.setup.load.in_flight
 
     def deviation(of: Metric) -> float:
-        return launch_deviation(before.get(of.name, ()), _values(result.launches.get(of.name, ())))
+        return launch_deviation(before.get(of.name, ()), _values(result.measured.launches.get(of.name, ())))
 
     judged = judged_statistic(metric, deviation)
     judge = partial(judge_change, judged, tolerance=_tolerance(name, result), in_flight=in_flight)
-    now = side_of(_values(result.launches[judged.name]), lambda other: _values(result.launches.get(other.name, ())))
+    now = side_of(
+        _values(result.measured.launches[judged.name]),
+        lambda other: _values(result.measured.launches.get(other.name, ())),
+    )
     then = side_of(before[judged.name], lambda other: before.get(other.name, ()))
     verdict = judge_by_kind(judged, judge, present=now, reference=then)
-    return with_medians(verdict, metric, before=before[name], now=_values(result.launches[name]))
+    return with_medians(verdict, metric, before=before[name], now=_values(result.measured.launches[name]))
 
 
 def _tolerance(name: str, result: TestResult) -> float:
     """The tolerance that follows from the RTM tolerance; a rate gets the inverse: 4 × RTM is a quarter of the rate."""
-    implied = Tolerances(result.tolerance).of(name)
+    implied = Tolerances(result.definition.tolerance).of(name)
     return implied if implied <= 1 or can_more_than_double(name) else implied / (1 + implied)
 
 
@@ -230,7 +229,9 @@ def is_narrow(result: TestResult) -> bool:
 
     Judged is the scatter of the launches, since a comparison knows no more of an entry.
     """
-    return all(_half_width(name, result) <= _NARROW_SHARE * result.tolerance for name in _judged_metrics(result))
+    return all(
+        _half_width(name, result) <= _NARROW_SHARE * result.definition.tolerance for name in _judged_metrics(result)
+    )
 
 
 def may_be_of_two_kinds(result: TestResult) -> bool:
@@ -247,13 +248,13 @@ def disturbances(result: TestResult) -> tuple[str, ...]:
     quote an input.
     """
     found = (
-        *(one.what for one in result.noise),
-        *result.unsteady,
+        *(one.what for one in result.conditions.noise),
+        *result.conditions.unsteady,
         *_failures(result),
         *filter(None, [_why_too_wide(result)]),
         *(f"undecided: {verdict.reason}" for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE),
     )
-    if (first := result.first_failure) is None:
+    if (first := result.measured.first_failure) is None:
         return found
     return tuple(text.replace(str(first), str(first.without_text)) for text in found)
 
@@ -297,7 +298,7 @@ def _half_width(name: str, result: TestResult) -> float:
 
 
 def _launches(metric: Metric, result: TestResult) -> list[LaunchValue]:
-    return [LaunchValue(value, error) for value, error in result.launches.get(metric.name, ())]
+    return [LaunchValue(value, error) for value, error in result.measured.launches.get(metric.name, ())]
 
 
 def _of_each_kind(metric: Metric, values: Sequence[LaunchValue], kinds: TwoKinds | None) -> list[Estimate]:
@@ -310,7 +311,7 @@ def _half(found: Estimate) -> float:
 
 
 def _too_wide(name: str, result: TestResult) -> str:
-    metric, tolerance = _statistic(name, result), result.tolerance
+    metric, tolerance = _statistic(name, result), result.definition.tolerance
     values = _launches(metric, result)
     kinds = two_kinds(Side(values))
     widest = max(_of_each_kind(metric, values, kinds) or [Estimate(*result.metrics[metric.name])], key=_half)
@@ -325,13 +326,13 @@ def _too_wide(name: str, result: TestResult) -> str:
 
 
 def _failures(result: TestResult) -> list[str]:
-    failed = sum(result.failed_requests.values())
-    if failed <= _MAX_FAILED_SHARE * result.requests:
+    failed = sum(result.measured.failed_requests.values())
+    if failed <= _MAX_FAILED_SHARE * result.measured.requests:
         return []
     kinds = describe_failures(
-        {int(code): count for code, count in result.failed_requests.items()}, result.first_failure
+        {int(code): count for code, count in result.measured.failed_requests.items()}, result.measured.first_failure
     )
-    return [f"{failed:,} of {result.requests:,} requests failed ({kinds})"]
+    return [f"{failed:,} of {result.measured.requests:,} requests failed ({kinds})"]
 
 
 def announcement(budget: object) -> str:

@@ -78,7 +78,7 @@ def _check_day(text: str) -> None:
 
 def _result_of(test: str, results: Sequence[TestResult]) -> TestResult:
     for result in results:
-        if test in (result.test, result.group):
+        if test in (result.test, result.definition.group):
             return result
     known = listed([result.test for result in results]) or "none"
     raise SettingError(f"there is no result of {shown(test)}; the file has results of {known}")
@@ -131,7 +131,7 @@ def _pruned(file: Path, results: Sequence[TestResult]) -> str:
     """Remove the acceptances that no result needs and that ended in one; what was removed, in a sentence."""
     from pytest_mlpatterns.config.acceptances import read_acceptances
 
-    states = [state for result in results for state in result.accepted.items()]
+    states = [state for result in results for state in result.judged.accepted.items()]
     needed = {text for text, why in states if not why}
     over = {text for text, why in states if why} - needed
     removed: list[str] = []

@@ -188,7 +188,7 @@ def _ranking(options: argparse.Namespace) -> str:
     results = _read(options.results)
     criteria = parse_criteria(options.weights, "WEIGHTS")
     for result in results.results:
-        criteria.check_currency(result.price)
+        criteria.check_currency(result.definition.price)
     measured = {result.test for result in results.results}
     unmeasured = [
         Unmeasured(row["test"], ranking["group"], row["pattern"])

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
 
-    from pytest_mlpatterns.records.result import Location, TestResult
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.reports.files.result_file import Results
 
 __all__ = ["VERDICT_ERROR", "add_verdict_command"]
@@ -79,7 +80,7 @@ def _tests(results: Results, file: str) -> list[dict[str, Any]]:
             "kind": result.kind.value,
             "advisory": result.test in let_pass,
             "reasons": _reasons(result),
-            "location": _place(result.location),
+            "location": _place(result.definition.location),
             "next": _next(result, file),
         }
         for result in results.results
@@ -102,8 +103,8 @@ def _tests(results: Results, file: str) -> list[dict[str, Any]]:
 
 def _reasons(result: TestResult) -> list[str]:
     """Why a test is of its kind; empty if it passed."""
-    if result.unjudged is not None:
-        return [result.unjudged.reason]
+    if result.judged.unjudged is not None:
+        return [result.judged.unjudged.reason]
     if result.kind is Kind.ACCEPTED:
         return [one.accepted for one in result.verdicts if one.accepted]
     shown = {Kind.UNDECIDED: Outcome.INCONCLUSIVE, Kind.REGRESSION: Outcome.FAIL, Kind.LIMIT: Outcome.FAIL}
@@ -129,7 +130,7 @@ def _next(result: TestResult, file: str) -> list[dict[str, str]]:
             accept = ["python", "-m", "pytest_mlpatterns", "accept", file, result.test, "--reason", "WHY"]
             intended = record if recorded else shlex.join(accept)
             return [_step("to measure it again", again), _step("if the change is intended", intended)]
-        case Kind.NOT_COMPARED if result.baseline_gap is not None:
+        case Kind.NOT_COMPARED if result.judged.baseline_gap is not None:
             return [_step("to record it", record)]
         case _:
             return [_step("to see it again", again)]

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.result import BaselineGap, Reference
+    from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.verdict import LeftOut
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.result import BaselineGap, Reference
+    from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
 
 __all__ = [

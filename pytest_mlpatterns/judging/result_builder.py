@@ -43,7 +43,18 @@ from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.result import BaselineGap, Reference, TestResult
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.result_parts import (
+    BaselineGap,
+    Beside,
+    CauseRecord,
+    Conditions,
+    Definition,
+    Judged,
+    Limits,
+    Measured,
+    Reference,
+)
 from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices, describe_overload, describe_scaling
@@ -66,8 +77,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.launch import Estimate, Launch, Noise
     from pytest_mlpatterns.records.overload import Overload
+    from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.scaling import ScalingRecord
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
@@ -105,30 +116,29 @@ def build_result(
     if (metrics := measurement.so_far) is None:
         return None
     figures, by_launch = estimated(metrics, [verdict.metric for verdict in verdicts])
-    result = TestResult(
-        test=experiment.test,
-        passed=passed,
-        setup=experiment.setup,
-        command=experiment.command,
-        metrics=figures,
-        launches=by_launch,
-        verdicts=tuple(verdicts),
-        requests=metrics.requests,
-        failed_requests={str(code): number for code, number in metrics.failures.items()},
-        blocks=metrics.blocks,
-        launch_count=len(metrics.launches),
-        seconds_spent=measurement.spent_s + measurement.interleaved_s,
-        baseline_note=comparison.note,
-        baseline_gap=comparison.gap,
-        notes=_notes(metrics, measurement, experiment),
-        load_over_time=(),
-        capacities=metrics.capacities,
-        layers=metrics.layers,
-        generator=_generator_figures(metrics, measurement.dropped),
+    conditions = _conditions(metrics, experiment, comparison, dropped=measurement.dropped)
+    judged = replace(
+        _judged(experiment, comparison, has_verdicts=bool(verdicts), passed=passed),
         interrupted=measurement.interrupted,
-        reference=comparison.reference,
+        notes=_notes(metrics, measurement, experiment),
+        facts_changed=comparison.facts_changed(conditions.facts),
     )
-    return with_compared_figures(_with_conditions(result, metrics, experiment, comparison=comparison))
+    return with_compared_figures(
+        TestResult(
+            test=experiment.test,
+            setup=experiment.setup,
+            metrics=figures,
+            verdicts=tuple(verdicts),
+            reference=comparison.reference,
+            stream=stream_record(metrics),
+            definition=_definition(experiment, metrics.price),
+            judged=judged,
+            measured=_measured(metrics, by_launch, measurement.spent_s + measurement.interleaved_s),
+            conditions=conditions,
+            limits=Limits(metrics.capacities, missing_indices=dict(metrics.indices.missing)),
+            causes=CauseRecord(splits_of(metrics.launches)),
+        )
+    )
 
 
 def with_compared_figures(result: TestResult) -> TestResult:
@@ -136,13 +146,23 @@ def with_compared_figures(result: TestResult) -> TestResult:
     return replace(result, metrics={name: figure_of(result, name) or found for name, found in result.metrics.items()})
 
 
-def _not_compared(result: TestResult, experiment: Experiment, comparison: Comparison) -> Unjudged | None:
-    """Why a test passed that was judged by nothing, or not by the entry that it has; None for other tests."""
-    if not result.passed or not comparison.missing or experiment.smoke or experiment.settings.compare == ():
-        return None
-    if result.verdicts and comparison.gap is not BaselineGap.NOT_COMPARABLE:
-        return None
-    return Unjudged(Kind.NOT_COMPARED, comparison.missing)
+def _definition(experiment: Experiment, price: Price | None) -> Definition:
+    settings = experiment.settings
+    return Definition(command=experiment.command, tolerance=settings.tolerance.usual, gate=settings.gate, price=price)
+
+
+def _judged(experiment: Experiment, comparison: Comparison, *, has_verdicts: bool, passed: bool) -> Judged:
+    """What came of the test; it is not compared if nothing judged it, or not the entry that it has."""
+    asks = passed and not experiment.smoke and experiment.settings.compare != ()
+    is_open = comparison.missing and (not has_verdicts or comparison.gap is BaselineGap.NOT_COMPARABLE)
+    return Judged(
+        passed=passed,
+        unjudged=Unjudged(Kind.NOT_COMPARED, comparison.missing) if asks and is_open else None,
+        accepted=experiment.accepted.states,
+        baseline_note=comparison.note,
+        baseline_gap=comparison.gap,
+        not_compared=dict(comparison.left_out),
+    )
 
 
 def estimated(
@@ -161,12 +181,6 @@ def estimated(
     )
 
 
-def _with_overloads(result: TestResult, overloads: Sequence[Overload]) -> TestResult:
-    """The result with the measurements beyond the NMRT, and a note on each."""
-    notes = (*result.notes, *map(describe_overload, overloads))
-    return replace(result, overloads=tuple(overloads), notes=notes)
-
-
 def with_further(
     result: TestResult,
     overloads: Sequence[Overload],
@@ -177,16 +191,13 @@ def with_further(
 ) -> TestResult:
     """The result with what was measured beside its launches: beyond the NMRT, for leaks, at replicas, for causes."""
     growth = None if followed is None else growth_record(followed.track)
-    result = replace(result, growth=growth, profile=causes.profile, held=causes.held)
-    return _with_scaling(_with_overloads(result, overloads), scaling)
-
-
-def _with_scaling(result: TestResult, scaling: ScalingRecord | None) -> TestResult:
-    """The result with what was measured at several numbers of replicas, and its lines among the notes."""
-    if scaling is None:
-        return result
+    notes = list(map(describe_overload, overloads))
+    if scaling is not None:
+        notes += [*describe_scaling(scaling), *describe_indices(result)]
     return replace(
-        result, scaling=scaling, notes=(*result.notes, *describe_scaling(scaling), *describe_indices(result))
+        result.with_notes(notes),
+        limits=replace(result.limits, overloads=tuple(overloads), scaling=scaling),
+        causes=replace(result.causes, growth=growth, profile=causes.profile, held=causes.held),
     )
 
 
@@ -215,53 +226,55 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
         run.names[0],
         {**_all_figures(run.first_launches, run.first_starts_ns), **_figures(first)},
         _pooled(first),
-        {**_all_figures(run.second_launches, run.second_starts_ns), **_figures(second)},
-        _pooled(second),
+        Beside(
+            {**_all_figures(run.second_launches, run.second_starts_ns), **_figures(second)},
+            _pooled(second),
+            _stream_percentiles(run.second_launches),
+            splits_of(run.second_launches),
+        ),
         {
             name: tuple((ratio.value, ratio.error) for ratio in ratios)
             for name in with_locations(with_role(Role.PAIRED))
             if (ratios := [ratio for one in run.launches if (ratio := one.ratio(name)) is not None])
         },
         stream_percentiles=_stream_percentiles(run.first_launches),
-        present_stream_percentiles=_stream_percentiles(run.second_launches),
         split=splits_of(run.first_launches),
-        present_split=splits_of(run.second_launches),
     )
 
 
-def _with_conditions(
-    result: TestResult, metrics: Metrics, experiment: Experiment, *, comparison: Comparison
-) -> TestResult:
-    """The result with tolerance, latency, and the conditions of its launches: load, memory, warm-ups, noise, facts."""
-    facts: EnvironmentFacts = next((launch.facts for launch in metrics.launches if launch.facts), {})
-    return replace(
-        result,
+def _measured(
+    metrics: Metrics, by_launch: Mapping[str, tuple[tuple[float, float], ...]], seconds_spent: float
+) -> Measured:
+    return Measured(
+        launches=by_launch,
+        launch_count=len(metrics.launches),
+        blocks=metrics.blocks,
+        seconds_spent=seconds_spent,
+        requests=metrics.requests,
+        failed_requests={str(code): number for code, number in metrics.failures.items()},
+        cancelled_requests=_cancelled(metrics),
+        first_failure=metrics.first_failure,
+        counts=metrics.request_counts,
+        replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
         latency=latency_of(metrics.latencies_ns),
-        tolerance=experiment.settings.tolerance.usual,
-        price=metrics.price,
-        missing_indices=dict(metrics.indices.missing),
+        layers=metrics.layers,
+    )
+
+
+def _conditions(metrics: Metrics, experiment: Experiment, comparison: Comparison, *, dropped: int) -> Conditions:
+    return Conditions(
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
         noise=(*noise_of(metrics.launches, interleaved=comparison.is_interleaved), *_changes(experiment)),
-        unsteady=unsteady_notes(metrics, changes=result.setup.load.changes),
-        first_failure=metrics.first_failure,
-        counts=metrics.request_counts,
+        unsteady=unsteady_notes(metrics, changes=experiment.setup.load.changes),
         taken=taken_in(metrics.launches),
         sorting_ns=() if experiment.cluster else sorting_times_ns(metrics.launches),  # which is of this machine
-        stream=stream_record(metrics),
-        cancelled_requests=_cancelled(metrics),
+        generator=_generator_figures(metrics, dropped),
+        facts=next((launch.facts for launch in metrics.launches if launch.facts), {}),
         cluster="" if experiment.cluster is None else experiment.cluster.description,
         nodes=node_figures(metrics.launches),
         generator_parts=metrics.launches[-1].generator.parts,
-        not_compared=dict(comparison.left_out),
-        facts=facts,
-        facts_changed=comparison.facts_changed(facts),
-        split=splits_of(metrics.launches),
-        accepted=experiment.accepted.states,
-        unjudged=_not_compared(result, experiment, comparison),
-        gate=experiment.settings.gate,
-        replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.records.result import Reference
+    from pytest_mlpatterns.records.result_parts import Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
     from pytest_mlpatterns.records.verdict import LeftOut, Verdict
     from pytest_mlpatterns.revision.client import RevisionClient

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.result import BaselineGap, Reference
+    from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.verdict import LeftOut
 

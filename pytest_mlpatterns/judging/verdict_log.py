@@ -24,7 +24,7 @@ from pytest_mlpatterns.errors import (
     SettingError,
 )
 from pytest_mlpatterns.measurement.answer_check import cut_to_check
-from pytest_mlpatterns.records.result import Location
+from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.suspicions import open_in_short
@@ -121,7 +121,7 @@ class VerdictLog:
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()
         assert result is not None
-        result = replace(result, location=_asserted_at(self._test))
+        result = replace(result, definition=replace(result.definition, location=_asserted_at(self._test)))
         where = [text for text in (where_sentence(result, verdicts),) if text]
         return failure(
             failure_text(verdicts, result, self._results_file), [*(verdict.reason for verdict in verdicts), *where]

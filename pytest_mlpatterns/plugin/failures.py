@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import MlpatternsError, PerfFailure
 from pytest_mlpatterns.plugin.collection import parameter_names
-from pytest_mlpatterns.records.result import FailedTest, Location, group_of
+from pytest_mlpatterns.records.result import FailedTest, group_of
+from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged, failure_kind
 from pytest_mlpatterns.wording import first_line, visible
 

@@ -108,8 +108,8 @@ class RunOutput:
         if number is None:
             self._unmeasured.setdefault(failure.test, failure)
         else:  # its teardown failed
-            unjudged = Unjudged(failure.kind, first_line(failure.reason))
-            self._results[number] = replace(self._results[number], passed=False, unjudged=unjudged)
+            result, unjudged = self._results[number], Unjudged(failure.kind, first_line(failure.reason))
+            self._results[number] = replace(result, judged=replace(result.judged, passed=False, unjudged=unjudged))
 
     def close(self, exitstatus: int, *, complete: bool, measured: bool) -> int:
         """Write the files.

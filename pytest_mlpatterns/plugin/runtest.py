@@ -148,7 +148,7 @@ class RuntestHooks:
         if report.when == "call" and state.perf is not None:
             result = state.perf.result(passed=not failures.errors)
             if result is not None:
-                result = _located(replace(result, unjudged=failures.unjudged or result.unjudged), item, state)
+                result = _located(_unjudged(result, failures.unjudged), item)
                 report.perf_result = result.to_json()  # type: ignore[attr-defined]
                 self._attach(item, report, properties_of(result), state=state)
             self._add_sections(report, state.perf, result, failures=failures)
@@ -189,7 +189,7 @@ class RuntestHooks:
         if (perf := _perf_of(item)) is not None and (partial := perf.result(passed=False)) is not None:
             is_open = partial.kind is Kind.TEST_ERROR  # which no verdict of it shows
             stopped = Unjudged(Kind.UNDECIDED, "the run was interrupted")
-            self._output.add(replace(partial, unjudged=stopped) if is_open else partial)
+            self._output.add(_unjudged(partial, stopped) if is_open else partial)
 
     @staticmethod
     def _attach(
@@ -211,7 +211,12 @@ def _perf_of(item: pytest.Item) -> Perf | None:
     return None if state is None else state.perf
 
 
-def _located(result: TestResult, item: pytest.Item, state: PerfItem) -> TestResult:
+def _located(result: TestResult, item: pytest.Item) -> TestResult:
     """The result with what only pytest knows: the group of rivals, and the place of the definition."""
     group = group_of(item.nodeid, parameter_names(item))
-    return replace(result, tolerance=state.settings.tolerance.usual, group=group, location=location_of(item))
+    return replace(result, definition=replace(result.definition, group=group, location=location_of(item)))
+
+
+def _unjudged(result: TestResult, why: Unjudged | None) -> TestResult:
+    """The result of a kind that its verdicts do not show, if there is a reason for one."""
+    return result if why is None else replace(result, judged=replace(result.judged, unjudged=why))

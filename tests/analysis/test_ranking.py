@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.synthetic import FEW, capacity, launch_values, make_setup, result, verdict
+from support.synthetic import FEW, capacity, changed, launch_values, make_setup, result, verdict
 
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
@@ -225,7 +225,7 @@ class TestWhatIsNoEvidence:
         ],
     )
     def test_an_invalid_result_is_excluded_with_the_reason(self, changes: Mapping[str, object], why: str) -> None:
-        bad = replace(SHOP[1], **changes)
+        bad = changed(SHOP[1], **changes)
 
         ranking = ranked([SHOP[0], bad], EQUAL)
 
@@ -233,12 +233,12 @@ class TestWhatIsNoEvidence:
         assert rows(ranking)["cached"].excluded == why
 
     def test_a_regression_is_no_reason_not_to_choose_a_pattern(self) -> None:
-        slower = replace(SHOP[1], passed=False, verdicts=(verdict(Outcome.FAIL, against="baseline"),))
+        slower = changed(SHOP[1], passed=False, verdicts=(verdict(Outcome.FAIL, against="baseline"),))
 
         assert ranked([SHOP[0], slower], EQUAL).sentence == "cached first; single second"
 
     def test_a_few_failed_requests_do_not_exclude_a_pattern(self) -> None:
-        assert ranked([SHOP[0], replace(SHOP[1], failed_requests={"503": 50})], EQUAL).rows[0].excluded is None
+        assert ranked([SHOP[0], changed(SHOP[1], failed_requests={"503": 50})], EQUAL).rows[0].excluded is None
 
 
 class TestMissing:
@@ -265,7 +265,7 @@ class TestMissing:
 
     @pytest.mark.parametrize(("disturbed", "who"), [(1, "single was"), (2, "single and cached were"), (4, "all were")])
     def test_a_disturbed_measurement_is_said(self, disturbed: int, who: str) -> None:
-        noisy = [replace(result, noise=(Noise("others used 1.4 of the 2 cores"),)) for result in SHOP[:disturbed]]
+        noisy = [changed(result, noise=(Noise("others used 1.4 of the 2 cores"),)) for result in SHOP[:disturbed]]
 
         (note,) = ranked([*noisy, *SHOP[disturbed:]], EQUAL).notes
 
@@ -293,7 +293,7 @@ class TestMissing:
 class TestOpenEnd:
     """NMRT that is only known to be at least so much."""
 
-    OPEN = replace(
+    OPEN = changed(
         measured("cached", rtm=10 * MS), capacities=(capacity(150.0, at_least=True), capacity(90.0, at_least=True))
     )
     OTHER = measured("single", rtm=10 * MS, nmrt=300.0)
@@ -332,7 +332,7 @@ class TestOpenEnd:
         assert ranked([self.OPEN, SHOP[0]], f"rtm=1,nmrt>={limit}").sentence == f"{sentence}; single excluded"
 
     def test_a_search_under_an_objective_is_another(self) -> None:
-        slow = replace(
+        slow = changed(
             measured("cached", rtm=10 * MS), capacities=(capacity(9.0, at_least=True, objective="p95<50.0ms"),)
         )
 
@@ -529,7 +529,7 @@ class TestIndices:
         assert rows(ranking)["a"].rank == 1
 
     def test_an_index_that_one_pattern_lacks_excludes_it_and_says_what_to_measure(self) -> None:
-        priceless = replace(measured("single", pc=100.0), missing_indices={"sc": "the test has no price; set it"})
+        priceless = changed(measured("single", pc=100.0), missing_indices={"sc": "the test has no price; set it"})
         other = measured("batched", pc=100.0)
 
         found = rows(ranked([measured("cached", sc=1.0, pc=100.0), priceless, other], "sc=1,pc=1,sc>=0.1"))
@@ -559,6 +559,6 @@ class TestIndices:
         ],
     )
     def test_the_load_at_nmrt_needs_a_search_that_found_it(self, searches: tuple[Capacity, ...], why: str) -> None:
-        lacks = replace(measured("single", rtm=MS), capacities=searches)
+        lacks = changed(measured("single", rtm=MS), capacities=searches)
         found = rows(ranked([measured("cached", rtm=MS, asl_at_nmrt=0.5), lacks], "rtm=1,asl_at_nmrt=1"))
         assert found["single"].excluded == f"not known: {why}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.repository import Repository
-from support.synthetic import ENVIRONMENT, MS, SETUP, counterpart, make_setup, result, verdict
+from support.synthetic import ENVIRONMENT, MS, SETUP, changed, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
@@ -201,8 +201,8 @@ def test_a_drift_is_that_of_the_cluster(tmp_path: Path) -> None:
     anchor = Anchor({"rtm": (LaunchValue(4.0 * MS, 0.001),) * 2}, "0a0a0a0", "2026-01-01", updates=3)
     on_cluster = entry(4.9, setup=ON_RAY, anchor=anchor)
     session = opened(tmp_path, before={TEST: {HERE: entry(5.0), CLUSTER: on_cluster}})
-    assert session.with_drift(measured(5.0)).notes == ()
-    (note,) = session.with_drift(measured(5.0, setup=ON_RAY, cluster=NODES)).notes
+    assert session.with_drift(measured(5.0)).judged.notes == ()
+    (note,) = session.with_drift(measured(5.0, setup=ON_RAY, cluster=NODES)).judged.notes
     assert "worse than on 2026-01-01 (0a0a0a0), little by little" in note
 
 
@@ -423,7 +423,7 @@ def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path)
     sought = "nmrt(p95<50.0ms)"
     before = entry(metrics={**entry().metrics, sought: (LaunchValue(400.0, 0.01),)})
     less = measured()
-    less = replace(less, launches={**less.launches, sought: ((200.0, 0.01),)})
+    less = changed(less, launches={**less.measured.launches, sought: ((200.0, 0.01),)})
     told = updated(tmp_path, less, before={TEST: {HERE: before}}).report()["recorded_although_worse"]
     assert [one["metric"] for one in told] == [sought]
 
@@ -459,7 +459,7 @@ def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_pat
         metrics={**entry().metrics, **{name: (LaunchValue(value, 0.01),) * 3 for name, value in before.items()}}
     )
     now = {name: ((1.6 * value, 0.01),) * 3 for name, value in before.items()}
-    session = updated(tmp_path, measured(launches={**measured().launches, **now}), before={TEST: {HERE: old}})
+    session = updated(tmp_path, measured(launches={**measured().measured.launches, **now}), before={TEST: {HERE: old}})
     told = session.report()["recorded_although_worse"]
     assert [one["metric"] for one in told] == ["p99", "peak_memory", "cpu_per_request"]
     assert recorded(tmp_path)[TEST][HERE].anchor == replace(anchor_of(old), updates=1)
@@ -486,7 +486,7 @@ def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_
     for step in range(1, 6):
         now = measured(4.0 * 1.06**step)
         session = opened(tmp_path, BaselineMode.UPDATE)
-        told.append([note for note in session.with_drift(now).notes if "little by little" in note])
+        told.append([note for note in session.with_drift(now).judged.notes if "little by little" in note])
         session.close([now], complete=True)
         assert "recorded although worse:" not in session.lines
         assert recorded(tmp_path)[TEST][HERE].anchor == replace(anchor_of(first), updates=step)
@@ -544,14 +544,14 @@ def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(
     tmp_path: Path, before: Entry, now: TestResult, notes: tuple[str, ...]
 ) -> None:
     session = opened(tmp_path, before={TEST: {HERE: before}})
-    assert session.with_drift(replace(now, notes=("first",))) == replace(now, notes=("first", *notes))
+    assert session.with_drift(changed(now, notes=("first",))) == changed(now, notes=("first", *notes))
 
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_drift_changes_no_verdict(tmp_path: Path, passed: bool) -> None:
     found = opened(tmp_path, before={TEST: {HERE: DRIFTED}}).with_drift(measured(5.1, passed=passed))
-    assert (found.passed, found.verdicts) == (passed, ())
-    assert "little by little" in found.notes[0]
+    assert (found.judged.passed, found.verdicts) == (passed, ())
+    assert "little by little" in found.judged.notes[0]
 
 
 @pytest.mark.processes
@@ -621,9 +621,9 @@ def test_what_was_wrong_is_stored_and_every_later_comparison_says_it(tmp_path: P
     assert any(line.startswith("recorded although disturbed") for line in session.lines)
     assert session.report()["recorded_although_disturbed"] == {TEST: [noise]}
     compared = measured(reference=counterpart())
-    (note,) = opened(tmp_path).with_drift(compared).notes
+    (note,) = opened(tmp_path).with_drift(compared).judged.notes
     assert re.fullmatch(rf"the baseline of 2\S+( \(\S+\))? was recorded although {noise}", note)
-    assert opened(tmp_path, before={TEST: {HERE: entry()}}).with_drift(compared).notes == ()
+    assert opened(tmp_path, before={TEST: {HERE: entry()}}).with_drift(compared).judged.notes == ()
 
 
 @pytest.mark.parametrize("member", ["duration", "warmup", "timeout", "generators", "headers"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from support.streams import stream_result
-from support.synthetic import MS, result, verdict
+from support.synthetic import MS, changed, result, verdict
 
 from pytest_mlpatterns.baseline.updates import disturbances, is_narrow, reasons_not_to_record
 from pytest_mlpatterns.records.launch import Noise
@@ -64,7 +64,7 @@ def test_a_failed_test_has_a_reason() -> None:
     assert reasons_not_to_record(result(passed=False, gate=Gate.WARN)) == ("the test failed",)  # by an error
     missed = result(passed=False, verdicts=(verdict(Outcome.FAIL, against="limit"),))
     assert reasons_not_to_record(missed) == ("the test failed",)
-    assert reasons_not_to_record(replace(missed, gate=Gate.WARN)) == ()
+    assert reasons_not_to_record(changed(missed, gate=Gate.WARN)) == ()
 
 
 def test_an_interval_wider_than_the_tolerance_is_measured_again_and_stored_with_both() -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from support.synthetic import ENVIRONMENT, counterpart, result, verdict
+from support.synthetic import ENVIRONMENT, changed, counterpart, result, verdict
 
 from pytest_mlpatterns.cli import main
-from pytest_mlpatterns.records.result import BaselineGap, FailedTest, Location
+from pytest_mlpatterns.records.result import FailedTest
+from pytest_mlpatterns.records.result_parts import BaselineGap, Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged
 from pytest_mlpatterns.reports.files.result_file import results_json
 
@@ -128,7 +129,7 @@ def test_an_intended_change_of_a_stored_baseline_is_recorded(
 
 
 def test_people_read_what_needs_attention_and_the_headline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    advised = replace(LIMIT, gate=Gate.WARN)
+    advised = changed(LIMIT, gate=Gate.WARN)
     assert main(["verdict", write(tmp_path / "r.json", PASSED, advised)]) == 2
     assert capsys.readouterr().out == (
         "t.py::test_limit: missed limit (advisory)\n"

@@ -19,7 +19,7 @@ from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.judging.settled_comparison import SettledComparison
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.result import BaselineGap
+from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
 

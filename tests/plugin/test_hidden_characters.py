@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from _pytest._io import TerminalWriter
-from support.synthetic import ENVIRONMENT, counterpart, make_setup, result
+from support.synthetic import ENVIRONMENT, changed, counterpart, make_setup, result
 
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.plugin.terminal import Terminal
-from pytest_mlpatterns.records.result import FailedTest, Location
+from pytest_mlpatterns.records.result import FailedTest
+from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.reports.files.ci_reports import annotation, job_summary, properties_of
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
@@ -64,7 +65,7 @@ def test_text_from_elsewhere_commands_no_runner_and_annotations_do() -> None:
     stream = io.StringIO()
     terminal = make_terminal(stream)
     foreign = "::error file=a::b ##[error]c"
-    terminal.write([line(foreign), *summary_lines([replace(RESULT, notes=(f"it printed\n{foreign}",))], 140)])
+    terminal.write([line(foreign), *summary_lines([changed(RESULT, notes=(f"it printed\n{foreign}",))], 140)])
     assert not re.search(r"(?m)^\s*::|##\[", stream.getvalue())
     terminal.write_commands([annotation(replace(FAILURE, reason=f"LimitFailure: a\n{foreign}"))])
     last = stream.getvalue().splitlines()[-1]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_mlpatterns.plugin.failures import location_of, raise_at_definition
-from pytest_mlpatterns.records.result import Location
+from pytest_mlpatterns.records.result_parts import Location
 
 HERE = Path(__file__)
 

@@ -21,7 +21,8 @@ from pytest_mlpatterns.errors import (
     SettingError,
     TooFewSamplesError,
 )
-from pytest_mlpatterns.records.result import FailedTest, Location, TestResult
+from pytest_mlpatterns.records.result import FailedTest, TestResult
+from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged, failure_kind
 
 WORSE = verdict(Outcome.FAIL, against="revision")
@@ -92,7 +93,7 @@ def test_what_a_result_and_a_failure_hold_travels_as_plain_text() -> None:
     failed = FailedTest("t.py::test", "no disk", Location("t.py", 3), gate=Gate.WARN, text="no disk\n  next …")
     for plain in (one.to_json()["gate"], one.to_json()["unjudged"]["kind"], failed.to_json()["kind"]):
         assert type(plain) is str
-    assert TestResult.from_json(json.loads(json.dumps(one.to_json()))).unjudged == one.unjudged
-    assert TestResult.from_json(one.to_json()).gate is Gate.WARN
+    assert TestResult.from_json(json.loads(json.dumps(one.to_json()))).judged.unjudged == one.judged.unjudged
+    assert TestResult.from_json(one.to_json()).definition.gate is Gate.WARN
     assert FailedTest.from_json(json.loads(json.dumps(failed.to_json()))) == failed
     assert FailedTest.from_json(FailedTest("t", "r", None).to_json()).location is None

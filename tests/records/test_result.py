@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 
 import execnet
 import pytest
@@ -11,8 +11,9 @@ from hypothesis import given
 from support.result_strategies import (
     RESULTS,
 )
-from support.synthetic import FEW, LAYERS, counterpart, result, verdict
+from support.synthetic import FEW, LAYERS, PARTS, counterpart, result, verdict
 
+from pytest_mlpatterns.records import result_parts
 from pytest_mlpatterns.records.launch import Estimate, Noise
 from pytest_mlpatterns.records.outcomes import FirstFailure
 from pytest_mlpatterns.records.result import (
@@ -44,9 +45,9 @@ def test_a_result_comes_back_with_the_types_that_it_had() -> None:
     assert isinstance(back.verdicts[0], Verdict)
     assert back.verdicts[0].outcome is Outcome.FAIL
     assert back.verdicts[0].change == Estimate(0.3, 0.2, 0.4)
-    assert back.layers == LAYERS
-    assert back.location == original.location
-    assert all(isinstance(values, tuple) for values in (*back.metrics.values(), *back.launches.values()))
+    assert back.measured.layers == LAYERS
+    assert back.definition.location == original.definition.location
+    assert all(isinstance(values, tuple) for values in (*back.metrics.values(), *back.measured.launches.values()))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,11 @@ def test_reasons_are_read_as_the_values_that_they_print() -> None:
     assert data["first_failure"] == "perf_payload item 1 -> KeyError: a -> b"
     assert data["not_compared"] == {"p99 latency": shared, "peak memory": "is not recorded yet"}
     found = TestResult.from_json(data)
-    assert (found.noise, found.first_failure, found.not_compared) == ((noise,), failed, left_out)
+    assert (found.conditions.noise, found.measured.first_failure, found.judged.not_compared) == (
+        (noise,),
+        failed,
+        left_out,
+    )
 
 
 def test_a_result_of_another_shape_is_not_taken_for_one() -> None:
@@ -97,7 +102,30 @@ def test_a_result_of_another_shape_is_not_taken_for_one() -> None:
 
 
 def test_the_json_of_a_result_has_all_its_fields() -> None:
-    assert set(result().to_json()) == {"outcome", "kind", *(field.name for field in fields(TestResult))}
+    parts = [field.name for field in fields(TestResult) if field.name in PARTS]
+    own = [field.name for field in fields(TestResult) if field.name not in PARTS]
+    of_parts = [field.name for part in parts for field in fields(getattr(result(), part))]
+
+    assert sorted(result().to_json()) == sorted(["outcome", "kind", *own, *of_parts])
+    assert sorted(parts) == sorted(PARTS)
+
+
+def test_no_record_of_a_result_has_more_than_12_fields() -> None:
+    parts = [one for one in vars(result_parts).values() if getattr(one, "__module__", "") == result_parts.__name__]
+    records = [one for one in (TestResult, *parts) if is_dataclass(one)]
+
+    assert {TestResult, result_parts.Judged, result_parts.Reference} < set(records)
+    assert {one.__name__: len(fields(one)) for one in records if len(fields(one)) > 12} == {}
+
+
+@FEW
+@given(RESULTS)
+def test_a_part_reads_what_it_wrote_among_the_members_of_others(original: TestResult) -> None:
+    everything = json.loads(json.dumps(original.to_json()))
+
+    for part in (getattr(original, name) for name in PARTS):
+        assert type(part).from_json(everything) == part
+        assert part.to_json().keys() <= everything.keys()
 
 
 def test_pytest_does_not_collect_a_result_as_a_test() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from support.synthetic import result
+from support.synthetic import changed, result
 
 from pytest_mlpatterns.records.launch import GeneratorPart, NodeFigures
 from pytest_mlpatterns.reports.html.tables import node_table
@@ -27,7 +25,7 @@ def test_each_node_is_told_with_its_replicas_cpu_and_memory() -> None:
 
 
 def test_the_verbose_summary_has_the_nodes_and_the_short_one_has_not() -> None:
-    on_nodes = replace(result("test_perf.py::test_one"), nodes=NODES)
+    on_nodes = changed(result("test_perf.py::test_one"), nodes=NODES)
     verbose, short = ("\n".join(map(text_of, summary_lines([on_nodes], 200, verbose=wordy))) for wordy in (True, False))
     assert f"nodes     {LINE}" in verbose
     assert "10.0.0.2" not in short
@@ -35,7 +33,7 @@ def test_the_verbose_summary_has_the_nodes_and_the_short_one_has_not() -> None:
 
 def test_the_html_report_has_a_table_of_nodes_if_there_was_a_cluster() -> None:
     one = result("test_perf.py::test_one")
-    page = details_section([replace(one, nodes=NODES)])
+    page = details_section([changed(one, nodes=NODES)])
     assert page is not None
     assert "<td>10.0.0.3</td>" in page
     for text in ("16", "43.0 %", "210 MiB", "2.1 %"):

@@ -49,7 +49,8 @@ from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.baseline_entry import Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue, Warmup
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
-from pytest_mlpatterns.records.result import BaselineGap, TestResult
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results, read_results, results_json
@@ -286,7 +287,10 @@ FAILURES = {
             "reference": replace(
                 counterpart(kind="revision"),
                 split={"rtm": split({"model_cpu": 0.4 * MS, "socket": 3.8 * MS})},
-                present_split={"rtm": split({"model_cpu": 0.6 * MS, "socket": 5.2 * MS})},
+                present=replace(
+                    counterpart(kind="revision").present,
+                    split={"rtm": split({"model_cpu": 0.6 * MS, "socket": 5.2 * MS})},
+                ),
             )
         },
     ),

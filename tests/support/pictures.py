@@ -23,7 +23,8 @@ from support.synthetic import MS, counterpart, make_setup, result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.result import Reference, TestResult
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.result_parts import Reference
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.reports.text.terminal_text import Line
 

@@ -9,7 +9,7 @@ from pytest_mlpatterns.records.launch import Estimate, Noise
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
-from pytest_mlpatterns.records.result import BaselineGap
+from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
@@ -26,6 +26,7 @@ from support.synthetic import (
     SETUP,
     S,
     capacity,
+    changed,
     counterpart,
     make_setup,
     result,
@@ -179,7 +180,7 @@ def _streaming() -> TestResult:
         "ttft": split({"model_cpu": 150 * MS, "queue_wait": 20 * MS, "socket": 12 * MS}, metric="ttft"),
         "tpot": split({"model_cpu": 11 * MS, "server": 1.1 * MS}, metric="tpot"),
     }
-    return replace(own, split=splits, reference=revision, stream=replace(own.stream, requests=(cut, *others)))
+    return changed(own, split=splits, reference=revision, stream=replace(own.stream, requests=(cut, *others)))
 
 
 def everything() -> list[TestResult]:

@@ -30,13 +30,13 @@ from pytest_mlpatterns.records.profile import (
     ProfileRecord,
 )
 from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
-from pytest_mlpatterns.records.result import BaselineGap, Location, Reference, TestResult
+from pytest_mlpatterns.records.result_parts import BaselineGap, Beside, Location, Reference
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Gate, Kind, LeftOut, OpenBy, Outcome, Unjudged, Verdict, WhyOpen
-from support.synthetic import make_setup
+from support.synthetic import changed, make_setup, result
 
 FINITE = st.floats(-1e18, 1e18)
 NAMES = st.text(min_size=1, max_size=12)  # without halves of surrogate pairs
@@ -133,13 +133,10 @@ COUNTERPARTS = st.builds(
     NAMES,
     FIGURES,
     PERCENTILES,
-    FIGURES,
-    PERCENTILES,
+    st.builds(Beside, FIGURES, PERCENTILES, st.dictionaries(st.sampled_from(["ttft", "itl"]), PERCENTILES), SPLITS),
     RATIOS,
     stream_percentiles=st.dictionaries(st.sampled_from(["ttft", "itl"]), PERCENTILES),
-    present_stream_percentiles=st.dictionaries(st.sampled_from(["ttft", "itl"]), PERCENTILES),
     split=SPLITS,
-    present_split=SPLITS,
 )
 STREAMED_REQUESTS = st.builds(
     StreamedRequest,
@@ -226,7 +223,8 @@ PROFILES = st.builds(ProfileRecord, note=NAMES) | st.builds(
     native=st.none() | st.builds(NativeChange, COUNTS, COUNTS, FINITE, FINITE, st.lists(NAMES, max_size=2).map(tuple)),
 )
 RESULTS = st.builds(
-    TestResult,
+    changed,
+    st.just(result()),
     test=NAMES,
     passed=st.booleans(),
     setup=st.builds(make_setup, NAMES, NAMES, NAMES, NAMES),

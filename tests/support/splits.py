@@ -61,6 +61,7 @@ AFTER = split({"wire": 210 * US, "model_cpu": 20.7 * MS, "queue_wait": 2 * MS, "
 
 def with_splits(before: LatencySplits, now: LatencySplits, kind: str = "baseline", **changes: object) -> TestResult:
     """A result with a reference, both with their splits."""
-    reference = counterpart(kind=kind)
-    sides = {"split": before} if kind == "baseline" else {"split": before, "present_split": now}
-    return result(**{"reference": replace(reference, **sides), "split": now, **changes})  # type: ignore[arg-type]
+    reference = replace(counterpart(kind=kind), split=before)
+    if kind == "revision":
+        reference = replace(reference, present=replace(reference.present, split=now))
+    return result(**{"reference": reference, "split": now, **changes})  # type: ignore[arg-type]

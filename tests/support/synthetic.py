@@ -5,6 +5,7 @@ Nothing here measures anything: every time, latency and load is declared, so tha
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,18 @@ from pytest_mlpatterns.records.launch import (
     Warmup,
 )
 from pytest_mlpatterns.records.objective import parse_objective
-from pytest_mlpatterns.records.result import Location, Reference, TestResult
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.result_parts import (
+    Beside,
+    CauseRecord,
+    Conditions,
+    Definition,
+    Judged,
+    Limits,
+    Location,
+    Measured,
+    Reference,
+)
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.setup import Environment, FactChange, Setup
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
@@ -271,8 +283,9 @@ def counterpart(rtm_ns: float = 2_100_000.0, kind: str = "baseline") -> Referenc
     told = stored_percentiles(_latency(rtm_ns))
     if kind == "baseline":
         return Reference("baseline", name, figures, told, recorded_commit="1a2b3c4")
-    beside = {"rtm": (2 * rtm_ns, 1.98 * rtm_ns, 2.02 * rtm_ns)}
-    return Reference("revision", name, figures, told, beside, stored_percentiles(_latency(2 * rtm_ns)))
+    slower = {"rtm": (2 * rtm_ns, 1.98 * rtm_ns, 2.02 * rtm_ns)}
+    beside = Beside(slower, stored_percentiles(_latency(2 * rtm_ns)))
+    return Reference("revision", name, figures, told, beside)
 
 
 def make_setup(
@@ -299,13 +312,27 @@ CHANGED_FACTS = (
 )
 
 
+PARTS = ("definition", "judged", "measured", "conditions", "limits", "causes")
+"""Parts of a result whose fields tests name as if they were its own, as JSON does."""
+
+
+def changed(found: TestResult, **changes: object) -> TestResult:
+    """A result with other values, by the names of its fields and of those of its parts."""
+    own = {one.name: changes.pop(one.name) for one in fields(found) if one.name in changes}
+    for name in PARTS:
+        part = getattr(found, name)
+        given = {one.name: changes.pop(one.name) for one in fields(part) if one.name in changes}
+        own[name] = replace(own.get(name, part), **given)  # type: ignore[type-var]
+    assert not changes, f"a result has no {list(changes)}"
+    return replace(found, **own)  # type: ignore[arg-type]
+
+
 def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestResult:
-    """A passing result of two launches; ``changes`` replace fields."""
-    plain = {
-        "test": test,
-        "passed": True,
-        "setup": SETUP,
-        "metrics": {
+    """A passing result of two launches; ``changes`` replace fields of it and of its parts."""
+    whole = TestResult(
+        test=test,
+        setup=SETUP,
+        metrics={
             "rtm": (4_120_000.0, 4_050_000.0, 4_190_000.0),
             "p95": (9_870_000.0, 9_500_000.0, 10_300_000.0),
             "throughput": (1234.4, 1200.0, 1270.0),
@@ -314,30 +341,33 @@ def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestRe
             "cpu_per_request": (830_000.0, 810_000.0, 850_000.0),
             "peak_memory": (256.0 * 2**20, 255.0 * 2**20, 257.0 * 2**20),
         },
-        "launches": {
-            "rtm": ((4_100_000.0, 0.011), (4_140_000.0, 0.012)),
-            "throughput": ((1240.1, 0.01), (1228.7, 0.009)),
-        },
-        "verdicts": (),
-        "requests": 7406,
-        "failed_requests": {},
-        "blocks": 24,
-        "launch_count": 2,
-        "seconds_spent": 8.64,
-        "baseline_note": "",
-        "baseline_gap": None,
-        "notes": (),
-        "capacities": (),
-        "layers": (),
-        "load_over_time": tuple((s / 4, 0.5 + 0.02 * (s % 3), 0.6 + 0.03 * (s % 4)) for s in range(1, 13)),
-        "generator": {"cpu_ns_per_request": 18_400.0, "send_lag_p99_ns": None, "limited": False},
-        "latency": _latency(4_120_000),
-        "memory_over_time": tuple((s / 4, (250 + s % 6) * 2.0**20) for s in range(1, 13)),
-        "warmups": (Warmup(S // 2, 600, True), Warmup(3 * S // 4, 900, True)),
-        "group": test.partition("[")[0],
-        "location": Location(test.partition("::")[0], 12),
-    }
-    return TestResult(**{**plain, **changes})  # type: ignore[arg-type]
+        verdicts=(),
+        reference=None,
+        stream=None,
+        definition=Definition(group=test.partition("[")[0], location=Location(test.partition("::")[0], 12)),
+        judged=Judged(passed=True),
+        measured=Measured(
+            launches={
+                "rtm": ((4_100_000.0, 0.011), (4_140_000.0, 0.012)),
+                "throughput": ((1240.1, 0.01), (1228.7, 0.009)),
+            },
+            launch_count=2,
+            blocks=24,
+            seconds_spent=8.64,
+            requests=7406,
+            failed_requests={},
+            latency=_latency(4_120_000),
+        ),
+        conditions=Conditions(
+            load_over_time=tuple((s / 4, 0.5 + 0.02 * (s % 3), 0.6 + 0.03 * (s % 4)) for s in range(1, 13)),
+            memory_over_time=tuple((s / 4, (250 + s % 6) * 2.0**20) for s in range(1, 13)),
+            warmups=(Warmup(S // 2, 600, True), Warmup(3 * S // 4, 900, True)),
+            generator={"cpu_ns_per_request": 18_400.0, "send_lag_p99_ns": None, "limited": False},
+        ),
+        limits=Limits(),
+        causes=CauseRecord(),
+    )
+    return changed(whole, **changes)
 
 
 def verdict(

@@ -144,7 +144,7 @@ def rank(
     groups: dict[str, dict[str, TestResult]] = defaultdict(dict)
     absent: dict[str, dict[str, Unmeasured]] = defaultdict(dict)
     for result in results:
-        groups[result.group][result.test] = result
+        groups[result.definition.group][result.test] = result
     for one in unmeasured:
         if one.test not in groups[one.group]:
             absent[one.group][one.test] = one
@@ -221,10 +221,10 @@ def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[st
         reasons += [f"{metric_named(name).label}: {why}" for name in unknown if (why := _why_unknown(first, name))]
         said = f"not known under any pattern, and left out of the weights: {labels}"
         notes.append("; ".join([said, *reasons]))
-    prices = {candidate.result.price for candidate in candidates if any(map(_is_cost, candidate.costs))}
+    prices = {candidate.result.definition.price for candidate in candidates if any(map(_is_cost, candidate.costs))}
     if len(prices) > 1:
         notes.append(f"the costs are of different prices ({listed(sorted(map(str, prices)))}), so they do not compare")
-    if noisy := [one.name for one in candidates if one.result.noise]:
+    if noisy := [one.name for one in candidates if one.result.conditions.noise]:
         names = "all" if len(noisy) == len(candidates) else listed(noisy)
         notes.append(
             f"the machine was disturbed while {names} {'were' if noisy[1:] else 'was'} measured; "
@@ -267,20 +267,20 @@ def _with_gaps_excluded(candidate: _Candidate, weights: Mapping[str, float]) -> 
 
 def _why_excluded(result: TestResult) -> str:
     """Why a result is invalid, or why its own test excludes it; empty if neither."""
-    if result.interrupted:
+    if result.judged.interrupted:
         return "interrupted"
-    failures = {int(code): count for code, count in result.failed_requests.items()}
-    if why := why_too_many_failed(failures, result.requests, result.first_failure):
+    failures = {int(code): count for code, count in result.measured.failed_requests.items()}
+    if why := why_too_many_failed(failures, result.measured.requests, result.measured.first_failure):
         return why
     fails = [verdict for verdict in result.verdicts if verdict.outcome is Outcome.FAIL]
     if limits := [verdict.reason for verdict in fails if verdict.against == "limit"]:
         return f"its test failed: {'; '.join(limits)}"
-    return "" if result.passed or fails else "its test failed"
+    return "" if result.judged.passed or fails else "its test failed"
 
 
 def _check(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
     """Whether a result meets a requirement, and the reason."""
-    metric = priced_metric(requirement.metric, result.price)
+    metric = priced_metric(requirement.metric, result.definition.price)
     if metric.name in result.metrics:
         verdict = judge_limit(metric, Estimate(*result.metrics[metric.name]), requirement.limit)
         return verdict.outcome, verdict.reason
@@ -299,13 +299,13 @@ def _unknown(result: TestResult, name: str) -> str:
 
 def _why_unknown(result: TestResult, name: str) -> str:
     """What to measure or set for a metric that is not known, or why it cannot be; empty if there is nothing to say."""
-    if _is_cost(name) and result.price is None:
+    if _is_cost(name) and result.definition.price is None:
         return "the test has no price; set perf_price"
     if not metric_named(name).is_at_nmrt:
-        return why_unknown(name, result.missing_indices)
+        return why_unknown(name, result.limits.missing_indices)
     if (found := _at_least(result, "nmrt")) is not None:
         return f"NMRT is only known as a lower bound: {found.stopped}"
-    return "" if result.capacities else "the test does not search for NMRT; call perf.measure_nmrt() in it"
+    return "" if result.limits.capacities else "the test does not search for NMRT; call perf.measure_nmrt() in it"
 
 
 def _is_cost(name: str) -> bool:
@@ -317,7 +317,7 @@ def _at_least(result: TestResult, name: str) -> Capacity | None:
     metric = metric_named(name)
     if not metric.is_nmrt:
         return None
-    found = [one for one in result.capacities if one.objective == metric.objective]
+    found = [one for one in result.limits.capacities if one.objective == metric.objective]
     return max(found, key=lambda one: one.nmrt.value) if found and all(one.at_least for one in found) else None
 
 
@@ -330,7 +330,7 @@ def _open_end(result: TestResult, name: str) -> str:
 
 def _cost(result: TestResult, name: str) -> Cost | None:
     """A metric as a cost; None if it is unknown."""
-    metric, launches = metric_named(name), len(result.launches.get(name, ()))
+    metric, launches = metric_named(name), len(result.measured.launches.get(name, ()))
     if name in result.metrics:
         return cost_of(metric, result.metrics[name], launches)
     if (found := _at_least(result, name)) is not None:

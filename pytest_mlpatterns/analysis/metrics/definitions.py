@@ -79,6 +79,7 @@ _ROLES_OF_STREAMS: Mapping[tuple[str, float], frozenset[Role]] = {
     ("tpot", 50): _SHOWN | _TIME,
 }
 _TAIL_TOLERANCE = 0.20
+"""Tolerance of a percentile above the median, as a share: twice the usual one, since a tail scatters more."""
 
 
 def percentile_metric(percentile: float) -> Metric:

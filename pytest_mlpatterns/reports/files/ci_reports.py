@@ -68,7 +68,7 @@ def _command(level: str, failure: FailedTest, root: PurePath | None) -> str:
 def accepted_annotation(result: TestResult, root: PurePath | None = None) -> str:
     """As :func:`annotation`, a notice that a test passed by an acceptance."""
     text = "\n".join(accepted_sentences(result))
-    return _command("notice", FailedTest(result.test, text, result.location), root)
+    return _command("notice", FailedTest(result.test, text, result.definition.location), root)
 
 
 def job_summary(
@@ -142,7 +142,7 @@ def _rows(results: Sequence[TestResult]) -> str:
     ]
     for result, row in zip(results, rows, strict=True):
         verdict = verdict_of(result)
-        texts = [f"{verdict.sign} {verdict.word}", result.group or result.test, str(result.setup.pattern)]
+        texts = [f"{verdict.sign} {verdict.word}", result.definition.group or result.test, str(result.setup.pattern)]
         lines.append(f"| {' | '.join(map(escaped, [*texts, *(row[name] for name in used)]))} |")
     return "\n".join(lines)
 
@@ -150,7 +150,7 @@ def _rows(results: Sequence[TestResult]) -> str:
 def _details(result: TestResult) -> str:
     """What changed in the environment of a failed test, its functions and sparklines, folded; empty without one."""
     changed = [f"changed: {text}" for text in changed_facts(result)]
-    drawn = [*changed, *function_table_lines(result.profile), *_pictures(result), *load_picture(result)]
+    drawn = [*changed, *function_table_lines(result.causes.profile), *_pictures(result), *load_picture(result)]
     if not drawn:
         return ""
     title = escaped(result.test)
@@ -194,14 +194,14 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
         ("perf_pattern", str(setup.pattern)),
         ("perf_load", str(setup.load)),
         ("perf_wire", setup.wire),
-        ("perf_requests", str(result.requests)),
+        ("perf_requests", str(result.measured.requests)),
     ]
     if setup.engine:
         found.append(("perf_engine", setup.engine))
-    if result.price is not None:
-        found.append(("perf_price", str(result.price)))
-    if result.cancelled_requests:
-        found.append(("perf_cancelled_requests", str(result.cancelled_requests)))
+    if result.definition.price is not None:
+        found.append(("perf_price", str(result.definition.price)))
+    if result.measured.cancelled_requests:
+        found.append(("perf_cancelled_requests", str(result.measured.cancelled_requests)))
     if result.stream is not None:
         means = {"input": result.stream.input_tokens, "output": result.stream.output_tokens}
         found += [(f"perf_{name}_tokens_per_request", f"{mean[0]:.6g}") for name, mean in means.items() if mean]

@@ -92,7 +92,11 @@ def collapsed_stacks(results: Results, *, test: str | None = None, side: Side = 
 
 def _profiled(results: Results, test: str | None, side: Side) -> list[tuple[str, ProfileRecord]]:
     """The tests with a profile that has this side."""
-    found = {result.test: result.profile for result in results.results if result.profile and result.profile.nodes}
+    found = {
+        result.test: result.causes.profile
+        for result in results.results
+        if result.causes.profile and result.causes.profile.nodes
+    }
     if test is not None and test not in found:
         raise ResultFileError(_missing(results, test, list(found)))
     if not found:
@@ -109,7 +113,7 @@ def _profiled(results: Results, test: str | None, side: Side) -> list[tuple[str,
 def _missing(results: Results, test: str, profiled: Sequence[str]) -> str:
     for result in results.results:
         if result.test == test:
-            why = result.profile.note if result.profile is not None and result.profile.note else ""
+            why = result.causes.profile.note if result.causes.profile is not None and result.causes.profile.note else ""
             return f"has no profile of {test}{f': {why}' if why else ''}; measure it with --perf-profile on"
     known = [result.test for result in results.results]
     return f"has no test {visible(test)}; {did_you_mean(test, profiled or known)}name one of those that it has"

@@ -37,7 +37,9 @@ def benchmark_json(results: Results) -> str:
             "cpu": {"count": environment.cores, "brand_raw": environment.processor, "arch": environment.architecture},
         },
         "commit_info": {"id": results.commit or "unknown", "dirty": None, "branch": "unknown"},
-        "benchmarks": [_benchmark(result, result.latency) for result in results.results if result.latency],
+        "benchmarks": [
+            _benchmark(result, result.measured.latency) for result in results.results if result.measured.latency
+        ],
         "datetime": results.date,
         "version": FORMAT_VERSION,
     }
@@ -48,7 +50,7 @@ def _benchmark(result: TestResult, latency: Latency) -> dict[str, Any]:
     name = result.test.rpartition("::")[2]
     _, bracket, inside = name.partition("[")
     return {
-        "group": result.group if result.group != result.test else None,
+        "group": result.definition.group if result.definition.group != result.test else None,
         "name": name,
         "fullname": result.test,
         "params": {"pattern": str(result.setup.pattern)} if bracket else None,

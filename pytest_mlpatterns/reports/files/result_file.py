@@ -101,15 +101,15 @@ def _failed_test(result: TestResult) -> FailedTest:
     """The failure of a test that was measured."""
     judged = Outcome.INCONCLUSIVE if result.kind is Kind.UNDECIDED else Outcome.FAIL
     reasons = [one.reason for one in result.verdicts if one.outcome is judged]
-    if result.unjudged is not None:
-        reasons = [result.unjudged.reason]
+    if result.judged.unjudged is not None:
+        reasons = [result.judged.unjudged.reason]
     return FailedTest(
         result.test,
         "\n".join(reasons) or "failed",
-        result.location,
+        result.definition.location,
         kind=result.kind,
         gate=Gate.WARN if result.advisory else Gate.FAIL,
-        group=result.group,
+        group=result.definition.group,
         pattern=str(result.setup.pattern),
     )
 
@@ -162,18 +162,18 @@ def _result(index: int, data: dict[str, Any]) -> TestResult:
         result = TestResult.from_json(data)
     except ValueError as error:
         raise ValueError(f"results[{index}] has a member that cannot be read: {error}") from None
-    if result.latency is not None:
-        histogram, distributions = result.latency.histogram, [result.latency.percentiles]
+    if result.measured.latency is not None:
+        histogram, distributions = result.measured.latency.histogram, [result.measured.latency.percentiles]
         if not any(histogram.counts) or len(histogram.edges_ns) != len(histogram.counts) + 1:
             raise ValueError(
                 f"results[{index}].latency.histogram does not have one edge more than counts, and a request"
             )
-        if not _ascend([(edge,) for edge in histogram.edges_ns]) or not result.latency.percentiles:
+        if not _ascend([(edge,) for edge in histogram.edges_ns]) or not result.measured.latency.percentiles:
             raise ValueError(f"results[{index}].latency has edges that do not ascend, or no percentiles")
     else:
         distributions = []
     if result.reference is not None:
-        distributions += [result.reference.latency_percentiles, result.reference.present_latency_percentiles]
+        distributions += [result.reference.latency_percentiles, result.reference.present.latency_percentiles]
     if not all(map(_ascend, distributions)):
         raise ValueError(f"results[{index}] has latency percentiles that do not ascend from zero")
     return result

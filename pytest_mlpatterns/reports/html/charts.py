@@ -37,9 +37,15 @@ _WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: 
 def charts_of(result: TestResult) -> tuple[Chart, ...]:
     """The charts of everything that was measured: where the time goes, then streams, then the latency, and the rest."""
     found = [*split_charts(result), *stream_charts(result), percentile_chart(result), histogram_chart(result)]
-    for capacity in result.capacities:
+    for capacity in result.limits.capacities:
         found += _ladder(capacity)
-    found += [growth_chart(result), _load(result), _memory(result), _replicas(result), *layer_charts(result.layers)]
+    found += [
+        growth_chart(result),
+        _load(result),
+        _memory(result),
+        _replicas(result),
+        *layer_charts(result.measured.layers),
+    ]
     return tuple(chart for chart in found if chart is not None)
 
 
@@ -85,8 +91,8 @@ def _changes(result: TestResult) -> Chart | None:
     ]
     if not judged:
         return None
-    tolerances = {result.tolerance if one.tolerance is None else one.tolerance for one, _ in judged}
-    beyond = [change.low > result.tolerance for _, change in judged]
+    tolerances = {result.definition.tolerance if one.tolerance is None else one.tolerance for one, _ in judged}
+    beyond = [change.low > result.definition.tolerance for _, change in judged]
     is_measure = all((one.outcome is Outcome.FAIL) == far for (one, _), far in zip(judged, beyond, strict=True))
     return Chart(
         "changes",
@@ -101,7 +107,9 @@ def _changes(result: TestResult) -> Chart | None:
             (metric_named(one.figure).label, change.value, change.low, change.high, _WORDS[one.outcome])
             for one, change in judged
         ),
-        {"tolerance": result.tolerance} if is_measure and tolerances == {result.tolerance} else {},
+        {"tolerance": result.definition.tolerance}
+        if is_measure and tolerances == {result.definition.tolerance}
+        else {},
     )
 
 
@@ -109,7 +117,7 @@ def _launches(result: TestResult) -> Chart | None:
     """RTM of each launch, or TTFT of streams, by the statistic that was judged, so that an outlier is visible."""
     usual = leading_time(streams=result.stream is not None).name
     name = next((one.figure for one in comparisons_of(result) if one.metric == usual), usual)
-    label, launches = metric_named(name).label, result.launches.get(name, ())
+    label, launches = metric_named(name).label, result.measured.launches.get(name, ())
     if len(launches) < 2:
         return None
     low, high = (of(value for value, _ in launches) for of in (min, max))
@@ -188,49 +196,49 @@ def _under(capacity: Capacity) -> str:
 
 
 def _load(result: TestResult) -> Chart | None:
-    if len(result.load_over_time) < 2:
+    if len(result.conditions.load_over_time) < 2:
         return None
-    own = [own for _, own, _ in result.load_over_time]
+    own = [own for _, own, _ in result.conditions.load_over_time]
     return Chart(
         "load",
         "System load over time",
         f"deployment {format_percent(min(own))} to {format_percent(max(own))} of the machine's cores, last launch",
         (Column("time", "seconds"), Column("deployment", "ratio"), Column("whole machine", "ratio")),
-        tuple(thinned(result.load_over_time)),
+        tuple(thinned(result.conditions.load_over_time)),
     )
 
 
 def _replicas(result: TestResult) -> Chart | None:
     """The share of the requests that each replica answered."""
-    if not result.replica_share:
+    if not result.measured.replica_share:
         return None
-    shares = [mean for mean, _, _ in result.replica_share]
+    shares = [mean for mean, _, _ in result.measured.replica_share]
     even = format_percent(1 / len(shares))
     return Chart(
         "parts",
         "Share of requests per replica",
         f"{format_percent(min(shares))} to {format_percent(max(shares))}; an equal share is {even}",
         (Column("replica", "text"), *(Column(name, "ratio") for name in ("share", "lowest of a launch", "highest"))),
-        tuple((f"replica {number}", *share) for number, share in enumerate(result.replica_share, start=1)),
+        tuple((f"replica {number}", *share) for number, share in enumerate(result.measured.replica_share, start=1)),
     )
 
 
 def _memory(result: TestResult) -> Chart | None:
-    if len(result.memory_over_time) < 2:
+    if len(result.conditions.memory_over_time) < 2:
         return None
-    sizes = [size for _, size in result.memory_over_time]
+    sizes = [size for _, size in result.conditions.memory_over_time]
     return Chart(
         "memory",
         "Memory over time",
         f"resident {format_size(min(sizes))} to {format_size(max(sizes))}, last launch",
         (Column("time", "seconds"), Column("resident memory", "size")),
-        tuple(thinned(result.memory_over_time)),
+        tuple(thinned(result.conditions.memory_over_time)),
     )
 
 
 def growth_chart(result: TestResult) -> Chart | None:
     """Memory over the requests; None if the test had no long load."""
-    growth = result.growth
+    growth = result.causes.growth
     if growth is None or len(growth.requests) < 2:
         return None
     rows: list[tuple[Cell, ...]] = [

@@ -64,8 +64,10 @@ def evaluation_section(results: Sequence[TestResult], ranking: Sequence[Mapping[
     """
     groups: dict[str, list[TestResult]] = {}
     for result in results:
-        groups.setdefault(result.group or result.test, []).append(result)
-    evaluated = {name: some for name, some in groups.items() if any(one.scaling or one.overloads for one in some)}
+        groups.setdefault(result.definition.group or result.test, []).append(result)
+    evaluated = {
+        name: some for name, some in groups.items() if any(one.limits.scaling or one.limits.overloads for one in some)
+    }
     if not evaluated:
         return None
     decided = {ranked["group"]: ranked for ranked in ranking}
@@ -82,8 +84,8 @@ def _card(number: int, name: str, members: Sequence[TestResult], *, ranked: Mapp
         chart
         for label, member in zip(labels, members, strict=True)
         for chart in (
-            scaling_chart(label, member.scaling) if member.scaling else None,
-            *(overload_chart(label, overload) for overload in member.overloads),
+            scaling_chart(label, member.limits.scaling) if member.limits.scaling else None,
+            *(overload_chart(label, overload) for overload in member.limits.overloads),
         )
         if chart is not None
     ]
@@ -104,7 +106,7 @@ def _not_known(labels: Sequence[str], members: Sequence[TestResult]) -> Markup |
     reasons = [
         tag("li", f"{label}: {text}")
         for label, member in zip(labels, members, strict=True)
-        for text in describe_missing_indices(member.missing_indices)
+        for text in describe_missing_indices(member.limits.missing_indices)
     ]
     return tag("ul", *reasons, class_="notes") if reasons else None
 
@@ -202,12 +204,12 @@ def _searched(members: Sequence[TestResult]) -> list[str]:
 
 def _metric_rows(names: Sequence[str], members: Sequence[TestResult]) -> Iterator[_Row]:
     for name in names:
-        cells = [_cell(one.metrics.get(name), priced_metric(name, one.price).show) for one in members]
+        cells = [_cell(one.metrics.get(name), priced_metric(name, one.definition.price).show) for one in members]
         yield heading_of(metric_named(name)), cells
 
 
 def _scaling_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
-    scalings = [one.scaling for one in members]
+    scalings = [one.limits.scaling for one in members]
     steps = [{step.replicas: step.figures for step in one.steps} if one else {} for one in scalings]
     several = sorted({number for one in steps for number in one if number > 1})
     for replicas in several:
@@ -229,7 +231,9 @@ def _scaling_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
 
 
 def _overload_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
-    latest = [one.overloads[-1] if one.overloads and one.overloads[-1].steps else None for one in members]
+    latest = [
+        one.limits.overloads[-1] if one.limits.overloads and one.limits.overloads[-1].steps else None for one in members
+    ]
     peaks = sorted({one.peak.load_ratio for one in latest if one is not None})
     for peak in peaks:
         cells = [
@@ -244,7 +248,7 @@ def _overload_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
 def _goodput(result: TestResult, overload: Overload) -> _Cell | None:
     if overload.nmrt_rps <= 0:
         return None
-    searched = (one.nmrt for one in result.capacities if one.nmrt.value == overload.nmrt_rps)
+    searched = (one.nmrt for one in result.limits.capacities if one.nmrt.value == overload.nmrt_rps)
     nmrt = next(searched, LaunchValue(overload.nmrt_rps, 0.0))
     share = goodput_share([overload], nmrt, overload.peak.load_ratio, confidence=_CONFIDENCE)
     return _cell((share.value, share.low, share.high), format_percent)
@@ -259,12 +263,17 @@ def _recovery(overload: Overload) -> str:
 def _at_nmrt_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
     """What one replica uses at its NMRT; the framework's ASL is this one, of the test's own search if it made one."""
     ones = [
-        next((step.figures for step in one.scaling.steps if step.replicas == 1), {}) if one.scaling else {}
+        next((step.figures for step in one.limits.scaling.steps if step.replicas == 1), {})
+        if one.limits.scaling
+        else {}
         for one in members
     ]
     for name, metric in with_role(Role.AT_NMRT).items():
         cells = [
-            _cell(member.metrics.get(f"{name}_at_nmrt", figures.get(name)), priced_metric(name, member.price).show)
+            _cell(
+                member.metrics.get(f"{name}_at_nmrt", figures.get(name)),
+                priced_metric(name, member.definition.price).show,
+            )
             for figures, member in zip(ones, members, strict=True)
         ]
         yield f"{heading_of(metric)} at NMRT", cells

@@ -50,7 +50,11 @@ def state_of(result: TestResult) -> str:
 
 def other_reason(result: TestResult) -> str:
     """Why a test failed whose verdicts do not say it."""
-    return "the test failed for a reason other than a verdict" if result.unjudged is None else result.unjudged.reason
+    return (
+        "the test failed for a reason other than a verdict"
+        if result.judged.unjudged is None
+        else result.judged.unjudged.reason
+    )
 
 
 def most_urgent_first(results: Sequence[TestResult]) -> list[TestResult]:

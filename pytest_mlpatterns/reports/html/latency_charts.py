@@ -165,7 +165,7 @@ _SPLIT_TITLES: Mapping[SplitMetric, str] = {
 def split_charts(result: TestResult) -> tuple[Chart, ...]:
     """A chart of the median latency, or of streams of their first and further tokens; none of what is not known."""
     reference = result.reference
-    now = result.split if reference is None or not reference.present_split else reference.present_split
+    now = result.causes.split if reference is None or not reference.present.split else reference.present.split
     before = {} if reference is None else reference.split
     return tuple(
         _split_chart(result, now[metric], before.get(metric))

@@ -184,7 +184,9 @@ def _overview_row(anchor: str, result: TestResult, shown: Sequence[str], *, comp
         cells.append(
             tag(
                 "td",
-                "–" if change is None else tag("span", named_change(change), class_=tone_of(change, result.tolerance)),
+                "–"
+                if change is None
+                else tag("span", named_change(change), class_=tone_of(change, result.definition.tolerance)),
                 class_="number" if change else "number none",
                 data_value="" if change is None or change.change is None else f"{change.change.value:.6g}",
                 data_label="Change",
@@ -201,7 +203,7 @@ def _is_known(name: str, result: TestResult) -> bool:
 def _number_cell(name: str, result: TestResult) -> Markup:
     figure = figure_of(result, name)
     value = None if figure is None else figure[0]
-    shown = "–" if value is None else priced_metric(name, result.price).show(value)
+    shown = "–" if value is None else priced_metric(name, result.definition.price).show(value)
     if value is None and name == "nmrt" and (found := found_nmrt(result)) is not None:
         value, is_bound = found
         shown = f"{'≥' if is_bound else ''}{METRICS[name].show(value)}"
@@ -290,7 +292,7 @@ def groups_section(results: Sequence[TestResult]) -> Markup | None:
     """For each test with several patterns, one chart of intervals per metric."""
     groups: dict[str, list[TestResult]] = {}
     for result in results:
-        groups.setdefault(result.group or result.test, []).append(result)
+        groups.setdefault(result.definition.group or result.test, []).append(result)
     shown = [_group(number, name, members) for number, (name, members) in enumerate(groups.items())]
     parts = [part for part in shown if part is not None]
     if not parts:

@@ -53,7 +53,7 @@ def html_report(results: Results) -> str:
     Args:
         results: results of one run.
     """
-    has_flames = any(result.profile is not None and result.profile.nodes for result in results.results)
+    has_flames = any(result.causes.profile is not None and result.causes.profile.nodes for result in results.results)
     libraries = {**LIBRARIES, **FLAME_LIBRARY} if has_flames else LIBRARIES
     own = (*_SCRIPTS, *_FLAME_SCRIPTS) if has_flames else _SCRIPTS
     scripts = [_file(f"vendor/{name}") for name in libraries.values()] + [_file(name) for name in own]
@@ -96,7 +96,9 @@ def _header(results: Results) -> Markup:
         "Measured": _when(results.date),
         "Commit": results.commit or "",
         "Machine": environment.machine,
-        CLUSTER: "; ".join(dict.fromkeys(result.cluster for result in results.results if result.cluster)),
+        CLUSTER: "; ".join(
+            dict.fromkeys(result.conditions.cluster for result in results.results if result.conditions.cluster)
+        ),
         "Compared with": ", ".join(revisions),
         "Baseline": f"--perf-baseline {mode}" if mode and not revisions else "",
         "Versions": versions,

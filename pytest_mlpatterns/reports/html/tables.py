@@ -68,7 +68,7 @@ def metric_table(result: TestResult) -> Markup | None:
 def _bounds(result: TestResult, width: int) -> list[Markup]:
     """NMRT of the searches that ended before the deployment degraded, as those of decided assertions do."""
     rows = []
-    for capacity in result.capacities:
+    for capacity in result.limits.capacities:
         metric = nmrt_metric(capacity.objective)
         if metric.name in result.metrics or not capacity.at_least:
             continue
@@ -84,7 +84,7 @@ def _bounds(result: TestResult, width: int) -> list[Markup]:
 
 
 def _metric_row(name: str, result: TestResult) -> Markup:
-    metric = priced_metric(name, result.price)
+    metric = priced_metric(name, result.definition.price)
     value, low, high = figure_of(result, name) or result.metrics[name]
     is_of_longer_load = name in GROWTHS and low == high
     interval = "–" if is_of_longer_load else f"{metric.show(low)} to {metric.show(high)}"
@@ -98,7 +98,7 @@ def _metric_row(name: str, result: TestResult) -> Markup:
         judged = next((one for one in comparisons_of(result) if one.figure == name and one.change is not None), None)
         if judged is not None:
             then = judged.reference_value if judged.reference_value is not None else then
-            changed, tone = shown_change(judged), tone_of(judged, result.tolerance)
+            changed, tone = shown_change(judged), tone_of(judged, result.definition.tolerance)
         else:
             changed = format_percent(value / then - 1, signed=True) if then else "–"
             tone = "muted"
@@ -139,10 +139,10 @@ def node_table(nodes: Sequence[NodeFigures]) -> Markup | None:
 
 def environment_table(result: TestResult) -> Markup | None:
     """Every fact that differs, before and now; None if nothing does, or if one side is not known."""
-    if not result.facts_changed:
+    if not result.judged.facts_changed:
         return None
     head = [tag("th", text, scope="col") for text in ("Changed in the environment", "Before", "Now")]
-    rows = map(_fact_row, result.facts_changed)
+    rows = map(_fact_row, result.judged.facts_changed)
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures comparison")
     return scrolling(table, "Changes in the environment")
 

@@ -93,11 +93,11 @@ def _test(number: int, anchor: str, result: TestResult, *, is_open: bool) -> Mar
             environment_table(result),
             tag(
                 "div",
-                tag("div", metric_table(result), node_table(result.nodes)),
+                tag("div", metric_table(result), node_table(result.conditions.nodes)),
                 tag("div", _set_up(result, anchor), tag("div", *decided, class_="charts")),
                 class_="columns",
             ),
-            flame_graph(f"test-{number}-flame", result.profile) if result.profile is not None else None,
+            flame_graph(f"test-{number}-flame", result.causes.profile) if result.causes.profile is not None else None,
             tag("div", *measured, class_="charts"),
             class_="inside",
         ),
@@ -166,7 +166,7 @@ def _comparison(result: TestResult) -> Markup | None:
         "Outcome": None,
     }
     head = [tag("th", text, scope="col", class_=kind) for text, kind in columns.items()]
-    rows = [_comparison_row(verdict, result.tolerance) for verdict in comparisons_of(result)]
+    rows = [_comparison_row(verdict, result.definition.tolerance) for verdict in comparisons_of(result)]
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures comparison")
     missing = compared_line(result)
     note = tag("p", missing, class_="muted") if missing else ""
@@ -191,30 +191,30 @@ def _comparison_row(verdict: Verdict, tolerance: float) -> Markup:
 def _set_up(result: TestResult, anchor: str) -> Markup:
     """The set-up, the amount measured, the notes, the command that runs the test again, and a link to it."""
     setup, other = result.setup, result.reference
-    failed = sum(result.failed_requests.values())
+    failed = sum(result.measured.failed_requests.values())
     kinds = describe_failures(
-        {int(code): count for code, count in result.failed_requests.items()}, result.first_failure
+        {int(code): count for code, count in result.measured.failed_requests.items()}, result.measured.first_failure
     )
     facts = {
         "Pattern": str(setup.pattern),
         "Load": str(setup.load),
         "Wire": setup.wire,
         "Engine": setup.engine,
-        "Price": str(result.price or ""),
+        "Price": str(result.definition.price or ""),
         "Payload": setup.payload[:19],
         "Model version": setup.model,
         "Compared with": other.name if other else "",
-        "Baseline": result.baseline_note,
-        "Measured": f"{', '.join(measured_counts(result))} in {result.seconds_spent:.1f} s",
+        "Baseline": result.judged.baseline_note,
+        "Measured": f"{', '.join(measured_counts(result))} in {result.measured.seconds_spent:.1f} s",
         "Failed requests": f"{failed:,} ({kinds})" if failed else "",
-        "Cancelled": count(result.cancelled_requests, "request") if result.cancelled_requests else "",
+        "Cancelled": count(result.measured.cancelled_requests, "request") if result.measured.cancelled_requests else "",
         "Tokens": tokens_text(result.stream) if result.stream is not None else "",
     }
     items = [part for name, text in facts.items() if text for part in (tag("dt", name), tag("dd", text))]
-    if result.location is not None:
-        where = tag("code", f"{result.location.file}:{result.location.line}")
+    if result.definition.location is not None:
+        where = tag("code", f"{result.definition.location.file}:{result.definition.location.line}")
         items += [tag("dt", "Defined at"), tag("dd", where)]
     items += [tag("dt", "Run again"), tag("dd", tag("code", breakable(f"pytest {shlex.quote(result.test)}")))]
     items += [tag("dt", "Link"), tag("dd", link_to(anchor, "#", breakable(anchor)))]
-    notes = [tag("li", text) for text in (*result.notes, *map(str, result.noise))]
+    notes = [tag("li", text) for text in (*result.judged.notes, *map(str, result.conditions.noise))]
     return Markup(tag("dl", *items, class_="facts") + (tag("ul", *notes, class_="notes") if notes else ""))

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from pytest_mlpatterns.records.latency import Latency, Percentiles
-    from pytest_mlpatterns.records.result import Reference, TestResult
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.result_parts import Reference
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
@@ -98,7 +99,7 @@ def figure_of(result: TestResult, name: str) -> tuple[float, float, float] | Non
     found = result.metrics.get(name)
     if result.reference is None or (result.reference.kind == "baseline" and name not in GROWTHS):
         return found
-    found = result.reference.present_metrics.get(name, found)
+    found = result.reference.present.metrics.get(name, found)
     judged = next((one.present_value for one in comparisons_of(result) if one.figure == name), None)
     if found is None or judged is None or not math.isfinite(judged) or judged == found[0]:
         return found
@@ -189,7 +190,7 @@ def compared_line(result: TestResult) -> str:
     For example ``4 of 6 metrics compared; at 4.0 answers a second p99 latency needs 115 s; peak memory is not recorded
     yet``. A reason that several metrics share names them, and is shown once.
     """
-    if not (left_out := result.not_compared):
+    if not (left_out := result.judged.not_compared):
         return ""
     compared = len(comparisons_of(result))
     reasons = dict.fromkeys(why.of(label) for label, why in left_out.items())
@@ -279,14 +280,14 @@ def distributions_of(result: TestResult, quantity: str = LATENCY) -> Distributio
     reference = result.reference
     if quantity == LATENCY:
         if reference is None:
-            return Distributions(result.latency, (), (), ())
+            return Distributions(result.measured.latency, (), (), ())
         other = reference.latency_percentiles
-        return Distributions(result.latency, other, reference.present_latency_percentiles, other)
+        return Distributions(result.measured.latency, other, reference.present.latency_percentiles, other)
     own = None if result.stream is None else result.stream.of(quantity)
     if reference is None:
         return Distributions(own, (), (), ())
     other = reference.stream_percentiles.get(quantity, ())
-    beside = reference.present_stream_percentiles.get(quantity, ())
+    beside = reference.present.stream_percentiles.get(quantity, ())
     return Distributions(own, other, beside, other or _points(reference, quantity))
 
 

@@ -46,7 +46,7 @@ def describe_indices(result: TestResult) -> list[str]:
         f"{METRICS[name].label} {METRICS[name].show(metrics[name][0])}" for name in _INDEX_PARTS if name in metrics
     ]
     known = "; ".join(", ".join(some) for some in (whole, parts) if some)
-    return [*filter(None, [known]), *describe_missing_indices(result.missing_indices)]
+    return [*filter(None, [known]), *describe_missing_indices(result.limits.missing_indices)]
 
 
 def describe_missing_indices(missing: Mapping[str, str]) -> list[str]:

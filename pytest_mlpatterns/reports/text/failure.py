@@ -30,7 +30,8 @@ from pytest_mlpatterns.reports.text.where import where_texts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_mlpatterns.records.result import Location, TestResult
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
@@ -114,9 +115,9 @@ def _wraps(parts: Sequence[_Part]) -> int:
 def measured_counts(result: TestResult) -> list[str]:
     """How much was measured: ``["2 launches", "24 blocks", "7,406 requests"]``."""
     return [
-        wording.count(result.launch_count, "launch", "launches"),
-        wording.count(result.blocks, "block"),
-        wording.count(result.requests, "request"),
+        wording.count(result.measured.launch_count, "launch", "launches"),
+        wording.count(result.measured.blocks, "block"),
+        wording.count(result.measured.requests, "request"),
     ]
 
 
@@ -127,19 +128,19 @@ def measurement_text(result: TestResult) -> str:
 
 def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
     """The facts behind a verdict; metrics in ``shown`` are left out, and all of them beside a comparison."""
-    failed = sum(result.failed_requests.values())
+    failed = sum(result.measured.failed_requests.values())
     kinds = describe_failures(
-        {int(code): count for code, count in result.failed_requests.items()}, result.first_failure
+        {int(code): count for code, count in result.measured.failed_requests.items()}, result.measured.first_failure
     )
     measured = [
         *measured_counts(result),
         f"{failed:,} failed{f' ({kinds})' if kinds else ''}",
-        *([f"{result.cancelled_requests:,} cancelled"] if result.cancelled_requests else []),
-        f"{result.seconds_spent:.1f} s",
+        *([f"{result.measured.cancelled_requests:,} cancelled"] if result.measured.cancelled_requests else []),
+        f"{result.measured.seconds_spent:.1f} s",
     ]
     tokens = tokens_text(result.stream) if result.stream is not None else ""
     metrics = [] if comparisons_of(result) else _other_metrics(result, shown)
-    overloads = [line for one in result.overloads[-1:] for line in _labelled("overload", overload_picture(one))]
+    overloads = [line for one in result.limits.overloads[-1:] for line in _labelled("overload", overload_picture(one))]
     return [
         _Part(_fact("set-up", _set_up(result.setup)), 6),
         _Part(_fact("against", [result.reference.name] if result.reference is not None else []), 3),
@@ -208,7 +209,7 @@ def _labelled(label: str, lines: Sequence[str]) -> list[str]:
 
 def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
     return [
-        f"{metric.label} {priced_metric(name, result.price).show(Estimate(*result.metrics[name]).value)}"
+        f"{metric.label} {priced_metric(name, result.definition.price).show(Estimate(*result.metrics[name]).value)}"
         for name, metric in ((name, METRICS[name]) for name in streams_first(with_role(Role.FACT)))
         if name in result.metrics and name not in shown
     ]
@@ -233,7 +234,8 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
             f"find the change that {wrong}; if it is intended, accept it",
             *_accepted_by(verdicts, result, results_file),
         ]
-    where = result.test.partition("::")[0] if result.location is None else _position(result.location)
+    location = result.definition.location
+    where = result.test.partition("::")[0] if location is None else _position(location)
     return [f"find what {_wrong(metrics, 'is slow')}; if the limit is too tight, change it:", where]
 
 

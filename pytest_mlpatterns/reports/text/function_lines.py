@@ -67,7 +67,7 @@ def profile_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
 
 def missing_profile(result: TestResult) -> str:
     """Why a test that asked for a profile has none; empty if it has one, or if :func:`function_texts` says it."""
-    record = result.profile
+    record = result.causes.profile
     if record is None or any(map(_asks_for_functions, result.verdicts)):
         return ""
     return record.note
@@ -86,7 +86,7 @@ def named_function(result: TestResult, part_ns: float, *, is_layer: bool) -> str
         part_ns: change of the part that it is in; a function that changed by far more is not in it.
         is_layer: whether it has to be a layer of this package, or has to be none.
     """
-    record = result.profile
+    record = result.causes.profile
     if record is None or not record.changes or not 0 < record.changes[0].change.value * _IN_PART <= part_ns:
         return ""
     frame = record.frames[record.changes[0].chain[-1]]
@@ -98,7 +98,7 @@ def cause_ns(result: TestResult) -> float:
 
     0 if it names none, or if functions got faster.
     """
-    record = result.profile
+    record = result.causes.profile
     if record is None:
         return 0.0
     if record.changes:
@@ -112,7 +112,7 @@ def signed_duration(ns: float) -> str:
 
 
 def _asked_for(result: TestResult, verdicts: Iterable[Verdict]) -> ProfileRecord | None:
-    return result.profile if any(map(_asks_for_functions, verdicts)) else None
+    return result.causes.profile if any(map(_asks_for_functions, verdicts)) else None
 
 
 def _asks_for_functions(verdict: Verdict) -> bool:
@@ -229,7 +229,7 @@ def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
         result: of one test.
         verdicts: those that the text is about.
     """
-    record = result.held
+    record = result.causes.held
     failing = [one for one in verdicts if _asks_for_memory(one)]
     if record is None or not failing:
         return []

@@ -56,7 +56,7 @@ def found_nmrt(result: TestResult) -> tuple[float, bool] | None:
     """
     if names := list(objectives_of(result.metrics)):
         return result.metrics[names[0]][0], False
-    bounds = [capacity.nmrt.value for capacity in result.capacities]
+    bounds = [capacity.nmrt.value for capacity in result.limits.capacities]
     return (max(bounds), True) if bounds else None
 
 
@@ -140,7 +140,7 @@ def changed_facts(result: TestResult, most: int = _MOST_FACTS) -> list[str]:
         result: of one test.
         most: number of changes that are named.
     """
-    changes = result.facts_changed
+    changes = result.judged.facts_changed
     if changes is None or (not changes and (result.reference is None or result.reference.kind == "revision")):
         return []
     if not changes:
@@ -154,7 +154,7 @@ def changed_note(result: TestResult) -> str:
 
     A failed comparison has them in its own text; empty without any.
     """
-    if not result.facts_changed or (result.reference is not None and result.outcome is not State.UNDECIDED):
+    if not result.judged.facts_changed or (result.reference is not None and result.outcome is not State.UNDECIDED):
         return ""
     too = "" if result.reference is not None else " too"
     return f"the environment changed{too}: {', '.join(changed_facts(result))}"

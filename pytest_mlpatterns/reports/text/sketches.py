@@ -56,7 +56,7 @@ def latency_picture(result: TestResult, quantity: str = LATENCY) -> list[str]:
 
 def load_picture(result: TestResult) -> list[str]:
     """The share of the cores that the deployment and the whole machine used in the last window; empty if unknown."""
-    series = result.load_over_time
+    series = result.conditions.load_over_time
     if not series:
         return []
     lines = []
@@ -68,7 +68,7 @@ def load_picture(result: TestResult) -> list[str]:
 
 def load_varies(result: TestResult) -> bool:
     """Whether the load of the last window went up or down, so that its picture is more than two flat lines."""
-    shares = [[moment[position] for moment in result.load_over_time] for position in (1, 2)]
+    shares = [[moment[position] for moment in result.conditions.load_over_time] for position in (1, 2)]
     return any(max(_fitted(one)) - min(_fitted(one)) > _FLAT for one in shares if one)
 
 

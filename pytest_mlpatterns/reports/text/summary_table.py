@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, priced_metric, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
-from pytest_mlpatterns.records.result import BaselineGap, State
+from pytest_mlpatterns.records.result import State
+from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
@@ -113,24 +114,12 @@ def by_kind(results: Sequence[TestResult]) -> list[list[TestResult]]:
 
 def cells_of(result: TestResult) -> dict[str, str]:
     """The figures of a row by heading; a dash if one is not known."""
-    if result.stream is None:
-        times = {"RTM": _shown(result, "rtm"), "±": _half_width(result, "rtm"), "p95": _shown(result, "p95")}
-    else:
-        times = {
-            "TTFT": _shown(result, "ttft"),
-            "±": _half_width(result, "ttft"),
-            "p95 TTFT": _shown(result, "ttft:p95"),
-            "TPOT": _shown(result, "tpot"),
-            "tok/s": _number(result, "output_tokens"),
-        }
-    return {
-        **times,
-        "req/s": _number(result, "throughput"),
-        "NMRT": _capacity(result),
-        "ASL": _shown(result, "asl"),
-        "cost/million": _shown(result, "cost"),
-        "change": _change(result).text,
-    }
+    cells = {}
+    for metric in _metrics(streams=result.stream is not None):
+        cells[_heading(metric)] = _capacity(result) if metric.is_nmrt else _cell(result, metric)
+        if Role.LEADING in metric.roles:
+            cells["±"] = _half_width(result, metric.name)
+    return {**cells, "change": _change(result).text}
 
 
 def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = False) -> list[Line]:
@@ -241,7 +230,7 @@ def _heading(metric: Metric) -> str:
 def _has_room(metric: Metric, results: Sequence[TestResult], *, wide: bool) -> bool:
     """Whether the table has a column: always, but for what nothing measured, and for details in a narrow terminal."""
     if metric.is_nmrt:
-        return any(result.capacities for result in results)
+        return any(result.limits.capacities for result in results)
     if metric.unit is Unit.COST:
         return any(metric.name in result.metrics for result in results)
     is_detail = metric.is_stream_tail or (metric.unit is Unit.RATE and results[0].stream is not None)
@@ -255,18 +244,16 @@ def _service(result: TestResult, *, wide: bool) -> str:
 
 
 def _group(result: TestResult) -> str:
-    return result.group or result.test
+    return result.definition.group or result.test
 
 
-def _shown(result: TestResult, name: str) -> str:
-    found = figure_of(result, name)
-    return priced_metric(name, result.price).show(found[0]) if found is not None else "–"
-
-
-def _number(result: TestResult, name: str) -> str:
-    """A rate without its unit, which the heading has."""
-    found = figure_of(result, name)
-    return format_count(found[0]) if found is not None else "–"
+def _cell(result: TestResult, metric: Metric) -> str:
+    """The value of a metric; that of a rate without its unit, which the heading has."""
+    if (found := figure_of(result, metric.name)) is None:
+        return "–"
+    if metric.unit in (Unit.RATE, Unit.TOKEN_RATE):
+        return format_count(found[0])
+    return priced_metric(metric.name, result.definition.price).show(found[0])
 
 
 def _half_width(result: TestResult, name: str) -> str:
@@ -296,7 +283,7 @@ def _change(result: TestResult) -> Span:
 
 def _is_better(verdict: Verdict, result: TestResult) -> bool:
     """Whether the whole interval of a change is better than the tolerance."""
-    tolerance = result.tolerance if verdict.tolerance is None else verdict.tolerance
+    tolerance = result.definition.tolerance if verdict.tolerance is None else verdict.tolerance
     return verdict.change is not None and verdict.change.high < -tolerance
 
 
@@ -323,17 +310,21 @@ def _words(result: TestResult) -> list[str]:
     better = [
         f"better than its baseline: {verdict.reason}; record it: --perf-baseline update"
         for verdict in result.verdicts
-        if verdict.against == "baseline" and not result.baseline_note
+        if verdict.against == "baseline" and not result.judged.baseline_note
         if _is_better(verdict, result)
     ]
     accepted = accepted_sentences(result)
-    note = [result.baseline_note] if result.baseline_note and result.baseline_gap is not BaselineGap.ABSENT else []
+    note = (
+        [result.judged.baseline_note]
+        if result.judged.baseline_note and result.judged.baseline_gap is not BaselineGap.ABSENT
+        else []
+    )
     further = [changed_note(result), compared_line(result), missing_profile(result)]
-    return [*accepted, *better, *note, *filter(None, further), *result.notes]
+    return [*accepted, *better, *note, *filter(None, further), *result.judged.notes]
 
 
 def _without_baseline(results: Sequence[TestResult]) -> str:
-    absent = sum(1 for result in results if result.baseline_gap is BaselineGap.ABSENT)
+    absent = sum(1 for result in results if result.judged.baseline_gap is BaselineGap.ABSENT)
     if not absent:
         return ""
     tests = "1 test has" if absent == 1 else f"{absent} tests have"
@@ -343,17 +334,17 @@ def _without_baseline(results: Sequence[TestResult]) -> str:
 def _details(result: TestResult) -> list[str]:
     """What ``-v`` adds: percentiles, the statistics of the load generator, the warm-up, and the nodes of a cluster."""
     parts = [*_distributions(result), ("generator", _generator(result)), ("warm-up", _warmups(result))]
-    parts.append(("nodes", nodes_text(result.nodes)))
+    parts.append(("nodes", nodes_text(result.conditions.nodes)))
     if result.reference is not None:
         parts.append(("against", result.reference.name))
     parts += [("compared", text) for text in compared_sentences(result)]
-    parts += [("noise", str(one)) for one in result.noise]
+    parts += [("noise", str(one)) for one in result.conditions.noise]
     return [f"{label:<10}{text}" for label, text in parts if text]
 
 
 def _distributions(result: TestResult) -> list[tuple[str, str]]:
     """The percentiles of the latency, and of what streams have."""
-    found = [("latency", _percentiles(result.latency))]
+    found = [("latency", _percentiles(result.measured.latency))]
     if result.stream is not None:
         found += [(name.upper(), _percentiles(result.stream.of(name))) for name in STREAM_QUANTITIES]
         found.append(("tokens", tokens_text(result.stream)))
@@ -370,35 +361,35 @@ def _percentiles(latency: Latency | None) -> str:
 
 def _generator(result: TestResult) -> str:
     """The statistics of the load generator that are known."""
-    found = result.generator
+    found = result.conditions.generator
     parts = []
     if isinstance(cpu := found.get("cpu_ns_per_request"), float):
         parts.append(f"{format_duration(cpu)} of CPU per request")
     if isinstance(share := found.get("core_share"), float):
         parts.append(f"{format_percent(share)} of a core")
     if isinstance(ceiling := found.get("ceiling_rps"), float):
-        where = "on its node" if result.generator_parts else "on this machine"
+        where = "on its node" if result.conditions.generator_parts else "on this machine"
         parts.append(f"at most {format_rate(ceiling)} {where}, against an empty server")
     if isinstance(lag := found.get("send_lag_p99_ns"), float) and lag > 0:
         parts.append(f"99 % sent at most {format_duration(lag)} late")
     if isinstance(connections := found.get("connections"), int | float):
         parts.append(wording.count(round(connections), "connection"))
-    parts += filter(None, [generators_text(result.generator_parts)])
+    parts += filter(None, [generators_text(result.conditions.generator_parts)])
     return ", ".join(parts)
 
 
 def _warmups(result: TestResult) -> str:
     """Duration of the warm-ups, and how they ended."""
-    if not result.warmups:
+    if not result.conditions.warmups:
         return ""
-    count = Counter(warmup.steady for warmup in result.warmups)
+    count = Counter(warmup.steady for warmup in result.conditions.warmups)
     ended = {True: "steady", False: "not steady at its end", None: "fixed time"}
     how = ", ".join(
         f"{number} {ended[steady]}" if len(count) > 1 else ended[steady] for steady, number in count.items()
     )
-    mean_ns = fmean(warmup.duration_ns for warmup in result.warmups)
-    requests = fmean(warmup.requests for warmup in result.warmups)
-    launches = f", mean of {len(result.warmups)} launches" if len(result.warmups) > 1 else ""
+    mean_ns = fmean(warmup.duration_ns for warmup in result.conditions.warmups)
+    requests = fmean(warmup.requests for warmup in result.conditions.warmups)
+    launches = f", mean of {len(result.conditions.warmups)} launches" if len(result.conditions.warmups) > 1 else ""
     return f"{how}: {format_duration(mean_ns)} and {requests:,.0f} requests{launches}"
 
 

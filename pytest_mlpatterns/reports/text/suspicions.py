@@ -62,7 +62,7 @@ class Command(str):
 
 def run_again(result: TestResult, *options: str) -> Command:
     """The command that runs the test alone, with these options."""
-    return Command(" ".join([result.command or f"pytest {shlex.quote(result.test)}", *options]))
+    return Command(" ".join([result.definition.command or f"pytest {shlex.quote(result.test)}", *options]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ def _by_measuring(result: TestResult, compared: Sequence[Verdict]) -> OpenStep:
     known = [time for time in times if time is not None]
     if known:
         seconds = max(known)
-        spent = math.ceil(result.seconds_spent)
+        spent = math.ceil(result.measured.seconds_spent)
         more = "" if len(known) == len(times) else " of what can be decided"
         why = f"about {math.ceil(seconds)} s of measuring would decide it{more}, {spent} s were spent"
         return OpenStep(why, "", run_again(result, f"--perf-budget {math.ceil(seconds / _STEP_S) * _STEP_S}s"))
@@ -250,6 +250,10 @@ def _time(verdict: Verdict, result: TestResult) -> float | None:
         return None
     recorded = 0 if result.reference is None or verdict.against == "revision" else result.reference.launches
     seconds = seconds_to_decide(
-        verdict.change, verdict.tolerance, result.seconds_spent, launches=result.launch_count, recorded=recorded
+        verdict.change,
+        verdict.tolerance,
+        result.measured.seconds_spent,
+        launches=result.measured.launch_count,
+        recorded=recorded,
     )
     return seconds if seconds is not None and seconds <= _LONGEST_S else None

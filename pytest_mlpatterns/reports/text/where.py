@@ -169,10 +169,10 @@ def _sides(
     result: TestResult, verdict: Verdict, metric: SplitMetric
 ) -> tuple[LatencySplit | None, LatencySplit | None]:
     """The splits of the reference and the present that a verdict is about; None for what is not known."""
-    reference, now = result.reference, result.split
+    reference, now = result.reference, result.causes.split
     before: LatencySplits = {}
     if verdict.against in ("baseline", "revision") and reference is not None:
-        before, now = reference.split, reference.present_split or now
+        before, now = reference.split, reference.present.split or now
     return before.get(metric), now.get(metric)
 
 
@@ -247,7 +247,7 @@ def _counted(result: TestResult, verdict: Verdict) -> str:
     """What explains the number of calls: ``(cache hits 92 % → 0 %)``; empty if that is not known."""
     if (reference := result.reference) is None:
         return ""
-    present = reference.present_metrics if verdict.against == "revision" else result.metrics
+    present = reference.present.metrics if verdict.against == "revision" else result.metrics
     sides = [
         (METRICS[name], reference.metrics[name][0], present[name][0])
         for name in _COUNTED
@@ -264,7 +264,7 @@ def _callers_per_process(result: TestResult) -> float | None:
 
 
 def _processes(result: TestResult) -> int:
-    return max(len(result.replica_share), 1)
+    return max(len(result.measured.replica_share), 1)
 
 
 def _shared(result: TestResult) -> str:

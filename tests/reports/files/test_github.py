@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from support.golden import LESS, SLOWER, check_golden, everything, searched
 from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 
-from pytest_mlpatterns.records.result import FailedTest, Location
+from pytest_mlpatterns.records.result import FailedTest
+from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged
 from pytest_mlpatterns.reports.files.ci_reports import annotation, escaped, job_summary
 

@@ -23,7 +23,8 @@ from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigure
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileRecord
 from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
-from pytest_mlpatterns.records.result import FailedTest, Location, Reference, TestResult
+from pytest_mlpatterns.records.result import FailedTest, TestResult
+from pytest_mlpatterns.records.result_parts import Location, Reference
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
@@ -111,9 +112,9 @@ def test_a_file_of_0_2_0_is_read() -> None:
     found = read_results(text).results
     plain = json.loads(text)["results"]
     assert [one.test for one in found] == [one["test"] for one in plain]
-    (search,) = found[1].capacities
+    (search,) = found[1].limits.capacities
     assert search.nmrt.value == plain[1]["capacities"][0]["nmrt"]["value"]
-    assert (search.end, found[1].taken, found[1].setup.order) == (SearchEnd.FOUND, Taken(), "")
+    assert (search.end, found[1].conditions.taken, found[1].setup.order) == (SearchEnd.FOUND, Taken(), "")
 
 
 def test_a_result_without_what_is_newer_than_0_2_0_is_read() -> None:
@@ -126,7 +127,7 @@ def test_a_result_without_what_is_newer_than_0_2_0_is_read() -> None:
     old = _as_of_0_2_0(written([full]))
     VALIDATOR.validate(old)
     (found,) = read_results(json.dumps(old)).results
-    assert (found.kind, found.gate) == (Kind.PASSED, Gate.FAIL)
+    assert (found.kind, found.definition.gate) == (Kind.PASSED, Gate.FAIL)
     assert _as_of_0_2_0(written([found])) == old
 
 
@@ -177,7 +178,8 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
 )
 def test_every_member_is_described(position: str, kind: type) -> None:
     described = SCHEMA["$defs"][position]
-    members = {field.name for field in fields(kind)} | DERIVED.get(kind, set())
+    own = result().to_json() if kind is TestResult else [field.name for field in fields(kind)]
+    members = {*own, *DERIVED.get(kind, ())}
     assert set(described["properties"]) == members
     assert set(described["required"]) == members - SINCE_0_2_0 - (
         SINCE_0_2_0_IN_RESULTS if kind is TestResult else set()
@@ -206,7 +208,7 @@ def test_every_member_of_a_member_is_described(path: tuple[str, ...], kind: type
     for name in path[1:]:
         position = position["properties"][name]
     position = position.get("items", position)
-    members = {field.name for field in fields(kind)}
+    members = set(counterpart().to_json()) if kind is Reference else {field.name for field in fields(kind)}
     assert set(position["properties"]) == members
     assert set(position["required"]) == members - (SINCE_0_2_0 if kind is not FailedTest else set())
 

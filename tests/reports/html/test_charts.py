@@ -10,7 +10,7 @@ from support.synthetic import LAYERS, MS, capacity, latencies, result, verdict
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.launch import Step
-from pytest_mlpatterns.records.result import Reference
+from pytest_mlpatterns.records.result_parts import Reference
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts, interval_chart
 
@@ -151,7 +151,7 @@ class TestTime:
 
     def test_a_short_course_is_drawn_as_it_is(self) -> None:
         of = result()
-        assert charts(of)["load"].rows == of.load_over_time
+        assert charts(of)["load"].rows == of.conditions.load_over_time
 
     def test_one_moment_is_no_course(self) -> None:
         of = result(load_over_time=((0.1, 0.5, 0.6),), memory_over_time=((0.1, 5.0),))

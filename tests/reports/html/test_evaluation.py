@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.reported import EVALUATED, OVERLOAD, RANKING, SCALING
-from support.synthetic import result
+from support.synthetic import changed, result
 
 from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.reports.html.evaluation import evaluation_section, overload_chart, scaling_chart
@@ -46,11 +46,11 @@ class TestIndices:
         assert ">2 of 1,234<" in row(page, "Failed requests while scaling out")
 
     def test_a_pattern_without_a_measurement_has_a_dash(self) -> None:
-        page = section(EVALUATED[0], replace(EVALUATED[1], scaling=None))
+        page = section(EVALUATED[0], changed(EVALUATED[1], scaling=None))
         assert row(page, "Contention σ").endswith('<td class="number none">–</td>')
 
     def test_an_index_that_no_pattern_has_is_left_out(self) -> None:
-        page = section(replace(EVALUATED[0], overloads=()))
+        page = section(changed(EVALUATED[0], overloads=()))
         assert "Goodput" not in page
         assert "Beyond the limit" not in page
 
@@ -60,7 +60,7 @@ class TestIndices:
         assert row(section(EVALUATED[0]), "Time to recover").count("at once") == 1
 
     def test_a_service_that_did_not_recover_says_for_how_long_it_was_watched(self) -> None:
-        slow = replace(EVALUATED[0], overloads=(replace(OVERLOAD, recovery_ns=None),))
+        slow = changed(EVALUATED[0], overloads=(replace(OVERLOAD, recovery_ns=None),))
         assert "over 6.00 s" in row(section(slow), "Time to recover")
 
     def test_the_scalability_of_the_framework_has_its_rows(self) -> None:
@@ -72,7 +72,7 @@ class TestIndices:
         assert loads.index("70.0 %") < loads.index("51.0 %")  # its own search, and the scaling of the other
 
     def test_what_is_missing_for_an_index_stands_below_the_table(self) -> None:
-        page = section(replace(EVALUATED[0], missing_indices={"hsx": "no price", "sc": "no price"}), EVALUATED[1])
+        page = section(changed(EVALUATED[0], missing_indices={"hsx": "no price", "sc": "no price"}), EVALUATED[1])
         assert "<li>cached: HSX and SC are not known: no price</li>" in page
         assert "not known" not in section(*EVALUATED)
 

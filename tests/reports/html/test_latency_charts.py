@@ -12,10 +12,11 @@ from support.synthetic import MS, PROPERTY, latencies, result
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
-from pytest_mlpatterns.records.result import Reference, TestResult
+from pytest_mlpatterns.records.result_parts import Beside, Reference
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart
 
 if TYPE_CHECKING:
+    from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.reports.html.chart import Chart
 
 BASELINE = Reference("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
@@ -49,8 +50,7 @@ def test_against_a_revision_both_sides_are_those_that_were_measured_together() -
         "main (05428cb)",
         {},
         ((0.0, MS), (50.0, 2 * MS), (100.0, 4 * MS)),
-        {},
-        ((0.0, 2 * MS), (50.0, 4 * MS), (100.0, 8 * MS)),
+        Beside({}, ((0.0, 2 * MS), (50.0, 4 * MS), (100.0, 8 * MS))),
     )
     found = percentiles(result(reference=both))
     assert found.rows == ((0.0, 2 * MS, MS), (50.0, 4 * MS, 2 * MS), (100.0, 8 * MS, 4 * MS))

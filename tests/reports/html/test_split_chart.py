@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from support.splits import split, with_splits
 from support.streams import stream_result
-from support.synthetic import MS, US, result
+from support.synthetic import MS, US, changed, result
 
 from pytest_mlpatterns.reports.html.charts import charts_of
 from pytest_mlpatterns.reports.html.latency_charts import split_charts
@@ -34,7 +34,7 @@ def test_both_sides_have_every_part_of_one_of_them() -> None:
 
 def test_beside_a_revision_the_present_is_that_of_the_same_run() -> None:
     found = with_splits({"rtm": BEFORE}, {"rtm": NOW}, kind="revision")
-    elsewhere = replace(found, split={"rtm": BEFORE})
+    elsewhere = changed(found, split={"rtm": BEFORE})
 
     assert split_charts(elsewhere) == split_charts(found)
     assert [column.name for column in split_charts(found)[0].columns][2] == "main (05428cb)"

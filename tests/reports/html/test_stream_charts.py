@@ -9,6 +9,7 @@ import pytest
 from support.streams import stream_result
 from support.synthetic import MS, capacity, counterpart, make_setup, result
 
+from pytest_mlpatterns.records.result_parts import Beside
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.html.overview import goodput_section, overview_section
 from pytest_mlpatterns.reports.html.stream_charts import goodput_charts, is_goodput, stream_charts
@@ -51,7 +52,7 @@ def test_a_distribution_is_beside_the_revision_or_the_percentiles_of_the_baselin
     revision = replace(
         counterpart(kind="revision"),
         stream_percentiles={"ttft": then},
-        present_stream_percentiles={"ttft": own.stream.ttft.percentiles},
+        present=Beside(stream_percentiles={"ttft": own.stream.ttft.percentiles}),
     )
     both = replace(own, reference=revision)
     assert [column.name for column in chart("Time to first token by percentile", both).columns][1:] == [

@@ -17,7 +17,8 @@ from pytest_mlpatterns.reports.text.sketches import latency_picture, load_pictur
 from pytest_mlpatterns.reports.text.terminal_text import width_of
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import Reference, TestResult
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.result_parts import Reference
 
 BARS = " ▁▂▃▄▅▆▇█"
 PLOT = slice(10, 46)
@@ -68,7 +69,7 @@ def test_beside_a_revision_stands_what_was_measured_with_it() -> None:
     revision = counterpart(2 * MS, kind="revision")
     first, now, _ = latency_picture(result(reference=revision))
     assert first.startswith("revision  ")
-    told = dict(revision.present_latency_percentiles)[95] / MS
+    told = dict(revision.present.latency_percentiles)[95] / MS
     assert now.endswith(f"p95 {told:.2f} ms")
 
 
