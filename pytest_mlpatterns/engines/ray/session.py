@@ -46,7 +46,7 @@ _SHARES_HELD_PORT = {"SERVE_SOCKET_REUSE_PORT_ENABLED": "1"}
 _LOOPBACK = "127.0.0.1"
 _ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray otherwise replaces the loopback address by the machine's own (Linux), and listens on all interfaces."""
-_NODES = "pytest_mlpatterns.system.ray.remote.cluster:alive_nodes"
+_NODES = "pytest_mlpatterns.engines.ray.remote.cluster:alive_nodes"
 
 
 class RaySession:
