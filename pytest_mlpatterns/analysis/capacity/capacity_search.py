@@ -21,10 +21,14 @@ __all__ = ["MAX_STEP_ERROR_RATIO", "climb"]
 MAX_STEP_ERROR_RATIO = 0.01
 """Largest share of failed requests that a step may have and still count as sustained."""
 _MAX_CONCURRENCY = 4096
+"""Most requests in flight of a search; a service that still gains there is limited by its clients."""
 _GAIN = 1.10
+"""Factor by which a doubling of the concurrency must raise the rate to count as a gain: taste, above noise."""
 _FLAT_DOUBLINGS = 2
+"""Doublings without a gain after which the climb ends; one alone may be noise."""
 _FLAT = "two doublings of the concurrency gained less than 10 %"
 _PLATEAU = 0.95
+"""Share of the best rate from which a step belongs to the plateau."""
 
 
 def climb(

@@ -16,7 +16,7 @@ agree, the one that is known better counts; if they do not, the service is no su
 
 Pure. A queue that serves first come, first served begins with a request when it has come and a server is free. So the
 time that the request took follows from the arrivals and answers alone (Lindley, "The theory of queues with a single
-server", Proceedings of the Cambridge Philosophical Society 48, 1952). A few hundred such times say far more about the
+server", Proceedings of the Cambridge Philosophical Society 48, 1952). A few hundred such times show far more of the
 tail of the waits in the long run than the few late requests among them do.
 """
 
@@ -217,7 +217,7 @@ def _agreed(windows: LaunchValue, times: LaunchValue | None) -> LaunchValue:
 
     Args:
         windows: by the late requests.
-        times: by the service times; None if these say nothing.
+        times: by the service times; None if these decide nothing.
     """
     doubled = 2 * windows.relative_error
     if times is None or windows.value <= 0 or doubled <= times.relative_error:
@@ -236,7 +236,7 @@ def _enough(answer: LaunchValue, windows: int) -> bool:
 
 
 class _Fit:
-    """The windows so far, and the rate that they say about one bound.
+    """The windows so far, and the rate that they give for one bound.
 
     Args:
         bound: the percentile and its limit.
@@ -425,7 +425,7 @@ def rate_by_service_times(
         allowed: share of the requests that may be above it.
 
     Returns:
-        None if the times say nothing: fewer than two, or a limit that too many exceed without any wait.
+        None if the times decide nothing: fewer than two, or a limit that too many exceed without any wait.
     """
     if takes_ns.size < 2 or takes_ns.mean() <= 0 or np.mean(takes_ns > limit_ns) >= allowed:
         return None

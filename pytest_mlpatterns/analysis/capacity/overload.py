@@ -1,6 +1,6 @@
 """What a service does beyond its NMRT: goodput, what it refuses, and the time until it has recovered.
 
-Pure. Which loads are offered and for how long (:func:`plan_overload`), and what their samples say
+Pure. Which loads are offered and for how long (:func:`plan_overload`), and what their samples show
 (:func:`overload_of`). Goodput counts answers within a time, of the requests that were due in the window of a step: the
 last two thirds of it, when the queues have filled.
 
@@ -61,7 +61,9 @@ _OVERHEAD_S = 0.15
 _FILLING = 1 / 3
 """Part of a step in which the queues fill."""
 _PIECES = 8
+"""Most pieces into which a load is cut for its interval."""
 _PIECE_REQUESTS = 20
+"""Fewest requests of a piece, and of a moving share: one of them is 5 %."""
 _DEFAULT_LIMIT = 10
 """Without an objective an answer is in time within as many times the median at the lowest load."""
 _KEPT, _COLLAPSED = 0.85, 0.5
@@ -135,7 +137,7 @@ def plan_overload(up_to: float, left_s: float, *, watch_s: float = 0.0) -> Overl
 
 
 def overload_of(loads: Sequence[OfferedLoad], nmrt_rps: float, limit_ns: float, *, cut: str = "") -> Overload:
-    """What loads say about the service.
+    """What loads show of the service.
 
     Args:
         loads: by ascending load; the last has a watched part. One of them is at 0.8 times the NMRT.
@@ -161,7 +163,7 @@ def overload_of(loads: Sequence[OfferedLoad], nmrt_rps: float, limit_ns: float, 
 
 
 def default_limit_ns(loads: Sequence[OfferedLoad]) -> float:
-    """The time within which an answer is in time if no objective says it: ten times the median at the lowest load."""
+    """The time within which an answer is in time if no objective sets it: ten times the median at the lowest load."""
     first = loads[0]
     latencies = first.samples.latency_ns[first.samples.successes_in(first.window)]
     return _DEFAULT_LIMIT * float(np.median(latencies)) if latencies.size else float(SECOND_NS)
@@ -213,7 +215,7 @@ def is_lost_anyway(overloads: Sequence[Overload], measured: Estimate, *, at: flo
 
 
 def stays_failing(overload: Overload) -> bool:
-    """Whether so many requests fail after the peak, not by being late, that busy neighbours cannot be the reason."""
+    """Whether enough requests fail after the peak, not by being late, that busy neighbours cannot be the reason."""
     return 1 - overload.back.failed_ratio < _RECOVERED * _before(overload.steps).in_time_ratio
 
 

@@ -39,6 +39,7 @@ __all__ = ["HIGHEST_LOAD", "LOWEST_LOAD", "SEEDS", "LongRun", "ReferenceQueue", 
 LOWEST_LOAD, HIGHEST_LOAD = 0.02, 0.98
 """Loads whose long run is known, in shares of the capacity."""
 _LOADS = 49
+"""Loads at which the queue is simulated, evenly between the lowest and the highest."""
 _LONG_RUN = 120_000
 """Requests of a long run: their 99th percentile is known to 2 % at 0.9 of the capacity."""
 _LEAST_RISE = 1e-6
@@ -137,6 +138,7 @@ def _percentiles(servers: int, allowed: float) -> tuple[NDArray[np.float64], NDA
 SEEDS = 64
 """Seeds that are tried; each window of a search takes those after the ones of the window before."""
 _MOST_ARRIVALS = 150_000
+"""Arrivals of all simulations of a load together, which bounds their time."""
 _LEVELS = (2.0, 1.0, 0.5)
 """Tails that are compared, in shares of the one that matters."""
 

@@ -43,6 +43,7 @@ _DOUBLINGS, _HALVINGS = 30, 30
 _ROUNDING = 1e-12
 """Share of the squares below which another coefficient explains nothing but the rounding of numbers."""
 _FIRST_STEP = 0.01
+"""First step of the search for an end of an interval, as a share of the scale of the coefficient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class ScalabilityLaw:
     coherency: float
 
     def capacity_rps(self, replicas: float) -> float:
-        """Capacity of so many replicas, in requests per second."""
+        """Capacity of this number of replicas, in requests per second."""
         others = replicas - 1
         return self.rate_rps * replicas / (1 + self.contention * others + self.coherency * replicas * others)
 
@@ -99,7 +100,8 @@ class FittedLaw:
     def farthest(self) -> int:
         """The largest number of replicas that the law predicts.
 
-        Two numbers cannot tell contention from coherency, which makes little difference between them and much beyond.
+        Two numbers cannot separate contention from coherency, which makes little difference between them and much
+        beyond.
         """
         return self.largest * (FARTHEST if self._has_coherency else 1)
 
@@ -125,7 +127,7 @@ class FittedLaw:
         return self._interval(self.best.coherency, squares, scale=0.1)
 
     def capacity_rps(self, replicas: int) -> Estimate:
-        """Capacity of so many replicas, in requests per second.
+        """Capacity of this number of replicas, in requests per second.
 
         Raises:
             TooFewSamplesError: more than four times as many replicas as were measured, or more than were measured if

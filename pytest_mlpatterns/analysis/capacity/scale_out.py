@@ -37,10 +37,11 @@ _CARRIED = 0.9
 _ANSWERS = 20
 """Answers of the new replica, if it carries its share, among those over which the share is taken."""
 _FEWEST_ANSWERS = 5
+"""Answers of each replica without which its share is unknown."""
 _WAVES = 4
 """Answers can arrive in waves as large as the number of callers; the share is taken over several waves."""
 _IN_SLICE = 100
-"""Requests of which one is beyond the p99."""
+"""Requests among which one is beyond the p99."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def _carried_ns(
 ) -> int | None:
     """When the new replica gave the first answer from which on it carries its share; None if it never did.
 
-    That is its first answer after which it gives at least 90 % of its share of the next answers, that one included.
+    From that answer on the replica gives at least 90 % of its share of the next answers.
 
     Args:
         done_ns: arrival times of all answers, ascending.

@@ -2,7 +2,7 @@
 
 Pure. It must not know deployments or limits.
 
-With N the smallest measured number of replicas of which the double was measured too,
+With N the smallest number of replicas that was measured together with its double,
 
     HSXt = 1 / (1 + scale-out time / 10 s)
     HSXe = NMRT(2N) / (2 NMRT(N)), at most 1
@@ -274,7 +274,7 @@ class Scaling:
         return next(filter(None, map(self._why_ended, self.steps)), "")
 
     def _why_ended(self, step: ScalingStep) -> str:
-        """Why a step says little about the pattern: it falls short while the cores that replicas share are used up."""
+        """Why a step shows little of the pattern: it falls short while the cores that replicas share are used up."""
         busy, own = step.machine_ratio, step.asl_ratio
         if self.cpus_per_replica is not None or busy is None or own is None or not self._falls_short(step):
             return ""
@@ -394,7 +394,7 @@ def hsxt(scale_outs_ns: Sequence[float]) -> tuple[LaunchValue, ...]:
 
 
 def _doubled(steps: Sequence[ScalingStep]) -> tuple[ScalingStep, ScalingStep] | None:
-    """The smallest measured number of replicas of which the double was measured too, and that double."""
+    """The smallest number of replicas that was measured together with its double, and that double."""
     measured = {step.replicas: step for step in steps}
     return next(((step, measured[2 * n]) for n, step in measured.items() if 2 * n in measured), None)
 

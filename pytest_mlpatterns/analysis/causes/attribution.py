@@ -1,6 +1,6 @@
 """From profiled blocks to the record of a profile: the functions that a failure names, their table, and the tree.
 
-Pure. :mod:`pytest_mlpatterns.analysis.causes.explanation` finds where the change is; this module says which function
+Pure. :mod:`pytest_mlpatterns.analysis.causes.explanation` finds where the change is; this module names which function
 of the project that is, which line, and what it was before.
 
 A profiler of Python sees the functions of Python threads. If a session gets four threads in place of one, all functions
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 
 
 _MOST_FUNCTIONS = 30
+"""Most functions of the table."""
 _MOST_NODES = 2_000
+"""Most nodes of a flame graph, which a browser draws at once."""
 _LEAST_SHARE = 0.002
 """Share of the time below which a stack is counted to its caller, and a function is not listed."""
 _HALF, _MOST = 0.5, 0.7
@@ -52,6 +54,7 @@ _LEAST_OF_ALL = 0.05
 _ELSEWHERE = 0.1
 """Share of a function's time from which its other callers show whether it got slower."""
 _LESS = 0.3
+"""Growth elsewhere as a share of the growth here, below which the function is slower here only."""
 _OF_LAYERS = frozenset({"library", "python", "native"})
 """Owners of code that works for the layer that calls it."""
 _NO_FUNCTION = frozenset({"process", "model", "await"})
@@ -66,7 +69,7 @@ def profile_record(
         run: of both sides, or of the present alone.
         source_now: the text of a line of a function at present, without indentation; empty if it is not known.
         source_before: the same at the reference; None: lines are compared by their number.
-        is_known: whether a verdict says that requests take longer, so that only the function is in question.
+        is_known: whether a verdict shows that requests take longer, so that only the function is in question.
     """
     run, was = matched(run)
     tree = call_tree(run)
@@ -121,7 +124,7 @@ def _blocking(run: ProfiledRun, drafting: _Drafting) -> list[FunctionChange]:
     """The functions that are named if suspended coroutines do not count; empty if there are none.
 
     While a coroutine is suspended, others go on. Once it blocks the event loop for the same time, its own request takes
-    as long as before, and all others wait for it. So this is asked only if a verdict says that requests take longer.
+    as long as before, and all others wait for it. So this is asked only if a verdict shows that requests take longer.
     """
     awake = replace(run, before=tuple(map(_awake, run.before)), now=tuple(map(_awake, run.now)))
     if awake == run:
@@ -256,9 +259,9 @@ def _project_caller(chain: Sequence[Spot], position: int) -> int | None:
 
 
 def _position(chain: Sequence[Spot]) -> int | None:
-    """Which function of a chain is named: the innermost one of the project, else the innermost that says something.
+    """Which function of a chain is named: the innermost one of the project, else the innermost that means something.
 
-    The boundary of a model and the role of a process say nothing.
+    The boundary of a model and the role of a process mean nothing.
     """
     owners = [spot.frame.owner if spot.frame else "process" for spot in chain]
     if "project" in owners:
@@ -347,6 +350,7 @@ def _nodes(tree: CallTree) -> list[_Node]:
 
 
 _CALLS_CHANGED = 0.1
+"""Relative change of the calls of a model from which they explain a change."""
 
 
 def model_calls(run: ProfiledRun) -> dict[str, NDArray[np.float64]]:

@@ -24,6 +24,7 @@ __all__ = ["BEFORE", "NOW", "CallTree", "call_tree", "matched"]
 BEFORE, NOW = 0, 1
 """Index of a side in arrays of both."""
 _NO_PARENT = -1
+"""Stands for the parent of a root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class _Growing:
     )
 
     def add(self, stack: StackTime, side: int, block: int, *, requests: int) -> None:
-        """Add the time of one stack of a block with so many requests."""
+        """Add the time of one stack of a block with ``requests`` requests."""
         node, ns = _NO_PARENT, stack.ns / requests
         for frame, line in zip(stack.frames, stack.lines, strict=True):
             key = node, frame

@@ -36,6 +36,7 @@ _PRIOR_DEGREES = 12.0
 _BLOCK_SD = 0.02
 """Standard deviation of the ratio of neighbouring blocks, beyond the counting of samples; the prior."""
 _LEAST_VARIANCE = 1.0
+"""Least variance of a difference, in ns²; it keeps a part without samples from being certain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +114,27 @@ def time_change(
 
 
 _WHOLE_CONFIDENCE = 0.995
+"""Confidence that the whole has changed, fixed by ``benchmarks/attribution_simulation.py``."""
 _PART_CONFIDENCE, _SURE_PART_CONFIDENCE = 0.99, 0.95
-"""Of the interval of a part, divided by the number of parts; the second one if the whole has certainly changed."""
+"""Confidence required of a part, Bonferroni-corrected; the lower one once the whole has certainly changed."""
 _CERTAIN = 0.999
+"""Confidence from which the whole has certainly changed."""
 _LEAST_NS = 5_000.0
+"""Least change that is named, in nanoseconds per request."""
 _LEAST_SHARE_OF_TIME = 0.02
+"""Least change that is named, as a share of the time of a request."""
 _CANDIDATE = 0.01
 """Share of the time, on one of the sides, from which a function can explain a change."""
 _MOST_OF_IT = 0.7
+"""Share of a change from which a part explains it."""
 _HALF_OF_IT = 0.5
+"""Share of a change from which a part explains it if the rest shows no change."""
 _BRANCH = 0.1
+"""Share of a change from which a part is named beside others."""
 _REST_CONFIDENCE = 0.9
+"""Confidence that the rest has changed, above which one part does not explain the whole."""
 _MOST_BRANCHES = 3
+"""Most parts that are named beside each other: a message stays short."""
 _NO_CALL_BEFORE = TimeChange(0.0, 0.0, 0.0, 1.0)
 """Of a call, if the reference called the model not once: the number of calls explains all of its time."""
 
@@ -216,7 +226,7 @@ def explanation(changes: Changes, *, is_known: bool) -> list[list[Spot]]:
 
     Args:
         changes: of both sides.
-        is_known: whether a verdict says that requests take longer, so that only the function is in question.
+        is_known: whether a verdict shows that requests take longer, so that only the function is in question.
     """
     whole = changes.whole
     if is_known and whole.change.is_sure(_CERTAIN):
@@ -362,7 +372,7 @@ def _has_most(changes: Changes, part: Spot, here: Spot) -> bool:
 
 
 def _is_named(spot: Spot, whole: Spot, confidence: float) -> bool:
-    """Whether the time per request changed beyond noise, and by enough to speak of."""
+    """Whether the time per request changed beyond noise, and by enough to be reported."""
     least = max(_LEAST_NS, _LEAST_SHARE_OF_TIME * whole.change.level_ns)
     return abs(spot.change.value_ns) >= least and spot.change.is_sure(confidence)
 

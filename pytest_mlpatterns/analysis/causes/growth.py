@@ -59,8 +59,9 @@ __all__ = [
 _PARTS = (16, 8)
 """Parts of the requests; the smaller number if there are few readings, or if they missed many parts."""
 _FEWEST = 16
-"""Readings below which nothing is said."""
+"""Readings below which nothing is decided."""
 _LEAST_VARIANCE = 0.25
+"""Least variance of a mean, as a share of the variance of independent steps."""
 _SPARE = 1.2
 """Factor on the number of requests that is recommended, since it is only estimated."""
 _SLOWER = 0.6
@@ -74,7 +75,7 @@ def growth_of(requests: NDArray[np.int64], amounts: NDArray[np.int64] | None) ->
 
     Args:
         requests: answered until each reading, shape ``(readings,)``; never falling.
-        amounts: of the resource, likewise; None if it is not known.
+        amounts: of the resource, in the same shape; None if it is not known.
     """
     if amounts is None or requests.size < _FEWEST or requests[-1] <= requests[0]:
         return None
@@ -96,7 +97,7 @@ def growth_of(requests: NDArray[np.int64], amounts: NDArray[np.int64] | None) ->
 
 
 def requests_to_decide(growth: Growth, limit: float, least: float) -> int | None:
-    """About how many requests would decide whether a growth is below a limit; None if that cannot be said.
+    """About how many requests would decide whether a growth is below a limit; None if that is not known.
 
     The interval narrows as the requests become more, since the pieces in which memory is taken remain as large.
 
@@ -286,7 +287,7 @@ def _amount(metric: Metric, value: float) -> str:
 
 
 def _what_decides(metric: Metric, growth: Growth, limit: float) -> str:
-    """The requests that would decide, as the end of a sentence; empty if they cannot be said."""
+    """The requests that would decide, as the end of a sentence; empty if they are not known."""
     needed = requests_to_decide(growth, limit / metric.per, metric.least_gain)
     if needed is None or needed <= growth.requests:
         return ""
@@ -308,9 +309,11 @@ if TYPE_CHECKING:
 
 
 _LEAST_SHARE = 0.1
+"""Share of the growth from which a line is listed."""
 _LEAST_BYTES = 256 * 1024
 """What a function has to hold more to be named, unless it is a growth."""
 _MOST_SITES = 5
+"""Most lines that are listed."""
 
 
 def growth_between(first: HeldMemory, last: HeldMemory, requests: int) -> HeldMemory:

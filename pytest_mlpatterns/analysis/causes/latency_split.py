@@ -3,8 +3,8 @@
 The load generator knows the whole latency, and what passed until a request was sent. The layer ``split`` of the
 telemetry has what the outermost process of a pattern measured: the residence of its requests and the parts of it. What
 is left of the residence is the time of the server, and what is left of the latency that of sockets, with the wait
-until the process reads a request. So the parts add up by construction. Where they are longer than the whole by over
-5 %, the difference is a part of its own, with its sign.
+until the process reads a request. So the parts add up by construction. If they are longer than the whole by over 5 %,
+the difference is a part of its own, with its sign.
 
 The names in that layer are those of :mod:`pytest_mlpatterns.patterns.tally`. Its histograms hold sums by the
 residence of the requests, so that the parts of a request near the median are known. Pure; it must not know patterns,
@@ -54,6 +54,7 @@ _SHORTEST_NS = 1.0
 _PRIOR_SD = 0.05
 """Relative standard deviation of a part between launches that is assumed, with :data:`_PRIOR_DEGREES`."""
 _PRIOR_DEGREES = 2
+"""Degrees of freedom of the assumed deviation: it weighs as three launches do."""
 _RESIDENCE = ("total_ns", "")
 _OF_STREAMS = ("ttft:", "tpot:")
 
@@ -64,7 +65,7 @@ class _Whole:
 
     Attributes:
         latency_ns: of each successful request, shape ``(requests,)``.
-        lag_ns: how late each was sent, likewise; 0 in a closed loop, and for times that begin after that.
+        lag_ns: how late each was sent, in the same shape; 0 in a closed loop, and for times that begin after that.
         connection_ns: wait for a connection, a mean over the requests.
         connection_median_ns: the same of a request near the median.
         share: this latency over the time that the process measures for it, on average: 1 over the tokens of an answer
@@ -317,6 +318,7 @@ _GROWN = 0.05
 _MOST_BEHIND = 50
 """Multiple of the service's growth that a queue behind it may grow by."""
 _SHORTEST_CHANGE_NS = 1.0
+"""Least change of a part, in nanoseconds: the step of the clock."""
 _STRETCHED = ("server", "hop")
 """Parts around the code of users, in which a process may also wait for a processor that others use."""
 _MOST_STRETCHED = 10.0
@@ -456,10 +458,9 @@ def _changes(before: LatencySplit, now: LatencySplit, of: Literal["mean", "media
 def _by_cause(changes: Sequence[PartChange], total_ns: float, callers: float | None) -> list[PartChange]:
     """The parts that are named, in the order of causes, each by size.
 
-    If the parts of the code explain the change, they come first; or they together with the server and the hops, before
-    the run queue; or all parts of the service, before the waits. A part is named if it is a share of the whole
-    change; where others follow from its kind, if it is a share of the change of its kind. Parts that changed against
-    the direction of the whole come last.
+    Code comes first if it explains the change; else code, server and hops; else the whole service; waits last. A part
+    is named if it is a large enough share of the change, or of its kind's change if that kind leads. Parts that changed
+    against the direction of the whole come last.
     """
     sign = 1 if total_ns >= 0 else -1
     certain = [
@@ -506,7 +507,7 @@ def _stretch(changes: Sequence[PartChange], kinds: int) -> float:
 
 
 def _more_calls(before: LatencySplit, now: LatencySplit, total_ns: float) -> list[CallsChange]:
-    """Models that are called more often (less often, if the whole got shorter), where that is more than their slowdown.
+    """Models that are called more often (less often, if the whole got shorter), if that is more than their slowdown.
 
     A model that got slower by a larger factor than its calls grew is itself the cause.
     """

@@ -23,7 +23,7 @@ How sure: every metric's interval over launches is drawn from again, 4,000 times
 metrics of one pattern move together, since a slow launch is slow in all of them; a search for NMRT, which is another
 measurement, by itself. The patterns were measured one after the other while the machine drifts, so each draw moves a
 pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). One pattern is ahead of another if it is in 97.5 % of the draws.
-Of simulated pairs with that drift, two that are the same are told apart in 2 to 5 %, and two that differ by a fifth in
+Of simulated pairs with that drift, two that are the same are separated in 2 to 5 %, and two that differ by a fifth in
 everything in 95 to 99 %, with one to four launches.
 
 Pure. Draws are seeded by the name of the alternative: the same values give the same ranking, and the draws of
@@ -258,7 +258,7 @@ def _candidate(result: TestResult, criteria: SelectionCriteria, *, named_by_wire
 
 
 def _with_gaps_excluded(candidate: _Candidate, weights: Mapping[str, float]) -> _Candidate:
-    """A pattern of which a metric is not known cannot be compared with those of which it is."""
+    """A pattern without a weighted metric cannot be ranked against patterns that have it."""
     gaps = [_unknown(candidate.result, name) for name in weights if name not in candidate.costs]
     if candidate.excluded is not None or (weights and not gaps):
         return candidate
@@ -378,6 +378,7 @@ def _ordinal(number: int) -> str:
 DRIFT_SD = 0.025
 """Relative standard deviation by which one deployment drifts within minutes: ±5 % was seen on a shared machine."""
 _DRAWS = 4000
+"""Draws of a simulation; the share of wins is then known to half a percent."""
 _AHEAD = 0.5 + CONFIDENCE / 2
 _SMALLEST = {
     Unit.DURATION: 1_000.0,
@@ -396,7 +397,7 @@ _SMALLEST = {
 class Cost:
     """The logarithm of one metric under one pattern, turned so that more is worse, with its 95 % interval.
 
-    ``degrees`` of freedom are those of the interval. ``drifts`` says that the machine moves it, ``apart`` that it was
+    ``degrees`` of freedom are those of the interval. ``drifts`` means that the machine moves it, ``apart`` that it was
     measured by itself, ``at_most`` that the cost may be any smaller.
     """
 

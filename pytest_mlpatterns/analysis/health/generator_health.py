@@ -1,7 +1,7 @@
 """Whether the load generator, not the deployment, was the limit; the only module that decides it.
 
-It also names whose fault an invalid measurement is: a generator or machine at its limit says nothing about the
-service, so that it is no verdict; a service that answers nothing is a failure.
+It also names whose fault an invalid measurement is: a generator or machine at its limit shows nothing of the service,
+so that it is no verdict; a service that answers nothing is a failure.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ __all__ = ["Fault", "GeneratorMetrics", "InvalidReason", "spread_note", "why_lim
 _LIMITED_SHARE = 0.70
 """Share of a core, and of the generator's ceiling, above which it counts as the limit."""
 _LIMITED_LAG_NS = 1_000_000
+"""Lag of the median request from which the generator is the limit, in nanoseconds: a timer is late by less."""
 _SPREAD_NS = 5_000_000
-"""From here on a note says how far apart the generators on the nodes of a cluster began."""
+"""From here on a note reports how far apart the generators on the nodes of a cluster began."""
 _CLOCK_ERROR_NS = 2_500_000
+"""Error of a clock from which a note reports it, in nanoseconds: half of the spread above."""
 
 
 class Fault(Enum):

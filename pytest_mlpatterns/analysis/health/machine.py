@@ -47,14 +47,19 @@ __all__ = [
 OTHERS_CORES = 0.2
 """Other processes are reported from this many cores on average; an idle desktop uses 0.05."""
 _OTHERS_RATIO = 0.05
+"""Share of all cores from which other processes are reported on large machines."""
 _BLOCK_CORES = 0.3
 """The same for a block of 0.2 s, in which the system's clock of 10 ms resolves a tenth of a core."""
 _BUSY_CORES = 0.3
+"""Cores of other processes from which neighbours may take time: as in a block."""
 _BUSY_MACHINE_RATIO = 0.6
 """Share of all cores in use from which neighbours take time that the deployment or the load generator needed."""
 _STEAL_RATIO = 0.02
+"""Share of the time that a host takes from which it is reported: above the rounding of its clock."""
 _THROTTLED_RATIO = 0.01
+"""Share of the time in a limit of the control group from which it is reported."""
 _FREQUENCY_RATIO = 1.2
+"""Ratio of the highest and lowest frequency from which they are reported."""
 _INTERLEAVE = "compare interleaved (--perf-against), where noise slows both sides alike"
 
 
@@ -111,7 +116,7 @@ def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturban
 
 
 def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
-    """Whether other processes used so much of the machine in a short block that they may have changed its latency.
+    """Whether other processes used enough of the machine in a short block to have changed its latency.
 
     Args:
         usage: sampled when the block began and when it ended; None if the processes are unknown, and the answer is no.
@@ -278,7 +283,7 @@ _FULL_RATIO = 0.8
 
 
 def crowding_note(launches: Sequence[Launch]) -> str | None:
-    """What to say if the replicas times the threads of each exceed the cores, and all cores are in use; else None.
+    """Advice if replicas × threads exceed the cores and all cores are busy; None otherwise.
 
     Args:
         launches: of one test; the last one that is known counts.

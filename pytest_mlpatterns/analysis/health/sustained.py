@@ -49,9 +49,13 @@ __all__ = ["MAX_ERROR_RATIO", "Backlog", "Silence", "backlog_of", "backlogs_of",
 _CONFIDENCE = 0.999
 """Two-sided; a backlog that shrinks is no overload, so 0.05 % are left for a false alarm."""
 _SMALLEST_SHARE = 0.03
+"""Smallest backlog, as a share of the expected arrivals."""
 _SMALLEST_REQUESTS = 5
+"""Smallest backlog, in requests."""
 _PIECE_NS = 250_000_000
+"""Length of a piece of a window, in nanoseconds: as a block."""
 _PIECE_REQUESTS = 8
+"""Fewest requests of a piece."""
 _MIN_PIECES, _MAX_SHORT_PIECES = 8, 48
 _FIRST_REQUESTS = 5
 """Requests at the start of the load that did not have to wait for others."""
@@ -72,7 +76,7 @@ class Backlog:
         answers: requests that ended in that time.
         waiting: requests without an answer at its end.
         growth_variance: variance of ``arrivals - answers`` by the scatter of the pieces.
-        answers_variance: variance of ``answers`` likewise.
+        answers_variance: variance of ``answers`` by that scatter.
         saturated: whether every request had to wait for others.
         degrees: degrees of freedom of the variances.
     """
@@ -230,7 +234,7 @@ class Silence:
         """Whether the service surely gave up, so that one more request adds nothing.
 
         A single caller may have met the one request that hangs; a short silence may be a pause; and if nothing
-        succeeded in a window in which callers asked more than once, the number of failed requests says it.
+        succeeded in a window in which callers asked more than once, the number of failed requests shows it.
         """
         if not self.requests:
             return self.everyone
@@ -240,7 +244,7 @@ class Silence:
 
     @property
     def is_suspected(self) -> bool:
-        """Whether one more request is worth its time: not if so many failed that the measurement is invalid anyway."""
+        """Whether one more request is worth its time: not if enough failed that the measurement is invalid anyway."""
         return self.requests > 0 and self.failed <= MAX_ERROR_RATIO * self.requests
 
     def describe(self, window: Window, timeout_ns: int) -> str:

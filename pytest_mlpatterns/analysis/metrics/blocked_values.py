@@ -28,6 +28,7 @@ __all__ = ["AnswerCounts", "BlockedValues", "counted", "mean_size", "quotient"]
 
 
 _GRID = 4096
+"""Most bins of ascending values in a resample; neighbours then share one."""
 _LEAST_ROUNDS = 2
 """Fewest requests of each input for which an error leaves out how the inputs differ; one request has no scatter."""
 
@@ -141,7 +142,7 @@ def quotient(over: NDArray[np.float64], under: NDArray[np.float64], weights: NDA
 
     Args:
         over: shape ``(blocks,)``.
-        under: likewise.
+        under: in the same shape.
         weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
     """
     total = float(under.sum())
@@ -153,6 +154,7 @@ def quotient(over: NDArray[np.float64], under: NDArray[np.float64], weights: NDA
 
 
 _SIGNIFICANT_BITS = 7
+"""Bits of a latency that are kept: its error is below 1 %."""
 
 
 def counted(latencies_ns: NDArray[np.int64]) -> dict[int, int]:
@@ -246,7 +248,7 @@ def mean_size(inputs: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]])
 
     Args:
         inputs: index of the input of each request, shape ``(requests,)``, at least one.
-        sizes: bytes of each, likewise.
+        sizes: bytes of each, in the same shape.
     """
     mean, requests = float(sizes.mean()), sizes.size
     if requests == 1:

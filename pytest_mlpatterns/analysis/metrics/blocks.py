@@ -56,8 +56,11 @@ MOST_BLOCKS = 2_400
 """Most blocks of a window, ten minutes of nominal length; a longer window has longer blocks. More would not narrow a
 standard error that 200 resamples find, and memory grows with them, for a trend with their square."""
 _MIN_BLOCKS = 8
+"""Fewest blocks, without which a standard error has no use."""
 _TREND = 0.10
+"""Relative change over a window from which it is a trend."""
 _TREND_Z = 2.576
+"""Quantile of the normal distribution for a trend, two-sided 1 %."""
 
 
 class LaunchBlocks:
@@ -333,8 +336,11 @@ def growth_rate(track: ResourceTrack | None, resource: str) -> float | None:
 
 
 _REQUESTS = 1e6
+"""Requests that a cost is given for."""
 _NS_PER_HOUR = 3.6e12
+"""Nanoseconds of an hour, in which clouds charge."""
 _BYTES_PER_GIB = 2.0**30
+"""Bytes of a GiB, in which clouds charge."""
 
 
 def cost_of_a_million(

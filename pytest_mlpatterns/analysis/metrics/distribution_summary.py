@@ -39,6 +39,7 @@ STORED_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)
 """Percentiles that a baseline entry stores."""
 _PERCENTS = (0, 1, 2, *range(5, 95, 5), 92.5, *range(95, 100), 97.5, 98.5, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 100)
 _BINS = 64
+"""Bins of a histogram, on a logarithmic scale."""
 
 
 def latency_of(latencies_ns: NDArray[np.int64]) -> Latency | None:

@@ -133,17 +133,17 @@ class Metrics(PatternMetrics, StreamMetrics):
 
     @property
     def memory_growth_bytes_per_request(self) -> Estimate | None:
-        """Growth of the process tree's resident memory per request, at least 0; short windows say little about it."""
+        """Growth of the process tree's resident memory per request, at least 0; short windows show little of it."""
         return self.estimate(METRICS["memory_growth"])
 
     @property
     def descriptor_growth_per_1000_requests(self) -> Estimate | None:
-        """Growth of the process tree's open file descriptors per 1,000 requests, likewise."""
+        """Growth of the process tree's open file descriptors per 1,000 requests, at least 0."""
         return self.estimate(METRICS["descriptor_growth"])
 
     @property
     def thread_growth_per_1000_requests(self) -> Estimate | None:
-        """Growth of the process tree's threads per 1,000 requests, likewise."""
+        """Growth of the process tree's threads per 1,000 requests, at least 0."""
         return self.estimate(METRICS["thread_growth"])
 
     @property
@@ -238,8 +238,8 @@ class Metrics(PatternMetrics, StreamMetrics):
     ) -> Estimate:
         """A latency percentile over all requests that were due; a failed request is infinitely late.
 
-        Its interval holds what launches and blocks differ by, and what so few samples leave open, as
-        ``pytest_mlpatterns.analysis.metrics.percentile_estimate`` says.
+        Its interval holds what launches and blocks differ by, and what few samples leave open, as
+        ``pytest_mlpatterns.analysis.metrics.percentile_estimate`` describes.
 
         Args:
             percentile: at least 1 and less than 100.
@@ -380,7 +380,7 @@ def advice_on_missing(kind: type, name: str, instead: str) -> str:
     Args:
         kind: the class.
         name: as of :func:`missing_attribute`.
-        instead: likewise.
+        instead: as there.
     """
     if found := _PERCENTILE.search(name):
         return f"use {instead.format(found['percent'])}"

@@ -46,11 +46,13 @@ _SHARE_DEGREES = 20
 With 8, 39 % of simulated limits 25 % beside the median are decided by 8 launches of 20 requests of a wide distribution;
 with 20, 58 %."""
 _MODE_SHARE_SD, _MODE_DEGREES = 0.12, 4
-"""Standard deviation of the share of a mode between launches that is expected where there are two, and its degrees of
+"""Standard deviation of the share of a mode between launches that is expected if there are two, and its degrees of
 freedom. With 0.1 and 2, up to 6 % of simulated limits between modes whose shares differ by 10 % are judged wrongly on a
 side, with these up to 2 %."""
 _MEDIAN = 50
+"""Percent of the median."""
 _FEWEST_FOR_A_MEDIAN = 2
+"""Fewest samples of a median, whose ends are then the samples."""
 _FEW_SD = 0.3
 """Least relative deviation of a few requests: that of a service whose answers differ by a factor of two at most."""
 
@@ -76,7 +78,7 @@ class _Spread:
     degrees: float
 
     def factor(self, confidence: float) -> float:
-        """By how much fewer independent requests say as much, at a confidence."""
+        """By how much fewer independent requests weigh as much, at a confidence."""
         normal = NormalDist().inv_cdf(0.5 + confidence / 2)
         return self.dispersion * (t_quantile(confidence, self.degrees) / normal) ** 2
 

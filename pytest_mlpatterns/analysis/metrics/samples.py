@@ -89,7 +89,7 @@ def shift_samples(samples: Samples, by_ns: int) -> Samples:
 
 
 class StreamTimes:
-    """Times of every request of a load, in nanoseconds; arrays of shape ``(requests,)`` unless said otherwise.
+    """Times of every request of a load, in nanoseconds; arrays of shape ``(requests,)`` unless noted otherwise.
 
     Args:
         samples: all requests of the load.

@@ -120,7 +120,7 @@ class StreamMetrics(ABC):
 
     @property
     def input_tokens(self) -> Estimate | None:
-        """Mean number of input tokens of a request; None if the server does not tell it."""
+        """Mean number of input tokens of a request; None if the server does not report it."""
         return self._mean([one.mean_tokens(of_input=True) for one in self._streams])
 
     @property

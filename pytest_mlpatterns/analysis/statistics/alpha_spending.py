@@ -33,6 +33,7 @@ _FEWEST_LOOKS, _USUAL_LOOKS, _MOST_LOOKS = 8, 14, 24
 _PLANNED_SD = 0.043
 """Relative standard deviation between launches that a plan is made for."""
 _PLANNED_QUANTILES = 4.5
+"""Sum of the quantiles of error and power in the size of a plan (2.5 % and 0.6 %)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ It must not know what is judged: its answer is for the words of a verdict, and f
 
 Pure functions over plain arrays. This module must not know what is measured, blocks or launches.
 
-A median of few values, or of two modes, says on which side of a gap it fell; all values together say where the
+A median of few values, or of two modes, shows on which side of a gap it fell; all values together show where the
 distribution is. ``benchmarks/location_simulation.py`` compares the candidates.
 """
 
@@ -34,7 +34,9 @@ __all__ = [
 
 
 _TINY = 1e-300
+"""Least number of a continued fraction and of a probability: no division by zero follows (modified Lentz method)."""
 _MOST_STEPS = 10_000
+"""Most steps of a continued fraction; 100 suffice in practice."""
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:
@@ -94,7 +96,7 @@ def _away_from_zero(value: float) -> float:
 
 
 _MOST = 2048
-"""Values that are looked at; of more, evenly spaced ones, since so many show any valley."""
+"""Values that are looked at; of more, evenly spaced ones: they show any valley."""
 _STRAY = 0.025
 """Share at each end that is pulled in before the values are split, so that stragglers make no group of their own."""
 _LEAST_SHARE, _LEAST = 0.1, 5
@@ -126,7 +128,7 @@ class Modes:
 
 
 def find_modes(ascending: NDArray[np.int64] | NDArray[np.float64]) -> Modes | None:
-    """The two modes of values above zero; None if there is one, or if so few values do not show two.
+    """The two modes of values above zero; None if there is one, or if the values are too few to show two.
 
     The values are split on the logarithm where the variance within both groups is least (Otsu, IEEE Transactions on
     Systems, Man, and Cybernetics 9, 1979). A density with one mode is between two points never below the lower one of
@@ -171,7 +173,7 @@ def _split(logs: NDArray[np.float64], least: int) -> int:
 
 TRIM = 0.10
 """Share of the values that is left out, the slowest: a straggler among ten has no weight. Nothing makes a request as
-much faster, and the fastest values say as much about modes as the others."""
+much faster, and the fastest values show as much of modes as the others."""
 _LEAST_NS = 1.0
 """Shortest time, so that each has a logarithm; imported times of whole milliseconds may be zero."""
 

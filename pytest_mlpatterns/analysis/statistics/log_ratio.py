@@ -50,7 +50,9 @@ _PRIOR_DEGREES = 3.0
 _NOISY_FACTOR = 3.0
 """Multiple of the lower quartile of all errors from which a launch counts as noisy and gets less weight."""
 _ROUNDING = 1e-12
+"""Difference of log ratios that is rounding of floats."""
 _WIDEST = 20.0
+"""Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge."""
 _DEFAULT_PLAN = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
 

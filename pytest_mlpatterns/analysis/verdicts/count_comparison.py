@@ -49,7 +49,7 @@ _FAR = 99
 _SIGN = 0.1
 """Largest probability, without any change, of new failures that are suspected to be one."""
 _TAIL_SIGN = 0.05
-"""The same for slow requests, of which a quiet service has some too."""
+"""The same for slow requests; a quiet service has some too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class CountVerdict:
             percentile of the present falls among failed requests and is infinite.
         reason: the verdict with its figures, as a sentence.
         reference_value: percentile in nanoseconds, or share of failed requests.
-        present_value: likewise; infinite if the percentile falls among failed requests.
+        present_value: the same of the present; infinite if the percentile falls among failed requests.
     """
 
     outcome: Outcome
@@ -102,13 +102,13 @@ class _Events:
 
 @dataclass(frozen=True, slots=True)
 class _Threshold:
-    """Events that are compared: those of the reference beyond one latency, and those of the present beyond another.
+    """Events that are compared: of the reference beyond one latency, of the present beyond another.
 
     Attributes:
         reference_ns: latency in the reference.
         present_ns: the same with the tolerance.
         reference: its events.
-        present: likewise.
+        present: its events.
     """
 
     reference_ns: float
@@ -178,7 +178,7 @@ def judge_tail(
 
     Args:
         reference: one per launch, as stored in the baseline or measured beside the present.
-        present: likewise.
+        present: one per launch.
         percentile: 99 for p99.
         tolerance: largest acceptable relative worsening, 0.2 for 20 %.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
@@ -215,7 +215,7 @@ def judge_failures(
 
     Args:
         reference: one per launch, as stored in the baseline or measured beside the present.
-        present: likewise.
+        present: one per launch.
         tolerance: largest acceptable increase of the share of failed requests, 0.001 for 0.1 % of all requests.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
 
@@ -240,7 +240,7 @@ def judge_failures(
 
 
 def _thresholds(then: _Pool, now: _Pool, percentile: float, *, tolerance: float) -> list[_Threshold]:
-    """The percentile, and for the tail the latency that a fifth as many requests exceed and the highest one.
+    """Thresholds: the percentile; for the tail also the latency that a fifth as many exceed, and the highest.
 
     A lower percentile leaves the tail to p99 if there are enough requests for it; if not, it judges a fifth of its
     share too. Failed requests are no threshold: the highest latency of the others is.
@@ -274,7 +274,7 @@ def _surely_more(then: _Events, now: _Events, alpha: float, *, allowed: float = 
 
 
 def _chance(then: _Events, now: _Events, *, allowed: float = 0.0) -> float:
-    """The probability of so many events, or more, if their share is at most that of before plus ``allowed``."""
+    """The probability of these events, or more, if their share is at most that of before plus ``allowed``."""
     scale = _dispersion(then, now)
     before, requests = float(then.events.sum()), float(then.requests.sum())
     present = float(now.requests.sum())

@@ -1,6 +1,6 @@
 """Launches that settle in one of two ways for their whole life, such as batches of 8 or of 16 inputs.
 
-The mean of such launches says how often each way came, and its interval is as wide as the ways are apart. So the ways
+The mean of such launches shows how often each way came, and its interval is as wide as the ways are apart. So the ways
 are recognised, named by the figure of the layer that goes with them, and compared one by one. Pure; it must not know
 limits or baselines. ``benchmarks/launch_kinds_simulation.py`` counts the errors.
 
@@ -62,7 +62,7 @@ samples of one kind that scatter by 1.7 to 8 % show it (by simulation, normal an
 _FIGURE_APART = 1.25
 """Least ratio of a layer's figure in two kinds for which it names them."""
 _ENOUGH_OF_A_KIND = 3
-"""Launches of each kind that a baseline should hold: fewer do not say how much launches of one kind differ."""
+"""Launches of each kind that a baseline should hold: fewer do not show how much launches of one kind differ."""
 _WHOLE = 3
 """Count from which its decimals are left out."""
 _NAMING = ("batch_size", "cache_hit_ratio")
@@ -367,7 +367,7 @@ class PairedAnswer:
     Attributes:
         ratios: without the part that is due to the kinds.
         first: for each launch of the first side, whether it is of the higher kind.
-        second: likewise of the second side.
+        second: the same of the second side.
     """
 
     ratios: Sequence[LogRatio]

@@ -50,6 +50,7 @@ __all__ = [
 
 
 _TAIL_FACTOR = 2.0
+"""Factor of the tolerance of a tail, which varies twice as much."""
 STORED_TAIL_FACTOR = 2.5
 """Factor on the tolerance of the tail against a stored baseline, unless a user set it.
 
@@ -207,9 +208,9 @@ def knows_the_median_better(median_deviation: float, location_deviation: float) 
     of the times, which moves a mean and leaves the median. The same answer counts for both sides.
 
     Args:
-        median_deviation: of the medians of the launches of both sides, as
+        median_deviation: of the launches' medians, of both sides, as
             :func:`pytest_mlpatterns.analysis.statistics.intervals.launch_deviation` gives it.
-        location_deviation: likewise of their locations.
+        location_deviation: the same of their locations.
     """
     return median_deviation < _CLEARLY * location_deviation
 
@@ -228,7 +229,7 @@ def with_medians(
         verdict: on the metric.
         metric: of the medians.
         before: the median in each launch of the reference.
-        now: likewise of the present.
+        now: the same of the present.
     """
     if not verdict.judged_by or not before or not now:
         return verdict

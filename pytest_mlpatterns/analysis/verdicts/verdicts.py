@@ -54,6 +54,7 @@ Unchanged metrics are far from their tolerances: ``benchmarks/verdict_simulation
 _SIGN = 0.90
 """Confidence of the interval above zero with which a mean of sampled requests is suspected: 5 % are beyond each end."""
 _MOST_MORE = 20
+"""Most further launches that are advised."""
 _LAUNCHES_OF_BUDGET = 4
 """Windows that an advised budget has time for: starts and warm-ups take about one, and three launches decide most."""
 
@@ -159,7 +160,7 @@ def judge_limit(
         measured: its value, with the interval of this interim look.
         limit: in the metric's unit.
         size: what the interval rests on, for the reason of an undecided verdict.
-        modes: of the times that the metric is a percentile of, likewise; None if they have one.
+        modes: of the times that the metric is a percentile of; None if they have one.
     """
     below = metric.better == "lower"
     if measured.high < limit if below else measured.low >= limit:
@@ -204,7 +205,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     Args:
         metric: what is compared.
         present: one value per launch, at least one.
-        baseline: likewise, as recorded.
+        baseline: one per launch, as recorded.
         tolerance: largest acceptable worsening, 0.10 for 10 %.
         plan: confidence of each end of the interval at each interim look; None for a single look at 99 %.
         size: what the present values rest on, for the reason of an undecided verdict.
@@ -252,7 +253,7 @@ def judge_guard(  # noqa: PLR0913 - both samples, and how they are judged
     Args:
         metric: what is compared.
         present: one value per launch, at least one.
-        baseline: likewise, as recorded.
+        baseline: one per launch, as recorded.
         tolerance: largest acceptable worsening, 0.15 for 15 %.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
         in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.definitions.Metric.allowed`.
@@ -409,6 +410,7 @@ def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int
 _CLOSEST = 0.02
 """Smallest distance from the tolerance for which a time is given; closer changes are decided by chance."""
 _SPARE = 1.2
+"""Factor on the time that is advised, since launches differ."""
 
 
 def seconds_to_decide(
