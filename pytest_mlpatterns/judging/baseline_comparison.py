@@ -307,7 +307,7 @@ class BaselineComparison:
         return now, before
 
     def _plan_of(self, compared: ComparedMetric, recorded: int) -> SequentialPlan:
-        """The interim looks beside an entry of so many launches."""
+        """The interim looks beside an entry of this number of launches."""
         return SequentialPlan(
             first=1,
             last=self._experiment.settings.launches,
@@ -349,7 +349,7 @@ def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:
 
 
 _SHARE = 0.5
-"""Share of its tolerance up to which the estimate of a rate speaks for no change."""
+"""Share of its tolerance up to which the estimate of a rate shows no change."""
 
 
 def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
@@ -357,7 +357,7 @@ def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
 
     A rate scatters with every stall of the machine, so one disturbed launch of an entry leaves it open while the median
     of the times is known. If these are surely within their tolerance and the estimate of the rate within half of its
-    own, nothing speaks for a slower service. A tail that grew is seen by the guards.
+    own, the service is no slower. A tail that grew is seen by the guards.
 
     Args:
         screened: by metric.

@@ -6,8 +6,8 @@ primary metrics share the probability of a false alarm. A guard has a level of i
 from its tolerance.
 
 A service that no longer streams still has a TTFT, that of the whole answer, which is the first content that its callers
-see. So TTFT is judged beside the metrics of whole answers. A tail that has too few samples is left out, and the reports
-say what it would take. This module must not know how launches are measured.
+see. So TTFT is judged beside the metrics of whole answers. A tail that has too few samples is left out, and the
+reports name what it would take. This module must not know how launches are measured.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValu
 
 
 def noted(verdict: Verdict, metric: Metric, present: Metrics) -> Verdict:
-    """A verdict that says so if it judges the TTFT of a service that no longer streams."""
+    """A verdict with a note if it judges the TTFT of a service that no longer streams."""
     if present.streams or _of_whole_answers(metric) is None:
         return verdict
     why = "the answers no longer stream, so the first content is the whole answer"

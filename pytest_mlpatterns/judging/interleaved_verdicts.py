@@ -209,7 +209,7 @@ def _read_margin(by: object, name: str) -> float:
 
 
 def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbours: bool) -> Verdict:
-    """Measure until it is decided whether the first variant is so many times as fast as the second.
+    """Measure until it is decided whether the first variant is faster than the second by the asked factor.
 
     Args:
         run: an interleaved run of the test's side and the other, in that order.

@@ -1,7 +1,7 @@
 """Whether a deployment leaks: one long load that an assertion, or a guard with a suspicion, asks for.
 
-The windows of a comparison are too short to tell a leak from a cache that fills. They only raise the suspicion, if all
-launches of the present grow clearly faster than those of the reference. This module must not know how anything is
+The windows of a comparison are too short to separate a leak from a cache that fills. They only raise the suspicion, if
+all launches of the present grow clearly faster than those of the reference. This module must not know how anything is
 measured.
 """
 
@@ -61,7 +61,7 @@ class LeakAssertions:
             longest_ns: the longest load.
 
         Returns:
-            A verdict on memory, and on descriptors and threads where the system counts them; none in a smoke run. With
+            A verdict on memory, and on descriptors and threads if the system counts them; none in a smoke run. With
             too few requests it is one open verdict.
 
         Raises:
@@ -103,7 +103,7 @@ class LeakAssertions:
 
 
 def _shows(track: ResourceTrack, limit_bytes: float) -> bool:
-    """Whether so many requests were answered that a leak at the limit would show.
+    """Whether enough requests were answered for a leak at the limit to show.
 
     A process first fills what it has allocated and freed before, and does not grow meanwhile.
     """
@@ -111,7 +111,7 @@ def _shows(track: ResourceTrack, limit_bytes: float) -> bool:
 
 
 def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:
-    """The verdict; one that is no pass says if the load ended early."""
+    """The verdict; one that is no pass reports a load that ended early."""
     if followed.is_whole or verdict.outcome is Outcome.PASS:
         return verdict
     early = "the load ended early, before it took the memory that the machine has left"

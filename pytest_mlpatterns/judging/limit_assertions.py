@@ -107,7 +107,7 @@ class LimitAssertions:
     def _why_hopeless(self, metric: Metric, limit: float, plan: SequentialPlan) -> str:
         """Why no number of further launches decides an error rate, which is left open then; empty if they may.
 
-        Without a failure so far nothing speaks for a high rate, and too few requests to exclude one stay too few. So
+        Without a failure so far nothing shows a high rate, and too few requests to exclude one stay too few. So
         the time is left to the other assertions.
         """
         metrics = self._measurement.metrics
@@ -125,7 +125,7 @@ class LimitAssertions:
         )
 
     def _duration_s(self, requests: int, launches: int) -> int:
-        """Seconds of a window with which the launches have so many requests together."""
+        """Seconds of a window with which the launches have these requests together."""
         metrics = self._measurement.metrics
         seconds = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
         return math.ceil(requests / launches * seconds / metrics.requests)
@@ -152,7 +152,7 @@ def _with_reason(verdict: Verdict, more: str) -> Verdict:
 
 
 def _judge_with_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
-    """The verdict on a percentile that so many requests failed for that it may have no value: they are the latest."""
+    """The verdict on a percentile that may have no value, because enough requests failed: they are the latest."""
     _, percentile = metric.stream or ("latency", metric.percentile)
     assert percentile is not None  # nothing else is infinite
     failed = format_percent(sum(metrics.failures.values()) / metrics.requests)

@@ -43,6 +43,7 @@ __all__ = ["measure"]
 
 _CALLER = "measure"
 _MOST_LAUNCHES = 100
+"""Most launches that may be asked for."""
 _JUDGING = ("compare", "tolerance", "inconclusive", "noise")
 """Arguments of the marker that only verdicts use."""
 
@@ -65,7 +66,7 @@ def measure(
         target: a service that exists already, instead of a model.
         launches: how often the service is started and measured. The intervals of the metrics hold what launches differ
             by. Fewer are measured if ``budget=`` is spent before.
-        arguments: any other of the marker ``perf`` that says how to measure, such as ``concurrency=16``,
+        arguments: any other of the marker ``perf`` that sets how to measure, such as ``concurrency=16``,
             ``duration="2s"``, ``wire="rest+binary"`` or ``check=``.
 
     Returns:

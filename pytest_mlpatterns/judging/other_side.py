@@ -40,7 +40,7 @@ _KINDS = (
     "Url(...)"
 )
 _MOST_THREADS = 256
-"""Most callers of plain calls: each is a thread, and so many share one interpreter already."""
+"""Most callers of plain calls: each is a thread, and all share one interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ def _require_inputs(plan: LoadPlan, found: str) -> None:
 
 
 def _started(name: str, start: Callable[[], Deployment]) -> Callable[[], Deployment]:
-    """The start of the other side, whose errors say so."""
+    """The start of the other side, whose errors name it."""
 
     def started() -> Deployment:
         try:

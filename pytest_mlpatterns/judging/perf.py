@@ -250,7 +250,7 @@ class Perf:
 
         Args:
             rps: tokens per second.
-            per_user: those that one caller sees while its answer streams, instead of those of all together.
+            per_user: those that one caller sees while its answer streams, instead of all together.
         """
         metric = METRICS["output_tokens_per_user" if per_user else "output_tokens"]
         self._check_limit(metric, parse_number(rps, name="assert_output_tokens_at_least(rps=...)"))
@@ -533,7 +533,7 @@ class Perf:
         """Everything for reports and the baseline; None if nothing was measured.
 
         Args:
-            passed: whether nothing failed the test; one whose gate only warns has failed all the same.
+            passed: whether nothing failed the test; one whose gate only warns has failed nevertheless.
         """
         passed = passed and not self._verdicts.advised
         verdicts = self._verdicts.all

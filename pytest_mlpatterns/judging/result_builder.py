@@ -375,7 +375,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
 
 
 def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:
-    """The note about a window that is longer than ``duration=`` says; none about a default length."""
+    """The note about a window that is longer than ``duration=``; none about a default length."""
     launch = metrics.launches[-1]
     if launch.given_window_ns is None or experiment.settings.stretches:
         return []

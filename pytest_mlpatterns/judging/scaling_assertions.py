@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["ScalingAssertions", "read_replicas"]
 
 _PASSES = 2
+"""Passes before the first verdict: an interval needs two."""
 _MOST_PASSES = 4
+"""Most passes of an open verdict."""
 _ALPHA = 0.02
 """Probability, over all interim looks, of failing a figure exactly at the limit."""
 

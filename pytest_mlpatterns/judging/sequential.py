@@ -471,11 +471,12 @@ def share_of(left_ns: int, per_launch_ns: int, most: int, *, climbs: bool) -> in
 _LAUNCHES_OF_TWO_KINDS = 12
 """The same where launches settle in one of two ways: chance leaves each of them three of twelve in nearly all runs."""
 _FEWEST_UPDATE_LAUNCHES = 3
+"""Launches of a measurement that is repeated before it is recorded."""
 _UPDATE_NS = 12_000_000_000
 """Time for these launches; beyond it there are fewer, if they make the entry narrow enough."""
 _UPDATE_BUDGETS = 2
 """Budgets of the test that an update may take for an entry that is still wide: the default of 30 s twice is time for
-eight launches of a service that answers four times a second, of which a comparison measures four."""
+eight launches of a service that answers four times a second; a comparison measures four of them."""
 
 
 def measure_for_the_baseline(

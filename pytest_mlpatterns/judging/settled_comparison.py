@@ -161,7 +161,7 @@ class SettledComparison:
         if is_clear and not self._is_faster():
             return [*seen.values()]
         settled = self._settle(choice, seen)
-        if settled is None and is_clear:  # nothing speaks against it but a machine that may be faster
+        if settled is None and is_clear:  # the only doubt is a machine that may be faster
             self._why_not = ""
             return [*seen.values()]
         return self._screen.judge(choice) if settled is None else settled
@@ -221,7 +221,7 @@ class SettledComparison:
         return self._settlement
 
     def _merged(self, seen: Mapping[str, Verdict], settled: Sequence[Verdict]) -> Sequence[Verdict]:
-        """The verdict on each metric, of the recorded code and of the file; and the line that says what decided."""
+        """The verdict on each metric, of the recorded code and of the file; and the line that names what decided."""
         assert self._settlement is not None
         name, note = self._settlement.name, self._settlement.note
         is_present = self._settlement.revision is None
@@ -328,7 +328,7 @@ def is_decided(screened: Verdict) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SettledVerdicts:
-    """What one look at the file says, and what is known beside it.
+    """What one look at the file shows, and what is known beside it.
 
     Attributes:
         name: of the recorded code in messages.

@@ -155,7 +155,7 @@ _FIGURE = re.compile(r"\b(\w+)\.metrics\.(\w+)")
 
 
 def at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Cut this package's frames from the tracebacks of its errors, and of those of the user's check."""
+    """Cut this package's frames from the tracebacks of its errors, and of errors of the user's check."""
 
     @functools.wraps(method)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
