@@ -56,13 +56,13 @@ class Entry:
             older versions, whose tail and failures are then not compared.
         disturbed: what was wrong when it was recorded, a phrase each; empty if nothing was.
         facts: the environment of the service; empty in entries of older versions.
-        split: where the time of requests went, to say what changed; empty in entries of older versions.
+        split: where the time of requests went, to name what changed; empty in entries of older versions.
         tree: digest of the files that were measured (:mod:`pytest_mlpatterns.system.git`); empty in entries of
             older versions and outside git.
         taken: what of the machine the deployment could not have while it was recorded.
         accepted: the acceptances that held when it was recorded, whose change it has.
-        sorting_ns: CPU time of a fixed work at the end of each launch, by which later launches tell whether the machine
-            is faster or slower; empty in entries of older versions.
+        sorting_ns: CPU time of a fixed work at the end of each launch, by which later launches judge whether the
+            machine is faster or slower; empty in entries of older versions.
     """
 
     setup: Setup

@@ -4,8 +4,8 @@ A small part of JSON Schema, which the schemas of this package use, so that the 
 The package jsonschema checks all of it and is compared with this module in the tests; it would be six more packages
 for every user, one of them compiled, and its messages quote whole objects. The package fastjsonschema was tried: it
 compiles the schema of results in 50 ms, then checks five times as slowly (0.8 s more for a file of 4.6 MB), and knows
-no draft 2020-12. Its errors name places such that a test's id, which has dots, cannot be told from members, and of
-``anyOf`` they do not say what was expected. With all that mended, 75 of 330 lines were saved.
+no draft 2020-12. Its errors name places such that a test's id, which has dots, cannot be separated from members, and
+of ``anyOf`` they do not name what was expected. With all that mended, 75 of 330 lines were saved.
 
 Two rules are stricter here: ``1.0`` is no integer, and text must be Unicode that a file can hold, without halves of
 surrogate pairs.
@@ -45,6 +45,7 @@ _NAMES = {
     "null": "null",
 }
 _MOST_SHOWN = 60
+"""Letters of a value in a message."""
 
 
 class _Fault(Exception):
@@ -59,7 +60,8 @@ def parsed(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is not JSON, is nested too deeply, or has a number that no computer holds; one sentence says so.
+        ValueError: it is not JSON, is nested too deeply, or has a number that no computer holds; the message is one
+            sentence.
     """
     try:
         return json.loads(text, parse_constant=_refuse_constant)
@@ -67,7 +69,7 @@ def parsed(text: str) -> Any:
         raise ValueError("its lists and objects are nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(str(error)) from None
-    except ValueError as error:  # Python reads no number of thousands of digits, and says how to change that
+    except ValueError as error:  # Python reads no number of thousands of digits; its error explains a setting
         raise ValueError(str(error).partition(";")[0]) from None
 
 
@@ -292,7 +294,7 @@ def _shown_path(path: Sequence[str | int]) -> str:
 
 
 _ESCAPED = {ord(sign): f"\\u{ord(sign):04x}" for sign in HIDDEN if not "\ud800" <= sign <= "\udfff"}
-"""Hidden characters are written as JSON's escapes, for those who read the file or its diff in a terminal."""
+"""Hidden characters are written as JSON's escapes, for readers of the file or its diff in a terminal."""
 
 
 def laid_out(value: object, *, sort_keys: bool = False, counts_inline: bool = False, indent: str = "") -> str:
@@ -320,7 +322,7 @@ def laid_out(value: object, *, sort_keys: bool = False, counts_inline: bool = Fa
 
 
 def rounded(number: float, digits: int = 5) -> float | int:
-    """A finite number to so many significant digits; a whole number without its point."""
+    """A finite number to ``digits`` significant digits; a whole number without its point."""
     short = float(f"{number:.{digits}g}")
     return int(short) if short.is_integer() else short
 

@@ -70,13 +70,13 @@ class LatencyHistogram:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Latency distribution of the successful requests, pooled over all launches; also that of another time of theirs.
+    """Latency distribution of the successful requests, pooled over all launches; or of their TTFT, ITL or TPOT.
 
     Attributes:
         percentiles: from 0 to 100, as far into the tail as the number of requests allows; observed values, not bounds.
         histogram: the same requests, counted by latency.
         mean_ns: arithmetic mean, for formats that require one; reports show the median.
-        sd_ns: standard deviation, likewise.
+        sd_ns: standard deviation, for these formats too.
     """
 
     percentiles: Percentiles

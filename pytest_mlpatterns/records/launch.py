@@ -91,9 +91,9 @@ class Usage:
         nodes: the nodes of a cluster that have replicas; empty on one machine. The columns above are then sums over
             their machines, each counted once.
         without_generator: whether ``others_ns`` leaves the load generator out, too.
-        descriptors: open file descriptors of the tree, counted ten times a second; None if the system does not tell
+        descriptors: open file descriptors of the tree, counted ten times a second; None if the system does not show
             them.
-        threads: threads of the tree, likewise.
+        threads: threads of the tree, as the descriptors.
     """
 
     time_ns: NDArray[np.int64]
@@ -350,7 +350,7 @@ class Capacity:
         at_least: whether the deployment had not degraded when the search ended, so that ``nmrt`` is a lower bound.
         objective: the latency objective of the search; None for throughput alone.
         asl: average system load at ``concurrency``, over its steps; None if it is not known.
-        peak_rss_bytes: highest resident memory in these steps, likewise.
+        peak_rss_bytes: highest resident memory in these steps; None if it is not known.
         cores: number of cores that the deployment may use, to which ``asl`` relates; None if it is not known.
         limited: whether it was given these cores (``cpus=``), and not all that there are.
         end: what ended the search.

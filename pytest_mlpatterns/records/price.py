@@ -14,6 +14,7 @@ __all__ = ["Amount", "Price", "parse_amount", "parse_price"]
 _AMOUNT = r"\s*(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?P<currency>[A-Za-z]{2,8})"
 _PART = re.compile(rf"{_AMOUNT}\s+per\s+(?P<unit>core|GiB)-hour\s*")
 _MOST = 1e9
+"""Largest amount, in a currency of the user's."""
 _EXAMPLE = '"0.0425 USD per core-hour, 0.0057 USD per GiB-hour"'
 
 

@@ -26,8 +26,8 @@ class ResourceTrack:
     Attributes:
         requests: requests answered until the reading; it never falls.
         rss_bytes: resident memory of the process tree.
-        descriptors: open file descriptors of the process tree; None if the system does not tell them.
-        threads: threads of the process tree; None likewise.
+        descriptors: open file descriptors of the process tree; None if the system does not show them.
+        threads: threads of the process tree; None as for descriptors.
     """
 
     requests: NDArray[np.int64]

@@ -304,7 +304,7 @@ class FactChange:
     Attributes:
         name: of the fact.
         before: its value in the earlier environment; None if the variable was not set, or the package not loaded.
-        now: its value now, likewise.
+        now: its value now; None as before.
     """
 
     name: str

@@ -45,13 +45,13 @@ class StreamRecord:
 
     Attributes:
         ttft: time to first token of the successful requests, pooled over all launches; None if none had a token.
-        itl: gaps between neighbouring chunks of one answer, likewise; None if no answer had two.
-        tpot: time per output token of each request, likewise.
+        itl: gaps between neighbouring chunks of one answer; None if no answer had two.
+        tpot: time per output token of each request; None as for ``itl``.
         tokens_over_time: ``(seconds, output tokens per second)`` of each block of the last launch; a moment is the end
             of its block. Tokens of failed answers are not counted.
         requests: some neighbouring requests of the last launch, in the order in which they were due.
         input_tokens: mean number of a request, ``(value, low, high)``; None if the server does not report it.
-        output_tokens: likewise of an answer.
+        output_tokens: the same of an answer.
     """
 
     ttft: Latency | None
