@@ -33,7 +33,7 @@ NOT_STREAMED = 501
 
 
 class Stream:
-    """The answer to one request, in chunks; it is read once, by one reader, who closes it.
+    """The answer to one request, in chunks; it is read once, by one reader, which closes it.
 
     Args:
         chunks: the chunks.

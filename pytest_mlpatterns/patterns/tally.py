@@ -14,9 +14,9 @@ name              counted
                   the first
 ================  =================================================================================================
 
-A counter is the sum over all requests. The histogram of the same name has the same sums by the time that a request
-spent in the server, rounded to its seven leading bits: so the parts of a median request are known, which are those of
-the entries around it. All of it only grows, and adds up over processes.
+A counter is the sum over all requests. The histogram of the same name holds the same sums by server time, rounded to
+seven leading bits. The buckets around the median give the parts of a median request. All of it only grows, and adds up
+over processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ __all__ = ["SplitTally", "Tally", "rounded"]
 
 
 _SERIES_STEP_NS = 10_000_000
+"""Least time between two points of a series, in nanoseconds."""
 _MAX_SERIES = 100_000
+"""Most points of a series: 17 minutes with this step."""
 
 
 class Tally:
