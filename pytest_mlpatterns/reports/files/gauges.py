@@ -69,7 +69,7 @@ class _Point:
     """A value of a gauge.
 
     Attributes:
-        gauge: of which it is.
+        gauge: it is a value of this one.
         labels: by which the points of a gauge differ.
         value: in the unit of both formats.
     """

@@ -23,6 +23,7 @@ __all__ = ["FORMAT_VERSION", "benchmark_json"]
 FORMAT_VERSION = "5.0.0"
 """Version of pytest-benchmark whose format is written."""
 _NS_PER_S = 1e9
+"""Nanoseconds of a second, the unit of the format."""
 
 
 def benchmark_json(results: Results) -> str:

@@ -32,6 +32,7 @@ __all__ = ["FORMAT", "MOST", "SCHEMA_FILE", "VERSION", "Results", "read_results"
 
 FORMAT = "pytest-mlpatterns-results"
 VERSION = 2
+"""Version of the format; a file of another one is refused."""
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 """The JSON Schema of the format, which ships with the package."""
 MOST = 1e18

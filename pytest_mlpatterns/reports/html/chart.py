@@ -1,6 +1,6 @@
 """A chart as a value: a table with a title, a summary and the kind of drawing. Pure.
 
-The page draws a chart from its table alone, and shows the table to readers who prefer it. Nothing here depends on HTML.
+The page draws a chart from its table alone, and shows the table on demand. Nothing here depends on HTML.
 """
 
 from __future__ import annotations

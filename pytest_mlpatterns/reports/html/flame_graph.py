@@ -1,6 +1,6 @@
 """The HTML report's flame graph: the time of a request by function, on both sides, and the functions as a table. Pure.
 
-A script draws the graph; the table says the same without one.
+A script draws the graph; the table shows the same without one.
 """
 
 from __future__ import annotations

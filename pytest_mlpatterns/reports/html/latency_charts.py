@@ -22,6 +22,7 @@ __all__ = ["histogram_chart", "other_name", "percentile_chart", "split_charts"]
 
 
 _MOST_BINS = 96
+"""Most bins of a chart; narrower ones cannot be seen."""
 _NAMES = {
     LATENCY: ("Latency", "requests", "latency"),
     "ttft": ("Time to first token", "requests", "time to first token"),

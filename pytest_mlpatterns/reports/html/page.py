@@ -39,7 +39,7 @@ __all__ = ["FLAME_LIBRARY", "LIBRARIES", "html_report"]
 LIBRARIES = {"D3 7.9.2": "d3-7.9.2.min.js", "Observable Plot 0.6.17": "plot-0.6.17.umd.min.js"}
 """The charting libraries, as published on npm; their licences are in the same folder."""
 FLAME_LIBRARY = {"d3-flame-graph 5.0.0": "d3-flamegraph-5.0.0.umd.min.js"}
-"""What lays out flame graphs, likewise; only pages with a profile have it."""
+"""What lays out flame graphs; only pages with a profile have it."""
 _LICENCES = ("LICENSE-d3.txt", "LICENSE-plot.txt")
 _FLAME_LICENCES = ("LICENSE-d3-flamegraph.txt",)
 _SCRIPTS = ("units.js", "charts.js", "report.js")

@@ -145,7 +145,9 @@ BEHAVIOURS = {
 
 _OVERLOAD_BARS = " ▁▂▃▄▅▆▇█"
 _COLUMN = 7
+"""Width of a column of figures."""
 _OVERLOAD_LABEL = 10
+"""Width of the labels in the table of loads."""
 
 
 def describe_step(step: OverloadStep, overload: Overload) -> str:

@@ -48,6 +48,7 @@ _NAME_OF_FAILURE = 19
 _WIDTH = 60
 """Width after the label: with the label and the prefix, a line has 80 columns."""
 _LABEL = 10
+"""Width of the labels of the facts."""
 _MOST_WHERE = 6
 """Lines on where the time of a failure is: its parts in two, a function and its line in two each."""
 _MOST_CHANGED = 2
@@ -240,7 +241,7 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
 
 
 def _accepted_by(verdicts: Sequence[Verdict], result: TestResult, results_file: str) -> list[str]:
-    """What accepts these changes: a command where there is a result file, else an argument of the marker."""
+    """What accepts these changes: a command if there is a result file, else an argument of the marker."""
     if results_file:
         command = ["python", "-m", "pytest_mlpatterns", "accept", results_file, result.test, "--reason", "WHY"]
         return [Command(shlex.join(command))]

@@ -36,7 +36,7 @@ __all__ = [
 _IN_PART = 0.25
 """Share of a function's change that the part of the latency at least has which it is named in."""
 _WIDEST = 0.2
-"""Half the interval of a slow-down from which it says nothing."""
+"""Half the interval of a slow-down from which it shows nothing."""
 
 
 def function_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
@@ -187,6 +187,7 @@ def profiling_cost(record: ProfileRecord, when: str) -> str:
 _MOST_ROWS = 10
 """Number of functions that the table names."""
 _TABLE_WIDTH = 100
+"""Width of the table of functions, as in a file without a terminal."""
 
 
 def function_table_lines(record: ProfileRecord | None) -> list[str]:
@@ -218,10 +219,11 @@ def _change_cell(time: FunctionTime) -> str:
 
 
 _MOST_SITES = 3
+"""Most lines of code that are named."""
 
 
 def held_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
-    """Lines on who holds the memory that a test needs more than a revision, or leaks; empty if nothing asked for them.
+    """Lines on what holds the memory that a test needs more than a revision, or leaks; empty if nothing asked for them.
 
     For example ``+130 MiB held: Digits.__init__ (model.py:12) 31.0 MiB → 162 MiB``.
 
@@ -250,7 +252,7 @@ def _asks_for_memory(verdict: Verdict) -> bool:
 
 
 def _of_resident(verdict: Verdict, per: str) -> str:
-    """What the system says of the same memory, since tracemalloc does not see all of it."""
+    """What the system shows of the same memory, since tracemalloc does not see all of it."""
     if per or verdict.present_value is None or verdict.reference_value is None:
         return ""
     return f" of {_signed_bytes(verdict.present_value - verdict.reference_value)} of resident memory"

@@ -20,9 +20,11 @@ __all__ = ["Standing", "live_text", "plain_text"]
 _STARTS_NS = 2_000_000_000
 """Typical time to start a deployment and to warm it up."""
 _BAR = 16
+"""Width of the bar."""
 _MOST = 0.97
 """Highest progress of a test that is not done yet."""
 _MIN_TEST = 12
+"""Letters of the name of a test that are always shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def describe_capacity(capacity: Capacity) -> str:
 def found_nmrt(result: TestResult) -> tuple[float, bool] | None:
     """NMRT, or NMRT under the first objective, in requests per second, and whether it is a lower bound only.
 
-    An assertion ends its search as soon as it is decided, and so often leaves a bound. None without a search.
+    An assertion ends its search as soon as it is decided, and therefore often leaves a bound. None without a search.
     """
     if names := list(objectives_of(result.metrics)):
         return result.metrics[names[0]][0], False
@@ -133,8 +133,8 @@ _MOST_FACTS = 6
 def changed_facts(result: TestResult, most: int = _MOST_FACTS) -> list[str]:
     """The changes of the environment, what most probably explains a change of speed first, and how many more there are.
 
-    Against a baseline it also says that nothing changed, since that rules out one half of the causes; the two sides of
-    a revision share their environment anyway.
+    Against a baseline it also reports that nothing changed, since that rules out one half of the causes; the two sides
+    of a revision share their environment anyway.
 
     Args:
         result: of one test.

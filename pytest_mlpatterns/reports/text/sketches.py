@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["latency_picture", "load_picture", "load_varies"]
 
 _COLUMNS = 36
+"""Width of a sketch."""
 _BARS = " ▁▂▃▄▅▆▇█"
 _LABEL = 10
+"""Width of the labels of the rows."""
 _FEWEST_POINTS = 3
+"""Fewest points of a distribution that has a shape."""
 _MARGIN = 0.02
+"""Room at both ends of the axis, on the logarithm of the latency."""
 _FLAT = 0.25
 """Range of a load up to which its picture is flat: two of the eight heights of a bar."""
 _SHORTEST_NS = 1_000.0

@@ -291,7 +291,7 @@ def _is_better(verdict: Verdict, result: TestResult) -> bool:
 
 
 def _undecided(results: Sequence[TestResult], width: int, *, verbose: bool) -> list[Line]:
-    """The text on each undecided test; what the machine did to several is said at the first one."""
+    """The text on each undecided test; what the machine did to several stands at the first one."""
     lines: list[Line] = []
     is_said = False
     for result in results:

@@ -1,6 +1,6 @@
 """What an undecided test leaves open: its figures, one reason, and what would decide it. Pure.
 
-It does not fail, so a reader would miss it, and it needs no more room than a failure. The reason is said once, and the
+It does not fail, so a reader would miss it, and it needs no more room than a failure. The reason stands once, and the
 next step follows from it: more measuring is advised only where it would decide.
 """
 
@@ -70,8 +70,8 @@ class OpenStep:
     """Why a test is undecided, and what to do about it.
 
     Attributes:
-        why: the reason, in words; empty if the verdict itself says it.
-        advice: what to do, in words; empty if the reason or the command says it.
+        why: the reason, in words; empty if the verdict itself has it.
+        advice: what to do, in words; empty if the reason or the command has it.
         command: what to run; empty if no command decides it.
         sign: what stands between advice and command.
     """
@@ -97,7 +97,7 @@ def undecided_lines(
         width: of the terminal in columns.
         notes: on the test, for which there is room at the end.
         is_short: whether notes are left out that would make the text longer than 7 rows.
-        as_above: whether the text on another test has said what the machine did and what to do about that.
+        as_above: whether the text on another test has reported what the machine did and what to do about that.
     """
     as_above = as_above and is_of_the_machine(result)
     step = open_step(result)
@@ -135,7 +135,7 @@ def open_in_short(verdicts: Sequence[Verdict]) -> str:
 
 
 def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> OpenStep:
-    """Why a test is undecided, and what would decide it; the command measures so long, if any time suffices.
+    """Why a test is undecided, and what would decide it; the command measures for that time, if any suffices.
 
     Args:
         result: of the test.

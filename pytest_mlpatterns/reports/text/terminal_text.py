@@ -118,7 +118,9 @@ def cut(text: str, width: int, *, left: bool = False) -> str:
 
 
 _NARROWEST = 20
+"""Narrowest column that text is wrapped in."""
 _GAP = 2
+"""Spaces between two columns."""
 _LONGEST_NAME = 16
 """Longest name of a pattern that is not cut."""
 _PART = re.compile(r"(?=[(|])|(?<=, )")

@@ -229,7 +229,7 @@ def _consists_of(split: LatencySplit, looked: _Looked) -> str:
 
 
 def _total_ns(verdict: Verdict, looked: _Looked, split_ns: float) -> float:
-    """The change that the verdict shows, if the split is about the same figure or has parts of it only."""
+    """The verdict's change if the split explains the same figure, else the split's own."""
     if looked.label or verdict.reference_value is None or verdict.present_value is None:
         return split_ns
     change_ns = verdict.present_value - verdict.reference_value
