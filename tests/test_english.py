@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODULES = sorted((ROOT / "pytest_mlpatterns").rglob("*.py"))
-MOST_LEFT = 176
+MOST_LEFT = 40
 """Sentences that break a rule; it may only fall."""
 RULES = {
     "that of … that of": r"\b(?:that|those) of\b[^.;:]*\b(?:that|those) of\b",
@@ -45,7 +45,9 @@ def sentences(module: Path) -> Iterator[tuple[int, str]]:
             pieces.update(node.values)
             texts = (one.value if isinstance(one, ast.Constant) else "{}" for one in node.values)
             yield node.lineno, "".join(map(str, texts))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in pieces:
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value and node not in pieces
+        ):
             yield node.lineno, node.value
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
