@@ -22,8 +22,8 @@ demo: $(STAMP)  ## train a model, record its performance, make it slower, see it
 	$(BIN)/python examples/quickstart/demo.py
 
 ifdef FAST
-test: compiled  ## with FAST=1 the tests that start no process, in under a minute
-	$(BIN)/python -m pytest -n 2 -m 'not processes' $(OTHERS:%=--ignore=%)
+test: compiled  ## with FAST=1 the tests that start no process, in about a minute and a half
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not processes' $(OTHERS:%=--ignore=%)
 else
 test: compiled  ## lint, types, layers, and every test with branch coverage
 	@$(MAKE) --no-print-directory --jobs 2 lint covered

@@ -349,19 +349,19 @@ class TestErrors:
 
     @pytest.mark.parametrize("block_cv", [0.03, 0.045])
     def test_without_a_change_there_is_no_false_alarm_and_seldom_no_verdict(self, block_cv: float) -> None:
-        found = outcomes(1.0, 0.05, 500, block_cv)
+        found = outcomes(1.0, 0.05, 300, block_cv)
         assert found[Outcome.FAIL] == 0
         assert found[Outcome.INCONCLUSIVE] <= 0.03
 
     @pytest.mark.parametrize("block_cv", [0.03, 0.045])
     def test_twice_the_tolerance_is_caught(self, block_cv: float) -> None:
-        found = outcomes(1.10, 0.05, 500, block_cv)
+        found = outcomes(1.10, 0.05, 300, block_cv)
         assert found[Outcome.FAIL] >= 0.97
         assert found[Outcome.PASS] == 0
 
     def test_at_the_limit_itself_either_error_is_rare(self) -> None:
-        """One per cent each is meant, whose standard error of 600 is 0.4 %."""
-        found = outcomes(1.05, 0.05, 600)
+        """One per cent each is meant, whose standard error of 400 is 0.5 %."""
+        found = outcomes(1.05, 0.05, 400)
         assert found[Outcome.FAIL] <= 0.025
         assert found[Outcome.PASS] <= 0.025
 
