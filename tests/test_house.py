@@ -110,9 +110,9 @@ def test_sentences_name_their_actors() -> None:
     assert len(found) <= 15, "\n".join(found)
 
 
-UNEXPLAINED_NUMBERS = 28
+UNEXPLAINED_NUMBERS = 25
 """Numbers on module level without a docstring; it may only fall."""
-UNEXPLAINED_CONSTANTS = 346
+UNEXPLAINED_CONSTANTS = 343
 """All constants without one, most of them texts, tables and paths with a name that suffices; it may only fall."""
 
 

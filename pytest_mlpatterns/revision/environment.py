@@ -76,7 +76,6 @@ def revision_environment(worktree: Worktree, cache: Path, say: Callable[[str], N
 
     Args:
         cache: an existing directory; one of another user is not used.
-        say: takes a sentence before something that takes long, and about a cache that is not used.
 
     Raises:
         DeploymentError: the revision names no dependencies, uv is not installed, failed or took too long.

@@ -47,11 +47,14 @@ GRACE_S = 1.0
 """Grace period of orphans after SIGTERM, before they are killed."""
 _KILL_S = 3.0
 """Time limit for the kill."""
-_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-_SET_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+_SET_DEATH_SIGNAL = 1
+"""``PR_SET_PDEATHSIG`` of linux/prctl.h."""
+_SET_SUBREAPER = 36
+"""``PR_SET_CHILD_SUBREAPER`` of linux/prctl.h."""
 _FLAGS = 6
 """Field of ``/proc/<pid>/stat`` with the flags of the kernel, counted after the name (proc(5))."""
-_EXITING = 0x4  # PF_EXITING of linux/sched.h
+_EXITING = 0x4
+"""``PF_EXITING`` of linux/sched.h."""
 
 
 @dataclass(frozen=True, slots=True)
