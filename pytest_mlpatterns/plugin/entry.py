@@ -153,6 +153,21 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """An error of ours in a test module, such as a wrong argument of a pattern, ends at the user's line."""
+    report = yield
+    call: pytest.CallInfo[Any] | None = getattr(report, "call", None)
+    if call is not None and call.excinfo is not None and call.excinfo.type.__module__ == "pytest_mlpatterns":
+        from pytest_mlpatterns.plugin.failures import end_at_the_users_line
+
+        end_at_the_users_line(call.excinfo)
+        report.longrepr = collector.repr_failure(call.excinfo)  # type: ignore[assignment]
+    return report
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Read the settings of every perf test; without one, and with nothing to prune, nothing is loaded."""

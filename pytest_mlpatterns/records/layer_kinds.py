@@ -432,10 +432,13 @@ def describe_layer_kind(name: str, kind: LayerKind) -> None:
     """Add the description of a layer of a pattern outside this package; a later one of the same name replaces it.
 
     Raises:
-        SettingError: a layer of this package has the name, or a metric does not begin with the name of its layer.
+        SettingError: a layer of this package has the name, it is no description, or a metric does not begin with the
+            name of its layer.
     """
     if name in _BUILT_IN:
         raise SettingError(f"a pattern named {shown(name)} has a layer_kind, but the package has one; rename the class")
+    if not isinstance(kind, LayerKind):
+        raise SettingError(f"layer_kind of {name} is {shown(kind)}, expected a LayerKind; write LayerKind(figures=(…,))")
     for figure in kind.figures:
         if figure.name and not (_NAME.fullmatch(figure.name) and figure.name.startswith(f"{name}_")):
             raise SettingError(

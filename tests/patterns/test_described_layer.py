@@ -89,6 +89,11 @@ def test_a_name_of_the_package_is_refused() -> None:
         type("Cached", (Pattern,), {"layer_kind": KIND})
 
 
+def test_what_is_no_description_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"^layer_kind of gated is 'waits', expected a LayerKind; write LayerKind"):
+        type("Gated", (Pattern,), {"layer_kind": "waits"})
+
+
 @pytest.mark.parametrize("name", ["rtm", "gated", "Gated_wait", "gated wait"])
 def test_a_metric_begins_with_the_name_of_its_layer(name: str) -> None:
     kind = LayerKind(figures=(Figure(name, "wait", Unit.DURATION, median="wait_ns"),))

@@ -591,3 +591,20 @@ def test_a_missed_limit_names_the_line_of_its_assertion(run: Run) -> None:
 def test_a_figure_that_does_not_exist_is_refused_before_the_load(run: Run) -> None:
     assert "perf measurement" not in run.failure("test_percentile")
     assert run.table.keys() == {"test_limit"}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ('PATTERN = Batched(max_batch_size="x")', "Batched(max_batch_size='x'), expected a whole number from 2"),
+        ('class Gate(Pattern):\n    layer_kind = "waits"', "layer_kind of gate is 'waits', expected a LayerKind"),
+    ],
+)
+def test_a_mistake_in_the_module_ends_at_the_users_line(tmp_path: Path, mistake: str, message: str) -> None:
+    text = f"from pytest_mlpatterns import Batched, Pattern\n\n{mistake}\n"
+    out = Project().with_file("test_it.py", text).run(tmp_path).out
+    assert "test_it.py:3: in <module>" in out
+    assert f"E   pytest_mlpatterns.SettingError: {message}" in out
+    assert "pytest_mlpatterns/" not in out
+    assert "???" not in out
