@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.patterns.tally import Tally
@@ -136,7 +137,7 @@ class HandlerStack:
             else self._hooks.layer(pattern, inside, tally, resources=resources)
         )
         if not callable(layer):
-            raise TypeError(
+            raise SettingError(
                 f"{type(pattern).__name__}.layer() returned {type(layer).__name__}, expected a handler: "
                 "a callable that takes a list of inputs"
             )

@@ -22,6 +22,8 @@ MAX_TRACEBACKS = 3
 """Different tracebacks that a process keeps."""
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 _IMPORTERS = (f"{Path(importlib.__file__).parent}{os.sep}", pkgutil.__file__, "<frozen importlib")
+_OURS = "pytest_mlpatterns"
+"""Module of the errors whose message says all that a user needs."""
 _HEADER = "Traceback (most recent call last):\n"
 _WHOLE = re.compile(re.escape(_HEADER) + r"(?:(?:[ \t].*)?\n)+(?P<error>\S.*)\n")
 _LONGEST_LINE = 300
@@ -46,7 +48,9 @@ def user_frames(frames: TracebackType | None) -> TracebackType | None:
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback of an error in the user's code, and of the errors that led to it."""
+    """The traceback of an error in the user's code, and of the errors that led to it; a message of ours stands alone."""
+    if type(error).__module__ == _OURS and all(map(_is_internal, _files_of(error.__traceback__))):
+        return "".join(traceback.format_exception_only(error)).rstrip()
     for one in _chain(error):
         one.__traceback__ = user_frames(one.__traceback__)
     return "".join(traceback.format_exception(error)).rstrip()
@@ -72,6 +76,18 @@ def _chain(error: BaseException) -> list[BaseException]:
         found.append(one)
         one = one.__cause__ or one.__context__
     return found
+
+
+def _files_of(frames: TracebackType | None) -> list[str]:
+    return [frame.f_code.co_filename for frame, _ in traceback.walk_tb(frames)]
+
+
+def _is_internal(file: str) -> bool:
+    return file.startswith((_PACKAGE, *_IMPORTERS))
+
+
+_OF_LISTS = re.compile(r"\b(list|sequence)\b")
+"""Messages of Python about an operation that a list does not have."""
 
 
 def advice_on(error: BaseException, frames: TracebackType | None) -> str:

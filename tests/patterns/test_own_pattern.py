@@ -196,6 +196,7 @@ class TestIncompleteClasses:
 
         assert run.outcomes == {"failed": 1}
         assert "Counted.layer() returned int, expected a handler" in run.out
+        assert "handler_stack.py" not in run.out
 
     @pytest.mark.processes
     def test_field_that_cannot_travel_is_named_by_its_pattern(self, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pytest_mlpatterns
+from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.model import ModelSource
 from pytest_mlpatterns.serving.tracebacks import error_line, last_traceback, user_traceback
 
@@ -72,6 +73,18 @@ def test_error_of_this_package_keeps_its_frames() -> None:
     assert caught.value.__traceback__ is not None
     caught.value.__traceback__ = caught.value.__traceback__.tb_next  # without the frame of this test
     assert "any.py" in user_traceback(caught.value)
+
+
+def test_a_message_of_this_package_stands_without_frames() -> None:
+    place = f"{Path(pytest_mlpatterns.__file__).parent}/any.py"
+    with pytest.raises(DeploymentError) as caught:
+        exec(compile("raise error", place, "exec"), {"error": DeploymentError("redis is not installed")})
+    assert caught.value.__traceback__ is not None
+    shown_from_here = user_traceback(caught.value)
+    assert "any.py" not in shown_from_here
+    assert "test_tracebacks.py" in shown_from_here, "a line of the user's stays"
+    caught.value.__traceback__ = None
+    assert user_traceback(caught.value) == "pytest_mlpatterns.DeploymentError: redis is not installed"
 
 
 def test_last_whole_traceback_of_a_log_is_found() -> None:
