@@ -12,6 +12,7 @@ from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.latency import SPLIT_LAYER
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.telemetry import straggler_shares
+from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +102,13 @@ class PatternMetrics(ABC):
         Raises:
             KeyError: no pattern describes a metric of this name.
         """
-        return self.estimate(own_metrics()[name])
+        known = own_metrics()
+        if name not in known:
+            __tracebackhide__ = True
+            described = listed(list(known), "or") or "the figures of a layer_kind"
+            hint = did_you_mean(str(name), known)
+            raise KeyError(f"no pattern describes the metric {shown(name)}, {hint}expected {described}")
+        return self.estimate(known[name])
 
     @property
     def layers(self) -> tuple[LayerStats, ...]:
