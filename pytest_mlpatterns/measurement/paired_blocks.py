@@ -96,7 +96,7 @@ class BlockPlan:
     stagger_ns: int = 0
 
     def may_be_repeated(self, pairs: int) -> bool:
-        """Whether a launch with so many pairs of blocks may have further ones, since others disturbed too many.
+        """Whether a launch with these pairs of blocks may have further ones, since others disturbed too many.
 
         Long blocks are not repeated: in their time another launch is measured, which is evidence of its own.
         """

@@ -438,7 +438,9 @@ def describe_layer_kind(name: str, kind: LayerKind) -> None:
     if name in _BUILT_IN:
         raise SettingError(f"a pattern named {shown(name)} has a layer_kind, but the package has one; rename the class")
     if not isinstance(kind, LayerKind):
-        raise SettingError(f"layer_kind of {name} is {shown(kind)}, expected a LayerKind; write LayerKind(figures=(…,))")
+        raise SettingError(
+            f"layer_kind of {name} is {shown(kind)}, expected a LayerKind; write LayerKind(figures=(…,))"
+        )
     for figure in kind.figures:
         if figure.name and not (_NAME.fullmatch(figure.name) and figure.name.startswith(f"{name}_")):
             raise SettingError(

@@ -66,7 +66,7 @@ class Frame:
 
     @property
     def whole(self) -> Frame:
-        """The layer of which it is a half; itself for others."""
+        """The whole layer of a half; the same for others."""
         layer, half, _ = self.function.partition(_HALF) if self.owner == "layer" else (self.function, "", "")
         return replace(self, function=layer) if half else self
 

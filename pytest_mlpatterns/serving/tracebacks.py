@@ -23,7 +23,7 @@ MAX_TRACEBACKS = 3
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 _IMPORTERS = (f"{Path(importlib.__file__).parent}{os.sep}", pkgutil.__file__, "<frozen importlib")
 _OURS = "pytest_mlpatterns"
-"""Module of the errors whose message says all that a user needs."""
+"""Module of the errors whose message has all that a user needs."""
 _HEADER = "Traceback (most recent call last):\n"
 _WHOLE = re.compile(re.escape(_HEADER) + r"(?:(?:[ \t].*)?\n)+(?P<error>\S.*)\n")
 _LONGEST_LINE = 300
@@ -48,7 +48,7 @@ def user_frames(frames: TracebackType | None) -> TracebackType | None:
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback of an error in the user's code, and of the errors that led to it; a message of ours stands alone."""
+    """The traceback of an error in the user's code, and of the errors that led to it; our own message stands alone."""
     if type(error).__module__ == _OURS and all(map(_is_internal, _files_of(error.__traceback__))):
         return "".join(traceback.format_exception_only(error)).rstrip()
     for one in _chain(error):

@@ -177,7 +177,7 @@ class Metric:
 
     @property
     def short(self) -> str:
-        """Its label where there is little room, such as ``p95`` or ``memory``."""
+        """Its label for little room, such as ``p95`` or ``memory``."""
         return self.short_label or (self.name if self.is_tail else self.label)
 
     @property
@@ -186,7 +186,7 @@ class Metric:
         return f"{format_duration(self.cycle_floor)} a request" if self.cycle_floor else self.show(self.floor)
 
     def allowed(self, tolerance: float, before: float, in_flight: int | None = None) -> float:
-        """Largest worsening that a comparison accepts, as a share: the tolerance, or the floor where that is more.
+        """Largest worsening that a comparison accepts, as a share: the tolerance, or the floor if that is more.
 
         Args:
             tolerance: 0.10 for 10 %.

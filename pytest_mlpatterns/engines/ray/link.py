@@ -245,7 +245,7 @@ class LinkClient:
             self._writer.write(message)
 
     def _answer(self, statistics: Callable[[], WorkerStats]) -> None:
-        with contextlib.suppress(EOFError, OSError, ValueError):  # likewise
+        with contextlib.suppress(EOFError, OSError, ValueError):  # the same
             while True:
                 question: Any = read_message(self._stream)
                 if isinstance(question, StatsQuestion):
