@@ -191,6 +191,22 @@ class TestPairs:
     def test_the_part_of_the_kinds_is_left_out(self, factor: float, outcome: Outcome) -> None:
         assert self.verdict(self.FIRST, self.SECOND, factor) is outcome
 
+    def test_the_error_of_its_slope_is_that_of_a_least_squares_fit(self) -> None:
+        from scipy.stats import linregress  # slow to load
+
+        apart = np.array([1, -1, 0, 1, -1, 0, 1, 0])
+        values = np.array([0.4, -0.25, 0.1, 0.2, -0.4, -0.05, 0.35, 0.0])
+        high = [one > 19 for one in BOTH]
+        first = [22.0 if one else 16.0 for one in high]
+        second = [16.0 if moved == -1 else 22.0 if moved == 1 else one for moved, one in zip(apart, first, strict=True)]
+        moved = np.array([b > 19 for b in second], float) - np.array(high, float)
+        fitted = linregress(moved, values)
+        kinds = paired_kinds([LogRatio(value, 0.03) for value in values.tolist()], side(first), side(second))
+        assert kinds is not None
+        (answer,) = kinds.answers
+        assert [one.value for one in answer.ratios] == pytest.approx(values - fitted.slope * moved)
+        assert [one.error for one in answer.ratios] == pytest.approx(np.hypot(0.03, fitted.stderr * abs(moved)))
+
     def test_with_it_they_would_stay_open(self) -> None:
         ratios = [LogRatio(math.log(b / a), 0.005) for a, b in zip(self.FIRST, self.SECOND, strict=True)]
         assert judge_ratio(ratios, 1.1, "lower").outcome is OPEN
