@@ -164,7 +164,7 @@ def pytest_make_collect_report(
         from pytest_mlpatterns.plugin.failures import end_at_the_users_line
 
         end_at_the_users_line(call.excinfo)
-        report.longrepr = collector.repr_failure(call.excinfo)  # type: ignore[assignment]
+        report.longrepr = collector.repr_failure(call.excinfo)
     return report
 
 
