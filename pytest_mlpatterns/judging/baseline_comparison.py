@@ -157,7 +157,7 @@ class BaselineComparison:
         self._left_out |= why_left_out(choice, **streams)
         if self._baseline.mode is not BaselineMode.OFF:
             for one in compared:
-                if one.metric.of_search is not None and is_asked_for(one, self._experiment.settings):
+                if one.metric.search is not None and is_asked_for(one, self._experiment.settings):
                     self._search_once(one.metric)
         if entry is None:
             return ()

@@ -12,7 +12,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
-from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Group, Metric, Role, nmrt_of
+from pytest_mlpatterns.analysis.metrics.metric import (
+    USUAL_TOLERANCE,
+    Goodput,
+    Group,
+    LatencyPercentile,
+    Metric,
+    ResourceGrowth,
+    Role,
+    Searched,
+    StreamPercentile,
+    nmrt_of,
+)
 from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
@@ -91,7 +102,7 @@ def percentile_metric(percentile: float) -> Metric:
         lambda blocks: blocks.percentile(percentile),
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
-        percentile=percentile,
+        kind=LatencyPercentile(percentile),
         roles=_ROLES_OF_PERCENTILES.get(percentile, frozenset()),
         group=Group.LATENCY,
         tolerance=USUAL_TOLERANCE if percentile == 50 else _TAIL_TOLERANCE,
@@ -114,7 +125,7 @@ def stream_metric(quantity: str, percentile: float = 50) -> Metric:
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
         of_streams=True,
-        stream=(quantity, percentile),
+        kind=StreamPercentile(quantity, percentile),
         roles=_ROLES_OF_STREAMS.get((quantity, percentile), frozenset()),
         group=Group.STREAMS,
     )
@@ -190,9 +201,7 @@ def _growth(name: str, label: str, resource: str, *, short: str, floor: float, l
         Unit.SIZE if is_memory else Unit.COUNT,
         launch_sd=0.0,
         floor=floor,
-        resource=resource,
-        per=per,
-        least_gain=least_gain,
+        kind=ResourceGrowth(resource, per, least_gain),
         roles=frozenset({Role.GUARD, Role.ALWAYS_GUARD, *([Role.HELD] if is_memory else [])}),
         group=Group.RESOURCES,
         tolerance=0.50,
@@ -268,7 +277,7 @@ _SPEEDS = (
         None,
         Unit.RATE,
         better="higher",
-        of_search=nmrt_of,
+        kind=Searched(nmrt_of),
         roles=frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.EVALUATED, Role.FACTOR}),
         group=Group.CAPACITY,
     ),
@@ -304,7 +313,7 @@ _INDICES = (
         None,
         Unit.RATIO,
         floor=0.01,
-        of_search=_asl_at_nmrt,
+        kind=Searched(_asl_at_nmrt),
         group=Group.RESOURCES,
     ),
     Metric(
@@ -385,7 +394,7 @@ _RESOURCES = (
         "cost per million at NMRT",
         None,
         Unit.COST,
-        of_search=cost_at_nmrt,
+        kind=Searched(cost_at_nmrt),
         group=Group.RESOURCES,
     ),
     Metric(
@@ -430,7 +439,7 @@ They are no names in options. ITL has none: chunks that arrive together have gap
 """
 _LOCATIONS_BY_NAME = {location.name: location for location in LOCATIONS.values()}
 GROWTHS = tuple(name for name, metric in METRICS.items() if metric.resource)
-"""Growth of what a deployment holds, per request."""
+"""ResourceGrowth of what a deployment holds, per request."""
 SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of_scaling)
 """Indices that ``perf.measure_scaling()`` gives."""
 
@@ -490,7 +499,7 @@ def nmrt_metric(objective: Objective | None) -> Metric:
     metric = METRICS[_NMRT]
     if objective is None:
         return metric
-    return replace(metric, name=f"{_NMRT}({objective})", label=f"NMRT ({objective})", objective=objective)
+    return replace(metric, name=f"{_NMRT}({objective})", label=f"NMRT ({objective})", kind=Searched(nmrt_of, objective))
 
 
 def goodput_metric(promise: Promise) -> Metric:
@@ -501,7 +510,7 @@ def goodput_metric(promise: Promise) -> Metric:
         lambda blocks: blocks.promise(promise).goodput(),
         Unit.RATE,
         "higher",
-        promise=promise,
+        kind=Goodput(promise),
         of_streams=promise.is_of_streams,
     )
 

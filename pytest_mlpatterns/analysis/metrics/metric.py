@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.objective import Objective, Promise
     from pytest_mlpatterns.records.price import Price
 
-__all__ = ["USUAL_TOLERANCE", "Group", "Metric", "Role", "nmrt_of"]
+__all__ = [
+    "USUAL_TOLERANCE",
+    "Goodput",
+    "Group",
+    "LatencyPercentile",
+    "Metric",
+    "ResourceGrowth",
+    "Role",
+    "Searched",
+    "StreamPercentile",
+    "nmrt_of",
+]
 
 
 class Role(Enum):
@@ -79,6 +90,55 @@ USUAL_TOLERANCE = 0.10
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyPercentile:
+    """A percentile of the latency of whole answers, above 0 and below 100."""
+
+    percentile: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPercentile:
+    """A percentile of a time of streams, such as the 95th of ``ttft``."""
+
+    quantity: str
+    percentile: float
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """The value that a capacity search gives at a price, under a latency objective if it has one."""
+
+    read: Callable[[Capacity, Price | None], LaunchValue | None]
+    objective: Objective | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Goodput:
+    """The rate of requests that keep a promise."""
+
+    promise: Promise
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceGrowth:
+    """The growth of a resource.
+
+    Attributes:
+        resource: its name in :class:`ResourceTrack`.
+        per: number of requests to which the growth relates.
+        least_gain: growth over half of a track from which it may be a leak.
+    """
+
+    resource: str
+    per: int
+    least_gain: float
+
+
+Kind = LatencyPercentile | StreamPercentile | Searched | Goodput | ResourceGrowth
+"""What more is known of some metrics than of others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """Name, source, unit and direction of a metric.
 
@@ -91,19 +151,12 @@ class Metric:
         launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
         sampled: whether it is a mean over the requests that a launch happens to hold, which may vary.
         floor: smallest change that a comparison takes seriously, in the metric's unit.
-        percentile: of a latency; None for other metrics.
         cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
-        objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
-        promise: what the requests of a goodput keep; None for other metrics.
         currency: of a cost; empty if it is not known, and for other metrics.
         of_streams: whether only answers that come in pieces have it.
-        stream: quantity and percentile of a time of streams, such as ``("ttft", 95)``; None for other metrics.
-        of_search: value in one capacity search, at a price; None for other metrics.
         largest: largest value that an index can have; its interval ends there.
-        resource: of which it is the growth per request, as :class:`ResourceTrack` names it; empty for other metrics.
-        per: number of requests to which the growth of a resource relates.
-        least_gain: growth over half of a track from which it may be a leak.
         stands_for: metric in whose place comparisons judge it, since it knows more of the same times; empty for others.
+        kind: what more is known of a percentile, a search, a goodput or a growth; None for other metrics.
         roles: what it is for.
         group: part of a table that has it.
         tolerance: largest worsening that a comparison accepts by default, as a share; of an error rate the difference.
@@ -119,20 +172,13 @@ class Metric:
     better: Literal["lower", "higher"] = "lower"
     launch_sd: float = LAUNCH_SD
     floor: float = 0.0
-    percentile: float | None = None
     cycle_floor: float = 0.0
-    objective: Objective | None = None
-    promise: Promise | None = None
     currency: str = ""
     of_streams: bool = False
-    stream: tuple[str, float] | None = None
-    of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
     largest: float = math.inf
-    resource: str = ""
-    per: int = 1
-    least_gain: float = 0.0
     sampled: bool = False
     stands_for: str = ""
+    kind: Kind | None = None
     roles: frozenset[Role] = frozenset()
     group: Group = Group.OTHERS
     tolerance: float = USUAL_TOLERANCE
@@ -145,19 +191,59 @@ class Metric:
         return f"{shown} {self.currency}" if self.currency else shown
 
     @property
+    def percentile(self) -> float | None:
+        """Which percentile of the latency of whole answers it is; None for other metrics."""
+        return self.kind.percentile if isinstance(self.kind, LatencyPercentile) else None
+
+    @property
+    def stream(self) -> tuple[str, float] | None:
+        """Quantity and percentile of a time of streams, such as ``("ttft", 95)``; None for other metrics."""
+        return (self.kind.quantity, self.kind.percentile) if isinstance(self.kind, StreamPercentile) else None
+
+    @property
+    def search(self) -> Searched | None:
+        """How a capacity search gives it; None for other metrics."""
+        return self.kind if isinstance(self.kind, Searched) else None
+
+    @property
+    def objective(self) -> Objective | None:
+        """Latency objective of an NMRT; None for NMRT alone and for other metrics."""
+        return self.kind.objective if isinstance(self.kind, Searched) else None
+
+    @property
+    def promise(self) -> Promise | None:
+        """What the requests of a goodput keep; None for other metrics."""
+        return self.kind.promise if isinstance(self.kind, Goodput) else None
+
+    @property
+    def resource(self) -> str:
+        """The resource of which it is the growth per request; empty for other metrics."""
+        return self.kind.resource if isinstance(self.kind, ResourceGrowth) else ""
+
+    @property
+    def per(self) -> int:
+        """Number of requests to which the growth of a resource relates; 1 for other metrics."""
+        return self.kind.per if isinstance(self.kind, ResourceGrowth) else 1
+
+    @property
+    def least_gain(self) -> float:
+        """Growth over half of a track from which it may be a leak; 0 for other metrics."""
+        return self.kind.least_gain if isinstance(self.kind, ResourceGrowth) else 0.0
+
+    @property
     def is_nmrt(self) -> bool:
         """Whether it is NMRT, alone or under an objective."""
-        return self.of_search is nmrt_of
+        return self.search is not None and self.search.read is nmrt_of
 
     @property
     def is_at_nmrt(self) -> bool:
         """Whether a search for NMRT gives it, beside NMRT itself."""
-        return self.of_search is not None and not self.is_nmrt
+        return self.search is not None and not self.is_nmrt
 
     @property
     def is_of_scaling(self) -> bool:
         """Whether its values come from the passes of ``perf.measure_scaling()``."""
-        return self.of is None and self.of_search is None
+        return self.of is None and self.search is None
 
     def bounded(self, found: Estimate) -> Estimate:
         """An estimate of the metric, with an interval that ends at its largest value."""

@@ -283,8 +283,8 @@ class Metrics(PatternMetrics, StreamMetrics):
         """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
         if metric.is_of_scaling:
             return self.indices.values.get(metric.name, ())
-        if metric.of_search is not None:
-            values = [metric.of_search(capacity, self.price) for capacity in self._searches(metric.objective)]
+        if metric.search is not None:
+            values = [metric.search.read(capacity, self.price) for capacity in self._searches(metric.objective)]
         elif metric.of is not None:
             values = [metric.of(blocks) for blocks in self.by_launch]
             if metric.name == "cold_start":
