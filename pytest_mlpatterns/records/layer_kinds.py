@@ -232,7 +232,7 @@ class LayerKind:
         charts: charts of the page; times have one without a description.
         split: parts of the split of latencies that histograms of another server stand for.
         exported: what is read from another server.
-        prometheus: names of the fields of :attr:`exported` in servers; the first that exists is read.
+        prometheus: names of the fields of ``exported`` in servers; the first that exists is read.
         paths: beginnings of the paths in this package whose functions are of the layer in a profile.
         stores: whether it answers from what it stored, so that a load that repeats its inputs makes it look better.
     """
