@@ -283,6 +283,7 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
             assert not heavy & set(sys.modules)
             inside = {name.removeprefix("pytest_mlpatterns.") for name in ours}
             light = {"plugin", *(f"plugin.{name}" for name in ("entry", "collection", "hookspecs", "options"))}
+            light |= {"engines", "engines.ray", "engines.ray.options"}  # the texts of two options
             assert inside == {"pytest_mlpatterns", *light}
         """,
     )
