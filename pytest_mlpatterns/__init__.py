@@ -22,7 +22,7 @@ layer     packages
 
 To read the code, begin with ``records``, then follow a test from the top: ``plugin/entry``, ``plugin/session``,
 ``judging/perf``, ``judging/sequential``, ``measurement/launch``, ``engines/local/launcher``, ``loadgen/generator``,
-and back up through ``analysis/blocks``, ``analysis/metrics`` and ``analysis/verdicts``.
+and back up through ``analysis/metrics/blocks``, ``analysis/metrics/metrics`` and ``analysis/verdicts/verdicts``.
 """
 
 from __future__ import annotations
