@@ -100,16 +100,16 @@ class Deployment:
         builder: RequestBuilder | None = None,
     ) -> None:
         self.endpoint: Endpoint = endpoint
-        self.processes = processes
+        self.processes: Processes = processes
         traits = Traits() if traits is None else traits
-        self.cpu_share = traits.cpu_share
-        self.scaler = traits.scaler
-        self.cores = traits.cores
-        self.make_monitor = traits.make_monitor
-        self.roles = traits.roles
-        self.shared = traits.shared
-        self.cold_start_ns = traits.cold_start_ns
-        self.streams = traits.streams
+        self.cpu_share: CpuShare | None = traits.cpu_share
+        self.scaler: Scaler | None = traits.scaler
+        self.cores: float | None = traits.cores
+        self.make_monitor: Callable[[], Monitor] | None = traits.make_monitor
+        self.roles: Mapping[int, str] = traits.roles
+        self.shared: object = traits.shared
+        self.cold_start_ns: int | None = traits.cold_start_ns
+        self.streams: bool = traits.streams
         self.answer_form: str = ""
         self.scraper: Scraper | None = None
         self._builder = builder
