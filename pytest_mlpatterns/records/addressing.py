@@ -33,7 +33,7 @@ class Balancer:
     __slots__ = ("_last", "_least_outstanding", "in_flight")
 
     def __init__(self, replicas: int, balance: Balance) -> None:
-        self.in_flight = [0] * replicas
+        self.in_flight: list[int] = [0] * replicas
         self._least_outstanding = balance is Balance.LEAST_OUTSTANDING
         self._last = -1
 

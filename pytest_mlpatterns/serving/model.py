@@ -63,7 +63,7 @@ class UnusableModelError(TypeError):
 
     def __init__(self, words: str, *, name: str = "", is_absent: bool = False) -> None:
         super().__init__(words)
-        self.why = Unusable(words, name, is_absent)
+        self.why: Unusable = Unusable(words, name, is_absent)
 
 
 @dataclass(frozen=True, slots=True)
