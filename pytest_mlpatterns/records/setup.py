@@ -70,11 +70,6 @@ class SystemDescription:
     def __str__(self) -> str:
         return self.text
 
-    @property
-    def is_started_from_source(self) -> bool:
-        """Whether the test starts a server of the user's own, from a module or a command."""
-        return self.kind in (SystemKind.APP, SystemKind.COMMAND)
-
 
 class LoadKind(StrEnum):
     """Which schedule a load follows; OTHER is one that this version does not know."""

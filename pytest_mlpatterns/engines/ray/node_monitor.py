@@ -173,8 +173,6 @@ def _tail(file: Path) -> str:
 _RAY_SEARCH_NS = 2_000_000_000
 _OF_RAY = ("raylet", "gcs_server")
 """Names of programs of Ray."""
-_ACTORS_OF_OTHERS = ("ray::ServeReplica:",)
-"""Beginning of the titles of actors that run the code of users."""
 _ACTORS_OF_RAY = (
     "ray::IDLE",
     "ray::DashboardAgent",
