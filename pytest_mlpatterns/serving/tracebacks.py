@@ -38,7 +38,7 @@ def user_frames(frames: TracebackType | None) -> TracebackType | None:
     while frames is not None:
         entries.append(frames)
         frames = frames.tb_next
-    kept = [one for one in entries if not one.tb_frame.f_code.co_filename.startswith((_PACKAGE, *_IMPORTERS))]
+    kept = [one for one in entries if not _is_internal(one.tb_frame.f_code.co_filename)]
     if not kept and entries and entries[-1].tb_frame.f_code.co_filename.startswith(_PACKAGE):
         kept = entries
     found = None
@@ -84,10 +84,6 @@ def _files_of(frames: TracebackType | None) -> list[str]:
 
 def _is_internal(file: str) -> bool:
     return file.startswith((_PACKAGE, *_IMPORTERS))
-
-
-_OF_LISTS = re.compile(r"\b(list|sequence)\b")
-"""Messages of Python about an operation that a list does not have."""
 
 
 def advice_on(error: BaseException, frames: TracebackType | None) -> str:
