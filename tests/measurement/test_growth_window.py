@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns import Deployment, Pattern
     from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -132,12 +133,23 @@ def test_each_piece_goes_on_with_the_next_input(generator: Generator, tmp_path: 
     assert cache.counters["hits"] <= 12  # where two pieces meet: those that were in flight, and the first request
 
 
-def test_a_load_with_a_length_of_its_own_is_repeated(generator: Generator, tmp_path: Path) -> None:
+def test_a_load_with_a_length_of_its_own_is_repeated(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    run = generator.run
+
+    def count(job: LoadJob, **options: Any) -> LoadResult:
+        lengths.append(job.duration_ns)
+        return run(job, **options)
+
+    monkeypatch.setattr(generator, "run", count)
     with make_runner(generator, tmp_path, schedule=Stages([("200ms", 50)])) as runner:
         found = runner.follow_growth(1000 * MS, lambda _track: False)
 
     assert found.is_whole
-    assert found.total.replica_requests[0] >= 5 * 8  # five loads of ten requests, and one that showed that it is ready
+    assert lengths == 5 * [200 * MS]
+    assert found.total.replica_requests[0] >= 5 * 5  # half of what is due in each: a busy machine sends the rest late
 
 
 def test_a_service_that_takes_the_memory_of_the_machine_is_not_loaded_on(
