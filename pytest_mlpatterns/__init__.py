@@ -9,7 +9,7 @@ The packages form nine layers, and each imports only from those below it:
 layer     packages
 ========  ===============================================================================================
 9         ``plugin`` (pytest), ``cli`` (the command line)
-8         ``judging``: one perf test, from measurement to verdict
+8         ``judging``: one perf test, from measurement to verdict; ``history``: what many runs measured
 7         ``measurement``: deployments under load; ``revision``: the same test at another commit
 6         ``engines``: what starts the processes of a pattern, on this machine or elsewhere
 5         ``serving``: what processes serve; ``loadgen``: the load generator; ``baseline``: the baseline file;
