@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import fields
@@ -18,7 +19,7 @@ from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.units import parse_duration, parse_ratio, parse_share
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.wording import did_you_mean, shown
+from pytest_mlpatterns.wording import count, did_you_mean, listed, shown
 from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, Schedule
 
 if TYPE_CHECKING:
@@ -201,12 +202,29 @@ def read_wire(value: object, source: str) -> Wire:
     return wire
 
 
-def function_like(example: str) -> Callable[[object, str], object]:
-    """A converter of functions; None stays None. The message shows ``example``."""
+def function_like(example: str, *takes: str) -> Callable[[object, str], object]:
+    """A converter of functions; None stays None.
+
+    Args:
+        example: that the message shows.
+        takes: what the function is called with, each argument by its name in the message.
+    """
 
     def read(value: object, source: str) -> object:
-        if value is not None and not callable(value):
+        if value is None:
+            return None
+        if not callable(value):
             raise SettingError(f"{source} is {shown(value)}, expected a function; write {example}")
+        try:
+            found = signature(value)
+        except (TypeError, ValueError):  # of a function written in C, nothing is known
+            return value
+        try:
+            found.bind(*takes)
+        except TypeError as error:
+            name = getattr(value, "__name__", type(value).__name__)
+            expected = f"a function of {count(len(takes), 'argument')}, {listed(takes)}"
+            raise SettingError(f"{source} is {name}{found}, expected {expected}: {error}; write {example}") from None
         return value
 
     return read

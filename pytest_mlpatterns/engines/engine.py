@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.start_options import start_with_cpus, start_with_replica_cores
-from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -217,23 +217,26 @@ def engine_names() -> tuple[str, ...]:
     return tuple(sorted(_registered(tuple(sys.path))))
 
 
-def engine_named(name: object, argument: str = "engine") -> Engine:
+def engine_named(name: object, argument: str = "engine", source: str = "") -> Engine:
     """The engine of this name.
 
     Args:
         name: as the user gave it.
-        argument: of the marker that gave it, for messages.
+        argument: of the marker that it stands for.
+        source: what gave it, for messages; empty if the marker did.
 
     Raises:
         SettingError: there is no such engine, or it is none.
     """
     registered = _registered(tuple(sys.path))
     if not isinstance(name, str) or name not in registered:
-        known = ", ".join(map(repr, engine_names()))
-        expected = (
-            f"expected one of {known}" if known else "and no engine is registered; install pytest-mlpatterns anew"
-        )
-        raise SettingError(f"perf({argument}=...) is {shown(name)}, {expected}")
+        known = engine_names()
+        expected = f"expected one of {', '.join(map(repr, known))}"
+        if not known:
+            expected = "and no engine is registered; install pytest-mlpatterns anew"
+        elif isinstance(name, str) and (hint := did_you_mean(name, known, "{}")):
+            expected += f"; {hint.rstrip('; ')}"
+        raise SettingError(f"{source or f'perf({argument}=...)'} is {shown(name)}, {expected}")
     found = registered[name]
     try:
         engine = found.load()

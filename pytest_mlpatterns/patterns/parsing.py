@@ -76,7 +76,8 @@ def _arguments(texts: Sequence[str], name: str, source: str) -> dict[str, Any]:
             free = (field for field in known if field not in given and (field == "env") == text.startswith("{"))
             meant = None if equals else next(free, None)
             fix = f"; write {name}({meant}={named(key)})" if meant else ""
-            raise SettingError(f"{source} gives {shown(text)} to {name}, allowed are: {allowed}{fix}")
+            hint = did_you_mean(key, known, "{}=") if equals else ""
+            raise SettingError(f"{source} gives {shown(text)} to {name}, {hint}allowed are: {allowed}{fix}")
         given[key] = read_variables(value) if key == "env" else _value(value)
     return given
 

@@ -275,7 +275,7 @@ class ItemReader:
         settings = read_settings(
             marker.arguments, self._options, self._ini, pattern=members["pattern"], wire=members["wire"]
         )
-        settings = _placed(settings)
+        settings = _placed(settings, {name: self._source(name, marker.arguments) for name in _PLACES})
         names = getattr(item, "fixturenames", ())
         if "perf" in names or {"perf_deploy", "perf_deploy_session"}.isdisjoint(names):
             for name, member in members.items():
@@ -286,6 +286,15 @@ class ItemReader:
                     )
         return settings
 
+    def _source(self, name: str, marker: Mapping[str, object]) -> str:
+        """What gave a setting, as messages name it."""
+        option = name.replace("_", "-")
+        if marker.get(name) is None and self._options.get(option) is not None:
+            return f"--perf-{option}"
+        if marker.get(name) is None and self._ini.get(option):
+            return f"ini key perf_{name}"
+        return f"perf({name}=...)"
+
     def name_with_variable_id(self, item: pytest.Item) -> str | None:
         """The id without brackets of a test whose patterns come from the command line or the ini file; else None."""
         if "_perf_pattern" not in getattr(item, "fixturenames", ()):
@@ -295,14 +304,23 @@ class ItemReader:
         return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"
 
 
-def _placed(settings: Settings) -> Settings:
+_PLACES = ("engine", "generators_on")
+"""Settings that name an engine."""
+
+
+def _placed(settings: Settings, sources: Mapping[str, str]) -> Settings:
     """The settings with a place for the load generators that exists: where the engine serves, if it sends load.
+
+    Args:
+        settings: as they were read.
+        sources: what gave each of the places, for messages.
 
     Raises:
         MissingExtraError: packages of an engine are not installed.
         SettingError: there is no such engine, or the place that was asked for sends no load.
     """
-    serving, sending = engine_named(settings.engine), engine_named(settings.generators_on, "generators_on")
+    names = (settings.engine, settings.generators_on)
+    serving, sending = (engine_named(name, place, sources[place]) for name, place in zip(names, _PLACES, strict=True))
     serving.require_installed(f'engine="{settings.engine}"')
     sending.require_installed(f'generators_on="{settings.generators_on}"')
     if sending.sends_load:

@@ -17,7 +17,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire.body import WireError
 from pytest_mlpatterns.wire.event_stream import LONGEST_EVENT_BYTES
 from pytest_mlpatterns.wire.stream_events import json_of, tokens_in
-from pytest_mlpatterns.wording import count, shown
+from pytest_mlpatterns.wording import count, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,11 @@ _BESIDE_ERROR = frozenset(
     )
 )
 """Fields of an error line. Beside any other field ``error`` is taken for a part of the output, such as an error bar."""
+
+_MOST_NAMED = 6
+"""Most keys of lines that a message names; there may be thousands."""
+_LONGEST_NAME = 40
+"""Most letters of a key in a message."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -84,6 +89,7 @@ class LineReader:
         "_keeps_text",
         "_keys",
         "_lines",
+        "_names",
         "_partial",
         "_size",
         "_texts",
@@ -108,6 +114,7 @@ class LineReader:
         self._partial: list[bytes] = []  # of the present line
         self._size = 0
         self._lines = 0
+        self._names: dict[str, None] | None = {} if keys.text is not None else None
         self.input_tokens: int = -1
         self.output_tokens: int = -1
         self.ended: bool = False
@@ -152,6 +159,9 @@ class LineReader:
         count = self._take(line)
         if self.needs_end and not self.ended:
             self.why = 'no line has "done": true'
+        elif self._names:
+            found = listed([shown(name) for name in [*self._names][:_MOST_NAMED]])
+            self.why = f'no line has the key "{".".join(self._keys["text"])}" of JsonLines(text=...); they have {found}'
         return count
 
     def _hold(self, data: bytes) -> None:
@@ -197,11 +207,19 @@ class LineReader:
             self._read_end(value)
         if "text" in self._keys:
             content = _at(value, self._keys["text"])
+            self._note(value, has_text=content is not None)
             return content not in ("", None, [], {}) and self._keep(content)
         if is_of_ollama:
             contents = _contents_of(value)
             return bool(contents) and self._keep("".join(contents) if _are_texts(contents) else None)
         return self._keep(value)
+
+    def _note(self, value: dict[str, Any], *, has_text: bool) -> None:
+        """Note the keys of lines until one has that of the output."""
+        if has_text:
+            self._names = None
+        elif self._names is not None and len(self._names) < _MOST_NAMED:
+            self._names |= dict.fromkeys(name[:_LONGEST_NAME] for name in value)
 
     def _read_end(self, value: dict[str, Any]) -> None:
         """Take the end of the answer and its counts from a line of Ollama."""

@@ -155,7 +155,9 @@ def described_fault(
         case StreamFault.ERROR_EVENT:
             return error_text(reader.error or b"")
         case StreamFault.EMPTY_STREAM:
-            return f"no {reader.unit} has content, expected at least one{_described_event(reader.opening)}"
+            return (
+                reader.why or f"no {reader.unit} has content, expected at least one{_described_event(reader.opening)}"
+            )
     return reader.why
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.credentials import names_credential
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -78,7 +78,9 @@ class RequestBuilder:
                 'lambda text: {"json": {"text": text}}'
             )
         if unknown := [name for name in made if name not in _ARGUMENTS]:
-            raise SettingError(f"perf(request=...) returned {shown(unknown[0])}, expected only {', '.join(_ARGUMENTS)}")
+            hint = did_you_mean(str(unknown[0]), _ARGUMENTS)
+            allowed = ", ".join(_ARGUMENTS)
+            raise SettingError(f"perf(request=...) returned {shown(unknown[0])}, {hint}expected only {allowed}")
         given = {"method": "POST", "path": self.path, **made}
         try:
             request = httpx.Request(given.pop("method"), given.pop("path"), **given)

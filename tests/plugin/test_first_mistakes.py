@@ -180,6 +180,15 @@ MARKER: dict[str, tuple[Callable[[], object], str]] = {
         lambda: marker(check=True),
         "perf(check=...) is True, expected a function; write def check(inputs, outputs): assert ...",
     ),
+    "a check of the outputs alone": (
+        lambda: marker(check=lambda outputs: True),
+        "perf(check=...) is <lambda>(outputs), expected a function of 2 arguments, the inputs and the outputs: too "
+        "many positional arguments; write def check(inputs, outputs): assert ...",
+    ),
+    "an argument that a pattern does not have": (
+        lambda: marker(pattern="batched(max_batch=3)"),
+        "perf(pattern=...) gives 'max_batch=3' to batched, did you mean max_batch_size=? allowed are: …",
+    ),
     "a policy that does not exist": (
         lambda: marker(inconclusive="error"),
         "perf(inconclusive=...) is 'error', expected one of warn, fail, pass",
@@ -187,6 +196,10 @@ MARKER: dict[str, tuple[Callable[[], object], str]] = {
     "an engine that does not exist": (
         lambda: engine_named("kubernetes"),
         "perf(engine=...) is 'kubernetes', expected one of 'local', 'ray'",
+    ),
+    "a misspelled engine on the command line": (
+        lambda: engine_named("rya", source="--perf-engine"),
+        "--perf-engine is 'rya', expected one of 'local', 'ray'; did you mean ray?",
     ),
 }
 CONFIGURATION: dict[str, tuple[Callable[[], object], str]] = {

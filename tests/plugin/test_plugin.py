@@ -69,6 +69,22 @@ def test_a_marker_that_cannot_be_served_fails_its_test_with_one_line_and_no_othe
     assert [word for word in words if word not in line] == []
 
 
+@pytest.mark.parametrize(
+    ("ini", "options", "source"),
+    [
+        ("", ("--perf-engine=steam",), "--perf-engine"),
+        ("perf_engine = steam", (), "ini key perf_engine"),
+        ("perf_generators_on = steam", (), "ini key perf_generators_on"),
+    ],
+)
+def test_an_unknown_engine_is_blamed_on_what_named_it(
+    tmp_path: Path, ini: str, options: tuple[str, ...], source: str
+) -> None:
+    run = _marked("").with_file("pytest.ini", f"[pytest]\n{ini}\n").run(tmp_path, *options)
+    (line,) = [line for line in run.failure("test_it").splitlines() if line.startswith("E ")]
+    assert f"{source} is 'steam', expected one of 'local', 'ray'" in line
+
+
 @pytest.mark.processes
 def test_a_marker_that_cannot_be_served_fails_its_test_under_xdist_too(tmp_path: Path) -> None:
     tests = _marked("concurency=2").files["test_it.py"]

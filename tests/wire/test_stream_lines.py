@@ -98,6 +98,21 @@ def test_keys_name_the_text_and_the_tokens() -> None:
     assert text_of(reader.text) == "ab"
 
 
+def test_a_key_that_no_line_has_is_named_beside_those_that_they_have() -> None:
+    stream = lines({"token": "a", "index": 0}, {"token": "b", "n" * 90: 1})
+    reader, count = read(stream, keys=JsonLines(text="delta.text"))
+    assert (count, fault(reader, count)) == (0, StreamFault.EMPTY_STREAM)
+    assert described_fault(StreamFault.EMPTY_STREAM, reader) == (
+        f"no line has the key \"delta.text\" of JsonLines(text=...); they have 'token', 'index' and '{'n' * 40}'"
+    )
+
+
+def test_a_key_whose_output_is_empty_is_known() -> None:
+    reader, count = read(lines({"text": ""}, {"other": 1}), keys=JsonLines(text="text"))
+    assert fault(reader, count) is StreamFault.EMPTY_STREAM
+    assert described_fault(StreamFault.EMPTY_STREAM, reader).startswith("no line has content")
+
+
 def test_keys_replace_the_counts_of_ollama() -> None:
     end = generated("", **END, mine=2)
     assert read(lines(generated(), end), keys=JsonLines(tokens="mine"))[0].output_tokens == 2

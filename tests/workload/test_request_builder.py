@@ -43,6 +43,7 @@ class TestBuilding:
             (lambda _: None, "returned NoneType, expected an httpx.Request or a mapping"),
             (lambda text: text, "returned str, expected an httpx.Request or a mapping"),
             (lambda text: {"body": text}, "returned 'body', expected only method, path, params"),
+            (lambda text: {"jsn": text}, "returned 'jsn', did you mean json? expected only method, path, params"),
             (lambda text: text["a"], "failed for an input of type str: TypeError: string indices"),
             (lambda _: {"json": {1j}}, "returned an invalid request: Object of type set is not JSON serializable"),
             (lambda _: {"path": "http://[::1"}, "returned an invalid request"),
