@@ -14,9 +14,9 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from pytest_mlpatterns.wording import count
+from pytest_mlpatterns.wording import count, listed
 
-__all__ = ["MAX_TRACEBACKS", "advice_on", "error_line", "last_traceback", "user_frames", "user_traceback"]
+__all__ = ["MAX_TRACEBACKS", "advice_on", "error_line", "folded", "last_traceback", "user_frames", "user_traceback"]
 
 MAX_TRACEBACKS = 3
 """Different tracebacks that a process keeps."""
@@ -28,6 +28,10 @@ _HEADER = "Traceback (most recent call last):\n"
 _WHOLE = re.compile(re.escape(_HEADER) + r"(?:(?:[ \t].*)?\n)+(?P<error>\S.*)\n")
 _LONGEST_LINE = 300
 """Letters of an error's line in a message."""
+_FRAME = re.compile(r'(?P<lead>[ |]*)File "[^"]*/(?:site|dist)-packages/(?P<package>[^"/]+)')
+"""The first line of a frame of an installed package in a printed traceback; a group of exceptions has bars."""
+_FEWEST_FOLDED = 2
+"""Frames that one line takes the place of, or more."""
 _OF_LISTS = re.compile(r"\b(list|sequence)\b")
 """Messages of Python about an operation that a list does not have."""
 
@@ -66,6 +70,38 @@ def error_line(text: str) -> str:
     """The line of a traceback that names the error: ``KeyError: 'no_such_feature'``; empty if there is none."""
     found = list(_WHOLE.finditer(f"{text}\n"))
     return found[-1]["error"][:_LONGEST_LINE] if found else ""
+
+
+def folded(text: str) -> str:
+    """The output of a program in which one line stands for neighbouring frames of installed packages.
+
+    The last frame of a traceback stays, since the error comes from there.
+    """
+    lines, found, at = text.split("\n"), [], 0
+    while at < len(lines):
+        packages, end = [], at
+        while end < len(lines) and (frame := _FRAME.match(lines[end])):
+            after = _end_of_frame(lines, end, len(frame["lead"]))
+            if after == len(lines) or not lines[after].startswith(f'{frame["lead"]}File "'):
+                break
+            packages.append(frame["package"].removesuffix(".py"))
+            end = after
+        if len(packages) >= _FEWEST_FOLDED:
+            lead = lines[at].partition("File")[0]
+            found.append(f"{lead}[{len(packages)} frames of {listed([*dict.fromkeys(packages)])}]")
+        else:
+            end = max(end, at + 1)
+            found += lines[at:end]
+        at = end
+    return "\n".join(found)
+
+
+def _end_of_frame(lines: list[str], start: int, lead: int) -> int:
+    """The index after the lines of a frame: its code, which is indented more than its first line."""
+    end = start + 1
+    while end < len(lines) and len(lines[end]) - len(lines[end].lstrip(" |")) > lead:
+        end += 1
+    return end
 
 
 def _chain(error: BaseException) -> list[BaseException]:

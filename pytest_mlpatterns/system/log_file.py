@@ -16,6 +16,7 @@ from pytest_mlpatterns.units import format_size
 from pytest_mlpatterns.wording import marked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["LIMIT_BYTES", "LOOK_S", "LogFile"]
@@ -73,9 +74,14 @@ class LogFile:
         except OSError:
             return ""
 
-    def tail(self, lines: int = 30) -> str:
-        """The last lines, each with a mark, of those in the last 16 KiB; a first line reports that the log was cut."""
-        text = marked("\n".join(map(_shortened, self.printed_since(0).splitlines()[-lines:])))
+    def tail(self, lines: int = 30, edit: Callable[[str], str] = str) -> str:
+        """The last lines, each with a mark, of those in the last 16 KiB; a first line reports that the log was cut.
+
+        Args:
+            lines: most of them.
+            edit: leaves out what nobody needs to see, before they are counted.
+        """
+        text = marked("\n".join(map(_shortened, edit(self.printed_since(0)).splitlines()[-lines:])))
         if (size := self.size) > LIMIT_BYTES:
             limit = format_size(LIMIT_BYTES)
             text = f"({format_size(size)} printed, of which the log keeps the last {limit} at most)\n{text}"

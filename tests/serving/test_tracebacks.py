@@ -11,7 +11,7 @@ import pytest
 import pytest_mlpatterns
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.model import ModelSource
-from pytest_mlpatterns.serving.tracebacks import error_line, last_traceback, user_traceback
+from pytest_mlpatterns.serving.tracebacks import error_line, folded, last_traceback, user_traceback
 
 LOG = """INFO: started
 Traceback (most recent call last):
@@ -98,3 +98,35 @@ def test_last_whole_traceback_of_a_log_is_found() -> None:
 def test_half_a_traceback_is_none(length: int) -> None:
     assert last_traceback(LOG[:length]) == ""
     assert error_line("no traceback") == ""
+
+
+def _frame(file: str, code: str = "    run()\n    ^^^^^\n") -> str:
+    return f'  File "{file}", line 3, in run\n{code}'
+
+
+def test_neighbouring_frames_of_packages_stand_in_one_line() -> None:
+    server = [_frame(f"/venv/lib/python3.12/site-packages/{name}") for name in ("uvicorn/run.py", "uvicorn/a.py")]
+    pool = _frame("/venv/lib/python3.12/site-packages/pool.py", "")
+    mine = _frame("/home/me/app.py")
+    head, error = "INFO: ready\nTraceback (most recent call last):\n", "KeyError: 'a'\nINFO: goes on"
+
+    assert folded(head + "".join(server) + pool + mine + error) == (
+        f"{head}  [3 frames of uvicorn and pool]\n{mine}{error}"
+    )
+    assert folded(head + pool + mine + error) == head + pool + mine + error  # a single one is no longer than its line
+    assert folded(head + mine + "".join(server) + pool + error) == (
+        f"{head}{mine}  [2 frames of uvicorn]\n{pool}{error}"  # the error comes from the last one
+    )
+
+
+def test_frames_of_a_group_of_exceptions_are_folded_behind_their_bars() -> None:
+    frames = "".join(_frame(f"/opt/dist-packages/anyio/{name}.py", "    run()\n") for name in "ab")
+    text = "".join(f"  | {line}\n" for line in f"{frames}{_frame('/me/app.py')}ValueError: no".splitlines())
+    first, second, *_ = folded(text).splitlines()
+    assert first == "  |   [2 frames of anyio]"
+    assert "/me/app.py" in second
+
+
+@pytest.mark.parametrize("text", ["", "ready\n", '  File "/x/site-packages/a.py", line 1', "  File\n", "|\n  | \n"])
+def test_output_without_such_frames_stays(text: str) -> None:
+    assert folded(text) == text

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.serving.tracebacks import last_traceback
+from pytest_mlpatterns.serving.tracebacks import folded, last_traceback
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.log_file import LogFile
@@ -253,4 +253,4 @@ class SupervisedPrograms:
             self.stop()
 
     def _tail_of(self, number: int) -> str:
-        return LogFile(self._programs[number].log).tail()
+        return LogFile(self._programs[number].log).tail(edit=folded)
