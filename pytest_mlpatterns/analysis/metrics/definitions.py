@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
 from pytest_mlpatterns.analysis.metrics.metric import (
     USUAL_TOLERANCE,
+    CallersRate,
     Goodput,
     Group,
     LatencyPercentile,
+    Location,
     Metric,
     ResourceGrowth,
     Role,
+    ScalingIndex,
     Searched,
     StreamPercentile,
     nmrt_of,
@@ -140,7 +143,7 @@ def _stream_location(quantity: str) -> Metric:
         Unit.DURATION,
         floor=LATENCY_FLOOR_NS,
         of_streams=True,
-        stands_for=quantity,
+        kind=Location(quantity),
         group=Group.STREAMS,
     )
 
@@ -165,7 +168,7 @@ def _token_rate(
         roles=roles,
         group=Group.STREAMS,
         short_label=short,
-        times=times,
+        kind=CallersRate(times) if times else None,
     )
 
 
@@ -231,7 +234,7 @@ def _of_scaling(name: str, label: str, *, launch_sd: float) -> Metric:
         "higher",
         launch_sd,
         floor=0.01,
-        largest=1.0,
+        kind=ScalingIndex(largest=1.0),
         roles=frozenset({Role.EVALUATED}),
         group=Group.CAPACITY,
     )
@@ -250,10 +253,9 @@ _SPEEDS = (
         LaunchBlocks.throughput,
         Unit.RATE,
         "higher",
-        cycle_floor=LATENCY_FLOOR_NS,
+        kind=CallersRate(("rtm",), cycle_floor=LATENCY_FLOOR_NS),
         roles=_SHOWN | {Role.PRIMARY, Role.PAIRED, Role.FACTOR, Role.OF_ANSWERS},
         group=Group.CAPACITY,
-        times=("rtm",),
     ),
     *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),
     _token_rate(
@@ -426,7 +428,7 @@ LOCATIONS: Mapping[str, Metric] = {
             LaunchBlocks.location,
             Unit.DURATION,
             floor=LATENCY_FLOOR_NS,
-            stands_for="rtm",
+            kind=Location("rtm"),
             group=Group.LATENCY,
             short_label="mean",
         ),

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "USUAL_TOLERANCE",
+    "CallersRate",
     "Goodput",
     "Group",
     "LatencyPercentile",
+    "Location",
     "Metric",
     "ResourceGrowth",
     "Role",
+    "ScalingIndex",
     "Searched",
     "StreamPercentile",
     "nmrt_of",
@@ -134,7 +137,42 @@ class ResourceGrowth:
     least_gain: float
 
 
-Kind = LatencyPercentile | StreamPercentile | Searched | Goodput | ResourceGrowth
+@dataclass(frozen=True, slots=True)
+class Location:
+    """The location of all times of a request, which knows more of them than their median.
+
+    Attributes:
+        stands_for: the metric of the median, in whose place comparisons judge it.
+    """
+
+    stands_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallersRate:
+    """A rate of a closed loop, which follows from times, since each caller sends again when it has its answer.
+
+    The schedule of an open loop sets such a rate.
+
+    Attributes:
+        times: the metrics of these times.
+        cycle_floor: the floor of the rate, as nanoseconds from one request of a caller to its next.
+    """
+
+    times: tuple[str, ...]
+    cycle_floor: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingIndex:
+    """An index of scalability, whose intervals end at its largest value."""
+
+    largest: float
+
+
+Kind = (
+    LatencyPercentile | StreamPercentile | Searched | Goodput | ResourceGrowth | Location | CallersRate | ScalingIndex
+)
 """What more is known of some metrics than of others."""
 
 
@@ -151,18 +189,13 @@ class Metric:
         launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
         sampled: whether it is a mean over the requests that a launch happens to hold, which may vary.
         floor: smallest change that a comparison takes seriously, in the metric's unit.
-        cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
         currency: of a cost; empty if it is not known, and for other metrics.
         of_streams: whether only answers that come in pieces have it.
-        largest: largest value that an index can have; its interval ends there.
-        stands_for: metric in whose place comparisons judge it, since it knows more of the same times; empty for others.
-        kind: what more is known of a percentile, a search, a goodput or a growth; None for other metrics.
+        kind: what more is known of some metrics; None for others.
         roles: what it is for.
         group: part of a table that has it.
         tolerance: largest worsening that a comparison accepts by default, as a share; of an error rate the difference.
         short_label: in tables and beside a change; empty: as :attr:`short` has it.
-        times: of the rate of a closed loop, the times that it follows from, since each caller sends again when it has
-            its answer; the schedule of an open loop sets such a rate. Empty for other metrics.
     """
 
     name: str
@@ -172,18 +205,14 @@ class Metric:
     better: Literal["lower", "higher"] = "lower"
     launch_sd: float = LAUNCH_SD
     floor: float = 0.0
-    cycle_floor: float = 0.0
     currency: str = ""
     of_streams: bool = False
-    largest: float = math.inf
     sampled: bool = False
-    stands_for: str = ""
     kind: Kind | None = None
     roles: frozenset[Role] = frozenset()
     group: Group = Group.OTHERS
     tolerance: float = USUAL_TOLERANCE
     short_label: str = ""
-    times: tuple[str, ...] = ()
 
     def show(self, value: float) -> str:
         """Print a value for people."""
@@ -229,6 +258,26 @@ class Metric:
     def least_gain(self) -> float:
         """Growth over half of a track from which it may be a leak; 0 for other metrics."""
         return self.kind.least_gain if isinstance(self.kind, ResourceGrowth) else 0.0
+
+    @property
+    def stands_for(self) -> str:
+        """The metric in whose place comparisons judge it, since it knows more of the same times; empty for others."""
+        return self.kind.stands_for if isinstance(self.kind, Location) else ""
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """The times that the rate of a closed loop follows from; empty for other metrics."""
+        return self.kind.times if isinstance(self.kind, CallersRate) else ()
+
+    @property
+    def cycle_floor(self) -> float:
+        """The floor of a rate, as nanoseconds from one request of a caller to its next; 0 for other metrics."""
+        return self.kind.cycle_floor if isinstance(self.kind, CallersRate) else 0.0
+
+    @property
+    def largest(self) -> float:
+        """The largest value that it can have; infinity but for indices of scalability."""
+        return self.kind.largest if isinstance(self.kind, ScalingIndex) else math.inf
 
     @property
     def is_nmrt(self) -> bool:
