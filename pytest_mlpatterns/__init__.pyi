@@ -5,6 +5,7 @@ from pytest_mlpatterns.errors import (
     BaselineFileError as BaselineFileError,
     ChildError as ChildError,
     DeploymentError as DeploymentError,
+    HistoryError as HistoryError,
     InconclusiveFailure as InconclusiveFailure,
     InconclusiveWarning as InconclusiveWarning,
     LeftoverWarning as LeftoverWarning,

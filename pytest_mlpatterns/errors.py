@@ -16,6 +16,7 @@ __all__ = [
     "ChildError",
     "DeploymentError",
     "GeneratorLimitError",
+    "HistoryError",
     "InconclusiveFailure",
     "InconclusiveWarning",
     "InvalidResultError",
@@ -61,6 +62,10 @@ class BaselineFileError(MlpatternsError):
 
 class ResultFileError(MlpatternsError):
     """A result file is damaged, of another program, or of another version."""
+
+
+class HistoryError(MlpatternsError):
+    """A history cannot be read, or a line cannot be added to it: its file or its git notes."""
 
 
 class ChildError(MlpatternsError):

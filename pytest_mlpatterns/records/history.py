@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.verdict import Kind
 
-__all__ = ["CommitPosition", "HistoryLine", "PairedRatio", "digest_of"]
+__all__ = [
+    "CommitPosition",
+    "Compaction",
+    "HistoryLine",
+    "HistoryRead",
+    "PairedRatio",
+    "Transfer",
+    "digest_of",
+]
 
 _DIGITS = 10
 """Length of a digest in hexadecimal digits; two set-ups of one test never share it by chance."""
@@ -65,6 +73,7 @@ class HistoryLine:
         values: of each launch, by the metric's name.
         ratios: of each paired launch, by the metric's name; empty if nothing was measured interleaved.
         reference: the revision that the ratios refer to; None without ratios.
+        runs: number of runs that the line stands for; more than one after a compaction.
     """
 
     test: str
@@ -78,6 +87,48 @@ class HistoryLine:
     values: Mapping[str, tuple[LaunchValue, ...]]
     ratios: Mapping[str, tuple[PairedRatio, ...]] = field(default_factory=dict)
     reference: CommitPosition | None = None
+    runs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRead:
+    """What a history holds.
+
+    Attributes:
+        lines: in the order in which they were appended, without exact duplicates.
+        warnings: what was left out and why, one sentence each; empty if nothing was.
+        skipped: number of lines that were left out.
+    """
+
+    lines: tuple[HistoryLine, ...]
+    warnings: tuple[str, ...] = ()
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction did.
+
+    Attributes:
+        lines: number of lines before and after it.
+        size_bytes: size of the history before and after it.
+    """
+
+    lines: tuple[int, int]
+    size_bytes: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What was exchanged with a remote repository.
+
+    Attributes:
+        received: number of commits whose lines were changed here.
+        sent: number of commits whose lines were changed there.
+    """
+
+    received: int = 0
+    sent: int = 0
 
 
 def digest_of(values: Mapping[str, object]) -> str:
