@@ -2,22 +2,37 @@
 
 A line keeps what later readers need to compare runs: the values of each launch with their errors, the ratios to a
 revision that was measured interleaved, and digests by which a changed set-up or environment is noticed.
+
+Format, version 1 (2026): one JSON object without spaces or line breaks, its members sorted, in ASCII:
+``{"at":[commit, position],"clean":false,"date":…,"facts":…,"kind":…,"machine":…,"ratios":{metric:[ratio, error, …]},
+"ref":[commit, position],"runs":…,"setup":…,"test":…,"v":1,"values":{metric:[value, error, …]}}``. The launches of a
+metric follow each other, with two numbers each. A value has four significant digits, or five if its error is below
+0.2 %. Errors are in hundredths of a percent of the value, in two digits, and so are ratios: natural logarithms, in
+units of 0.0001, in four digits. ``clean``, ``facts``, ``ratios``, ``ref`` and ``runs`` are absent if they are true,
+empty, or one. Members that this version does not know are ignored, and a line of a later version is refused: its
+number changes only if a member changes its meaning.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_mlpatterns.records.json_text import parsed, rounded, shown
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.verdict import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.verdict import Kind
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
+    "LINE_MEMBERS",
+    "LINE_VERSION",
     "CommitPosition",
     "Compaction",
     "HistoryLine",
@@ -27,8 +42,31 @@ __all__ = [
     "digest_of",
 ]
 
+LINE_VERSION = 1
+"""Version of the format of a line; a line of a later one is refused."""
+LINE_MEMBERS = frozenset(
+    ("at", "clean", "date", "facts", "kind", "machine", "ratios", "ref", "runs", "setup", "test", "v", "values")
+)
+"""Members of a line that this version knows."""
 _DIGITS = 10
 """Length of a digest in hexadecimal digits; two set-ups of one test never share it by chance."""
+_PER_UNIT = 10_000
+"""Steps of the unit of errors and ratios in the file, a hundredth of a percent."""
+_STEADY = 20
+"""Error below which a value keeps a fifth digit, in hundredths of a percent: four digits can be off by a quarter of
+it."""
+_MOST_ERROR = 100_000
+"""Error of a value that decides nothing, in hundredths of a percent; a larger one means no less."""
+_MOST = 1e30
+"""Size from which a number in the file is not taken for a measured one."""
+_COMMIT = re.compile(r"(?:[0-9a-f]{4,64})?")
+_DATE = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\d(?:Z|\+00:00)")
+_ZEROS = re.compile(r"(?<=[1-9])0{3,}$")
+"""Zeros at the end of a whole number, which JSON also has as an exponent."""
+_METRICS = frozenset(("values", "ratios"))
+_NUMBERS = frozenset((int, float))
+_KINDS = {kind.value: kind for kind in Kind}
+_Launch = TypeVar("_Launch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +127,88 @@ class HistoryLine:
     reference: CommitPosition | None = None
     runs: int = 1
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded as the file has them; a launch whose value or error is no finite number is left out."""
+        plain: dict[str, Any] = {
+            "at": _plain_commit(self.at),
+            "date": self.date,
+            "kind": self.kind.value,
+            "machine": self.machine,
+            "setup": self.setup,
+            "test": self.test,
+            "v": LINE_VERSION,
+            "values": {name: numbers for name, of in self.values.items() if (numbers := _plain_values(of))},
+        }
+        if not self.clean:
+            plain["clean"] = False
+        if self.facts:
+            plain["facts"] = self.facts
+        if self.reference is not None:
+            plain["ratios"] = {name: numbers for name, of in self.ratios.items() if (numbers := _plain_ratios(of))}
+            plain["ref"] = _plain_commit(self.reference)
+        if self.runs != 1:
+            plain["runs"] = self.runs
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: object) -> HistoryLine:
+        """The line of plain values.
+
+        Raises:
+            ValueError: they are no line, or one of a later version; the message continues a sentence about the line.
+        """
+        if not isinstance(plain, dict):
+            raise ValueError(f"is {shown(plain)}, expected an object")
+        version = _whole(plain, "v", least=1)
+        if version > LINE_VERSION:
+            raise ValueError(f"has version {version}, this pytest-mlpatterns reads up to {LINE_VERSION}; upgrade it")
+        kind = plain.get("kind")
+        if kind.__class__ is not str or kind not in _KINDS:
+            raise ValueError(f"has the kind {shown(kind)}, expected one of {', '.join(_KINDS)}")
+        date = _text(plain, "date")
+        if not _DATE.fullmatch(date):
+            raise ValueError(f"has the date {shown(date)}, expected one such as 2026-10-03T12:00:00Z")
+        clean = plain.get("clean", True)
+        if clean.__class__ is not bool:
+            raise ValueError(f"has {shown(clean)} as clean, expected true or false")
+        reference = _commit(plain, "ref") if "ref" in plain else None
+        return cls(
+            test=_text(plain, "test"),
+            machine=_text(plain, "machine"),
+            date=date,
+            at=_commit(plain, "at"),
+            clean=clean,
+            setup=_text(plain, "setup"),
+            facts=_text(plain, "facts", default=""),
+            kind=_KINDS[kind],
+            values=_Launches(_read_value, _checked(plain, "values")),
+            ratios={} if reference is None else _Launches(_read_ratio, _checked(plain, "ratios")),
+            reference=reference,
+            runs=_whole(plain, "runs", least=1, default=1),
+        )
+
+    def to_text(self) -> str:
+        """One line of JSON in ASCII, without its line break."""
+        plain = self.to_json()
+        members = {name: _in_json(member) for name, member in plain.items()}
+        for name in _METRICS & plain.keys():
+            lists = (f"{_in_json(metric)}:[{_short(of)}]" for metric, of in sorted(plain[name].items()))
+            members[name] = f"{{{','.join(lists)}}}"
+        return f"{{{','.join(f'{_in_json(name)}:{members[name]}' for name in sorted(members))}}}"
+
+    @classmethod
+    def from_text(cls, text: str) -> HistoryLine:
+        """The inverse of :meth:`to_text`.
+
+        Raises:
+            ValueError: it is no line; the message continues a sentence about it.
+        """
+        try:
+            plain = parsed(text)
+        except ValueError as error:
+            raise ValueError(f"is no JSON: {error}") from None
+        return cls.from_json(plain)
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryRead:
@@ -137,3 +257,110 @@ def digest_of(values: Mapping[str, object]) -> str:
         return ""
     text = json.dumps(dict(values), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def _in_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _short(numbers: Sequence[float]) -> str:
+    """Numbers of a list, ``1631e4`` for 16310000."""
+    return ",".join(_ZEROS.sub(lambda zeros: f"e{len(zeros[0])}", repr(number)) for number in numbers)
+
+
+def _plain_commit(at: CommitPosition) -> list[str | int]:
+    return [at.commit, at.position]
+
+
+def _plain_values(launches: Sequence[LaunchValue]) -> list[float | int]:
+    """Value and error of each launch, one after the other."""
+    numbers: list[float | int] = []
+    for launch in launches:
+        if math.isfinite(launch.value) and math.isfinite(launch.relative_error):
+            error = _plain_error(launch.relative_error)
+            numbers += (rounded(launch.value, 5 if error < _STEADY else 4), error)
+    return numbers
+
+
+def _plain_ratios(launches: Sequence[PairedRatio]) -> list[float | int]:
+    numbers: list[float | int] = []
+    for launch in launches:
+        if math.isfinite(launch.log_ratio) and math.isfinite(launch.error):
+            numbers += (rounded(launch.log_ratio * _PER_UNIT, 4), _plain_error(launch.error))
+    return numbers
+
+
+def _plain_error(error: float) -> float | int:
+    return rounded(min(abs(error) * _PER_UNIT, _MOST_ERROR), 2)
+
+
+class _Launches(Mapping[str, tuple[_Launch, ...]]):
+    """The launches of each metric, made when a reader asks for them: of 50,000 lines, most are of other tests."""
+
+    __slots__ = ("_make", "_numbers")
+
+    def __init__(self, make: Callable[[float, float], _Launch], numbers: Mapping[str, list[float]]) -> None:
+        self._make = make
+        self._numbers = numbers
+
+    def __getitem__(self, name: str) -> tuple[_Launch, ...]:
+        numbers = self._numbers[name]
+        return tuple(map(self._make, numbers[::2], numbers[1::2]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def _read_value(value: float, error: float) -> LaunchValue:
+    return LaunchValue(float(value), error / _PER_UNIT)
+
+
+def _read_ratio(ratio: float, error: float) -> PairedRatio:
+    return PairedRatio(ratio / _PER_UNIT, error / _PER_UNIT)
+
+
+def _checked(plain: Mapping[str, Any], member: str) -> dict[str, list[float]]:
+    """The numbers of each metric: pairs of finite numbers, the second of each at least 0."""
+    metrics = plain.get(member)
+    if metrics.__class__ is not dict:
+        raise ValueError(f"has {shown(metrics)} as {member}, expected an object of numbers by metric")
+    for name, numbers in metrics.items():
+        if numbers.__class__ is not list or not _NUMBERS.issuperset(map(type, numbers)):
+            raise ValueError(f"has {shown(numbers)} as {shown(name)} in {member}, expected a list of numbers")
+        if not numbers or len(numbers) % 2:
+            raise ValueError(f"has {len(numbers)} numbers as {shown(name)} in {member}, expected two for each launch")
+        if min(numbers) <= -_MOST or max(numbers) >= _MOST or min(numbers[1::2]) < 0:
+            raise ValueError(f"has a number out of range as {shown(name)} in {member}")
+    return metrics
+
+
+def _commit(plain: Mapping[str, Any], member: str) -> CommitPosition:
+    match plain.get(member):
+        case [str(commit), int(position)] if _COMMIT.fullmatch(commit) and position >= 0:
+            return CommitPosition(commit, int(position))
+    raise ValueError(f"has {shown(plain.get(member))} as {member}, expected the hash of a commit and its position")
+
+
+def _text(plain: Mapping[str, Any], member: str, default: str | None = None) -> str:
+    text = plain.get(member, default)
+    if text.__class__ is not str:
+        raise ValueError(f"has {shown(text)} as {member}, expected text" if member in plain else f"lacks {member}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"has half a surrogate pair in {member}, expected Unicode") from None
+    return text
+
+
+def _whole(plain: Mapping[str, Any], member: str, *, least: int, default: int | None = None) -> int:
+    number = plain.get(member, default)
+    if number.__class__ is not int or number < least:
+        raise ValueError(f"has {shown(number)} as {member}, expected a whole number from {least}")
+    return number
