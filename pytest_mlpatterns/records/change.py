@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.records.history import CommitPosition
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.history import CommitPosition
+    from collections.abc import Mapping
 
 __all__ = ["Change", "ChangeForm", "Course"]
 
@@ -41,7 +43,7 @@ class Change:
         course: what changed, values or ratios.
         form: how it changed.
         factor: ``(value, low, high)``: after over before with its 99 % interval; over the whole stretch for a drift.
-        is_worse: whether that is a change for the worse.
+        is_worse: whether that is a change for the worse; False if it is not known which values are better.
         old: the last commit before the change; the first one of a drift.
         new: the first commit after it; the last one of a drift.
         date: of the first run after the change, ISO 8601; the last one of a drift.
@@ -61,3 +63,25 @@ class Change:
     date: str
     is_confirmed: bool
     p_value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {
+            **asdict(self),
+            "course": self.course.value,
+            "form": self.form.value,
+            "factor": list(self.factor),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Change:
+        """The inverse of :meth:`to_json`, also after a trip through JSON or between processes."""
+        value, low, high = data["factor"]
+        read = {
+            "course": Course(data["course"]),
+            "form": ChangeForm(data["form"]),
+            "factor": (value, low, high),
+            "old": CommitPosition(**data["old"]),
+            "new": CommitPosition(**data["new"]),
+        }
+        return cls(**{**data, **read})

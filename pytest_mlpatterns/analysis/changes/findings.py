@@ -1,0 +1,126 @@
+"""The changes that many courses show, corrected for having looked at all of them.
+
+Each course is searched for steps and drifts, segment by segment, with p-values that are corrected for the choice of the
+place. Then Benjamini and Hochberg's procedure (Journal of the Royal Statistical Society B 57, 1995) limits the share of
+false ones among all that are reported: the more tests and metrics a history has, the smaller a p-value must be, and the
+less the more changes there are.
+
+Pure. This module must not know how changes are shown or what follows from them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.changes.series import known_metric
+from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, steps_of
+from pytest_mlpatterns.analysis.changes.stretches import stretches_of
+from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, t_quantile
+from pytest_mlpatterns.records.change import Change, ChangeForm, Course
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pytest_mlpatterns.analysis.changes.series import Segment, Series
+    from pytest_mlpatterns.analysis.changes.steps import Step
+
+__all__ = ["LEAST_CHANGE", "find_changes"]
+
+LEAST_CHANGE = 0.005
+"""Smallest change that is reported, on the logarithm: half a percent, however sure it is."""
+_WIDEST = 20.0
+"""Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge."""
+
+
+def find_changes(series: Sequence[Series]) -> tuple[Change, ...]:
+    """The changes of all courses, by course and in the order of the commits.
+
+    A step is confirmed with five runs on each side. A new one, with two to four runs after it, is reported if it is
+    significant. A change below the metric's floor is not reported, nor one below half a percent.
+
+    Args:
+        series: of all tests and metrics that are looked at together.
+    """
+    searched = [_found_in(one) for one in series]
+    tests = sum(max(len(found), 1) for found in searched)
+    candidates = [change for found in searched for change in found]
+    limit = _largest_p_value([change.p_value for change in candidates], tests)
+    return tuple(change for change in candidates if change.p_value <= limit)
+
+
+def _largest_p_value(p_values: Iterable[float], tests: int) -> float:
+    """The p-value up to which changes are reported; below zero if none is.
+
+    Args:
+        p_values: of the candidates.
+        tests: number of all, with the courses that have no candidate.
+    """
+    largest = -1.0
+    for rank, p_value in enumerate(sorted(p_values), 1):
+        if p_value <= SIGNIFICANCE * rank / tests:
+            largest = p_value
+    return largest
+
+
+def _found_in(series: Series) -> list[Change]:
+    """The changes of one course that are significant by themselves and large enough."""
+    found: list[Change] = []
+    for segment in series.segments:
+        stretches = stretches_of(series.points, segment.start, segment.stop)
+        steps = steps_of(stretches, segment.stop)
+        found += [_step_change(series, step) for step in steps if _is_large(series, segment, step)]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    """A change on the logarithm, with the ends of its interval."""
+
+    size: float
+    half: float
+
+    @property
+    def factor(self) -> tuple[float, float, float]:
+        """The factor with its interval, bounded so that its ends are finite."""
+        half = min(self.half, _WIDEST)
+        return math.exp(self.size), math.exp(self.size - half), math.exp(self.size + half)
+
+
+def _step_change(series: Series, step: Step) -> Change:
+    points = series.points
+    old = points[step.at - 1].at if step.at else points[step.at].reference
+    half = t_quantile(CHANGE_CONFIDENCE, step.degrees) * step.error
+    return Change(
+        test=series.test,
+        metric=series.metric,
+        machine=series.machine,
+        course=series.course,
+        form=ChangeForm.STEP,
+        factor=_Interval(step.size, half).factor,
+        is_worse=_is_worse(series.metric, step.size),
+        old=old or points[step.at].at,
+        new=points[step.at].at,
+        date=points[step.at].date,
+        is_confirmed=step.is_confirmed,
+        p_value=step.p_value,
+    )
+
+
+def _is_worse(name: str, size: float) -> bool:
+    """Whether a change of this sign is one for the worse; False if it is not known which values are better."""
+    metric = known_metric(name)
+    return metric is not None and (size > 0) is (metric.better == "lower")
+
+
+def _is_large(series: Series, segment: Segment, step: Step) -> bool:
+    """Whether a change matters: half a percent, and the floor of the metric if the course has values."""
+    if abs(step.size) < LEAST_CHANGE:
+        return False
+    metric = known_metric(series.metric)
+    if metric is None or series.course is Course.RATIOS or not metric.floor:
+        return True
+    levels = sorted(point.level for point in series.points[segment.start : step.at])
+    before = math.exp(levels[len(levels) // 2]) if levels else math.inf
+    return abs(math.expm1(step.size)) * before >= metric.floor

@@ -1,0 +1,366 @@
+"""Steps: from one run to the next a metric has another level, and keeps it.
+
+E-divisive (Matteson & James, Journal of the American Statistical Association 109, 2014), with which MongoDB watches its
+tests (Daly et al., International Conference on Performance Engineering 2020), as Apache Otava does, takes any other
+distribution for a change, and needs permutations, or a test without a correction for having chosen the place. Here the
+errors of the launches and the scatter between runs are known. So a change of the level is looked for alone, with more
+power and a significance in closed form:
+
+- The runs are tamed (:mod:`pytest_mlpatterns.analysis.changes.stretches`), so that single spikes change no level.
+- The best split of each of many nested windows is a candidate (seeded binary segmentation: Kovács, Bühlmann, Li & Munk,
+  Biometrika 110, 2023), so that a change is also found between two others.
+- Each candidate is placed and tested anew between its neighbours, and the least significant one is dropped, until each
+  one that is left is significant.
+
+The test is the difference of the means on both sides over its standard error, by Student's t. It is corrected for
+having chosen the place (:func:`corrected`). In a chain of ratios to the commit before, each increment is a test.
+
+Pure. This module must not know directions, tests or metrics. ``benchmarks/change_points.py`` counts its errors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.changes.stretches import (
+    ANCHOR_SD,
+    FEWEST_RUNS,
+    Scatter,
+    Stretch,
+    deviations,
+    scatter_of,
+    tamed,
+)
+from pytest_mlpatterns.analysis.statistics.distributions import student_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["SIGNIFICANCE", "Step", "corrected", "steps_of"]
+
+SIGNIFICANCE = 0.001
+"""Largest corrected p-value of a change: one of a thousand unchanged courses may show one."""
+FEWEST_NEW = 2
+"""Runs after a change that is new and not confirmed: a single one may be a spike."""
+_CANDIDATE = 3.0
+"""Standard errors from which a split is a candidate; the corrected test needs more."""
+_SHRINKS = math.sqrt(0.5)
+"""Ratio of the lengths of two layers of windows."""
+_ROUNDS = 3
+"""Most times that the places of all changes are sought anew."""
+_LEAST_P = 1e-300
+"""Least p-value: a smaller one is no better known."""
+_TO_MEDIAN = math.sqrt(math.pi / 2)
+"""Standard error of a median, in those of a mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change of the level between two runs.
+
+    Attributes:
+        at: index of the first point after it.
+        size: the change, on the logarithm.
+        error: its standard error.
+        degrees: degrees of freedom of that.
+        p_value: corrected for the choice of the place.
+        after: number of points after it, up to the next change or the end.
+    """
+
+    at: int
+    size: float
+    error: float
+    degrees: float
+    p_value: float
+    after: int
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether enough runs follow it."""
+        return self.after >= FEWEST_RUNS
+
+
+def steps_of(stretches: Sequence[Stretch], stop: int) -> tuple[Step, ...]:
+    """The steps of one segment, in the order of the course.
+
+    Args:
+        stretches: of the segment.
+        stop: index after its last point.
+    """
+    found: list[Step] = []
+    for stretch in stretches:
+        if not stretch.is_increment:
+            found += _steps_of_stretch(stretch, found)
+    found += _steps_of_increments([one for one in stretches if one.is_increment], found, stop)
+    return _apart(found)
+
+
+def corrected(z: float, degrees: float, *, runs: int, side: int) -> float:
+    """The probability that unchanged runs show such a change at any place.
+
+    A change whose shorter side has h of n runs is one of about n / 2h windows of 2h runs, in each of which the split
+    is chosen. Within a window the statistic is the maximum of a process whose tail is 1 + z² independent ones at most
+    (the rate at which an Ornstein-Uhlenbeck process crosses a level: James, James & Siegmund, Biometrika 74, 1987), and
+    never more than there are splits. The lengths of windows share the error, the j-th one below the longest with
+    6 / (π j)² of it.
+
+    Args:
+        z: absolute difference of two means, over its standard error.
+        degrees: degrees of freedom of the standard error.
+        runs: number of runs among which the place was chosen.
+        side: runs on the shorter side.
+    """
+    window = min(2 * side, runs)
+    layer = 1 + math.log2(runs / window)
+    places = (math.pi * layer) ** 2 / 6 * runs / window * min(window, 1 + z * z)
+    return min(max(2 * student_tail(z, degrees) * places, _LEAST_P), 1.0)
+
+
+# --- independent runs around a level -------------------------------------------------------------------------------
+
+
+class _Runs:
+    """Tamed runs of one stretch, and the test of a split of some of them.
+
+    Args:
+        stretch: its measurements.
+        anchor: the level that held before the first run; None if it is not known.
+
+    Attributes:
+        size: number of runs, with the anchor.
+        shift: 1 if the first one is the anchor, else 0.
+        scatter: of a run.
+    """
+
+    def __init__(self, stretch: Stretch, anchor: float | None) -> None:
+        values = stretch.values
+        differences = np.diff(values if anchor is None else np.concatenate([[anchor], values])) / math.sqrt(2)
+        self.scatter = scatter_of(differences, stretch.errors, are_of_neighbours=True)
+        sds = deviations(stretch.errors, self.scatter.sd)
+        values = tamed(values, sds, anchor=anchor)
+        begins = stretch.begins
+        self.shift = 0 if anchor is None else 1
+        if anchor is not None:
+            values, sds = np.concatenate([[anchor], values]), np.concatenate([[ANCHOR_SD], sds])
+            begins = np.concatenate([[True], begins])
+        self.size = values.size
+        self._begins = begins
+        weights = 1 / sds**2
+        self._weights = np.concatenate([[0.0], np.cumsum(weights)])
+        self._sums = np.concatenate([[0.0], np.cumsum(weights * (values - values.mean()))])
+
+    def split(self, start: int, stop: int, place: int) -> tuple[float, float]:
+        """The difference of the means after and before a place, and its standard error."""
+        before = self._weights[place] - self._weights[start]
+        after = self._weights[stop] - self._weights[place]
+        size = (self._sums[stop] - self._sums[place]) / after - (self._sums[place] - self._sums[start]) / before
+        return float(size), math.sqrt(1 / before + 1 / after)
+
+    def best_splits(self, starts: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The best place in each window of one length, and how many standard errors both sides differ by.
+
+        Args:
+            starts: of the windows, shape ``(windows,)``.
+            length: of each.
+
+        Returns:
+            Two arrays of that shape; 0 standard errors in a window without an allowed place.
+        """
+        places = starts[:, None] + np.arange(1, length)[None, :]
+        begin, end = starts[:, None], starts[:, None] + length
+        before = self._weights[places] - self._weights[begin]
+        after = self._weights[end] - self._weights[places]
+        size = (self._sums[end] - self._sums[places]) / after - (self._sums[places] - self._sums[begin]) / before
+        fewest_before = np.where((begin == 0) & (self.shift == 1), 1, FEWEST_RUNS)
+        fewest_after = np.where(end == self.size, FEWEST_NEW, FEWEST_RUNS)
+        allowed = (places - begin >= fewest_before) & (end - places >= fewest_after) & self._begins[places]
+        z = np.where(allowed, np.abs(size) / np.sqrt(1 / before + 1 / after), 0.0)
+        best = z.argmax(axis=1)
+        rows = np.arange(starts.size)
+        return places[rows, best], z[rows, best]
+
+    def best_split(self, start: int, stop: int) -> tuple[int, float]:
+        """As :meth:`best_splits`, of one window; 0 standard errors if it has no allowed place."""
+        if stop - start < 2:
+            return start, 0.0
+        places, z = self.best_splits(np.array([start]), stop - start)
+        return int(places[0]), float(z[0])
+
+    def p_value(self, start: int, stop: int, place: int) -> float:
+        """Of the change at a place between two others."""
+        size, error = self.split(start, stop, place)
+        before = self.size if start == 0 and self.shift else place - start
+        side = max(min(before, stop - place), 1)
+        return corrected(abs(size) / error, self.scatter.degrees, runs=self.size, side=side)
+
+
+def _steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
+    """The steps of a stretch of several runs.
+
+    Args:
+        stretch: the runs.
+        known: steps that earlier stretches show; those between the reference and the first run move the anchor.
+    """
+    first = int(stretch.index[0])
+    anchor = None
+    if stretch.anchor is not None:
+        anchor = sum(step.size for step in known if stretch.anchor < step.at <= first)
+    if stretch.values.size < FEWEST_RUNS + (0 if anchor is not None else FEWEST_NEW):
+        return []
+    runs = _Runs(stretch, anchor)
+    places = _significant(runs, _relocated(runs, _candidates(runs)))
+    ends = [0, *places, runs.size]
+    found = []
+    for before, place, after in zip(ends, places, ends[2:], strict=False):
+        size, error = runs.split(before, after, place)
+        at = int(stretch.index[place - runs.shift])
+        p_value = runs.p_value(before, after, place)
+        found.append(Step(at, size, error, runs.scatter.degrees, p_value, after - place))
+    return found
+
+
+def _candidates(runs: _Runs) -> list[int]:
+    """Places of possible changes: the best split of the most significant window, then of those without it, and on."""
+    places, zs, begins, ends = [], [], [], []
+    length = runs.size
+    while length >= min(2 * FEWEST_RUNS, runs.size):
+        windows = max(2 * math.ceil(runs.size / length) - 1, 1)
+        starts = np.unique(np.round(np.linspace(0, runs.size - length, windows)).astype(np.int64))
+        place, z = runs.best_splits(starts, length)
+        places.append(place)
+        zs.append(z)
+        begins.append(starts)
+        ends.append(starts + length)
+        length = min(int(length * _SHRINKS), length - 1)
+    place, z = np.concatenate(places), np.concatenate(zs)
+    begin, end = np.concatenate(begins), np.concatenate(ends)
+    chosen: list[int] = []
+    while z.max(initial=0.0) >= _CANDIDATE:
+        here = int(place[z.argmax()])
+        chosen.append(here)
+        z = np.where((begin < here) & (here < end), 0.0, z)
+    return sorted(chosen)
+
+
+def _relocated(runs: _Runs, places: Sequence[int]) -> list[int]:
+    """The places, each sought anew between its neighbours; one without an allowed place is dropped."""
+    for _ in range(_ROUNDS):
+        moved: list[int] = []
+        for number, _place in enumerate(places):
+            start = moved[-1] if moved else 0
+            stop = places[number + 1] if number + 1 < len(places) else runs.size
+            best, z = runs.best_split(start, stop)
+            if z > 0:
+                moved.append(best)
+        if moved == list(places):
+            break
+        places = moved
+    return list(places)
+
+
+def _significant(runs: _Runs, places: Sequence[int]) -> list[int]:
+    """The places without those that are not significant, which go one by one, the least significant first."""
+    left = list(places)
+    while left:
+        ends = [0, *left, runs.size]
+        p_values = [runs.p_value(*one) for one in zip(ends, ends[2:], left, strict=False)]
+        worst = max(range(len(left)), key=p_values.__getitem__)
+        if p_values[worst] <= SIGNIFICANCE:
+            return left
+        del left[worst]
+        left = _relocated(runs, left)
+    return left
+
+
+# --- increments -----------------------------------------------------------------------------------------------------
+
+
+def _steps_of_increments(increments: Sequence[Stretch], known: Sequence[Step], stop: int) -> list[Step]:
+    """The increments of a chain that differ from zero.
+
+    Several runs of one increment count as their median; of two the one nearer to zero.
+
+    Args:
+        increments: anchored stretches of few runs each.
+        known: steps that other stretches show; what they explain is taken off.
+        stop: index after the last point of the segment.
+    """
+    if not increments:
+        return []
+    places = np.array([int(one.index[0]) for one in increments])
+    runs = np.array([one.index.size for one in increments])
+    explained = [
+        sum(step.size for step in known if one.anchor is not None and one.anchor < step.at <= place)
+        for one, place in zip(increments, places, strict=True)
+    ]
+    sizes = np.array([_middle(one.values) for one in increments]) - np.array(explained)
+    errors = np.concatenate([one.errors for one in increments])
+    scatter = scatter_of(sizes * np.sqrt(runs), errors, are_of_neighbours=False)
+    own = np.array([float(np.sqrt(np.mean(one.errors**2))) for one in increments])
+    sds = deviations(own, scatter.sd) * np.where(runs > 1, _TO_MEDIAN, 1.0) / np.sqrt(runs)
+    sds = np.hypot(sds, ANCHOR_SD)
+    found = []
+    for place, size, sd in zip(places, sizes, sds, strict=True):
+        p_value = _of_many(abs(size) / sd, len(increments), scatter)
+        if p_value <= SIGNIFICANCE:
+            found.append(Step(int(place), float(size), float(sd), scatter.degrees, p_value, stop - int(place)))
+    return found
+
+
+def _middle(values: NDArray[np.float64]) -> float:
+    """The median; of an even number the middle one that is nearer to zero."""
+    ascending = np.sort(values)
+    middle = ascending[(values.size - 1) // 2 : values.size // 2 + 1]
+    return float(middle[np.abs(middle).argmin()])
+
+
+def _of_many(z: float, tests: int, scatter: Scatter) -> float:
+    """A two-sided p-value, corrected for a number of tests (Bonferroni)."""
+    return min(max(2 * student_tail(z, scatter.degrees) * tests, _LEAST_P), 1.0)
+
+
+def _apart(found: Sequence[Step]) -> tuple[Step, ...]:
+    """Steps that are five runs apart and not new ones with a single run: of a closer group one is left, or none.
+
+    A group of close steps counts as one, of their sum: a change that was taken back is none. It stands at its largest
+    step of that direction.
+    """
+    groups: list[list[Step]] = []
+    for step in sorted(found, key=lambda step: step.at):
+        if groups and step.at - groups[-1][-1].at < FEWEST_RUNS:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    kept: list[Step] = []
+    for group in groups:
+        whole = _as_one(group)
+        if whole is not None and whole.after >= FEWEST_NEW:
+            kept.append(whole)
+    followed = [replace(step, after=min(step.after, later.at - step.at)) for step, later in pairwise(kept)]
+    return (*followed, *kept[-1:])
+
+
+def _as_one(group: Sequence[Step]) -> Step | None:
+    """Close steps as one; None if together they come to nothing."""
+    if len(group) == 1:
+        return group[0]
+    size = sum(step.size for step in group)
+    error = math.sqrt(sum(step.error**2 for step in group))
+    likely = [step for step in group if step.size * size > 0]
+    if not likely or abs(size) < _of_normal(SIGNIFICANCE) * error:
+        return None
+    largest = max(likely, key=lambda step: abs(step.size))
+    return replace(largest, size=size, error=error, after=max(step.after for step in group))
+
+
+def _of_normal(p_value: float) -> float:
+    """The standard errors of a two-sided p-value of a normal value."""
+    return -NormalDist().inv_cdf(p_value / 2)

@@ -1,0 +1,182 @@
+"""The independent measurements that a segment of a course consists of, and how much they scatter.
+
+Runs of a machine are independent measurements around one level, and so are ratios to one release: each is a stretch. A
+ratio to the commit before is a stretch of its own commit alone. If the level of the reference was measured in the same
+segment, the stretch is anchored: unchanged code has the ratio 1, and the stretch begins with that as a known value.
+
+The levels of a stretch are robust: a group of fewer than five runs that stand out, such as a single spike, is drawn
+towards its neighbours (:func:`tamed`). So a change of five runs or more stays as it is, and a shorter one is none.
+
+Pure. This module must not know what counts as a change.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.changes.series import commit_key
+from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, prior_weight
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.analysis.changes.series import Point
+
+__all__ = ["ANCHOR_SD", "FEWEST_RUNS", "Scatter", "Stretch", "deviations", "scatter_of", "stretches_of", "tamed"]
+
+FEWEST_RUNS = 5
+"""Runs on each side of a confirmed change. A group of fewer runs that stand out is a disturbance."""
+ANCHOR_SD = 0.003
+"""Standard deviation of the ratio 1 of unchanged code, relative: how far two checkouts of it may differ for long."""
+_WINDOW = 2 * FEWEST_RUNS - 3
+"""Runs on each side whose median a run is compared with: four that stand out are its minority."""
+_TAMED_AT = 3.0
+"""Standard deviations from the medians beside it from which a run stands out."""
+_CLIPPED_AT = 2.5
+"""Robust standard deviations at which a difference is clipped before the scatter is taken from all."""
+_CLIPPED_VARIANCE = 0.978
+"""Variance of a standard normal value that is clipped so."""
+_MAD = 1.4826
+"""Standard deviation of normal values, in median absolute deviations."""
+_LEAST_SD = 1e-3
+"""Least scatter between runs, relative: 0.1 %, below which neither values nor clocks are reproducible."""
+_NOISY = 3.0
+"""Multiple of the lower quartile of all errors from which a run counts as noisy and gets less weight."""
+_USE_OF_DIFFERENCES = 2 / 3
+"""Degrees of freedom of a variance from differences of neighbours, as a share of their number (von Neumann 1941)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Independent measurements around one level; arrays of shape ``(runs,)``.
+
+    Attributes:
+        index: of each run in the points of the course, ascending.
+        values: logarithms; of ratios those that were measured.
+        errors: their standard errors, from the launches.
+        begins: whether a run is the first one of its commit, so that a change may lie before it.
+        anchor: index of the last run of the reference's commit; None if its level is not known in this segment.
+    """
+
+    index: NDArray[np.int64]
+    values: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    begins: NDArray[np.bool_]
+    anchor: int | None = None
+
+    @property
+    def is_increment(self) -> bool:
+        """Whether it is a single measurement of a chain: anchored, and too short to have a change inside."""
+        return self.anchor is not None and self.index.size < FEWEST_RUNS
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """The standard deviation of one run around its level, and how many degrees of freedom it rests on."""
+
+    sd: float
+    degrees: float
+
+
+def stretches_of(points: Sequence[Point], start: int, stop: int) -> tuple[Stretch, ...]:
+    """The stretches of the points of one segment, by their first run.
+
+    Args:
+        points: of the course.
+        start: index of the segment's first point.
+        stop: index after its last one.
+    """
+    members: dict[str, list[int]] = {}
+    last_of: dict[str, int] = {}
+    for index in range(start, stop):
+        point = points[index]
+        members.setdefault("" if point.reference is None else commit_key(point.reference), []).append(index)
+        last_of[commit_key(point.at)] = index
+    found = []
+    for key, indexes in members.items():
+        chosen = [points[index] for index in indexes]
+        keys = [commit_key(point.at) for point in chosen]
+        before = last_of.get(key) if chosen[0].reference is not None else None
+        found.append(
+            Stretch(
+                np.array(indexes),
+                np.array([point.level - point.origin for point in chosen]),
+                np.array([point.error for point in chosen]),
+                np.array([not one or one != other for one, other in zip(keys, ["", *keys[:-1]], strict=True)]),
+                before if before is not None and before < indexes[0] else None,
+            )
+        )
+    return tuple(found)
+
+
+def scatter_of(differences: NDArray[np.float64], errors: NDArray[np.float64], *, are_of_neighbours: bool) -> Scatter:
+    """The scatter of a run, from differences of which each has the variance of one run.
+
+    Few differences are changes or disturbances; they are clipped. The errors of the launches are a prior that is worth
+    :data:`~pytest_mlpatterns.analysis.statistics.intervals.PRIOR_DEGREES`, fewer if the differences contradict it.
+
+    Args:
+        differences: of neighbouring runs over the square root of 2, or of an increment from zero; shape ``(any,)``.
+        errors: of the runs, shape ``(runs,)``, at least one.
+        are_of_neighbours: whether each run is part of two of the differences.
+    """
+    prior = max(float(np.median(errors**2)), _LEAST_SD**2)
+    if not differences.size:
+        return Scatter(math.sqrt(prior), PRIOR_DEGREES)
+    sizes = np.abs(differences)
+    limit = _CLIPPED_AT * _MAD * float(np.median(sizes)) or float(np.quantile(sizes, 0.9))
+    squares = np.minimum(sizes, limit) ** 2 / _CLIPPED_VARIANCE
+    degrees = differences.size * (_USE_OF_DIFFERENCES if are_of_neighbours else 1.0)
+    scatter = degrees * float(squares.mean())
+    weight = prior_weight(PRIOR_DEGREES, prior, scatter=scatter, degrees=max(round(degrees), 1))
+    variance = (weight * prior + scatter) / (weight + degrees)
+    return Scatter(max(math.sqrt(variance), _LEAST_SD), weight + degrees)
+
+
+def deviations(errors: NDArray[np.float64], sd: float) -> NDArray[np.float64]:
+    """The standard deviation of each run: the common one, or more if its launches scattered clearly more than others'.
+
+    Args:
+        errors: standard errors of the runs, shape ``(runs,)``.
+        sd: common standard deviation of a run.
+    """
+    usual = _NOISY * float(np.quantile(errors, 0.25))
+    typical = float(np.median(errors**2))
+    noisy = (errors > usual) & (errors > sd)
+    return np.sqrt(np.where(noisy, sd**2 + np.maximum(errors**2 - typical, 0.0), sd**2))
+
+
+def tamed(values: NDArray[np.float64], sds: NDArray[np.float64], *, anchor: float | None = None) -> NDArray[np.float64]:
+    """The values; those that stand out in groups of fewer than five are replaced by what is usual beside them.
+
+    A run stands out if it is three standard deviations outside of the range between two medians: of the seven runs
+    before it, and of the seven after it. If four runs in a row stand out, each of them has a majority of usual runs on
+    both sides; of five in a row each has a majority of its own kind on one side. The last runs of a stretch may be the
+    first ones after a change: two in a row stay, and a single one does not.
+
+    Args:
+        values: shape ``(runs,)``, at least two.
+        sds: standard deviation of each.
+        anchor: value that is known to have held before the first run; None if nothing is known.
+    """
+    size = values.size
+    padded = np.concatenate([np.full(_WINDOW, np.nan), values, np.full(_WINDOW, np.nan)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)
+    before, after = windows[:size].copy(), windows[_WINDOW + 1 :].copy()
+    if anchor is not None:
+        before[np.isnan(before)] = anchor
+    after[-1, 0] = values[-2]
+    rights = np.nanmedian(after, axis=1)
+    lefts = rights.copy()
+    enough = np.isfinite(before).sum(axis=1) >= FEWEST_RUNS - 1
+    lefts[enough] = np.nanmedian(before[enough], axis=1)
+    if anchor is None:
+        lefts[~enough] = np.median(values[: 2 * FEWEST_RUNS - 1])
+    held = np.clip(values, np.minimum(lefts, rights), np.maximum(lefts, rights))
+    return np.where(np.abs(values - held) > _TAMED_AT * sds, held, values)
