@@ -246,7 +246,7 @@ class RevisionComparison:
                 else:
                     verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=budget_ns))
         if run.launches:
-            self._reference = reference_from_interleaved(run)
+            self._reference = replace(reference_from_interleaved(run), revision_commit=self._revision.commit)
             before, now = (launches[0].facts for launches in (run.first_launches, run.second_launches))
             self._facts_changed = differing_facts(before, now)
         for one in compared:

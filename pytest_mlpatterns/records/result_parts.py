@@ -86,7 +86,7 @@ class Beside:
 _ORDER = (
     *("kind", "name", "metrics", "latency_percentiles", "present_metrics", "present_latency_percentiles", "log_ratios"),
     *("launches", "stream_percentiles", "present_stream_percentiles", "split", "present_split", "entry"),
-    "recorded_commit",
+    *("recorded_commit", "revision_commit"),
 )
 """The members of a reference in JSON, in the order in which they have always been written."""
 
@@ -108,6 +108,7 @@ class Reference:
         split: where the time of the reference's requests went; empty if unknown.
         entry: name of the baseline entry whose recorded code the revision is; empty for other references.
         recorded_commit: commit whose files gave the baseline entry; empty if they were changed, or for a revision.
+        revision_commit: full hash of the commit that was measured interleaved; empty for a baseline, or if unknown.
     """
 
     kind: Literal["baseline", "revision"]
@@ -121,6 +122,7 @@ class Reference:
     split: LatencySplits = field(default_factory=dict)
     entry: str = ""
     recorded_commit: str = ""
+    revision_commit: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers; the names of the present begin with ``present_``."""
@@ -149,6 +151,7 @@ class Reference:
             _splits(data.get("split", {})),
             data.get("entry", ""),
             data.get("recorded_commit", recorded),
+            data.get("revision_commit", ""),
         )
 
 

@@ -117,6 +117,11 @@ class RevisionClient:
         return f"{self._worktree.revision.name} ({self._worktree.revision.short})"
 
     @property
+    def commit(self) -> str:
+        """Full hash of the revision."""
+        return self._worktree.revision.sha
+
+    @property
     def worktree(self) -> Worktree:
         """The files of the revision."""
         return self._worktree

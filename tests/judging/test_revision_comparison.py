@@ -93,7 +93,12 @@ def settle(
     )
     served = SimpleNamespace(setup=theirs or setup, payload=None)
     revision: Any = SimpleNamespace(
-        name="main (a6d79f5)", close=lambda: None, setup=lambda: served, facts=dict, start=None
+        name="main (a6d79f5)",
+        commit="a6d79f5" + 33 * "0",
+        close=lambda: None,
+        setup=lambda: served,
+        facts=dict,
+        start=None,
     )
     runner: Any = SimpleNamespace(close=lambda: None, measure=declared_launch)
     measurement = SequentialMeasurement(runner, 60 * S, 8)
@@ -115,6 +120,8 @@ def test_nmrt_that_compare_names_is_searched_for_on_both_sides(now_rps: float, o
 def test_a_metric_that_compare_names_and_no_comparison_judges_is_named(name: str) -> None:
     found, comparison = settle("rtm", name)
     assert found == {"rtm": Outcome.PASS}
+    assert comparison.reference is not None
+    assert comparison.reference.revision_commit == "a6d79f5" + 33 * "0"
     assert METRICS[name].label in comparison.left_out
 
 

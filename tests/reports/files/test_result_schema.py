@@ -49,6 +49,7 @@ SINCE_0_2_0 = {
     "open_by",
     "order",
     "recorded_commit",
+    "revision_commit",
     "sorting_ns",
     "taken",
     "unjudged",
