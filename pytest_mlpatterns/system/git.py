@@ -20,7 +20,7 @@ from pytest_mlpatterns.errors import DeploymentError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-__all__ = ["Git", "RepositoryPosition", "commit", "commit_digest", "tree_digest"]
+__all__ = ["Git", "RepositoryPosition", "changed_files", "commit", "commit_digest", "tree_digest"]
 
 _ENVIRONMENT_KEPT = re.compile(r"GIT_(CONFIG_|SSH|SSL_|EXEC_PATH$|CEILING_DIRECTORIES$|DISCOVERY_ACROSS_FILESYSTEM$)")
 """Variables of git's that are passed on: those that do not select another repository or index."""
@@ -168,6 +168,17 @@ def commit_digest(directory: Path, sha: str, leave_out: Collection[Path] = ()) -
     return _digest(files, git.directory, leave_out)
 
 
+def changed_files(directory: Path, leave_out: Collection[Path] = ()) -> tuple[str, ...]:
+    """The files that differ from the commit that is checked out, and those that it does not hold, relative to the top.
+
+    Files that git ignores do not count. Arguments and errors are those of :func:`tree_digest`.
+    """
+    git = Git(Git(directory).position().top)
+    listed = git.run("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all").split("\0")[:-1]
+    left_out = _relative(leave_out, git.directory)
+    return tuple(path for line in listed if (path := line[3:]) not in left_out and not _is_cache(path))
+
+
 def _names(git: Git, *command: str) -> list[str]:
     return git.run(*command, "-z").split("\0")[:-1]
 
@@ -217,9 +228,19 @@ def _hashes(git: Git, paths: list[str]) -> list[str]:
 
 
 def _digest(files: dict[str, str], top: Path, leave_out: Collection[Path]) -> str:
-    left_out = {os.path.relpath(os.path.realpath(path), os.path.realpath(top)) for path in leave_out}
+    left_out = _relative(leave_out, top)
     digest = hashlib.sha256()
     for path, stored in sorted(files.items()):
-        if path not in left_out and not any(part in _CACHES for part in path.split("/")):
+        if path not in left_out and not _is_cache(path):
             digest.update(os.fsencode(f"{stored} {path}\0"))
     return digest.hexdigest()[:_DIGITS]
+
+
+def _relative(paths: Collection[Path], top: Path) -> set[str]:
+    """Files as git names them, relative to the top of the repository."""
+    return {os.path.relpath(os.path.realpath(path), os.path.realpath(top)) for path in paths}
+
+
+def _is_cache(path: str) -> bool:
+    """Whether a file is of a directory that a test run fills."""
+    return any(part in _CACHES for part in path.split("/"))
