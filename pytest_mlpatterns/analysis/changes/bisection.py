@@ -1,0 +1,392 @@
+"""Which commit changed a metric: the decisions of a bisection whose measurements are noisy. Pure.
+
+Commits are numbered along first parents: 0 is the good one, the last is the bad one. Each measurement of a commit gives
+log ratios to the good one, of launches that were interleaved with it. First the two ends are compared, which sizes the
+change. Then a commit in the middle of what is left is compared, until it surely differs from one end. If it differs
+from the bad end, a part of the change comes after it; if it differs from the good end, a part comes with it or before
+it. Both are true of any number of steps, so the search ends at one of them. A commit that differs from both ends lies
+between them: its level becomes that of the end that it replaces.
+
+The probability of error is divided among the steps, and within a step among its looks: the look after r measurements
+has 1 / (r (r + 1)) of it, and the sum of these is 1. So the number of looks need not be known beforehand, and all
+decisions together err with at most the stated probability (Bonferroni's inequality). A commit that differs from one end
+only is taken to have the level of the other. Of a step that is true; a commit that is a little off that level is caught
+at the end, where the commit that was found is compared with its parent. Noisy bisections are often done by Bayes' rule
+over all commits (Waeber, Frazier & Henderson, SIAM Journal on Control and Optimization 51, 2013), which has to know the
+distribution of the noise. Here a commit is measured until it is decided, which costs no more than another commit does.
+
+This module must not know git, nor how anything is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.statistics.log_ratio import ratio_estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
+    from pytest_mlpatterns.records.launch import Estimate
+
+__all__ = [
+    "Bisection",
+    "Bracket",
+    "Decided",
+    "Likeness",
+    "Measure",
+    "NoChange",
+    "SearchRules",
+    "StepCheck",
+    "check_step",
+    "most_steps",
+]
+
+_SIZED = 2.0
+"""Multiple of its half interval that a change has before commits are compared with its end: one that is known less
+surely makes each of these comparisons longer."""
+_SHOWN = 0.95
+"""Confidence of the intervals that are shown."""
+
+
+class Likeness(StrEnum):
+    """What a commit is like, by its measurements."""
+
+    GOOD = "good"
+    """It has the level of the good end of what was left."""
+    BAD = "bad"
+    """It has the level of the bad end of what was left."""
+    NEAR_GOOD = "near good"
+    """It lies between both levels, nearer to that of the good end: there are several steps."""
+    NEAR_BAD = "near bad"
+    """It lies between both levels, nearer to that of the bad end."""
+    UNDECIDED = "undecided"
+    """Its measurements do not decide it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRules:
+    """What a search is to find, and how surely.
+
+    Attributes:
+        error: probability that the search ends at a wrong place.
+        smallest: smallest change that is searched for, as a share.
+        most_runs: measurements of one commit, after which it stays undecided.
+    """
+
+    error: float = 0.05
+    smallest: float = 0.01
+    most_runs: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The commit to measure next.
+
+    Attributes:
+        position: its number.
+        run: which measurement of it that is, from 1.
+        good: number of the nearest commit before the change, as far as it is known.
+        bad: number of the nearest commit after it.
+    """
+
+    position: int
+    run: int
+    good: int
+    bad: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoChange:
+    """The search ends at once, because both ends do not differ.
+
+    Attributes:
+        change: bad over good, with its 95 % interval.
+        is_open: whether a change that is searched for is not excluded either.
+    """
+
+    change: Estimate
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """What is left at the end.
+
+    Attributes:
+        good: number of the last commit before the change.
+        bad: number of the first one after it, that could be decided.
+        whole: the bad end over the good one, with its 95 % interval.
+        jump: the estimated ratio between both commits.
+        is_gradual: whether commits between them are left that could be measured, because what is left of the change
+            is too small to be searched for.
+    """
+
+    good: int
+    bad: int
+    whole: Estimate
+    jump: float
+    is_gradual: bool = False
+
+    @property
+    def is_one_commit(self) -> bool:
+        """Whether one commit is left."""
+        return self.bad == self.good + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What the measurements of a commit show.
+
+    Attributes:
+        position: its number.
+        likeness: what it is like; None while that is not decided.
+        change: the commit over the good one, with its 95 % interval.
+        launches: paired launches that this rests on.
+    """
+
+    position: int
+    likeness: Likeness | None
+    change: Estimate
+    launches: int
+
+
+def most_steps(last: int) -> int:
+    """Most commits that are measured between two ends with this distance, if each of them can be decided."""
+    return max(last - 1, 0).bit_length()
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A log ratio, and half its interval."""
+
+    value: float
+    half: float
+
+    def is_apart_from(self, other: _Level) -> bool:
+        return abs(self.value - other.value) > math.hypot(self.half, other.half)
+
+
+def _level(launches: Sequence[LogRatio], confidence: float) -> _Level:
+    """The level of a commit; that of the good end, which has no launches, is 0."""
+    if not launches:
+        return _Level(0.0, 0.0)
+    found = ratio_estimate(launches, confidence=confidence)
+    return _Level(math.log(found.value), math.log(found.high / found.value))
+
+
+class Bisection:
+    """One search; what is recorded in the same order leads to the same steps.
+
+    Args:
+        last: number of the bad end, at least 1.
+
+    Raises:
+        ValueError: there is no commit between.
+    """
+
+    def __init__(self, last: int, rules: SearchRules | None = None) -> None:
+        if last < 1:
+            raise ValueError(f"the last commit is number {last}, expected at least 1")
+        self._rules = rules or SearchRules()
+        self._last = last
+        self._shares = most_steps(last) + 2
+        self._left_error = self._rules.error
+        self._share = self._next_share()
+        self._good, self._bad = 0, last
+        self._levels: dict[int, tuple[LogRatio, ...]] = {0: (), last: ()}
+        self._good_level = self._bad_level = 0
+        self._out: set[int] = set()
+        self._launches: list[LogRatio] = []
+        self._runs = 0
+        self._is_sized = False
+        self._none: NoChange | None = None
+        self.decided: list[Decided] = []
+
+    @property
+    def step(self) -> Measure | NoChange | Bracket:
+        """What to measure next, or the end of the search."""
+        if self._none is not None:
+            return self._none
+        if not self._is_sized:
+            return Measure(self._last, self._runs + 1, self._good, self._bad)
+        jump = self._jump()
+        position = self._next_position()
+        is_gradual = position is not None and abs(jump) < math.log1p(self._rules.smallest) and not self._launches
+        if position is None or is_gradual:
+            whole = self._shown(self._levels[self._last])
+            return Bracket(self._good, self._bad, whole, math.exp(jump), is_gradual)
+        return Measure(position, self._runs + 1, self._good, self._bad)
+
+    @property
+    def undecided(self) -> frozenset[int]:
+        """The numbers of the commits that could not be decided, or not be measured."""
+        return frozenset(self._out)
+
+    def add_run(self, launches: Sequence[LogRatio]) -> Decided:
+        """Record a measurement of the commit to measure next, and return what is known of that commit now.
+
+        Args:
+            launches: at least one, of the commit over the good one.
+
+        Raises:
+            ValueError: the search has ended, or there is no launch.
+        """
+        position = self._asked()
+        if not launches:
+            raise ValueError("a measurement has no launches, expected at least one")
+        self._launches += launches
+        self._runs += 1
+        likeness = self._size() if not self._is_sized else self._place(position)
+        found = Decided(position, likeness, self._shown(self._launches), len(self._launches))
+        if likeness is not None:
+            self.decided.append(found)
+            self._launches, self._runs = [], 0
+            self._share = self._next_share()
+        return found
+
+    def skip(self) -> None:
+        """Record that the commit to measure next cannot be measured; another one is chosen.
+
+        Raises:
+            ValueError: the search has ended, or the commit is one of its ends.
+        """
+        position = self._asked()
+        if position == self._last:
+            raise ValueError("the bad end cannot be measured, expected a commit that can")
+        self._out.add(position)
+        self._launches, self._runs = [], 0
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _asked(self) -> int:
+        step = self.step
+        if not isinstance(step, Measure):
+            raise ValueError("the search has ended, expected no further measurement")
+        return step.position
+
+    def _size(self) -> Likeness | None:
+        """Compare both ends; the bad one is like itself as soon as it differs from the good one."""
+        level = _level(self._launches, self._confidence(sides=2))
+        smallest = math.log1p(self._rules.smallest)
+        is_known = abs(level.value) > _SIZED * level.half
+        if is_known or (abs(level.value) > level.half and self._runs >= self._rules.most_runs):
+            self._is_sized = True
+            self._levels[self._last] = tuple(self._launches)
+            self._bad_level = self._last
+            return Likeness.BAD
+        is_excluded = abs(level.value) + level.half < smallest
+        if is_excluded or self._runs >= self._rules.most_runs:
+            self._none = NoChange(self._shown(self._launches), is_open=not is_excluded)
+            return Likeness.GOOD if is_excluded else Likeness.UNDECIDED
+        return None
+
+    def _place(self, position: int) -> Likeness | None:
+        """Find whether a commit differs from the end from which it is farther, and halve what is left."""
+        confidence = self._confidence()
+        own = _level(self._launches, confidence)
+        good = _level(self._levels[self._good_level], confidence)
+        bad = _level(self._levels[self._bad_level], confidence)
+        is_good = abs(own.value - good.value) < abs(own.value - bad.value)
+        near, far = (good, bad) if is_good else (bad, good)
+        if not own.is_apart_from(far):
+            if self._runs < self._rules.most_runs:
+                return None
+            self._out.add(position)
+            return Likeness.UNDECIDED
+        return self._halved(position, is_good=is_good, is_between=own.is_apart_from(near))
+
+    def _halved(self, position: int, *, is_good: bool, is_between: bool) -> Likeness:
+        """Leave the half with the change.
+
+        A commit between both levels sets that of its end; another one makes that of its end surer. The level of the
+        good commit itself is exact, as it is what all are compared with.
+        """
+        level = self._good_level if is_good else self._bad_level
+        if is_between:
+            level = position
+            self._levels[position] = tuple(self._launches)
+        elif level:
+            self._levels[level] += tuple(self._launches)
+        if is_good:
+            self._good, self._good_level = position, level
+            return Likeness.NEAR_GOOD if is_between else Likeness.GOOD
+        self._bad, self._bad_level = position, level
+        return Likeness.NEAR_BAD if is_between else Likeness.BAD
+
+    def _next_position(self) -> int | None:
+        """The commit that is measured now, else the one farthest from all that are known or out; None if none is left.
+
+        Without commits that do not run it is the one in the middle. With them it avoids their neighbours, which often
+        do not run either.
+        """
+        known = [self._good, self._bad, *(one for one in self._out if self._good < one < self._bad)]
+        left = [one for one in range(self._good + 1, self._bad) if one not in self._out]
+        middle = (self._good + self._bad) / 2
+        return max(left, key=lambda one: (min(abs(one - other) for other in known), -abs(one - middle)), default=None)
+
+    def _jump(self) -> float:
+        """The log ratio between both ends of what is left."""
+        good, bad = (_level(self._levels[one], _SHOWN) for one in (self._good_level, self._bad_level))
+        return bad.value - good.value
+
+    # --- probability --------------------------------------------------------------------------------------------------
+
+    def _next_share(self) -> float:
+        """The probability of error of the next step; if there are more steps than planned, half of the last share."""
+        self._shares -= 1
+        share = self._left_error / (self._shares + 1) if self._shares > 0 else self._left_error / 2
+        self._left_error -= share
+        return share
+
+    def _confidence(self, sides: int = 1) -> float:
+        """Confidence of the interval at this look; a step between two levels errs to one side only."""
+        return 1 - 2 / sides * self._share / (self._runs * (self._runs + 1))
+
+    @staticmethod
+    def _shown(launches: Sequence[LogRatio]) -> Estimate:
+        return ratio_estimate(launches, confidence=_SHOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class StepCheck:
+    """The commit that was found, measured beside its parent.
+
+    Attributes:
+        change: the commit over its parent, with its 95 % interval.
+        is_confirmed: whether it changes the metric in the direction of the whole change; None while that is open.
+        is_part: whether the whole change is larger, so that other commits have a part in it.
+        launches: paired launches that this rests on.
+    """
+
+    change: Estimate
+    is_confirmed: bool | None
+    is_part: bool
+    launches: int
+
+
+def check_step(runs: Sequence[Sequence[LogRatio]], bracket: Bracket, rules: SearchRules) -> StepCheck:
+    """Whether the commit that a search found changes the metric, measured beside its parent.
+
+    Args:
+        runs: measurements of the commit over its parent, at least one; each of at least one launch.
+        bracket: where the search ended.
+        rules: of the search.
+    """
+    launches = [launch for run in runs for launch in run]
+    level = _level(launches, 1 - rules.error * 0.5 ** len(runs))
+    sign = 1 if bracket.whole.value >= 1 else -1
+    is_confirmed: bool | None = None
+    if sign * level.value > level.half:
+        is_confirmed = True
+    elif sign * level.value + level.half < math.log1p(rules.smallest) or len(runs) >= rules.most_runs:
+        is_confirmed = False
+    change = ratio_estimate(launches, confidence=_SHOWN)
+    shown = _Level(math.log(change.value), math.log(change.high / change.value))
+    whole = _Level(math.log(bracket.whole.value), math.log(bracket.whole.high / bracket.whole.value))
+    is_part = shown.is_apart_from(whole) and abs(shown.value) < abs(whole.value)
+    return StepCheck(change, is_confirmed, is_part, len(launches))

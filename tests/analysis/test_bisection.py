@@ -1,0 +1,242 @@
+"""A noisy bisection ends at the commit that changed the metric, says when none did, and errs as rarely as it says."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pytest_mlpatterns.analysis.changes.bisection import (
+    Bisection,
+    Bracket,
+    Likeness,
+    Measure,
+    NoChange,
+    SearchRules,
+    StepCheck,
+    check_step,
+    most_steps,
+)
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from numpy.typing import NDArray
+
+LAUNCHES = 8
+"""Paired launches of one measurement: what a budget of 30 s gives."""
+SCATTER = 0.017
+"""Standard deviation of the log ratio from launch to launch."""
+EXACT = LogRatio(0.0, 0.0001)
+
+
+def exact(level: float, launches: int = 40) -> list[LogRatio]:
+    return [LogRatio(level, 0.0001)] * launches
+
+
+def steps(last: int, **changes: float) -> NDArray[np.float64]:
+    """Levels of commits 0 to last; ``at7=0.05`` is a step of 5 % at number 7."""
+    numbers = np.arange(last + 1)
+    found = np.zeros(last + 1)
+    for name, size in changes.items():
+        found += np.where(numbers >= int(name.removeprefix("at")), math.log1p(size), 0)
+    return found
+
+
+def searched(
+    levels: Sequence[float] | NDArray[np.float64],
+    launches_at: Callable[[float], Sequence[LogRatio]] = exact,
+    broken: Collection[int] = (),
+) -> Bisection:
+    """A search among commits of these levels, some of which do not run."""
+    search = Bisection(len(levels) - 1)
+    while isinstance(step := search.step, Measure):
+        if step.position in broken:
+            search.skip()
+        else:
+            search.add_run(launches_at(float(levels[step.position] - levels[0])))
+    return search
+
+
+def noisy(rng: np.random.Generator, scatter: float = SCATTER) -> Callable[[float], list[LogRatio]]:
+    return lambda level: [LogRatio(value, 0.004) for value in rng.normal(level, scatter, LAUNCHES)]
+
+
+def checked(levels: NDArray[np.float64], bracket: Bracket, launches_at: Callable[[float], list[LogRatio]]) -> StepCheck:
+    runs: list[list[LogRatio]] = []
+    while True:
+        runs.append(launches_at(float(levels[bracket.bad] - levels[bracket.good])))
+        found = check_step(runs, bracket, SearchRules())
+        if found.is_confirmed is not None:
+            return found
+
+
+def ended(search: Bisection) -> Bracket:
+    assert isinstance(search.step, Bracket)
+    return search.step
+
+
+@pytest.mark.parametrize("size", [-0.3, -0.02, 0.02, 1.0])
+@pytest.mark.parametrize("last", [1, 2, 3, 7, 8, 40])
+def test_every_place_of_a_step_is_found(last: int, size: float) -> None:
+    for at in range(1, last + 1):
+        search = searched(steps(last, **{f"at{at}": size}))
+        bracket = ended(search)
+        assert (bracket.good, bracket.bad) == (at - 1, at)
+        assert bracket.is_one_commit
+        assert bracket.jump == pytest.approx(1 + size, rel=1e-3)
+        assert len(search.decided) <= most_steps(last) + 1
+
+
+def test_the_ends_are_compared_first_and_the_middle_next() -> None:
+    search = Bisection(40)
+    assert search.step == Measure(40, 1, 0, 40)
+    assert search.add_run(exact(0.1)).likeness is Likeness.BAD
+    assert search.step == Measure(20, 1, 0, 40)
+    assert search.add_run(exact(0.0)).likeness is Likeness.GOOD
+    assert search.step == Measure(30, 1, 20, 40)
+
+
+def test_a_commit_is_measured_again_until_it_is_decided() -> None:
+    search = Bisection(4)
+    search.add_run(exact(0.02))
+    wide = [LogRatio(0.0, 0.03), LogRatio(0.02, 0.03)]
+    found = search.add_run(wide)
+    assert found.likeness is None
+    assert search.step == Measure(2, 2, 0, 4)
+    assert search.add_run(exact(0.0)).launches == 42
+
+
+def test_ends_that_do_not_differ_end_the_search() -> None:
+    search = searched(np.zeros(9))
+    assert isinstance(search.step, NoChange)
+    assert not search.step.is_open
+    assert search.step.change.low < 1 < search.step.change.high
+
+
+def test_ends_that_scatter_too_much_leave_it_open() -> None:
+    search = Bisection(8, SearchRules(most_runs=2))
+    for _ in range(2):
+        search.add_run([LogRatio(-0.4, 0.3), LogRatio(0.4, 0.3)])
+    assert isinstance(search.step, NoChange)
+    assert search.step.is_open
+    assert search.decided[-1].likeness is Likeness.UNDECIDED
+
+
+def test_commits_that_do_not_run_leave_a_range() -> None:
+    search = searched(steps(8, at4=0.1), broken=(3, 4, 5))
+    bracket = ended(search)
+    assert (bracket.good, bracket.bad) == (2, 6)
+    assert not bracket.is_one_commit
+    assert not bracket.is_gradual
+    assert search.undecided == {3, 4, 5}
+
+
+def test_commits_that_do_not_run_elsewhere_are_passed_over() -> None:
+    search = searched(steps(40, at7=0.1), broken=(20, 10, 21, 19))
+    assert ended(search).bad == 7
+
+
+def test_the_next_candidate_is_far_from_one_that_does_not_run() -> None:
+    search = Bisection(40)
+    search.add_run(exact(0.1))
+    search.skip()
+    assert search.step == Measure(10, 1, 0, 40)
+
+
+def test_the_bad_end_cannot_be_passed_over() -> None:
+    with pytest.raises(ValueError, match="the bad end"):
+        Bisection(3).skip()
+
+
+def test_two_steps_lead_to_one_of_them_and_the_check_says_that_it_is_a_part() -> None:
+    levels = steps(40, at11=0.05, at30=0.05)
+    search = searched(levels)
+    bracket = ended(search)
+    assert bracket.bad in (11, 30)
+    assert search.decided[1].likeness in (Likeness.NEAR_GOOD, Likeness.NEAR_BAD)
+    found = check_step([exact(float(levels[bracket.bad] - levels[bracket.good]))], bracket, SearchRules())
+    assert found.is_confirmed
+    assert found.is_part
+
+
+def test_a_change_of_many_small_steps_is_no_commit() -> None:
+    search = searched(np.arange(41) * 0.002)
+    bracket = ended(search)
+    assert bracket.is_gradual
+    assert not bracket.is_one_commit
+    assert bracket.whole.value == pytest.approx(math.exp(0.08), rel=0.01)
+
+
+def test_a_commit_that_stays_undecided_is_left_out() -> None:
+    search = Bisection(2, SearchRules(most_runs=2))
+    search.add_run(exact(0.1))
+    for _ in range(2):
+        found = search.add_run([LogRatio(-0.5, 0.3), LogRatio(0.6, 0.3)])
+    assert found.likeness is Likeness.UNDECIDED
+    assert ended(search).bad - ended(search).good == 2
+
+
+def test_a_search_that_has_ended_takes_no_measurement() -> None:
+    search = searched(np.zeros(3))
+    with pytest.raises(ValueError, match="has ended"):
+        search.add_run([EXACT])
+
+
+def test_a_search_needs_commits_and_launches() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Bisection(0)
+    with pytest.raises(ValueError, match="no launches"):
+        Bisection(2).add_run([])
+
+
+def test_a_step_that_is_none_is_not_confirmed() -> None:
+    bracket = ended(searched(steps(4, at2=0.05)))
+    assert check_step([exact(0.0)], bracket, SearchRules()).is_confirmed is False
+    assert check_step([exact(-0.05)], bracket, SearchRules()).is_confirmed is False
+    assert check_step([exact(0.04, 2)], bracket, SearchRules()).is_confirmed is True
+    wide = [LogRatio(-0.3, 0.2), LogRatio(0.5, 0.2)]
+    assert check_step([wide], bracket, SearchRules()).is_confirmed is None
+    assert check_step([wide] * 8, bracket, SearchRules()).is_confirmed is False
+
+
+@pytest.mark.parametrize(("last", "steps_needed"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (40, 6)])
+def test_the_steps_of_a_range_are_its_halvings(last: int, steps_needed: int) -> None:
+    assert most_steps(last) == steps_needed
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize("size", [0.03, 0.05, 0.08])
+def test_the_right_commit_is_found_in_95_of_100(size: float) -> None:
+    rng = np.random.default_rng(31)
+    launches_at, right, wrong = noisy(rng), 0, 0
+    for _ in range(100):
+        at = int(rng.integers(1, 41))
+        levels = steps(40, **{f"at{at}": size})
+        bracket = ended(searched(levels, launches_at))
+        if bracket.is_one_commit:
+            is_confirmed = checked(levels, bracket, launches_at).is_confirmed
+            right += bool(is_confirmed) and bracket.bad == at
+            wrong += bool(is_confirmed) and bracket.bad != at
+    assert right >= 95
+    assert wrong <= 2
+
+
+@pytest.mark.simulation
+def test_unchanged_ends_are_searched_in_5_of_100_at_most() -> None:
+    launches_at = noisy(np.random.default_rng(32))
+    searches = [searched(np.zeros(9), launches_at) for _ in range(100)]
+    assert sum(not isinstance(search.step, NoChange) for search in searches) <= 5
+
+
+@pytest.mark.simulation
+def test_a_drift_beside_a_step_leads_to_the_step() -> None:
+    rng = np.random.default_rng(33)
+    launches_at, right = noisy(rng), 0
+    for _ in range(50):
+        at = int(rng.integers(1, 41))
+        right += ended(searched(steps(40, **{f"at{at}": 0.05}) + np.arange(41) * 0.001, launches_at)).bad == at
+    assert right >= 45
