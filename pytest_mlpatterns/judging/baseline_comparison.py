@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named
-from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, min_samples
+from pytest_mlpatterns.analysis.statistics.looks import BASELINE_ALPHA, looks_beside_entry
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+    from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -66,8 +67,6 @@ if TYPE_CHECKING:
 __all__ = ["BaselineComparison", "describe_left_out", "with_rates"]
 
 
-_PASS_ALPHA = 0.01
-"""Probability that a comparison passes a change exactly at the tolerance, over all interim looks."""
 _SCREEN_LAUNCHES = 3
 """Launches after which a comparison that the revision can settle is no longer worth its time: a fourth narrows the
 interval by an eighth, and the revision decides in the time of two."""
@@ -81,7 +80,7 @@ class BaselineComparison:
         measurement: what was measured so far; grows as verdicts need it.
     """
 
-    alpha: float = 0.01
+    alpha: float = BASELINE_ALPHA
     kind: Literal["baseline", "revision"] = "baseline"
 
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
@@ -308,13 +307,7 @@ class BaselineComparison:
 
     def _plan_of(self, compared: ComparedMetric, recorded: int) -> SequentialPlan:
         """The interim looks beside an entry of this number of launches."""
-        return SequentialPlan(
-            first=1,
-            last=self._experiment.settings.launches,
-            alpha=compared.alpha,
-            pass_alpha=_PASS_ALPHA,
-            fixed_launches=max(recorded, 1),
-        )
+        return looks_beside_entry(recorded, launches=self._experiment.settings.launches, alpha=compared.alpha)
 
     def _leave_out(self, compared: ComparedMetric, error: UnknownMetricError | InvalidResultError) -> None:
         """Note a metric that cannot be compared; a guard that this system never has is not worth a note.

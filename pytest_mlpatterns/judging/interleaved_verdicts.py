@@ -18,6 +18,12 @@ from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch, judge_ratio, ratio_deviation
+from pytest_mlpatterns.analysis.statistics.looks import (
+    CONFIRMING_PAIRS,
+    REVISION_ALPHA,
+    looks_of_pairs,
+    looks_that_fit,
+)
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, paired_kinds, side_of
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, median_text
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, judge_change
@@ -68,17 +74,6 @@ __all__ = [
 
 _LEAST = 1e-9
 """Smallest limit on a ratio of rates, since 0 has no logarithm."""
-_ALPHA = 0.025
-"""Probability of failing a change exactly at the tolerance, and of passing one just beyond it."""
-_CONFIRMING_PAIRS = 4
-"""Pairs that a failing ratio rests on, if the budget has time for them. If a service settles at even chances in one of
-two ways, 1.6 % of unchanged runs have the slower one on the present side of three pairs, and 0.4 % of four."""
-_SPARE_LOOKS = 1
-"""Looks beyond those that fit: three or four launches know their scatter less surely than Student's t has it. Over the
-families of ``benchmarks/location_simulation.py`` 2.3 % of changes of exactly the tolerance fail with none, 2.1 % with
-one, and 1.6 % with five; of the unchanged runs of ``slot_simulation.py`` these leave 8, 8 and 18 % open in 30 s."""
-_LAUNCH_NS = 1_500_000_000
-"""Shortest paired launch; the launches that fit into the budget bound the number of interim looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +120,7 @@ class Factor:
             return SequentialPlan(first=2, last=8)
         if self.margin is None:
             return SequentialPlan(first=3, last=8)
-        return SequentialPlan.for_tolerance(self.margin - 1, _ALPHA, most=budget_ns // _LAUNCH_NS)
+        return looks_of_pairs(self.margin - 1, REVISION_ALPHA, budget_ns)
 
     @property
     def words(self) -> str:
@@ -328,22 +323,12 @@ def judge_no_slower(
         does.
     """
     tolerance = min((one.tolerance for one in compared if not one.is_guard), default=USUAL_TOLERANCE)
-    looks = SequentialPlan.for_tolerance(tolerance, most=budget_ns // _LAUNCH_NS)
+    looks = looks_of_pairs(tolerance, REVISION_ALPHA, budget_ns)
     judge = _RevisionJudge(run, compared, looks, budget_ns=budget_ns)
     run.decide(judge.outcome, budget_ns, max_launches=looks.last)
     while judge.waits_for_starts and run.start_again(budget_ns, most=MOST_STARTS):
         judge.outcome(run.launches)
     return judge.verdicts()
-
-
-def _that_fit(looks: SequentialPlan, budget_ns: int, launch_s: float) -> SequentialPlan:
-    """The looks for which the budget has time, as the launches before the first look show.
-
-    A look that never happens wastes its share of the error probability: if fourteen were planned, the interval of three
-    launches is 1.3 times as wide. How long launches take has no part in their ratio.
-    """
-    fitting = int(budget_ns / (1e9 * max(launch_s, 1e-9)))
-    return replace(looks, last=min(looks.last, max(fitting, looks.first) + _SPARE_LOOKS))
 
 
 def judge_growths(
@@ -374,7 +359,7 @@ def judge_nmrt_no_lower(run: InterleavedRun, compared: ComparedMetric, *, budget
     Raises:
         DeploymentError, InvalidResultError: as for :func:`judge_faster`.
     """
-    plan = SequentialPlan(first=2, last=8, alpha=compared.alpha, pass_alpha=_ALPHA)
+    plan = SequentialPlan(first=2, last=8, alpha=compared.alpha, pass_alpha=REVISION_ALPHA)
     question = _Question("nmrt", max(1 - compared.tolerance, _LEAST), "higher", plan)
     run.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=plan.last)
     verdict = question.verdict(run.capacities)
@@ -413,7 +398,7 @@ class _RevisionJudge:
     def outcome(self, found: Sequence[PairedLaunch]) -> Outcome:
         """The outcome of all metrics together after these launches."""
         if self._budget_ns is not None and len(found) == self._looks.first:
-            self._looks = _that_fit(self._looks, self._budget_ns, self._run.spent_s / len(found))
+            self._looks = looks_that_fit(self._looks, self._budget_ns, self._run.spent_s / len(found))
         self._found, self._why_not = {}, {}
         waits = False
         both = metrics_of(self._run)
@@ -429,7 +414,7 @@ class _RevisionJudge:
         outcomes = {verdict.outcome for verdict in without_start([*self._found.values()])}
         failed = {name for name, verdict in self._found.items() if verdict.outcome is Outcome.FAIL}
         if failed:
-            is_confirmed = len(found) >= _CONFIRMING_PAIRS or not failed <= with_role(Role.PAIRED).keys()
+            is_confirmed = len(found) >= CONFIRMING_PAIRS or not failed <= with_role(Role.PAIRED).keys()
             return Outcome.FAIL if is_confirmed else Outcome.INCONCLUSIVE
         return Outcome.INCONCLUSIVE if waits or Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
@@ -466,7 +451,7 @@ class _RevisionJudge:
         return noted(replace(judged, against="revision"), metric, second)
 
     def _plan_of(self, compared: ComparedMetric) -> SequentialPlan:
-        return replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
+        return replace(self._looks, alpha=compared.alpha, pass_alpha=REVISION_ALPHA)
 
     def _question(self, compared: ComparedMetric, metric: Metric) -> _Question:
         """What is asked of the launches: a comparison, judged by this metric."""
@@ -499,8 +484,8 @@ def _without_kinds(
     kinds = paired_kinds(question.ratios(found), first, second)
     if kinds is None:
         verdict = question.verdict(found)
-        is_early = verdict.outcome is Outcome.FAIL and verdict.launches < _CONFIRMING_PAIRS <= len(known)
-        return (question.of_ratios(question.ratios(found), since=_CONFIRMING_PAIRS) if is_early else verdict), None
+        is_early = verdict.outcome is Outcome.FAIL and verdict.launches < CONFIRMING_PAIRS <= len(known)
+        return (question.of_ratios(question.ratios(found), since=CONFIRMING_PAIRS) if is_early else verdict), None
     judge = partial(question.of_ratios, since=min(len(known), question.plan.last))
     return kinds.verdict(judge, better=metric_named(question.metric).better), kinds.kinds
 

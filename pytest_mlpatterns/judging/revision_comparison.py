@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.analysis.statistics.looks import REVISION_ALPHA
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.compared_metrics import choose, is_asked_for, tails_left_out, why_left_out
@@ -60,7 +61,7 @@ class RevisionComparison:
         name: of the revision in messages; empty for its own.
     """
 
-    alpha: float = 0.025
+    alpha: float = REVISION_ALPHA
     kind: Literal["baseline", "revision"] = "revision"
 
     def __init__(

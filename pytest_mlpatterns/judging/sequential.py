@@ -22,6 +22,7 @@ from pytest_mlpatterns.analysis.health.machine import why_busy
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES
+from pytest_mlpatterns.analysis.statistics.looks import CONFIRMING_LAUNCHES
 from pytest_mlpatterns.analysis.verdicts.verdicts import SampleSize, why_invalid
 from pytest_mlpatterns.baseline.updates import UPDATE_LAUNCHES, is_narrow, may_be_of_two_kinds, reasons_not_to_record
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["SPARE_REQUESTS", "SequentialMeasurement", "measure_for_the_baseline", "share_of", "with_needed_budget"]
 
 
-_CONFIRMING_LAUNCHES = 2
-"""Launches that a failing verdict rests on, if the test allows that many."""
 _FEWEST_IN_TIME = 3
 """Launches that a limit on time does not reduce further."""
 
@@ -85,7 +84,7 @@ class SequentialMeasurement:
         self._runner = runner
         self._budget_ns = budget_ns
         self._max_launches = max_launches
-        self._max_confirming = min(_CONFIRMING_LAUNCHES, max_launches)
+        self._max_confirming = min(CONFIRMING_LAUNCHES, max_launches)
         self._overload = overload
         self._price = price
         self._reserved_ns = 0
@@ -245,7 +244,7 @@ class SequentialMeasurement:
             else:
                 outcomes = {verdict.outcome for verdict in verdicts}
                 failed = Outcome.FAIL in outcomes
-                unconfirmed = failed and len(self._launches) < _CONFIRMING_LAUNCHES
+                unconfirmed = failed and len(self._launches) < CONFIRMING_LAUNCHES
                 if not unconfirmed and (failed or Outcome.INCONCLUSIVE not in outcomes):
                     return verdicts
                 confirms = unconfirmed and more is None and self._tries - self.dropped < self._max_confirming

@@ -10,6 +10,7 @@ requests would promise an accuracy that is not there. All arithmetic is on logar
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist, median
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,11 @@ __all__ = [
     "CONFIDENCE",
     "LAUNCH_SD",
     "PRIOR_DEGREES",
+    "LogMean",
     "block_weights",
     "estimate",
     "launch_deviation",
+    "log_ratio_of",
     "median_error",
     "min_samples",
     "order_bounds",
@@ -56,6 +59,32 @@ _RESAMPLES = 200
 """Resamples of a bootstrap, which find a standard error to 5 %."""
 _RUN = 3
 """Blocks of a run that are drawn together, as neighbours resemble each other (circular block bootstrap)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogMean:
+    """A mean of logarithms, its standard error, and the degrees of freedom that the error rests on.
+
+    Attributes:
+        mean: natural logarithm of a value or of a ratio.
+        error: standard error of the mean.
+        degrees: of freedom.
+        launches: that it is the mean of.
+    """
+
+    mean: float
+    error: float
+    degrees: float
+    launches: int
+
+    def half(self, confidence: float) -> float:
+        """Half the width of the interval, on the logarithm; bounded, so that its ends are finite."""
+        return min(t_quantile(confidence, self.degrees) * self.error, _WIDEST)
+
+    def interval(self, confidence: float) -> Estimate:
+        """The value or ratio with its interval."""
+        half = self.half(confidence)
+        return Estimate(math.exp(self.mean), math.exp(self.mean - half), math.exp(self.mean + half))
 
 
 def min_samples(percentile: float, confidence: float = 0.99) -> int:
@@ -155,11 +184,10 @@ def estimate(
     values = [launch.value for launch in launches]
     if launch_sd == 0 or min(values) <= 0:
         return Estimate(sum(values) / len(values), min(values), max(values))
-    mean = _log_mean(launches)
     positive = [launch for launch in scatter if launch.value > 0]
     variance, degrees = _launch_variance(launches, positive, launch_sd)
-    half = _half(confidence, degrees, variance / len(launches))
-    return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+    error = math.sqrt(variance / len(launches))
+    return LogMean(_log_mean(launches), error, degrees, len(launches)).interval(confidence)
 
 
 def ratio_of(
@@ -174,10 +202,14 @@ def ratio_of(
     As :func:`estimate`, with k + J1 - 1 + J2 - 1 degrees of freedom and variance (1/J1 + 1/J2).
     All values must be above zero.
     """
-    difference = _log_mean(present) - _log_mean(baseline)
+    return log_ratio_of(present, baseline, launch_sd).interval(confidence)
+
+
+def log_ratio_of(present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], launch_sd: float) -> LogMean:
+    """The logarithm of present over baseline; see :func:`ratio_of`."""
     variance, degrees = _launch_variance(present, baseline, launch_sd)
-    half = _half(confidence, degrees, variance * (1 / len(present) + 1 / len(baseline)))
-    return Estimate(math.exp(difference), math.exp(difference - half), math.exp(difference + half))
+    error = math.sqrt(variance * (1 / len(present) + 1 / len(baseline)))
+    return LogMean(_log_mean(present) - _log_mean(baseline), error, degrees, len(present))
 
 
 def ratio_of_pairs(
@@ -286,11 +318,6 @@ def t_quantile(confidence: float, degrees: float) -> float:
 
 def _log_mean(launches: Sequence[LaunchValue]) -> float:
     return sum(math.log(launch.value) for launch in launches) / len(launches)
-
-
-def _half(confidence: float, degrees: float, variance: float) -> float:
-    """Half the width of an interval, on the logarithm; bounded, so that its ends are finite."""
-    return min(t_quantile(confidence, degrees) * math.sqrt(variance), _WIDEST)
 
 
 def _launch_variance(

@@ -19,7 +19,7 @@ import numpy as np
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, launch_deviation, prior_weight, t_quantile
+from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LogMean, launch_deviation, prior_weight
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -41,6 +41,7 @@ __all__ = [
     "ratio_deviation",
     "ratio_estimate",
     "wants_more_pairs",
+    "weighed_ratio",
 ]
 
 RATIO_SD = 0.015
@@ -51,8 +52,6 @@ _NOISY_FACTOR = 3.0
 """Multiple of the lower quartile of all errors from which a launch counts as noisy and gets less weight."""
 _ROUNDING = 1e-12
 """Difference of log ratios that is rounding of floats."""
-_WIDEST = 20.0
-"""Half of the widest interval of a log ratio: a factor of 5e8 stands for no knowledge."""
 _DEFAULT_PLAN = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
 
@@ -231,7 +230,7 @@ def ratio_estimate(
         prior_degrees: k0, above zero.
         confidence: of the two-sided interval.
     """
-    return _weighed(launches, prior_sd, prior_degrees).interval(confidence)
+    return weighed_ratio(launches, prior_sd, prior_degrees).interval(confidence)
 
 
 def judge_ratio(
@@ -261,43 +260,22 @@ def judge_ratio(
     """
     wanted = math.log(limit)
     for number in range(max(plan.first, plan.since), min(len(launches), plan.last) + 1):
-        weighed = _weighed(launches[:number], prior_sd, _PRIOR_DEGREES)
+        weighed = weighed_ratio(launches[:number], prior_sd)
         over = _over(weighed, wanted, better)
         if equivalence and over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
             return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
         if over - weighed.half(plan.confidence(number)) > _ROUNDING:
             return _verdict(Outcome.FAIL, weighed, limit, better=better, plan=plan)
-    weighed = _weighed(launches[: plan.last], prior_sd, _PRIOR_DEGREES)
+    weighed = weighed_ratio(launches[: plan.last], prior_sd)
     if not equivalence and _over(weighed, wanted, better) <= _ROUNDING:
         return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
     return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better=better, plan=plan)
 
 
-@dataclass(frozen=True, slots=True)
-class _Weighed:
-    """The weighted mean of some log ratios, its standard error, and how many degrees of freedom that rests on."""
-
-    mean: float
-    error: float
-    degrees: float
-    launches: int
-
-    def half(self, confidence: float) -> float:
-        """Half the width of the interval, on the logarithm."""
-        return min(t_quantile(confidence, self.degrees) * self.error, _WIDEST)
-
-    def interval(self, confidence: float) -> Estimate:
-        """The ratio with its interval."""
-        half = self.half(confidence)
-        return Estimate(math.exp(self.mean), math.exp(self.mean - half), math.exp(self.mean + half))
-
-    def after(self, launches: int) -> _Weighed:
-        """The same with this many launches of equal variance."""
-        error = self.error * math.sqrt(self.launches / launches)
-        return _Weighed(self.mean, error, self.degrees + launches - self.launches, launches)
-
-
-def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float) -> _Weighed:
+def weighed_ratio(
+    launches: Sequence[LogRatio], prior_sd: float = RATIO_SD, prior_degrees: float = _PRIOR_DEGREES
+) -> LogMean:
+    """The weighted mean of log ratios, whose interval :func:`ratio_estimate` gives; the arguments are the same."""
     x = np.array([launch.value for launch in launches])
     error = np.array([launch.error for launch in launches])
     usual = error <= _NOISY_FACTOR * np.quantile(error, 0.25)
@@ -308,15 +286,21 @@ def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float
     prior = prior_weight(prior_degrees, 1.0, scatter=scatter, degrees=len(launches) - 1)
     degrees = prior + len(launches) - 1
     scale = (prior + scatter) / degrees
-    return _Weighed(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
+    return LogMean(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
 
 
-def _over(weighed: _Weighed, wanted: float, better: str) -> float:
+def _after(weighed: LogMean, launches: int) -> LogMean:
+    """The same with this many launches of equal variance."""
+    error = weighed.error * math.sqrt(weighed.launches / launches)
+    return LogMean(weighed.mean, error, weighed.degrees + launches - weighed.launches, launches)
+
+
+def _over(weighed: LogMean, wanted: float, better: str) -> float:
     """How far the mean is on the bad side of the limit, on the logarithm."""
     return weighed.mean - wanted if better == "lower" else wanted - weighed.mean
 
 
-def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, *, better: str, plan: SequentialPlan) -> RatioVerdict:
+def _verdict(outcome: Outcome, weighed: LogMean, limit: float, *, better: str, plan: SequentialPlan) -> RatioVerdict:
     number = weighed.launches
     good, bad = weighed.half(plan.confidence(number)), weighed.half(plan.confidence_of_pass(number))
     below, above = (good, bad) if better == "lower" else (bad, good)
@@ -332,11 +316,11 @@ def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, *, better: str, 
     return RatioVerdict(outcome, weighed.interval(CONFIDENCE), judged, number, reason)
 
 
-def _what_would_decide(weighed: _Weighed, wanted: float, better: str, *, plan: SequentialPlan) -> str:
+def _what_would_decide(weighed: LogMean, wanted: float, better: str, *, plan: SequentialPlan) -> str:
     is_good = (weighed.mean < wanted) is (better == "lower")
     confidence = plan.confidence_of_pass if is_good else plan.confidence
     for number in range(max(weighed.launches + 1, plan.first), plan.last + 1):
-        if weighed.after(number).half(confidence(number)) < abs(weighed.mean - wanted):
+        if _after(weighed, number).half(confidence(number)) < abs(weighed.mean - wanted):
             return f"about {number - weighed.launches} more would decide it"
     return f"it is too near to tell with {plan.last}"
 
