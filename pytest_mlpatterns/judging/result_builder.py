@@ -41,6 +41,7 @@ from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.judging.compared_metrics import compared_by_default
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import TestResult
@@ -54,6 +55,7 @@ from pytest_mlpatterns.records.result_parts import (
     Limits,
     Measured,
     Reference,
+    Terms,
 )
 from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.text.comparison import figure_of
@@ -77,7 +79,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.launch import Estimate, Launch, Noise
     from pytest_mlpatterns.records.overload import Overload
-    from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.scaling import ScalingRecord
     from pytest_mlpatterns.records.verdict import Verdict
 
@@ -131,7 +132,7 @@ def build_result(
             verdicts=tuple(verdicts),
             reference=comparison.reference,
             stream=stream_record(metrics),
-            definition=_definition(experiment, metrics.price),
+            definition=_definition(experiment, metrics),
             judged=judged,
             measured=_measured(metrics, by_launch, measurement.spent_s + measurement.interleaved_s),
             conditions=conditions,
@@ -146,9 +147,17 @@ def with_compared_figures(result: TestResult) -> TestResult:
     return replace(result, metrics={name: figure_of(result, name) or found for name, found in result.metrics.items()})
 
 
-def _definition(experiment: Experiment, price: Price | None) -> Definition:
+def _definition(experiment: Experiment, metrics: Metrics) -> Definition:
     settings = experiment.settings
-    return Definition(command=experiment.command, tolerance=settings.tolerance.usual, gate=settings.gate, price=price)
+    compared = compared_by_default(settings, streams=metrics.streams)
+    tolerances = {metric.name: settings.tolerance.of(metric) for metric in compared}
+    return Definition(
+        command=experiment.command,
+        tolerance=settings.tolerance.usual,
+        gate=settings.gate,
+        price=metrics.price,
+        terms=Terms(settings.budget_ns, settings.launches, tolerances),
+    )
 
 
 def _judged(experiment: Experiment, comparison: Comparison, *, has_verdicts: bool, passed: bool) -> Judged:

@@ -55,6 +55,7 @@ __all__ = [
     "Location",
     "Measured",
     "Reference",
+    "Terms",
     "read_estimates",
 ]
 
@@ -164,6 +165,28 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a comparison of the test may take, and how much worse each metric may be.
+
+    Attributes:
+        budget_ns: time that it may measure.
+        launches: most launches beside a stored baseline.
+        tolerances: largest acceptable worsening by the name of each metric that a comparison judges; of an error rate
+            the difference.
+    """
+
+    budget_ns: int
+    launches: int
+    tolerances: Mapping[str, float]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Terms:
+        """The inverse of ``dataclasses.asdict``."""
+        tolerances = {str(name): float(share) for name, share in data["tolerances"].items()}
+        return cls(int(data["budget_ns"]), int(data["launches"]), tolerances)
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """Where a test is defined, and what it asks for.
 
@@ -174,6 +197,7 @@ class Definition:
         tolerance: largest worsening against the baseline that the test accepts.
         gate: whether a failing verdict fails the test.
         price: of cores and memory; None without one.
+        terms: of a comparison; None in files of older versions.
     """
 
     group: str = ""
@@ -182,6 +206,7 @@ class Definition:
     tolerance: float = 0.10
     gate: Gate = Gate.FAIL
     price: Price | None = None
+    terms: Terms | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
@@ -195,6 +220,7 @@ class Definition:
             "location": None if data["location"] is None else Location(**data["location"]),
             "gate": Gate(data.get("gate", Gate.FAIL)),
             "price": parse_price(data["price"]) if data.get("price") else None,
+            "terms": Terms.from_json(data["terms"]) if data.get("terms") else None,
         }
         return cls(**{**_given(cls, data), **read})
 

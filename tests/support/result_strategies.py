@@ -30,7 +30,7 @@ from pytest_mlpatterns.records.profile import (
     ProfileRecord,
 )
 from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
-from pytest_mlpatterns.records.result_parts import BaselineGap, Beside, Location, Reference
+from pytest_mlpatterns.records.result_parts import BaselineGap, Beside, Location, Reference, Terms
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
@@ -264,6 +264,10 @@ RESULTS = st.builds(
     unsteady=st.lists(NAMES, max_size=2).map(tuple),
     first_failure=st.builds(FirstFailure.read, NAMES),
     price=st.none() | PRICES,
+    terms=st.none()
+    | st.builds(
+        Terms, st.integers(0, 10**12), st.integers(0, 100), st.dictionaries(NAMES, st.floats(0, 100), max_size=3)
+    ),
     not_compared=st.dictionaries(NAMES, NAMES, max_size=2).map(
         lambda read: {label: LeftOut.read(label, why) for label, why in read.items()}
     ),

@@ -24,7 +24,7 @@ from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileRecord
 from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
 from pytest_mlpatterns.records.result import FailedTest, TestResult
-from pytest_mlpatterns.records.result_parts import Location, Reference
+from pytest_mlpatterns.records.result_parts import Location, Reference, Terms
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
@@ -52,6 +52,7 @@ SINCE_0_2_0 = {
     "revision_commit",
     "sorting_ns",
     "taken",
+    "terms",
     "unjudged",
     "unmeasured",
     "why_open",
@@ -194,6 +195,7 @@ def test_every_member_is_described(position: str, kind: type) -> None:
         (("location",), Location),
         (("failed_test",), FailedTest),
         (("result", "unjudged"), Unjudged),
+        (("result", "terms"), Terms),
         (("latency", "histogram"), LatencyHistogram),
         (("result", "reference"), Reference),
         (("result", "warmups"), Warmup),
