@@ -26,27 +26,32 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = [
+    "RATIO_PRIOR_DEGREES",
     "RATIO_SD",
     "LogRatio",
     "PairedCapacity",
     "PairedLaunch",
     "RatioVerdict",
     "VariantFigures",
+    "WeighedRows",
     "judge_ratio",
     "paired_log_ratio",
     "ratio_deviation",
     "ratio_estimate",
     "wants_more_pairs",
     "weighed_ratio",
+    "weighed_rows",
 ]
 
 RATIO_SD = 0.015
 """Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""
-_PRIOR_DEGREES = 3.0
+RATIO_PRIOR_DEGREES = 3.0
 """Degrees of freedom of the prior; fewer if the launches contradict it."""
 _NOISY_FACTOR = 3.0
 """Multiple of the lower quartile of all errors from which a launch counts as noisy and gets less weight."""
@@ -206,7 +211,7 @@ def wants_more_pairs(disturbed: Sequence[bool]) -> bool:
 def ratio_estimate(
     launches: Sequence[LogRatio],
     prior_sd: float = RATIO_SD,
-    prior_degrees: float = _PRIOR_DEGREES,
+    prior_degrees: float = RATIO_PRIOR_DEGREES,
     *,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
@@ -273,20 +278,48 @@ def judge_ratio(
 
 
 def weighed_ratio(
-    launches: Sequence[LogRatio], prior_sd: float = RATIO_SD, prior_degrees: float = _PRIOR_DEGREES
+    launches: Sequence[LogRatio], prior_sd: float = RATIO_SD, prior_degrees: float = RATIO_PRIOR_DEGREES
 ) -> LogMean:
     """The weighted mean of log ratios, whose interval :func:`ratio_estimate` gives; the arguments are the same."""
-    x = np.array([launch.value for launch in launches])
-    error = np.array([launch.error for launch in launches])
-    usual = error <= _NOISY_FACTOR * np.quantile(error, 0.25)
-    variance = np.where(usual, np.mean(error[usual] ** 2), error**2)
-    weight = 1 / (prior_sd**2 + variance)
-    mean = float((weight * x).sum() / weight.sum())
-    scatter = float((weight * (x - mean) ** 2).sum())
-    prior = prior_weight(prior_degrees, 1.0, scatter=scatter, degrees=len(launches) - 1)
-    degrees = prior + len(launches) - 1
-    scale = (prior + scatter) / degrees
-    return LogMean(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
+    values = np.array([[launch.value for launch in launches]])
+    errors = np.array([[launch.error for launch in launches]])
+    found = weighed_rows(values, errors, prior_sd=prior_sd, prior_degrees=prior_degrees)
+    return LogMean(float(found.means[0]), float(found.errors[0]), float(found.degrees[0]), len(launches))
+
+
+@dataclass(frozen=True, slots=True)
+class WeighedRows:
+    """Weighted means of samples, their standard errors and degrees of freedom; arrays of shape ``(samples,)``."""
+
+    means: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    degrees: NDArray[np.float64]
+
+
+def weighed_rows(
+    values: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    *,
+    prior_sd: float = RATIO_SD,
+    prior_degrees: float = RATIO_PRIOR_DEGREES,
+) -> WeighedRows:
+    """As :func:`weighed_ratio`, of several samples of one size.
+
+    Args:
+        values: log ratios, shape ``(samples, launches)``.
+        errors: their standard errors, of the same shape.
+        prior_sd: see :func:`ratio_estimate`.
+        prior_degrees: see :func:`ratio_estimate`.
+    """
+    usual = errors <= _NOISY_FACTOR * np.quantile(errors, 0.25, axis=1, keepdims=True)
+    shared = np.where(usual, errors**2, 0.0).sum(axis=1, keepdims=True) / usual.sum(axis=1, keepdims=True)
+    weight = 1 / (prior_sd**2 + np.where(usual, shared, errors**2))
+    means = (weight * values).sum(axis=1) / weight.sum(axis=1)
+    scatter = (weight * (values - means[:, None]) ** 2).sum(axis=1)
+    further = values.shape[1] - 1
+    prior = np.array([prior_weight(prior_degrees, 1.0, scatter=one, degrees=further) for one in scatter.tolist()])
+    degrees = prior + further
+    return WeighedRows(means, np.sqrt((prior + scatter) / degrees / weight.sum(axis=1)), degrees)
 
 
 def _after(weighed: LogMean, launches: int) -> LogMean:
