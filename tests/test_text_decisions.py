@@ -27,6 +27,7 @@ SEARCHES = frozenset(
 PATTERNS = frozenset(("findall", "finditer", "fullmatch", "match", "search", "split", "sub"))
 PRINTED = frozenset(("repr", "str"))
 OTHER_PROGRAMS = (
+    "history/exchange.py",
     "loadgen/pyreqwest_loop.py",
     "plain_caller.py",
     "profiling/py_spy.py",

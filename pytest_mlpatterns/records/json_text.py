@@ -56,15 +56,20 @@ class _Fault(Exception):
         self.path: list[str | int] = []
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str, *, allows_constants: bool = False) -> Any:
     """The value of a JSON text.
+
+    Args:
+        text: JSON.
+        allows_constants: whether the numbers ``NaN`` and ``Infinity``, which some programs write though JSON has none,
+            are read as None; else they are refused.
 
     Raises:
         ValueError: it is not JSON, is nested too deeply, or has a number that no computer holds; the message is one
             sentence.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_left_out if allows_constants else _refuse_constant)
     except RecursionError:
         raise ValueError("its lists and objects are nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -274,6 +279,10 @@ SUPPORTED = frozenset(
     {*_CHECKS, *_OF_MEMBERS, *_OF_ITEMS, "$ref", "allOf", "anyOf", "$schema", "$defs", "title", "description"}
 )
 """Keywords that a schema of this package may use."""
+
+
+def _left_out(_: str) -> None:
+    """In place of a number that JSON does not have."""
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
+from pytest_mlpatterns.analysis.metrics.imported import imported_metric
 from pytest_mlpatterns.analysis.metrics.metric import (
     USUAL_TOLERANCE,
     CallersRate,
@@ -530,7 +531,7 @@ def metric_named(name: str) -> Metric:
         KeyError: there is no such metric.
         SettingError: it is NMRT under an objective that cannot be read.
     """
-    known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name)
+    known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name) or imported_metric(name)
     if known is not None:
         return known
     if name.startswith(f"{_NMRT}(") and name.endswith(")"):
