@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Imported", "OtavaTable", "otava_config", "otava_table", "read_foreign", "with_positions"]
 
-COMMIT_DIGITS = 12
-"""Length of a commit in a line, as runs abbreviate it."""
+_LARGEST = 1e29
+"""Largest value, below what a line of a history takes for a measured one."""
 _MOST_VALUES = 1_000_000
 """Most values that one import takes: ten years of 250 benchmarks a day; more is no history of a project."""
 _MOST_FILES = 100_000
@@ -162,7 +162,7 @@ def with_positions(lines: tuple[HistoryLine, ...], positions: Mapping[str, int])
 
     Args:
         lines: as :func:`read_foreign` gave them.
-        positions: by the first twelve digits of a commit.
+        positions: by the hash of a commit.
     """
     return tuple(
         replace(line, at=CommitPosition(line.at.commit, positions.get(line.at.commit, line.at.position)))
@@ -196,7 +196,7 @@ def _number(value: object) -> float | None:
         number = float(value)  # type: ignore[arg-type]
     except OverflowError:
         return None
-    return number if math.isfinite(number) and number > 0 else None
+    return number if 0 < number < math.inf else None
 
 
 def _lines(values: Iterable[_Value], *, machine: str, date: str, at: CommitPosition) -> list[HistoryLine]:
@@ -238,15 +238,17 @@ def _date(value: object) -> str:
 
 
 def _commit(value: object) -> str:
-    """A commit, abbreviated; empty if it is none."""
+    """The hash of a commit; empty if it is none."""
     text = value.lower() if isinstance(value, str) else ""
-    return text[:COMMIT_DIGITS] if _COMMIT.fullmatch(text) else ""
+    return text if _COMMIT.fullmatch(text) else ""
 
 
 def _converted(value: object, unit: str) -> float | None:
-    """A value in the unit of its metric; None if it has no logarithm."""
+    """A value in the unit of its metric; None if it is not above zero, or larger than a line takes."""
     number, known = _number(value), foreign_unit(unit)
-    return number if number is None or known is None else number * known.scale
+    if number is None or (scaled := number * (1.0 if known is None else known.scale)) > _LARGEST:
+        return None
+    return scaled
 
 
 # --- github-action-benchmark ------------------------------------------------------------------------------------------
@@ -276,12 +278,12 @@ def _of_benchmark_run(suite: str, run: object, tally: _Tally) -> list[HistoryLin
 
 def _benches(tool: str, benches: Sequence[object], tally: _Tally) -> Iterator[_Value]:
     """The values of one run; their ranges, which mean something else for each tool, are left out."""
-    for bench in benches:
-        if not isinstance(bench, dict) or not (test := _name(bench.get("name"))):
+    for entry in benches:
+        if not isinstance(entry, dict) or not (test := _name(entry.get("name"))):
             tally.leave_out("benches without a name")
             continue
-        unit = _name(bench.get("unit"))
-        value = _converted(bench.get("value"), unit)
+        unit = _name(entry.get("unit"))
+        value = _converted(entry.get("value"), unit)
         if value is None:
             tally.leave_out("values that are no numbers above zero")
             continue

@@ -23,13 +23,11 @@ from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.history.exchange import otava_config, otava_table, read_foreign, with_positions
 from pytest_mlpatterns.records.change import Course
-from pytest_mlpatterns.records.history import CommitPosition
+from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pytest_mlpatterns.records.history import HistoryLine
 
 COMMIT = "bce491700ba3728f331ea31e4a1785d443c9b8df"
 OTHER = "d055f63d98c78adef3a4de0221f07a2c795a953c"
@@ -76,11 +74,12 @@ def test_a_data_js_gives_a_line_for_each_bench_of_each_run(tmp_path: Path) -> No
     lines = read_foreign(tmp_path / "data.js").lines
 
     assert [(line.machine, line.at.commit) for line in lines] == [
-        ("imported Benchmark", COMMIT[:12]),
-        ("imported Benchmark", OTHER[:12]),
-        ("imported on arm", COMMIT[:12]),
+        ("imported Benchmark", COMMIT),
+        ("imported Benchmark", OTHER),
+        ("imported on arm", COMMIT),
     ]
     assert [line.values["imported(time)"][0].value for line in lines] == [37_174, 2e6, 1e9]
+    assert [HistoryLine.from_text(line.to_text()) for line in lines] == list(lines)
     assert {line.date for line in lines} == {"2023-07-30T08:23:10+00:00"}
     assert {line.setup for line in lines[:2]} == {line.setup for line in lines[:2]}
     assert lines[0].setup != lines[2].setup
@@ -130,7 +129,14 @@ def test_a_script_is_read_as_data(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_left_out_and_counted(tmp_path: Path) -> None:
-    odd = [bench("zero", 0, "s"), bench("text", "4", "s"), bench("true", True, "s"), bench("huge", 10**400, "s"), 7]
+    odd = [
+        bench("zero", 0, "s"),
+        bench("text", "4", "s"),
+        bench("true", True, "s"),
+        bench("huge", 10**400, "s"),
+        bench("large", 1e28, "s"),
+        7,
+    ]
     text = script(
         Benchmark=[run(*odd, bench("kept", 1, "s")), run(commit="HEAD"), run(date="today"), run(date=1e300), "x"],
         Other={"benches": None},  # type: ignore[arg-type]
@@ -141,7 +147,7 @@ def test_what_does_not_fit_is_left_out_and_counted(tmp_path: Path) -> None:
 
     assert [line.test for line in found.lines] == ["kept"]
     assert found.warnings == (
-        "4 left out: values that are no numbers above zero",
+        "5 left out: values that are no numbers above zero",
         "1 left out: benches without a name",
         "3 left out: runs without a commit and a date",
         "2 left out: runs without a list of benches",
@@ -261,7 +267,7 @@ def test_a_directory_of_asv_gives_a_line_for_each_case_of_each_benchmark(results
     assert list(lines["b.track_size"].values) == ["imported(things)"]
     assert list(lines["b.peakmem_x"].values) == ["imported(size)"]
     assert first.machine == "imported tau virtualenv-py3.12-numpy"
-    assert (first.at, first.date) == (CommitPosition(COMMIT[:12]), "2026-11-29T20:18:24+00:00")
+    assert (first.at, first.date) == (CommitPosition(COMMIT), "2026-11-29T20:18:24+00:00")
     assert found.warnings == ("2 left out: values that are no numbers above zero",)
 
 
@@ -317,8 +323,8 @@ def test_units_are_guessed_by_name_without_the_list_of_benchmarks(results: Path)
 
 
 def test_positions_are_those_of_known_commits(results: Path) -> None:
-    lines = with_positions(read_foreign(results).lines, {COMMIT[:12]: 7})
-    assert {line.at for line in lines} == {CommitPosition(COMMIT[:12], 7)}
+    lines = with_positions(read_foreign(results).lines, {COMMIT: 7})
+    assert {line.at for line in lines} == {CommitPosition(COMMIT, 7)}
     assert with_positions(lines, {}) == lines
 
 
