@@ -5,7 +5,13 @@ The lines are the same in both. This module must not know what is in them.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Protocol
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.history.file import FileHistory
+from pytest_mlpatterns.history.notes import NotesHistory
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +20,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.history import Compaction, HistoryLine, HistoryRead, Transfer
 
 __all__ = ["History", "open_history"]
+
+_NOTES = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9_]")
+"""Name of notes that git takes as a part of a ref."""
+_PEOPLE = "commits"
+"""Name of the notes that ``git notes`` writes and ``git log`` shows by default."""
 
 
 class History(Protocol):
@@ -24,7 +35,7 @@ class History(Protocol):
         """The place as messages name it: the path, or ``git:NAME``."""
 
     def read(self) -> HistoryRead:
-        """Every line, in the order in which they were appended; exact duplicates count once.
+        """Every line, of a file in the order of its lines, of notes in that of dates; exact duplicates count once.
 
         A history that does not exist yet has no lines. Damaged lines are left out, and a warning names them.
 
@@ -76,4 +87,16 @@ def open_history(text: str, *, root: Path, invoked_in: Path) -> History:
     Raises:
         SettingError: the text names no place.
     """
-    raise NotImplementedError
+    if not text.strip():
+        raise SettingError("the history is empty text, expected a path, or git:NAME for notes of the repository")
+    kind, separator, name = text.partition(":")
+    if not separator or kind != "git":
+        return FileHistory(invoked_in / text, text)
+    if not _NOTES.fullmatch(name) or name.endswith(".lock") or ".." in name:
+        raise SettingError(
+            f"the history is {shown(text)}, expected git: and a name of letters, digits, dots, - and _, "
+            f"such as git:perf; for a file of this name, write ./{text}"
+        )
+    if name == _PEOPLE:
+        raise SettingError(f"the history is {shown(text)}, whose notes are those that people write; write git:perf")
+    return NotesHistory(name, root)
