@@ -186,10 +186,8 @@ class BaselineSession:
 
     def _files_now(self) -> str:
         """The digest of the files that are measured, before the run writes others; empty outside git."""
-        run = self._run
-        results = [file for file in (run.baseline_file, run.json_file, run.html_file) if file is not None]
         try:
-            return tree_digest(self._root, results)
+            return tree_digest(self._root, (self._run.baseline_file, *self._run.results_files))
         except (SettingError, DeploymentError):
             return ""
 

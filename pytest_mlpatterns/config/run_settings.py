@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.config.converters import (
@@ -17,14 +18,16 @@ from pytest_mlpatterns.wording import named, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria
 
-__all__ = ["BaselineMode", "RunSettings", "SettleMode", "read_run_settings"]
+__all__ = ["BaselineMode", "BaselineSource", "HistoryFail", "RunSettings", "SettleMode", "read_run_settings"]
 
 _TRUTHS = ("true", "false")
 """Truth values of an ini file, which would be odd names of files."""
+_Choice = TypeVar("_Choice", bound=StrEnum)
+_NOTES = "git:"
+"""Begins the name of a history that is kept as git notes instead of in a file."""
 
 
 class BaselineMode(StrEnum):
@@ -45,12 +48,27 @@ class SettleMode(StrEnum):
     FETCH = "fetch"
 
 
+class BaselineSource(StrEnum):
+    """The sources of ``--perf-baseline-from``: what an update of the baseline records."""
+
+    RUN = "run"
+    HISTORY = "history"
+
+
+class HistoryFail(StrEnum):
+    """The modes of ``--perf-history-fail``: which changes in the history fail the run that finds them."""
+
+    NEW = "new"
+    NEVER = "never"
+
+
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """Settings of a whole run.
 
     ``always_ranks``: the weights come from the ini file, so a run without alternatives to rank is not an error.
     ``against_required``: a test that is not compared with the revision fails, also if it is new.
+    ``history``: absolute path of the history file, or ``git:NAME`` for git notes; empty without a history.
     """
 
     baseline: BaselineMode
@@ -65,6 +83,15 @@ class RunSettings:
     against_env: bool
     against_files: tuple[str, ...]
     settle: SettleMode = SettleMode.AUTO
+    baseline_source: BaselineSource = BaselineSource.RUN
+    history: str = ""
+    history_fail: HistoryFail = HistoryFail.NEVER
+
+    @property
+    def results_files(self) -> tuple[Path, ...]:
+        """The files that the run writes beside a baseline, which are no part of what it measures."""
+        history = None if not self.history or self.history.startswith(_NOTES) else Path(self.history)
+        return tuple(file for file in (self.json_file, self.html_file, history) if file is not None)
 
 
 def read_run_settings(
@@ -82,36 +109,68 @@ def read_run_settings(
         SettingError: an invalid value, or a file in a directory that does not exist.
     """
 
-    def path(name: str) -> Path | None:
-        given, base = (options[name], invoked_in) if options.get(name) is not None else (ini.get(name), root)
-        if not given:
-            return None
-        is_option = options.get(name) is not None
-        source = f"--perf-{name}" if is_option else f"ini key perf_{name.replace('-', '_')}"
-        return _writable(base / str(given), f"{source} {named(given)}", is_option=is_option)
-
-    def flag(name: str) -> bool:
-        given = options[name] if options.get(name) is not None else ini.get(name)
-        return read_flag(given, f"ini key perf_{name.replace('-', '_')}")
-
-    def text(name: str) -> str:
-        return str(options.get(name) or ini.get(name) or "")
-
+    given = _Given(options, ini, invoked_in, root)
     against = _reference(options.get("against"), ini.get("against"))
+    mode, history = _mode(given.text("baseline"), against), given.history()
     return RunSettings(
-        baseline=_mode(text("baseline"), against),
-        baseline_file=path("baseline-file") or root / "perf-baseline.json",
-        html_file=path("html"),
-        json_file=path("json"),
-        smoke=flag("smoke"),
+        baseline=mode,
+        baseline_file=given.path("baseline-file") or root / "perf-baseline.json",
+        html_file=given.path("html"),
+        json_file=given.path("json"),
+        smoke=given.flag("smoke"),
         rank=_criteria(options.get("rank"), ini.get("rank")),
         always_ranks=options.get("rank") is None,
         against=against,
-        against_required=against is not None and text("baseline") == BaselineMode.REQUIRE,
-        against_env=flag("against-env"),
-        against_files=_names_in(text("against-files")),
-        settle=read_choice(SettleMode, text("settle") or SettleMode.AUTO, "ini key perf_settle"),
+        against_required=against is not None and given.text("baseline") == BaselineMode.REQUIRE,
+        against_env=given.flag("against-env"),
+        against_files=_names_in(given.text("against-files")),
+        settle=given.choice("settle", SettleMode.AUTO),
+        baseline_source=_source(given.choice("baseline-from", BaselineSource.RUN), mode, history),
+        history=history,
+        history_fail=given.choice("history-fail", HistoryFail.NEVER),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the command line and the ini file give, the command line first; arguments of :func:`read_run_settings`."""
+
+    options: Mapping[str, object]
+    ini: Mapping[str, object]
+    invoked_in: Path
+    root: Path
+
+    def path(self, name: str) -> Path | None:
+        """A file; None if not given."""
+        is_option = self.options.get(name) is not None
+        given, base = (self.options[name], self.invoked_in) if is_option else (self.ini.get(name), self.root)
+        if not given:
+            return None
+        source = f"--perf-{name}" if is_option else f"ini key perf_{name.replace('-', '_')}"
+        return _writable(base / str(given), f"{source} {named(given)}", is_option=is_option)
+
+    def flag(self, name: str) -> bool:
+        """A switch; off if not given."""
+        given = self.options[name] if self.options.get(name) is not None else self.ini.get(name)
+        return read_flag(given, f"ini key perf_{name.replace('-', '_')}")
+
+    def text(self, name: str) -> str:
+        """A text; empty if not given."""
+        return str(self.options.get(name) or self.ini.get(name) or "")
+
+    def choice(self, name: str, default: _Choice) -> _Choice:
+        """A member of the default's enumeration."""
+        chosen: _Choice = read_choice(
+            type(default), self.text(name) or default, f"ini key perf_{name.replace('-', '_')}"
+        )
+        return chosen
+
+    def history(self) -> str:
+        """Where the history is: ``git:NAME``, or the absolute path of a file; empty if not given."""
+        given = self.options["history"] if self.options.get("history") is not None else self.ini.get("history")
+        if str(given or "").startswith(_NOTES):
+            return str(given)
+        return str(self.path("history") or "")
 
 
 def _writable(file: Path, given: str, *, is_option: bool) -> Path:
@@ -156,6 +215,22 @@ def _mode(given: str, against: str | None) -> BaselineMode:
             "revision does not use the baseline file"
         )
     return BaselineMode.OFF
+
+
+def _source(source: BaselineSource, mode: BaselineMode, history: str) -> BaselineSource:
+    """What an update of the baseline records.
+
+    Args:
+        source: from the command line or the ini file.
+        mode: the baseline mode; only an update records.
+        history: where the history is; empty without one.
+    """
+    if source is BaselineSource.HISTORY and mode is BaselineMode.UPDATE and not history:
+        raise SettingError(
+            "--perf-baseline-from history without a history, expected one to take the values from; name it: "
+            "--perf-history PATH"
+        )
+    return source
 
 
 def _criteria(option: object, ini: object) -> SelectionCriteria | None:

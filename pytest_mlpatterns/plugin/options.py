@@ -56,6 +56,11 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
         "help": "compare with the stored baseline (check, the default), record it (update), fail if there is no "
         "comparable entry (require), check and remove entries whose tests are gone (prune), or leave it alone (off)",
     },
+    "baseline-from": {
+        "choices": ("run", "history"),
+        "help": "what an update of the baseline records: the launches of this run (run, the default), or those of all "
+        "runs of the history since the last change (history)",
+    },
     "baseline-file": {
         "metavar": "PATH",
         "help": "the baseline file (default: perf-baseline.json in the root directory)",
@@ -94,6 +99,16 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
         "metavar": "NAME",
         "help": "where the load generators run: on this machine, or spread over the nodes of the Ray cluster "
         "(default: ray for tests with engine=ray, else local)",
+    },
+    "history": {
+        "metavar": "PLACE",
+        "help": "append what each test measured to this history, and report what changed in it: the path of a file, or "
+        "git:NAME for git notes",
+    },
+    "history-fail": {
+        "choices": ("new", "never"),
+        "help": "whether the run fails if it finds a new change for the worse in the history (new), or reports it only "
+        "(never, the default)",
     },
     "html": {"metavar": "PATH", "help": "write a report to this file, as one page for a browser that needs no network"},
     "inconclusive": {

@@ -205,9 +205,8 @@ class Settlements:
         self._run = run
         self._directory = directory
         self._resources = resources
-        results = tuple(file for file in (run.json_file, run.html_file) if file is not None)
         self._recorded = RecordedRevisions(
-            config.rootpath, run.baseline_file, results, fetch=run.settle is SettleMode.FETCH
+            config.rootpath, run.baseline_file, run.results_files, fetch=run.settle is SettleMode.FETCH
         )
 
     def of(

@@ -65,7 +65,10 @@ REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
 """Set if this pytest only serves tests of another revision: the tops of the present tree and of that one."""
 SERVE_REVISION: pytest.StashKey[Callable[[Experiment], None]] = pytest.StashKey()
 """Set beside it: starts and stops deployments of one test, until the other side is done."""
-_OPTIONS_OF_THE_RUN = ("against", "baseline", "baseline-file", "html", "json", "rank", "settle", "smoke")
+_OPTIONS_OF_THE_RUN = (
+    *("against", "baseline", "baseline-file", "baseline-from", "history", "history-fail", "html", "json", "rank"),
+    *("settle", "smoke"),
+)
 """Options without influence on how a single test is served."""
 _COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a complete run."""

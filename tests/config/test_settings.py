@@ -9,7 +9,7 @@ import pytest
 
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config import settings as config
-from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
+from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, HistoryFail, read_run_settings
 from pytest_mlpatterns.config.settings import (
     InconclusivePolicy,
     NoisePolicy,
@@ -143,6 +143,9 @@ RUN_LEVEL = {
     "against-files",
     "baseline",
     "baseline-file",
+    "baseline-from",
+    "history",
+    "history-fail",
     "html",
     "json",
     "rank",
@@ -185,7 +188,14 @@ def test_every_option_is_read_by_somebody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "kind"), [("baseline", BaselineMode), ("inconclusive", InconclusivePolicy), ("gate", Gate)]
+    ("option", "kind"),
+    [
+        ("baseline", BaselineMode),
+        ("baseline-from", BaselineSource),
+        ("history-fail", HistoryFail),
+        ("inconclusive", InconclusivePolicy),
+        ("gate", Gate),
+    ],
 )
 def test_the_choices_of_an_option_are_those_that_it_is_read_by(option: str, kind: Any) -> None:
     assert list(OPTIONS[option]["choices"]) == [str(member) for member in kind]
@@ -630,6 +640,31 @@ def test_the_mode_of_the_baseline_is_of_the_command_line_then_of_the_ini_file(
     assert run_settings(tmp_path, {"baseline": option}, {"baseline": ini}).baseline is mode
 
 
+def test_a_history_is_a_file_or_git_notes(tmp_path: Path) -> None:
+    found = run_settings(tmp_path, {}, {"history": "runs.jsonl"})
+    assert found.history == str(tmp_path / "root" / "runs.jsonl")
+    assert run_settings(tmp_path, {"history": "runs.jsonl"}).history == str(tmp_path / "invoked" / "runs.jsonl")
+    notes = run_settings(tmp_path, {"history": "git:perf"}, {"history": "runs.jsonl"})
+    assert (notes.history, notes.results_files) == ("git:perf", ())
+    assert found.results_files == (tmp_path / "root" / "runs.jsonl",)
+
+
+def test_an_empty_option_leaves_the_history_of_the_ini_file_out(tmp_path: Path) -> None:
+    found = run_settings(tmp_path, {"history": ""}, {"history": "runs.jsonl", "history-fail": "new"})
+    assert (found.history, found.history_fail) == ("", HistoryFail.NEW)
+    assert run_settings(tmp_path).history_fail is HistoryFail.NEVER
+
+
+def test_a_baseline_from_the_history_needs_one_when_it_is_recorded(tmp_path: Path) -> None:
+    given: dict[str, object] = {"baseline-from": "history", "baseline": "update"}
+    with pytest.raises(SettingError, match="--perf-baseline-from history without a history, expected one"):
+        run_settings(tmp_path, given)
+    found = run_settings(tmp_path, {**given, "history": "runs.jsonl"})
+    assert found.baseline_source is BaselineSource.HISTORY
+    assert run_settings(tmp_path, {"baseline-from": "history"}).baseline is BaselineMode.CHECK
+    assert run_settings(tmp_path).baseline_source is BaselineSource.RUN
+
+
 @pytest.mark.parametrize("name", ["baseline-file", "html", "json"])
 def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, name: str) -> None:
     field = name.replace("-", "_") if name == "baseline-file" else f"{name}_file"
@@ -675,7 +710,7 @@ def test_a_wrong_value_of_a_run_is_named_with_what_is_allowed(
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["baseline-file", "html", "json"])
+@pytest.mark.parametrize("name", ["baseline-file", "history", "html", "json"])
 @pytest.mark.parametrize("level", ["option", "ini"])
 @pytest.mark.parametrize("kind", ["directory", "nowhere"])
 def test_a_path_that_no_file_can_have_is_named_by_where_it_was_given(
