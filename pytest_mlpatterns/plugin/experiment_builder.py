@@ -82,7 +82,8 @@ class ExperimentBuilder:
 
     Args:
         engines: what the tests share of each engine.
-        trees: tops of the present tree and of the other revision's, if this pytest serves that revision.
+        trees: tops of the present tree and of the one that is imported instead, if this pytest serves another revision
+            or measures an old commit.
     """
 
     def __init__(

@@ -9,6 +9,8 @@ import sysconfig
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_mlpatterns.config.run_settings import BaselineMode, SettleMode
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.judging.experiment import Settlement
@@ -30,17 +32,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    import pytest
-
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.engines.engine import EngineSession
+    from pytest_mlpatterns.history.commit_runs import CommitJob
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["OtherRevision", "Settlements", "files_of", "lay_out", "with_its_packages"]
+__all__ = ["MEASURED_COMMIT", "OtherRevision", "Settlements", "files_of", "lay_out", "with_its_packages"]
+
+MEASURED_COMMIT: pytest.StashKey[CommitJob] = pytest.StashKey()
+"""Set if this pytest measures an old commit, in a tree that is not the user's."""
 
 _CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
@@ -54,12 +58,14 @@ def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitS
     """Write the files of the revision to compare with into a directory, and build its environment if that is asked for.
 
     Returns:
-        None if the run compares with no revision.
+        None if the run compares with no revision. A run that measures an old commit is given what it compares with.
 
     Raises:
         SettingError: there is no such revision, or a file that it needs is missing.
         DeploymentError: the files cannot be written, or the environment cannot be built.
     """
+    if (job := config.stash.get(MEASURED_COMMIT, None)) is not None:
+        return job.reference
     if run.against is None:
         return None
     worktree = files_of(resolve_revision(config.rootpath, run.against), config, run, resources=resources)
@@ -133,7 +139,8 @@ class OtherRevision:
         Raises:
             SettingError: the message names the copy.
         """
-        require_no_copy(self._config.rootpath, self.worktree.present_root)
+        if MEASURED_COMMIT not in self._config.stash:  # what measures an old commit has looked at the user's tree
+            require_no_copy(self._config.rootpath, self.worktree.present_root)
 
     def announce(self, schedules: Iterable[Schedule]) -> None:
         """Say how long the loads that have a length of their own will take, before anything is sent."""
@@ -176,11 +183,14 @@ class OtherRevision:
         if config.option.inifilename and config.inipath is not None:
             options.append(f"-c{os.path.relpath(config.inipath, config.rootpath)}")
         import_path = tuple(map(os.path.abspath, sys.path))
+        python_path = None
+        if (job := config.stash.get(MEASURED_COMMIT, None)) is not None:  # the other side redirects the user's paths
+            import_path, python_path = job.import_path, job.python_path
         project_paths = None
         if (environment := self.worktree.environment) is not None:
             import_path = tuple(path for path in import_path if not _is_installed(path))
             project_paths = tuple(os.path.join(self.worktree.root, path) for path in environment.project_paths)
-        return InheritedOptions(tuple(options), values_of_conftests(config), import_path, project_paths)
+        return InheritedOptions(tuple(options), values_of_conftests(config), import_path, project_paths, python_path)
 
 
 def _is_installed(path: str) -> bool:

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.serving.deployment import Deployment
 
-__all__ = ["main"]
+__all__ = ["ABSENT", "arguments_for", "main"]
 
-_ABSENT = (pytest.ExitCode.OK, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
+ABSENT = (pytest.ExitCode.OK, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a pytest that started but does not have the test; an unknown test id is a usage error."""
 
 _EVERY_TEST = ("-m", "", "-k", "")
@@ -61,23 +61,30 @@ def main() -> None:
     requests: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
     channel.listen(requests.put, lambda: requests.put(None))
     os.chdir(job.directory)
+    if (python_path := job.inherited_options.python_path) is not None:
+        os.environ["PYTHONPATH"] = python_path
     sys.path[:] = _import_path(job.inherited_options)
     install(job.present_top, job.reference_top)
     server = _Server(channel, requests, job)
-    arguments = [job.test, "-q", "--tb=short", "-W", "default", *_EVERY_TEST, *job.inherited_options.options]
-    if importlib.util.find_spec("xdist"):
-        arguments.append("-n0")
-    if importlib.util.find_spec("pytest_cov"):
-        arguments.append("--no-cov")
-    code = pytest.main(arguments, plugins=[server])
+    code = pytest.main(arguments_for(job.test, job.inherited_options.options), plugins=[server])
     if server.reached_test:
         return
     if server.failures:
         channel.send(RevisionFailed(Reason.FAILED, "\n".join(server.failures)))
-    elif server.has_started and code in _ABSENT:
+    elif server.has_started and code in ABSENT:
         channel.send(RevisionFailed(Reason.ABSENT, f"pytest ended with exit code {int(code)}"))
     else:
         raise SystemExit(int(code))  # the parent shows the log
+
+
+def arguments_for(test: str, options: Sequence[str]) -> list[str]:
+    """The arguments of pytest for one test, whatever the ini file selects, in one process and without coverage."""
+    arguments = [test, "-q", "--tb=short", "-W", "default", *_EVERY_TEST, *options]
+    if importlib.util.find_spec("xdist"):
+        arguments.append("-n0")
+    if importlib.util.find_spec("pytest_cov"):
+        arguments.append("--no-cov")
+    return arguments
 
 
 def _import_path(inherited: InheritedOptions) -> list[str]:

@@ -27,7 +27,7 @@ from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, ItemReader
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.options import given_ini, given_options
-from pytest_mlpatterns.plugin.other_revision import OtherRevision, Settlements, lay_out
+from pytest_mlpatterns.plugin.other_revision import MEASURED_COMMIT, OtherRevision, Settlements, lay_out
 from pytest_mlpatterns.plugin.run_output import ReportHooks, RunOutput
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
 from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
@@ -86,10 +86,8 @@ class PerfSession:
         self._config = config
         self._collection = collection
         self._trees = config.stash.get(REFERENCE_TREES, None)
-        self._options, self._ini = given_options(config), given_ini(config)
-        if self._trees is not None:
-            self._options |= dict.fromkeys(_OPTIONS_OF_THE_RUN) | {"baseline": "off"}
-            self._ini |= dict.fromkeys(_OPTIONS_OF_THE_RUN)
+        self._job = config.stash.get(MEASURED_COMMIT, None)
+        self._options, self._ini = _given(config)
         self._item_reader = ItemReader(self._options, self._ini, collection)
         self._rivals: Counter[str] = Counter()
         self._scratch, self._resources = _new_scratch_directory(), contextlib.ExitStack()
@@ -121,7 +119,11 @@ class PerfSession:
         generators = Generators(self._engines, self._directory)
         self._driver = LoadDriver(generators, self._live.show, self._run.smoke, self._live.note)
         self._builder = ExperimentBuilder(
-            config, self._directory, self._driver, engines=self._engines, trees=self._trees
+            config,
+            self._directory,
+            self._driver,
+            engines=self._engines,
+            trees=self._trees if self._job is None else self._job.trees,
         )
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
         self.hooks: Mapping[str, object] = self._all_hooks(WorkerInput(self._directory, terminal.ascii_only, worktree))
@@ -139,7 +141,7 @@ class PerfSession:
             if items and self._revision is not None and not self._run.against_env:
                 self._revision.require_own_code()
             for item in items:
-                item.stash[PERF_ITEM] = self._item_reader.read(item)
+                self._read(item)
             if not (self._is_worker or self._trees or self._config.option.collectonly):
                 states = [item.stash[PERF_ITEM] for item in items]
                 self._engines.begin_for(state.settings for state in states if state.marker_error is None)
@@ -279,9 +281,16 @@ class PerfSession:
     def _state(self, item: pytest.Item) -> PerfItem:
         """What is known of a perf test; one that asks for the fixture by name while it runs is read now."""
         if (state := item.stash.get(PERF_ITEM, None)) is None:
-            state = item.stash[PERF_ITEM] = self._item_reader.read(item)
+            state = self._read(item)
             if self._lock is not None:
                 self._lock.make_exclusive()
+        return state
+
+    def _read(self, item: pytest.Item) -> PerfItem:
+        """Read one test; that of an old commit is measured as its job asks for."""
+        state = item.stash[PERF_ITEM] = self._item_reader.read(item)
+        if self._job is not None:
+            state.settings = self._job.applied(state.settings)
         return state
 
     def _settings_around(self, node: pytest.Item | pytest.Session) -> Settings:
@@ -350,6 +359,16 @@ class PerfSession:
         """What ranks this test; None if it has no rivals or is not ranked."""
         has_rivals = self._rivals[group_of(item.nodeid, parameter_names(item))] > 1
         return self._run.rank if has_rivals else None
+
+
+def _given(config: pytest.Config) -> tuple[dict[str, object], dict[str, object]]:
+    """The options of the command line and of the ini file, without those that do not count in this process."""
+    options, ini = given_options(config), given_ini(config)
+    if REFERENCE_TREES in config.stash:
+        options |= dict.fromkeys(_OPTIONS_OF_THE_RUN) | {"baseline": "off"}
+    if REFERENCE_TREES in config.stash or MEASURED_COMMIT in config.stash:
+        ini |= dict.fromkeys(_OPTIONS_OF_THE_RUN)
+    return options, ini
 
 
 def _body_runs() -> bool:

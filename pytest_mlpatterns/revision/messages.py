@@ -51,12 +51,14 @@ class InheritedOptions:
         import_path: ``sys.path`` with absolute paths, because ``python -m pytest`` adds to it.
         project_paths: folders of the revision's project, if the process has an environment of its own; its own
             ``sys.path`` then follows ``import_path``. None if it has not.
+        python_path: ``PYTHONPATH`` in place of the one of the process that starts it; None to leave that.
     """
 
     options: tuple[str, ...]
     values: Mapping[str, object]
     import_path: tuple[str, ...]
     project_paths: tuple[str, ...] | None = None
+    python_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

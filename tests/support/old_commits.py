@@ -1,0 +1,121 @@
+"""Repositories whose commits take declared times, for what measures old commits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from support.repository import Repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["BROKEN", "TEST", "editable_site", "files_of", "repository_of"]
+
+TEST = "test_shop.py::test_shop"
+MODEL = """
+import os
+import time
+from pathlib import Path
+
+
+class Model:
+    def __init__(self):
+        if "SHOP_LOG" in os.environ:
+            with Path(os.environ["SHOP_LOG"]).open("a", encoding="utf-8") as log:
+                log.write(f"{seconds} {{__file__}}\\n")
+
+    def __call__(self, batch):
+        self.work()
+        return batch
+
+    def work(self):
+        time.sleep({seconds})
+"""
+"""A model that needs no processor, and notes where it was loaded from."""
+TESTS = """
+import pytest
+
+from shop.model import Model
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+pytestmark = pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="1h")
+
+
+def test_shop(perf):
+    perf.assert_rtm_below("1us")  # what held in another time does not count
+
+
+def test_other(perf):
+    pass
+
+
+def test_plain():
+    pass
+"""
+BROKEN = "raise ImportError('this commit is broken')\n"
+"""A model file that cannot be imported."""
+
+
+def files_of(seconds: float, *, ini: str = "[pytest]\npythonpath = src\n") -> dict[str, str]:
+    """The files of a project whose model takes a number of seconds."""
+    return {
+        "pytest.ini": ini,
+        "src/shop/__init__.py": "",
+        "src/shop/model.py": MODEL.format(seconds=seconds),
+        "test_shop.py": TESTS,
+    }
+
+
+def repository_of(top: Path, *seconds: float | str) -> tuple[Repository, list[str]]:
+    """A repository, and the hashes of its commits, one for each time; text in place of a time is the model file."""
+    repository = Repository.made(top)
+    shas = []
+    for number, one in enumerate(seconds):
+        files = files_of(0.01) if isinstance(one, str) else files_of(one)
+        model = {"src/shop/model.py": one} if isinstance(one, str) else {}
+        shas.append(repository.commit({**files, **model, "number": str(number)}, f"Commit {number}"))
+    return repository, shas
+
+
+def editable_site(site: Path, top: Path, *, by_finder: bool) -> Path:
+    """A directory for ``PYTHONPATH`` by which each Python imports the project from ``top/src``.
+
+    Args:
+        by_finder: as setuptools' editable installs do it, by a finder; else as a ``.pth`` file does.
+    """
+    site.mkdir()
+    if by_finder:
+        finder = f"""
+import sys
+from importlib.util import spec_from_file_location
+
+MAPPING = {{"shop": {str(top / "src" / "shop")!r}}}
+NAMESPACES = {{}}
+
+
+class Finder:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name in MAPPING:
+            return spec_from_file_location(name, f"{{MAPPING[name]}}/__init__.py")
+
+
+def install():
+    sys.meta_path.append(Finder)
+"""
+        (site / "shop_finder.py").write_text(finder, encoding="utf-8")
+        start = "import shop_finder\nshop_finder.install()\n"
+    else:
+        start = f"import sys\nsys.path.append({str(top / 'src')!r})\n"
+    (site / "sitecustomize.py").write_text(start, encoding="utf-8")
+    return site
