@@ -49,6 +49,7 @@ __all__ = [
     "runs_of_sides",
     "scatter_of",
     "seen_change",
+    "seen_tolerance",
 ]
 
 SEEN = 0.95
@@ -348,3 +349,16 @@ def fewest_launches(margin_of: Callable[[int], float], room: float, counts: Iter
         middle = (low + high) // 2
         low, high = (low, middle) if margin_of(numbers[middle]) <= room else (middle + 1, high)
     return numbers[low] if low < len(numbers) else None
+
+
+def seen_tolerance(margin: float, better: Literal["lower", "higher"]) -> float | None:
+    """The smallest tolerance of which twice as much is seen, as a share; None if there is none.
+
+    With m the margin and t the tolerance, (1 + 2 t) / (1 + t) = exp(m), and (1 - t) / (1 - 2 t) = exp(m) for a rate.
+    """
+    if math.isinf(margin):
+        return None
+    gain, factor = math.expm1(margin), math.exp(margin)
+    if better == "lower":
+        return gain / (2 - factor) if factor < 2 else None
+    return gain / (2 * factor - 1)

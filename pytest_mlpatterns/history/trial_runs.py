@@ -1,0 +1,189 @@
+"""Runs of unchanged tests, made to see how much their launches differ: pytest in processes of its own, bounded in time.
+
+A run that records into a baseline file of its own gives several launches of each test. One that compares with the
+commit that is checked out gives pairs of launches. Both are repeated while there is time. What pytest prints is kept
+for an error. This module must not know what is concluded from the runs.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import DeploymentError, ResultFileError, SettingError
+from pytest_mlpatterns.reports.files.result_file import read_results
+from pytest_mlpatterns.system.files import read_text
+from pytest_mlpatterns.system.git import Git
+from pytest_mlpatterns.system.owned_files import temporary_directory
+from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from pytest_mlpatterns.records.result import TestResult
+
+__all__ = ["Trials", "measure_trials"]
+
+_MOST_RUNS = 3
+"""Runs of each kind: twenty-four launches know their scatter to a sixth."""
+_GRACE_S = 30.0
+"""Time that pytest has, after an interrupt, to end the services and to write its results."""
+_LONGER = 1.1
+"""Factor on the time of a run that the next one is expected to take."""
+_SHOWN_LINES = 15
+"""Last lines of pytest's output in the message of an error."""
+_USAGE_ERROR, _NOTHING_COLLECTED = 4, 5
+"""Exit codes of pytest."""
+_ALONE = ("--perf-baseline", "update", "-o", "perf_against=")
+"""A run that measures each test as an update of the baseline does."""
+_INTERLEAVED = ("--perf-against", "HEAD", "--perf-baseline", "off")
+"""A run that compares each test with itself."""
+_QUIET = (
+    *("-q", "-p", "no:cacheprovider", "--perf-profile", "off", "--perf-gate", "warn", "--perf-inconclusive", "pass"),
+    *("-o", "perf_html=", "-o", "perf_rank="),
+)
+"""Nothing else is written, no profile is made, and no verdict ends the run early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """What was measured.
+
+    Attributes:
+        alone: results of each run in which the tests were measured alone.
+        interleaved: results of each run in which they were measured beside the commit that is checked out.
+        why_no_pairs: why there is none of the latter; empty if there is one.
+    """
+
+    alone: tuple[tuple[TestResult, ...], ...]
+    interleaved: tuple[tuple[TestResult, ...], ...]
+    why_no_pairs: str = ""
+
+
+def measure_trials(
+    tests: Sequence[str], *, at_most_s: float, directory: Path, report: Callable[[str], None] = lambda _text: None
+) -> Trials:
+    """Measure tests again and again without a change.
+
+    Args:
+        tests: what pytest runs, as its command line names it; empty for all.
+        at_most_s: seconds that all runs may take together; the last one is interrupted when they are over.
+        directory: where pytest is started.
+        report: takes a sentence before each run.
+
+    Raises:
+        SettingError: pytest does not know the tests, or none of them was measured in the time.
+    """
+    deadline = time.monotonic() + at_most_s
+    why_not = _why_not_interleaved(directory)
+    kinds = {_ALONE: "alone"} if why_not else {_ALONE: "alone", _INTERLEAVED: "beside the commit that is checked out"}
+    found: dict[tuple[str, ...], list[tuple[TestResult, ...]]] = {kind: [] for kind in kinds}
+    took_s: dict[tuple[str, ...], float] = {}
+    with temporary_directory("mlpatterns-plan-") as scratch:
+        for number in range(_MOST_RUNS):
+            for kind, name in kinds.items():
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or took_s.get(kind, 0.0) * _LONGER > left_s:
+                    continue
+                report(f"run {number + 1} of up to {_MOST_RUNS}, {name}; {format_duration(left_s * 1e9)} left")
+                started = time.monotonic()
+                run = _TrialRun(
+                    tests, kind, directory=directory, scratch=scratch / f"{number}-{len(took_s)}-{name[:5]}"
+                )
+                results = run.measure(left_s)
+                took_s[kind] = time.monotonic() - started
+                if results:
+                    found[kind].append(results)
+    if not found[_ALONE]:
+        limit = format_duration(at_most_s * 1e9)
+        raise SettingError(f"no test was measured in {limit}; give more time, --at-most 30min, or name fewer tests")
+    interleaved = tuple(found.get(_INTERLEAVED, ()))
+    missing = why_not or ("" if any(map(_has_ratios, interleaved)) else "HEAD gave no comparison of these tests")
+    return Trials(tuple(found[_ALONE]), interleaved, missing)
+
+
+def _has_ratios(results: Sequence[TestResult]) -> bool:
+    return any(result.reference is not None and result.reference.log_ratios for result in results)
+
+
+def _why_not_interleaved(directory: Path) -> str:
+    """Why the tests cannot be compared with the commit that is checked out; empty if they can."""
+    try:
+        git = Git(directory)
+        git.position()
+        has_commit = git.succeeds("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    except (SettingError, DeploymentError):
+        return "there is no git repository"
+    return "" if has_commit else "the git repository has no commit"
+
+
+class _TrialRun:
+    """One pytest.
+
+    Args:
+        tests: what it runs.
+        kind: options of the kind of run.
+        directory: where it is started.
+        scratch: a directory for its files; made here.
+    """
+
+    def __init__(self, tests: Sequence[str], kind: Sequence[str], *, directory: Path, scratch: Path) -> None:
+        scratch.mkdir()
+        self._results = scratch / "results.json"
+        self._output = scratch / "output.txt"
+        self._directory = directory
+        own_file = ("--perf-baseline-file", str(scratch / "baseline.json")) if kind == _ALONE else ()
+        self._command = [
+            *(sys.executable, "-P", "-m", "pytest", *tests, *_QUIET, *kind, *own_file),
+            *("--perf-json", str(self._results)),
+        ]
+
+    def measure(self, at_most_s: float) -> tuple[TestResult, ...]:
+        """The results; those that there are if the time is over.
+
+        Raises:
+            SettingError: pytest found no test, or refused its options.
+        """
+        with self._output.open("wb") as output:
+            process = subprocess.Popen(
+                self._command, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+            code = _ended(process, at_most_s)
+        if code in (_USAGE_ERROR, _NOTHING_COLLECTED):
+            raise SettingError(f"pytest ended with exit code {code}, expected tests that it measures:\n{self._tail()}")
+        if not self._results.exists():
+            return ()
+        try:
+            return read_results(read_text(self._results)).results
+        except (ResultFileError, OSError, UnicodeDecodeError) as error:
+            raise SettingError(f"the results of a run cannot be read: {error}\n{self._tail()}") from error
+
+    def _tail(self) -> str:
+        """The last lines that pytest printed."""
+        lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-_SHOWN_LINES:]) or f"it printed {count(0, 'line')}"
+
+
+def _ended(process: subprocess.Popen[bytes], at_most_s: float) -> int:
+    """Wait for pytest, and interrupt it when its time is over or this process is interrupted."""
+    try:
+        return process.wait(at_most_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(_GRACE_S)
+        process.kill()
+        return process.wait()
+    except KeyboardInterrupt:  # which the terminal sends to pytest too
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_S)
+        process.kill()
+        process.wait()
+        raise
