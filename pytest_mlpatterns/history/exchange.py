@@ -53,14 +53,14 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _BIGGER = frozenset({"customBiggerIsBetter", "benchmarkjs", "pytest"})
 """Tools of github-action-benchmark for which it calls larger values better."""
 _OWN_DIRECTION = frozenset({"customBiggerIsBetter", "customSmallerIsBetter"})
-"""Tools that say themselves which values are better; of the others, rates are."""
+"""Tools whose name has the direction; of the others, larger rates are better."""
 _RATE = re.compile(r"/\s*s(?:ec(?:ond)?)?$", re.IGNORECASE)
 _ASV_FORMAT = 2
 """Version of asv's result files that is read."""
 _Z_99 = 2.5758
 """Standard errors from the middle of a 99 % interval, which asv writes, to its end."""
 _WIDEST = 1.0
-"""Largest relative standard error that is taken over; a wider interval says nothing."""
+"""Largest relative standard error that is taken over; a wider interval has no information."""
 _UNITS_BY_NAME = {"time": "seconds", "timeraw": "seconds", "mem": "bytes", "peakmem": "bytes"}
 """Units of asv's benchmarks by the beginning of their names, if ``benchmarks.json`` is missing."""
 
@@ -292,7 +292,7 @@ def _benches(tool: str, benches: Sequence[object], tally: _Tally) -> Iterator[_V
 
 
 def _is_higher(tool: str, unit: str) -> bool:
-    """Whether larger values are better: as the user said, and else for rates, whatever the tool takes them for."""
+    """Whether larger values are better: as the user chose, and else for rates, whatever the tool takes them for."""
     return tool in _BIGGER if tool in _OWN_DIRECTION else tool in _BIGGER or _RATE.search(unit) is not None
 
 

@@ -37,7 +37,7 @@ def imported_name(unit: str, *, higher: bool) -> str:
 
     Args:
         unit: as the other tool writes it, ``ns/iter``; may be empty.
-        higher: whether the other tool says that larger values are better.
+        higher: whether larger values are better for the other tool.
     """
     known = foreign_unit(unit)
     plain = " ".join(spelled(unit).replace(",", " ").split())[:_LONGEST_UNIT].strip() or _UNNAMED
