@@ -38,15 +38,15 @@ class _Level:
     runs: int
 
 
-def month(text: str) -> str:
+def month(given: str) -> str:
     """A month as the user wrote it.
 
     Raises:
         SettingError: it is none.
     """
-    if not _MONTH.fullmatch(text):
-        raise SettingError(f"the month is {shown(text)}, expected the first one that stays as it is, such as 2026-10")
-    return text
+    if not _MONTH.fullmatch(given):
+        raise SettingError(f"the month is {shown(given)}, expected the first one that stays as it is, such as 2026-10")
+    return given
 
 
 def compacted(content: bytes, before: str) -> bytes:

@@ -152,6 +152,8 @@ def union_attribute(path: Path) -> str:
     Returns:
         The line; empty if the file is in no repository, is ignored there, or has the attribute already.
     """
+    if not any((directory / ".git").exists() for directory in path.absolute().parents):
+        return ""
     git = Git(path.parent)
     try:
         position = git.position()

@@ -50,13 +50,13 @@ class LineReader:
             where: what stands before the number of a damaged line, such as the commit of a note.
         """
         with _without_collector():
-            for number, text in numbered(content):
-                if text in self._lines:
+            for number, found in numbered(content):
+                if found in self._lines:
                     continue
                 try:
-                    self._lines[text] = line_of(text)
+                    self._lines[found] = line_of(found)
                 except ValueError as error:
-                    is_cut = content.endswith(text) and text.startswith(_BEGINNING) and not text.endswith(b"}")
+                    is_cut = content.endswith(found) and not found.endswith(b"}")
                     self._faults.append(f"{where}line {number:,} {'is cut off' if is_cut else error}")
 
     def result(self) -> HistoryRead:

@@ -140,10 +140,12 @@ class NoteTree:
             failures = failures + 1 if state == before else 0
             before = state
             try:
-                return self._write(state, change)
+                self._write(state, change)
             except DeploymentError as error:
                 if failures >= _FAILURES or time.monotonic() > until:
                     raise HistoryError(f"the notes in {self.ref} are unchanged: {error}") from error
+            else:
+                return
             time.sleep(secrets.randbelow(_PAUSE_MS) / 1000)
 
     def is_part(self, old: str, new: str) -> bool:

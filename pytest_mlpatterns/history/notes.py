@@ -1,9 +1,9 @@
 """A history in git notes: the lines of each run stand in a note on the commit that was measured.
 
-The notes are in ``refs/notes/NAME``. They need no commit of their own on a branch, and no right to push one: a job of CI
-adds notes to what it has measured, and :meth:`NotesHistory.push` merges them with those of other jobs, as
-``git notes merge -s cat_sort_uniq`` does. But a line that one side has removed since both were equal stays removed, so a
-compaction survives.
+The notes are in ``refs/notes/NAME``. They need no commit of their own on a branch, and no right to push one: a job of
+CI adds notes to what it has measured, and :meth:`NotesHistory.push` merges them with those of other jobs, as
+``git notes merge -s cat_sort_uniq`` does. But a line that one side has removed since both were equal stays removed, so
+a compaction survives.
 """
 
 from __future__ import annotations

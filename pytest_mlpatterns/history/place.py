@@ -76,27 +76,27 @@ class History(Protocol):
         """Merge what a remote repository has into the history here; errors as for :meth:`push`."""
 
 
-def open_history(text: str, *, root: Path, invoked_in: Path) -> History:
+def open_history(given: str, *, root: Path, invoked_in: Path) -> History:
     """The history of an option; nothing is read or written yet.
 
     Args:
-        text: a path, or ``git:NAME`` for the notes ``refs/notes/NAME`` of the repository.
+        given: a path, or ``git:NAME`` for the notes ``refs/notes/NAME`` of the repository.
         root: pytest's root directory, or any directory in the repository.
         invoked_in: directory that a path is relative to.
 
     Raises:
-        SettingError: the text names no place.
+        SettingError: it names no place.
     """
-    if not text.strip():
+    if not given.strip():
         raise SettingError("the history is empty text, expected a path, or git:NAME for notes of the repository")
-    kind, separator, name = text.partition(":")
+    kind, separator, name = given.partition(":")
     if not separator or kind != "git":
-        return FileHistory(invoked_in / text, text)
+        return FileHistory(invoked_in / given, given)
     if not _NOTES.fullmatch(name) or name.endswith(".lock") or ".." in name:
         raise SettingError(
-            f"the history is {shown(text)}, expected git: and a name of letters, digits, dots, - and _, "
-            f"such as git:perf; for a file of this name, write ./{text}"
+            f"the history is {shown(given)}, expected git: and a name of letters, digits, dots, - and _, "
+            f"such as git:perf; for a file of this name, write ./{given}"
         )
     if name == _PEOPLE:
-        raise SettingError(f"the history is {shown(text)}, whose notes are those that people write; write git:perf")
+        raise SettingError(f"the history is {shown(given)}, whose notes are those that people write; write git:perf")
     return NotesHistory(name, root)

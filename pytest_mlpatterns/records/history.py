@@ -8,9 +8,9 @@ Format, version 1 (2026): one JSON object without spaces or line breaks, its mem
 "ref":[commit, position],"runs":…,"setup":…,"test":…,"v":1,"values":{metric:[value, error, …]}}``. The launches of a
 metric follow each other, with two numbers each. A value has four significant digits, or five if its error is below
 0.2 %. Errors are in hundredths of a percent of the value, in two digits. Ratios are natural logarithms, in units of
-0.0001, in four digits, and so are their errors, in two. Absent are ``clean`` if it is true, ``kind`` if the test passed,
-``runs`` if it is 1, and ``facts``, ``ratios`` and ``ref`` if they are empty. Members that this version does not know are
-ignored, and a line of a later version is refused: its number changes only if a member changes its meaning.
+0.0001, in four digits, and so are their errors, in two. Absent are ``clean`` if it is true, ``kind`` if the test
+passed, ``runs`` if it is 1, and ``facts``, ``ratios`` and ``ref`` if they are empty. Members that this version does not
+know are ignored, and a line of a later version is refused: its number changes only if a member changes its meaning.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from support.damage import STRANGE
-from support.history_lines import LINES, METRICS, history_line
+from support.history_lines import METRICS, history_line
+from support.history_strategies import LINES
 
 from pytest_mlpatterns.records.history import LINE_MEMBERS, CommitPosition, HistoryLine, PairedRatio, digest_of
 from pytest_mlpatterns.records.launch import LaunchValue

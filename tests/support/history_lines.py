@@ -1,21 +1,26 @@
-"""Lines of a history for tests: usual ones, any of them, and what damages them."""
+"""Lines of a history for tests, and processes that append them at once or are killed while they do.
+
+It loads nothing heavy, so that a test starts such processes in a moment.
+"""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import time
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hypothesis import strategies as st
-
-from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
+from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["COMMITS", "LINES", "history_line"]
+__all__ = ["METRICS", "codes", "herd", "history_line", "killed_at_random", "numbered_line"]
 
 METRICS = ("rtm", "latency_mean", "p95", "p99", "cpu_ns_per_request", "peak_rss_bytes", "nmrt")
 
@@ -48,27 +53,59 @@ def history_line(
     return replace(line, **changes)  # type: ignore[arg-type]
 
 
-COMMITS = st.builds(CommitPosition, st.just("") | st.text("0123456789abcdef", min_size=4, max_size=64), st.integers(0))
-_NAMES = st.text(min_size=1, max_size=20)
-_LAUNCHES = st.lists(st.builds(LaunchValue, st.floats(-1e29, 1e29), st.floats(0, 20)), min_size=1, max_size=4)
-_RATIOS = st.lists(st.builds(PairedRatio, st.floats(-20, 20), st.floats(0, 20)), min_size=1, max_size=4)
-_WITHOUT_RATIOS = st.fixed_dictionaries({"ratios": st.just({}), "reference": st.none()})
-_WITH_RATIOS = st.fixed_dictionaries(
-    {"ratios": st.dictionaries(_NAMES, _RATIOS.map(tuple), max_size=3), "reference": COMMITS}
-)
-_OTHERS = st.fixed_dictionaries(
-    {
-        "test": _NAMES,
-        "machine": _NAMES,
-        "date": st.datetimes().map(lambda date: f"{date:%m-%dT%H:%M:%SZ}").map("2026-{}".format),
-        "at": COMMITS,
-        "clean": st.booleans(),
-        "setup": st.text(max_size=20),
-        "facts": st.text(max_size=20),
-        "kind": st.sampled_from(Kind),
-        "values": st.dictionaries(_NAMES, _LAUNCHES.map(tuple), max_size=3),
-        "runs": st.integers(1, 10**6),
-    }
-)
-LINES = st.tuples(_OTHERS, _WITHOUT_RATIOS | _WITH_RATIOS).map(lambda parts: HistoryLine(**parts[0], **parts[1]))
-"""Any line that is complete."""
+def numbered_line(number: int, commit: str = "") -> HistoryLine:
+    """A line that has its number as the digest of its set-up, for tests of many."""
+    return replace(_LINE, setup=f"{number:010}", at=CommitPosition(commit or "a1b2c3d4e5f6", 1))
+
+
+_LINE = history_line()
+
+
+def herd(work: Callable[[int], None], number: int) -> list[int]:
+    """Start this many processes, which begin their work at once; returns their ids.
+
+    Args:
+        work: what a process does, by its number; it ends afterwards.
+    """
+    gate, opened = os.pipe()
+    processes = []
+    for index in range(number):
+        process = os.fork()
+        if process == 0:
+            os.close(opened)
+            os.read(gate, 1)  # until the other end is closed
+            try:
+                work(index)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        processes.append(process)
+    os.close(gate)
+    os.close(opened)
+    return processes
+
+
+def codes(processes: Sequence[int]) -> list[int]:
+    """Exit codes of processes, when they have ended; that of a signal is negative."""
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+
+
+def killed_at_random(work: Callable[[int, int], None], number: int, *, most_s: float, seed: int) -> None:
+    """Start processes one after the other, and kill each a random time after it has begun its work.
+
+    Args:
+        work: what a process does until it is killed, by its number and a descriptor, to which it writes when it has
+            begun.
+        most_s: longest time.
+    """
+    chance = random.Random(seed)
+    for index in range(number):
+        begun, begin = os.pipe()
+        (process,) = herd(lambda _, index=index, begin=begin: work(index, begin), 1)  # type: ignore[misc]
+        os.close(begin)
+        assert os.read(begun, 1)
+        os.close(begun)
+        time.sleep(chance.uniform(0, most_s))
+        os.kill(process, signal.SIGKILL)
+        assert codes([process]) == [-signal.SIGKILL]
