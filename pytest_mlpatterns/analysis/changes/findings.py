@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.changes.drifts import drifts_of, without_drifts
 from pytest_mlpatterns.analysis.changes.series import known_metric
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, steps_of
-from pytest_mlpatterns.analysis.changes.stretches import stretches_of
+from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS, stretches_of
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, t_quantile
 from pytest_mlpatterns.records.change import Change, ChangeForm, Course
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_mlpatterns.analysis.changes.series import Segment, Series
+    from pytest_mlpatterns.analysis.changes.drifts import Drift
+    from pytest_mlpatterns.analysis.changes.series import Series
     from pytest_mlpatterns.analysis.changes.steps import Step
 
 __all__ = ["LEAST_CHANGE", "find_changes"]
@@ -70,7 +73,14 @@ def _found_in(series: Series) -> list[Change]:
     for segment in series.segments:
         stretches = stretches_of(series.points, segment.start, segment.stop)
         steps = steps_of(stretches, segment.stop)
-        found += [_step_change(series, step) for step in steps if _is_large(series, segment, step)]
+        drifts = drifts_of(stretches, steps)
+        if drifts:
+            steps = steps_of([without_drifts(stretch, drifts) for stretch in stretches], segment.stop)
+        here = [
+            *(_drift_change(series, drift) for drift in drifts if _is_large(series, drift.size, drift.first)),
+            *(_step_change(series, step) for step in steps if _is_large(series, step.size, step.at - 1)),
+        ]
+        found += sorted(here, key=lambda change: change.date)
     return found
 
 
@@ -108,19 +118,43 @@ def _step_change(series: Series, step: Step) -> Change:
     )
 
 
+def _drift_change(series: Series, drift: Drift) -> Change:
+    points = series.points
+    half = t_quantile(CHANGE_CONFIDENCE, drift.degrees) * drift.error
+    return Change(
+        test=series.test,
+        metric=series.metric,
+        machine=series.machine,
+        course=series.course,
+        form=ChangeForm.DRIFT,
+        factor=_Interval(drift.size, half).factor,
+        is_worse=_is_worse(series.metric, drift.size),
+        old=points[drift.first].at,
+        new=points[drift.last].at,
+        date=points[drift.last].date,
+        is_confirmed=True,
+        p_value=drift.p_value,
+    )
+
+
 def _is_worse(name: str, size: float) -> bool:
     """Whether a change of this sign is one for the worse; False if it is not known which values are better."""
     metric = known_metric(name)
     return metric is not None and (size > 0) is (metric.better == "lower")
 
 
-def _is_large(series: Series, segment: Segment, step: Step) -> bool:
-    """Whether a change matters: half a percent, and the floor of the metric if the course has values."""
-    if abs(step.size) < LEAST_CHANGE:
+def _is_large(series: Series, size: float, before: int) -> bool:
+    """Whether a change matters: half a percent, and the floor of the metric if the course has values.
+
+    Args:
+        series: the course.
+        size: the change, on the logarithm.
+        before: index of the last point before it.
+    """
+    if abs(size) < LEAST_CHANGE:
         return False
     metric = known_metric(series.metric)
     if metric is None or series.course is Course.RATIOS or not metric.floor:
         return True
-    levels = sorted(point.level for point in series.points[segment.start : step.at])
-    before = math.exp(levels[len(levels) // 2]) if levels else math.inf
-    return abs(math.expm1(step.size)) * before >= metric.floor
+    levels = [point.level for point in series.points[max(before - FEWEST_RUNS + 1, 0) : before + 1]]
+    return abs(math.expm1(size)) * math.exp(median(levels)) >= metric.floor

@@ -34,24 +34,26 @@ from pytest_mlpatterns.analysis.changes.stretches import (
     Scatter,
     Stretch,
     deviations,
-    scatter_of,
+    scatter_of_increments,
+    scatter_of_runs,
     tamed,
+    with_correlation,
 )
 from pytest_mlpatterns.analysis.statistics.distributions import student_tail
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["SIGNIFICANCE", "Step", "corrected", "steps_of"]
+__all__ = ["SIGNIFICANCE", "Step", "corrected", "layers_of_windows", "steps_of", "steps_of_stretch"]
 
 SIGNIFICANCE = 0.001
 """Largest corrected p-value of a change: one of a thousand unchanged courses may show one."""
 FEWEST_NEW = 2
 """Runs after a change that is new and not confirmed: a single one may be a spike."""
 _CANDIDATE = 3.0
-"""Standard errors from which a split is a candidate; the corrected test needs more."""
+"""Least standard errors of a candidate. The largest of n normal values is near sqrt(2 log n); the test needs more."""
 _SHRINKS = math.sqrt(0.5)
 """Ratio of the lengths of two layers of windows."""
 _ROUNDS = 3
@@ -98,7 +100,7 @@ def steps_of(stretches: Sequence[Stretch], stop: int) -> tuple[Step, ...]:
     found: list[Step] = []
     for stretch in stretches:
         if not stretch.is_increment:
-            found += _steps_of_stretch(stretch, found)
+            found += steps_of_stretch(stretch, found)
     found += _steps_of_increments([one for one in stretches if one.is_increment], found, stop)
     return _apart(found)
 
@@ -124,6 +126,21 @@ def corrected(z: float, degrees: float, *, runs: int, side: int) -> float:
     return min(max(2 * student_tail(z, degrees) * places, _LEAST_P), 1.0)
 
 
+def layers_of_windows(runs: int, shortest: int, *, overlap: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Starts and lengths of nested windows, from one of all runs down to the shortest ones.
+
+    Args:
+        runs: number of runs.
+        shortest: least length; the only window of fewer runs is that of all.
+        overlap: how many windows of one length hold a run.
+    """
+    length = runs
+    while length >= min(shortest, runs) and length > 1:
+        windows = max(overlap * math.ceil(runs / length) - overlap + 1, 1)
+        yield np.unique(np.round(np.linspace(0, runs - length, windows)).astype(np.int64)), length
+        length = min(int(length * _SHRINKS), length - 1)
+
+
 # --- independent runs around a level -------------------------------------------------------------------------------
 
 
@@ -137,13 +154,12 @@ class _Runs:
     Attributes:
         size: number of runs, with the anchor.
         shift: 1 if the first one is the anchor, else 0.
-        scatter: of a run.
+        scatter: of a run; if runs resemble their neighbours, that of independent ones whose means are known as badly.
     """
 
     def __init__(self, stretch: Stretch, anchor: float | None) -> None:
         values = stretch.values
-        differences = np.diff(values if anchor is None else np.concatenate([[anchor], values])) / math.sqrt(2)
-        self.scatter = scatter_of(differences, stretch.errors, are_of_neighbours=True)
+        self.scatter = scatter_of_runs(values, stretch.errors)
         sds = deviations(stretch.errors, self.scatter.sd)
         values = tamed(values, sds, anchor=anchor)
         begins = stretch.begins
@@ -155,14 +171,34 @@ class _Runs:
         self._begins = begins
         weights = 1 / sds**2
         self._weights = np.concatenate([[0.0], np.cumsum(weights)])
-        self._sums = np.concatenate([[0.0], np.cumsum(weights * (values - values.mean()))])
+        self._values = values - values.mean()
+        self._sums = np.concatenate([[0.0], np.cumsum(weights * self._values)])
+        self._factor = 1.0
+        self._p_values: dict[tuple[int, int, int], float] = {}
+
+    def correlate(self, places: Sequence[int]) -> bool:
+        """Take the correlation of neighbours into the scatter, as it is around the levels between changes.
+
+        Returns:
+            Whether there is one.
+        """
+        ends = [0, *places, self.size]
+        levels = [
+            (self._sums[stop] - self._sums[start]) / (self._weights[stop] - self._weights[start])
+            for start, stop in pairwise(ends)
+        ]
+        left = self._values - np.repeat(levels, np.diff(ends))
+        found = with_correlation(self.scatter, left[self.shift :])
+        self._factor, self.scatter = self._factor * found.sd / self.scatter.sd, found
+        self._p_values.clear()
+        return self._factor > 1
 
     def split(self, start: int, stop: int, place: int) -> tuple[float, float]:
         """The difference of the means after and before a place, and its standard error."""
         before = self._weights[place] - self._weights[start]
         after = self._weights[stop] - self._weights[place]
         size = (self._sums[stop] - self._sums[place]) / after - (self._sums[place] - self._sums[start]) / before
-        return float(size), math.sqrt(1 / before + 1 / after)
+        return float(size), self._factor * math.sqrt(1 / before + 1 / after)
 
     def best_splits(self, starts: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The best place in each window of one length, and how many standard errors both sides differ by.
@@ -189,20 +225,30 @@ class _Runs:
 
     def best_split(self, start: int, stop: int) -> tuple[int, float]:
         """As :meth:`best_splits`, of one window; 0 standard errors if it has no allowed place."""
-        if stop - start < 2:
+        first = start + (1 if start == 0 and self.shift else FEWEST_RUNS)
+        last = stop - (FEWEST_NEW if stop == self.size else FEWEST_RUNS)
+        if first > last:
             return start, 0.0
-        places, z = self.best_splits(np.array([start]), stop - start)
-        return int(places[0]), float(z[0])
+        weights, sums = self._weights[first : last + 1], self._sums[first : last + 1]
+        before, after = weights - self._weights[start], self._weights[stop] - weights
+        size = (self._sums[stop] - sums) / after - (sums - self._sums[start]) / before
+        z = np.where(self._begins[first : last + 1], np.abs(size) / np.sqrt(1 / before + 1 / after), 0.0)
+        best = int(z.argmax())
+        return first + best, float(z[best])
 
     def p_value(self, start: int, stop: int, place: int) -> float:
         """Of the change at a place between two others."""
-        size, error = self.split(start, stop, place)
-        before = self.size if start == 0 and self.shift else place - start
-        side = max(min(before, stop - place), 1)
-        return corrected(abs(size) / error, self.scatter.degrees, runs=self.size, side=side)
+        key = start, stop, place
+        if key not in self._p_values:
+            size, error = self.split(start, stop, place)
+            before = self.size if start == 0 and self.shift else place - start
+            side = max(min(before, stop - place), 1)
+            p_value = corrected(abs(size) / error, self.scatter.degrees, runs=self.size, side=side)
+            self._p_values[key] = p_value
+        return self._p_values[key]
 
 
-def _steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
+def steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
     """The steps of a stretch of several runs.
 
     Args:
@@ -217,6 +263,8 @@ def _steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
         return []
     runs = _Runs(stretch, anchor)
     places = _significant(runs, _relocated(runs, _candidates(runs)))
+    if runs.correlate(places):
+        places = _significant(runs, places)
     ends = [0, *places, runs.size]
     found = []
     for before, place, after in zip(ends, places, ends[2:], strict=False):
@@ -230,20 +278,17 @@ def _steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
 def _candidates(runs: _Runs) -> list[int]:
     """Places of possible changes: the best split of the most significant window, then of those without it, and on."""
     places, zs, begins, ends = [], [], [], []
-    length = runs.size
-    while length >= min(2 * FEWEST_RUNS, runs.size):
-        windows = max(2 * math.ceil(runs.size / length) - 1, 1)
-        starts = np.unique(np.round(np.linspace(0, runs.size - length, windows)).astype(np.int64))
+    for starts, length in layers_of_windows(runs.size, 2 * FEWEST_RUNS, overlap=2):
         place, z = runs.best_splits(starts, length)
         places.append(place)
         zs.append(z)
         begins.append(starts)
         ends.append(starts + length)
-        length = min(int(length * _SHRINKS), length - 1)
     place, z = np.concatenate(places), np.concatenate(zs)
     begin, end = np.concatenate(begins), np.concatenate(ends)
     chosen: list[int] = []
-    while z.max(initial=0.0) >= _CANDIDATE:
+    least = max(_CANDIDATE, math.sqrt(2 * math.log(runs.size)))
+    while z.max(initial=0.0) >= least:
         here = int(place[z.argmax()])
         chosen.append(here)
         z = np.where((begin < here) & (here < end), 0.0, z)
@@ -252,18 +297,25 @@ def _candidates(runs: _Runs) -> list[int]:
 
 def _relocated(runs: _Runs, places: Sequence[int]) -> list[int]:
     """The places, each sought anew between its neighbours; one without an allowed place is dropped."""
+    found = list(places)
     for _ in range(_ROUNDS):
-        moved: list[int] = []
-        for number, _place in enumerate(places):
-            start = moved[-1] if moved else 0
-            stop = places[number + 1] if number + 1 < len(places) else runs.size
-            best, z = runs.best_split(start, stop)
-            if z > 0:
-                moved.append(best)
-        if moved == list(places):
+        before = found
+        found = _moved(runs, found, slice(None))
+        if found == before:
             break
-        places = moved
-    return list(places)
+    return found
+
+
+def _moved(runs: _Runs, places: Sequence[int], which: slice) -> list[int]:
+    """The places, some of them sought anew between their neighbours."""
+    first, last, _ = which.indices(len(places))
+    moved = list(places[:first])
+    for number in range(first, last):
+        stop = places[number + 1] if number + 1 < len(places) else runs.size
+        best, z = runs.best_split(moved[-1] if moved else 0, stop)
+        if z > 0:
+            moved.append(best)
+    return [*moved, *places[last:]]
 
 
 def _significant(runs: _Runs, places: Sequence[int]) -> list[int]:
@@ -276,7 +328,7 @@ def _significant(runs: _Runs, places: Sequence[int]) -> list[int]:
         if p_values[worst] <= SIGNIFICANCE:
             return left
         del left[worst]
-        left = _relocated(runs, left)
+        left = _moved(runs, left, slice(max(worst - 1, 0), worst + 1))
     return left
 
 
@@ -303,7 +355,7 @@ def _steps_of_increments(increments: Sequence[Stretch], known: Sequence[Step], s
     ]
     sizes = np.array([_middle(one.values) for one in increments]) - np.array(explained)
     errors = np.concatenate([one.errors for one in increments])
-    scatter = scatter_of(sizes * np.sqrt(runs), errors, are_of_neighbours=False)
+    scatter = scatter_of_increments(sizes * np.sqrt(runs), errors)
     own = np.array([float(np.sqrt(np.mean(one.errors**2))) for one in increments])
     sds = deviations(own, scatter.sd) * np.where(runs > 1, _TO_MEDIAN, 1.0) / np.sqrt(runs)
     sds = np.hypot(sds, ANCHOR_SD)

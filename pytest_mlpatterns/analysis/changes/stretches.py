@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.changes.series import Point
 
-__all__ = ["ANCHOR_SD", "FEWEST_RUNS", "Scatter", "Stretch", "deviations", "scatter_of", "stretches_of", "tamed"]
+__all__ = [
+    "ANCHOR_SD",
+    "FEWEST_RUNS",
+    "Scatter",
+    "Stretch",
+    "deviations",
+    "scatter_of_increments",
+    "scatter_of_runs",
+    "stretches_of",
+    "tamed",
+    "with_correlation",
+]
 
 FEWEST_RUNS = 5
 """Runs on each side of a confirmed change. A group of fewer runs that stand out is a disturbance."""
@@ -50,6 +61,10 @@ _NOISY = 3.0
 """Multiple of the lower quartile of all errors from which a run counts as noisy and gets less weight."""
 _USE_OF_DIFFERENCES = 2 / 3
 """Degrees of freedom of a variance from differences of neighbours, as a share of their number (von Neumann 1941)."""
+_CHANCE_OF_CORRELATION = 1.0
+"""Standard errors by which a correlation of neighbours must exceed zero: 1 / sqrt(n) is that of n independent runs."""
+_MOST_ALIKE = 0.9
+"""Largest correlation of neighbours that is taken off: beyond it no level can be told from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +130,66 @@ def stretches_of(points: Sequence[Point], start: int, stop: int) -> tuple[Stretc
     return tuple(found)
 
 
-def scatter_of(differences: NDArray[np.float64], errors: NDArray[np.float64], *, are_of_neighbours: bool) -> Scatter:
-    """The scatter of a run, from differences of which each has the variance of one run.
-
-    Few differences are changes or disturbances; they are clipped. The errors of the launches are a prior that is worth
-    :data:`~pytest_mlpatterns.analysis.statistics.intervals.PRIOR_DEGREES`, fewer if the differences contradict it.
+def scatter_of_runs(values: NDArray[np.float64], errors: NDArray[np.float64]) -> Scatter:
+    """The scatter of a run around its level, from the differences of neighbours, so that few changes do not matter.
 
     Args:
-        differences: of neighbouring runs over the square root of 2, or of an increment from zero; shape ``(any,)``.
-        errors: of the runs, shape ``(runs,)``, at least one.
-        are_of_neighbours: whether each run is part of two of the differences.
+        values: logarithms, shape ``(runs,)``, at least one.
+        errors: their standard errors from the launches.
     """
-    prior = max(float(np.median(errors**2)), _LEAST_SD**2)
+    variance = _clipped_variance(np.diff(values) / math.sqrt(2))
+    return _with_prior(variance, (values.size - 1) * _USE_OF_DIFFERENCES, errors)
+
+
+def with_correlation(scatter: Scatter, left: NDArray[np.float64]) -> Scatter:
+    """The scatter of independent runs whose means are known as badly as those of runs that resemble their neighbours.
+
+    A machine with moods makes such runs. If the correlation falls by the factor r from one run to the next, differences
+    of neighbours show 1 - r of the variance, and the mean of many runs has (1 + r) / (1 - r) times that of independent
+    ones. A correlation that may be chance counts as none.
+
+    Args:
+        scatter: from the differences of neighbours.
+        left: what the levels leave over, shape ``(runs,)``.
+    """
+    total = float(left @ left)
+    if left.size < 2 * FEWEST_RUNS or total <= 0:
+        return scatter
+    alike = float(left[1:] @ left[:-1]) / total - _CHANCE_OF_CORRELATION / math.sqrt(left.size)
+    alike = min(max(alike, 0.0), _MOST_ALIKE)
+    return Scatter(scatter.sd * math.sqrt(1 + alike) / (1 - alike), scatter.degrees)
+
+
+def scatter_of_increments(sizes: NDArray[np.float64], errors: NDArray[np.float64]) -> Scatter:
+    """The scatter of independent increments of which few are changes.
+
+    Args:
+        sizes: of the increments, each with the variance of one run; shape ``(increments,)``.
+        errors: standard errors of the runs from their launches, at least one.
+    """
+    return _with_prior(_clipped_variance(sizes), sizes.size, errors)
+
+
+def _clipped_variance(differences: NDArray[np.float64]) -> float:
+    """The variance of values around zero of which few stand out; 0 if there are none."""
     if not differences.size:
-        return Scatter(math.sqrt(prior), PRIOR_DEGREES)
+        return 0.0
     sizes = np.abs(differences)
     limit = _CLIPPED_AT * _MAD * float(np.median(sizes)) or float(np.quantile(sizes, 0.9))
-    squares = np.minimum(sizes, limit) ** 2 / _CLIPPED_VARIANCE
-    degrees = differences.size * (_USE_OF_DIFFERENCES if are_of_neighbours else 1.0)
-    scatter = degrees * float(squares.mean())
-    weight = prior_weight(PRIOR_DEGREES, prior, scatter=scatter, degrees=max(round(degrees), 1))
-    variance = (weight * prior + scatter) / (weight + degrees)
-    return Scatter(max(math.sqrt(variance), _LEAST_SD), weight + degrees)
+    return float(np.mean(np.minimum(sizes, limit) ** 2)) / _CLIPPED_VARIANCE
+
+
+def _with_prior(variance: float, degrees: float, errors: NDArray[np.float64]) -> Scatter:
+    """The scatter by an observed variance and by the errors of the launches.
+
+    These are a prior that is worth :data:`~pytest_mlpatterns.analysis.statistics.intervals.PRIOR_DEGREES`, fewer if
+    the observed variance contradicts it.
+    """
+    prior = max(float(np.median(errors**2)), _LEAST_SD**2)
+    scatter = degrees * variance
+    weight = prior_weight(PRIOR_DEGREES, prior, scatter=scatter, degrees=round(degrees))
+    found = (weight * prior + scatter) / (weight + degrees)
+    return Scatter(max(math.sqrt(found), _LEAST_SD), weight + degrees)
 
 
 def deviations(errors: NDArray[np.float64], sd: float) -> NDArray[np.float64]:

@@ -1,0 +1,335 @@
+"""Drifts: a metric changes a little with each run, so that no single step shows it.
+
+Two questions are asked of a stretch of runs:
+
+- *Is it no step?* In each of many nested windows the slope is tested beside a step at every place, and the least
+  significant of these tests counts (an intersection-union test: Berger, Technometrics 24, 1982). A step of any size at
+  any place leaves no slope beside it, so the test keeps its error for every step.
+- *Are several steps no better account?* A ramp between two runs and the steps that are left beside it must be less
+  costly than the steps alone, by the squares of what both leave over and by a price for each of their numbers (Schwarz,
+  Annals of Statistics 6, 1978). So a staircase stays one.
+
+In a chain of ratios to the commit before, a drift is a mean increment other than zero, without those that are steps and
+without the largest one.
+
+Pure. This module must not know directions, tests or metrics. ``benchmarks/change_points.py`` counts its errors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, corrected, layers_of_windows, steps_of_stretch
+from pytest_mlpatterns.analysis.changes.stretches import (
+    FEWEST_RUNS,
+    Scatter,
+    Stretch,
+    deviations,
+    scatter_of_increments,
+    scatter_of_runs,
+    tamed,
+    with_correlation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.analysis.changes.steps import Step
+
+__all__ = ["Drift", "drifts_of", "without_drifts"]
+
+_FEWEST_OF_DRIFT = 20
+"""Runs of the shortest window that is searched for a drift."""
+_SHORTEST_RAMP = 10
+"""Runs of the shortest drift: a shorter one is a step that is not sharp."""
+_MOST_DRIFTS = 4
+"""Most drifts of a stretch."""
+_ENDS = 24
+"""Places that are tried for each end of a drift."""
+_NUMBERS_OF_STEP, _NUMBERS_OF_DRIFT = 2, 3
+"""Numbers that describe a step (its place and size) and a drift (its ends and size)."""
+_HELD_AT = 3.0
+"""Standard deviations from the median at which an increment is held, so that a disturbed one makes no drift."""
+_BIAS_SD = 0.0003
+"""Standard deviation of the mean of many ratios of unchanged code, relative: such a mean is no drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A change of the level over many runs.
+
+    Attributes:
+        first: index of the first point of it.
+        last: index of its last point.
+        size: the whole change, on the logarithm.
+        error: its standard error.
+        degrees: degrees of freedom of that.
+        p_value: that runs with one step at most show as much, corrected for the choice of the window.
+    """
+
+    first: int
+    last: int
+    size: float
+    error: float
+    degrees: float
+    p_value: float
+
+
+def drifts_of(stretches: Sequence[Stretch], steps: Sequence[Step]) -> tuple[Drift, ...]:
+    """The drifts of one segment, in the order of the course.
+
+    Args:
+        stretches: of the segment.
+        steps: that they show if there is no drift.
+    """
+    found: list[Drift] = []
+    for stretch in stretches:
+        if not stretch.is_increment:
+            found += _drifts_of_stretch(stretch)
+    places = {step.at for step in steps}
+    found += _drift_of_chain([one for one in stretches if one.is_increment and int(one.index[0]) not in places])
+    return tuple(sorted(found, key=lambda drift: drift.first))
+
+
+def without_drifts(stretch: Stretch, drifts: Sequence[Drift]) -> Stretch:
+    """The stretch with its drifts taken off, so that steps can be told from them."""
+    if stretch.is_increment:
+        return stretch
+    values = stretch.values
+    for drift in drifts:
+        values = values - drift.size * _ramp(stretch.index, drift.first, drift.last)
+    return replace(stretch, values=values)
+
+
+def _ramp(at: NDArray[np.int64], first: int, last: int) -> NDArray[np.float64]:
+    """From 0 at the first point of a drift to 1 at its last one."""
+    return np.clip((at - first) / (last - first), 0.0, 1.0)
+
+
+# --- independent runs around a level -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Runs with a slope beside any step: the first one, the one after the last, and the slope in standard errors."""
+
+    start: int
+    stop: int
+    z: float
+    sd: float = 1.0
+
+
+def _drifts_of_stretch(stretch: Stretch) -> list[Drift]:
+    """The drifts of a stretch of several runs."""
+    size = stretch.values.size
+    if size < _FEWEST_OF_DRIFT:
+        return []
+    found: list[Drift] = []
+    is_done = np.zeros(size, dtype=np.bool_)
+    scatter = scatter_of_runs(stretch.values, stretch.errors)
+    for window in sorted(_sloping_windows(stretch, scatter), key=lambda one: -one.z):
+        if _p_value(window, scatter, size) > SIGNIFICANCE or len(found) == _MOST_DRIFTS:
+            break
+        if is_done[window.start : window.stop].any():
+            continue
+        is_done[window.start : window.stop] = True
+        drift = _accepted(without_drifts(_around(stretch, window), found), window, scatter, runs=size)
+        if drift is not None:
+            found.append(drift)
+            is_done |= (stretch.index >= drift.first) & (stretch.index <= drift.last)
+    return found
+
+
+def _accepted(part: Stretch, window: _Window, scatter: Scatter, *, runs: int) -> Drift | None:
+    """The drift of a window, alone or beside the largest step; None if steps are the better account.
+
+    Args:
+        part: the runs in and around the window.
+        window: where they have a slope.
+        scatter: of a run.
+        runs: number of all runs.
+    """
+    alone = _account(part, scatter)
+    tried = [_best_drift(part, scatter, beside=place) for place in (None, _largest_step(alone))]
+    accounts = [_account(without_drifts(part, [drift]), scatter) for drift in tried]
+    price = math.log(runs)
+    best = 1 if accounts[1].cost + _NUMBERS_OF_STEP * price < accounts[0].cost else 0
+    if accounts[best].cost + _NUMBERS_OF_DRIFT * price >= alone.cost:
+        return None
+    p_value = _p_value(window, with_correlation(scatter, accounts[best].left), runs)
+    return replace(tried[best], p_value=p_value) if p_value <= SIGNIFICANCE else None
+
+
+def _p_value(window: _Window, scatter: Scatter, runs: int) -> float:
+    """Of the slope in a window, corrected for the choice of the window; its own scatter may be larger."""
+    z = window.z * window.sd / scatter.sd
+    return corrected(z, scatter.degrees, runs=runs, side=(window.stop - window.start) // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """What steps make of a stretch.
+
+    Attributes:
+        index: of the runs in the points of the course.
+        steps: that they show.
+        left: what their levels leave over, shape ``(runs,)``.
+        cost: squares of that, in variances of a run, and the price of the steps.
+    """
+
+    index: NDArray[np.int64]
+    steps: tuple[Step, ...]
+    left: NDArray[np.float64]
+    cost: float
+
+
+def _account(stretch: Stretch, scatter: Scatter) -> _Account:
+    sds = deviations(stretch.errors, scatter.sd)
+    weights = 1 / sds**2
+    values = tamed(stretch.values, sds)
+    steps = tuple(steps_of_stretch(stretch, ()))
+    places = np.searchsorted(stretch.index, [step.at for step in steps])
+    left = [
+        part - weight @ part / weight.sum()
+        for part, weight in zip(np.split(values, places), np.split(weights, places), strict=True)
+    ]
+    residuals = np.concatenate(left)
+    cost = float(weights @ residuals**2) + _NUMBERS_OF_STEP * len(steps) * math.log(values.size)
+    return _Account(stretch.index, steps, residuals, cost)
+
+
+def _largest_step(account: _Account) -> int | None:
+    """The place of the largest step; None if there is none."""
+    if not account.steps:
+        return None
+    largest = max(account.steps, key=lambda step: abs(step.size))
+    return int(np.searchsorted(account.index, largest.at))
+
+
+def _around(stretch: Stretch, window: _Window) -> Stretch:
+    """The runs of a window and half as many on each side of it."""
+    margin = (window.stop - window.start) // 2
+    chosen = slice(max(window.start - margin, 0), window.stop + margin)
+    return Stretch(stretch.index[chosen], stretch.values[chosen], stretch.errors[chosen], stretch.begins[chosen], None)
+
+
+def _sloping_windows(stretch: Stretch, scatter: Scatter) -> list[_Window]:
+    """Windows of all lengths and what remains of their slope beside the step that explains most of it."""
+    sds = deviations(stretch.errors, scatter.sd)
+    sums = _Sums(tamed(stretch.values, sds), sds)
+    found = []
+    for starts, length in layers_of_windows(stretch.values.size, _FEWEST_OF_DRIFT, overlap=4):
+        zs = sums.slopes(starts, length)
+        found += [
+            _Window(int(start), int(start) + length, float(z), scatter.sd) for start, z in zip(starts, zs, strict=True)
+        ]
+    return found
+
+
+class _Sums:
+    """Sums over the runs before each one, from which the slope of any window follows.
+
+    Args:
+        values: tamed, shape ``(runs,)``.
+        sds: standard deviation of each.
+    """
+
+    def __init__(self, values: NDArray[np.float64], sds: NDArray[np.float64]) -> None:
+        weights = 1 / sds**2
+        times = np.arange(values.size) - (values.size - 1) / 2
+        centred = values - values.mean()
+        columns = (weights, weights * times, weights * centred, weights * times**2, weights * times * centred)
+        self._sums = [np.concatenate([[0.0], np.cumsum(column)]) for column in columns]
+
+    def _of(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The weighted sums of squares of the times, and of their products with the values, around both means."""
+        w, t, y, tt, ty = (total[stop] - total[start] for total in self._sums)
+        return tt - t * t / w, ty - t * y / w
+
+    def slopes(self, starts: NDArray[np.int64], length: int) -> NDArray[np.float64]:
+        """In standard errors the slope of each window, beside the step that leaves least of it; never below zero."""
+        begin, end = starts[:, None], starts[:, None] + length
+        places = begin + np.arange(1, length)[None, :]
+        squares_before, products_before = self._of(begin, places)
+        squares_after, products_after = self._of(places, end)
+        z = (products_before + products_after) / np.sqrt(np.maximum(squares_before + squares_after, 1e-300))
+        least: NDArray[np.float64] = np.maximum(z.min(axis=1), -z.max(axis=1))
+        return np.maximum(least, 0.0)
+
+
+def _best_drift(stretch: Stretch, scatter: Scatter, *, beside: int | None) -> Drift:
+    """The ramp that leaves least of some runs over, with the level before it and after it.
+
+    Args:
+        stretch: the runs.
+        scatter: of a run.
+        beside: a run before which there is a step, too; None for no step.
+    """
+    sds = deviations(stretch.errors, scatter.sd)
+    values, roots = tamed(stretch.values, sds), 1 / sds
+    size = values.size
+    tried = np.unique(np.round(np.linspace(0, size - 1, _ENDS)).astype(np.int64))
+    first, last = (ends.ravel() for ends in np.meshgrid(tried, tried, indexing="ij"))
+    is_long = last - first >= _SHORTEST_RAMP - 1
+    first, last = first[is_long], last[is_long]
+    at = np.arange(size)
+    ramps = np.clip((at[None, :] - first[:, None]) / (last - first)[:, None], 0.0, 1.0) * roots
+    others = [roots] if beside is None else [roots * (at < beside), roots * (at >= beside)]
+    rest = values * roots
+    for other in others:
+        ramps = ramps - np.outer(ramps @ other, other) / (other @ other)
+        rest = rest - (rest @ other) / (other @ other) * other
+    squares, products = np.maximum((ramps**2).sum(axis=1), 1e-300), ramps @ rest
+    best = int(np.argmax(products**2 / squares))
+    return Drift(
+        int(stretch.index[first[best]]),
+        int(stretch.index[last[best]]),
+        float(products[best] / squares[best]),
+        1 / math.sqrt(float(squares[best])),
+        scatter.degrees,
+        1.0,
+    )
+
+
+# --- increments -----------------------------------------------------------------------------------------------------
+
+
+def _drift_of_chain(increments: Sequence[Stretch]) -> list[Drift]:
+    """The clearest drift of a chain, if it has one.
+
+    Args:
+        increments: anchored stretches of few runs each, without those that are steps.
+    """
+    size = len(increments)
+    if size < _FEWEST_OF_DRIFT:
+        return []
+    runs = np.array([one.index.size for one in increments])
+    sizes = np.array([float(np.median(one.values)) for one in increments])
+    usual, errors = float(np.median(sizes)), np.concatenate([one.errors for one in increments])
+    scatter = scatter_of_increments((sizes - usual) * np.sqrt(runs), errors)
+    weights = runs.astype(np.float64)
+    held = np.clip(sizes, usual - _HELD_AT * scatter.sd, usual + _HELD_AT * scatter.sd)
+    totals, products = (np.concatenate([[0.0], np.cumsum(column)]) for column in (weights, weights * held))
+    best = _Window(0, 0, 0.0)
+    for starts, length in layers_of_windows(size, _FEWEST_OF_DRIFT, overlap=4):
+        members = (weights * held)[starts[:, None] + np.arange(length)[None, :]]
+        total, product = totals[starts + length] - totals[starts], products[starts + length] - products[starts]
+        least = np.maximum(product - members.max(axis=1), -(product - members.min(axis=1)))
+        z = np.maximum(least, 0.0) / total / np.sqrt(scatter.sd**2 / total + _BIAS_SD**2)
+        if z.max() > best.z:
+            start = int(starts[z.argmax()])
+            best = _Window(start, start + length, float(z.max()))
+    side = max((best.stop - best.start) // 2, FEWEST_RUNS)
+    p_value = corrected(best.z, scatter.degrees, runs=size, side=side)
+    if p_value > SIGNIFICANCE:
+        return []
+    chosen = slice(best.start, best.stop)
+    error = math.sqrt(scatter.sd**2 * float((1 / weights[chosen]).sum()))
+    first, last = int(increments[best.start].index[0]), int(increments[best.stop - 1].index[-1])
+    return [Drift(first, last, float(held[chosen].sum()), error, scatter.degrees, p_value)]
