@@ -51,8 +51,11 @@ __all__ = ["USUAL_LAUNCHES", "Sitting", "TestFacts", "plan_of"]
 
 Sitting = tuple[tuple[float, float], ...]
 """Launches, or paired ones, that were measured together: logarithm of the value or ratio, and its error."""
-_MOST = 24
-"""Launches up to which a budget is given: the most looks that any comparison plans."""
+_MOST_LAUNCHES = 16
+"""Launches beside a stored baseline up to which a budget is given: more hardly know a change better, since the launches
+of the entry stay the same."""
+_MOST_PAIRS = 24
+"""Paired launches up to which a budget is given: the most looks that a comparison plans."""
 _LONG_NS = 3_600_000_000_000
 """Budget that bounds no number of looks."""
 USUAL_LAUNCHES = 8
@@ -109,7 +112,7 @@ class TestFacts:
         """Paired launches that the budget has time for; the first look needs three even beyond it."""
         if self.budget_ns is None or not self.pair_s:
             return USUAL_LAUNCHES
-        return min(max(int(self.budget_ns / 1e9 / self.pair_s), FEWEST_PAIRS), _MOST)
+        return min(max(int(self.budget_ns / 1e9 / self.pair_s), FEWEST_PAIRS), _MOST_PAIRS)
 
 
 def plan_of(facts: TestFacts) -> TestPlan | None:
@@ -203,6 +206,7 @@ class _Comparison:
         counts: numbers of launches that a budget may be given for, at a tolerance.
         scatter: that the runs have.
         each_s: seconds that one of these launches takes; None if that is not known.
+        known: margins that were computed.
     """
 
     runs: SimulatedRuns
@@ -211,10 +215,14 @@ class _Comparison:
     counts: Callable[[float], range]
     scatter: Scatter
     each_s: float | None
+    known: dict[Levels, float] = field(default_factory=dict)
 
     def margin(self, launches: int, tolerance: float) -> float:
         """How far beyond its tolerance a change is seen."""
-        return self.runs.margin(self.levels(launches, tolerance))
+        levels = self.levels(launches, tolerance)
+        if levels not in self.known:
+            self.known[levels] = self.runs.margin(levels)
+        return self.known[levels]
 
     def launches_for(self, room: float, tolerance: float) -> int | None:
         """The smallest number of launches with which that much room suffices; None if there is none."""
@@ -226,7 +234,7 @@ class _Comparison:
 def _beside_entry(facts: TestFacts, judged: _Judged, alpha: float) -> _Comparison:
     """The comparison with a stored baseline."""
     runs = runs_beside_entry(
-        judged.scatter, recorded=facts.recorded, launches=_MOST, prior_sd=judged.statistic.launch_sd
+        judged.scatter, recorded=facts.recorded, launches=_MOST_LAUNCHES, prior_sd=judged.statistic.launch_sd
     )
 
     def levels(launches: int, _tolerance: float) -> Levels:
@@ -235,8 +243,8 @@ def _beside_entry(facts: TestFacts, judged: _Judged, alpha: float) -> _Compariso
         looks = looks_beside_entry(facts.recorded, launches=max(launches, facts.most_launches), alpha=alpha)
         return Levels.of_plan(looks, launches, confirmed=CONFIRMING_LAUNCHES)
 
-    launches = min(facts.fitting_launches, _MOST)
-    counts = range(CONFIRMING_LAUNCHES, _MOST + 1)
+    launches = min(facts.fitting_launches, _MOST_LAUNCHES)
+    counts = range(CONFIRMING_LAUNCHES, _MOST_LAUNCHES + 1)
     return _Comparison(runs, launches, levels, lambda _tolerance: counts, judged.scatter, facts.launch_s)
 
 
@@ -244,12 +252,12 @@ def _with_revision(facts: TestFacts, judged: _Judged, alpha: float) -> _Comparis
     """The comparison with a revision: of paired launches, or of the launches of both sides."""
     if Role.PAIRED in judged.metric.roles:
         return _of_pairs(facts, judged, alpha)
-    runs = runs_of_sides(judged.scatter, launches=_MOST, prior_sd=judged.statistic.launch_sd)
+    runs = runs_of_sides(judged.scatter, launches=_MOST_PAIRS, prior_sd=judged.statistic.launch_sd)
 
     def levels(launches: int, _tolerance: float) -> Levels:
         return Levels.of_guard(GUARD_ALPHA, launches, first=FEWEST_PAIRS, confirmed=FEWEST_PAIRS)
 
-    counts = range(FEWEST_PAIRS, _MOST + 1)
+    counts = range(FEWEST_PAIRS, _MOST_PAIRS + 1)
     return _Comparison(runs, facts.fitting_pairs, levels, lambda _tolerance: counts, judged.scatter, facts.pair_s)
 
 
@@ -266,7 +274,7 @@ def _of_pairs(facts: TestFacts, judged: _Judged, alpha: float) -> _Comparison:
         return range(FEWEST_PAIRS, looks_of_pairs(tolerance, level, _LONG_NS).last + 1)
 
     return _Comparison(
-        runs_of_pairs(scatter, launches=_MOST), facts.fitting_pairs, levels, counts, scatter, facts.pair_s
+        runs_of_pairs(scatter, launches=_MOST_PAIRS), facts.fitting_pairs, levels, counts, scatter, facts.pair_s
     )
 
 

@@ -25,20 +25,20 @@ _OFTEN = 0.2
 _FEWEST_RUNS = 5
 """Runs from which that share counts."""
 _HELPS: Mapping[Help, str] = {
-    Help.REVISION: "compare with a revision, which sees it",
+    Help.REVISION: "compare with a revision",
     Help.BUDGET: 'give budget="{}s"',
     Help.LAUNCHES: "give launches={}",
     Help.DURATION: "measure longer in each launch (duration=)",
     Help.CORES: "give the deployment a fixed number of cores (cpus=)",
-    Help.METRIC: "judge {}, whose tolerance is seen",
-    Help.TOLERANCE: "set a tolerance of {}, which is seen",
+    Help.METRIC: "judge {}",
+    Help.TOLERANCE: "set a tolerance of {}",
 }
 """What helps, in words; a figure stands for the braces."""
 PLAN_MEANING = (
     "Seen: the smallest change for the worse that fails in 95 % of runs at the tolerance. The columns for 2, 5 and 10 "
-    "% have what it takes to see such a change with half of it as the tolerance; – if 24 launches do not suffice. A "
-    "tolerance with ! is not seen: twice as much passes too often. All rests on the 90 % quantile of the scatter of "
-    "launches."
+    "% have what it takes to see such a change with half of it as the tolerance; – if no number of launches does. "
+    "Beyond 8 launches, launches= has to allow them. A tolerance with ! is not seen: twice as much passes too often. "
+    "All rests on the 90 % quantile of the scatter of launches."
 )
 """Explanation of the table, below it."""
 
@@ -95,7 +95,7 @@ def _part(plan: TestPlan, *, is_file: bool, width: int) -> list[str]:
 
 def _heading(plan: TestPlan, launches: int, *, is_file: bool) -> str:
     each_s = plan.launch_s if is_file else plan.pair_s
-    each = "; columns of numbers of launches" if each_s is None else f" of {format_duration(each_s * 1e9)}"
+    each = "; the last columns count launches" if each_s is None else f" of {format_duration(each_s * 1e9)}"
     if is_file:
         return f"against a baseline of {plan.recorded} launches, with {count(launches, 'launch', 'launches')}{each}"
     derived = "" if plan.pairs else "; derived from single launches"

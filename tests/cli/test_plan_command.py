@@ -1,0 +1,180 @@
+"""``python -m pytest_mlpatterns plan``: a quick model through real processes, and a history without measuring."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+from support.repository import Repository
+
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.history import place, trial_runs
+from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, HistoryRead
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.verdict import Kind
+from pytest_mlpatterns.system.environment import environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL = """
+import time
+
+import pytest
+
+
+@pytest.fixture
+def perf_model():
+    return lambda batch: [time.sleep(0.004) or value for value in batch]
+
+
+@pytest.fixture
+def perf_payload():
+    return [1.0, 2.0]
+
+
+@pytest.mark.perf(duration="200ms", warmup="0s", budget="8s", launches=3, tolerance=0.5)
+def test_quick(perf):
+    pass
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    Project().with_file("test_quick.py", MODEL).write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.processes
+def test_a_test_is_measured_and_planned(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_runs, "_MOST_RUNS", 1)
+    repository = Repository(here)
+    for arguments in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "first")):
+        repository.git(*arguments)
+    assert main(["plan", "test_quick.py", "--at-most", "10min", "--json"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    (plan,) = found["tests"]
+    assert plan["test"] == "test_quick.py::test_quick"
+    assert plan["launches"] >= 2
+    assert plan["pairs"] >= 3
+    assert plan["budget_s"] == 8.0
+    assert {one["metric"] for one in plan["metrics"]} >= {"rtm", "throughput"}
+    assert {one["metric"]: one["tolerance"] for one in plan["metrics"]}["rtm"] == 0.5
+    assert "run 1 of up to 1, alone" in shown.err
+    assert not (here / "perf-baseline.json").exists()
+
+
+@pytest.mark.processes
+def test_without_git_a_revision_is_derived(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_runs, "_MOST_RUNS", 1)
+    assert main(["plan", "--tolerance", "20%"]) == 0
+    text = capsys.readouterr().out
+    assert "derived from single launches" in text
+    assert "since there is no git repository" in " ".join(text.split())
+    assert "20 %" in text
+    assert here.exists()
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["test_none.py"], "pytest ended with exit code 4"),
+        (["-k nothing"], "pytest ended with exit code 5"),
+        (["test_quick.py", "--at-most", "1ms"], "no test was measured in 1.00 ms"),
+    ],
+)
+def test_tests_that_are_not_measured_are_an_error(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["plan", "--", *arguments] if arguments[0].startswith("-k") else ["plan", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--at-most", "0s"], "--at-most is '0s', expected more than no time"),
+        (["--at-most", "soon"], "--at-most is 'soon'"),
+        (["--tolerance", "much"], "--tolerance"),
+        (["--baseline-file", "none.json"], "none.json does not exist"),
+    ],
+)
+def test_options_that_cannot_be_read_are_an_error(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["plan", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+# --- a history --------------------------------------------------------------------------------------------------------
+
+
+def lines(*, machine: str, launches: int = 4) -> tuple[HistoryLine, ...]:
+    return tuple(
+        HistoryLine(
+            test="test_quick.py::test_quick",
+            machine=machine,
+            date=f"2026-11-{day:02d}T08:00:00Z",
+            at=CommitPosition("1a2b3c4d5e6f", day),
+            clean=True,
+            setup="0123456789",
+            facts="",
+            kind=Kind.UNDECIDED if day % 3 == 0 else Kind.PASSED,
+            values={
+                "rtm": tuple(LaunchValue(4e6 * (1 + 0.01 * ((day * number) % 5)), 0.01) for number in range(launches))
+            },
+        )
+        for day in range(1, 13)
+    )
+
+
+def test_a_history_is_planned_without_measuring(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = HistoryRead(lines(machine=environment().machine), ("a line was left out",))
+    asked = []
+
+    def opened(text: str, *, root: Path, invoked_in: Path) -> object:
+        asked.append((text, root, invoked_in))
+        return SimpleNamespace(name=text, read=lambda: read)
+
+    monkeypatch.setattr(place, "open_history", opened)
+    assert main(["plan", "--from", "git:perf"]) == 0
+    assert asked == [("git:perf", here, here)]
+    text = " ".join(capsys.readouterr().out.split())
+    assert "test_quick.py::test_quick: 48 launches in 12 runs" in text
+    assert "Often undecided: test_quick.py::test_quick (4 of 12 runs)" in text
+    assert "a line was left out" in text
+
+
+def test_a_history_with_single_launches_is_an_error(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = HistoryRead(lines(machine=environment().machine, launches=1))
+    monkeypatch.setattr(place, "open_history", lambda *_, **__: SimpleNamespace(read=lambda: read))
+    assert main(["plan", "--from", str(here / "history.jsonl")]) == 2
+    assert "no test has two launches" in capsys.readouterr().err
+
+
+# --- the runs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.processes
+def test_a_run_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:
+    test = "import signal\n\n\ndef test_x():\n    signal.pause()\n"
+    Project().with_file("test_slow.py", test).write(tmp_path)
+    with pytest.raises(SettingError, match="no test was measured in"):
+        trial_runs.measure_trials(["test_slow.py"], at_most_s=6.0, directory=tmp_path)
