@@ -11,7 +11,9 @@ from pytest_mlpatterns.records.history import CommitPosition
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Change", "ChangeForm", "Course"]
+    from pytest_mlpatterns.records.result_parts import Location
+
+__all__ = ["Change", "ChangeForm", "Course", "NewChange"]
 
 
 class Course(StrEnum):
@@ -85,3 +87,27 @@ class Change:
             "new": CommitPosition(**data["new"]),
         }
         return cls(**{**data, **read})
+
+
+@dataclass(frozen=True, slots=True)
+class NewChange:
+    """A change that a run made known.
+
+    Attributes:
+        change: what changed.
+        sentence: the same in words, without the name of the test.
+        command: the command that finds its commit; empty for a change for the better, or if no commits are known.
+        fails: whether it fails the run.
+        location: where the test is defined.
+    """
+
+    change: Change
+    sentence: str
+    command: str
+    fails: bool
+    location: Location | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the result file."""
+        plain = self.change.to_json()
+        return {**plain, "sentence": self.sentence, "command": self.command, "fails_the_run": self.fails}

@@ -34,10 +34,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import PurePath
 
+    from pytest_mlpatterns.records.change import NewChange
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Kind
 
-__all__ = ["accepted_annotation", "annotation", "job_summary", "kind_properties", "properties_of"]
+__all__ = [
+    "accepted_annotation",
+    "annotation",
+    "job_summary",
+    "kind_properties",
+    "new_change_annotation",
+    "properties_of",
+]
 
 
 _MOST_DETAILS = 20
@@ -71,11 +79,18 @@ def accepted_annotation(result: TestResult, root: PurePath | None = None) -> str
     return _command("notice", FailedTest(result.test, text, result.definition.location), root)
 
 
+def new_change_annotation(one: NewChange, root: PurePath | None = None) -> str:
+    """As :func:`annotation`, a change in the history: an error if it fails the run, else a warning."""
+    reason = "\n".join(filter(None, (f"changed in the history: {one.sentence}", one.command)))
+    return _command("error" if one.fails else "warning", FailedTest(one.change.test, reason, one.location), root)
+
+
 def job_summary(
     results: Sequence[TestResult],
     failures: Sequence[FailedTest],
     rankings: Mapping[str, str],
     *,
+    changes: Sequence[NewChange] = (),
     notes: Sequence[str] = (),
 ) -> str:
     """A job summary: the failures with their reasons, the table of all results, and the rankings.
@@ -84,6 +99,7 @@ def job_summary(
         results: in the order in which the tests ran.
         failures: the tests that failed, with or without results.
         rankings: the decision in a sentence, by group of tests.
+        changes: what the run made known in the history.
         notes: further lines of the run.
     """
     kinds = kinds_of(results, failures)
@@ -96,6 +112,7 @@ def job_summary(
         for result in results
         if is_accepted(result)
     ]
+    parts += map(_change_item, changes)
     if results:
         parts.append(_table(results))
     drawn = [result for result in results if result.outcome is State.FAILED][:_MOST_DETAILS]
@@ -124,6 +141,12 @@ def _undecided_item(result: TestResult) -> str:
     ]
     what = "suspected regression" if suspected else "undecided"
     return f"- ? **{escaped(result.test)}**: {what}: {' <br> '.join(map(escaped, [*suspected, *reasons]))}"
+
+
+def _change_item(one: NewChange) -> str:
+    command = f" <br> {escaped(one.command)}" if one.command else ""
+    sign = "✗" if one.fails else "!" if one.change.is_worse else "✓"
+    return f"- {sign} **{escaped(one.change.test)}** changed in the history: {escaped(one.sentence)}{command}"
 
 
 def _table(results: Sequence[TestResult]) -> str:

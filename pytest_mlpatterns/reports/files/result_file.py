@@ -1,12 +1,13 @@
 """The result file of ``--perf-json``: every result of a run, versioned; written, and read back. Results ↔ text.
 
 Format, version 2 (2026): ``{"format": "pytest-mlpatterns-results", "version": 2, "date": …, "commit": …,
-"environment": …, "baseline": …, "ranking": [...], "results": [...], "unmeasured": [...]}``, where a result is
-:class:`pytest_mlpatterns.records.result.TestResult` with its ``outcome`` and ``kind``; metrics are
+"environment": …, "baseline": …, "history": …, "ranking": [...], "results": [...], "unmeasured": [...]}``, where a
+result is :class:`pytest_mlpatterns.records.result.TestResult` with its ``outcome`` and ``kind``; metrics are
 ``[value, low, high]`` in nanoseconds, requests per second, bytes or shares. ``baseline`` is what the run did with the
 baseline file: its ``mode``, the tests that were ``recorded``, those of them ``recorded_although_worse`` with the
 verdict, the entries ``without_test``, and those that were ``pruned``. ``ranking`` orders the patterns of each test with
-several, if the run asked for it. ``unmeasured`` are the tests that failed before anything was measured.
+several, if the run asked for it. ``history`` is what the run added to the history, and which changes that made known;
+empty without a history. ``unmeasured`` are the tests that failed before anything was measured.
 
 ``results.schema.json`` beside this module describes every member. Version 1 had no latency distributions, no
 references and no ranking. It is not read.
@@ -15,7 +16,7 @@ references and no ranking. It is not read.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ class Results:
         environment: the machine and the versions.
         date: ISO 8601.
         baseline: what the run did with the baseline file, as plain values.
+        history: what the run did with the history, as plain values; empty without one.
         ranking: the order of the patterns of each test that has several, as plain values.
         commit: the measured commit, with a plus sign if files differed from it; None outside a git repository.
         unmeasured: tests that failed before anything was measured.
@@ -61,6 +63,7 @@ class Results:
     ranking: tuple[Mapping[str, Any], ...] = ()
     commit: str | None = None
     unmeasured: tuple[FailedTest, ...] = ()
+    history: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def failures(self) -> tuple[FailedTest, ...]:
@@ -69,12 +72,13 @@ class Results:
         return (*map(_failed_test, failed), *self.unmeasured)
 
 
-def results_json(
+def results_json(  # noqa: PLR0913 - the members of the file, most of them by name
     tests: Sequence[TestResult | FailedTest],
     environment: Environment,
     date: str,
     *,
     baseline: Mapping[str, object],
+    history: Mapping[str, object] | None = None,
     ranking: Sequence[Mapping[str, object]] = (),
     commit: str | None = None,
 ) -> str:
@@ -91,6 +95,7 @@ def results_json(
         "commit": commit,
         "environment": {**asdict(environment), "machine": environment.machine},
         "baseline": dict(baseline),
+        "history": dict(history or {}),
         "ranking": [dict(ranked) for ranked in ranking],
         "results": [_finite(result.to_json()) for result in tests if isinstance(result, TestResult)],
         "unmeasured": [failed.to_json() for failed in tests if isinstance(failed, FailedTest)],
@@ -154,6 +159,7 @@ def read_results(text: str) -> Results:
         ranking=tuple(data["ranking"]),
         commit=data["commit"],
         unmeasured=tuple(map(FailedTest.from_json, data.get("unmeasured", ()))),
+        history=data.get("history", {}),
     )
 
 

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from support.golden import LESS, SLOWER, check_golden, everything, searched
 from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 
+from pytest_mlpatterns.records.change import Change, ChangeForm, Course, NewChange
+from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Unjudged
-from pytest_mlpatterns.reports.files.ci_reports import annotation, escaped, job_summary
+from pytest_mlpatterns.reports.files.ci_reports import annotation, escaped, job_summary, new_change_annotation
+from pytest_mlpatterns.reports.text.change_sentence import bisect_command
 
 NASTY = "t.py::test_it[a|b `c` <script>@me $x$ **d**\n::error::e]"
 WHERE = Location("tests/test_perf.py", 12)
@@ -75,6 +78,35 @@ def test_an_escaped_text_is_one_line_without_markup(text: str) -> None:
     assert len(found.splitlines()) <= 1
     for sign in "`*_[]<>|$":
         assert found.count(sign) == found.count(f"\\{sign}")
+
+
+def test_a_change_in_the_history_is_an_item_and_an_annotation() -> None:
+    change = Change(
+        test=NASTY,
+        metric="rtm",
+        machine="",
+        course=Course.RATIOS,
+        form=ChangeForm.STEP,
+        factor=(1.042, 1.031, 1.053),
+        is_worse=True,
+        old=CommitPosition("a1b2c3", 40),
+        new=CommitPosition("d4e5f6", 41),
+        date="2026-10-03T12:00:00+00:00",
+        is_confirmed=True,
+        p_value=1e-6,
+    )
+    worse = NewChange(change, "RTM +4.2 %", bisect_command(change), fails=True, location=WHERE)
+    better = NewChange(replace(change, is_worse=False), "RTM -4.2 %", "", fails=False, location=None)
+    text = job_summary([], [], {}, changes=[worse, replace(worse, fails=False), better])
+    items = [line for line in text.splitlines() if " changed in the history: " in line]
+    assert [line[:4] for line in items] == ["- ✗ ", "- ! ", "- ✓ "]
+    assert "RTM +4.2 % <br> python -m pytest\\_mlpatterns bisect " in items[0]
+    assert "<script>" not in text.replace("\\<script\\>", "")
+    found = new_change_annotation(worse)
+    assert found.startswith("::error file=tests/test_perf.py,line=12,title=")
+    assert "::changed in the history: RTM +4.2 %25%0Apython -m pytest_mlpatterns bisect " in found
+    assert new_change_annotation(replace(worse, fails=False)).startswith("::warning ")
+    assert new_change_annotation(better).endswith("::changed in the history: RTM -4.2 %25")
 
 
 def test_an_annotation_stands_at_the_line_of_the_test() -> None:

@@ -18,6 +18,8 @@ from support.result_strategies import RESULTS
 from support.synthetic import ENVIRONMENT, FEW, LAYERS, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.analysis.choice.ranking import RankedPattern, Ranking
+from pytest_mlpatterns.records.change import Change, ChangeForm, Course, NewChange
+from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures, Noise, SearchEnd, Step, Taken, Warmup
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
@@ -44,6 +46,7 @@ SINCE_0_2_0 = {
     "entry",
     "failed_outcome",
     "gate",
+    "history",
     "judged_by",
     "native",
     "open_by",
@@ -107,6 +110,30 @@ def test_a_result_with_everything_is_valid() -> None:
     )
     ranking = Ranking("t.py::test_a", {"rtm": 0.5}, ("rtm<20ms",), "cached", rows, ("a note",))
     VALIDATOR.validate(written([full], ranking=[ranking.to_json()], commit="1a2b3c4+"))
+
+
+def test_what_a_run_did_with_the_history_is_valid_and_read() -> None:
+    change = Change(
+        test="t.py::test_a",
+        metric="rtm",
+        machine="",
+        course=Course.RATIOS,
+        form=ChangeForm.DRIFT,
+        factor=(1.042, 1.031, 1.053),
+        is_worse=True,
+        old=CommitPosition("a1b2c3", 40),
+        new=CommitPosition("d4e5f6", 44),
+        date="2026-10-03T12:00:00+00:00",
+        is_confirmed=True,
+        p_value=1e-6,
+    )
+    news = NewChange(change, "RTM +4.2 %", "python -m pytest_mlpatterns bisect", fails=True, location=None)
+    history = {"place": "git:perf", "added": 1, "position": 44, "clean": True, "changes": [news.to_json()]}
+    data = written([result()], history=history)
+    VALIDATOR.validate(data)
+    read = read_results(json.dumps(data)).history
+    assert read == json.loads(json.dumps(history))
+    assert Change.from_json({name: read["changes"][0][name] for name in change.to_json()}) == change
 
 
 def test_a_file_of_0_2_0_is_read() -> None:
