@@ -18,8 +18,14 @@ from pytest_mlpatterns.analysis.choice.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.records.result import FailedTest, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Unjudged
-from pytest_mlpatterns.reports.files.ci_reports import accepted_annotation, annotation, job_summary
+from pytest_mlpatterns.reports.files.ci_reports import (
+    accepted_annotation,
+    annotation,
+    job_summary,
+    new_change_annotation,
+)
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.reports.text.change_sentence import new_change_lines
 from pytest_mlpatterns.reports.text.comparison import is_accepted
 from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 from pytest_mlpatterns.reports.text.summary_table import (
@@ -36,11 +42,13 @@ from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.wording import count, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.config.run_settings import RunSettings
+    from pytest_mlpatterns.history.session import HistorySession
     from pytest_mlpatterns.plugin.terminal import Terminal
+    from pytest_mlpatterns.records.change import NewChange
     from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.commits import Revision
 
@@ -56,6 +64,7 @@ class RunOutput:
     """Results and failures of a run.
 
     Args:
+        history: what the run does with the history; None without one.
         root: directory that test ids are relative to.
 
     Attributes:
@@ -68,6 +77,7 @@ class RunOutput:
         baseline: BaselineSession,
         environment: Environment,
         *,
+        history: HistorySession | None,
         terminal: Terminal,
         root: Path,
     ) -> None:
@@ -76,6 +86,7 @@ class RunOutput:
         self._run = run
         self._baseline = baseline
         self._environment = environment
+        self._history = history
         self._terminal = terminal
         self._root = root
         self._results: list[TestResult] = []
@@ -119,12 +130,14 @@ class RunOutput:
             measured: whether tests ran, and were not only collected.
 
         Returns:
-            The exit status of the run: another one if a file was not written, or if an update recorded nothing, which
-            must not look like a success. :attr:`lines` name each file, or the error.
+            The exit status of the run: another one if a file was not written, if a change in the history fails the
+            run, or if an update recorded nothing, which must not look like a success. :attr:`lines` name each file, or
+            the error.
         """
         if measured and self.revision is not None and (self._results or self._unmeasured):
             self.lines.insert(0, self._compared_with(self.revision))
-        done = not measured or self._close_baseline(complete=complete)
+        done = not measured or self._close_history(complete=complete)
+        done = (not measured or self._close_baseline(complete=complete)) and done
         if self._run.rank is not None and not self._run.smoke:
             unmeasured = [Unmeasured(one.test, one.group, one.pattern) for one in self._unmeasured.values()]
             self._rankings = rank(self._results, self._run.rank, unmeasured)
@@ -134,8 +147,9 @@ class RunOutput:
             return pytest.ExitCode.USAGE_ERROR
         is_green = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         ran = bool(self._results or self._unmeasured)  # tests without a deployment under load record nothing
-        recorded_nothing = measured and ran and self._baseline.recorded_nothing
-        return pytest.ExitCode.TESTS_FAILED if is_green and recorded_nothing else exitstatus
+        fails = measured and ran and self._baseline.recorded_nothing
+        fails = fails or (self._history is not None and self._history.fails)
+        return pytest.ExitCode.TESTS_FAILED if is_green and fails else exitstatus
 
     def show(self, reporter: pytest.TerminalReporter, *, verbose: bool) -> None:
         """Print the table of all perf tests and :attr:`lines`."""
@@ -147,6 +161,7 @@ class RunOutput:
         elif self._results:
             self._terminal.write(summary_lines(self._results, self._terminal.width, verbose=verbose))
         self._terminal.write(line(text) for text in self.lines)
+        self._terminal.write(new_change_lines(self._new_changes))
         if not self._run.smoke:
             self._terminal.write(self._end())
         ranked = self._rankings or not self._run.always_ranks
@@ -158,7 +173,8 @@ class RunOutput:
             root = self._root_in_repository()
             accepted = [accepted_annotation(one, root) for one in self._results if is_accepted(one)]
             failed = [annotation(failure, root) for failure in self._failures.values()]
-            self._terminal.write_commands([*failed, *accepted])
+            changed = [new_change_annotation(one, root) for one in self._new_changes if one.change.is_worse]
+            self._terminal.write_commands([*failed, *changed, *accepted])
 
     def _end(self) -> list[Line]:
         """What the gate let pass, with its whole text, and the number of tests of each kind."""
@@ -194,6 +210,24 @@ class RunOutput:
         inside = top is not None and self._root != Path(top) and self._root.is_relative_to(top)
         return self._root.relative_to(str(top)) if inside else None
 
+    @property
+    def _new_changes(self) -> Sequence[NewChange]:
+        """The changes in the history that this run made known."""
+        return () if self._history is None else self._history.changes
+
+    def _close_history(self, *, complete: bool) -> bool:
+        """Extend the history and look for new changes; returns whether that succeeded."""
+        if self._history is None:
+            return True
+        try:
+            self._history.close(self._results, complete=complete)
+        except MlpatternsError as error:
+            self.lines.append(f"ERROR: {error}")
+            return False
+        finally:
+            self.lines += self._history.lines
+        return True
+
     def _close_baseline(self, *, complete: bool) -> bool:
         """Update or prune the baseline file; returns whether that succeeded."""
         try:
@@ -219,6 +253,7 @@ class RunOutput:
             self._environment,
             now,
             baseline=self._baseline.report(),
+            history={} if self._history is None else self._history.report(),
             ranking=[ranking.to_json() for ranking in self._rankings],
             commit=commit(self._root),
         )
@@ -255,7 +290,8 @@ class RunOutput:
         if not self._on_github or not file or self._run.smoke or not (self._results or self._failures):
             return
         rankings = {ranking.group: ranking.sentence for ranking in self._rankings}
-        text = job_summary(self._results, [*self._failures.values()], rankings, notes=self.lines)
+        failures = [*self._failures.values()]
+        text = job_summary(self._results, failures, rankings, changes=self._new_changes, notes=self.lines)
         try:
             append_text(Path(file), text)
         except OSError as error:  # it is a copy of what the terminal shows

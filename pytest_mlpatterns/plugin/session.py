@@ -18,6 +18,7 @@ from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.engines.engine import engine_names
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
+from pytest_mlpatterns.history.session import HistorySession
 from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.plugin.collection import Collection
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
+    from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -106,7 +108,9 @@ class PerfSession:
             self._run = read_run_settings(self._options, self._ini, invoked_in=config.invocation_params.dir, root=root)
             self._item_reader.defaults()
             self._baseline = BaselineSession(self._run, machine, root=root)
-            self._output = RunOutput(self._run, self._baseline, machine, terminal=terminal, root=root)
+            self._output = RunOutput(
+                self._run, self._baseline, machine, history=self._history_of(machine), terminal=terminal, root=root
+            )
             worktree = lay_out(config, self._run, self._resources) if sent is None else sent.worktree
             self._acceptances = Acceptances(root, self._run, worktree)
         except MlpatternsError as error:
@@ -260,6 +264,12 @@ class PerfSession:
         if _body_runs():
             serve()
         return ServedPerf(serve)
+
+    def _history_of(self, machine: Environment) -> HistorySession | None:
+        """What this process does with the history; None without one, and where another process has all results."""
+        if self._is_worker or self._trees is not None or not self._run.history:
+            return None
+        return HistorySession(self._run, machine, root=self._config.rootpath)
 
     def _other_revision(self, worktree: Worktree) -> OtherRevision:
         other = OtherRevision(self._config, worktree, self._directory)

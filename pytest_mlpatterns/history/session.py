@@ -1,0 +1,163 @@
+"""What one run does with the history: appends a line for each test, and reports the changes that they made known.
+
+One object lives as long as the session, in the process that has all results. This module must not know pytest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric
+from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
+from pytest_mlpatterns.config.run_settings import HistoryFail
+from pytest_mlpatterns.history.checkout import checkout_of, first_parents, position_in
+from pytest_mlpatterns.history.lines import RunOfLines, lines_of
+from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.records.change import ChangeForm, NewChange
+from pytest_mlpatterns.records.history import HistoryRead
+from pytest_mlpatterns.records.verdict import Kind
+from pytest_mlpatterns.reports.text.change_sentence import bisect_command, change_sentence
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.config.run_settings import RunSettings
+    from pytest_mlpatterns.records.change import Change
+    from pytest_mlpatterns.records.history import HistoryLine
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.setup import Environment
+
+__all__ = ["HistorySession"]
+
+_PASSED = frozenset((Kind.PASSED, Kind.UNDECIDED))
+"""Kinds of tests that were compared, and that no verdict failed."""
+_MOST_NAMED = 3
+"""Files that differ from the commit, which a line of the terminal names at most."""
+
+
+class HistorySession:
+    """The history during one run.
+
+    Args:
+        run: names the place of the history, which must not be empty.
+        environment: the machine and its software.
+        root: directory that test ids are relative to.
+
+    Attributes:
+        lines: what was done with the history, in sentences for the terminal.
+        changes: what this run made known.
+
+    Raises:
+        SettingError: the option names no place.
+        HistoryError: the history cannot be read, which is better known before anything is measured.
+    """
+
+    def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
+        self._run = run
+        self._environment = environment
+        self._root = root
+        file = Path(run.history)  # git:NAME is relative to nothing
+        place = str(file.relative_to(root)) if file.is_relative_to(root) else run.history
+        self._history = open_history(place, root=root, invoked_in=root)
+        self._before = HistoryRead(()) if run.smoke else self._history.read()
+        self._checkout = checkout_of(root, (run.baseline_file, *run.results_files))
+        self._added: tuple[HistoryLine, ...] = ()
+        self.lines: list[str] = [f"WARNING: {warning}" for warning in self._before.warnings]
+        self.changes: tuple[NewChange, ...] = ()
+
+    @property
+    def fails(self) -> bool:
+        """Whether a new change fails the run."""
+        return any(one.fails for one in self.changes)
+
+    def close(self, results: Sequence[TestResult], *, complete: bool) -> None:
+        """Append a line for each test, and look for new changes.
+
+        Args:
+            results: of the tests that ran.
+            complete: whether the run was completed; an incomplete one adds nothing.
+
+        Raises:
+            HistoryError: the history cannot be written; it is as it was.
+        """
+        if self._run.smoke or not results:
+            return
+        if not complete:
+            self.lines.append(f"history {self._history.name} not extended: the run was not completed")
+            return
+        lines = self._lines_of(results)
+        if not lines:
+            self.lines.append(f"history {self._history.name} not extended: no test was measured validly")
+            return
+        said = self._history.append(lines)
+        self._added = lines
+        self.lines += [self._added_lines(), *said]
+        self.changes = self._new_changes(results)
+
+    def report(self) -> dict[str, Any]:
+        """What was done with the history, as plain values for the result file."""
+        return {
+            "place": self._history.name,
+            "added": len(self._added),
+            "position": self._checkout.at.position,
+            "clean": self._checkout.clean,
+            "changes": [one.to_json() for one in self.changes],
+        }
+
+    def _lines_of(self, results: Sequence[TestResult]) -> tuple[HistoryLine, ...]:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        run = RunOfLines(self._environment, self._checkout.at, self._checkout.clean, now)
+        position_of = functools.cache(functools.partial(position_in, self._root))
+        return lines_of(results, run, position_of)
+
+    def _added_lines(self) -> str:
+        """How many lines were added, and why they do not count if files were changed."""
+        text = f"history {self._history.name}: {count(len(self._added), 'line')} added"
+        changed = self._checkout.changed
+        if not changed:
+            return text
+        more = len(changed) - _MOST_NAMED
+        named = ", ".join(changed[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"{text}, which no change is looked for in, since files differ from the commit: {named}"
+
+    def _new_changes(self, results: Sequence[TestResult]) -> tuple[NewChange, ...]:
+        """The new changes of the tests of this run, with their sentences."""
+        if not self._checkout.clean:
+            return ()
+        from pytest_mlpatterns.history.new_changes import new_changes
+
+        by_test = {result.test: result for result in results}
+        before = self._before.lines
+        everything = (*before, *self._added)
+        return tuple(
+            self._described(change, everything, by_test[change.test])
+            for change in new_changes(before, self._added, first_parents(self._root))
+        )
+
+    def _described(self, change: Change, lines: Sequence[HistoryLine], result: TestResult) -> NewChange:
+        """A change with its sentence; ``result`` is that of its test."""
+        tolerance = None
+        if is_known_metric(change.metric):
+            tolerance = Tolerances(result.definition.tolerance).of(change.metric)
+        sentence = change_sentence(change, passed=_each_passed(change, lines), tolerance=tolerance)
+        fails = self._run.history_fail is HistoryFail.NEW and change.is_worse and change.is_confirmed
+        command = bisect_command(change) if change.is_worse else ""
+        return NewChange(change, sentence, command, fails, result.definition.location)
+
+
+def _each_passed(change: Change, lines: Sequence[HistoryLine]) -> bool:
+    """Whether each run of a test since a change began was compared, and none failed."""
+    began = change.date
+    if change.form is ChangeForm.DRIFT:
+        dates = [line.date for line in lines if line.test == change.test and line.at.commit == change.old.commit]
+        began = min(dates, default=began)
+    kinds = {
+        line.kind
+        for line in lines
+        if line.test == change.test and line.date >= began and change.machine in ("", line.machine)
+    }
+    return kinds <= _PASSED

@@ -1,0 +1,119 @@
+"""Which changes the lines of a run made known: none that was known before, and each once more when it is confirmed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series, series_of
+from pytest_mlpatterns.history.new_changes import latest_points, new_changes
+from pytest_mlpatterns.records.change import Course
+from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.verdict import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MACHINE, OTHER = "Test Processor 3000", "Another Processor"
+
+
+def commit(number: int) -> str:
+    return hashlib.sha1(str(number).encode(), usedforsecurity=False).hexdigest()
+
+
+def history(levels: Sequence[float], *, test: str = "t.py::test_a", machine: str = MACHINE) -> list[HistoryLine]:
+    """A line at each of these levels of RTM, relative to 5 ms, scattered by 1 %."""
+    draw = random.Random(4)
+    return [
+        HistoryLine(
+            test=test,
+            machine=machine,
+            date=f"2026-10-{number // 24 + 1:02}T{number % 24:02}:00:00+00:00",
+            at=CommitPosition(commit(number), number + 1),
+            clean=True,
+            setup="0123456789",
+            facts="abcdef0123",
+            kind=Kind.PASSED,
+            values={"rtm": tuple(LaunchValue(5e6 * level * math.exp(draw.gauss(0, 0.01)), 0.004) for _ in range(4))},
+        )
+        for number, level in enumerate(levels)
+    ]
+
+
+def found_at(lines: Sequence[HistoryLine]) -> dict[int, tuple[bool, int]]:
+    """By the number of runs, whether the change that is new then is confirmed, and where it begins."""
+    found = {}
+    for number in range(12, len(lines) + 1):
+        for change in new_changes(lines[: number - 1], lines[number - 1 : number]):
+            assert number not in found
+            found[number] = (change.is_confirmed, change.new.position)
+    return found
+
+
+def test_a_step_is_new_when_it_is_found_and_when_it_is_confirmed() -> None:
+    found = found_at(history([1.0] * 20 + [1.2] * 15))
+    assert [confirmed for confirmed, _ in found.values()] in ([False, True], [True])
+    assert max(found) == 25  # the fifth run after the step
+    assert all(position == 21 for _, position in found.values())
+
+
+def test_a_flat_history_has_no_news() -> None:
+    assert found_at(history([1.0] * 30)) == {}
+
+
+def test_a_second_step_is_news_of_its_own() -> None:
+    found = found_at(history([1.0] * 15 + [1.2] * 15 + [1.44] * 15))
+    assert {position for confirmed, position in found.values() if confirmed} == {16, 31}
+
+
+def test_a_step_back_is_news_too() -> None:
+    found = found_at(history([1.0] * 15 + [1.2] * 15 + [1.0] * 15))
+    assert {position for confirmed, position in found.values() if confirmed} == {16, 31}
+
+
+def test_only_tests_of_the_run_and_its_machine_are_reported() -> None:
+    ours, theirs = history([1.0] * 20 + [1.2] * 5), history([1.0] * 20 + [1.2] * 5, test="t.py::test_b")
+    assert [change.test for change in new_changes([*ours[:-1], *theirs], ours[-1:])] == ["t.py::test_a"]
+    elsewhere = [replace(line, machine=OTHER) for line in ours]
+    assert new_changes(elsewhere, history([1.0])) == ()
+
+
+def test_a_change_of_ratios_is_reported_on_any_machine() -> None:
+    first = CommitPosition(commit(0), 1)
+    lines = [
+        replace(
+            line,
+            values={"peak_memory": (LaunchValue(1e8, 0.0),)},
+            ratios={"rtm": tuple(PairedRatio(math.log(one.value / 5e6), 0.004) for one in line.values["rtm"])},
+            reference=first,
+            machine=f"runner {number % 3}",
+        )
+        for number, line in enumerate(history([1.0] * 20 + [1.2] * 5))
+    ]
+    (change,) = new_changes(lines[:-1], lines[-1:])
+    assert (change.course, change.machine, change.is_confirmed) == (Course.RATIOS, "", True)
+
+
+def test_runs_on_another_branch_are_no_news() -> None:
+    lines = history([1.0] * 20 + [1.2] * 5)
+    on_main = [line.at.commit for line in lines[:20]]
+    assert new_changes(lines[:-1], lines[-1:], on_main) == ()
+
+
+def test_an_old_change_is_no_news_however_late_it_is_found() -> None:
+    lines = history([1.0] * 20 + [1.2] * 230)
+    assert new_changes([], lines) == ()
+
+
+def test_the_latest_points_keep_their_segments() -> None:
+    (whole,) = series_of(history([1.0] * 10))
+    cut = latest_points(replace(whole, segments=(Segment(0, 4), Segment(4, 8, "set-up"), Segment(8, 10, "x"))), 4)
+    assert [point.at.position for point in cut.points] == [7, 8, 9, 10]
+    assert cut.segments == (Segment(0, 2), Segment(2, 4, "x"))
+    assert latest_points(whole, 10) is whole
+    assert isinstance(cut, Series)
+    assert isinstance(cut.points[0], Point)
