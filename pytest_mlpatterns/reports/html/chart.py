@@ -6,7 +6,7 @@ The page draws a chart from its table alone, and shows the table on demand. Noth
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
 
-__all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "thinned", "unit_of"]
+__all__ = ["Cell", "ChangeMark", "Chart", "Column", "Tone", "Unit", "heading_of", "thinned", "unit_of"]
 
 Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "percentile", "seconds", "text"]
 Cell = float | str | None
+Tone = Literal["worse", "better", "open"]
+"""What a change is: one for the worse, for the better, or one that is not confirmed yet."""
 _UNITS: Mapping[MetricUnit, Unit] = {
     MetricUnit.DURATION: "duration",
     MetricUnit.RATE: "rate",
@@ -45,11 +47,29 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeMark:
+    """A change on the horizontal axis.
+
+    Attributes:
+        start: place before it.
+        end: place after it; further away than the next place for a change in small steps.
+        label: how much.
+        tone: what it is.
+    """
+
+    start: int
+    end: int
+    label: str
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """One chart.
 
     ``marks`` are named values to mark on an axis. ``points`` are further places in each row, which the table leaves
-    out. ``axis`` names the horizontal axis, for a kind of chart that does not name it.
+    out. ``axis`` names the horizontal axis, for a kind of chart that does not name it. ``borders`` are places on it at
+    which something else begins, each with the reason, and ``changes`` what changed there.
     """
 
     kind: str
@@ -60,6 +80,8 @@ class Chart:
     marks: Mapping[str, float] = field(default_factory=dict)
     points: tuple[tuple[float, ...], ...] = ()
     axis: str = ""
+    borders: tuple[tuple[int, str], ...] = ()
+    changes: tuple[ChangeMark, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, numbers to five digits."""
@@ -70,6 +92,8 @@ class Chart:
             **({"marks": {name: _brief(value) for name, value in self.marks.items()}} if self.marks else {}),
             **({"points": [[_brief(place) for place in row] for row in self.points]} if self.points else {}),
             **({"axis": self.axis} if self.axis else {}),
+            **({"borders": [list(border) for border in self.borders]} if self.borders else {}),
+            **({"changes": [asdict(change) for change in self.changes]} if self.changes else {}),
         }
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STATES",
+    "anchors_for",
     "anchors_of",
     "breakable",
     "chart_figure",
@@ -106,7 +107,12 @@ def anchors_of(results: Sequence[TestResult]) -> list[str]:
     Spaces become underscores. A name that could be that of another place, such as ``tests``, gets two colons, and
     what is there twice a number.
     """
-    names = [re.sub(r"\s+", "_", spelled(result.test)) for result in results]
+    return anchors_for([result.test for result in results])
+
+
+def anchors_for(tests: Sequence[str]) -> list[str]:
+    """As :func:`anchors_of`, of the ids of tests."""
+    names = [re.sub(r"\s+", "_", spelled(test)) for test in tests]
     names = [name if "::" in name else f"::{name}" for name in names]
     seen: Counter[str] = Counter()
     anchors = []

@@ -271,6 +271,88 @@ const charts = (() => {
     ]);
   }
 
+  const TONES = { worse: "var(--failed)", better: "var(--passed)", open: "var(--undecided)" };
+
+  /** From what to what a course is drawn: a run that is far off, or a wide error, must not flatten all others. */
+  function rangeOf(rows, unit) {
+    const drawn = rows.map((row) => row[3]);
+    const smooth = drawn.map((_, at) => d3.median(drawn.slice(Math.max(at - 1, 0), at + 2)));
+    const shown = drawn.length > 2 ? [...smooth, ...values(rows, 6)] : drawn;
+    const low = Math.min(...shown), high = Math.max(...shown);
+    const room = 0.35 * Math.max(high - low, unit === "change" ? 0.04 : 0.04 * Math.abs(high), 1e-9);
+    return [unit === "change" ? low - room : Math.max(low - room, 0), high + room];
+  }
+
+  /** Neighbouring rows with the same level, as lines. */
+  function levelsOf(rows) {
+    const found = [];
+    for (const row of rows) {
+      const last = found.at(-1);
+      if (last && last.level === row[6] && last.end === row[0] - 1) last.end = row[0];
+      else found.push({ level: row[6], start: row[0], end: row[0] });
+    }
+    return found.filter(({ level }) => plain(level));
+  }
+
+  /** What changed: a line between two runs, or a band for a change in small steps, with how much above. */
+  function changeMarks(changes, begin, end) {
+    const inside = (place) => Math.max(place, begin);
+    const steps = changes.filter((one) => one.end - one.start < 2), drifts = changes.filter((one) => one.end - one.start >= 2);
+    const middle = (one) => (inside(one.start) + one.end) / 2;
+    const stroke = (one) => TONES[one.tone];
+    const dashed = (one) => one.tone === "open";
+    const sides = [[0, 0.12, "start"], [0.12, 0.88, "middle"], [0.88, 1.01, "end"]];
+    const share = (one) => (middle(one) - begin) / (end - begin || 1);
+    return [
+      Plot.rectX(drifts, { x1: (one) => inside(one.start), x2: "end", fill: stroke, fillOpacity: 0.12 }),
+      Plot.ruleX(steps.filter((one) => !dashed(one)), { x: middle, stroke, strokeWidth: 1.5 }),
+      Plot.ruleX(steps.filter(dashed), { x: middle, stroke, strokeWidth: 1.5, strokeDasharray: "4 3" }),
+      ...sides.flatMap(([from, to, textAnchor]) =>
+        [0, 1].map((line) =>
+          Plot.text(changes.filter((one, at) => at % 2 === line && share(one) >= from && share(one) < to), {
+            ...{ x: middle, frameAnchor: "top", dy: -19 + 11 * line, text: "label", fill: stroke, fontWeight: 600, textAnchor },
+          }),
+        ),
+      ),
+    ];
+  }
+
+  /** A metric over many runs: points with their errors, the level of each stretch, borders, and what changed. */
+  function course(table, width) {
+    const { rows } = table, unit = table.columns[3][1];
+    const begin = rows[0][0], end = rows.at(-1)[0], [low, high] = rangeOf(rows, unit);
+    const step = units.step(unit, high), each = Math.ceil(rows.length / Math.max(2, Math.floor(width / 105)));
+    const dated = new Map(rows.map((row) => [row[0], row[2]]));
+    const x = {
+      domain: [begin - 0.6, end + 0.6],
+      ticks: rows.filter((_, at) => at % each === Math.floor(each / 2)).map((row) => row[0]),
+      tickFormat: (at) => dated.get(at),
+    };
+    const y = {
+      domain: [low, high],
+      ticks: d3.ticks(low / step, high / step, 4).map((tick) => tick * step),
+      tickFormat: (value) => units.tick(unit, value),
+    };
+    const inside = (value) => Math.min(Math.max(value, low), high);
+    const shown = rows.filter((row) => inside(row[3]) === row[3]), off = rows.filter((row) => inside(row[3]) !== row[3]);
+    const borders = (table.borders ?? []).filter(([at]) => at > begin);
+    return frame(width, x, y, table.axis, [
+      ...(unit === "change" && low < 0 && high > 0 ? [Plot.ruleY([0], { stroke: "var(--muted)" })] : []),
+      Plot.ruleX(borders, { x: ([at]) => at - 0.5, stroke: "var(--muted)", strokeDasharray: "1 3", strokeWidth: 1.5 }),
+      ...(borders.length > 6
+        ? []
+        : [Plot.text(borders, { x: ([at]) => at - 0.5, frameAnchor: "bottom", dx: 4, dy: -4, text: "1", textAnchor: "start", fill: "var(--muted)", stroke: "var(--card)", strokeWidth: 4, fontSize: 11 })]),
+      ...changeMarks(table.changes ?? [], begin, end),
+      Plot.ruleX(shown, { x: "0", y1: (row) => inside(row[4] ?? row[3]), y2: (row) => inside(row[5] ?? row[3]), stroke: PRESENT, strokeOpacity: 0.5, strokeWidth: 1.25 }),
+      Plot.link(levelsOf(rows), { x1: ({ start }) => start - 0.4, x2: ({ end }) => end + 0.4, y1: "level", y2: "level", stroke: OTHER, strokeWidth: 2 }),
+      Plot.dot(shown, { x: "0", y: "3", r: rows.length > 120 ? 1.75 : 2.75, fill: PRESENT }),
+      ...[["▲", 4, off.filter((row) => row[3] > high)], ["▼", -4, off.filter((row) => row[3] < low)]].map(([sign, dy, some]) =>
+        Plot.text(some, { x: "0", y: (row) => inside(row[3]), dy, text: () => sign, fill: PRESENT, fontSize: 10 }),
+      ),
+      ...tip(table, (row) => row[0], (row) => inside(row[3])),
+    ], { marginTop: 30, height: HEIGHT + 16 });
+  }
+
   /** Requests one below the other: the wait for the first token, then the answer with its chunks. */
   function waterfall(table, width) {
     const each = 15, half = 0.36, top = 6, bottom = 42;
@@ -446,6 +528,7 @@ const charts = (() => {
     memory: (table, width) => overTime(table, width, { unit: "size" }),
     tokens: (table, width) => overTime(table, width, { unit: "count", curve: "step-before" }),
     growth,
+    course,
     waterfall,
     goodput,
     depth: (table, width) => overTime(table, width, { unit: "count", curve: "step-after" }),
@@ -461,6 +544,7 @@ const charts = (() => {
     histogram: [["present block", 2], ["other", 3]],
     load: [["present", 1], ["other dashed", 2]],
     growth: [["present", 1], ["accent dashed", 2]],
+    course: [["present block", 3], ["other", 6]],
     scaling: [["present", 1], ["other dashed", 4]],
     overload: [["present", 1], ["other dashed", 0]],
     goodput: [["present", 1], ["other dashed", 4]],

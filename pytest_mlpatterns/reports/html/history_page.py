@@ -1,0 +1,305 @@
+"""The HTML page of a history: the last changes, a table of the tests, and a chart for each metric of each test. Pure.
+
+It is one self-contained page with the style and the scripts of the page of a run
+(:mod:`pytest_mlpatterns.reports.html.frame`), so that a host of static files can serve it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of, place_of
+from pytest_mlpatterns.analysis.metrics.definitions import with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.records.change import Course
+from pytest_mlpatterns.reports.html.fragments import (
+    anchors_for,
+    breakable,
+    chart_figure,
+    link_to,
+    scrolling,
+    state_mark,
+)
+from pytest_mlpatterns.reports.html.frame import Frame, facts_list, theme_switch
+from pytest_mlpatterns.reports.html.history_charts import course_chart
+from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.text.history_table import in_order, level_text, metric_label
+from pytest_mlpatterns.reports.text.history_text import change_sentence
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.analysis.changes.series import Series
+    from pytest_mlpatterns.records.change import Change
+
+__all__ = ["history_page"]
+
+_STATES = {"worse": "failed", "new": "undecided", "better": "passed", "steady": "measured"}
+"""What became of a test lately, the most urgent first, with the class of its sign and colour."""
+_RECENT = 30
+"""Runs of a course in which a change counts as the state of its test; older ones are history."""
+_MOST_CHANGES = 20
+"""Most changes at the top, the last ones; each test has its own below."""
+_MOST_OPEN = 3
+"""Number of tests that are open at first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """One test with its courses and changes.
+
+    Attributes:
+        name: its id.
+        anchor: its place in the page.
+        all_series: its courses, in the order of reports.
+        changes: of these, the last one first.
+        state: one of :data:`_STATES`.
+    """
+
+    name: str
+    anchor: str
+    all_series: tuple[Series, ...]
+    changes: tuple[Change, ...]
+    state: str
+
+
+def history_page(all_series: Sequence[Series], changes: Sequence[Change], source: str = "") -> str:
+    """The page's text.
+
+    Args:
+        all_series: the courses to show, each with at least one point.
+        changes: of these courses and others.
+        source: the place of the history, as the user named it; empty to leave it out.
+    """
+    tests = _tests(in_order(all_series), changes)
+    frame = Frame(
+        title=f"Performance history{f', {source}' if source else ''}",
+        description=f"How {count(len(tests), 'performance test')} went from run to run",
+        skip=tag("a", "Skip to the tests", href="#tests", class_="skip") if tests else None,
+    )
+    parts = [_changes_section(tests), _overview_section(tests), _tests_section(tests)]
+    empty = tag("p", "The history has no runs yet.") if not tests else None
+    return frame.page(_header(tests, source), [*parts, empty])
+
+
+def _tests(ordered: Sequence[Series], changes: Sequence[Change]) -> list[_Test]:
+    """The tests, those that got worse first."""
+    by_test: dict[str, list[Series]] = {}
+    for series in ordered:
+        by_test.setdefault(series.test, []).append(series)
+    tests = []
+    for (name, found), anchor in zip(by_test.items(), anchors_for(list(by_test)), strict=True):
+        own = sorted((one for series in found for one in changes_in(series, changes)), key=_age, reverse=True)
+        tests.append(_Test(name, anchor, tuple(found), tuple(own), _state(found, own)))
+    order = list(_STATES)
+    return sorted(tests, key=lambda test: order.index(test.state))
+
+
+def _age(change: Change) -> tuple[str, bool]:
+    return change.date, change.is_worse
+
+
+def _state(found: Sequence[Series], changes: Sequence[Change]) -> str:
+    recent = [
+        change
+        for series in found
+        for change in changes_in(series, changes)
+        if (place_of(series, change) or (0, 0))[1] >= len(series.points) - _RECENT
+    ]
+    if any(change.is_worse and change.is_confirmed for change in recent):
+        return "worse"
+    if any(not change.is_confirmed for change in recent):
+        return "new"
+    return "better" if recent else "steady"
+
+
+def _state_mark(state: str) -> Markup:
+    return state_mark(_STATES[state], state)
+
+
+def _change_mark(change: Change) -> Markup:
+    state = "new" if not change.is_confirmed else "worse" if change.is_worse else "better"
+    return _state_mark(state)
+
+
+# --- head and overview ------------------------------------------------------------------------------------------------
+
+
+def _header(tests: Sequence[_Test], source: str) -> Markup:
+    dates = [point.date[:10] for test in tests for series in test.all_series for point in series.points]
+    machines = dict.fromkeys(series.machine for test in tests for series in test.all_series if series.machine)
+    runs = {point.date for test in tests for series in test.all_series for point in series.points}
+    facts = {
+        "History": source,
+        "Runs": f"{len(runs):,}, {min(dates)} to {max(dates)}" if dates else "",
+        "Machines": "; ".join(machines),
+    }
+    states = [test.state for test in tests]
+    items = [
+        tag("li", state_mark(_STATES[state], f"{states.count(state):,} {state}"))
+        for state in _STATES
+        if state in states
+    ]
+    return tag(
+        "header",
+        tag("div", tag("h1", "Performance history"), theme_switch(), class_="top"),
+        tag("ul", *items or [tag("li", "no test has a history")], class_="tally"),
+        facts_list(facts),
+        class_="page",
+    )
+
+
+def _changes_section(tests: Sequence[_Test]) -> Markup | None:
+    found = sorted(((change, test) for test in tests for change in test.changes), key=lambda one: _age(one[0]))[::-1]
+    if not found:
+        return None
+    items = [
+        tag(
+            "li",
+            _change_mark(change),
+            tag("div", link_to(test.anchor, breakable(test.name)), tag("div", _sentence(change, test))),
+        )
+        for change, test in found[:_MOST_CHANGES]
+    ]
+    left = len(found) - _MOST_CHANGES
+    more = tag("p", f"and {count(left, 'earlier change')} in the tests below", class_="muted") if left > 0 else None
+    return tag(
+        "section",
+        tag("h2", "Last changes", id="changes"),
+        tag("div", tag("ul", *items, class_="reasons failures"), more, class_="card"),
+        aria_labelledby="changes",
+    )
+
+
+def _sentence(change: Change, test: _Test) -> str:
+    """A change in words, with where it was seen if the test has several places."""
+    if change.course is Course.RATIOS:
+        return f"{change_sentence(change)}, in ratios to revisions measured beside it"
+    machines = {series.machine for series in test.all_series if series.machine}
+    return f"{change_sentence(change)}, on {change.machine}" if len(machines) > 1 else change_sentence(change)
+
+
+def _overview_section(tests: Sequence[_Test]) -> Markup | None:
+    """A table with a row per test; a script lets the reader search, filter and sort it."""
+    if not tests:
+        return None
+    present = [state for state in _STATES if any(test.state == state for test in tests)]
+    filters = [
+        tag("label", tag("input", type="checkbox", name="state", value=state, checked=True), _state_mark(state))
+        for state in present
+    ]
+    headings = (("Test", False), ("Lately", False), ("Runs", True), ("Now", False), ("Last change", False))
+    head = [
+        tag(
+            "th",
+            tag("button", heading, type="button"),
+            scope="col",
+            class_="number" if numbers else None,
+            data_numbers=numbers,
+        )
+        for heading, numbers in headings
+    ]
+    search = tag("input", id="search", type="search", placeholder="Search tests", aria_label="Search the tests")
+    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *map(_overview_row, tests)), id="overview-table")
+    return tag(
+        "section",
+        tag("h2", "Overview", id="overview"),
+        tag("div", search, *filters, tag("span", id="shown", class_="muted", aria_live="polite"), id="filters"),
+        tag("div", scrolling(table, "Overview of the tests"), class_="card"),
+        aria_labelledby="overview",
+    )
+
+
+def _overview_row(test: _Test) -> Markup:
+    runs = max(len(series.points) for series in test.all_series)
+    last = test.changes[0] if test.changes else None
+    order = list(_STATES)
+    return tag(
+        "tr",
+        tag("td", link_to(test.anchor, breakable(test.name)), data_value=test.name),
+        tag("td", _state_mark(test.state), data_value=str(order.index(test.state))),
+        tag("td", f"{runs:,}", class_="number", data_value=str(runs), data_label="Runs"),
+        tag("td", _now(test), data_value=_now(test)),
+        tag(
+            "td",
+            "–" if last is None else f"{last.date[:10]}, {metric_label(last.metric)}",
+            data_value="" if last is None else last.date,
+        ),
+        data_state=test.state,
+        data_test=test.anchor,
+        data_words=f"{test.name} {test.state}".lower(),
+    )
+
+
+def _now(test: _Test) -> str:
+    """The levels of the primary metrics now, on the machine of the newest run; or of the first metric there is."""
+    values = [series for series in test.all_series if series.course is Course.VALUES] or list(test.all_series)
+    newest = max(values, key=lambda series: series.points[-1].date).machine
+    primary = with_role(Role.PRIMARY)
+    shown = [series for series in values if series.machine == newest and series.metric in primary] or values[:1]
+    return ", ".join(
+        f"{metric_label(series.metric)} {level_text(series, levels_of(series, test.changes)[-1])}"
+        for series in shown[:2]
+    )
+
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+
+
+def _tests_section(tests: Sequence[_Test]) -> Markup | None:
+    if not tests:
+        return None
+    parts = [
+        _test(number, test, is_open=len(tests) <= _MOST_OPEN or (number < _MOST_OPEN and test.state != "steady"))
+        for number, test in enumerate(tests)
+    ]
+    button = tag("button", "Open all", id="open-all", class_="plain", type="button") if len(tests) > 1 else None
+    return tag(
+        "section",
+        tag("div", tag("h2", "Tests", id="tests", tabindex=-1), button, class_="heading"),
+        *parts,
+        aria_labelledby="tests",
+    )
+
+
+def _test(number: int, test: _Test, *, is_open: bool) -> Markup:
+    several = len({series.machine for series in test.all_series if series.machine}) > 1
+    reasons = [tag("li", _change_mark(change), tag("div", _sentence(change, test))) for change in test.changes]
+    rows = [
+        tag(
+            "div",
+            *(
+                chart_figure(f"history-{number}-{row}-{at}", course_chart(one, test.changes, names_machine=several))
+                for at, one in enumerate(found)
+            ),
+            class_="charts",
+        )
+        for row, found in enumerate(_rows(test.all_series))
+    ]
+    return tag(
+        "details",
+        tag(
+            "summary",
+            _state_mark(test.state),
+            tag("span", tag("h3", breakable(test.name), class_="id"), class_="name"),
+            tag("span", _now(test), class_="brief"),
+        ),
+        tag("div", tag("ul", *reasons, class_="reasons") if reasons else None, *rows, class_="inside"),
+        class_="test",
+        id=test.anchor,
+        open=is_open,
+    )
+
+
+def _rows(all_series: Sequence[Series]) -> list[list[Series]]:
+    """The courses by row of charts: values and ratios of a metric side by side; without ratios all in one."""
+    if all(series.course is Course.VALUES for series in all_series):
+        return [list(all_series)]
+    by_metric: dict[str, list[Series]] = {}
+    for series in all_series:
+        by_metric.setdefault(series.metric, []).append(series)
+    paired = [found for found in by_metric.values() if len(found) > 1]
+    single = [series for found in by_metric.values() if len(found) == 1 for series in found]
+    return [*paired, *([single] if single else [])]
