@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.levels import levels_of, place_of
@@ -15,6 +14,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metr
 from pytest_mlpatterns.analysis.metrics.imported import IMPORTED
 from pytest_mlpatterns.records.change import ChangeForm, Course
 from pytest_mlpatterns.reports.files.ci_reports import escaped
+from pytest_mlpatterns.reports.text.change_sentence import bisect_command
 from pytest_mlpatterns.units import format_percent, format_percents
 from pytest_mlpatterns.wording import count, visible
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.changes.series import Series
     from pytest_mlpatterns.records.change import Change
 
-__all__ = ["bisect_command", "issue_text"]
+__all__ = ["issue_text"]
 
 _AROUND = 4
 """Runs before and after a change in its table."""
@@ -51,12 +51,6 @@ def issue_text(changes: Sequence[Change], all_series: Sequence[Series]) -> str:
     if len(ordered) > _MOST_CHANGES:
         parts.append(f"And {count(len(ordered) - _MOST_CHANGES, 'more change')}.")
     return visible("\n\n".join(parts) + "\n")
-
-
-def bisect_command(change: Change) -> str:
-    """The command that finds the commit of a change in its range."""
-    commits = f"{change.old.commit[:_DIGITS]}..{change.new.commit[:_DIGITS]}"
-    return shlex.join(["python", "-m", "pytest_mlpatterns", "bisect", change.test, commits, "--metric", change.metric])
 
 
 def _is_of(change: Change, course: Series) -> bool:
@@ -98,8 +92,9 @@ def _section(change: Change, course: Series | None) -> list[str]:
     if not change.is_confirmed:
         facts.append("- **new, unconfirmed:** there are few runs after it; more of them may withdraw it")
     parts = [f"### {escaped(change.test)}: {escaped(_label(change.metric))} {value}", "\n".join(facts)]
-    if not change.machine.startswith(IMPORTED):
-        parts.append(f"To find the commit:\n\n{_fenced(bisect_command(change))}")
+    command = "" if change.machine.startswith(IMPORTED) else bisect_command(change)
+    if command:
+        parts.append(f"To find the commit:\n\n{_fenced(command)}")
     return [*parts, *([] if course is None else _table(change, course))]
 
 

@@ -9,7 +9,7 @@ from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of, pla
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.records.change import ChangeForm, Course
 from pytest_mlpatterns.reports.html.chart import ChangeMark, Chart, Column, heading_of, unit_of
-from pytest_mlpatterns.reports.text.history_table import level_text, metric_label
+from pytest_mlpatterns.reports.text.history_text import level_text, metric_label
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
 

@@ -24,8 +24,8 @@ from pytest_mlpatterns.reports.html.fragments import (
 from pytest_mlpatterns.reports.html.frame import Frame, facts_list, theme_switch
 from pytest_mlpatterns.reports.html.history_charts import course_chart
 from pytest_mlpatterns.reports.html.markup import Markup, tag
-from pytest_mlpatterns.reports.text.history_table import in_order, level_text, metric_label
-from pytest_mlpatterns.reports.text.history_text import change_sentence
+from pytest_mlpatterns.reports.text.change_sentence import change_sentence
+from pytest_mlpatterns.reports.text.history_text import in_order, level_text, metric_label
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -174,11 +174,10 @@ def _changes_section(tests: Sequence[_Test]) -> Markup | None:
 
 
 def _sentence(change: Change, test: _Test) -> str:
-    """A change in words, with where it was seen if the test has several places."""
-    if change.course is Course.RATIOS:
-        return f"{change_sentence(change)}, in ratios to revisions measured beside it"
+    """A change in words, with the machine where it was seen if the test ran on several."""
     machines = {series.machine for series in test.all_series if series.machine}
-    return f"{change_sentence(change)}, on {change.machine}" if len(machines) > 1 else change_sentence(change)
+    several = change.course is Course.VALUES and len(machines) > 1
+    return f"{change_sentence(change)}, on {change.machine}" if several else change_sentence(change)
 
 
 def _overview_section(tests: Sequence[_Test]) -> Markup | None:

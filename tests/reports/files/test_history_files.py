@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from dataclasses import replace
 
 from markdown_it import MarkdownIt
@@ -12,7 +11,7 @@ from support.golden import check_golden
 from support.histories import CHANGES, SERIES, change_of, series_from
 
 from pytest_mlpatterns.records.change import Change
-from pytest_mlpatterns.reports.files.history_issue import bisect_command, issue_text
+from pytest_mlpatterns.reports.files.history_issue import issue_text
 from pytest_mlpatterns.reports.files.history_json import FORMAT, VERSION, history_json
 
 
@@ -48,13 +47,6 @@ def test_the_body_of_an_issue() -> None:
 
 def test_no_change_is_no_issue() -> None:
     assert issue_text((), SERIES) == ""
-
-
-def test_the_command_names_the_test_its_range_and_its_metric() -> None:
-    words = shlex.split(bisect_command(CHANGES[0]))
-    assert words[:5] == ["python", "-m", "pytest_mlpatterns", "bisect", "test_perf.py::test_digits[cached|batched]"]
-    assert re.fullmatch(r"[0-9a-f]{12}\.\.[0-9a-f]{12}", words[5])
-    assert words[6:] == ["--metric", "rtm"]
 
 
 def test_the_runs_around_a_change_stand_in_a_table() -> None:

@@ -11,7 +11,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.changes.levels import levels_of
 from pytest_mlpatterns.records.change import Course
-from pytest_mlpatterns.reports.text.history_table import history_lines, in_order, level_text, sketch_of
+from pytest_mlpatterns.reports.text.history_text import history_lines, in_order, level_text, sketch_of
 from pytest_mlpatterns.reports.text.terminal_text import in_ascii, width_of
 
 
@@ -77,8 +77,8 @@ def test_the_machine_of_a_change_is_named_if_there_are_several() -> None:
 
     text = "\n".join(history_lines([one, two], [change_of(two, 2, (1.2, 1.1, 1.3))], 120))
 
-    assert "(runner B)" in text
-    assert "(runner A)" not in text
+    assert "on runner B" in text
+    assert "on runner A" not in text
 
 
 def test_a_level_has_the_unit_of_its_metric() -> None:
