@@ -56,6 +56,7 @@ from pytest_mlpatterns.patterns import (
     Cached as Cached,
     Continuous as Continuous,
     Ensemble as Ensemble,
+    Limited as Limited,
     Microservice as Microservice,
     Pattern as Pattern,
     Pipeline as Pipeline,

@@ -11,6 +11,7 @@ from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.continuous import Continuous
 from pytest_mlpatterns.patterns.ensemble import Ensemble
+from pytest_mlpatterns.patterns.limited import Limited
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.pipeline import Pipeline
 from pytest_mlpatterns.patterns.queued import Queued
@@ -21,6 +22,7 @@ __all__ = [
     "Cached",
     "Continuous",
     "Ensemble",
+    "Limited",
     "Microservice",
     "Pattern",
     "Pipeline",

@@ -83,7 +83,7 @@ class Batched(Pattern):
             parse_duration(self.max_wait, name="Batched(max_wait=...)")
 
     @property
-    def max_in_flight(self) -> int:
+    def taken_at_once(self) -> int:
         """A queue before the layer should offer it a whole batch."""
         return self.max_batch_size
 

@@ -63,7 +63,7 @@ class Continuous(Pattern):
         return True
 
     @property
-    def max_in_flight(self) -> int:
+    def taken_at_once(self) -> int:
         """A queue before the layer should offer it a whole batch."""
         return self.max_batch_size
 

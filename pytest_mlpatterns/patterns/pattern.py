@@ -108,7 +108,7 @@ class ProcessGroup:
     @property
     def in_flight(self) -> int:
         """Number of requests that a queue should have in flight at each process."""
-        return self.inside.pattern.max_in_flight if isinstance(self.inside, LayerNode) else 1
+        return self.inside.pattern.taken_at_once if isinstance(self.inside, LayerNode) else 1
 
 
 Node = ModelNode | LayerNode | ProcessGroup
@@ -184,7 +184,7 @@ class Pattern:
         return (self,)
 
     @property
-    def max_in_flight(self) -> int:
+    def taken_at_once(self) -> int:
         """Number of requests that a queue should have in flight at a worker whose outermost layer this is."""
         return 1
 

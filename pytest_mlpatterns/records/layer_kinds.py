@@ -374,6 +374,39 @@ _QUEUED = LayerKind(
     },
     paths=("patterns/queued", "serving/redis/"),
 )
+_LIMITED = LayerKind(
+    figures=(
+        Figure(
+            "admitted_share",
+            "share of requests let in",
+            Unit.RATIO,
+            of=("admitted",),
+            over=("admitted", "rejected"),
+            note="{} let in",
+            better="higher",
+            floor=0.01,
+            varies=False,
+        ),
+        Figure(
+            "limit", "limit of requests in flight", Unit.COUNT, level="limit", note="limit {}", better="higher", floor=1
+        ),
+        Figure(
+            "limit_wait", "wait at the limit", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
+        ),
+    ),
+    charts=(
+        PartsChart(
+            "Requests let in and refused",
+            "request",
+            "requests",
+            {"admitted": "let in", "rejected": "refused"},
+            "let in",
+        ),
+        LevelChart("Limit over time", "limit", "in flight"),
+    ),
+    split=(("wait_ns", "queue_wait"),),
+    paths=("patterns/limited", "patterns/adaptive_limit"),
+)
 _HOP = LayerKind(
     figures=(Figure("hop", "hop", Unit.DURATION, median="hop_ns", note="{} round trip", floor=LATENCY_FLOOR_NS),),
     words={"errors": "failed"},
@@ -413,6 +446,7 @@ _BUILT_IN: Mapping[str, LayerKind] = {
     "batched": _BATCHED,
     "continuous": _CONTINUOUS,
     "queued": _QUEUED,
+    "limited": _LIMITED,
     "hop": _HOP,
     "wire": _WIRE,
     "pipeline": LayerKind(paths=("patterns/pipeline",)),

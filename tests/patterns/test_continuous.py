@@ -287,7 +287,7 @@ class TestPattern:
         assert parse_pattern("queued|continuous(max_batch_size=4)", "x") == Queued() | Continuous(max_batch_size=4)
 
     def test_a_queue_offers_it_a_whole_batch(self) -> None:
-        assert Continuous(max_batch_size=5).max_in_flight == 5
+        assert Continuous(max_batch_size=5).taken_at_once == 5
 
     @pytest.mark.parametrize("after", [Cached(), Replicated(2), Batched()])
     def test_the_pattern_comes_last(self, after: Any) -> None:

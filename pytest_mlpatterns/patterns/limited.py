@@ -1,0 +1,224 @@
+"""The pattern ``Limited``: a bound on the requests in flight, and load shedding beyond it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.patterns.adaptive_limit import AdaptiveLimit
+from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
+from pytest_mlpatterns.patterns.layer import RequestError, needs_loop, parallelism
+from pytest_mlpatterns.patterns.model_thread import ModelThread
+from pytest_mlpatterns.patterns.pattern import Pattern
+from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge
+from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.wording import count, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.patterns.layer import Handler, Resources
+    from pytest_mlpatterns.patterns.tally import Tally
+
+__all__ = ["LimitLayer", "Limited"]
+
+ADAPTIVE = "adaptive"
+"""A limit that follows the latency."""
+_ENOUGH = 64
+"""Requests in flight at a worker that lets an adaptive limit find its own."""
+_MOST = 100_000
+"""Most requests in flight or waiting; one machine has no more sockets for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limited(Pattern):
+    """At most some requests are in flight inside, some more wait, and the rest are refused at once.
+
+    So a service that gets more load than it can answer keeps answering as much as it can, in time, instead of answering
+    everything too late.
+
+    Args:
+        max_in_flight: most requests inside at a time, 1..100,000; ``"adaptive"``: as many as answer without waiting
+            there, found from the latency (:mod:`pytest_mlpatterns.patterns.adaptive_limit`).
+        max_waiting: most requests that wait before them, in the order of their arrival, 0..100,000.
+        status: HTTP status of a refused request, 400..599; 503 and 429 are usual.
+        retry_after: when a refused client should try again, which it reads in the header ``Retry-After`` in whole
+            seconds; None: no such header.
+        env: environment variables of the process in which it runs, and of those behind it.
+
+    Raises:
+        SettingError: a number out of range, another text than ``"adaptive"``, or impossible variables.
+        UnitError: a time without a unit.
+    """
+
+    max_in_flight: int | str = 8
+    max_waiting: int = 16
+    status: int = 503
+    retry_after: str | None = "1s"
+    env: Mapping[str, str] = NO_VARIABLES
+
+    def __post_init__(self) -> None:
+        set_variables(self)
+        if isinstance(self.max_in_flight, str):
+            if self.max_in_flight != ADAPTIVE:
+                raise SettingError(
+                    f"Limited(max_in_flight={shown(self.max_in_flight)}), expected a whole number from 1 to {_MOST:,}, "
+                    f'or "{ADAPTIVE}"'
+                )
+        else:
+            set_whole(self, "max_in_flight", least=1, most=_MOST)
+        set_whole(self, "max_waiting", least=0, most=_MOST)
+        set_whole(self, "status", least=400, most=599)
+        if self.retry_after is not None:
+            parse_duration(self.retry_after, name="Limited(retry_after=...)")
+
+    @property
+    def taken_at_once(self) -> int:
+        """As many requests as may be inside, or for an adaptive limit some more than any worker needs."""
+        return self.max_in_flight if isinstance(self.max_in_flight, int) else _ENOUGH
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Value of the header ``Retry-After``, in whole seconds; None without one."""
+        if self.retry_after is None:
+            return None
+        return math.ceil(parse_duration(self.retry_after, name="retry_after") / 1e9)
+
+    def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
+        """Make the limit before the handler inside."""
+        return LimitLayer(self, inside[0], tally)
+
+
+class LimitLayer:
+    """Lets requests in up to the limit, makes some wait and refuses the rest.
+
+    A model that is a plain function runs in a thread of its own, so that requests can be refused meanwhile. A stream is
+    in flight until it has ended.
+
+    Args:
+        pattern: the limits.
+        inside: the handler.
+        tally: counts what :mod:`pytest_mlpatterns.records.layer_kinds` names for limits.
+
+    Attributes:
+        parallelism: how many calls the handler inside works on at the same time.
+
+    Raises:
+        RequestError: when called: the request is refused, or its own error.
+    """
+
+    needs_loop = True
+
+    def __init__(self, pattern: Limited, inside: Handler, tally: Tally) -> None:
+        self.parallelism: int = parallelism(inside)
+        self._pattern = pattern
+        self._inside = inside
+        self._tally = tally
+        self._adaptive = None if isinstance(pattern.max_in_flight, int) else AdaptiveLimit()
+        self._thread = None if needs_loop(inside) else ModelThread("limited model")
+        self._in_flight = 0
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._streams: set[asyncio.Task[None]] = set()
+        tally.level("limit", self._limit)
+
+    @property
+    def _limit(self) -> int:
+        if self._adaptive is not None:
+            return self._adaptive.value
+        assert isinstance(self._pattern.max_in_flight, int)
+        return self._pattern.max_in_flight
+
+    async def __call__(self, instances: list[Any]) -> Sequence[Any]:
+        """The outputs of a request that is let in."""
+        await self._enter()
+        began_ns = perf_counter_ns()
+        try:
+            outputs = await self._answer(instances)
+        except BaseException:
+            self._leave()
+            raise
+        if isinstance(outputs, Stream):
+            task = asyncio.create_task(self._follow(outputs, began_ns))
+            self._streams.add(task)
+            task.add_done_callback(self._streams.discard)
+        else:
+            self._learn(began_ns)
+            self._leave()
+        return outputs
+
+    async def _answer(self, instances: list[Any]) -> Sequence[Any]:
+        if self._thread is not None:
+            found: Sequence[Any] = await self._thread.call(self._inside, instances)
+            return found
+        answer = self._inside(instances)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def _follow(self, stream: Stream, began_ns: int) -> None:
+        """Count a stream as in flight until it ends, is closed or fails."""
+        await stream.ended()
+        self._learn(began_ns)
+        self._leave()
+
+    async def _enter(self) -> None:
+        """Wait until the request may go in.
+
+        Raises:
+            RequestError: too many requests wait.
+        """
+        if self._in_flight < self._limit:
+            self._tally.count("admitted")
+            self._tally.time("wait_ns", 0)
+            self._in_flight += 1
+            return
+        if len(self._waiting) >= self._pattern.max_waiting:
+            self._tally.count("rejected")
+            raise self._refusal()
+        arrived_ns = perf_counter_ns()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = None
+        try:
+            await turn
+        except asyncio.CancelledError:  # its caller has gone
+            if turn.done() and not turn.cancelled():
+                self._leave()
+            self._waiting.pop(turn, None)
+            raise
+        waited_ns = perf_counter_ns() - arrived_ns
+        self._tally.count("admitted")
+        self._tally.time("wait_ns", waited_ns)
+        charge(QUEUE_WAIT, waited_ns)
+
+    def _learn(self, began_ns: int) -> None:
+        """Let an adaptive limit follow the time of an answer."""
+        if self._adaptive is None:
+            return
+        before = self._adaptive.value
+        self._adaptive.answered(perf_counter_ns() - began_ns, self._in_flight)
+        if self._adaptive.value != before:
+            self._tally.level("limit", self._adaptive.value)
+
+    def _leave(self) -> None:
+        """A request is no longer in flight; those that may go in now do."""
+        self._in_flight -= 1
+        while self._waiting and self._in_flight < self._limit:
+            turn, _ = self._waiting.popitem(last=False)
+            if not turn.done():
+                self._in_flight += 1
+                turn.set_result(None)
+
+    def _refusal(self) -> RequestError:
+        waiting = count(self._pattern.max_waiting, "request")
+        return RequestError(
+            self._pattern.status,
+            f"too many requests: {self._limit} in flight and {waiting} waiting, which are the limits; send fewer at a "
+            "time or try again later",
+            retry_after_s=self._pattern.retry_after_s,
+        )

@@ -1,0 +1,285 @@
+"""A limit of requests in flight: who is let in, who waits, who is refused, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import FEW
+
+from pytest_mlpatterns import Limited, SettingError, UnitError
+from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.limited import LimitLayer
+from pytest_mlpatterns.patterns.parsing import parse_pattern
+from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.telemetry import PatternStats
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Sequence
+
+PATIENCE_S = 15
+
+
+class Model:
+    """A model that answers what the test tells it, when the test tells it."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+        self.most = 0
+        self.open: list[asyncio.Future[Sequence[Any]]] = []
+
+    async def __call__(self, instances: list[Any]) -> Sequence[Any]:
+        self.given.append(instances[0])
+        answer: asyncio.Future[Sequence[Any]] = asyncio.get_running_loop().create_future()
+        self.open.append(answer)
+        self.most = max(self.most, len(self.open))
+        try:
+            return await answer
+        finally:
+            self.open.remove(answer)
+
+
+def limited(model: Any, **arguments: Any) -> tuple[LimitLayer, Tally]:
+    tally = Tally(0, "limited")
+    return LimitLayer(Limited(**arguments), model, tally), tally
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await scenario
+
+    asyncio.run(bounded())
+
+
+async def settle() -> None:
+    """Let everything that can go on without the test go on."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def counted(tally: Tally) -> dict[str, int]:
+    return {name: count for name, count in tally.snapshot().counters.items() if not name.endswith("_ns")}
+
+
+def test_beyond_the_limit_requests_wait_and_beyond_those_they_are_refused_at_once() -> None:
+    async def scenario() -> None:
+        model = Model()
+        ask, tally = limited(model, max_in_flight=2, max_waiting=1, status=429, retry_after="1500ms")
+        tasks = [asyncio.create_task(ask([number])) for number in range(3)]  # type: ignore[arg-type]
+        await settle()
+        assert model.given == [0, 1]
+        with pytest.raises(RequestError, match=r"too many requests: 2 in flight and 1 request waiting") as refused:
+            await ask([3])
+        assert (refused.value.status, refused.value.retry_after_s) == (429, 2)
+        model.open[0].set_result(["first"])
+        await settle()
+        assert model.given == [0, 1, 2]  # the waiting one is let in
+        for answer in model.open:
+            answer.set_result(["later"])
+        assert [list(outputs) for outputs in await asyncio.gather(*tasks)] == [["first"], ["later"], ["later"]]
+        assert counted(tally) == {"admitted": 3, "rejected": 1}
+        figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
+        assert (figures["admitted_share"].value, figures["limit"].value) == (0.75, 2)
+
+    run(scenario())
+
+
+def test_nobody_waits_if_nobody_may() -> None:
+    async def scenario() -> None:
+        model = Model()
+        ask, _ = limited(model, max_in_flight=1, max_waiting=0, retry_after=None)
+        first = asyncio.create_task(ask([0]))  # type: ignore[arg-type]
+        await settle()
+        with pytest.raises(RequestError, match="0 requests waiting") as refused:
+            await ask([1])
+        assert (refused.value.status, refused.value.retry_after_s) == (503, None)
+        model.open[0].set_result(["done"])
+        assert await first == ["done"]
+
+    run(scenario())
+
+
+@FEW
+@given(st.data())
+def test_the_limit_is_never_exceeded_and_requests_keep_their_order(data: st.DataObject) -> None:
+    limit, waiting = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 4))
+    actions = data.draw(st.lists(st.sampled_from(["ask", "answer", "fail", "leave"]), max_size=40))
+
+    async def scenario() -> None:
+        model, asked = Model(), 0
+        ask, tally = limited(model, max_in_flight=limit, max_waiting=waiting)
+        tasks: list[asyncio.Task[Any]] = []
+        for action in actions:
+            if action == "ask":
+                tasks.append(asyncio.create_task(ask([asked])))  # type: ignore[arg-type]
+                asked += 1
+            elif action == "leave" and tasks:
+                tasks[data.draw(st.integers(0, len(tasks) - 1))].cancel()
+            elif model.open and action == "answer":
+                model.open[0].set_result(["ok"])
+            elif model.open:
+                model.open[0].set_exception(ValueError("the model's own error"))
+            await settle()
+        while model.open:
+            model.open[0].set_result(["ok"])
+            await settle()
+        assert model.most <= limit
+        assert model.given == sorted(model.given)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        refused = sum(isinstance(one, RequestError) for one in outcomes)
+        assert counted(tally).get("rejected", 0) == refused
+        free = [asyncio.create_task(ask([100 + number])) for number in range(limit)]  # type: ignore[arg-type]
+        await settle()
+        assert len(model.open) == limit  # no place was lost
+        for answer in list(model.open):
+            answer.set_result(["ok"])
+        await asyncio.gather(*free)
+
+    run(scenario())
+
+
+def test_a_request_that_goes_just_when_it_is_let_in_gives_its_place_back() -> None:
+    async def scenario() -> None:
+        model = Model()
+        ask, _ = limited(model, max_in_flight=1)
+        first, second, third = (asyncio.create_task(ask([number])) for number in range(3))  # type: ignore[arg-type]
+        await settle()
+        model.open[0].set_result(["done"])
+        while not first.done():
+            await asyncio.sleep(0)
+        second.cancel()  # its turn has come, and it has not run yet
+        await settle()
+        assert model.given[-1] == 2
+        model.open[0].set_result(["done"])
+        assert await third == ["done"]
+
+    run(scenario())
+
+
+def test_a_plain_model_runs_in_a_thread_so_that_others_are_refused_meanwhile() -> None:
+    async def scenario() -> None:
+        may_end, threads = threading.Event(), []
+
+        def model(instances: list[int]) -> list[int]:
+            threads.append(threading.current_thread().name)
+            assert may_end.wait(PATIENCE_S)
+            return [2 * one for one in instances]
+
+        ask, _ = limited(model, max_in_flight=1, max_waiting=0)
+        first = asyncio.create_task(ask([4]))  # type: ignore[arg-type]
+        await settle()
+        with pytest.raises(RequestError):
+            await ask([5])
+        may_end.set()
+        assert await first == [8]
+        assert threads == ["limited model"]
+
+    run(scenario())
+
+
+def test_a_stream_is_in_flight_until_it_ends() -> None:
+    async def scenario() -> None:
+        async def chunks() -> AsyncIterator[int]:
+            yield 1
+            yield 2
+
+        async def model(instances: list[Any]) -> Any:
+            return Stream(chunks())
+
+        ask, _ = limited(model, max_in_flight=1, max_waiting=0)
+        stream: Any = await ask([0])
+        with pytest.raises(RequestError):
+            await ask([1])
+        assert [chunk async for chunk in stream] == [1, 2]
+        await settle()
+        assert await ask([2])
+
+    run(scenario())
+
+
+def test_an_error_of_the_model_gives_the_place_back_and_teaches_nothing() -> None:
+    async def scenario() -> None:
+        async def model(instances: list[Any]) -> Any:
+            raise ValueError("no")
+
+        ask, tally = limited(model, max_in_flight="adaptive", max_waiting=0)
+        for _ in range(200):
+            with pytest.raises(ValueError, match="no"):
+                await ask([0])
+        assert {value for _, value in tally.snapshot().series["limit"]} == {1}
+
+    run(scenario())
+
+
+class Rising:
+    """A limit that grows with each answer."""
+
+    def __init__(self) -> None:
+        self.value = 1
+        self.seen: list[int] = []
+
+    def answered(self, latency_ns: int, in_flight: int) -> None:
+        assert latency_ns > 0
+        self.seen.append(in_flight)
+        self.value += 1
+
+
+def test_an_adaptive_limit_learns_from_answers_and_its_course_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    rising = Rising()
+    monkeypatch.setattr("pytest_mlpatterns.patterns.limited.AdaptiveLimit", lambda: rising)
+
+    async def scenario() -> None:
+        model = Model()
+        ask, tally = limited(model, max_in_flight="adaptive")
+        tasks = [asyncio.create_task(ask([number])) for number in range(6)]  # type: ignore[arg-type]
+        await settle()
+        for expected in (1, 2, 3):
+            assert len(model.open) == expected
+            model.open[0].set_result(["ok"])
+            await settle()
+        for answer in list(model.open):
+            answer.set_result(["ok"])
+        await asyncio.gather(*tasks)
+        assert rising.seen[:3] == [1, 2, 3]
+        assert tally.snapshot().counters["limit_ns"] > tally.snapshot().counters["observed_ns"]  # above 1 on average
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"max_in_flight": 0}, "Limited(max_in_flight=0), expected a whole number from 1 to 100,000"),
+        ({"max_in_flight": "adaptiv"}, "Limited(max_in_flight='adaptiv'), expected a whole number from 1 to"),
+        ({"max_waiting": -1}, "Limited(max_waiting=-1), expected a whole number from 0 to 100,000"),
+        ({"status": 200}, "Limited(status=200), expected a whole number from 400 to 599"),
+    ],
+)
+def test_wrong_limits_are_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        Limited(**arguments)
+    assert words in str(caught.value)
+
+
+def test_a_time_needs_its_unit() -> None:
+    with pytest.raises(UnitError, match="retry_after"):
+        Limited(retry_after="1")
+
+
+@pytest.mark.parametrize(
+    "pattern", [Limited(), Limited("adaptive"), Limited(4, 0, status=429, retry_after=None), Limited(retry_after="5s")]
+)
+def test_a_limit_is_read_as_it_is_printed(pattern: Limited) -> None:
+    assert parse_pattern(str(pattern), "here") == pattern
+
+
+def test_a_queue_gives_a_limited_worker_as_many_as_it_lets_in() -> None:
+    assert Limited(5).taken_at_once == 5
+    assert Limited("adaptive").taken_at_once > 8
