@@ -10,6 +10,7 @@ from pytest_mlpatterns import (
     Batched,
     Cached,
     Ensemble,
+    Limited,
     Microservice,
     Pipeline,
     Queued,
@@ -66,6 +67,14 @@ def test_batches_carry_more(perf):
 @pytest.mark.perf(pattern=Queued(capacity=500), load=Stages([("1s", 20), ("0s", 200), ("500ms", 200), ("1s", 20)]))
 def test_a_queue_takes_a_burst_without_refusing_anybody(perf):
     perf.assert_error_rate_below("5%")
+
+
+@pytest.mark.perf(pattern=Limited(2, max_waiting=2), rate_rps=400, overload=True)
+def test_a_limit_refuses_what_would_come_too_late(perf):
+    perf.assert_rtm_below("2s")
+    if not perf.smoke:  # no machine answers 400 requests a second with this model
+        assert perf.metrics.figure("admitted_share").value < 0.9
+        assert perf.metrics.figure("limit").value == 2
 
 
 @pytest.mark.perf(pattern=Pipeline([without_gaps, "model", named]))

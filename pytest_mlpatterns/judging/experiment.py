@@ -311,6 +311,7 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         tokens=settings.tokens,
         budget_ns=settings.budget_ns,
         launches=settings.launches,
+        overloads=settings.overload,
     )
 
 

@@ -127,7 +127,7 @@ class SequentialMeasurement:
             GeneratorLimitError: the load generator or the machine was the limit, in spite of repeated launches.
             InvalidResultError: the service is the reason: it failed, or it does not sustain the load.
         """
-        if why := why_invalid(self.metrics, errors_count=errors_count):
+        if why := why_invalid(self.metrics, errors_count=errors_count, may_refuse=self._overload):
             raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
         if not self._overload and (lags := self.metrics.not_sustained):
             if busy := why_busy(self.metrics.launches):

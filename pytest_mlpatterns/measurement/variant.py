@@ -242,7 +242,9 @@ class VariantRun:
                 stats=stats,
                 answers=self._failed_answers,
             )
-        if why := why_too_many_failed(self._failures, self._requests, self._first_failure):
+        if why := why_too_many_failed(
+            self._failures, self._requests, self._first_failure, may_refuse=self._variant.plan.overloads
+        ):
             raise InvalidResultError(f"{self._variant.name}: {why}")
 
     def figures(self) -> VariantFigures:

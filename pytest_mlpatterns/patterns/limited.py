@@ -182,14 +182,14 @@ class LimitLayer:
             self._tally.count("rejected")
             raise self._refusal()
         arrived_ns = perf_counter_ns()
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = None
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[place] = None
         try:
-            await turn
+            await place
         except asyncio.CancelledError:  # its caller has gone
-            if turn.done() and not turn.cancelled():
+            if place.done() and not place.cancelled():
                 self._leave()
-            self._waiting.pop(turn, None)
+            self._waiting.pop(place, None)
             raise
         waited_ns = perf_counter_ns() - arrived_ns
         self._tally.count("admitted")
@@ -209,10 +209,10 @@ class LimitLayer:
         """A request is no longer in flight; those that may go in now do."""
         self._in_flight -= 1
         while self._waiting and self._in_flight < self._limit:
-            turn, _ = self._waiting.popitem(last=False)
-            if not turn.done():
+            place, _ = self._waiting.popitem(last=False)
+            if not place.done():
                 self._in_flight += 1
-                turn.set_result(None)
+                place.set_result(None)
 
     def _refusal(self) -> RequestError:
         waiting = count(self._pattern.max_waiting, "request")

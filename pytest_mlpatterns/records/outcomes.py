@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRPC_OUTCOMES",
+    "REFUSALS",
     "FailedAnswer",
     "Failure",
     "FirstFailure",
@@ -93,6 +94,8 @@ _FAILURES = {
 _ANSWERS = (Failure.ERROR_EVENT, Failure.NO_STREAM, Failure.EMPTY_STREAM, Failure.COMPRESSED, Failure.NOT_ENDED)
 GRPC_OUTCOMES = 1000
 """Offset of the statuses of gRPC in the column of outcomes."""
+REFUSALS = (429, 503, GRPC_OUTCOMES + 8, GRPC_OUTCOMES + 14)
+"""Outcomes of requests that a busy service refuses: RESOURCE_EXHAUSTED and UNAVAILABLE in gRPC."""
 _GRPC_STATUSES = (
     "OK",
     "CANCELLED",

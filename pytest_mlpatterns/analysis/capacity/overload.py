@@ -23,7 +23,7 @@ import numpy as np
 from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.outcomes import GRPC_OUTCOMES, Failure
+from pytest_mlpatterns.records.outcomes import REFUSALS, Failure
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -74,7 +74,6 @@ _RECOVERED = 0.95
 """Share of the answers in time before the peak that a recovered service has again."""
 _LIKELY = 2.33
 """Standard deviations beyond which one measurement in a hundred lies, as the verdicts on other limits allow."""
-_REFUSALS = (429, 503, GRPC_OUTCOMES + 8, GRPC_OUTCOMES + 14)
 _BUSY_FACTOR = 3
 """How many times less goodput neighbours may explain: with two of them on each core a service has a third of it."""
 
@@ -298,7 +297,7 @@ def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: flo
     outcome, good = samples.outcome[inside], samples.succeeded[inside]
     due_ns, latency_ns = samples.due_ns[inside], samples.latency_ns[inside]
     in_time = good & (latency_ns <= limit_ns)
-    rejected, timed_out = np.isin(outcome, _REFUSALS), outcome == Failure.TIMEOUT
+    rejected, timed_out = np.isin(outcome, REFUSALS), outcome == Failure.TIMEOUT
     failed = ~good & ~rejected & ~timed_out
     kinds = Counter(outcome[failed].tolist()).most_common(1)
     total, seconds = max(int(inside.sum()), 1), window.duration_ns / SECOND_NS

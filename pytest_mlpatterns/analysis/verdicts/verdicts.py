@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidRea
 from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, estimate, ratio_of, ratio_of_pairs
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate
-from pytest_mlpatterns.records.outcomes import Failure, describe_failures
+from pytest_mlpatterns.records.outcomes import REFUSALS, Failure, describe_failures
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.units import SECOND_NS, format_duration, format_percent, format_percents
 
@@ -70,18 +70,21 @@ class SampleSize:
         return f"{wording.count(self.launches, 'launch', 'launches')}, {wording.count(self.blocks, 'block')}"
 
 
-def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> InvalidReason | None:
+def why_invalid(metrics: Metrics, *, errors_count: bool = True, may_refuse: bool = False) -> InvalidReason | None:
     """Why a measurement supports no verdict; None if it does.
 
     Args:
         metrics: what was measured.
         errors_count: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
+        may_refuse: whether the service may refuse requests, since the load is meant to exceed its capacity.
     """
     if silence := next(filter(None, (launch.silence for launch in metrics.launches)), ""):
         return InvalidReason(silence, Fault.SERVICE)
     failed, limited = sum(metrics.failures.values()), metrics.generator.limited
     first = metrics.first_failure
-    why = why_too_many_failed(metrics.failures, metrics.requests, first) if errors_count else None
+    why = None
+    if errors_count:
+        why = why_too_many_failed(metrics.failures, metrics.requests, first, may_refuse=may_refuse)
     if not metrics.requests:
         why = _none_due(metrics)
     elif failed == metrics.requests:
@@ -118,14 +121,20 @@ def _overload(metrics: Metrics) -> str:
     return f"; the service answers about {answered_rps:,.0f} a second; {asked_rps:,.0f} a second are asked"
 
 
-def why_too_many_failed(failures: Mapping[int, int], requests: int, first: FirstFailure | None = None) -> str | None:
+def why_too_many_failed(
+    failures: Mapping[int, int], requests: int, first: FirstFailure | None = None, *, may_refuse: bool = False
+) -> str | None:
     """How many requests failed and of what, if over 5 % did; None otherwise.
 
     Args:
         failures: how many requests ended with each status or failure code that is not 2xx.
         requests: how many there were, those that succeeded included.
         first: the first failed input and its error; None if it is not known.
+        may_refuse: whether refused requests do not count, neither as failed nor as requests.
     """
+    if may_refuse:
+        requests -= sum(number for outcome, number in failures.items() if outcome in REFUSALS)
+        failures = {outcome: number for outcome, number in failures.items() if outcome not in REFUSALS}
     failed = sum(failures.values())
     if failed <= MAX_ERROR_RATIO * requests:
         return None
