@@ -2,11 +2,13 @@
 
 `git notes` moves its ref without a look at what other processes did meanwhile, so parallel ones lose notes. Here each
 change names the state that it was made from, and git moves the ref only from there (`git fast-import` compares and
-swaps). Otherwise the change is made anew from the new state. This module must not know what the notes hold.
+swaps). Otherwise the change is made anew from the new state. Processes of one machine wait for each other before, so
+that this is rare. This module must not know what the notes hold.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -14,10 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError, HistoryError
+from pytest_mlpatterns.system.files import locked
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
 
     from pytest_mlpatterns.system.git import Git
 
@@ -25,6 +29,8 @@ __all__ = ["NoteChange", "NoteTree"]
 
 _TIMEOUT_S = 60.0
 """Longest time for which a change is made anew because other processes came first, in seconds."""
+_LOCK_S = 30.0
+"""Longest wait for the processes that change notes of this repository, in seconds."""
 _FAILURES = 5
 """Failures of git in a row, without a change by another process, after which it is not tried again. Another process may
 hold the lock of the ref for a moment."""
@@ -101,7 +107,13 @@ class NoteTree:
             raise HistoryError(f"the notes in {self.ref} are larger than {most_bytes >> 20} MiB; compact them")
         asked = "".join(f"{blobs[commit].sha}\n" for commit in wanted).encode()
         answer = os.fsencode(self.git.run("cat-file", "--batch", stdin=asked)) if asked else b""
-        return dict(zip(wanted, _objects(answer), strict=True))
+        found = _objects(answer)
+        if len(found) < len(wanted):
+            raise HistoryError(
+                f"the notes in {self.ref} cannot be read: the repository lacks the note on {wanted[len(found)]}; "
+                "fetch the notes again, or restore them from another clone"
+            )
+        return dict(zip(wanted, found, strict=True))
 
     def resolved(self, commits: Collection[str]) -> dict[str, str]:
         """The full hash of each commit.
@@ -131,6 +143,13 @@ class NoteTree:
         Raises:
             HistoryError: git failed, or other processes came first for a minute.
         """
+        committer = self._committer()
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):  # without it, a change is made anew more often
+                held.enter_context(locked(self._directory() / self.ref.replace("/", "-"), timeout_s=_LOCK_S))
+            self._change(make, committer)
+
+    def _change(self, make: Callable[[str], NoteChange | None], committer: str) -> None:
         until, failures, before = time.monotonic() + _TIMEOUT_S, 0, None
         while True:
             state = self.tip()
@@ -140,7 +159,7 @@ class NoteTree:
             failures = failures + 1 if state == before else 0
             before = state
             try:
-                self._write(state, change)
+                self._write(state, change, committer)
             except DeploymentError as error:
                 if failures >= _FAILURES or time.monotonic() > until:
                     raise HistoryError(f"the notes in {self.ref} are unchanged: {error}") from error
@@ -166,16 +185,16 @@ class NoteTree:
             _, kind, sha, size = head.split()
             commit = path.replace("/", "")
             if kind == "blob" and len(commit) == len(sha) and set(commit) <= set("0123456789abcdef"):
-                found[commit] = _Blob(sha, int(size))
+                found[commit] = _Blob(sha, int(size) if size.isdigit() else 0)  # git lacks a damaged one
         return found
 
-    def _write(self, state: str, change: NoteChange) -> None:
+    def _write(self, state: str, change: NoteChange, committer: str) -> None:
         if change.becomes:
             nothing = "0" * len(change.becomes)
             self.git.run("update-ref", "-m", change.message, self.ref, change.becomes, state or nothing)
             return
         message = f"{change.message}\n\n{count(len(change.contents), 'note')}\n".encode()
-        parts = [os.fsencode(f"commit {self.ref}\ncommitter {self._committer()}\n"), _data(message)]
+        parts = [os.fsencode(f"commit {self.ref}\ncommitter {committer}\n"), _data(message)]
         parts += [
             f"{word} {parent}\n".encode() for word, parent in (("from", state), ("merge", change.merges)) if parent
         ]
@@ -185,6 +204,10 @@ class NoteTree:
             else:
                 parts.append(f"N {'0' * len(commit)} {commit}\n".encode())
         self.git.run("fast-import", "--quiet", "--done", stdin=b"".join([*parts, b"done\n"]))
+
+    def _directory(self) -> Path:
+        """The directory that all worktrees of the repository share."""
+        return self.git.directory / self.git.run("rev-parse", "--git-common-dir").removesuffix("\n")
 
     def _committer(self) -> str:
         try:
@@ -197,12 +220,14 @@ def _data(content: bytes) -> bytes:
     return b"data %d\n%s\n" % (len(content), content)
 
 
-def _objects(answer: bytes) -> Sequence[bytes]:
-    """The contents in an answer of ``git cat-file --batch``, each after a line with its size."""
+def _objects(answer: bytes) -> list[bytes]:
+    """The contents in an answer of ``git cat-file --batch``, each after a line with its size, up to a missing one."""
     found, place = [], 0
     while place < len(answer):
         end = answer.index(b"\n", place)
-        size = int(answer[place:end].rsplit(b" ", 1)[1])
-        found.append(answer[end + 1 : end + 1 + size])
-        place = end + 2 + size
+        size = answer[place:end].rsplit(b" ", 1)[1]
+        if not size.isdigit():
+            break
+        found.append(answer[end + 1 : end + 1 + int(size)])
+        place = end + 2 + int(size)
     return found

@@ -163,15 +163,7 @@ class NotesHistory:
         return changed
 
     def _tree(self) -> NoteTree:
-        git = Git(self.directory)
-        try:
-            git.position()
-        except SettingError:
-            raise SettingError(
-                f"{self.directory} is not in a git repository, expected one for the history {self.name}; "
-                "name a file with --perf-history instead"
-            ) from None
-        return NoteTree(git, f"refs/notes/{self.notes}")
+        return NoteTree(Git(self.directory), f"refs/notes/{self.notes}")
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -179,6 +171,13 @@ class NotesHistory:
         try:
             yield
         except DeploymentError as error:
+            try:
+                Git(self.directory).position()
+            except SettingError:
+                raise SettingError(
+                    f"{self.directory} is not in a git repository, expected one for the history {self.name}; "
+                    "name a file with --perf-history instead"
+                ) from None
             raise HistoryError(f"{self.name} {what}: {without_users(str(error))}") from error
 
     def _offer(self) -> str:

@@ -24,7 +24,7 @@ from pytest_mlpatterns.system.owned_files import is_same, remove_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["LOCK_TIMEOUT_S", "ForeignLockError", "append_text", "read_text", "replace_file"]
+__all__ = ["LOCK_TIMEOUT_S", "ForeignLockError", "append_text", "locked", "read_text", "replace_file"]
 
 MOST_BYTES = 256 << 20
 """Largest file that is read; a baseline of 40,000 entries has a tenth of it."""
@@ -93,6 +93,17 @@ def replace_file(path: Path, make: Callable[[], str], *, timeout_s: float = LOCK
                     with contextlib.suppress(OSError):  # a file that only looks like ours stays
                         remove_file(target.with_name(leftover))
             _replace(directory, target.name, content, temporary=f".{name}.{secrets.token_hex(4)}.tmp")
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+    """Hold the lock beside a file, which need not be there; errors as for :func:`replace_file`."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with _locked(directory, f".{path.name}.lock", timeout_s):
+            yield
     finally:
         os.close(directory)
 
