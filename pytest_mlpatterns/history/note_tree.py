@@ -36,6 +36,8 @@ _FAILURES = 5
 hold the lock of the ref for a moment."""
 _PAUSE_MS = 50
 """Longest pause before a change is made anew, in milliseconds; it is random, so that processes do not meet again."""
+_DIVIDED = 256
+"""Notes from which new ones are in directories by the first two digits of their commit, as git lays them out too."""
 _UNKNOWN = "pytest-mlpatterns <pytest-mlpatterns@localhost>"
 """Author of notes where git knows none, such as in CI."""
 
@@ -61,6 +63,7 @@ class NoteChange:
 class _Blob:
     """A file in a tree of notes."""
 
+    path: str
     sha: str
     size_bytes: int
 
@@ -185,7 +188,7 @@ class NoteTree:
             _, kind, sha, size = head.split()
             commit = path.replace("/", "")
             if kind == "blob" and len(commit) == len(sha) and set(commit) <= set("0123456789abcdef"):
-                found[commit] = _Blob(sha, int(size) if size.isdigit() else 0)  # git lacks a damaged one
+                found[commit] = _Blob(path, sha, int(size) if size.isdigit() else 0)  # git lacks a damaged one
         return found
 
     def _write(self, state: str, change: NoteChange, committer: str) -> None:
@@ -198,11 +201,13 @@ class NoteTree:
         parts += [
             f"{word} {parent}\n".encode() for word, parent in (("from", state), ("merge", change.merges)) if parent
         ]
+        present = self._listed(state)
+        is_divided = len(present) >= _DIVIDED or any("/" in blob.path for blob in present.values())
         for commit, content in sorted(change.contents.items()):
-            if content:
-                parts += [f"N inline {commit}\n".encode(), _data(content)]
-            else:
-                parts.append(f"N {'0' * len(commit)} {commit}\n".encode())
+            # by paths, not as fast-import's notes, which must be on commits that a shallow clone may lack
+            new_path = f"{commit[:2]}/{commit[2:]}" if is_divided else commit
+            path = present[commit].path if commit in present else new_path
+            parts += [f"M 100644 inline {path}\n".encode(), _data(content)] if content else [f"D {path}\n".encode()]
         self.git.run("fast-import", "--quiet", "--done", stdin=b"".join([*parts, b"done\n"]))
 
     def _directory(self) -> Path:

@@ -112,8 +112,14 @@ def test_notes_of_many_commits_are_written_and_read_at_once(tmp_path: Path) -> N
     assert len(names) == 600
     history.append([numbered_line(number, name) for number, name in enumerate(names[:400])])
     history.append([numbered_line(number, name) for number, name in enumerate(names) if number >= 200])
-    assert numbers(history) == list(range(600))
+    history.append([numbered_line(600, names[0]), numbered_line(601, names[-1])])
+    assert numbers(history) == list(range(602))
     assert "/" in repository.git("ls-tree", "-r", "--name-only", REF)
+    repository.git("notes", "--ref=perf", "append", "--message", numbered_line(602).to_text(), names[1])
+    history.append([numbered_line(603, name) for name in (names[0], names[1], names[-1])])
+    assert [numbers(history)[-3:], numbers(history).count(603)] == [[603, 603, 603], 3]
+    assert len(repository.git("notes", "--ref=perf", "list").splitlines()) == 600
+    assert repository.git("notes", "--ref=perf", "show", names[-1]).count("\n") == 2
 
 
 def test_notes_need_no_author(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:

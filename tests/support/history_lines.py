@@ -53,9 +53,10 @@ def history_line(
     return replace(line, **changes)  # type: ignore[arg-type]
 
 
-def numbered_line(number: int, commit: str = "") -> HistoryLine:
+def numbered_line(number: int, commit: str = "", **changes: object) -> HistoryLine:
     """A line that has its number as the digest of its set-up, for tests of many."""
-    return replace(_LINE, setup=f"{number:010}", at=CommitPosition(commit or "a1b2c3d4e5f6", 1))
+    at = CommitPosition(commit or "a1b2c3d4e5f6", 1)
+    return replace(_LINE, setup=f"{number:010}", at=at, **changes)  # type: ignore[arg-type]
 
 
 _LINE = history_line()
