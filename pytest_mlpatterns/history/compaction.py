@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compacted", "merged", "month"]
 
-_MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
+_MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

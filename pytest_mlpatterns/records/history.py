@@ -61,7 +61,7 @@ _MOST_ERROR = 100_000
 _MOST = 1e30
 """Size from which a number in the file is not taken for a measured one."""
 _COMMIT = re.compile(r"(?:[0-9a-f]{4,64})?")
-_DATE = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\d(?:Z|\+00:00)")
+_DATE = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\d(?:Z|\+00:00)", re.ASCII)
 _ZEROS = re.compile(r"(?<=[1-9])0{3,}$")
 """Zeros at the end of a whole number, which JSON also has as an exponent."""
 _METRICS = frozenset(("values", "ratios"))

@@ -109,6 +109,7 @@ def test_members_of_later_versions_are_ignored_and_their_lines_refused() -> None
         ({"kind": "great"}, 'has the kind "great", expected one of test_error, invalid'),
         ({"kind": ["passed"]}, "has the kind a list of 1"),
         ({"date": "2026-10-03"}, 'has the date "2026-10-03", expected one such as 2026-10-03T12:00:00Z'),
+        ({"date": "２026-10-03T12:00:00Z"}, "has the date "),
         ({"clean": 1}, "has 1 as clean, expected true or false"),
         ({"test": 1}, "has 1 as test, expected text"),
         ({"facts": None}, "has null as facts, expected text"),
