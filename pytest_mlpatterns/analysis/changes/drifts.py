@@ -155,14 +155,14 @@ def _accepted(part: Stretch, window: _Window, scatter: Scatter, *, runs: int) ->
         scatter: of a run.
         runs: number of all runs.
     """
-    alone = _account(part, scatter)
+    alone = _fit_of_steps(part, scatter)
     tried = [_best_drift(part, scatter, beside=place) for place in (None, _largest_step(alone))]
-    accounts = [_account(without_drifts(part, [drift]), scatter) for drift in tried]
+    fits = [_fit_of_steps(without_drifts(part, [drift]), scatter) for drift in tried]
     price = math.log(runs)
-    best = 1 if accounts[1].cost + _NUMBERS_OF_STEP * price < accounts[0].cost else 0
-    if accounts[best].cost + _NUMBERS_OF_DRIFT * price >= alone.cost:
+    best = 1 if fits[1].cost + _NUMBERS_OF_STEP * price < fits[0].cost else 0
+    if fits[best].cost + _NUMBERS_OF_DRIFT * price >= alone.cost:
         return None
-    p_value = _p_value(window, with_correlation(scatter, accounts[best].left), runs)
+    p_value = _p_value(window, with_correlation(scatter, fits[best].left), runs)
     return replace(tried[best], p_value=p_value) if p_value <= SIGNIFICANCE else None
 
 
@@ -173,7 +173,7 @@ def _p_value(window: _Window, scatter: Scatter, runs: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Account:
+class _Fit:
     """What steps make of a stretch.
 
     Attributes:
@@ -189,7 +189,7 @@ class _Account:
     cost: float
 
 
-def _account(stretch: Stretch, scatter: Scatter) -> _Account:
+def _fit_of_steps(stretch: Stretch, scatter: Scatter) -> _Fit:
     sds = deviations(stretch.errors, scatter.sd)
     weights = 1 / sds**2
     values = tamed(stretch.values, sds)
@@ -201,15 +201,15 @@ def _account(stretch: Stretch, scatter: Scatter) -> _Account:
     ]
     residuals = np.concatenate(left)
     cost = float(weights @ residuals**2) + _NUMBERS_OF_STEP * len(steps) * math.log(values.size)
-    return _Account(stretch.index, steps, residuals, cost)
+    return _Fit(stretch.index, steps, residuals, cost)
 
 
-def _largest_step(account: _Account) -> int | None:
+def _largest_step(fit: _Fit) -> int | None:
     """The place of the largest step; None if there is none."""
-    if not account.steps:
+    if not fit.steps:
         return None
-    largest = max(account.steps, key=lambda step: abs(step.size))
-    return int(np.searchsorted(account.index, largest.at))
+    largest = max(fit.steps, key=lambda step: abs(step.size))
+    return int(np.searchsorted(fit.index, largest.at))
 
 
 def _around(stretch: Stretch, window: _Window) -> Stretch:
