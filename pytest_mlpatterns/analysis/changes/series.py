@@ -68,8 +68,8 @@ class Segment:
     Attributes:
         start: index of its first point.
         stop: index after its last point.
-        reason: why it begins: ``set-up``, ``environment``, ``package``, or ``reference`` if the level of the new
-            reference was never measured; empty for the first one.
+        reason: why it begins: ``set-up``, ``environment``, or ``reference`` if the level of the new reference was never
+            measured; empty for the first one.
     """
 
     start: int
@@ -240,7 +240,6 @@ class _Builder:
         self._starts: list[int] = []
         self._reasons: list[str] = []
         self._setup = ""
-        self._package = ""
         self._facts: dict[str, str] = {}
         self._levels: dict[str, list[Point]] = {}
         self._origins: dict[str, float] = {}
@@ -253,12 +252,12 @@ class _Builder:
 
     def add_value(self, line: HistoryLine, measured: _Measured) -> None:
         """Add a run of a course of values."""
-        self._begin(self._change_of_conditions(line, with_package=True))
+        self._begin(self._change_of_conditions(line))
         self.points.append(Point(line.at, line.date, measured.level, measured.error))
 
     def add_ratio(self, line: HistoryLine, reference: CommitPosition, measured: _Measured) -> None:
         """Add a run of a course of ratios; an unknown level of its reference begins a segment."""
-        reason = self._change_of_conditions(line, with_package=False)
+        reason = self._change_of_conditions(line)
         key = commit_key(reference)
         if self._origin(key) is None:
             reason = reason or "reference"
@@ -285,22 +284,18 @@ class _Builder:
         weights = [1 / max(point.error, _LEAST_SD) ** 2 for point in points]
         return sum(weight * point.level for weight, point in zip(weights, points, strict=True)) / sum(weights)
 
-    def _change_of_conditions(self, line: HistoryLine, *, with_package: bool) -> str:
+    def _change_of_conditions(self, line: HistoryLine) -> str:
         """What differs from the runs before; empty if nothing does. What is not known does not differ.
 
         An environment is compared with that of the same machine: ratios of several machines make one course.
         """
-        package = str(getattr(line, "package", "")) if with_package else ""
         facts = self._facts.get(line.machine, "")
         reason = ""
         if _differ(self._setup, line.setup):
             reason = "set-up"
         elif _differ(facts, line.facts):
             reason = "environment"
-        elif _differ(self._package, package):
-            reason = "package"
         self._setup = line.setup or self._setup
-        self._package = package or self._package
         self._facts[line.machine] = line.facts or facts
         return reason
 
