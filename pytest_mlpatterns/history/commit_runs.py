@@ -93,7 +93,7 @@ class NotRun:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredAs:
-    """How a test of an old commit is measured, whatever its marker says.
+    """How a test of an old commit is measured, in place of what its marker asks for.
 
     Attributes:
         budget_ns: time for measuring.
@@ -198,7 +198,7 @@ class CommitRuns:
         project: the directory in which pytest would be started.
         test: id of the test.
         extra: glob patterns of files that the tests need and git does not track.
-        say: takes sentences about trees.
+        say: takes a line about trees that are left or removed.
 
     Raises:
         SettingError: from entering: the directory is in no repository, or the project is imported from a copy.

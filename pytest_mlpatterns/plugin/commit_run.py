@@ -44,7 +44,7 @@ class Watcher:
 
     Attributes:
         why: of the last failure that was noted; None if there is none.
-        failures: what each failure says.
+        failures: the text of each failure.
     """
 
     def __init__(self, job: CommitJob) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.history.commit_runs import CommitRun
+from pytest_mlpatterns.records.result_parts import Reference
+from pytest_mlpatterns.reports.files.result_file import Results
 from support.repository import Repository
+from support.synthetic import ENVIRONMENT, result
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["BROKEN", "TEST", "editable_site", "files_of", "repository_of"]
+__all__ = ["BROKEN", "TEST", "editable_site", "files_of", "repository_of", "run_with_ratios"]
 
 TEST = "test_shop.py::test_shop"
 MODEL = """
@@ -119,3 +124,9 @@ def install():
         start = f"import sys\nsys.path.append({str(top / 'src')!r})\n"
     (site / "sitecustomize.py").write_text(start, encoding="utf-8")
     return site
+
+
+def run_with_ratios(ratios: Mapping[str, tuple[tuple[float, float], ...]], test: str = TEST) -> CommitRun:
+    """A commit that was measured, with these log ratios and errors of its paired launches, by the metric's name."""
+    found = result(test, reference=Reference("revision", "main (0123456)", {}, log_ratios=ratios), verdicts=())
+    return CommitRun(Results((found,), ENVIRONMENT, "2026-10-03T10:00:00Z", {}), found)

@@ -1,0 +1,164 @@
+"""``python -m pytest_mlpatterns bisect`` finds the commit that changed a metric of a test, by interleaved runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.units import parse_duration, parse_ratio
+from pytest_mlpatterns.wording import count, did_you_mean, shown
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from pytest_mlpatterns.history.bisect import BisectPlan
+    from pytest_mlpatterns.records.bisect import BisectResult
+
+__all__ = ["add_bisect_command", "ended_by_signals"]
+
+_NOTHING = 1
+"""Exit code if both ends do not differ."""
+_RANGE = 3
+"""Exit code if only a range is known."""
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a shell."""
+_STATE = "mlpatterns-bisect.json"
+"""State file in the directory of the repository that all worktrees share."""
+
+
+def add_bisect_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], for_people: Callable[[str], str]
+) -> None:
+    """Add the command to a parser."""
+    what = "find the commit that changed a metric of a test, by interleaved measurement"
+    command = commands.add_parser(
+        "bisect",
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}. Exits with 0 if it was found, 1 if both ends do not differ, 2 after "
+        "an error, and 3 if only a range is known. The working tree is not touched; an interrupted search goes on.",
+    )
+    command.add_argument("test", metavar="TEST", help="pytest's id of the test")
+    command.add_argument("commits", metavar="GOOD..BAD", help="the commits, along first parents, such as v1.0..main")
+    command.add_argument("--metric", metavar="NAME", default="rtm", help="the metric (default: %(default)s)")
+    command.add_argument("--budget", metavar="TIME", default="30s", help="of one measurement (default: %(default)s)")
+    command.add_argument(
+        "--at-most", metavar="TIME", default="30min", help="time of the whole search (default: %(default)s)"
+    )
+    command.add_argument(
+        "--smallest", metavar="SHARE", default="1%", help="smallest change that is searched for (default: %(default)s)"
+    )
+    command.add_argument(
+        "--files", metavar="PATTERN", action="append", help="files that the test needs and git does not track"
+    )
+    command.add_argument(
+        "--state", metavar="FILE", help="what an interrupted search measured (default: a file in the git directory)"
+    )
+    command.add_argument(
+        "--json", action="store_true", help="print the result as JSON, and the steps to standard error"
+    )
+    command.set_defaults(run=lambda options: _run(options, for_people))
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP interrupt what runs here, as Ctrl-C does, so that trees and processes are removed."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    known = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    ours = [one for one in known if signal.getsignal(one) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
+    from pytest_mlpatterns.history.bisect import Search
+    from pytest_mlpatterns.history.bisect_state import SearchState
+    from pytest_mlpatterns.history.commit_runs import CommitRuns
+    from pytest_mlpatterns.records.bisect import SearchEnd
+    from pytest_mlpatterns.reports.text.bisect_text import announcement, result_lines, searched_line
+
+    lines = sys.stderr if options.json else sys.stdout
+
+    def say(text: str) -> None:
+        lines.write(for_people(f"{text}\n"))
+        lines.flush()
+
+    plan = _plan(options)
+    state = SearchState(_state_file(options), plan.key)
+    for line in announcement(plan.extent):
+        say(line)
+    if state.was_other:
+        say("the state file is of another search, so this one begins anew")
+    if state.events:
+        say(f"the search goes on after {count(len(state.events), 'measurement')}")
+    try:
+        with ended_by_signals(), CommitRuns(Path.cwd(), plan.test, extra=options.files or (), say=say) as runs:
+            result = Search(plan, runs.measure, state, show=lambda one: say(searched_line(one))).run()
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on where it ended")
+        return _INTERRUPTED
+    if options.json:
+        sys.stdout.write(json.dumps(_plain(result), indent=2) + "\n")
+    else:
+        say("\n".join(result_lines(result)))
+    return {SearchEnd.FOUND: 0, SearchEnd.NONE: _NOTHING, SearchEnd.RANGE: _RANGE}[result.end]
+
+
+def _plan(options: argparse.Namespace) -> BisectPlan:
+    from pytest_mlpatterns.analysis.changes.bisection import SearchRules
+    from pytest_mlpatterns.history.bisect import BisectPlan, searchable_metrics
+    from pytest_mlpatterns.history.commit_range import commit_names, read_range
+
+    known = searchable_metrics()
+    if options.metric not in known:
+        hint = did_you_mean(options.metric, known)
+        raise SettingError(f"--metric is {shown(options.metric)}, {hint}expected one of {', '.join(known)}")
+    smallest = parse_ratio(options.smallest, name="--smallest")
+    if not 0 < smallest < 1:
+        raise SettingError(f"--smallest is {shown(options.smallest)}, expected a share above 0; write 1%")
+    budget_ns = _time(options.budget, "--budget")
+    project = Path.cwd()
+    commits = read_range(project, options.commits)
+    return BisectPlan(
+        options.test,
+        options.metric,
+        commits,
+        commit_names(project, commits.shas),
+        budget_ns,
+        _time(options.at_most, "--at-most"),
+        SearchRules(smallest=smallest),
+    )
+
+
+def _time(text: str, name: str) -> int:
+    """A time above 0, in nanoseconds."""
+    time_ns = parse_duration(text, name=name)
+    if time_ns <= 0:
+        raise SettingError(f"{name} is {shown(text)}, expected more than 0; write 30s")
+    return time_ns
+
+
+def _state_file(options: argparse.Namespace) -> Path:
+    from pytest_mlpatterns.revision.worktree import common_directory
+    from pytest_mlpatterns.system.git import Git
+
+    return Path(options.state) if options.state else common_directory(Git(Path.cwd())) / _STATE
+
+
+def _plain(result: BisectResult) -> dict[str, object]:
+    return {"format": "pytest-mlpatterns-bisect-result", "version": 1, **result.to_json()}

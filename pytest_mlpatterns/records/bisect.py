@@ -1,0 +1,153 @@
+"""What a search for the commit of a change found: values for text, for JSON and for exit codes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Estimate
+
+__all__ = ["BisectResult", "CommitName", "SearchEnd", "SearchExtent", "SearchedCommit", "WhyRange"]
+
+
+class SearchEnd(StrEnum):
+    """How a search ended."""
+
+    FOUND = "found"
+    """At one commit, which was confirmed beside its parent."""
+    NONE = "none"
+    """Both ends do not differ, or it was not shown that they do."""
+    RANGE = "range"
+    """At a range, which has the commit or several of them."""
+
+
+class WhyRange(StrEnum):
+    """Why a search ended at a range."""
+
+    NOT_RUN = "not run"
+    """The commits between cannot be measured, or could not be decided."""
+    GRADUAL = "gradual"
+    """What is left of the change is below what is searched for: many commits have a part in it."""
+    UNCONFIRMED = "unconfirmed"
+    """The commit that was found does not change the metric beside its parent."""
+    TIME = "time"
+    """The time of the search was over."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitName:
+    """A commit as people name it.
+
+    Attributes:
+        sha: its whole hash.
+        short: its abbreviated hash.
+        subject: the first line of its message.
+        author: name of its author.
+        date: of the commit, ISO 8601.
+    """
+
+    sha: str
+    short: str
+    subject: str = ""
+    author: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchExtent:
+    """The size of a search, and how long it may take.
+
+    Attributes:
+        test: id of the test.
+        metric: name of the metric.
+        good: the first end.
+        bad: the last one.
+        between: number of the commits that may have changed the metric.
+        steps: most commits between both ends that are measured, if each of them runs.
+        budget_ns: time of one measurement.
+        most_ns: time of the whole search.
+    """
+
+    test: str
+    metric: str
+    good: CommitName
+    bad: CommitName
+    between: int
+    steps: int
+    budget_ns: int
+    most_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedCommit:
+    """A commit that was measured, or could not be.
+
+    Attributes:
+        commit: which one.
+        left: number of commits that the change may be at, after it.
+        change: the commit over the good one, with its 95 % interval; None if it was not measured.
+        launches: paired launches that this rests on.
+        likeness: what it is like, ``good``, ``bad``, ``near good``, ``near bad`` or ``undecided``; empty while it is
+            not decided.
+        skipped: why it cannot be measured; empty if it was.
+    """
+
+    commit: CommitName
+    left: int
+    change: Estimate | None = None
+    launches: int = 0
+    likeness: str = ""
+    skipped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BisectResult:
+    """The end of a search.
+
+    Attributes:
+        test: id of the test.
+        metric: name of the metric that was searched for.
+        figure: name of the metric whose ratios were compared, such as ``latency_mean`` for RTM.
+        good: the first end.
+        bad: the last one.
+        end: how the search ended.
+        why: why that is a range; None for another end.
+        whole: bad over good, with its 95 % interval; None if that was not measured.
+        before: the last commit that is surely before the change, as far as it is known.
+        first: the first commit that surely has it, as far as it is known.
+        step: ``first`` over ``before``, measured beside each other, with its 95 % interval; None if that was not done.
+        is_part: whether the whole change is larger than that.
+        is_open: whether a change that is searched for is not excluded, if there is no end that differs.
+        searched: the commits that were measured or tried, in that order.
+        cause: text of what explains the step, as a failure has it; empty without one.
+    """
+
+    test: str
+    metric: str
+    figure: str
+    good: CommitName
+    bad: CommitName
+    end: SearchEnd
+    why: WhyRange | None = None
+    whole: Estimate | None = None
+    before: CommitName | None = None
+    first: CommitName | None = None
+    step: Estimate | None = None
+    is_part: bool = False
+    is_open: bool = False
+    searched: tuple[SearchedCommit, ...] = ()
+    cause: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as dictionaries, lists, text and numbers; ratios are shares of change, 0.05 for 5 % more."""
+        searched = [{**asdict(one), "change": _share(one.change)} for one in self.searched]
+        why = None if self.why is None else self.why.value
+        shares = {"whole": _share(self.whole), "step": _share(self.step)}
+        return {**asdict(self), **shares, "end": self.end.value, "why": why, "searched": searched}
+
+
+def _share(ratio: Estimate | None) -> list[float] | None:
+    """``[value, low, high]`` of a change; None if it was not measured."""
+    return None if ratio is None else [bound - 1 for bound in (ratio.value, ratio.low, ratio.high)]
