@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
     from pytest_mlpatterns.records.launch import LaunchValue
 
-__all__ = ["Point", "Segment", "Series", "commit_key", "known_metric", "series_of"]
+__all__ = ["Point", "Segment", "Series", "commit_key", "counted_lines", "known_metric", "series_of"]
 
 _KEY_DIGITS = 12
 """Digits of a hash by which a commit is recognised; a history keeps so many or more."""
@@ -113,9 +113,14 @@ def series_of(lines: Sequence[HistoryLine], order: Sequence[str] = ()) -> tuple[
         order: commits along first parents, the oldest first; lines of other commits do not count. Empty to order by
             position and date.
     """
-    counted = [line for line in lines if line.clean and line.kind not in ERRORS]
-    ordered = _by_order(counted, order) if order else _by_position(counted)
+    ordered = counted_lines(lines, order)
     return (*_series_of_values(ordered), *_series_of_ratios(ordered))
+
+
+def counted_lines(lines: Iterable[HistoryLine], order: Sequence[str] = ()) -> list[HistoryLine]:
+    """The lines that count, in the order of their commits and of their dates; arguments as for :func:`series_of`."""
+    counted = [line for line in lines if line.clean and line.kind not in ERRORS]
+    return _by_order(counted, order) if order else _by_position(counted)
 
 
 def commit_key(at: CommitPosition) -> str:
