@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.lookup import BaselineLookup
-from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_of
+from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_at_level, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.records.baseline_entry import Level
 from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
 from pytest_mlpatterns.system.git import commit, tree_digest
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import Environment, Setup
 
 __all__ = ["BaselineSession", "Collected"]
+
+_NO_LINE = Level(why_not="this run added no line to the history")
+"""What a history gives for a test whose line was not added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,8 @@ class BaselineSession:
         self._lookup = BaselineLookup(run, environment, self._before)
         self._gone: set[str] = set()
         self._updates: list[Update] = []
-        self._failed: list[str] = []
+        self._not_recorded: dict[str, str] = {}
+        self._refused = False
         self._tree: str | None = None
         self._pruned: list[str] = []
         self.lines: list[str] = []
@@ -120,19 +126,24 @@ class BaselineSession:
 
     # --- at the end ----------------------------------------------------------------------------------------------
 
-    def close(self, results: Sequence[TestResult], *, complete: bool) -> None:
+    def close(
+        self, results: Sequence[TestResult], *, complete: bool, levels: Mapping[str, Level] | None = None
+    ) -> None:
         """Update or prune the file as the run's mode asks, and report it in :attr:`lines`.
 
         Args:
+            results: of the tests that ran.
             complete: whether the run was completed; an incomplete one changes nothing.
+            levels: by test, the level that an update records, or why it does not; None to record that of the run.
 
         Raises:
             BaselineFileError: the file can no longer be read, or not be written; it stays as it was.
         """
         mode = self._run.baseline
         if mode is BaselineMode.UPDATE and not self._run.smoke:
-            self._failed = [result.test for result in results if not (result.judged.passed or result.advisory)]
-            self._update([result for result in results if result.judged.passed or result.advisory], complete=complete)
+            passed = [result for result in results if result.judged.passed or result.advisory]
+            self._not_recorded = {result.test: "the test failed" for result in results if result not in passed}
+            self._update(passed, levels, complete=complete)
         if mode is BaselineMode.PRUNE:
             self._prune(complete=complete)
         elif complete and self._gone:
@@ -143,12 +154,17 @@ class BaselineSession:
         """Whether the run was to update the file and recorded no entry, so that it must not look like a success."""
         return self._run.baseline is BaselineMode.UPDATE and not self._run.smoke and not self._updates
 
+    @property
+    def refused(self) -> bool:
+        """Whether the history has no level of a test that was to be recorded, which is no success either."""
+        return self._refused
+
     def report(self) -> dict[str, Any]:
         """What was done with the file, as plain values for the result file."""
         return {
             "mode": str(self._run.baseline),
             "recorded": [update.test for update in self._updates],
-            "not_recorded": dict.fromkeys(self._failed, "the test failed"),
+            "not_recorded": self._not_recorded,
             "recorded_although_disturbed": {
                 update.test: list(update.after.disturbed) for update in self._updates if update.after.disturbed
             },
@@ -166,10 +182,12 @@ class BaselineSession:
     def _machine_of(self, result: TestResult) -> str:
         return self._environment.machine_of(result.conditions.cluster)
 
-    def _update(self, passed: Sequence[TestResult], *, complete: bool) -> None:
+    def _update(self, passed: Sequence[TestResult], levels: Mapping[str, Level] | None, *, complete: bool) -> None:
         if not complete or not passed:
             why = "no perf test passed" if complete else "the run was not completed"
             self.lines.append(f"baseline not updated: {why}")
+            return
+        if levels is not None and not (passed := self._with_level(passed, levels)):
             return
         file = self._run.baseline_file
         facts = RunFacts(
@@ -178,11 +196,33 @@ class BaselineSession:
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             tree=self._tree or "",
         )
-        updates = [update_of(result, self._entry_of(result), facts) for result in passed]
+        updates = [
+            update_of(result, self._entry_of(result), facts)
+            if levels is None
+            else update_at_level(result, self._entry_of(result), facts, level=levels[result.test])
+            for result in passed
+        ]
         machines = {result.test: self._machine_of(result) for result in passed}
         write_baselines(file, {update.test: {machines[update.test]: update.after} for update in updates})
         self.lines += [f"baseline {file} updated:", *update_lines(updates)]
         self._updates = updates
+
+    def _with_level(self, passed: Sequence[TestResult], levels: Mapping[str, Level]) -> list[TestResult]:
+        """The results of tests whose level the history has; reports why the others are not recorded."""
+        found = {result.test: levels.get(result.test, _NO_LINE) for result in passed}
+        why_not = {test: level.why_not for test, level in found.items() if level.why_not}
+        self._not_recorded |= why_not
+        self._refused = bool(why_not)
+        if why_not:
+            self.lines.append("not recorded from the history (--perf-baseline-from run records this run alone):")
+            self.lines += [f"  {test}: {why}" for test, why in why_not.items()]
+        recorded = [result for result in passed if result.test not in why_not]
+        self.lines += [
+            f"  {result.test}: the level of {count(level.runs, 'run')} since {level.since}"
+            for result in recorded
+            for level in [found[result.test]]
+        ]
+        return recorded
 
     def _files_now(self) -> str:
         """The digest of the files that are measured, before the run writes others; empty outside git."""

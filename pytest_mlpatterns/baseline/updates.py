@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.verdicts.launch_kinds import TwoKinds
+    from pytest_mlpatterns.records.baseline_entry import Level
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
@@ -63,6 +64,7 @@ __all__ = [
     "is_narrow",
     "may_be_of_two_kinds",
     "reasons_not_to_record",
+    "update_at_level",
     "update_of",
 ]
 
@@ -92,6 +94,25 @@ class RunFacts:
     commit: str | None
     date: str
     tree: str = ""
+
+
+def update_at_level(result: TestResult, before: Entry | None, facts: RunFacts, *, level: Level) -> Update:
+    """The new entry of one test with the values of the last runs of a history; everything else is of the present run.
+
+    The mean latency and whatever else a history does not keep is left out: it would be of one run. What disturbed the
+    present run is not noted, since the others outweigh it.
+
+    Args:
+        result: of the present run, whose values are among those of the level.
+        before: the entry that it replaces; None if there is none.
+        facts: what all entries of the run have in common.
+        level: of the test; it has values.
+    """
+    launches = {
+        name: tuple((one.value, one.relative_error) for one in values) for name, values in level.metrics.items()
+    }
+    found = update_of(replace(result, measured=replace(result.measured, launches=launches)), before, facts)
+    return replace(found, after=replace(found.after, disturbed=()))
 
 
 def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Update:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.config.run_settings import RunSettings
+    from pytest_mlpatterns.records.baseline_entry import Level
     from pytest_mlpatterns.records.change import Change
     from pytest_mlpatterns.records.history import HistoryLine
     from pytest_mlpatterns.records.result import TestResult
@@ -97,6 +98,12 @@ class HistorySession:
         self._added = lines
         self.lines += [self._added_lines(), *said]
         self.changes = self._new_changes(results)
+
+    def levels(self) -> dict[str, Level]:
+        """The level of each test of this run as the last runs have it, or why there is none."""
+        from pytest_mlpatterns.history.stable_level import stable_levels
+
+        return stable_levels(self._before.lines, self._added, first_parents(self._root))
 
     def report(self) -> dict[str, Any]:
         """What was done with the history, as plain values for the result file."""

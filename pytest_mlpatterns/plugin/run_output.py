@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlpatterns.analysis.choice.ranking import Ranking, Unmeasured, rank
+from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.records.result import FailedTest, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Unjudged
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.history.session import HistorySession
     from pytest_mlpatterns.plugin.terminal import Terminal
+    from pytest_mlpatterns.records.baseline_entry import Level
     from pytest_mlpatterns.records.change import NewChange
     from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.commits import Revision
@@ -131,8 +133,8 @@ class RunOutput:
 
         Returns:
             The exit status of the run: another one if a file was not written, if a change in the history fails the
-            run, or if an update recorded nothing, which must not look like a success. :attr:`lines` name each file, or
-            the error.
+            run, or if an update recorded nothing, or not all that it was to, which must not look like a success.
+            :attr:`lines` name each file, or the error.
         """
         if measured and self.revision is not None and (self._results or self._unmeasured):
             self.lines.insert(0, self._compared_with(self.revision))
@@ -147,7 +149,7 @@ class RunOutput:
             return pytest.ExitCode.USAGE_ERROR
         is_green = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         ran = bool(self._results or self._unmeasured)  # tests without a deployment under load record nothing
-        fails = measured and ran and self._baseline.recorded_nothing
+        fails = (measured and ran and self._baseline.recorded_nothing) or self._baseline.refused
         fails = fails or (self._history is not None and self._history.fails)
         return pytest.ExitCode.TESTS_FAILED if is_green and fails else exitstatus
 
@@ -228,10 +230,17 @@ class RunOutput:
             self.lines += self._history.lines
         return True
 
+    def _levels(self) -> Mapping[str, Level] | None:
+        """The levels that an update records instead of those of this run; None if it records those of this run."""
+        is_update = self._run.baseline is BaselineMode.UPDATE and not self._run.smoke
+        if self._history is None or not is_update or self._run.baseline_source is not BaselineSource.HISTORY:
+            return None
+        return self._history.levels()
+
     def _close_baseline(self, *, complete: bool) -> bool:
         """Update or prune the baseline file; returns whether that succeeded."""
         try:
-            self._baseline.close(self._results, complete=complete)
+            self._baseline.close(self._results, complete=complete, levels=self._levels())
         except MlpatternsError as error:
             self.lines.append(f"ERROR: {error}")
             return False

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["Anchor", "Baselines", "Entry", "EntryKey", "Update", "commit_in"]
+__all__ = ["Anchor", "Baselines", "Entry", "EntryKey", "Level", "Update", "commit_in"]
 
 _OURS = "pytest-mlpatterns"
 
@@ -153,6 +153,23 @@ class Update:
     after: Entry
     differences: tuple[str, ...] = ()
     worse: tuple[Verdict, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The level of a test as the last runs of a history have it, which an entry may hold instead of one run's.
+
+    Attributes:
+        metrics: value and error per launch of these runs, by the metric's name.
+        runs: their number.
+        since: ISO date of the first of them; empty if there are none.
+        why_not: why there is no level, as a clause; empty if there is one.
+    """
+
+    metrics: Mapping[str, tuple[LaunchValue, ...]] = field(default_factory=dict)
+    runs: int = 0
+    since: str = ""
+    why_not: str = ""
 
 
 def _server_versions(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:

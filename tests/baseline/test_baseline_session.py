@@ -16,7 +16,7 @@ from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.baseline.updates import anchor_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
-from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, EntryKey
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry, EntryKey, Level
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.price import Price
@@ -575,6 +575,47 @@ def test_a_wide_entry_is_recorded_with_its_width_since_the_recorded_code_decides
     assert recorded(tmp_path)[TEST][HERE].disturbed == (width,)
     assert f"  {TEST}: {width}" in session.lines
     assert not session.recorded_nothing
+
+
+@pytest.mark.processes
+def test_an_update_may_record_the_level_of_a_history(tmp_path: Path) -> None:
+    session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
+    values = {"rtm": (LaunchValue(5 * MS, 0.01), LaunchValue(5.1 * MS, 0.01), LaunchValue(4.9 * MS, 0.01))}
+    noisy = measured(noise=(Noise("others used 40 % of the machine"),))
+    session.close([noisy], complete=True, levels={TEST: Level(values, runs=7, since="2026-10-03")})
+    after = recorded(tmp_path)[TEST][HERE]
+    assert (after.metrics, after.disturbed) == (values, ())
+    assert (session.refused, session.recorded_nothing) == (False, False)
+    assert f"  {TEST}: the level of 7 runs since 2026-10-03" in session.lines
+    ((worse,),) = [[one["metric"] for one in session.report()["recorded_although_worse"]]]
+    assert worse == "rtm"
+
+
+@pytest.mark.processes
+def test_a_test_without_a_level_is_not_recorded_and_that_is_no_success(tmp_path: Path) -> None:
+    other = "test_perf.py::test_other"
+    before: Baselines = {TEST: {HERE: entry()}}
+    session = opened(tmp_path, BaselineMode.UPDATE, before)
+    levels = {TEST: Level(why_not="the history has 2 runs")}
+    session.close([measured(), measured(test=other)], complete=True, levels=levels)
+    assert recorded(tmp_path) == before
+    assert (session.refused, session.recorded_nothing) == (True, True)
+    why = {TEST: "the history has 2 runs", other: "this run added no line to the history"}
+    assert session.report()["not_recorded"] == why
+    assert session.lines == [
+        "not recorded from the history (--perf-baseline-from run records this run alone):",
+        *(f"  {test}: {text}" for test, text in why.items()),
+    ]
+
+
+@pytest.mark.processes
+def test_the_other_tests_are_recorded_beside_one_without_a_level(tmp_path: Path) -> None:
+    other = "test_perf.py::test_other"
+    session = opened(tmp_path, BaselineMode.UPDATE)
+    levels = {other: Level({"rtm": (LaunchValue(5 * MS, 0.01),)}, runs=5, since="2026-10-03")}
+    session.close([measured(), measured(test=other)], complete=True, levels=levels)
+    assert [*recorded(tmp_path)] == [other]
+    assert (session.refused, session.recorded_nothing) == (True, False)
 
 
 @pytest.mark.processes

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.project import APART, Project, run_here
+from support.project import APART, RECORD, Project, run_here
 from support.repository import Repository
 
 from pytest_mlpatterns.history.place import open_history
@@ -169,3 +169,28 @@ def test_a_damaged_line_is_named_and_the_others_count(repository: Repository) ->
     (warning,) = [text for text in run.out.splitlines() if text.startswith("WARNING: ")]
     assert "runs.jsonl" in warning
     assert len(lines(repository)) == 2
+
+
+def test_a_baseline_is_recorded_from_the_runs_since_the_last_change(repository: Repository) -> None:
+    run_here(repository.top, *HISTORY)
+    with_earlier_runs(repository, *[0.001] * 12, *[1.0] * 5)
+    run = run_here(repository.top, *HISTORY, *RECORD, "--perf-baseline-from", "history")
+    assert run.exit_code == 0
+    assert f"  {TEST}: the level of 6 runs since " in run.out
+    (entry,) = json.loads((repository.top / "perf-baseline.json").read_text(encoding="utf-8"))["tests"][TEST].values()
+    launches = [launch for line in lines(repository)[-6:] for launch in line.values["rtm"]]
+    assert [value for value, _ in entry["metrics"]["rtm"]] == pytest.approx([one.value for one in launches], rel=1e-3)
+    assert "latency_mean" not in entry["metrics"]
+
+
+def test_a_baseline_is_not_recorded_from_too_few_runs(repository: Repository) -> None:
+    run = run_here(
+        repository.top, *HISTORY, *RECORD, "--perf-baseline-from", "history", "--perf-json", "out.json", *APART
+    )
+    assert run.exit_code == pytest.ExitCode.TESTS_FAILED
+    assert run.outcomes == {"passed": 1}
+    why = "the history has 1 run with the present set-up and environment on this machine, expected at least 5"
+    assert f"  {TEST}: {why}; run it again later" in run.out.splitlines()
+    assert not (repository.top / "perf-baseline.json").exists()
+    account = json.loads((repository.top / "out.json").read_text(encoding="utf-8"))["baseline"]
+    assert account["not_recorded"] == {TEST: f"{why}; run it again later"}

@@ -1,0 +1,125 @@
+"""The level of a test as the last runs of a history have it: all runs since the last change, on this machine.
+
+It stands in for one run where a baseline is recorded. A history whose last runs are too few, or failed, gives none.
+Pure. This module must not know how a baseline is stored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.changes.findings import find_changes
+from pytest_mlpatterns.analysis.changes.series import commit_key, counted_lines, series_of
+from pytest_mlpatterns.records.baseline_entry import Level
+from pytest_mlpatterns.records.change import ChangeForm
+from pytest_mlpatterns.records.verdict import Kind
+from pytest_mlpatterns.reports.text.change_sentence import change_sentence
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records.change import Change
+    from pytest_mlpatterns.records.history import HistoryLine
+    from pytest_mlpatterns.records.launch import LaunchValue
+
+__all__ = ["FEWEST_RUNS", "MOST_LAUNCHES", "stable_levels"]
+
+FEWEST_RUNS = 5
+"""Runs that make a level: as many as confirm that nothing has changed before them."""
+MOST_LAUNCHES = 64
+"""Launches of a level, of the latest runs: more make an entry no narrower that is compared with eight at most."""
+_FAILED = (Kind.REGRESSION, Kind.LIMIT)
+"""Kinds of runs that a person has to look at before their values become a baseline."""
+
+
+def stable_levels(
+    before: Sequence[HistoryLine], added: Sequence[HistoryLine], order: Sequence[str] = ()
+) -> dict[str, Level]:
+    """The level of each test of a run, or why there is none.
+
+    Args:
+        before: the lines of the history without this run.
+        added: those of this run.
+        order: see :func:`pytest_mlpatterns.analysis.changes.series.series_of`.
+    """
+    tests = {line.test for line in added}
+    lines = [line for line in (*before, *added) if line.test in tests]
+    changes = find_changes(series_of(lines, order))
+    ordered = counted_lines(lines, order)
+    return {
+        own.test: _level(
+            own,
+            [line for line in ordered if (line.test, line.machine) == (own.test, own.machine)],
+            [change for change in changes if change.test == own.test and change.machine in ("", own.machine)],
+        )
+        for own in added
+    }
+
+
+def _level(own: HistoryLine, ordered: Sequence[HistoryLine], changes: Sequence[Change]) -> Level:
+    """The level of one test.
+
+    Args:
+        own: the line of this run.
+        ordered: the lines of the test on this machine that count, in the order of the commits.
+        changes: in them, and in the ratios of the test.
+    """
+    if own not in ordered:
+        which = "its commit is not among the first parents" if own.clean else "files differ from the commit"
+        return Level(why_not=f"the line of this run does not count, since {which}")
+    stop = len(ordered) - ordered[::-1].index(own)
+    start, last = 0, None
+    for change in changes:
+        begin = _begin_after(change, ordered)
+        if start < begin <= stop:
+            start, last = begin, change
+    first = stop
+    while first > start and (ordered[first - 1].setup, ordered[first - 1].facts) == (own.setup, own.facts):
+        first -= 1
+    window = ordered[first:stop]
+    why_not = _why_not(window, last if first == start else None)
+    if why_not:
+        return Level(why_not=why_not)
+    return Level(_values(window, own), sum(line.runs for line in window), window[0].date[:10])
+
+
+def _begin_after(change: Change, ordered: Sequence[HistoryLine]) -> int:
+    """Index of the first line after a change; the number of lines if there is none."""
+    at = commit_key(change.new)
+    is_drift = change.form is ChangeForm.DRIFT  # its last run is of it
+    any_date = commit_key(change.old) != at and not is_drift  # no other run of the commit is before the change
+    for place, line in enumerate(ordered):
+        if commit_key(line.at) == at and (any_date or line.date >= change.date):
+            return place + is_drift
+    return next((place for place, line in enumerate(ordered) if line.date > change.date), len(ordered))
+
+
+def _why_not(window: Sequence[HistoryLine], last: Change | None) -> str:
+    """Why the runs of a window make no level; empty if they do.
+
+    Args:
+        window: the last runs of the same set-up and environment.
+        last: the change that they follow; None if none is known.
+    """
+    runs = sum(line.runs for line in window)
+    if runs < FEWEST_RUNS:
+        since = "with the present set-up and environment on this machine"
+        if last is not None:
+            since = f"since the last change ({change_sentence(last)})"
+        return f"the history has {count(runs, 'run')} {since}, expected at least {FEWEST_RUNS}; run it again later"
+    failed = [line for line in window if line.kind in _FAILED]
+    if not failed:
+        return ""
+    return (
+        f"{len(failed)} of the last {count(len(window), 'run')} failed, the latest on {failed[-1].date[:10]}, expected "
+        "runs that passed; accept the change or repair it first"
+    )
+
+
+def _values(window: Sequence[HistoryLine], own: HistoryLine) -> dict[str, tuple[LaunchValue, ...]]:
+    """The latest launches of each metric that the present run has."""
+    return {
+        name: tuple(launch for line in window for launch in line.values.get(name, ()))[-MOST_LAUNCHES:]
+        for name in own.values
+    }
