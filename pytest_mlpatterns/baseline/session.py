@@ -216,7 +216,7 @@ class BaselineSession:
         if why_not:
             self.lines.append("not recorded from the history (--perf-baseline-from run records this run alone):")
             self.lines += [f"  {test}: {why}" for test, why in why_not.items()]
-        recorded = [result for result in passed if result.test not in why_not]
+        recorded = [result for result in passed if not found[result.test].why_not]
         self.lines += [
             f"  {result.test}: the level of {count(level.runs, 'run')} since {level.since}"
             for result in recorded
