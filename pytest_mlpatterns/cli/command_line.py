@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from pytest_mlpatterns.cli.accept_command import add_accept_command
 from pytest_mlpatterns.cli.bisect_command import add_bisect_command
+from pytest_mlpatterns.cli.history_command import add_history_command, joined_action
 from pytest_mlpatterns.cli.new_command import add_new_command
-from pytest_mlpatterns.cli.plan_command import add_plan_command
 from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
 from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultFileError
 from pytest_mlpatterns.system.files import read_text, replace_file
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; wrong ones end the program, with another exit code if that of argparse is a verdict."""
     try:
-        return _parser().parse_args(arguments)
+        return _parser().parse_args(joined_action(arguments))
     except SystemExit as end:
         if end.code and arguments[:1] == ["verdict"]:
             raise SystemExit(VERDICT_ERROR) from None
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add_baseline_command(commands)
     add_bisect_command(commands, lambda text: _for_people(text, sys.stdout))
     add_verdict_command(commands, _read, lambda text: _for_people(text, sys.stdout))
-    add_plan_command(commands, lambda text: _for_people(text, sys.stdout))
+    add_history_command(commands, lambda text: _for_people(text, sys.stdout))
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",

@@ -1,0 +1,468 @@
+"""``python -m pytest_mlpatterns history``: what a history shows, as text, page, JSON or issue, and the care of it."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.files import replace_file
+from pytest_mlpatterns.wording import count, did_you_mean, listed, shown, visible
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from pytest_mlpatterns.analysis.changes.series import Series
+    from pytest_mlpatterns.history.exchange import OtavaTable
+    from pytest_mlpatterns.history.place import History
+    from pytest_mlpatterns.records.change import Change
+    from pytest_mlpatterns.records.history import HistoryLine
+
+__all__ = ["add_history_command", "joined_action"]
+
+_ACTIONS = ("push", "pull", "compact", "import", "export")
+"""What can follow ``history`` in place of a test."""
+_FILE = "perf-history.jsonl"
+"""The history, if neither ``--from`` nor the project names one."""
+_KEY = "perf_history"
+_REMOTE = "origin"
+_MOST_NAMED = 5
+"""Most tests that an error names."""
+
+
+def joined_action(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``history push`` as one command; argparse knows no action in place of an optional test."""
+    words = list(arguments)
+    if words[:1] == ["history"] and words[1:2] and words[1] in _ACTIONS:
+        return [f"history {words[1]}", *words[2:]]
+    return words
+
+
+def add_history_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], for_people: Callable[[str], str]
+) -> None:
+    """Add the command and its actions to a parser.
+
+    Args:
+        commands: where to add them.
+        for_people: makes text fit for standard output.
+    """
+    command = _added(commands, "history", "show how the metrics of each test went from run to run, and what changed")
+    command.add_argument("test", metavar="TEST", nargs="?", help="an id, a part of one, or a pattern such as '*slow*'")
+    command.add_argument("--metric", metavar="NAME", action="append", help="this metric only; may be repeated")
+    command.add_argument(
+        "--course", choices=("values", "ratios"), help="values, or ratios to revisions (default: both)"
+    )
+    command.add_argument("--machine", metavar="TEXT", help="a part of the machine whose values are shown")
+    command.add_argument("--html", metavar="FILE", help="write a page with a chart for each test and metric")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print every point, level and change as JSON")
+    form.add_argument(
+        "--issue",
+        nargs="?",
+        const="new",
+        choices=("new", "all"),
+        help="print the body of an issue in Markdown: about what the newest run made known, or about all changes",
+    )
+    command.add_argument("-o", "--output", metavar="FILE", help="file to write instead of standard output")
+    command.set_defaults(run=lambda options: _show(options, for_people))
+    _add_care(commands)
+    _add_exchange(commands)
+
+
+def _add_care(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the actions that move and shorten a history."""
+    for name, what in (
+        ("push", "send a history that is kept as git notes to a remote repository"),
+        ("pull", "merge the git notes of a remote repository into the history"),
+    ):
+        action = _added(commands, f"history {name}", what)
+        action.add_argument("--remote", metavar="NAME", default=_REMOTE, help="(default: %(default)s)")
+        action.set_defaults(run=_transfer, action=name)
+    action = _added(commands, "history compact", "merge the lines of old months that have commit and set-up in common")
+    action.add_argument("--before", metavar="YYYY-MM", required=True, help="the first month that stays as it is")
+    action.set_defaults(run=_compact)
+
+
+def _add_exchange(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the actions that take from other tools and give to them."""
+    action = _added(commands, "history import", "add what github-action-benchmark or asv kept")
+    action.add_argument(
+        "file", metavar="FILE", help="data.js of github-action-benchmark, or asv's directory of results"
+    )
+    action.set_defaults(run=_import)
+    action = _added(commands, "history export", "write values for another tool")
+    action.add_argument("test", metavar="TEST", nargs="?", help="an id, a part of one, or a pattern such as '*slow*'")
+    action.add_argument("--format", choices=("otava-csv",), default="otava-csv", help="(default: %(default)s)")
+    action.add_argument("--metric", metavar="NAME", action="append", help="this metric only; may be repeated")
+    action.add_argument("--machine", metavar="TEXT", help="a part of the machine whose values are written")
+    action.add_argument(
+        "-o", "--output", metavar="PATH", help="file, or directory for a file of each test with an otava.yaml"
+    )
+    action.set_defaults(run=_export)
+
+
+def _added(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command.add_argument(
+        "--from",
+        dest="history",
+        metavar="PATH",
+        help=f"the history: a file, or git:NAME for git notes (default: {_KEY} of the project, or {_FILE})",
+    )
+    return command
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A history, and the project that it is of.
+
+    Attributes:
+        history: where its lines are.
+        root: a directory of the project's repository.
+    """
+
+    history: History
+    root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Everything:
+    """What a history holds.
+
+    Attributes:
+        name: the place of the history.
+        lines: its lines.
+        order: commits along first parents; empty if it is not known, or has none of the lines.
+        all_series: its courses.
+        changes: of all of these.
+    """
+
+    name: str
+    lines: tuple[HistoryLine, ...]
+    order: tuple[str, ...]
+    all_series: tuple[Series, ...]
+    changes: tuple[Change, ...]
+
+
+def _place(options: argparse.Namespace) -> _Place:
+    from pytest_mlpatterns.cli.project_file import find_project
+    from pytest_mlpatterns.history.place import open_history
+
+    here = Path.cwd()
+    if options.history is not None:
+        return _Place(open_history(options.history, root=here, invoked_in=here), here)
+    project = find_project(here)
+    text = project.text(_KEY) or _FILE
+    return _Place(open_history(text, root=project.root, invoked_in=project.root), project.root)
+
+
+def _read(place: _Place) -> _Everything:
+    """Read a history and find its changes.
+
+    Raises:
+        SettingError: it has no line that can be shown.
+    """
+    from pytest_mlpatterns.analysis.changes.findings import find_changes
+    from pytest_mlpatterns.analysis.changes.series import commit_key, series_of
+    from pytest_mlpatterns.history.checkout import first_parents
+    from pytest_mlpatterns.records.history import CommitPosition
+
+    read = place.history.read()
+    _warn(read.warnings)
+    name = place.history.name
+    if not read.lines:
+        raise SettingError(
+            f"the history {name} has no lines, expected those of runs; add them with pytest --perf-history {name}, "
+            "or name another history: --from PATH or --from git:NAME"
+        )
+    order = first_parents(place.root)
+    known = {commit_key(CommitPosition(commit)) for commit in order}
+    kept = sum(commit_key(line.at) in known for line in read.lines)
+    if not kept:
+        order = ()
+    elif kept < len(read.lines):
+        _warn([f"{count(len(read.lines) - kept, 'line')} left out, of commits that are no first parents of this one"])
+    all_series = series_of(read.lines, order)
+    if not all_series:
+        raise SettingError(
+            f"the history {name} has no run that can be shown, expected one without changed files; commit them first"
+        )
+    return _Everything(name, read.lines, order, all_series, find_changes(all_series))
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    sys.stderr.write("".join(f"WARNING: {visible(warning)}\n" for warning in warnings))
+
+
+def _selected(everything: _Everything, options: argparse.Namespace) -> list[Series]:
+    """The courses that the options name.
+
+    Raises:
+        SettingError: there are none; the message names what there is.
+    """
+    found = list(everything.all_series)
+    if options.test is not None:
+        found = [one for one in found if _matches(one.test, options.test)]
+        if not found:
+            tests = list(dict.fromkeys(one.test for one in everything.all_series))
+            raise SettingError(
+                f"{shown(options.test)} is in no test of {everything.name}; "
+                f"{did_you_mean(options.test, tests)}it has {_some(tests)}"
+            )
+    if options.metric:
+        metrics = list(dict.fromkeys(one.metric for one in found))
+        if unknown := next((name for name in options.metric if name not in metrics), None):
+            raise SettingError(
+                f"--metric is {shown(unknown)}, {did_you_mean(unknown, metrics)}the history has {listed(metrics)}"
+            )
+        found = [one for one in found if one.metric in options.metric]
+    if getattr(options, "course", None) is not None:
+        found = [one for one in found if one.course == options.course]
+        if not found:
+            raise SettingError(f"--course is {options.course}, and the history has none of these tests")
+    if options.machine is not None:
+        machines = list(dict.fromkeys(one.machine for one in found if one.machine))
+        found = [one for one in found if not one.machine or options.machine in one.machine]
+        if not any(one.machine for one in found):
+            raise SettingError(f"--machine is {shown(options.machine)}, expected a part of {_some(machines, 'or')}")
+    return found
+
+
+def _matches(test: str, wanted: str) -> bool:
+    return wanted in test or fnmatch.fnmatchcase(test, wanted)
+
+
+def _some(names: Sequence[str], joint: str = "and") -> str:
+    """Names in a sentence, the first few of many."""
+    left = len(names) - _MOST_NAMED
+    return listed([*names[:_MOST_NAMED], *([f"{left:,} more"] if left > 0 else [])], joint) or "none"
+
+
+# --- showing ----------------------------------------------------------------------------------------------------------
+
+
+def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
+    everything = _read(_place(options))
+    found = _selected(everything, options)
+    if options.html is not None:
+        from pytest_mlpatterns.reports.html.history_page import history_page
+
+        _write(options.html, history_page(found, everything.changes, everything.name))
+    if options.json:
+        from pytest_mlpatterns.reports.files.history_json import history_json
+        from pytest_mlpatterns.reports.text.history_text import in_order
+
+        return _put(options.output, history_json(in_order(found), everything.changes))
+    if options.issue is not None:
+        return _put_issue(options.output, _issue(everything, found, only_new=options.issue == "new"))
+    if options.html is not None and options.output is None:
+        sys.stdout.write(for_people(f"{options.html} has the history of {_tests(found)}\n"))
+        return 0
+    text = _text(everything, found, is_asked=options.test is not None or bool(options.metric))
+    return _put(options.output, text if options.output is not None else for_people(text))
+
+
+def _put_issue(output: str | None, text: str) -> int:
+    """Write the body of an issue; without a change nothing is written, so that a script asks for the file."""
+    if text:
+        return _put(output, text)
+    _note("no change to report; --issue all is about those that earlier runs made known too")
+    return 0
+
+
+def _issue(everything: _Everything, found: Sequence[Series], *, only_new: bool) -> str:
+    """The body of an issue about the changes of these courses; empty if there are none."""
+    from pytest_mlpatterns.analysis.changes.levels import changes_in
+    from pytest_mlpatterns.history.new_changes import new_changes
+    from pytest_mlpatterns.reports.files.history_issue import issue_text
+
+    changes = everything.changes
+    if only_new:
+        newest = max(line.date for line in everything.lines)
+        added = [line for line in everything.lines if line.date == newest]
+        before = [line for line in everything.lines if line.date != newest]
+        changes = tuple(one for one in new_changes(before, added, everything.order) if one.is_confirmed)
+    return issue_text([one for series in found for one in changes_in(series, changes)], everything.all_series)
+
+
+def _text(everything: _Everything, found: Sequence[Series], *, is_asked: bool) -> str:
+    """The history for a terminal: of all tests the primary metrics and those that changed, else everything."""
+    from pytest_mlpatterns.analysis.changes.levels import changes_in
+    from pytest_mlpatterns.analysis.metrics.definitions import with_role
+    from pytest_mlpatterns.analysis.metrics.imported import imported_metric
+    from pytest_mlpatterns.analysis.metrics.metric import Role
+    from pytest_mlpatterns.reports.text.history_text import history_lines
+
+    primary = with_role(Role.PRIMARY)
+    shown_series = [
+        one
+        for one in found
+        if is_asked or one.metric in primary or imported_metric(one.metric) or changes_in(one, everything.changes)
+    ]
+    width = shutil.get_terminal_size().columns
+    lines = [_head(everything, found), "", *history_lines(shown_series or found, everything.changes, width)]
+    left = len(found) - len(shown_series or found)
+    if left > 0:
+        lines += ["", f"{count(left, 'more course')} without a change; name a test or --metric to see them"]
+    return "\n".join(lines) + "\n"
+
+
+def _head(everything: _Everything, found: Sequence[Series]) -> str:
+    from pytest_mlpatterns.analysis.changes.levels import changes_in
+
+    changes = [one for series in found for one in changes_in(series, everything.changes)]
+    new = sum(not one.is_confirmed for one in changes)
+    doubt = f", {new:,} of them new and unconfirmed" if new else ""
+    what = f"{count(len(changes), 'change')}{doubt}" if changes else "no change"
+    return f"{everything.name}: {_tests(found)}, {what}"
+
+
+def _tests(found: Sequence[Series]) -> str:
+    return count(len({one.test for one in found}), "test")
+
+
+def _put(output: str | None, text: str) -> int:
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        _write(output, text)
+    return 0
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        replace_file(Path(file), lambda: text)
+    except OSError as error:
+        raise OSError(f"{file} cannot be written: {error.strerror or error}; name another file") from error
+
+
+# --- care -------------------------------------------------------------------------------------------------------------
+
+
+def _transfer(options: argparse.Namespace) -> int:
+    """Push or pull."""
+    history = _place(options).history
+    done = history.push(options.remote) if options.action == "push" else history.pull(options.remote)
+    _say(
+        f"{history.name}: lines of {count(done.received, 'commit')} received from {options.remote}, "
+        f"of {count(done.sent, 'commit')} sent"
+    )
+    return 0
+
+
+def _compact(options: argparse.Namespace) -> int:
+    from pytest_mlpatterns.units import format_size
+
+    history = _place(options).history
+    done = history.compact(options.before)
+    (lines, left), (size, smaller) = done.lines, done.size_bytes
+    _say(f"{history.name}: {lines:,} lines became {left:,}, {format_size(size)} became {format_size(smaller)}")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from pytest_mlpatterns.history.checkout import first_parents
+    from pytest_mlpatterns.history.exchange import read_foreign, with_positions
+
+    place = _place(options)
+    found = read_foreign(Path(options.file))
+    positions = {commit: number for number, commit in enumerate(first_parents(place.root), start=1)}
+    lines = with_positions(found.lines, positions)
+    read = place.history.read()
+    _warn([*found.warnings, *read.warnings])
+    known = {_identity(line) for line in read.lines}
+    new = [line for line in lines if _identity(line) not in known]
+    if new:
+        for sentence in place.history.append(new):
+            _say(sentence)
+    old = f", {len(lines) - len(new):,} were there already" if len(new) < len(lines) else ""
+    _say(f"{place.history.name}: {count(len(new), 'line')} added{old}{_doubt(new, is_known=bool(positions))}")
+    return 0
+
+
+def _doubt(lines: Sequence[HistoryLine], *, is_known: bool) -> str:
+    """What a reader should know of lines whose commits have no position."""
+    unplaced = sum(line.at.position == 0 for line in lines)
+    if not unplaced:
+        return ""
+    if not is_known:
+        return "; they are in the order of their dates, since this is no whole clone of a repository"
+    return (
+        f"; {unplaced:,} are of commits that are no first parents of this one, and are not shown beside those that are"
+    )
+
+
+def _identity(line: HistoryLine) -> tuple[str, str, str, str]:
+    """What two imports of one run have in common."""
+    return line.test, line.machine, line.at.commit, line.date.replace("Z", "+00:00")
+
+
+def _note(sentence: str) -> None:
+    """One line beside the output."""
+    sys.stderr.write(f"{visible(sentence)}\n")
+
+
+def _say(sentence: str) -> None:
+    sys.stdout.write(f"{visible(sentence)}\n")
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pytest_mlpatterns.history.exchange import otava_table
+    from pytest_mlpatterns.records.change import Course
+
+    everything = _read(_place(options))
+    found = [one for one in _selected(everything, options) if one.course is Course.VALUES]
+    by_test: dict[tuple[str, str], list[Series]] = {}
+    for series in found:
+        by_test.setdefault((series.test, series.machine), []).append(series)
+    tables = {f"{test} on {machine}": otava_table(group) for (test, machine), group in by_test.items()}
+    _warn(
+        f"{name}: {count(table.left_out, 'run')} left out, which lack a metric of the newest one"
+        for name, table in tables.items()
+        if table.left_out
+    )
+    if options.output is not None and (Path(options.output).is_dir() or options.output.endswith("/")):
+        return _write_tables(Path(options.output), tables)
+    if len(tables) != 1:
+        raise SettingError(
+            f"{len(tables)} tests and machines would be in one file, and Otava reads one from each; "
+            f"name a test and --machine, or a directory with -o otava/: there are {_some(list(tables))}"
+        )
+    return _put(options.output, next(iter(tables.values())).text)
+
+
+def _write_tables(directory: Path, tables: Mapping[str, OtavaTable]) -> int:
+    """A file for each test, and the configuration that names them."""
+    from pytest_mlpatterns.history.exchange import otava_config
+    from pytest_mlpatterns.records.history import digest_of
+
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {name: directory / f"{_plain(name)}-{digest_of({'name': name})[:6]}.csv" for name in tables}
+    for name, table in tables.items():
+        _write(str(files[name]), table.text)
+    _write(
+        str(directory / "otava.yaml"),
+        otava_config({name: (str(files[name]), table) for name, table in tables.items()}),
+    )
+    _say(f"{directory} has {count(len(tables), 'table')} and otava.yaml, which OTAVA_CONFIG names to otava analyze")
+    return 0
+
+
+def _plain(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[-80:] or "test"

@@ -1,0 +1,94 @@
+"""A key of a project's pytest configuration, read without pytest: from the file that pytest would take.
+
+pytest looks in the directory and in those above it for the first file that configures it; paths in it are relative to
+the file's directory. Only plain values are read: what command lines, plugins and conftest files change is not known.
+"""
+
+from __future__ import annotations
+
+import configparser
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.files import read_text
+from pytest_mlpatterns.wording import first_line, named
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["ProjectFile", "find_project"]
+
+_TOML = {"pytest.toml": ("pytest",), ".pytest.toml": ("pytest",), "pyproject.toml": ("tool", "pytest")}
+"""Files in TOML with the table that configures pytest."""
+_INI = {"pytest.ini": "pytest", ".pytest.ini": "pytest", "tox.ini": "pytest", "setup.cfg": "tool:pytest"}
+"""Files with sections, with the one that configures pytest."""
+_ORDER = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+"""Order in which pytest looks for them in one directory."""
+_ALWAYS = frozenset({"pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini"})
+"""Files that pytest takes even if they are empty."""
+_LEGACY = "ini_options"
+"""Table of ``pyproject.toml`` that older versions of pytest read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFile:
+    """A project's pytest configuration.
+
+    Attributes:
+        root: its directory, to which paths in it are relative.
+        values: its keys.
+    """
+
+    root: Path
+    values: Mapping[str, Any]
+
+    def text(self, key: str) -> str:
+        """The text of a key; empty if it is not there, or no text."""
+        value = self.values.get(key)
+        return value.strip() if isinstance(value, str) else ""
+
+
+def find_project(directory: Path) -> ProjectFile:
+    """The configuration of a directory or of the nearest one above it; an empty one of the directory itself without it.
+
+    Raises:
+        SettingError: the file that pytest would take cannot be read.
+    """
+    here = directory.resolve()
+    for place in (here, *here.parents):
+        for name in _ORDER:
+            file = place / name
+            if file.is_file() and (values := _values_of(file)) is not None:
+                return ProjectFile(place, values)
+    return ProjectFile(here, {})
+
+
+def _values_of(file: Path) -> Mapping[str, Any] | None:
+    """The keys of a file; None if pytest would pass it by."""
+    try:
+        text = read_text(file)
+        found = _of_toml(text, _TOML[file.name]) if file.name in _TOML else _of_ini(text, _INI[file.name])
+    except (OSError, ValueError, configparser.Error) as error:
+        raise SettingError(
+            f"{named(file)} cannot be read: {first_line(error)}; mend it, or name the history: --from PATH"
+        ) from error
+    return {} if found is None and file.name in _ALWAYS else found
+
+
+def _of_toml(text: str, table: tuple[str, ...]) -> Mapping[str, Any] | None:
+    found: Any = tomllib.loads(text)
+    for name in table:
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    legacy = found.get(_LEGACY)
+    return legacy if isinstance(legacy, dict) else found
+
+
+def _of_ini(text: str, section: str) -> Mapping[str, Any] | None:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    return dict(parser[section]) if parser.has_section(section) else None

@@ -1,0 +1,283 @@
+"""``python -m pytest_mlpatterns history``: of a history in a file and in notes, in a repository of 30 commits."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.repository import Repository, settings
+
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.verdict import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+RUNS = 30
+SLOWER_AT = 18
+DIGITS, SUM = "test_perf.py::test_digits[single]", "test_perf.py::test_sum"
+FILE = "perf-history.jsonl"
+
+
+def lines_of(commits: Sequence[str]) -> list[HistoryLine]:
+    """One line for each commit and test; digits are 6 % slower from a commit on, on machines of different speed."""
+    draw = random.Random(3)
+    lines = []
+    for number, commit in enumerate(commits):
+        for test in (DIGITS, SUM):
+            factor = 1.06 if number >= SLOWER_AT and test == DIGITS else 1.0
+            speed = math.exp(draw.gauss(0, 0.05))
+            values = tuple(LaunchValue(4e6 * factor * speed * math.exp(draw.gauss(0, 0.006)), 0.004) for _ in range(3))
+            ratios = tuple(PairedRatio(math.log(factor) + draw.gauss(0, 0.003), 0.003) for _ in range(3))
+            lines.append(
+                HistoryLine(
+                    test=test,
+                    machine="Xeon, 2 cores",
+                    date=f"2026-{9 + number // 28:02}-{number % 28 + 1:02}T06:00:00Z",
+                    at=CommitPosition(commit, number + 1),
+                    clean=True,
+                    setup="s1",
+                    facts="e1",
+                    kind=Kind.PASSED,
+                    values={"rtm": values, "peak_memory": (LaunchValue(3e8, 0.001),)},
+                    ratios={"rtm": ratios},
+                    reference=CommitPosition(commits[0], 1),
+                )
+            )
+    return lines
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository of 30 commits with a history in a file that is not committed."""
+    repository = Repository.made(tmp_path_factory.mktemp("history") / "project")
+    commits = [repository.commit({}, f"commit {number}") for number in range(RUNS)]
+    open_history(FILE, root=repository.top, invoked_in=repository.top).append(lines_of(commits))
+    return repository
+
+
+@pytest.fixture
+def project(made: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A copy of it, as the current directory, in a terminal of 80 columns."""
+    repository = made.copied(tmp_path / "project")
+    monkeypatch.chdir(repository.top)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, value in settings().items():
+        monkeypatch.setenv(name, value)
+    return repository
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command prints; it succeeds."""
+    assert main(["history", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The error of a command that fails."""
+    assert main(["history", *arguments]) == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    return found.err
+
+
+@pytest.mark.usefixtures("project")
+def test_the_history_is_shown_with_the_change_that_machines_cannot_hide(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys)
+
+    assert text.startswith(f"{FILE}: 2 tests, 1 change\n")
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"RTM \+[56]\.\d % .*; beside revisions, so on any machine", " ".join(text.split()))
+    assert "peak memory" not in text
+    assert "2 more courses without a change; name a test or --metric to see them" in text
+
+
+@pytest.mark.usefixtures("project")
+def test_a_test_a_metric_a_course_and_a_machine_are_selected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert SUM not in shown(capsys, "digits")
+    assert SUM not in shown(capsys, DIGITS)
+    assert SUM not in shown(capsys, "*dig*")
+    assert "peak memory" in shown(capsys, "digits")
+    assert "RTM" not in shown(capsys, "--metric", "peak_memory")
+    assert "Xeon" not in shown(capsys, "--course", "ratios")
+    assert "ratios" not in shown(capsys, "--course", "values", "--machine", "Xeon")
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("test_sun",), "'test_sun' is in no test of perf-history.jsonl; it has test_perf.py::test_digits[single] and"),
+        (("--metric", "rtmm"), "--metric is 'rtmm', did you mean rtm? the history has"),
+        (("--machine", "Arm"), "--machine is 'Arm', expected a part of Xeon, 2 cores"),
+        (("--metric", "peak_memory", "--course", "ratios"), "--course is ratios, and the history has none"),
+        (("--from", "absent.jsonl"), "the history absent.jsonl has no lines"),
+        (("--from", "git:perf"), "the history git:perf has no lines"),
+        (("--from", "git:../x"), "expected git: and a name"),
+        (("--html", "absent/page.html"), "absent/page.html cannot be written: No such file or directory"),
+        (("push",), "is a file"),
+        (("compact", "--before", "October"), 'the month is "October"'),
+        (("import", "absent.js"), "absent.js cannot be read"),
+        (("export",), "2 tests and machines would be in one file"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in refused(capsys, *arguments)
+
+
+def test_the_place_is_that_of_the_project(project: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.top / FILE).rename(project.top / "h.jsonl")
+    project.write({"pytest.ini": "[pytest]\nperf_history = h.jsonl\n", "sub/x": ""})
+    assert shown(capsys, "--course", "ratios").startswith("h.jsonl: 2 tests")
+
+
+@pytest.mark.usefixtures("project")
+def test_the_json_and_the_page_have_every_course(capsys: pytest.CaptureFixture[str], project: Repository) -> None:
+    data = json.loads(shown(capsys, "--json", "--html", "page.html"))
+
+    assert [(one["test"], one["metric"], one["course"]) for one in data["series"]] == [
+        (test, metric, course)
+        for test in (DIGITS, SUM)
+        for metric, course in (("rtm", "values"), ("peak_memory", "values"), ("rtm", "ratios"))
+    ]
+    assert [one["course"] for one in data["changes"]] == ["ratios"]
+    assert "<title>Performance history, perf-history.jsonl</title>" in (project.top / "page.html").read_text("utf-8")
+    assert shown(capsys, "sum", "--html", "page.html") == "page.html has the history of 1 test\n"
+    shown(capsys, "sum", "-o", "text.txt")
+    assert SUM in (project.top / "text.txt").read_text("utf-8")
+
+
+def test_an_issue_is_about_what_the_newest_run_made_known(
+    project: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["history", "--issue", "-o", "issue.md"]) == 0
+    found = capsys.readouterr()
+    assert (found.out, "no change to report" in found.err) == ("", True)
+    assert not (project.top / "issue.md").exists()
+
+    assert "1 change for the worse" in shown(capsys, "--issue", "all")
+
+    confirmed = SLOWER_AT + 5
+    file = project.top / FILE
+    file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[: 2 * confirmed]), encoding="utf-8")
+    text = shown(capsys, "--issue")
+    assert "bisect 'test_perf.py::test_digits[single]'" in text
+    assert shown(capsys, "test_sum", "--issue") == ""
+
+
+def test_lines_of_other_branches_are_left_out(project: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    history = open_history(FILE, root=project.top, invoked_in=project.top)
+    (line, *_) = history.read().lines
+    history.append([replace(line, at=CommitPosition("f" * 40, 31), date="2026-10-09T06:00:00Z")])
+
+    assert main(["history", DIGITS]) == 0
+
+    found = capsys.readouterr()
+    assert "1 line left out, of commits that are no first parents of this one" in found.err
+    assert "2026-10-09" not in found.out
+
+
+def test_a_history_of_another_repository_is_in_the_order_of_its_own_positions(
+    project: Repository, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "2 tests, 1 change" in shown(capsys, "--from", str(project.top / FILE))
+
+
+def test_a_history_whose_files_were_all_changed_has_nothing_to_show(
+    project: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = open_history("dirty.jsonl", root=project.top, invoked_in=project.top)
+    source = open_history(FILE, root=project.top, invoked_in=project.top)
+    history.append([replace(line, clean=False) for line in source.read().lines])
+    assert "has no run that can be shown" in refused(capsys, "--from", "dirty.jsonl")
+
+
+def test_notes_are_pushed_and_pulled(project: Repository, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    remote = Repository.made(tmp_path / "remote")
+    project.git("remote", "add", "backup", str(remote.top))
+    lines = open_history(FILE, root=project.top, invoked_in=project.top).read().lines
+    open_history("git:perf", root=project.top, invoked_in=project.top).append(lines)
+
+    text = shown(capsys, "push", "--from", "git:perf", "--remote", "backup")
+
+    assert text == "git:perf: lines of 0 commits received from backup, of 30 commits sent\n"
+    assert "of 0 commits received" in shown(capsys, "pull", "--from", "git:perf", "--remote", "backup")
+    assert "2 tests, 1 change" in shown(capsys, "--from", "git:perf")
+
+
+@pytest.mark.usefixtures("project")
+def test_old_months_are_compacted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, "compact", "--before", "2026-10").startswith(f"{FILE}: 60 lines became 60, ")
+
+
+def test_what_another_tool_kept_is_added_once(project: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    known = project.git("rev-parse", "HEAD~3")
+    runs = [
+        {
+            "commit": {"id": commit},
+            "date": date,
+            "tool": "go",
+            "benches": [{"name": "fib", "value": 4, "unit": "ns/op"}],
+        }
+        for commit, date in ((known, 1_790_000_000_000), ("e" * 40, 1_780_000_000_000))
+    ]
+    project.write({"data.js": f"window.BENCHMARK_DATA = {json.dumps({'entries': {'Benchmark': runs}})}"})
+
+    text = shown(capsys, "import", "data.js")
+
+    assert text.startswith(f"{FILE}: 2 lines added; 1 are of commits that are no first parents of this one")
+    assert "0 lines added, 2 were there already" in shown(capsys, "import", "data.js")
+    assert main(["history", "fib"]) == 0
+    assert "imported Benchmark; 1 run" in capsys.readouterr().out
+    imported = open_history(FILE, root=project.top, invoked_in=project.top).read().lines[-2:]
+    assert [line.at.position for line in imported] == [RUNS - 3, 0]
+
+
+def test_an_import_makes_a_history_outside_of_a_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bench = {"name": "fib", "value": 4, "unit": "ns/op"}
+    data = {"entries": {"Benchmark": [{"commit": {"id": "e" * 40}, "date": 1_790_000_000_000, "benches": [bench]}]}}
+    (tmp_path / "data.js").write_text(json.dumps(data), encoding="utf-8")
+
+    text = shown(capsys, "import", "data.js", "--from", "new.jsonl")
+
+    assert "1 line added; they are in the order of their dates" in text
+    assert "fib" in shown(capsys, "--from", "new.jsonl")
+
+
+def test_a_table_for_otava_is_written_for_one_test_or_for_each(
+    project: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = shown(capsys, "export", "digits")
+    assert {*text.splitlines()[0].split(",")} == {"time", "commit", "rtm", "peak_memory"}
+    assert len(text.splitlines()) == RUNS + 1
+
+    shown(capsys, "export", "sum", "--metric", "rtm", "-o", "sum.csv")
+    assert (project.top / "sum.csv").read_text("utf-8").startswith("time,commit,rtm\n")
+
+    assert shown(capsys, "export", "-o", "otava/").startswith("otava has 2 tables and otava.yaml")
+    assert len(list((project.top / "otava").glob("*.csv"))) == 2
+    assert f'"{SUM} on Xeon, 2 cores":' in (project.top / "otava" / "otava.yaml").read_text("utf-8")
+
+
+def test_a_damaged_line_is_a_warning(project: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    with (project.top / FILE).open("a", encoding="utf-8") as file:
+        file.write('{"v": 1, "te\n')
+    assert main(["history"]) == 0
+    assert "WARNING: " in capsys.readouterr().err
