@@ -1,4 +1,4 @@
-"""``python -m pytest_mlpatterns``: reports, exports, rankings and acceptances, a first test, and a plan.
+"""``python -m pytest_mlpatterns``: reports, exports and acceptances, a first test, a plan, a history, and the commit of a change.
 
 A result file is read without measuring again. An error is reported in one line.
 """
@@ -14,6 +14,7 @@ from pytest_mlpatterns.cli.accept_command import add_accept_command
 from pytest_mlpatterns.cli.bisect_command import add_bisect_command
 from pytest_mlpatterns.cli.history_command import add_history_command, joined_action
 from pytest_mlpatterns.cli.new_command import add_new_command
+from pytest_mlpatterns.cli.plan_command import add_plan_command
 from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
 from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultFileError
 from pytest_mlpatterns.system.files import read_text, replace_file
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add_baseline_command(commands)
     add_bisect_command(commands, lambda text: _for_people(text, sys.stdout))
     add_verdict_command(commands, _read, lambda text: _for_people(text, sys.stdout))
+    add_plan_command(commands, lambda text: _for_people(text, sys.stdout))
     add_history_command(commands, lambda text: _for_people(text, sys.stdout))
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
