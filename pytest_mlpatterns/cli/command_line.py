@@ -1,4 +1,4 @@
-"""``python -m pytest_mlpatterns``: reports, exports and acceptances, a first test, a plan, a history, and the commit of a change.
+"""``python -m pytest_mlpatterns``: reports, acceptances, a first test, a plan, a history, and the commit of a change.
 
 A result file is read without measuring again. An error is reported in one line.
 """
