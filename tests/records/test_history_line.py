@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from support.damage import STRANGE
 from support.history_lines import METRICS, history_line
 from support.history_strategies import LINES
+from support.pages import blocks, page
 
 from pytest_mlpatterns.records.history import LINE_MEMBERS, CommitPosition, HistoryLine, PairedRatio, digest_of
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -74,6 +76,18 @@ def test_members_are_sorted_and_usual_ones_are_left_out() -> None:
     plain, full = json.loads(history_line().to_text()), json.loads(FULL.to_text())
     assert list(plain) == sorted(LINE_MEMBERS - {"clean", "kind", "ratios", "ref", "runs"})
     assert list(full) == sorted(LINE_MEMBERS)
+
+
+def test_the_line_of_the_reference_is_one() -> None:
+    """The page shows it in lines, between its members."""
+    (block,) = (one for one in blocks("text") if one.page.endswith("history-file.md") and one.text.startswith("{"))
+    text = block.text.replace("\n", "")
+    line = HistoryLine.from_text(text)
+    assert line.to_text() == text
+    assert line.values["rtm"][0] == LaunchValue(8_713_000.0, 0.0087)
+    assert line.ratios["rtm"][0] == PairedRatio(0.0042, 0.0031)
+    described = re.findall(r"^\| `([a-z]+)` \|", page(block.page), re.MULTILINE)
+    assert described == sorted(LINE_MEMBERS)
 
 
 def test_numbers_have_the_digits_that_their_errors_deserve() -> None:
