@@ -50,8 +50,14 @@ _SHORTEST_RAMP = 10
 """Runs of the shortest drift: a shorter one is a step that is not sharp."""
 _MOST_DRIFTS = 4
 """Most drifts of a stretch."""
+_MOST_LENGTHS = 4
+"""Lengths of windows in which a drift is fitted, around the clearest one."""
 _ENDS = 24
 """Places that are tried for each end of a drift."""
+_MOST_BINS = 400
+"""Means of neighbouring runs among which the ends of a drift are sought."""
+_REFINEMENTS = 2
+"""How often the ends are sought, each time between the neighbours of the best ones."""
 _NUMBERS_OF_STEP, _NUMBERS_OF_DRIFT = 2, 3
 """Numbers that describe a step (its place and size) and a drift (its ends and size)."""
 _HELD_AT = 3.0
@@ -131,39 +137,60 @@ def _drifts_of_stretch(stretch: Stretch) -> list[Drift]:
     if size < _FEWEST_OF_DRIFT:
         return []
     found: list[Drift] = []
-    is_done = np.zeros(size, dtype=np.bool_)
     scatter = scatter_of_runs(stretch.values, stretch.errors)
-    for window in sorted(_sloping_windows(stretch, scatter), key=lambda one: -one.z):
-        if _p_value(window, scatter, size) > SIGNIFICANCE or len(found) == _MOST_DRIFTS:
-            break
-        if is_done[window.start : window.stop].any():
-            continue
-        is_done[window.start : window.stop] = True
-        drift = _accepted(without_drifts(_around(stretch, window), found), window, scatter, runs=size)
-        if drift is not None:
-            found.append(drift)
-            is_done |= (stretch.index >= drift.first) & (stretch.index <= drift.last)
+    windows = [one for one in _sloping_windows(stretch, scatter) if _p_value(one, scatter, size) <= SIGNIFICANCE]
+    while windows and len(found) < _MOST_DRIFTS:
+        clearest = _clearest(windows)
+        rest = without_drifts(stretch, found)
+        common = _around(rest, min(one.start for one in clearest), max(one.stop for one in clearest))
+        alone = _fit_of_steps(common, scatter)
+        tried = [_gained(rest, one, scatter, alone=alone) for one in clearest]
+        best = max(tried, key=lambda one: one.gain)
+        p_value = _p_value(clearest[0], with_correlation(scatter, best.left), size)
+        low, high = stretch.index[clearest[0].start], stretch.index[clearest[0].stop - 1]
+        if best.gain > 0 and p_value <= SIGNIFICANCE:
+            found.append(replace(best.drift, p_value=p_value))
+            low, high = best.drift.first, best.drift.last
+        windows = [one for one in windows if stretch.index[one.start] > high or stretch.index[one.stop - 1] < low]
     return found
 
 
-def _accepted(part: Stretch, window: _Window, scatter: Scatter, *, runs: int) -> Drift | None:
-    """The drift of a window, alone or beside the largest step; None if steps are the better account.
+def _clearest(windows: Sequence[_Window]) -> list[_Window]:
+    """The window with the clearest slope, and the clearest ones of other lengths that overlap it."""
+    ordered = sorted(windows, key=lambda one: -one.z)
+    first = ordered[0]
+    by_length: dict[int, _Window] = {}
+    for one in ordered:
+        if one.start < first.stop and first.start < one.stop:
+            by_length.setdefault(one.stop - one.start, one)
+    return list(by_length.values())[:_MOST_LENGTHS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Gain:
+    """A drift, how much less it costs than steps alone, and what it leaves over; below zero if steps cost less."""
+
+    drift: Drift
+    gain: float
+    left: NDArray[np.float64]
+
+
+def _gained(stretch: Stretch, window: _Window, scatter: Scatter, *, alone: _Fit) -> _Gain:
+    """The drift of a window, alone or beside the largest step.
 
     Args:
-        part: the runs in and around the window.
+        stretch: all runs, without the drifts that were found before.
         window: where they have a slope.
         scatter: of a run.
-        runs: number of all runs.
+        alone: what steps make of the runs in and around this window and those that compete with it.
     """
-    alone = _fit_of_steps(part, scatter)
-    tried = [_best_drift(part, scatter, beside=place) for place in (None, _largest_step(alone))]
-    fits = [_fit_of_steps(without_drifts(part, [drift]), scatter) for drift in tried]
-    price = math.log(runs)
+    part = _around(stretch, window.start, window.stop)
+    steps = [step for step in alone.steps if part.index[0] < step.at <= part.index[-1]]
+    tried = [_best_drift(part, scatter, beside=place) for place in (None, _largest(steps, part))]
+    fits = [_fit_of_steps(without_drifts(alone.stretch, [drift]), scatter) for drift in tried]
+    price = math.log(stretch.values.size)
     best = 1 if fits[1].cost + _NUMBERS_OF_STEP * price < fits[0].cost else 0
-    if fits[best].cost + _NUMBERS_OF_DRIFT * price >= alone.cost:
-        return None
-    p_value = _p_value(window, with_correlation(scatter, fits[best].left), runs)
-    return replace(tried[best], p_value=p_value) if p_value <= SIGNIFICANCE else None
+    return _Gain(tried[best], alone.cost - fits[best].cost - _NUMBERS_OF_DRIFT * price, fits[best].left)
 
 
 def _p_value(window: _Window, scatter: Scatter, runs: int) -> float:
@@ -177,13 +204,13 @@ class _Fit:
     """What steps make of a stretch.
 
     Attributes:
-        index: of the runs in the points of the course.
+        stretch: the runs.
         steps: that they show.
         left: what their levels leave over, shape ``(runs,)``.
         cost: squares of that, in variances of a run, and the price of the steps.
     """
 
-    index: NDArray[np.int64]
+    stretch: Stretch
     steps: tuple[Step, ...]
     left: NDArray[np.float64]
     cost: float
@@ -201,22 +228,21 @@ def _fit_of_steps(stretch: Stretch, scatter: Scatter) -> _Fit:
     ]
     residuals = np.concatenate(left)
     cost = float(weights @ residuals**2) + _NUMBERS_OF_STEP * len(steps) * math.log(values.size)
-    return _Fit(stretch.index, steps, residuals, cost)
+    return _Fit(stretch, steps, residuals, cost)
 
 
-def _largest_step(fit: _Fit) -> int | None:
-    """The place of the largest step; None if there is none."""
-    if not fit.steps:
+def _largest(steps: Sequence[Step], stretch: Stretch) -> int | None:
+    """The run before which the largest step is; None if there is none."""
+    if not steps:
         return None
-    largest = max(fit.steps, key=lambda step: abs(step.size))
-    return int(np.searchsorted(fit.index, largest.at))
+    return int(np.searchsorted(stretch.index, max(steps, key=lambda step: abs(step.size)).at))
 
 
-def _around(stretch: Stretch, window: _Window) -> Stretch:
+def _around(stretch: Stretch, start: int, stop: int) -> Stretch:
     """The runs of a window and half as many on each side of it."""
-    margin = (window.stop - window.start) // 2
-    chosen = slice(max(window.start - margin, 0), window.stop + margin)
-    return Stretch(stretch.index[chosen], stretch.values[chosen], stretch.errors[chosen], stretch.begins[chosen], None)
+    margin = (stop - start) // 2
+    chosen = slice(max(start - margin, 0), stop + margin)
+    return Stretch(stretch.index[chosen], stretch.values[chosen], stretch.errors[chosen], stretch.begins[chosen])
 
 
 def _sloping_windows(stretch: Stretch, scatter: Scatter) -> list[_Window]:
@@ -266,35 +292,80 @@ class _Sums:
 def _best_drift(stretch: Stretch, scatter: Scatter, *, beside: int | None) -> Drift:
     """The ramp that leaves least of some runs over, with the level before it and after it.
 
+    The error of its size includes that its ends are not known: other ramps count as they explain the runs.
+
     Args:
         stretch: the runs.
         scatter: of a run.
         beside: a run before which there is a step, too; None for no step.
     """
     sds = deviations(stretch.errors, scatter.sd)
-    values, roots = tamed(stretch.values, sds), 1 / sds
-    size = values.size
-    tried = np.unique(np.round(np.linspace(0, size - 1, _ENDS)).astype(np.int64))
-    first, last = (ends.ravel() for ends in np.meshgrid(tried, tried, indexing="ij"))
-    is_long = last - first >= _SHORTEST_RAMP - 1
-    first, last = first[is_long], last[is_long]
-    at = np.arange(size)
-    ramps = np.clip((at[None, :] - first[:, None]) / (last - first)[:, None], 0.0, 1.0) * roots
-    others = [roots] if beside is None else [roots * (at < beside), roots * (at >= beside)]
-    rest = values * roots
-    for other in others:
-        ramps = ramps - np.outer(ramps @ other, other) / (other @ other)
-        rest = rest - (rest @ other) / (other @ other) * other
-    squares, products = np.maximum((ramps**2).sum(axis=1), 1e-300), ramps @ rest
-    best = int(np.argmax(products**2 / squares))
-    return Drift(
-        int(stretch.index[first[best]]),
-        int(stretch.index[last[best]]),
-        float(products[best] / squares[best]),
-        1 / math.sqrt(float(squares[best])),
-        scatter.degrees,
-        1.0,
-    )
+    runs = _Weighted(tamed(stretch.values, sds), 1 / sds, beside)
+    size = stretch.values.size
+    low, high, step = np.zeros(2), np.full(2, size - 1.0), 1.0
+    tried: list[_Ramps] = []
+    for _ in range(_REFINEMENTS):
+        first, last = (
+            np.unique(np.round(np.linspace(*ends, _ENDS)).astype(np.int64)) for ends in zip(low, high, strict=True)
+        )
+        tried.append(runs.ramps(first, last))
+        step = max((high - low).max() / (_ENDS - 1), 1.0)
+        best = np.array([tried[-1].first, tried[-1].last])
+        low, high = np.maximum(best - step, 0), np.minimum(best + step, size - 1)
+    ends = int(stretch.index[tried[-1].first]), int(stretch.index[tried[-1].last])
+    return Drift(*ends, tried[-1].size, tried[0].error, scatter.degrees, p_value=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ramps:
+    """The ramp that explains most of some runs, and the error of its size with that of its ends."""
+
+    first: int
+    last: int
+    size: float
+    error: float
+
+
+class _Weighted:
+    """Runs, or means of neighbouring ones, in units of their standard deviation and without their level.
+
+    Args:
+        values: shape ``(runs,)``.
+        roots: one over the standard deviation of each.
+        beside: a run before which there is a step, too; None for no step.
+    """
+
+    def __init__(self, values: NDArray[np.float64], roots: NDArray[np.float64], beside: int | None) -> None:
+        weights = roots**2
+        cuts = np.arange(0, values.size, math.ceil(values.size / _MOST_BINS))
+        totals = np.add.reduceat(weights, cuts)
+        self._at = np.add.reduceat(weights * np.arange(values.size), cuts) / totals
+        self._roots = np.sqrt(totals)
+        rows = np.add.reduceat(weights * values, cuts) / self._roots
+        is_after = self._at >= (0 if beside is None else beside)
+        parts = [self._roots * is_after, self._roots * ~is_after]
+        self._levels = [part / math.sqrt(float(part @ part)) for part in parts if part.any()]
+        self._rest = self._without_levels(rows[None, :])[0]
+
+    def _without_levels(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        for level in self._levels:
+            rows = rows - np.outer(rows @ level, level)
+        return rows
+
+    def ramps(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> _Ramps:
+        """The best ramp between some first and last runs, ascending each; one of them is long enough."""
+        first, last = (ends.ravel() for ends in np.meshgrid(firsts, lasts, indexing="ij"))
+        is_long = last - first >= _SHORTEST_RAMP - 1
+        first, last = first[is_long], last[is_long]
+        rows = np.clip((self._at[None, :] - first[:, None]) / (last - first)[:, None], 0.0, 1.0) * self._roots
+        rows = self._without_levels(rows)
+        squares, products = np.maximum((rows**2).sum(axis=1), 1e-300), rows @ self._rest
+        sizes, explained = products / squares, products**2 / squares
+        best = int(explained.argmax())
+        shares = np.exp((explained - explained[best]) / 2)
+        shares /= shares.sum()
+        error = math.sqrt(float(shares @ (1 / squares + (sizes - sizes[best]) ** 2)))
+        return _Ramps(int(first[best]), int(last[best]), float(sizes[best]), error)
 
 
 # --- increments -----------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from pytest_mlpatterns.analysis.changes.stretches import (
     Scatter,
     Stretch,
     deviations,
+    pooled,
     scatter_of_increments,
     scatter_of_runs,
     tamed,
@@ -98,10 +99,13 @@ def steps_of(stretches: Sequence[Stretch], stop: int) -> tuple[Step, ...]:
         stop: index after its last point.
     """
     found: list[Step] = []
-    for stretch in stretches:
-        if not stretch.is_increment:
-            found += steps_of_stretch(stretch, found)
-    found += _steps_of_increments([one for one in stretches if one.is_increment], found, stop)
+    levels = [one for one in stretches if not one.is_increment]
+    for stretch in levels:
+        found += steps_of_stretch(stretch, found)
+    increments = [one for one in stretches if one.is_increment]
+    if increments:
+        others = [scatter_of_runs(one.values, one.errors) for one in levels]
+        found += _steps_of_increments(increments, found, stop=stop, others=others)
     return _apart(found)
 
 
@@ -200,6 +204,12 @@ class _Runs:
         size = (self._sums[stop] - self._sums[place]) / after - (self._sums[place] - self._sums[start]) / before
         return float(size), self._factor * math.sqrt(1 / before + 1 / after)
 
+    def agree(self, start: int, stop: int, place: int) -> bool:
+        """Whether each run after a place is nearer to their mean than to that of the runs before it."""
+        size, _ = self.split(start, stop, place)
+        before = (self._sums[place] - self._sums[start]) / (self._weights[place] - self._weights[start])
+        return bool(np.all((self._values[place:stop] - before) / size > 0.5))
+
     def best_splits(self, starts: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The best place in each window of one length, and how many standard errors both sides differ by.
 
@@ -271,7 +281,8 @@ def steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
         size, error = runs.split(before, after, place)
         at = int(stretch.index[place - runs.shift])
         p_value = runs.p_value(before, after, place)
-        found.append(Step(at, size, error, runs.scatter.degrees, p_value, after - place))
+        if after - place >= FEWEST_RUNS or runs.agree(before, after, place):
+            found.append(Step(at, size, error, runs.scatter.degrees, p_value, after - place))
     return found
 
 
@@ -292,7 +303,18 @@ def _candidates(runs: _Runs) -> list[int]:
         here = int(place[z.argmax()])
         chosen.append(here)
         z = np.where((begin < here) & (here < end), 0.0, z)
-    return sorted(chosen)
+    return _completed(runs, sorted(chosen), least)
+
+
+def _completed(runs: _Runs, places: Sequence[int], least: float) -> list[int]:
+    """The places, and the best splits between them, as of a short stretch that no window begins or ends with."""
+    found = list(places)
+    while True:
+        splits = [runs.best_split(start, stop) for start, stop in pairwise([0, *found, runs.size])]
+        more = [place for place, z in splits if z >= least]
+        if not more:
+            return found
+        found = sorted({*found, *more})
 
 
 def _relocated(runs: _Runs, places: Sequence[int]) -> list[int]:
@@ -335,7 +357,9 @@ def _significant(runs: _Runs, places: Sequence[int]) -> list[int]:
 # --- increments -----------------------------------------------------------------------------------------------------
 
 
-def _steps_of_increments(increments: Sequence[Stretch], known: Sequence[Step], stop: int) -> list[Step]:
+def _steps_of_increments(
+    increments: Sequence[Stretch], known: Sequence[Step], *, stop: int, others: Sequence[Scatter]
+) -> list[Step]:
     """The increments of a chain that differ from zero.
 
     Several runs of one increment count as their median; of two the one nearer to zero.
@@ -344,9 +368,8 @@ def _steps_of_increments(increments: Sequence[Stretch], known: Sequence[Step], s
         increments: anchored stretches of few runs each.
         known: steps that other stretches show; what they explain is taken off.
         stop: index after the last point of the segment.
+        others: scatter of the other stretches, which counts too: few increments do not show their own.
     """
-    if not increments:
-        return []
     places = np.array([int(one.index[0]) for one in increments])
     runs = np.array([one.index.size for one in increments])
     explained = [
@@ -355,7 +378,8 @@ def _steps_of_increments(increments: Sequence[Stretch], known: Sequence[Step], s
     ]
     sizes = np.array([_middle(one.values) for one in increments]) - np.array(explained)
     errors = np.concatenate([one.errors for one in increments])
-    scatter = scatter_of_increments(sizes * np.sqrt(runs), errors)
+    own_scatter = scatter_of_increments(sizes * np.sqrt(runs) if sizes.size >= FEWEST_RUNS else sizes[:0], errors)
+    scatter = pooled([own_scatter, *others])
     own = np.array([float(np.sqrt(np.mean(one.errors**2))) for one in increments])
     sds = deviations(own, scatter.sd) * np.where(runs > 1, _TO_MEDIAN, 1.0) / np.sqrt(runs)
     sds = np.hypot(sds, ANCHOR_SD)

@@ -34,6 +34,7 @@ __all__ = [
     "Scatter",
     "Stretch",
     "deviations",
+    "pooled",
     "scatter_of_increments",
     "scatter_of_runs",
     "stretches_of",
@@ -45,10 +46,10 @@ FEWEST_RUNS = 5
 """Runs on each side of a confirmed change. A group of fewer runs that stand out is a disturbance."""
 ANCHOR_SD = 0.003
 """Standard deviation of the ratio 1 of unchanged code, relative: how far two checkouts of it may differ for long."""
-_WINDOW = 2 * FEWEST_RUNS - 3
-"""Runs on each side whose median a run is compared with: four that stand out are its minority."""
+_WINDOW = FEWEST_RUNS + 2
+"""Runs in a row of which five must be like a run, so that up to two among them may be disturbed."""
 _TAMED_AT = 3.0
-"""Standard deviations from the medians beside it from which a run stands out."""
+"""Standard deviations from the runs beside it from which a run stands out."""
 _CLIPPED_AT = 2.5
 """Robust standard deviations at which a difference is clipped before the scatter is taken from all."""
 _CLIPPED_VARIANCE = 0.978
@@ -192,6 +193,12 @@ def _with_prior(variance: float, degrees: float, errors: NDArray[np.float64]) ->
     return Scatter(max(math.sqrt(found), _LEAST_SD), weight + degrees)
 
 
+def pooled(scatters: Sequence[Scatter]) -> Scatter:
+    """The scatter that several have in common, by their degrees of freedom."""
+    degrees = sum(one.degrees for one in scatters)
+    return Scatter(math.sqrt(sum(one.degrees * one.sd**2 for one in scatters) / degrees), degrees)
+
+
 def deviations(errors: NDArray[np.float64], sd: float) -> NDArray[np.float64]:
     """The standard deviation of each run: the common one, or more if its launches scattered clearly more than others'.
 
@@ -208,28 +215,27 @@ def deviations(errors: NDArray[np.float64], sd: float) -> NDArray[np.float64]:
 def tamed(values: NDArray[np.float64], sds: NDArray[np.float64], *, anchor: float | None = None) -> NDArray[np.float64]:
     """The values; those that stand out in groups of fewer than five are replaced by what is usual beside them.
 
-    A run stands out if it is three standard deviations outside of the range between two medians: of the seven runs
-    before it, and of the seven after it. If four runs in a row stand out, each of them has a majority of usual runs on
-    both sides; of five in a row each has a majority of its own kind on one side. The last runs of a stretch may be the
-    first ones after a change: two in a row stay, and a single one does not.
+    A run is not alone if five of seven runs in a row, itself among them, are as high as it is, or higher, but for three
+    standard deviations; and five as low. So a group of four that stand out, and a single one, are alone, and five in a
+    row are not. The last runs of a stretch may be the first ones after a change: two to four of them in a row stay.
 
     Args:
-        values: shape ``(runs,)``, at least two.
+        values: shape ``(runs,)``, at least five, or at least one with an anchor.
         sds: standard deviation of each.
         anchor: value that is known to have held before the first run; None if nothing is known.
     """
-    size = values.size
-    padded = np.concatenate([np.full(_WINDOW, np.nan), values, np.full(_WINDOW, np.nan)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)
-    before, after = windows[:size].copy(), windows[_WINDOW + 1 :].copy()
-    if anchor is not None:
-        before[np.isnan(before)] = anchor
-    after[-1, 0] = values[-2]
-    rights = np.nanmedian(after, axis=1)
-    lefts = rights.copy()
-    enough = np.isfinite(before).sum(axis=1) >= FEWEST_RUNS - 1
-    lefts[enough] = np.nanmedian(before[enough], axis=1)
-    if anchor is None:
-        lefts[~enough] = np.median(values[: 2 * FEWEST_RUNS - 1])
-    held = np.clip(values, np.minimum(lefts, rights), np.maximum(lefts, rights))
-    return np.where(np.abs(values - held) > _TAMED_AT * sds, held, values)
+    shift = 0 if anchor is None else _WINDOW - 1
+    padded = values if anchor is None else np.concatenate([np.full(shift, anchor), values])
+    width = min(_WINDOW, padded.size)
+    ordered = np.sort(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+    high, low = ordered[:, width - FEWEST_RUNS], ordered[:, FEWEST_RUNS - 1]
+    ends = np.full(width - 1, np.inf)
+    around = np.lib.stride_tricks.sliding_window_view
+    upper = around(np.concatenate([-ends, high, -ends]), width).max(axis=1)[shift:]
+    lower = around(np.concatenate([ends, low, ends]), width).min(axis=1)[shift:]
+    for runs in range(2, min(FEWEST_RUNS, values.size)):
+        upper[-runs:] = np.maximum(upper[-runs:], values[-runs:].min())
+        lower[-runs:] = np.minimum(lower[-runs:], values[-runs:].max())
+    slack = _TAMED_AT * sds
+    held = np.where(values > upper + slack, upper, values)
+    return np.where(values < lower - slack, lower, held)
