@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.history.bisect import BisectPlan
     from pytest_mlpatterns.records.bisect import BisectResult
 
-__all__ = ["add_bisect_command", "ended_by_signals"]
+__all__ = ["add_bisect_command", "ended_by_signals", "positive_time"]
 
 _NOTHING = 1
 """Exit code if both ends do not differ."""
@@ -107,8 +107,8 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     if state.events:
         say(f"the search goes on after {count(len(state.events), 'measurement')}")
     try:
-        with ended_by_signals(), CommitRuns(Path.cwd(), plan.test, extra=options.files or (), say=say) as runs:
-            result = Search(plan, runs.measure, state, show=lambda one: say(searched_line(one))).run()
+        with ended_by_signals(), CommitRuns(Path.cwd(), extra=options.files or (), say=say) as runs:
+            result = Search(plan, runs.of(plan.test), state, show=lambda one: say(searched_line(one))).run()
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where it ended")
         return _INTERRUPTED
@@ -131,7 +131,7 @@ def _plan(options: argparse.Namespace) -> BisectPlan:
     smallest = parse_ratio(options.smallest, name="--smallest")
     if not 0 < smallest < 1:
         raise SettingError(f"--smallest is {shown(options.smallest)}, expected a share above 0; write 1%")
-    budget_ns = _time(options.budget, "--budget")
+    budget_ns = positive_time(options.budget, "--budget")
     project = Path.cwd()
     commits = read_range(project, options.commits)
     return BisectPlan(
@@ -140,13 +140,21 @@ def _plan(options: argparse.Namespace) -> BisectPlan:
         commits,
         commit_names(project, commits.shas),
         budget_ns,
-        _time(options.at_most, "--at-most"),
+        positive_time(options.at_most, "--at-most"),
         SearchRules(smallest=smallest),
     )
 
 
-def _time(text: str, name: str) -> int:
-    """A time above 0, in nanoseconds."""
+def positive_time(text: str, name: str) -> int:
+    """A time above 0, in nanoseconds.
+
+    Args:
+        text: as the user wrote it.
+        name: of the option, for messages.
+
+    Raises:
+        SettingError: it is none.
+    """
     time_ns = parse_duration(text, name=name)
     if time_ns <= 0:
         raise SettingError(f"{name} is {shown(text)}, expected more than 0; write 30s")

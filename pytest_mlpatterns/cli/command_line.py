@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pytest_mlpatterns.cli.accept_command import add_accept_command
+from pytest_mlpatterns.cli.backfill_command import add_backfill_command
 from pytest_mlpatterns.cli.bisect_command import add_bisect_command
 from pytest_mlpatterns.cli.history_command import add_history_command, joined_action
 from pytest_mlpatterns.cli.new_command import add_new_command
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add_new_command(commands)
     add_accept_command(commands, _read)
     add_baseline_command(commands)
+    add_backfill_command(commands, lambda text: _for_people(text, sys.stdout))
     add_bisect_command(commands, lambda text: _for_people(text, sys.stdout))
     add_verdict_command(commands, _read, lambda text: _for_people(text, sys.stdout))
     add_plan_command(commands, lambda text: _for_people(text, sys.stdout))

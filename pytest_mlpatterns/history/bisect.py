@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.bisection import (
     Bisection,
@@ -39,19 +39,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
     from pytest_mlpatterns.history.bisect_state import SearchState
     from pytest_mlpatterns.history.commit_range import CommitRange
+    from pytest_mlpatterns.history.commit_runs import Measures
     from pytest_mlpatterns.records.bisect import CommitName
     from pytest_mlpatterns.revision.commits import Revision
 
 __all__ = ["BisectPlan", "Search", "searchable_metrics"]
-
-
-class Measures(Protocol):
-    """What measures a commit: :meth:`pytest_mlpatterns.history.commit_runs.CommitRuns.measure`."""
-
-    def __call__(
-        self, commit: Revision, reference: Revision, measured_as: MeasuredAs, *, most_s: float | None = None
-    ) -> CommitRun | NotRun:
-        """Measure a commit against another one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import sys
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
@@ -47,7 +47,17 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.system.git import RepositoryPosition
 
-__all__ = ["CommitJob", "CommitRun", "CommitRunEnded", "CommitRuns", "MeasuredAs", "NotRun", "WhyNotRun", "limit_s"]
+__all__ = [
+    "CommitJob",
+    "CommitRun",
+    "CommitRunEnded",
+    "CommitRuns",
+    "MeasuredAs",
+    "Measures",
+    "NotRun",
+    "WhyNotRun",
+    "limit_s",
+]
 
 _SERVER = "pytest_mlpatterns.plugin.commit_run"
 _SHOWN = 4
@@ -186,6 +196,15 @@ class CommitRun:
         return tuple(LogRatio(value, error) for value, error in found)
 
 
+class Measures(Protocol):
+    """What measures a commit by one test: what :meth:`CommitRuns.of` gives."""
+
+    def __call__(
+        self, commit: Revision, reference: Revision, measured_as: MeasuredAs, *, most_s: float | None = None
+    ) -> CommitRun | NotRun:
+        """Measure a commit against another one; see :meth:`CommitRuns.measure`."""
+
+
 def limit_s(budget_ns: int) -> float:
     """The time after which a run with this budget is ended, in seconds."""
     return _BESIDE_BUDGET_S + _OVER_BUDGET * budget_ns / 1e9
@@ -196,7 +215,6 @@ class CommitRuns:
 
     Args:
         project: the directory in which pytest would be started.
-        test: id of the test.
         extra: glob patterns of files that the tests need and git does not track.
         say: takes a line about trees that are left or removed.
 
@@ -204,11 +222,8 @@ class CommitRuns:
         SettingError: from entering: the directory is in no repository, or the project is imported from a copy.
     """
 
-    def __init__(
-        self, project: Path, test: str, *, extra: Sequence[str] = (), say: Callable[[str], None] = unheard
-    ) -> None:
+    def __init__(self, project: Path, *, extra: Sequence[str] = (), say: Callable[[str], None] = unheard) -> None:
         self._project = project
-        self._test = test
         self._extra = tuple(extra)
         self._say = say
         self._trees: OrderedDict[str, tuple[Worktree, contextlib.ExitStack]] = OrderedDict()
@@ -230,14 +245,29 @@ class CommitRuns:
             while self._trees:
                 self._trees.popitem()[1][1].close()
 
+    def of(self, test: str) -> Measures:
+        """What measures commits by one test; the trees are shared."""
+
+        def measure(
+            commit: Revision, reference: Revision, measured_as: MeasuredAs, *, most_s: float | None = None
+        ) -> CommitRun | NotRun:
+            return self.measure(test, (commit, reference), measured_as, most_s=most_s)
+
+        return measure
+
     def measure(
-        self, commit: Revision, reference: Revision, measured_as: MeasuredAs, *, most_s: float | None = None
+        self,
+        test: str,
+        commits: tuple[Revision, Revision],
+        measured_as: MeasuredAs,
+        *,
+        most_s: float | None = None,
     ) -> CommitRun | NotRun:
         """Measure a commit against another one.
 
         Args:
-            commit: the one that is measured.
-            reference: the one below the line of its ratios.
+            test: its id.
+            commits: the one that is measured, and the one below the line of its ratios.
             measured_as: how.
             most_s: time after which the run is ended, in seconds; None for that of :func:`limit_s`.
 
@@ -249,6 +279,7 @@ class CommitRuns:
             DeploymentError: the trees cannot be laid out.
         """
         assert self._scratch is not None
+        commit, reference = commits
         self._runs += 1
         file = self._scratch.path / f"result-{self._runs}.json"
         try:
@@ -257,7 +288,7 @@ class CommitRuns:
             return NotRun(WhyNotRun.ABSENT, str(error))
         path = tuple(map(os.path.abspath, sys.path))
         python_path = os.environ.get("PYTHONPATH", "")
-        job = CommitJob(self._test, trees[1], trees[0], measured_as, file, path, python_path)
+        job = CommitJob(test, trees[1], trees[0], measured_as, file, path, python_path)
         ended = self._run(job, limit_s(measured_as.budget_ns) if most_s is None else most_s)
         return ended if isinstance(ended, NotRun) else self._read(job)
 

@@ -376,6 +376,8 @@ def _given(config: pytest.Config) -> tuple[dict[str, object], dict[str, object]]
     options, ini = given_options(config), given_ini(config)
     if REFERENCE_TREES in config.stash:
         options |= dict.fromkeys(_OPTIONS_OF_THE_RUN) | {"baseline": "off"}
+    if MEASURED_COMMIT in config.stash:  # the job gives what it is compared with, and where the results go
+        options |= {name: None for name in _OPTIONS_OF_THE_RUN if name not in ("against", "json")}
     if REFERENCE_TREES in config.stash or MEASURED_COMMIT in config.stash:
         ini |= dict.fromkeys(_OPTIONS_OF_THE_RUN)
     return options, ini

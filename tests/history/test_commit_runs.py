@@ -26,8 +26,8 @@ SHORT = MeasuredAs(2 * 10**9, "rtm", 0.5)
 def measured(
     repository: Repository, commit: str, reference: str, *, test: str = TEST, most_s: float | None = None
 ) -> CommitRun | NotRun:
-    with CommitRuns(repository.top, test) as runs:
-        found = runs.measure(
+    with CommitRuns(repository.top) as runs:
+        found = runs.of(test)(
             resolve_revision(repository.top, commit), resolve_revision(repository.top, reference), SHORT, most_s=most_s
         )
     assert len(repository.worktrees()) == 1
@@ -112,8 +112,8 @@ def test_a_directory_that_the_commit_does_not_have(tmp_path: Path) -> None:
     repository, (first, second) = repository_of(tmp_path / "shop", 0.01, 0.01)
     repository.commit({f"below/{name}": text for name, text in files_of(0.01).items()})
     below = repository.top / "below"
-    with CommitRuns(below, TEST) as runs:
-        found = runs.measure(resolve_revision(below, second), resolve_revision(below, "main"), SHORT)
+    with CommitRuns(below) as runs:
+        found = runs.of(TEST)(resolve_revision(below, second), resolve_revision(below, "main"), SHORT)
     assert isinstance(found, NotRun)
     assert (found.why, found.text) == (WhyNotRun.ABSENT, f"below does not exist at {second[:7]}")
     assert first != second
@@ -123,7 +123,7 @@ def test_a_copy_of_the_project_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     repository, _ = repository_of(tmp_path / "shop", 0.01)
     site = installed_copy(tmp_path / "site-packages", repository.top, {"shop_of_copy/__init__.py": ""})
     monkeypatch.syspath_prepend(str(site))
-    with pytest.raises(SettingError, match="a copy of this project"), CommitRuns(repository.top, TEST):
+    with pytest.raises(SettingError, match="a copy of this project"), CommitRuns(repository.top):
         pass
 
 
