@@ -96,7 +96,7 @@ def run_backfill(options: argparse.Namespace, for_people: Callable[[str], str]) 
     say(_announced(plan, history.name))
     machine = environment(name for name in engine_names() if name != "local").machine
     try:
-        with ended_by_signals(), CommitRuns(project, extra=options.files or (), say=say) as runs:
+        with ended_by_signals(), CommitRuns(project, extra=options.files or (), show=say) as runs:
             measures = {test: runs.of(test) for test in plan.tests}
             position_of = functools.partial(position_in, project)
             fill = Backfill(plan, measures, history, position_of=position_of, show=lambda one: say(_line(one)))

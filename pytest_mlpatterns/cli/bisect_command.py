@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     if state.events:
         say(f"the search goes on after {count(len(state.events), 'measurement')}")
     try:
-        with ended_by_signals(), CommitRuns(Path.cwd(), extra=options.files or (), say=say) as runs:
+        with ended_by_signals(), CommitRuns(Path.cwd(), extra=options.files or (), show=say) as runs:
             result = Search(plan, runs.of(plan.test), state, show=lambda one: say(searched_line(one))).run()
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where it ended")

@@ -216,16 +216,16 @@ class CommitRuns:
     Args:
         project: the directory in which pytest would be started.
         extra: glob patterns of files that the tests need and git does not track.
-        say: takes a line about trees that are left or removed.
+        show: takes a line about trees that are left or removed.
 
     Raises:
         SettingError: from entering: the directory is in no repository, or the project is imported from a copy.
     """
 
-    def __init__(self, project: Path, *, extra: Sequence[str] = (), say: Callable[[str], None] = unheard) -> None:
+    def __init__(self, project: Path, *, extra: Sequence[str] = (), show: Callable[[str], None] = unheard) -> None:
         self._project = project
         self._extra = tuple(extra)
-        self._say = say
+        self._show = show
         self._trees: OrderedDict[str, tuple[Worktree, contextlib.ExitStack]] = OrderedDict()
         self._resources = contextlib.ExitStack()
         self._scratch: ScratchDirectory | None = None
@@ -233,7 +233,7 @@ class CommitRuns:
 
     def __enter__(self) -> CommitRuns:
         require_no_copy(self._project, Git(self._project).position().top)
-        remove_stale(self._project, self._say)
+        remove_stale(self._project, self._show)
         self._scratch = ScratchDirectory()
         self._resources.callback(self._scratch.remove)
         return self
@@ -332,7 +332,7 @@ class CommitRuns:
         if commit.sha not in self._trees:
             self._require_directory(commit)
             opened = contextlib.ExitStack()
-            tree = opened.enter_context(checkout(self._project, commit, self._extra, say=self._say))
+            tree = opened.enter_context(checkout(self._project, commit, self._extra, say=self._show))
             self._trees[commit.sha] = tree, opened
         self._trees.move_to_end(commit.sha)
         for sha in [one for one in self._trees if one not in (commit.sha, beside.sha)]:
