@@ -54,6 +54,7 @@ NAMES = (
     "streaming_clients",
     "streaming_errors",
     "slow_services",
+    "plan_promise",
     "perf_analyzer",
 )
 

@@ -28,6 +28,11 @@ __all__ = ["add_plan_command"]
 
 _AT_MOST = "10min"
 """Time of all trial runs by default: three of each kind for a few tests."""
+_SETTLED = (
+    "What the file of a baseline does not decide, its commit does, unless --perf-settle is off: a test then sees what "
+    "a revision shows."
+)
+"""What a reader should know in a git repository."""
 _BASELINE_FILE = "perf-baseline.json"
 """The baseline file, by default."""
 
@@ -98,8 +103,12 @@ def _measured(options: argparse.Namespace, tolerances: Tolerances | None) -> tup
         "All was measured within minutes. A stored baseline is of another day, on which the machine may be another "
         "one; a history shows by how much: --from."
     ]
+    if noise := trials.noise:
+        notes.append(f"The machine was not quiet, and sees more when it is: {noise}.")
     if trials.why_no_pairs:
         notes.append(f"What a revision shows is derived from single launches, since {trials.why_no_pairs}.")
+    else:
+        notes.append(_SETTLED)
     return facts, notes
 
 

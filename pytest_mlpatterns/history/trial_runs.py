@@ -66,6 +66,12 @@ class Trials:
     interleaved: tuple[tuple[TestResult, ...], ...]
     why_no_pairs: str = ""
 
+    @property
+    def noise(self) -> str:
+        """What disturbed the machine last, in words; empty if nothing did."""
+        found = [str(one) for run in self.alone for result in run for one in result.conditions.noise]
+        return found[-1].rstrip(".") if found else ""
+
 
 def measure_trials(
     tests: Sequence[str], *, at_most_s: float, directory: Path, report: Callable[[str], None] = lambda _text: None

@@ -185,7 +185,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 OURS = [
     pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
     for where, words in commands()
-    if words[:3] == ("python", "-m", "pytest_mlpatterns") and "new" not in words  # which starts processes
+    if words[:3] == ("python", "-m", "pytest_mlpatterns") and not {"new", "plan"} & {*words}  # which start processes
 ]
 
 

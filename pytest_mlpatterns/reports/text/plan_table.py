@@ -112,7 +112,7 @@ def _columns(found: Sequence[tuple[MetricPlan, Seen]], each_s: float | None) -> 
     ]
     return [
         TextColumn("metric", [Span(metric_named(metric.metric).short) for metric, _ in found], right=False),
-        TextColumn("differs by", [Span(_percent(seen.differs_by)) for _, seen in found]),
+        TextColumn("differs by", [Span(_percent(seen.differs_by, digits=2)) for _, seen in found]),
         TextColumn("tolerance", [Span(_tolerance(metric, seen)) for metric, seen in found]),
         TextColumn("seen", [Span(_change(seen.change)) for _, seen in found]),
         *wanted,
@@ -128,9 +128,9 @@ def _change(change: float | None) -> str:
     return _NOTHING if change is None else f"+{_percent(_rounded_up(change))}"
 
 
-def _percent(share: float) -> str:
+def _percent(share: float, digits: int = 3) -> str:
     """A share without digits that say nothing: ``10 %``, ``4.7 %``."""
-    return f"{100 * share:.3g} %" if share < 1 else f"{100 * share:.0f} %"
+    return f"{100 * share:.{digits}g} %" if share < 1 else f"{100 * share:.0f} %"
 
 
 def _rounded_up(share: float) -> float:
