@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["Trials", "measure_trials"]
+__all__ = ["Trials", "ended", "has_ratios", "measure_trials"]
 
 _MOST_RUNS = 3
 """Runs of each kind: twenty-four launches know their scatter to a sixth."""
@@ -69,8 +69,8 @@ class Trials:
     @property
     def noise(self) -> str:
         """What disturbed the machine last, in words; empty if nothing did."""
-        found = [str(one) for run in self.alone for result in run for one in result.conditions.noise]
-        return found[-1].rstrip(".") if found else ""
+        found = [one.what for run in self.alone for result in run for one in result.conditions.noise]
+        return found[-1] if found else ""
 
 
 def measure_trials(
@@ -111,11 +111,12 @@ def measure_trials(
         limit = format_duration(at_most_s * 1e9)
         raise SettingError(f"no test was measured in {limit}; give more time, --at-most 30min, or name fewer tests")
     interleaved = tuple(found.get(_INTERLEAVED, ()))
-    missing = why_not or ("" if any(map(_has_ratios, interleaved)) else "HEAD gave no comparison of these tests")
+    missing = why_not or ("" if any(map(has_ratios, interleaved)) else "HEAD gave no comparison of these tests")
     return Trials(tuple(found[_ALONE]), interleaved, missing)
 
 
-def _has_ratios(results: Sequence[TestResult]) -> bool:
+def has_ratios(results: Sequence[TestResult]) -> bool:
+    """Whether a run compared a test with a revision."""
     return any(result.reference is not None and result.reference.log_ratios for result in results)
 
 
@@ -161,7 +162,7 @@ class _TrialRun:
             process = subprocess.Popen(
                 self._command, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
-            code = _ended(process, at_most_s)
+            code = ended(process, at_most_s)
         if code in (_USAGE_ERROR, _NOTHING_COLLECTED):
             raise SettingError(f"pytest ended with exit code {code}, expected tests that it measures:\n{self._tail()}")
         if not self._results.exists():
@@ -177,7 +178,7 @@ class _TrialRun:
         return "\n".join(lines[-_SHOWN_LINES:]) or f"it printed {count(0, 'line')}"
 
 
-def _ended(process: subprocess.Popen[bytes], at_most_s: float) -> int:
+def ended(process: subprocess.Popen[bytes], at_most_s: float) -> int:
     """Wait for pytest, and interrupt it when its time is over or this process is interrupted."""
     try:
         return process.wait(at_most_s)

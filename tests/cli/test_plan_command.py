@@ -11,7 +11,6 @@ from support.project import Project
 from support.repository import Repository
 
 from pytest_mlpatterns.cli import main
-from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.history import place, trial_runs
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, HistoryRead
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -167,14 +166,3 @@ def test_a_history_with_single_launches_is_an_error(
     monkeypatch.setattr(place, "open_history", lambda *_, **__: SimpleNamespace(read=lambda: read))
     assert main(["plan", "--from", str(here / "history.jsonl")]) == 2
     assert "no test has two launches" in capsys.readouterr().err
-
-
-# --- the runs ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.processes
-def test_a_run_that_takes_too_long_is_interrupted(tmp_path: Path) -> None:
-    test = "import signal\n\n\ndef test_x():\n    signal.pause()\n"
-    Project().with_file("test_slow.py", test).write(tmp_path)
-    with pytest.raises(SettingError, match="no test was measured in"):
-        trial_runs.measure_trials(["test_slow.py"], at_most_s=6.0, directory=tmp_path)
