@@ -174,9 +174,10 @@ def _exported(options: argparse.Namespace) -> str:
 
 
 def _html(options: argparse.Namespace) -> str:
-    from pytest_mlpatterns.reports.html.page import html_report
+    from pytest_mlpatterns.reports.html.page import HISTORY_PAGE, html_report
 
-    return html_report(_read(options.results))
+    is_beside = options.output is not None and Path(options.output).with_name(HISTORY_PAGE).is_file()
+    return html_report(_read(options.results), HISTORY_PAGE if is_beside else "")
 
 
 def _summary(options: argparse.Namespace) -> str:

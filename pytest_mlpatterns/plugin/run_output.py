@@ -272,10 +272,11 @@ class RunOutput:
         return done
 
     def _write_page(self, file: Path, results: str) -> bool:
-        from pytest_mlpatterns.reports.html.page import html_report
+        from pytest_mlpatterns.reports.html.page import HISTORY_PAGE, html_report
 
+        beside = HISTORY_PAGE if (file.parent / HISTORY_PAGE).is_file() else ""
         try:
-            page = html_report(read_results(results))
+            page = html_report(read_results(results), beside)
         except ResultFileError as error:
             self.lines.append(f"ERROR: {file} is not written, because the text of the results {error}")
             return False

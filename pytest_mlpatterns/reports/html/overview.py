@@ -6,6 +6,7 @@ Each part takes finished results and returns markup, or None if it has nothing t
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
     METRICS,
@@ -49,7 +50,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import FailedTest, TestResult
     from pytest_mlpatterns.reports.files.result_file import Results
 
-__all__ = ["failures_section", "goodput_section", "groups_section", "overview_section", "ranking_section", "tally"]
+__all__ = [
+    "failures_section",
+    "goodput_section",
+    "groups_section",
+    "history_section",
+    "overview_section",
+    "ranking_section",
+    "tally",
+]
 
 _STATE_OF_KIND = {
     Kind.UNDECIDED: "undecided",
@@ -106,6 +115,52 @@ def _reasons(result: TestResult) -> list[str]:
     fails = [verdict.reason for verdict in result.verdicts if verdict.outcome is Outcome.FAIL]
     where = where_sentence(result)
     return [*(fails or [other_reason(result)]), *([where] if where else [])]
+
+
+def history_section(history: Mapping[str, Any], results: Sequence[TestResult], page: str = "") -> Markup | None:
+    """What the run made known of the history; None without a history, or if there is nothing to show.
+
+    Args:
+        history: what the run did with the history, as the result file has it.
+        results: in the order of the page.
+        page: name of a page of the history in the same directory; empty without one.
+    """
+    changes = history.get("changes", ())
+    if not changes and not page:
+        return None
+    anchors = {result.test: anchor for result, anchor in zip(results, anchors_of(results), strict=True)}
+    items = [tag("li", _history_mark(change), tag("div", *_history_change(change, anchors))) for change in changes]
+    link = tag("p", tag("a", "The history of every test", href=quote(page))) if page else None
+    return tag(
+        "section",
+        tag("h2", "Changes in the history", id="history"),
+        tag(
+            "div",
+            tag("ul", *items, class_="reasons failures") if items else tag("p", "This run made no change known."),
+            link,
+            class_="card",
+        ),
+        aria_labelledby="history",
+    )
+
+
+def _history_mark(change: Mapping[str, Any]) -> Markup:
+    if not change["is_confirmed"]:
+        return state_mark("undecided", "new")
+    return state_mark("failed", "worse") if change["is_worse"] else state_mark("passed", "better")
+
+
+def _history_change(change: Mapping[str, Any], anchors: Mapping[str, str]) -> list[Markup]:
+    """The test, the change in words, and the command that finds its commit."""
+    name = breakable(change["test"])
+    anchor = anchors.get(change["test"])
+    parts = [
+        link_to(anchor, name) if anchor is not None else tag("code", name),
+        tag("div", change["sentence"]),
+    ]
+    if change["command"]:
+        parts.append(tag("div", "which commit it was: ", tag("code", change["command"]), class_="less"))
+    return parts
 
 
 def overview_section(results: Sequence[TestResult]) -> Markup | None:

@@ -16,6 +16,7 @@ from pytest_mlpatterns.reports.html.overview import (
     failures_section,
     goodput_section,
     groups_section,
+    history_section,
     overview_section,
     ranking_section,
     tally,
@@ -26,14 +27,18 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from pytest_mlpatterns.reports.files.result_file import Results
 
-__all__ = ["FLAME_LIBRARY", "LIBRARIES", "html_report"]
+__all__ = ["FLAME_LIBRARY", "HISTORY_PAGE", "LIBRARIES", "html_report"]
+
+HISTORY_PAGE = "perf-history.html"
+"""Name of a page of the history that the page of a run links to if both are in one directory."""
 
 
-def html_report(results: Results) -> str:
+def html_report(results: Results, history_page: str = "") -> str:
     """The page's text.
 
     Args:
         results: results of one run.
+        history_page: name of a page of the history in the directory of this one, to link to; empty without one.
     """
     frame = Frame(
         title=f"Performance report, {when(results.date)}",
@@ -44,6 +49,7 @@ def html_report(results: Results) -> str:
     ordered = most_urgent_first(results.results)
     parts = [
         failures_section(ordered, results.unmeasured),
+        history_section(results.history, ordered, history_page if results.history else ""),
         overview_section(ordered),
         ranking_section(results.ranking, results.results),
         evaluation_section(results.results, results.ranking),

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import pytest
 from support.golden import check_golden
+from support.histories import CHANGES
 from support.profiles import slower_normalize
 from support.reported import HOSTILE, everything, report
 from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, make_setup, result, verdict
@@ -27,7 +28,13 @@ from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged, Verdict
 from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.reports.html.fragments import anchors_of, state_of
-from pytest_mlpatterns.reports.html.overview import failures_section, groups_section, overview_section, ranking_section
+from pytest_mlpatterns.reports.html.overview import (
+    failures_section,
+    groups_section,
+    history_section,
+    overview_section,
+    ranking_section,
+)
 from pytest_mlpatterns.reports.html.page import LIBRARIES, html_report
 from pytest_mlpatterns.reports.html.test_page import details_section
 
@@ -90,6 +97,31 @@ def test_the_policy_lets_the_page_run_its_own_scripts_and_load_nothing() -> None
     allowed = re.findall(r"'sha256-([^']+)'", policy)
     assert [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in page.scripts] == allowed
     assert "http" not in policy
+
+
+def test_new_changes_of_the_history_are_on_the_page_of_the_run() -> None:
+    worse, other = (
+        {**change.to_json(), "sentence": f"sentence {number} {HOSTILE}", "command": "bisect it" if number == 0 else ""}
+        for number, change in enumerate(CHANGES[:2])
+    )
+    results = [result(worse["test"])]
+    other |= {"test": "t.py::deselected", "is_confirmed": False}
+
+    part = Reader(str(history_section({"changes": [worse, other]}, results, "perf-history.html")))
+
+    assert part.attributes("href") == ["#test_perf.py::test_digits[cached|batched]", "perf-history.html"]
+    assert part.text.count("bisect it") == 1
+    assert "sentence 1" in part.text
+    assert "img" not in {tag for tag, _ in part.tags}
+
+
+def test_the_page_of_a_run_links_to_a_page_of_the_history_only_if_the_run_has_one() -> None:
+    assert history_section({}, ()) is None
+    assert history_section({"changes": []}, ()) is None
+    assert "This run made no change known." in str(history_section({"changes": []}, (), "perf-history.html"))
+    results = Results((result(),), ENVIRONMENT, "2026-11-24", {}, history={"place": "h.jsonl", "changes": []})
+    assert 'href="perf-history.html"' in html_report(results, "perf-history.html")
+    assert "perf-history" not in html_report(replace(results, history={}), "perf-history.html")
 
 
 def test_nothing_in_the_page_has_an_address_elsewhere() -> None:
