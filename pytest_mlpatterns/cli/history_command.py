@@ -259,6 +259,7 @@ def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     if options.html is not None:
         from pytest_mlpatterns.reports.html.history_page import history_page
 
+        _make_directory(Path(options.html).parent)
         _write(options.html, history_page(found, everything.changes, everything.name))
     if options.json:
         from pytest_mlpatterns.reports.files.history_json import history_json
@@ -339,6 +340,13 @@ def _put(output: str | None, text: str) -> int:
     else:
         _write(output, text)
     return 0
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{directory} cannot be made: {error.strerror or error}; name another directory") from error
 
 
 def _write(file: str, text: str) -> None:
@@ -451,7 +459,7 @@ def _write_tables(directory: Path, tables: Mapping[str, OtavaTable]) -> int:
     from pytest_mlpatterns.history.exchange import otava_config
     from pytest_mlpatterns.records.history import digest_of
 
-    directory.mkdir(parents=True, exist_ok=True)
+    _make_directory(directory)
     files = {name: directory / f"{_plain(name)}-{digest_of({'name': name})[:6]}.csv" for name in tables}
     for name, table in tables.items():
         _write(str(files[name]), table.text)

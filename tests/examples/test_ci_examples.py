@@ -31,7 +31,8 @@ pytestmark = pytest.mark.processes
 FOLDER = ROOT / "examples" / "ci"
 GITHUB = sorted((FOLDER / "github").glob("*.yml"))
 GITLAB = FOLDER / "gitlab" / ".gitlab-ci.yml"
-FILES = [*GITHUB, GITLAB, FOLDER / "README.md"]
+GITLAB_HISTORY = FOLDER / "gitlab" / "history.yml"
+FILES = [*GITHUB, GITLAB, GITLAB_HISTORY, FOLDER / "README.md"]
 TESTS = f"""{MODEL}
 
 @{QUICK}
@@ -95,7 +96,7 @@ class Runner:
         self._offered.mkdir()
         self._offer("pytest", f'exec "{sys.executable}" -m pytest {" ".join(WITHOUT_NEIGHBOURS)} "$@"')
         self._offer("python", f'exec "{sys.executable}" "$@"')
-        for name in ("pip", "bencher"):
+        for name in ("pip", "bencher", "gh"):
             self._offer(name, f'echo "{name} $*" >> "{directory}/called.txt"')
         self._called = directory / "called.txt"
 
@@ -223,6 +224,32 @@ def test_trackers_get_the_export(runner: Runner) -> None:
     assert any(
         call.startswith("bencher run --adapter python_pytest --file perf-benchmark.json ") for call in runner.called
     )
+
+
+def test_a_history_is_kept_in_notes_of_the_remote_with_a_page(runner: Runner) -> None:
+    job = workflow("history.yml")["jobs"]["history"]
+
+    for _ in range(2):  # the second finds what the first has sent
+        runner.run_all([(command, environment) for command, environment in commands(job) if "gh issue" not in command])
+
+    notes = runner.origin.git("notes", "--ref", "perf", "list").splitlines()
+    (line, other) = runner.origin.git("notes", "--ref", "perf", "show", notes[0].split()[1]).splitlines()
+    assert json.loads(line)["test"] == json.loads(other)["test"] == "tests/perf/test_perf.py::test_it"
+    assert json.loads(line)["ratios"]
+    assert "Performance history" in (runner.top / "site" / "index.html").read_text(encoding="utf-8")
+    assert not (runner.top / "perf-issue.md").exists(), "two runs show no change"
+    assert next(step for step in job["steps"] if "checkout" in step.get("uses", ""))["with"]["fetch-depth"] == 0
+
+
+def test_gitlab_keeps_a_history_with_a_page(runner: Runner) -> None:
+    job = parsed(GITLAB_HISTORY)["pages"]
+
+    for command in [*job["before_script"], *job["script"]]:
+        runner.run(command, {"PERF_REMOTE": str(runner.origin.top)})
+
+    assert runner.origin.git("notes", "--ref", "perf", "list")
+    assert (runner.top / "public" / "index.html").is_file()
+    assert job["artifacts"]["paths"] == ["public"]
 
 
 def test_gitlab_compares_with_the_base_and_with_the_baseline(runner: Runner) -> None:
