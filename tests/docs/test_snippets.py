@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import shlex
 import tomllib
@@ -15,15 +16,18 @@ from support import HAS_RAY
 from support.pages import ROOT, Block, blocks, commands, page, pages
 from support.profiles import slower_normalize
 from support.project import Project, run_here
-from support.repository import Repository
+from support.repository import Repository, settings
 from support.synthetic import ENVIRONMENT, make_setup, result, verdict
 
 import pytest_mlpatterns
 from pytest_mlpatterns.baseline.file import write_baselines
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.acceptances import read_acceptances
+from pytest_mlpatterns.history.place import open_history
 from pytest_mlpatterns.plugin.options import OPTIONS
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.reports.files.result_file import results_json
 
 if TYPE_CHECKING:
@@ -143,6 +147,7 @@ def small(tmp_path: Path) -> Project:
     repository = Repository(tmp_path)
     for arguments in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "first")):
         repository.git(*arguments)
+    repository.commit({}, "second")
     return project.with_file("data/untracked.csv", "")
 
 
@@ -182,10 +187,66 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository with the histories that the commands of the pages name."""
+    write_histories(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name, value in settings().items():
+        monkeypatch.setenv(name, value)
+
+
+def write_histories(directory: Path) -> None:
+    """A repository with a remote one, a history of its own in a file and in notes, and what other tools kept."""
+    remote, repository = Repository.made(directory / "remote"), Repository(directory)
+    repository.git("init", "--quiet")
+    repository.git("remote", "add", "origin", str(remote.top))
+    at = CommitPosition(repository.commit({}), 1)
+    value = {"rtm": (LaunchValue(4e6, 0.01),)}
+    line = HistoryLine(
+        "test_perf.py::test_digits",
+        "m",
+        "2026-10-01T06:00:00Z",
+        at,
+        True,
+        "s",
+        "e",
+        Kind.PASSED,
+        value,
+        {"rtm": (PairedRatio(0.0, 0.01),)},
+        at,
+    )
+    for place in ("perf-history.jsonl", "git:perf"):
+        open_history(place, root=directory, invoked_in=directory).append([line])
+    bench = {"name": "fib", "value": 4, "unit": "ns/op"}
+    suite = [{"commit": {"id": at.commit}, "date": 1_790_000_000_000, "tool": "go", "benches": [bench]}]
+    result = {
+        "commit_hash": at.commit,
+        "date": 1_790_000_000_000,
+        "params": {"machine": "tau"},
+        "result_columns": ["result", "params"],
+        "results": {"b.time_x": [[1.0], []]},
+        "version": 2,
+    }
+    repository.write(
+        {
+            "data.js": f"window.BENCHMARK_DATA = {json.dumps({'entries': {'Benchmark': suite}})}",
+            ".asv/results/tau/machine.json": "{}",
+            ".asv/results/tau/1-env.json": json.dumps(result),
+        }
+    )
+
+
 OURS = [
     pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
     for where, words in commands()
-    if words[:3] == ("python", "-m", "pytest_mlpatterns") and not {"new", "plan"} & {*words}  # which start processes
+    if words[:3] == ("python", "-m", "pytest_mlpatterns") and not {"new", "history"} & {words[3]}
+]
+"""Those that start no process."""
+OF_HISTORIES = [
+    pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
+    for where, words in commands()
+    if words[:4] == ("python", "-m", "pytest_mlpatterns", "history")
 ]
 
 
@@ -193,6 +254,13 @@ OURS = [
 @pytest.mark.parametrize("arguments", OURS)
 def test_command_without_pytest_works(arguments: tuple[str, ...]) -> None:
     assert main(arguments) == (2 if arguments[0] == "verdict" else 0)  # a regression
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("arguments", OF_HISTORIES)
+def test_command_for_a_history_works(arguments: tuple[str, ...]) -> None:
+    assert main(arguments) == 0
 
 
 @pytest.mark.processes
