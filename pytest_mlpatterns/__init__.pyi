@@ -54,6 +54,7 @@ from pytest_mlpatterns.analysis.capacity.scaling import Scaling as Scaling, Scal
 from pytest_mlpatterns.patterns import (
     Batched as Batched,
     Cached as Cached,
+    Cascade as Cascade,
     Continuous as Continuous,
     Ensemble as Ensemble,
     Limited as Limited,

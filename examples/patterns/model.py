@@ -39,6 +39,11 @@ def named(probabilities):
     return ["benign" if probability >= 0.5 else "malignant" for probability in probabilities]
 
 
+def unsure(row, probability):
+    """Whether the plain model leaves a row to the forest."""
+    return 0.1 < probability < 0.9
+
+
 def mean(answers):
     """What the models of an ensemble agree on."""
     return float(np.mean(answers))

@@ -3,12 +3,13 @@ batch."""
 
 import joblib
 import pytest
-from model import FILE, Linear, mean, named, without_gaps
+from model import FILE, Linear, mean, named, unsure, without_gaps
 from sklearn.datasets import load_breast_cancer
 
 from pytest_mlpatterns import (
     Batched,
     Cached,
+    Cascade,
     Ensemble,
     Limited,
     Microservice,
@@ -82,6 +83,13 @@ def test_the_model_is_the_slowest_stage(perf):
     if not perf.smoke:
         assert perf.metrics.bottleneck == "model"
     assert perf.predict(load_breast_cancer().data[0].tolist()) in ("benign", "malignant")
+
+
+@pytest.mark.perf(pattern=Cascade(Linear, "model", when=unsure))
+def test_the_forest_sees_only_what_the_linear_model_is_unsure_about(perf):
+    perf.assert_faster_than(Single(), by=1.2, on="throughput")
+    if not perf.smoke:
+        assert perf.metrics.figure("escalation_share").value < 0.3
 
 
 @pytest.mark.perf(pattern=Ensemble(["model", Linear], combine=mean))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.cached import Cached
+from pytest_mlpatterns.patterns.cascade import Cascade
 from pytest_mlpatterns.patterns.continuous import Continuous
 from pytest_mlpatterns.patterns.ensemble import Ensemble
 from pytest_mlpatterns.patterns.limited import Limited
@@ -20,6 +21,7 @@ from pytest_mlpatterns.patterns.replication import Microservice, Replicated, Sin
 __all__ = [
     "Batched",
     "Cached",
+    "Cascade",
     "Continuous",
     "Ensemble",
     "Limited",

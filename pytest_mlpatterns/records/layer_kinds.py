@@ -10,6 +10,8 @@ batched     calls, items, failed_alone                                 size, wai
 continuous  steps, chunks, cancelled, active_ns, observed_ns           size, wait_ns, step_ns; the series ``active``
 queued      accepted, rejected, answered, redelivered, duplicated,     wait_ns; the series ``depth`` and its integral,
             lost, foreign, broker_errors, depth_ns, observed_ns        the counters depth_ns over observed_ns
+limited     admitted, rejected, limit_ns, observed_ns                  wait_ns; the series ``limit``
+cascade     kept, escalated                                            first_ns, second_ns
 pipeline    –                                                          stage:NAME for every stage
 ensemble    last:NAME for every model                                  model:NAME for every model
 hop         calls, errors                                              hop_ns (transport, without work and wait)
@@ -407,6 +409,41 @@ _LIMITED = LayerKind(
     split=(("wait_ns", "queue_wait"),),
     paths=("patterns/limited", "patterns/adaptive_limit"),
 )
+_CASCADE = LayerKind(
+    figures=(
+        Figure(
+            "escalation_share",
+            "share of inputs that went on",
+            Unit.RATIO,
+            of=("escalated",),
+            over=("kept", "escalated"),
+            note="{} went on",
+            floor=0.01,
+            varies=False,
+        ),
+        *(
+            Figure(
+                f"cascade_{which}",
+                f"time of the {which} model",
+                Unit.DURATION,
+                median=f"{which}_ns",
+                note=f"the {which} model takes {{}}",
+                floor=LATENCY_FLOOR_NS,
+            )
+            for which in ("first", "second")
+        ),
+    ),
+    charts=(
+        PartsChart(
+            "Who answered",
+            "answer",
+            "inputs",
+            {"kept": "the first model", "escalated": "the second model"},
+            "were answered by the first model alone",
+        ),
+    ),
+    paths=("patterns/cascade",),
+)
 _HOP = LayerKind(
     figures=(Figure("hop", "hop", Unit.DURATION, median="hop_ns", note="{} round trip", floor=LATENCY_FLOOR_NS),),
     words={"errors": "failed"},
@@ -447,6 +484,7 @@ _BUILT_IN: Mapping[str, LayerKind] = {
     "continuous": _CONTINUOUS,
     "queued": _QUEUED,
     "limited": _LIMITED,
+    "cascade": _CASCADE,
     "hop": _HOP,
     "wire": _WIRE,
     "pipeline": LayerKind(paths=("patterns/pipeline",)),

@@ -19,6 +19,7 @@ from support.services.valkey import valkey_server
 from pytest_mlpatterns import (
     Batched,
     Cached,
+    Cascade,
     DeploymentError,
     Ensemble,
     Limited,
@@ -94,6 +95,15 @@ def larger_of_squares_and_shifted(one: Any) -> Any:
     return largest([squares_of(one), shift([one])[0]])
 
 
+def is_even(one: Any, shifted: Any) -> bool:
+    return bool(one[0] % 2 == 0)
+
+
+def squares_of_even_and_others_shifted(one: Any) -> Any:
+    return squares_of(one) if one[0] % 2 == 0 else shift([one])[0]
+
+
+CASCADE = Cascade(shift, "model", is_even)
 PIPELINE = Pipeline([shift, "model", total])
 PROCESSES = Pipeline([shift, "model", total], processes=True)
 ENSEMBLE = Ensemble(["model", shift], combine=largest)
@@ -138,6 +148,15 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
     *[
         (pattern, summed_squares_of_shifted)
         for pattern in (PIPELINE, PROCESSES, PIPELINE | Batched(), Cached() | PROCESSES, PROCESSES | Queued())
+    ],
+    *[
+        (pattern, squares_of_even_and_others_shifted)
+        for pattern in (
+            CASCADE,
+            replace(CASCADE, processes=True),
+            CASCADE | Batched(),
+            Batched() | CASCADE,
+        )
     ],
     *[
         (pattern, larger_of_squares_and_shifted)
@@ -223,7 +242,7 @@ def split_adds_up(pattern: Pattern, launch: Launch) -> bool:
     assert 0 < sum(times.values()) <= 1.001 * split.counters["total_ns"]
     calls = sum(count for key, count in split.counters.items() if key in {"calls", "model/calls"})
     names = {type(part).__name__ for part in pattern.parts}
-    if not names & {"Cached", "Ensemble"}:  # of an ensemble only the member counts that was the last
+    if not names & {"Cached", "Ensemble", "Cascade"}:  # of an ensemble only the last member counts
         assert calls == split.counters["requests"] if "Batched" not in names else calls > 0
         waited = sum(count for key, count in times.items() if key.endswith(("model_wait", "run_queue")))
         assert waited >= 0.9 * SlowSquares.takes_ns * calls  # it sleeps
