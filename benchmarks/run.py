@@ -47,6 +47,7 @@ NAMES = (
     "scaling_truth",
     "leak_simulation",
     "leak_truth",
+    "change_points",
     "causes",
     "million_samples",
     "streaming_accuracy",
