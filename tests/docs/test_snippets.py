@@ -237,12 +237,15 @@ def write_histories(directory: Path) -> None:
     )
 
 
+STARTING = ("new", "plan", "bisect", "backfill", "history")
+"""Commands that start processes."""
+OF_COMMITS = ("bisect", "backfill")
+"""Those that measure old commits."""
 OURS = [
     pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
     for where, words in commands()
-    if words[:3] == ("python", "-m", "pytest_mlpatterns") and words[3] not in ("new", "history", "plan", "bisect")
+    if words[:3] == ("python", "-m", "pytest_mlpatterns") and words[3] not in STARTING
 ]
-"""Those that start no process."""
 OF_HISTORIES = [
     pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
     for where, words in commands()
@@ -254,6 +257,20 @@ OF_HISTORIES = [
 @pytest.mark.parametrize("arguments", OURS)
 def test_command_without_pytest_works(arguments: tuple[str, ...]) -> None:
     assert main(arguments) == (2 if arguments[0] == "verdict" else 0)  # a regression
+
+
+@pytest.mark.processes
+def test_old_commits_are_searched_and_measured_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit({"a": "1"})
+    repository.git("tag", "v1.0")
+    repository.commit({"a": "2"})
+    monkeypatch.chdir(repository.top)
+    shown = {words[3:] for _, words in commands() if words[2:4] in {("pytest_mlpatterns", one) for one in OF_COMMITS}}
+
+    assert shown
+    for arguments in shown:
+        assert main([*arguments, "--at-most", "1s"]) == 3  # there is no time for a measurement
 
 
 @pytest.mark.processes
