@@ -59,20 +59,16 @@ def compacted(content: bytes, before: str) -> bytes:
         content: lines of a history.
         before: first month whose lines stay, ``2026-10``.
     """
-    groups: dict[Hashable, list[HistoryLine]] = {}
-    seen = set()
+    groups: dict[Hashable, dict[bytes, HistoryLine]] = {}
     kept: list[tuple[bytes, Hashable]] = []
     for number, text in numbered(content):
-        if text in seen:
-            continue
-        seen.add(text)
         line = _old_line(text, before)
         key = ("line", number) if line is None else _key(line)
         if line is None or key not in groups:
             kept.append((text, key))
         if line is not None:
-            groups.setdefault(key, []).append(line)
-    texts = (merged(groups[key]).to_text().encode() if key in groups else text for text, key in kept)
+            groups.setdefault(key, {})[text] = line  # an exact duplicate counts once
+    texts = (merged([*groups[key].values()]).to_text().encode() if key in groups else text for text, key in kept)
     return b"".join(text + b"\n" for text in texts)
 
 

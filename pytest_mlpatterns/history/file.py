@@ -91,7 +91,7 @@ class FileHistory:
                 self._require_history(old)
                 new = compacted(old, first)
                 if new != old:
-                    replace_file(file.path, lambda: new.decode(errors="replace"))
+                    replace_file(file.path, lambda: new)
         except FileNotFoundError:
             return Compaction((0, 0), (0, 0))
         except OSError as error:

@@ -333,11 +333,8 @@ def _checked(plain: Mapping[str, Any], member: str) -> dict[str, list[float]]:
     if metrics.__class__ is not dict:
         raise ValueError(f"has {shown(metrics)} as {member}, expected an object of numbers by metric")
     if not _are_pairs(metrics.values()):
-        for name, numbers in metrics.items():
-            if not _are_pairs((numbers,)):
-                raise ValueError(
-                    f"has {shown(numbers)} as {shown(name)} in {member}, expected value and error each launch"
-                )
+        name, numbers = next(pair for pair in metrics.items() if not _are_pairs(pair[1:]))
+        raise ValueError(f"has {shown(numbers)} as {shown(name)} in {member}, expected value and error of each launch")
     return metrics
 
 

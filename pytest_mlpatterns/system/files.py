@@ -62,7 +62,7 @@ def read_text(path: Path) -> str:
     return content.decode("utf-8")
 
 
-def replace_file(path: Path, make: Callable[[], str], *, timeout_s: float = LOCK_TIMEOUT_S) -> None:
+def replace_file(path: Path, make: Callable[[], str | bytes], *, timeout_s: float = LOCK_TIMEOUT_S) -> None:
     """Replace the content of a file as a whole or not at all; other processes that do so wait.
 
     A symbolic link stays, and the file that it names is replaced. An old file keeps its permissions and its owner, as
@@ -126,8 +126,10 @@ def _is_special(path: Path) -> bool:
         return False
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "replace")  # half a surrogate pair, from a file name that is no UTF-8
+def _encoded(content: str | bytes) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    return content.encode("utf-8", "replace")  # half a surrogate pair, from a file name that is no UTF-8
 
 
 def _replace(directory: int, name: str, content: bytes, *, temporary: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -61,6 +62,18 @@ def test_exact_duplicates_count_once(history: History, path: Path) -> None:
     history.append(lines)
     path.write_bytes(path.read_bytes() * 2)
     assert texts(history) == [line.to_text() for line in lines]
+
+
+def test_reading_leaves_the_collector_of_cycles_as_it_was(history: History) -> None:
+    history.append([history_line()])
+    history.read()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        history.read()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_a_line_that_was_cut_off_is_named_and_the_next_append_begins_on_a_new_one(history: History, path: Path) -> None:
@@ -290,8 +303,9 @@ def test_a_file_system_without_locks_is_written_to(history: History, monkeypatch
     assert len(history.read().lines) == 1
 
 
-def test_a_file_that_is_replaced_while_an_append_waits_gets_the_line(
-    history: History, path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_replaced", [True, False], ids=["replaced", "removed"])
+def test_a_file_that_is_replaced_or_removed_while_an_append_waits_gets_the_line(
+    history: History, path: Path, monkeypatch: pytest.MonkeyPatch, *, is_replaced: bool
 ) -> None:
     history.append([history_line()])
     opened, real = [], shared._opened
@@ -301,7 +315,8 @@ def test_a_file_that_is_replaced_while_an_append_waits_gets_the_line(
         if not opened:
             content = path.read_bytes()
             path.unlink()
-            path.write_bytes(content)
+            if is_replaced:
+                path.write_bytes(content)
         opened.append(descriptor)
         return descriptor
 
@@ -309,7 +324,8 @@ def test_a_file_that_is_replaced_while_an_append_waits_gets_the_line(
     history.append([history_line(1)])
     assert len(opened) == 2
     monkeypatch.undo()
-    assert texts(history) == [history_line().to_text(), history_line(1).to_text()]
+    kept = [history_line()] if is_replaced else []
+    assert texts(history) == [line.to_text() for line in (*kept, history_line(1))]
 
 
 def test_a_file_is_not_pushed_by_a_history(history: History) -> None:

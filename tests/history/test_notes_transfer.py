@@ -95,6 +95,16 @@ def test_clones_that_began_apart_are_merged(origin: Repository, one: NotesHistor
     assert one.read().warnings == ()
 
 
+def test_a_merge_of_lines_that_are_here_already_changes_no_note(
+    origin: Repository, one: NotesHistory, other: NotesHistory
+) -> None:
+    add(one, 1, 2)
+    add(other, 2)
+    other.push("origin")
+    assert one.push("origin") == Transfer(sent=1)
+    assert in_origin(origin) == [1, 2]
+
+
 def test_notes_on_different_commits_are_merged(origin: Repository, one: NotesHistory, other: NotesHistory) -> None:
     first, last = origin.git("log", "--reverse", "--format=%H").split()
     one.append([numbered_line(1, first), numbered_line(2, last)])

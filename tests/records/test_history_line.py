@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from support.damage import STRANGE
 from support.history_lines import METRICS, history_line
 from support.history_strategies import LINES
@@ -35,6 +35,7 @@ def changed(**members: object) -> str:
     return json.dumps({**FULL.to_json(), **members})
 
 
+@settings(deadline=None)
 @given(LINES)
 def test_a_line_reads_back_as_it_was_written(line: HistoryLine) -> None:
     text = line.to_text()

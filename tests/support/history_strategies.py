@@ -8,11 +8,15 @@ from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, Paire
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
 
-__all__ = ["COMMITS", "LINES"]
+__all__ = ["COMMITS", "LINES", "VALUES"]
 
 COMMITS = st.builds(CommitPosition, st.just("") | st.text("0123456789abcdef", min_size=4, max_size=64), st.integers(0))
 _NAMES = st.text(min_size=1, max_size=20)
-_LAUNCHES = st.lists(st.builds(LaunchValue, st.floats(-1e29, 1e29), st.floats(0, 20)), min_size=1, max_size=4)
+_SIZES = st.floats(1e-12, 1e29)
+VALUES = st.lists(
+    st.builds(LaunchValue, _SIZES | st.just(0.0) | _SIZES.map(float.__neg__), st.floats(0, 20)), min_size=1, max_size=4
+).map(tuple)
+"""A metric of any launches."""
 _RATIOS = st.lists(st.builds(PairedRatio, st.floats(-20, 20), st.floats(0, 20)), min_size=1, max_size=4)
 _WITHOUT_RATIOS = st.fixed_dictionaries({"ratios": st.just({}), "reference": st.none()})
 _WITH_RATIOS = st.fixed_dictionaries(
@@ -28,7 +32,7 @@ _OTHERS = st.fixed_dictionaries(
         "setup": st.text(max_size=20),
         "facts": st.text(max_size=20),
         "kind": st.sampled_from(Kind),
-        "values": st.dictionaries(_NAMES, _LAUNCHES.map(tuple), max_size=3),
+        "values": st.dictionaries(_NAMES, VALUES, max_size=3),
         "runs": st.integers(1, 10**6),
     }
 )

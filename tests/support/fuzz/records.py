@@ -15,11 +15,13 @@ from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.lookup import BaselineLookup
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
-from pytest_mlpatterns.errors import BaselineFileError
+from pytest_mlpatterns.errors import BaselineFileError, HistoryError
+from pytest_mlpatterns.history.file import FileHistory
 from support import TESTS
 from support.fuzz import Area
 from support.fuzz.files import DIRECTORY
 from support.fuzz.hostile import deep_list, octets
+from support.history_lines import history_line
 from support.synthetic import ENVIRONMENT, SETUP
 
 if TYPE_CHECKING:
@@ -132,7 +134,31 @@ def assert_one_line_at_most(arguments: list[str]) -> None:
     assert all(line.isprintable() and len(line) < 3000 for line in printed), printed
 
 
+def a_history(draw: random.Random) -> bytes:
+    """A few lines, one of which is damaged, or bytes."""
+    lines = [history_line(number).to_text() for number in range(3)]
+    if draw.random() < 0.25:
+        return octets(draw, ("\n".join(lines).encode(),))
+    lines[draw.randrange(3)] = json.dumps(changed(draw, json.loads(lines[0])))
+    return "\n".join(lines).encode()
+
+
+def use_history(content: bytes) -> None:
+    """Read it, add a line, merge old ones, and read those that are left."""
+    with tempfile.TemporaryDirectory(dir=DIRECTORY) as directory:
+        path = Path(directory, "history.jsonl")
+        path.write_bytes(content)
+        history = FileHistory(path, path.name)
+        before = history.read()
+        assert all(warning.isprintable() for warning in before.warnings), before.warnings
+        history.append([history_line(3)])
+        assert history_line(3).to_text() in {line.to_text() for line in history.read().lines}
+        history.compact("2027-01")
+        assert history.read().skipped == before.skipped
+
+
 AREAS = (
     Area("baselines", 30_000, a_baseline, use_baseline, (BaselineFileError,)),
     Area("results", 20_000, a_result_file, use_result_file, ()),
+    Area("histories", 20_000, a_history, use_history, (HistoryError,)),
 )
