@@ -151,7 +151,11 @@ def facts_of_lines(
     if not mine:
         others = sorted({line.machine for line in chosen})
         have = f"has lines of {listed([shown(name) for name in others])}" if others else "has no line of these tests"
-        raise SettingError(f"the history {have}, expected lines of this machine, {shown(machine)}; measure here: plan")
+        if not lines:
+            have = "has no line"
+        raise SettingError(
+            f"the history {have}, expected lines of this machine, {shown(machine)}; leave --from out to measure here"
+        )
     by_test: dict[str, list[HistoryLine]] = defaultdict(list)
     for line in mine:
         by_test[line.test].append(line)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError, ResultFileError, SettingError
@@ -21,15 +23,13 @@ from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.units import format_duration
-from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["Trials", "ended", "has_ratios", "measure_trials"]
+__all__ = ["Trials", "ended", "has_ratios", "measure_trials", "why_no_pairs"]
 
 _MOST_RUNS = 3
 """Runs of each kind: twenty-four launches know their scatter to a sixth."""
@@ -39,8 +39,6 @@ _LONGER = 1.1
 """Factor on the time of a run that the next one is expected to take."""
 _SHOWN_LINES = 15
 """Last lines of pytest's output in the message of an error."""
-_USAGE_ERROR, _NOTHING_COLLECTED = 4, 5
-"""Exit codes of pytest."""
 _ALONE = ("--perf-baseline", "update", "-o", "perf_against=")
 """A run that measures each test as an update of the baseline does."""
 _INTERLEAVED = ("--perf-against", "HEAD", "--perf-baseline", "off")
@@ -85,34 +83,66 @@ def measure_trials(
         report: takes a sentence before each run.
 
     Raises:
-        SettingError: pytest does not know the tests, or none of them was measured in the time.
+        SettingError: pytest ended without measuring a test, or none was measured in the time.
     """
     deadline = time.monotonic() + at_most_s
     why_not = _why_not_interleaved(directory)
-    kinds = {_ALONE: "alone"} if why_not else {_ALONE: "alone", _INTERLEAVED: "beside the commit that is checked out"}
-    found: dict[tuple[str, ...], list[tuple[TestResult, ...]]] = {kind: [] for kind in kinds}
-    took_s: dict[tuple[str, ...], float] = {}
+    alone, beside = _Repeated(_ALONE, "alone"), _Repeated(_INTERLEAVED, "beside the commit that is checked out")
     with temporary_directory("mlpatterns-plan-") as scratch:
         for number in range(_MOST_RUNS):
-            for kind, name in kinds.items():
+            for kind in (alone,) if why_not else (alone, beside):
                 left_s = deadline - time.monotonic()
-                if left_s <= 0 or took_s.get(kind, 0.0) * _LONGER > left_s:
+                if not kind.fits(left_s):
                     continue
-                report(f"run {number + 1} of up to {_MOST_RUNS}, {name}; {format_duration(left_s * 1e9)} left")
-                started = time.monotonic()
-                run = _TrialRun(
-                    tests, kind, directory=directory, scratch=scratch / f"{number}-{len(took_s)}-{name[:5]}"
-                )
-                results = run.measure(left_s)
-                took_s[kind] = time.monotonic() - started
-                if results:
-                    found[kind].append(results)
-    if not found[_ALONE]:
+                report(f"run {number + 1} of up to {_MOST_RUNS}, {kind.name}; {format_duration(left_s * 1e9)} left")
+                kind.measure(_TrialRun(tests, kind.options, directory=directory, scratch=scratch), left_s)
+                if alone.problem and not alone.found:
+                    raise SettingError(f"pytest measured no test: {alone.problem}")
+    if not alone.found:
         limit = format_duration(at_most_s * 1e9)
         raise SettingError(f"no test was measured in {limit}; give more time, --at-most 30min, or name fewer tests")
-    interleaved = tuple(found.get(_INTERLEAVED, ()))
-    missing = why_not or ("" if any(map(has_ratios, interleaved)) else "HEAD gave no comparison of these tests")
-    return Trials(tuple(found[_ALONE]), interleaved, missing)
+    return Trials(tuple(alone.found), tuple(beside.found), why_not or why_no_pairs(beside.found, beside.problem))
+
+
+class _Repeated:
+    """One kind of run, repeated while there is time.
+
+    Args:
+        options: of pytest.
+        name: in reports.
+
+    Attributes:
+        found: results of each run that measured a test.
+        problem: why the last run measured nothing; empty if it did, or if its time was over.
+    """
+
+    def __init__(self, options: tuple[str, ...], name: str) -> None:
+        self.options = options
+        self.name = name
+        self.found: list[tuple[TestResult, ...]] = []
+        self.problem: str = ""
+        self._took_s = 0.0
+
+    def fits(self, left_s: float) -> bool:
+        """Whether there is time for another run."""
+        return left_s > 0 and self._took_s * _LONGER <= left_s
+
+    def measure(self, run: _TrialRun, at_most_s: float) -> None:
+        """Run it once."""
+        started = time.monotonic()
+        results = run.measure(at_most_s)
+        self._took_s = time.monotonic() - started
+        self.problem = run.problem
+        if results:
+            self.found.append(results)
+
+
+def why_no_pairs(runs: Sequence[Sequence[TestResult]], problem: str) -> str:
+    """Why no run compared a test with the commit; empty if one did."""
+    if any(map(has_ratios, runs)):
+        return ""
+    last = problem.strip().rpartition("\n")[2]
+    return f"HEAD gave no comparison of these tests{last and f' ({last})'}"
 
 
 def has_ratios(results: Sequence[TestResult]) -> bool:
@@ -138,44 +168,47 @@ class _TrialRun:
         tests: what it runs.
         kind: options of the kind of run.
         directory: where it is started.
-        scratch: a directory for its files; made here.
+        scratch: a directory for its files, in one of their own.
+
+    Attributes:
+        problem: why it measured nothing, in words; empty if it measured, or if its time was over.
     """
 
     def __init__(self, tests: Sequence[str], kind: Sequence[str], *, directory: Path, scratch: Path) -> None:
-        scratch.mkdir()
-        self._results = scratch / "results.json"
-        self._output = scratch / "output.txt"
+        self.problem: str = ""
+        own = Path(tempfile.mkdtemp(dir=scratch))
+        self._results = own / "results.json"
+        self._output = own / "output.txt"
         self._directory = directory
-        own_file = ("--perf-baseline-file", str(scratch / "baseline.json")) if kind == _ALONE else ()
+        own_file = ("--perf-baseline-file", str(own / "baseline.json")) if kind == _ALONE else ()
         self._command = [
             *(sys.executable, "-P", "-m", "pytest", *tests, *_QUIET, *kind, *own_file),
             *("--perf-json", str(self._results)),
         ]
 
     def measure(self, at_most_s: float) -> tuple[TestResult, ...]:
-        """The results; those that there are if the time is over.
-
-        Raises:
-            SettingError: pytest found no test, or refused its options.
-        """
+        """The results; those that there are if the time is over."""
+        until = time.monotonic() + at_most_s
         with self._output.open("wb") as output:
             process = subprocess.Popen(
                 self._command, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
             code = ended(process, at_most_s)
-        if code in (_USAGE_ERROR, _NOTHING_COLLECTED):
-            raise SettingError(f"pytest ended with exit code {code}, expected tests that it measures:\n{self._tail()}")
-        if not self._results.exists():
-            return ()
-        try:
-            return read_results(read_text(self._results)).results
-        except (ResultFileError, OSError, UnicodeDecodeError) as error:
-            raise SettingError(f"the results of a run cannot be read: {error}\n{self._tail()}") from error
+        results: tuple[TestResult, ...] = ()
+        problem = f"it ended with exit code {code}"
+        if self._results.exists():
+            try:
+                results = read_results(read_text(self._results)).results
+            except (ResultFileError, OSError, UnicodeDecodeError) as error:
+                problem = f"its results cannot be read: {error}"
+        if not results and time.monotonic() < until:
+            self.problem = f"{problem}, and printed last:\n{self._tail()}"
+        return results
 
     def _tail(self) -> str:
         """The last lines that pytest printed."""
         lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(lines[-_SHOWN_LINES:]) or f"it printed {count(0, 'line')}"
+        return "\n".join(lines[-_SHOWN_LINES:]) or "nothing"
 
 
 def ended(process: subprocess.Popen[bytes], at_most_s: float) -> int:

@@ -89,8 +89,8 @@ def test_without_git_a_revision_is_derived(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["test_none.py"], "pytest ended with exit code 4"),
-        (["-k nothing"], "pytest ended with exit code 5"),
+        (["test_none.py"], "pytest measured no test: it ended with exit code 4"),
+        (["-k nothing"], "pytest measured no test: it ended with exit code 5"),
         (["test_quick.py", "--at-most", "1ms"], "no test was measured in 1.00 ms"),
     ],
 )

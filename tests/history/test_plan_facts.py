@@ -131,3 +131,5 @@ def test_a_history_of_other_machines_is_an_error_that_names_them() -> None:
         facts_of_lines([line(1, 4.0, machine="another")], machine=MACHINE)
     with pytest.raises(SettingError, match="has no line of these tests"):
         facts_of_lines([line(1, 4.0)], machine=MACHINE, tests=["test_other.py"])
+    with pytest.raises(SettingError, match="the history has no line, expected"):
+        facts_of_lines([], machine=MACHINE)

@@ -40,7 +40,7 @@ def test_tests_that_measure_nothing_are_an_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(trial_runs, "_MOST_RUNS", 1)
     without_measurement(tmp_path)
     reports: list[str] = []
-    with pytest.raises(SettingError, match="no test was measured"):
+    with pytest.raises(SettingError, match="pytest measured no test: it ended with exit code 0"):
         measure_trials([], at_most_s=120.0, directory=tmp_path, report=reports.append)
     assert [one.partition(";")[0] for one in reports] == ["run 1 of up to 1, alone"]
 
@@ -52,7 +52,7 @@ def test_a_repository_without_a_commit_has_nothing_to_compare_with(
     without_measurement(tmp_path)
     Repository(tmp_path).git("init", "--quiet")
     reports: list[str] = []
-    with pytest.raises(SettingError, match="no test was measured"):
+    with pytest.raises(SettingError, match="pytest measured no test: it ended with exit code 0"):
         measure_trials([], at_most_s=120.0, directory=tmp_path, report=reports.append)
     assert len(reports) == 1
 
@@ -89,7 +89,7 @@ def test_a_damaged_result_file_is_an_error(tmp_path: Path, monkeypatch: pytest.M
         "    open(file, 'w').write('[')\n"
     )
     Project().with_file("test_x.py", test).with_file("conftest.py", hook).write(tmp_path)
-    with pytest.raises(SettingError, match="the results of a run cannot be read: is"):
+    with pytest.raises(SettingError, match="its results cannot be read: is damaged"):
         measure_trials([], at_most_s=120.0, directory=tmp_path)
 
 
@@ -104,3 +104,13 @@ def test_pairs_are_those_of_a_revision() -> None:
     reference = replace(counterpart(kind="revision"), log_ratios={"rtm": ((0.0, 0.01),)})
     assert trial_runs.has_ratios([changed(result(), reference=reference)])
     assert not trial_runs.has_ratios([result(), changed(result(), reference=counterpart())])
+
+
+def test_what_ended_the_run_beside_the_commit_is_named() -> None:
+    nothing = "HEAD gave no comparison of these tests"
+    assert trial_runs.why_no_pairs((), "it ended with exit code 4:\nERROR: no such commit") == (
+        f"{nothing} (ERROR: no such commit)"
+    )
+    assert trial_runs.why_no_pairs(((result(),),), "") == nothing
+    reference = replace(counterpart(kind="revision"), log_ratios={"rtm": ((0.0, 0.01),)})
+    assert trial_runs.why_no_pairs(((changed(result(), reference=reference),),), "") == ""
