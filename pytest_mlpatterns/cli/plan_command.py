@@ -103,6 +103,8 @@ def _measured(options: argparse.Namespace, tolerances: Tolerances | None) -> tup
         "All was measured within minutes. A stored baseline is of another day, on which the machine may be another "
         "one; a history shows by how much: --from."
     ]
+    if trials.is_cut:
+        notes.append("The time was over before all tests were measured; give more, such as --at-most 30min.")
     if noise := trials.noise:
         notes.append(f"The machine was not quiet, and sees more when it is: {noise}.")
     if trials.why_no_pairs:

@@ -58,11 +58,13 @@ class Trials:
         alone: results of each run in which the tests were measured alone.
         interleaved: results of each run in which they were measured beside the commit that is checked out.
         why_no_pairs: why there is none of the latter; empty if there is one.
+        is_cut: whether the time was over before the first run had measured all tests.
     """
 
     alone: tuple[tuple[TestResult, ...], ...]
     interleaved: tuple[tuple[TestResult, ...], ...]
     why_no_pairs: str = ""
+    is_cut: bool = False
 
     @property
     def noise(self) -> str:
@@ -101,7 +103,8 @@ def measure_trials(
     if not alone.found:
         limit = format_duration(at_most_s * 1e9)
         raise SettingError(f"no test was measured in {limit}; give more time, --at-most 30min, or name fewer tests")
-    return Trials(tuple(alone.found), tuple(beside.found), why_not or why_no_pairs(beside.found, beside.problem))
+    missing = why_not or why_no_pairs(beside.found, beside.problem)
+    return Trials(tuple(alone.found), tuple(beside.found), missing, is_cut=alone.is_cut)
 
 
 class _Repeated:
@@ -114,6 +117,7 @@ class _Repeated:
     Attributes:
         found: results of each run that measured a test.
         problem: why the last run measured nothing; empty if it did, or if its time was over.
+        is_cut: whether the time was over in the first run.
     """
 
     def __init__(self, options: tuple[str, ...], name: str) -> None:
@@ -121,6 +125,7 @@ class _Repeated:
         self.name = name
         self.found: list[tuple[TestResult, ...]] = []
         self.problem: str = ""
+        self.is_cut: bool = False
         self._took_s = 0.0
 
     def fits(self, left_s: float) -> bool:
@@ -132,6 +137,7 @@ class _Repeated:
         started = time.monotonic()
         results = run.measure(at_most_s)
         self._took_s = time.monotonic() - started
+        self.is_cut = self.is_cut or (not self.found and self._took_s >= at_most_s)
         self.problem = run.problem
         if results:
             self.found.append(results)

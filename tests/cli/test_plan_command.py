@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from support.project import Project
 from support.repository import Repository
+from support.synthetic import changed, result
 
+from pytest_mlpatterns.baseline.file import write_baselines
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.history import place, trial_runs
+from pytest_mlpatterns.history.trial_runs import Trials
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, HistoryRead
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.system.environment import environment
 
@@ -116,6 +119,23 @@ def test_options_that_cannot_be_read_are_an_error(
 ) -> None:
     assert main(["plan", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_a_reader_should_know_of_trial_runs_is_printed(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = {"rtm": ((4e6, 0.01), (4.1e6, 0.01), (4.05e6, 0.01))}
+    measured = changed(result("test_quick.py::test_quick"), launches=launches, noise=(Noise("others used a core"),))
+    write_baselines(here / "own.json", {})
+    for trials, expected in (
+        (Trials(((measured,),), (), "there is no commit"), "derived from single launches, since there is no commit"),
+        (Trials(((measured,),), ((measured,),)), "a test then sees what a revision shows"),
+        (Trials(((measured,),), (), is_cut=True), "The time was over before all tests were measured"),
+        (Trials(((measured,),), ()), "and sees more when it is: others used a core."),
+    ):
+        monkeypatch.setattr(trial_runs, "measure_trials", lambda *_, found=trials, **__: found)
+        assert main(["plan", "--baseline-file", "own.json"]) == 0
+        assert expected in " ".join(capsys.readouterr().out.split())
 
 
 # --- a history --------------------------------------------------------------------------------------------------------
