@@ -6,7 +6,7 @@ It is one self-contained page with the style and the scripts of the page of a ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of, place_of
@@ -40,8 +40,10 @@ _STATES = {"worse": "failed", "new": "undecided", "better": "passed", "steady": 
 """What became of a test lately, the most urgent first, with the class of its sign and colour."""
 _RECENT = 30
 """Runs of a course in which a change counts as the state of its test; older ones are history."""
-_MOST_CHANGES = 20
-"""Most changes at the top, the last ones; each test has its own below."""
+_MOST_TESTS = 10
+"""Most tests that changed at the top, the last ones; each has a part of its own below."""
+_MOST_CHANGES = 4
+"""Most changes of one test at the top."""
 _MOST_OPEN = 3
 """Number of tests that are open at first."""
 
@@ -119,9 +121,12 @@ def _state_mark(state: str) -> Markup:
     return state_mark(_STATES[state], state)
 
 
+def _state_of(change: Change) -> str:
+    return "new" if not change.is_confirmed else "worse" if change.is_worse else "better"
+
+
 def _change_mark(change: Change) -> Markup:
-    state = "new" if not change.is_confirmed else "worse" if change.is_worse else "better"
-    return _state_mark(state)
+    return _state_mark(_state_of(change))
 
 
 # --- head and overview ------------------------------------------------------------------------------------------------
@@ -152,25 +157,40 @@ def _header(tests: Sequence[_Test], source: str) -> Markup:
 
 
 def _changes_section(tests: Sequence[_Test]) -> Markup | None:
-    found = sorted(((change, test) for test in tests for change in test.changes), key=lambda one: _age(one[0]))[::-1]
-    if not found:
+    """The tests that changed, the last one first, each with its last changes."""
+    changed = sorted((test for test in tests if test.changes), key=lambda test: _age(test.changes[0]), reverse=True)
+    if not changed:
         return None
     items = [
         tag(
             "li",
-            _change_mark(change),
-            tag("div", link_to(test.anchor, breakable(test.name)), tag("div", _sentence(change, test))),
+            _change_mark(min(_latest(test), key=_urgency)),
+            tag(
+                "div",
+                link_to(test.anchor, breakable(test.name)),
+                tag("ul", *(tag("li", _sentence(change, test)) for change in _latest(test))),
+            ),
         )
-        for change, test in found[:_MOST_CHANGES]
+        for test in changed[:_MOST_TESTS]
     ]
-    left = len(found) - _MOST_CHANGES
-    more = tag("p", f"and {count(left, 'earlier change')} in the tests below", class_="muted") if left > 0 else None
+    left = len(changed) - _MOST_TESTS
+    more = tag("p", f"and {count(left, 'more test')} below", class_="muted") if left > 0 else None
     return tag(
         "section",
         tag("h2", "Last changes", id="changes"),
         tag("div", tag("ul", *items, class_="reasons failures"), more, class_="card"),
         aria_labelledby="changes",
     )
+
+
+def _latest(test: _Test) -> tuple[Change, ...]:
+    """The last changes of a test: of ratios if there are any, which hold on any machine."""
+    ratios = [change for change in test.changes if change.course is Course.RATIOS]
+    return tuple((ratios or list(test.changes))[:_MOST_CHANGES])
+
+
+def _urgency(change: Change) -> int:
+    return list(_STATES).index(_state_of(change))
 
 
 def _sentence(change: Change, test: _Test) -> str:
@@ -220,7 +240,7 @@ def _overview_row(test: _Test) -> Markup:
         tag("td", link_to(test.anchor, breakable(test.name)), data_value=test.name),
         tag("td", _state_mark(test.state), data_value=str(order.index(test.state))),
         tag("td", f"{runs:,}", class_="number", data_value=str(runs), data_label="Runs"),
-        tag("td", _now(test), data_value=_now(test)),
+        tag("td", _now(test, briefly=True), data_value=_now(test)),
         tag(
             "td",
             "–" if last is None else f"{last.date[:10]}, {metric_label(last.metric)}",
@@ -232,15 +252,23 @@ def _overview_row(test: _Test) -> Markup:
     )
 
 
-def _now(test: _Test) -> str:
-    """The levels of the primary metrics now, on the machine of the newest run; or of the first metric there is."""
+def _now(test: _Test, *, briefly: bool = False) -> str:
+    """The levels of the primary metrics now, on the machine of the newest run; or of the first metric there is.
+
+    Args:
+        test: with its courses.
+        briefly: whether the intervals are left out.
+    """
     values = [series for series in test.all_series if series.course is Course.VALUES] or list(test.all_series)
     newest = max(values, key=lambda series: series.points[-1].date).machine
     primary = with_role(Role.PRIMARY)
     shown = [series for series in values if series.machine == newest and series.metric in primary] or values[:1]
+    levels = [levels_of(series, test.changes)[-1] for series in shown[:2]]
+    if briefly:
+        levels = [replace(level, half=None) for level in levels]
     return ", ".join(
-        f"{metric_label(series.metric)} {level_text(series, levels_of(series, test.changes)[-1])}"
-        for series in shown[:2]
+        f"{metric_label(series.metric)} {level_text(series, level)}"
+        for series, level in zip(shown, levels, strict=False)
     )
 
 
@@ -299,6 +327,13 @@ def _rows(all_series: Sequence[Series]) -> list[list[Series]]:
     by_metric: dict[str, list[Series]] = {}
     for series in all_series:
         by_metric.setdefault(series.metric, []).append(series)
-    paired = [found for found in by_metric.values() if len(found) > 1]
+    paired = [_ratios_second(found) for found in by_metric.values() if len(found) > 1]
     single = [series for found in by_metric.values() if len(found) == 1 for series in found]
     return [*paired, *([single] if single else [])]
+
+
+def _ratios_second(found: Sequence[Series]) -> list[Series]:
+    """The courses of one metric with its ratios beside the values of the first machine."""
+    ratios = [series for series in found if series.course is Course.RATIOS]
+    values = [series for series in found if series.course is Course.VALUES]
+    return [*values[:1], *ratios, *values[1:]]

@@ -66,14 +66,16 @@ def metric_label(name: str) -> str:
 
 
 def in_order(all_series: Iterable[Series]) -> list[Series]:
-    """Courses by test, values before ratios, by machine, and by metric in the order of reports."""
+    """Courses by test as they come, values before ratios, by machine, and by metric in the order of reports."""
+    found = list(all_series)
+    tests = {test: place for place, test in enumerate(dict.fromkeys(one.test for one in found))}
     places = {name: place for place, name in enumerate(METRICS)}
 
-    def key(one: Series) -> tuple[str, bool, str, int, str]:
+    def key(one: Series) -> tuple[int, bool, str, int, str]:
         is_ratio = one.course is Course.RATIOS
-        return one.test, is_ratio, one.machine, places.get(one.metric, len(places)), one.metric
+        return tests[one.test], is_ratio, one.machine, places.get(one.metric, len(places)), one.metric
 
-    return sorted(all_series, key=key)
+    return sorted(found, key=key)
 
 
 def history_lines(all_series: Sequence[Series], changes: Sequence[Change], width: int) -> list[str]:

@@ -59,7 +59,8 @@ def test_the_page_has_the_changes_the_tests_and_a_chart_of_each_course() -> None
     assert [chart["kind"] for chart in page.charts] == ["course"] * len(SERIES)
     for words in ("Performance history", "perf-history.jsonl", "2 worse", "1 steady", "45, 2026-09-01 to 2026-10-15"):
         assert words in page.text
-    assert page.text.count("p95 latency +12.0 % (+6.0 to +18.0 %)") == 2
+    assert page.text.count("p95 latency +12.0 % (+6.0 to +18.0 %)") == 1
+    assert page.text.count("RTM +6.1 % (+5.7 to +6.5 %)") == 2
 
 
 def test_tests_that_got_worse_come_first_and_those_without_a_recent_change_are_steady() -> None:
@@ -82,6 +83,12 @@ def test_values_and_ratios_of_a_metric_stand_side_by_side() -> None:
     rows = text.split('<div class="charts">')[1:]
     titles = [re.findall(r'<span class="title" id="[^"]*">(.*?)</span>', row) for row in rows]
     assert titles == [["RTM", "RTM as a ratio"], ["p95 latency"]]
+
+
+def test_ratios_stand_beside_the_values_of_the_first_of_several_machines() -> None:
+    other = replace(RTM, machine="another machine")
+    titles = re.findall(r'<span class="title" id="[^"]*">(.*?)</span>', history_page([RTM, other, RATIO], ()))
+    assert titles == ["RTM", "RTM as a ratio", "RTM"]
 
 
 def test_a_chart_has_the_run_its_interval_its_level_and_what_is_new() -> None:
@@ -173,7 +180,7 @@ def test_many_changes_are_counted() -> None:
 
     page = Reader(history_page(series, [change_of(one, 2, (2, 1.9, 2.1)) for one in series]))
 
-    assert "and 5 earlier changes in the tests below" in page.text
+    assert "and 15 more tests below" in page.text
     assert len(page.tests()) == 25
 
 

@@ -343,7 +343,7 @@ const charts = (() => {
         ? []
         : [Plot.text(borders, { x: ([at]) => at - 0.5, frameAnchor: "bottom", dx: 4, dy: -4, text: "1", textAnchor: "start", fill: "var(--muted)", stroke: "var(--card)", strokeWidth: 4, fontSize: 11 })]),
       ...changeMarks(table.changes ?? [], begin, end),
-      Plot.ruleX(shown, { x: "0", y1: (row) => inside(row[4] ?? row[3]), y2: (row) => inside(row[5] ?? row[3]), stroke: PRESENT, strokeOpacity: 0.5, strokeWidth: 1.25 }),
+      Plot.ruleX(shown, { x: "0", y1: (row) => inside(row[4] ?? row[3]), y2: (row) => inside(row[5] ?? row[3]), stroke: PRESENT, strokeOpacity: rows.length > 120 ? 0.25 : 0.5, strokeWidth: 1.25 }),
       Plot.link(levelsOf(rows), { x1: ({ start }) => start - 0.4, x2: ({ end }) => end + 0.4, y1: "level", y2: "level", stroke: OTHER, strokeWidth: 2 }),
       Plot.dot(shown, { x: "0", y: "3", r: rows.length > 120 ? 1.75 : 2.75, fill: PRESENT }),
       ...[["▲", 4, off.filter((row) => row[3] > high)], ["▼", -4, off.filter((row) => row[3] < low)]].map(([sign, dy, some]) =>
