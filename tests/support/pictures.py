@@ -14,8 +14,10 @@ from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.reports.html.history_page import history_page
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import Span, Style, line, width_of
+from support.histories import CHANGES, SERIES
 from support.reported import report
 from support.services.browser import Browser, chromium
 from support.synthetic import MS, counterpart, make_setup, result
@@ -32,6 +34,7 @@ __all__ = ["main", "terminal_svg"]
 
 _COLUMNS = 80
 _PAGE = (1172, 1400)
+_HISTORY_HEIGHT = 1380
 _LETTER, _LINE, _MARGIN = 8.4, 19, 16
 """Size of a letter and of the border, in pixels."""
 _COLOURS = {
@@ -132,7 +135,7 @@ def _word(span: Span, column: int, y: int) -> list[str]:
 
 
 def main(folder: Path) -> None:
-    """Write ``terminal.svg`` and ``report.png``."""
+    """Write ``terminal.svg``, ``report.png`` and ``history.png``."""
     results = declared()
     shown = [
         line("$ pytest", Style.STRONG),
@@ -150,6 +153,12 @@ def main(folder: Path) -> None:
         page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
         page.settle()
         (folder / "report.png").write_bytes(base64.b64decode(page.screenshot()))
+        shown = [series for series in SERIES if "digits" in series.test]
+        file.write_text(history_page(shown, CHANGES, "perf-history.jsonl"), encoding="utf-8")
+        page = running.open(file.as_uri(), width=_PAGE[0], height=_HISTORY_HEIGHT)
+        page.evaluate("document.getElementById('overview').closest('section').remove()")
+        page.wait("[...document.querySelectorAll('figure.chart')].every(one => one.querySelector('svg'))")
+        (folder / "history.png").write_bytes(base64.b64decode(page.screenshot()))
 
 
 if __name__ == "__main__":

@@ -184,9 +184,10 @@ def _changes_section(tests: Sequence[_Test]) -> Markup | None:
 
 
 def _latest(test: _Test) -> tuple[Change, ...]:
-    """The last changes of a test: of ratios if there are any, which hold on any machine."""
-    ratios = [change for change in test.changes if change.course is Course.RATIOS]
-    return tuple((ratios or list(test.changes))[:_MOST_CHANGES])
+    """The last changes of a test; of a metric whose ratios changed, those of its values are left out."""
+    sure = {change.metric for change in test.changes if change.course is Course.RATIOS}
+    shown = [change for change in test.changes if change.course is Course.RATIOS or change.metric not in sure]
+    return tuple(shown[:_MOST_CHANGES])
 
 
 def _urgency(change: Change) -> int:
