@@ -23,6 +23,7 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, LaunchValue
+from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
@@ -236,7 +237,12 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     streams = Metrics((stream_launch(jitter=0.1), stream_launch(jitter=0.1, seed=1)))
     held = np.arange(0, 1000, 10)
     grows = Metrics((replace(noisy_launch(1), track=ResourceTrack(held, held, held, held)),))
-    of = dict.fromkeys(GROWTHS, grows)
+    shed = LayerStats(
+        0, "limited", {"admitted": 9, "rejected": 1, "limit_ns": 8, "observed_ns": 1}, {"wait_ns": {MS: 9}}
+    )
+    kept = LayerStats(1, "cascade", {"kept": 3, "escalated": 1}, {"first_ns": {MS: 4}, "second_ns": {9 * MS: 1}})
+    rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=(shed, kept))),))
+    of = dict.fromkeys(GROWTHS, grows) | dict.fromkeys(derived_metrics(rarer.launches[0].stats), rarer)
     for name, metric in METRICS.items():
         assert metric.name == name
         found = (streams if metric.of_streams else of.get(name, metrics)).estimate(metric)
@@ -272,6 +278,8 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
         "hsxc",
         "cache_hit_ratio",
         "batch_size",
+        "admitted_share",
+        "limit",
     ]
 
 

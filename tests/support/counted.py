@@ -27,7 +27,8 @@ _OF_WHOLE_ANSWERS = frozenset(("rtm", "p90", "p95", "p99", "throughput", "error_
 """Metrics of every answer: all successful requests are judged."""
 _OF_NO_REQUEST = frozenset(name for name, metric in METRICS.items() if metric.of is None or metric.resource) | {
     *("asl", "peak_memory", "cold_start", "cache_hit_ratio", "cache_hit", "cache_miss", "batch_size", "batch_wait"),
-    *("queue_depth", "queue_wait", "hop", "decode", "encode"),
+    *("queue_depth", "queue_wait", "admitted_share", "limit", "limit_wait", "hop", "decode", "encode"),
+    *("escalation_share", "cascade_first", "cascade_second"),
 }
 """Metrics of processes, patterns and searches, which have no count of these requests."""
 _PROMISES = ("latency<1h", "ttft<1h", "tpot<1h", "itl<1h", "ttft<1h, tpot<1h")
