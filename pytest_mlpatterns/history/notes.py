@@ -167,7 +167,7 @@ class NotesHistory:
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Raise what git says as an error about this history."""
+        """Raise the message of git as an error about this history."""
         try:
             yield
         except DeploymentError as error:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["facts_of_lines", "facts_of_trials"]
 
 _OTHER_KINDS = (Kind.TEST_ERROR, Kind.INVALID)
-"""Kinds of runs whose launches say nothing about the service."""
+"""Kinds of runs whose launches show nothing of the service."""
 
 
 def facts_of_trials(

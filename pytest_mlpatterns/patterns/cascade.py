@@ -66,7 +66,7 @@ class Cascade(Pattern):
         return self.first, self.second
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """Build both models, in processes of their own if it says so, and the decision.
+        """Build both models, in processes of their own with ``processes=True``, and the decision.
 
         Raises:
             SettingError: there is a rest, but neither model is ``"model"``.

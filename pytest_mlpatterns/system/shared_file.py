@@ -66,7 +66,7 @@ class SharedFile:
         is_cut = before > 0 and os.pread(self.descriptor, 1, before - 1) != b"\n"
         rest = memoryview(b"\n" + content if is_cut else content)
         try:
-            while rest:  # a second write tells why the first one ended early
+            while rest:  # a second write fails with the reason for which the first ended early
                 rest = rest[os.write(self.descriptor, rest) :]
         except BaseException:
             os.ftruncate(self.descriptor, before)

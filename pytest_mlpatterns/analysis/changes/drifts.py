@@ -104,7 +104,7 @@ def drifts_of(stretches: Sequence[Stretch], steps: Sequence[Step]) -> tuple[Drif
 
 
 def without_drifts(stretch: Stretch, drifts: Sequence[Drift]) -> Stretch:
-    """The stretch with its drifts taken off, so that steps can be told from them."""
+    """The stretch with its drifts taken off, so that steps are not mistaken for them."""
     if stretch.is_increment:
         return stretch
     values = stretch.values

@@ -149,7 +149,7 @@ def layers_of_windows(runs: int, shortest: int, *, overlap: int) -> Iterator[tup
 
 
 class _Runs:
-    """Tamed runs of one stretch, and the test of a split of some of them.
+    """Tamed runs of one stretch, and the test that splits some of them.
 
     Args:
         stretch: its measurements.

@@ -129,7 +129,7 @@ def _change(change: float | None) -> str:
 
 
 def _percent(share: float, digits: int = 3) -> str:
-    """A share without digits that say nothing: ``10 %``, ``4.7 %``."""
+    """A share without digits that mean nothing: ``10 %``, ``4.7 %``."""
     return f"{100 * share:.{digits}g} %" if share < 1 else f"{100 * share:.0f} %"
 
 
