@@ -122,6 +122,29 @@ def test_notes_of_many_commits_are_written_and_read_at_once(tmp_path: Path) -> N
     assert repository.git("notes", "--ref=perf", "show", names[-1]).count("\n") == 2
 
 
+def test_nothing_else_of_the_repository_changes(repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "remote").mkdir()
+    Git(tmp_path / "remote").run("init", "--quiet", "--bare")
+    repository.git("remote", "add", "origin", str(tmp_path / "remote"))
+    repository.git("notes", "add", "--message", "A remark")
+    repository.write({"model.py": "SPEED = 7\n", "untracked.py": ""})
+
+    def seen() -> tuple[object, ...]:
+        top = repository.top / ".git"
+        refs = [line for line in repository.git("for-each-ref").splitlines() if not line.endswith(f"\t{REF}")]
+        files = {name: (top / name).read_bytes() for name in ("HEAD", "config", "index")}
+        status = repository.git("--no-optional-locks", "status", "--porcelain")
+        return refs, files, sorted(child.name for child in top.iterdir()), status
+
+    before, history = seen(), history_of(repository)
+    history.append(lines_at(repository, 1, 2))
+    history.push("origin")
+    history.pull("origin")
+    history.compact("2030-01")
+    assert seen() == before
+    assert len(history.read().lines) == 2
+
+
 def test_notes_need_no_author(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "user.useConfigOnly")
