@@ -254,7 +254,7 @@ class Search:
             before=self._plan.name(bracket.good),
             first=self._plan.name(bracket.bad),
             step=check.change,
-            is_part=check.is_part,
+            is_part=check.is_part and self._plan.between > 1,
             cause=cause,
         )
 

@@ -30,12 +30,15 @@ from pytest_mlpatterns.wording import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.profile import Frame
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
+    from pytest_mlpatterns.revision.worktree import Worktree
+    from pytest_mlpatterns.serving.start_options import StartOptions
 
 __all__ = ["Causes", "names_functions", "trace_limit_ns", "why_not_readable"]
 
@@ -141,13 +144,18 @@ def _profile(experiment: Experiment, revision: RevisionClient | None, *, is_know
         tree = revision.worktree
         theirs = replace(plan, payload=revision.setup().payload)
         reference = Variant(revision.name, functools.partial(revision.start, profiled=True), theirs)
-        now = ProfiledSide(present, SourceNames(options.root, tree.present_root))
+        now = ProfiledSide(present, SourceNames(options.root, _present_top(options, tree)))
         before = ProfiledSide(reference, SourceNames(tree.directory, tree.root))
     pair = ProfiledPair(
         now, before, generator=experiment.generator, profiler=profiler, on_progress=experiment.driver.on_progress
     )
     line_before = None if before is None else before.names.line
     return profile_record(pair.run(), now.names.line, line_before, is_known=is_known)
+
+
+def _present_top(options: StartOptions, reference: Worktree) -> Path:
+    """Top of the tree that the present is imported from: the user's, or that of an old commit which is measured."""
+    return reference.present_root if options.trees is None else options.trees[1]
 
 
 def why_not_readable(experiment: Experiment) -> str:
@@ -173,7 +181,7 @@ def _held(experiment: Experiment, revision: RevisionClient, starts_ns: Sequence[
     if why := why_not_readable(experiment):
         return HeldRecord(f"memory by line is not known: {why}")
     tree, root = revision.worktree, experiment.system.options.root
-    names = (SourceNames(tree.directory, tree.root), SourceNames(root, tree.present_root))
+    names = (SourceNames(tree.directory, tree.root), SourceNames(root, _present_top(experiment.system.options, tree)))
     theirs = replace(experiment.plan, payload=revision.setup().payload)
     limit_ns = trace_limit_ns(experiment.settings.startup_timeout_ns, starts_ns)
     sides = (

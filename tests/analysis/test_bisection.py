@@ -200,7 +200,7 @@ def test_a_step_that_is_none_is_not_confirmed() -> None:
     assert check_step([exact(0.04, 2)], bracket, SearchRules()).is_confirmed is True
     wide = [LogRatio(-0.3, 0.2), LogRatio(0.5, 0.2)]
     assert check_step([wide], bracket, SearchRules()).is_confirmed is None
-    assert check_step([wide] * 8, bracket, SearchRules()).is_confirmed is False
+    assert check_step([wide] * 12, bracket, SearchRules()).is_confirmed is False
 
 
 @pytest.mark.parametrize(("last", "steps_needed"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (40, 6)])

@@ -50,7 +50,7 @@ def test_the_commit_of_a_doubled_time_is_found_and_its_function_named(tmp_path: 
     found = json.loads(done.stdout)
     assert (found["end"], found["first"]["sha"], found["before"]["sha"]) == ("found", shas[3], shas[2])
     assert 1.0 < found["step"][0] < 3.0
-    assert "work" in found["cause"] or "no profile" in found["cause"]
+    assert "Model.work (src/shop/model.py:17)" in found["cause"] or "no profile" in found["cause"]
     assert "4 left" in done.stderr
     assert not (repository.top / ".git" / "mlpatterns-bisect.json").exists()
 

@@ -287,6 +287,21 @@ def test_several_steps_name_one_of_them_and_offer_the_rest(file: Path) -> None:
     assert "  python -m pytest_mlpatterns bisect t.py::test " in text
 
 
+def test_the_only_commit_has_no_others_beside_it(file: Path) -> None:
+    measured = Measured(steps(1, 1))
+    search, _ = search_of(plan_of(1), measured, file)
+    take = search._measure
+
+    def measure(*given: object, **named: object) -> object:
+        take(*given, **named)  # type: ignore[arg-type]
+        size = 0.05 if measured.profiled[-1] else 0.1
+        return run_with_ratios({"rtm": ((size, 0.0001),) * 40})
+
+    search._measure = measure  # type: ignore[assignment]
+    result = search.run()
+    assert (result.end, result.is_part) == (SearchEnd.FOUND, False)
+
+
 def test_many_small_steps_are_a_range(file: Path) -> None:
     result = search_of(plan_of(40), Measured([number * 0.002 for number in range(41)]), file)[0].run()
     assert result.why is WhyRange.GRADUAL

@@ -55,7 +55,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def experiment(mode: ProfileMode, *, engine: str = "local", attached: bool = False, smoke: bool = False) -> Experiment:
-    options = SimpleNamespace(root=Path("/srv/top/project"), directory=Path("/tmp"))
+    options = SimpleNamespace(root=Path("/srv/top/project"), directory=Path("/tmp"), trees=None)
     return cast(
         "Experiment",
         SimpleNamespace(
@@ -143,6 +143,15 @@ def test_off_never_profiles() -> None:
     causes.profile_comparison(REVISION, FAILED)
     causes.profile_alone()
     assert causes.profile is None
+
+
+def test_an_old_commit_that_is_measured_has_the_tree_of_that_commit() -> None:
+    causes = causes_of(ProfileMode.AUTO)
+    causes._experiment.system.options.trees = Path("/srv/top"), Path("/tmp/old")  # type: ignore[misc]
+    causes.profile_comparison(REVISION, FAILED)
+    now, _ = ScriptedPair.sides
+    assert now is not None
+    assert now.names._top == "/tmp/old"
 
 
 def test_each_side_has_its_tree_and_a_short_warm_up() -> None:

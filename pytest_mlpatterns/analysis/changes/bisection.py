@@ -49,6 +49,8 @@ __all__ = [
 _SIZED = 2.0
 """Multiple of its half interval that a change has before commits are compared with its end: one that is known less
 surely makes each of these comparisons longer."""
+_PART = 0.99
+"""Confidence of the intervals by which a step is told from the whole change."""
 _SHOWN = 0.95
 """Confidence of the intervals that are shown."""
 
@@ -80,7 +82,7 @@ class SearchRules:
 
     error: float = 0.05
     smallest: float = 0.01
-    most_runs: int = 8
+    most_runs: int = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class Bracket:
         good: number of the last commit before the change.
         bad: number of the first one after it, that could be decided.
         whole: the bad end over the good one, with its 95 % interval.
+        launches: of the bad end, over the good one.
         jump: the estimated ratio between both commits.
         is_gradual: whether commits between them are left that could be measured, because what is left of the change
             is too small to be searched for.
@@ -129,6 +132,7 @@ class Bracket:
     good: int
     bad: int
     whole: Estimate
+    launches: tuple[LogRatio, ...]
     jump: float
     is_gradual: bool = False
 
@@ -218,8 +222,8 @@ class Bisection:
         position = self._next_position()
         is_gradual = position is not None and abs(jump) < math.log1p(self._rules.smallest) and not self._launches
         if position is None or is_gradual:
-            whole = self._shown(self._levels[self._last])
-            return Bracket(self._good, self._bad, whole, math.exp(jump), is_gradual)
+            launches = self._levels[self._last]
+            return Bracket(self._good, self._bad, self._shown(launches), launches, math.exp(jump), is_gradual)
         return Measure(position, self._runs + 1, self._good, self._bad)
 
     @property
@@ -385,8 +389,6 @@ def check_step(runs: Sequence[Sequence[LogRatio]], bracket: Bracket, rules: Sear
         is_confirmed = True
     elif sign * level.value + level.half < math.log1p(rules.smallest) or len(runs) >= rules.most_runs:
         is_confirmed = False
-    change = ratio_estimate(launches, confidence=_SHOWN)
-    shown = _Level(math.log(change.value), math.log(change.high / change.value))
-    whole = _Level(math.log(bracket.whole.value), math.log(bracket.whole.high / bracket.whole.value))
-    is_part = shown.is_apart_from(whole) and abs(shown.value) < abs(whole.value)
-    return StepCheck(change, is_confirmed, is_part, len(launches))
+    own, whole = _level(launches, _PART), _level(bracket.launches, _PART)
+    is_part = own.is_apart_from(whole) and abs(own.value) < abs(whole.value)
+    return StepCheck(ratio_estimate(launches, confidence=_SHOWN), is_confirmed, is_part, len(launches))
