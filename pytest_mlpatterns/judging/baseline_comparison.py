@@ -29,6 +29,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
     present_values,
     tails_left_out,
     why_left_out,
+    with_own_scatter,
 )
 from pytest_mlpatterns.judging.guards import (
     AbsentMetricError,
@@ -152,7 +153,7 @@ class BaselineComparison:
         entry = self._baseline.entry
         now = self._measurement.metrics.streams
         streams = {"before": now if entry is None else are_of_streams(entry.metrics), "now": now}
-        compared = choose(choice, **streams)
+        compared = with_own_scatter(choose(choice, **streams), self._experiment.scatter)
         self._left_out |= why_left_out(choice, **streams)
         if self._baseline.mode is not BaselineMode.OFF:
             for one in compared:
@@ -276,6 +277,7 @@ class BaselineComparison:
             return present_values(metrics, of, before(of))
 
         judged = judged_statistic(metric, lambda of: launch_deviation(before(of), now(of)))
+        judged = replace(judged, launch_sd=metric.launch_sd, sd_degrees=metric.sd_degrees)  # of the same launches
         values, recorded = self._both_known(judged, now(judged), before(judged))
         judge = functools.partial(
             judge_change,

@@ -28,6 +28,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
+from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
 from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, accepted_ceiling
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
@@ -39,6 +40,7 @@ from pytest_mlpatterns.wording import did_you_mean, listed, shown
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.changes.launch_scatter import LaunchScatter
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.config.settings import Settings
@@ -67,6 +69,7 @@ __all__ = [
     "read_metrics",
     "tails_left_out",
     "why_left_out",
+    "with_own_scatter",
 ]
 
 
@@ -87,6 +90,7 @@ class ComparedMetric:
         is_set: whether a user set the tolerance of this very metric.
         accepted: what allows more than the usual tolerance; None if nothing does.
         usual: the tolerance without an acceptance.
+        ratio_prior: what the interval of an interleaved comparison starts from.
     """
 
     metric: Metric
@@ -97,6 +101,7 @@ class ComparedMetric:
     is_set: bool = False
     accepted: Acceptance | None = None
     usual: float = 0.0
+    ratio_prior: RatioPrior = USUAL_PRIOR
 
     @property
     def stored_tolerance(self) -> float:
@@ -284,6 +289,14 @@ def choose(choice: Choice, *, before: bool, now: bool) -> Sequence[ComparedMetri
     shared = [one if one.is_guard else replace(one, alpha=one.alpha * divided) for one in whole]
     alpha = next(one.alpha for one in shared if not one.is_guard)
     return [*(replace(one, alpha=alpha) for one in further), *shared]
+
+
+def with_own_scatter(compared: Sequence[ComparedMetric], scatter: LaunchScatter) -> list[ComparedMetric]:
+    """The same metrics, whose intervals start from the scatter of this test's launches, where its history knows it."""
+    return [
+        replace(one, metric=scatter.of_launches(one.metric), ratio_prior=scatter.of_ratios(one.metric))
+        for one in compared
+    ]
 
 
 def why_left_out(choice: Choice, *, before: bool, now: bool) -> dict[str, LeftOut]:

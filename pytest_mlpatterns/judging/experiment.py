@@ -10,6 +10,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter
 from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
@@ -212,6 +213,7 @@ class Experiment:
         cluster: the machines that take part beside this one; None if none do.
         accepted: worsenings that the team has agreed to.
         results_file: that the run will write, as a command names it; empty if it writes none.
+        scatter: by how much the launches of this test differ, where its history knows it.
     """
 
     test: str
@@ -229,6 +231,7 @@ class Experiment:
     cluster: Cluster | None = None
     accepted: Accepted = NOTHING_ACCEPTED
     results_file: str = ""
+    scatter: LaunchScatter = USUAL_SCATTER
 
     @property
     def smoke(self) -> bool:

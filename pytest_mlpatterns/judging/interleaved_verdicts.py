@@ -17,7 +17,13 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.statistics.log_ratio import PairedLaunch, judge_ratio, ratio_deviation
+from pytest_mlpatterns.analysis.statistics.log_ratio import (
+    USUAL_PRIOR,
+    PairedLaunch,
+    RatioPrior,
+    judge_ratio,
+    ratio_deviation,
+)
 from pytest_mlpatterns.analysis.statistics.looks import (
     CONFIRMING_PAIRS,
     REVISION_ALPHA,
@@ -250,6 +256,7 @@ class _Question:
         better: whether a lower or a higher ratio is better.
         plan: the interim looks.
         equivalence: whether a PASS has to be shown; False for a guard.
+        prior: what the interval starts from.
     """
 
     metric: str
@@ -257,6 +264,7 @@ class _Question:
     better: Literal["lower", "higher"]
     plan: SequentialPlan
     equivalence: bool = True
+    prior: RatioPrior = USUAL_PRIOR
 
     def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
         """The ratios of the launches in which both variants have the metric."""
@@ -268,7 +276,7 @@ class _Question:
     def of_ratios(self, ratios: Sequence[LogRatio], since: int = 1) -> RatioVerdict:
         """The verdict on these ratios, of the looks from ``since`` launches on."""
         plan = replace(self.plan, since=since)
-        return judge_ratio(ratios, self.limit, self.better, plan=plan, equivalence=self.equivalence)
+        return judge_ratio(ratios, self.limit, self.better, plan=plan, prior=self.prior, equivalence=self.equivalence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,9 +466,8 @@ class _RevisionJudge:
         plan, equivalence = self._plan_of(compared), not compared.is_guard
         before, _ = _means(metric.name, self._run.launches)
         allowed = metric.allowed(compared.tolerance, before, self._run.in_flight)
-        if metric.better == "lower":
-            return _Question(metric.name, 1 + allowed, "lower", plan, equivalence)
-        return _Question(metric.name, max(1 - allowed, _LEAST), "higher", plan, equivalence)
+        limit = 1 + allowed if metric.better == "lower" else max(1 - allowed, _LEAST)
+        return _Question(metric.name, limit, metric.better, plan, equivalence, compared.ratio_prior)
 
 
 def metrics_of(run: InterleavedRun) -> tuple[Metrics, Metrics]:

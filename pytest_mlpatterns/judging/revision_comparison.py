@@ -14,7 +14,13 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.looks import REVISION_ALPHA
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
-from pytest_mlpatterns.judging.compared_metrics import choose, is_asked_for, tails_left_out, why_left_out
+from pytest_mlpatterns.judging.compared_metrics import (
+    choose,
+    is_asked_for,
+    tails_left_out,
+    why_left_out,
+    with_own_scatter,
+)
 from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError, left_out_by, not_judged
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.leaks import confirm_growths
@@ -229,7 +235,7 @@ class RevisionComparison:
         why_not: dict[str, Exception] = {}
         with self._taking(run):
             streams = self._streaming(run) if choice(True) != choice(False) else {"before": False, "now": False}
-            compared = choose(choice, **streams)
+            compared = with_own_scatter(choose(choice, **streams), self._experiment.scatter)
             asked = {one.metric.name for one in compared if is_asked_for(one, self._experiment.settings)}
             searched = [one for one in compared if one.metric.of is None and one.metric.name in asked]
             growths = [one for one in compared if one.metric.resource]

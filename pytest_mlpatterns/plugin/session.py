@@ -7,6 +7,7 @@ reports, so that a distributed run ends with what a serial run gives; one proces
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +19,7 @@ from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.engines.engine import engine_names
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
+from pytest_mlpatterns.history.own_scatter import OwnScatter
 from pytest_mlpatterns.history.session import HistorySession
 from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
@@ -56,7 +58,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.plugin.collection import Collection
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
-    from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -103,14 +104,12 @@ class PerfSession:
         self._lock = None if sent is None or sent.lock_directory is None else MachineLock(sent.lock_directory)
         if self._lock is not None:
             self._resources.callback(self._lock.close)
-        machine, root = environment(name for name in engine_names() if name != "local"), config.rootpath
+        self._machine, root = environment(name for name in engine_names() if name != "local"), config.rootpath
         try:
             self._run = read_run_settings(self._options, self._ini, invoked_in=config.invocation_params.dir, root=root)
             self._item_reader.defaults()
-            self._baseline = BaselineSession(self._run, machine, root=root)
-            self._output = RunOutput(
-                self._run, self._baseline, machine, history=self._history_of(machine), terminal=terminal, root=root
-            )
+            self._baseline = BaselineSession(self._run, self._machine, root=root)
+            self._output = self._new_output(terminal)
             worktree = lay_out(config, self._run, self._resources) if sent is None else sent.worktree
             self._acceptances = Acceptances(root, self._run, worktree)
         except MlpatternsError as error:
@@ -261,11 +260,17 @@ class PerfSession:
             serve()
         return ServedPerf(serve)
 
-    def _history_of(self, machine: Environment) -> HistorySession | None:
-        """What this process does with the history; None without one, and where another process has all results."""
-        if self._is_worker or self._trees is not None or not self._run.history:
-            return None
-        return HistorySession(self._run, machine, root=self._config.rootpath)
+    @functools.cached_property
+    def _scatter(self) -> OwnScatter:
+        """By how much the launches of each test differ, as the history knows it."""
+        return OwnScatter(self._run, self._machine, root=self._config.rootpath)
+
+    def _new_output(self, terminal: Terminal) -> RunOutput:
+        """The output of the run, with the history unless there is none, or another process has all results."""
+        root, run = self._config.rootpath, self._run
+        writes = run.history and not self._is_worker and self._trees is None
+        history = HistorySession(run, self._machine, root=root) if writes else None
+        return RunOutput(run, self._baseline, self._machine, history=history, terminal=terminal, root=root)
 
     def _other_revision(self, worktree: Worktree) -> OtherRevision:
         other = OtherRevision(self._config, worktree, self._directory)
@@ -332,10 +337,12 @@ class PerfSession:
             criteria.check_currency(settings.price)
         experiment = self._builder.experiment(item, settings, fixtures)
         cluster = self._engines.cluster_of(settings, fixtures.target)
-        match = self._baseline.match(item.nodeid, experiment.setup, cluster.description if cluster else "")
+        measured = item.nodeid, experiment.setup, cluster.description if cluster else ""
+        match = self._baseline.match(*measured)
         experiment = replace(
             experiment,
             cluster=cluster,
+            scatter=self._scatter.of(*measured),
             baseline=match,
             revision=revision,
             settle=None

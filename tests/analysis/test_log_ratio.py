@@ -17,6 +17,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.log_ratio import (
     RATIO_SD,
     LogRatio,
+    RatioPrior,
     judge_ratio,
     paired_log_ratio,
     ratio_deviation,
@@ -245,7 +246,7 @@ class TestVerdict:
     def test_a_wider_prior_is_less_sure(self) -> None:
         measured = alike(0.0, 0.001, -0.001)
         assert judge_ratio(measured, 1.05, "lower").outcome is Outcome.PASS
-        assert judge_ratio(measured, 1.05, "lower", prior_sd=0.1).outcome is Outcome.INCONCLUSIVE
+        assert judge_ratio(measured, 1.05, "lower", prior=RatioPrior(0.1)).outcome is Outcome.INCONCLUSIVE
 
     def test_the_shown_interval_is_the_one_of_95_percent(self) -> None:
         measured = alike(0.1, 0.12, 0.11)

@@ -13,6 +13,7 @@ from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usag
 
 from pytest_mlpatterns import PerfFailure
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED
+from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter
 from pytest_mlpatterns.analysis.health.machine import sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -121,6 +122,7 @@ def compare(
     requested: bool = False,
     indices: ScalingIndices = NO_INDICES,
     on_note: Callable[[str], None] = lambda _note: None,
+    scatter: LaunchScatter = USUAL_SCATTER,
     **marker: object,
 ) -> tuple[dict[str, Verdict], BaselineComparison]:
     """Compare the launches of a runner with an entry, in the default metrics or in those that are named."""
@@ -131,6 +133,7 @@ def compare(
         smoke=False,
         baseline=BaselineMatch(SETUP, BaselineMode.CHECK, entry, name="2026-01-31"),
         driver=SimpleNamespace(on_note=on_note),
+        scatter=scatter,
     )
     measurement = SequentialMeasurement(runner, 60 * S, 8)
     if indices is not NO_INDICES:
@@ -153,6 +156,15 @@ def test_equal_launches_pass_in_every_default_metric_after_a_few_launches() -> N
     assert {"rtm", "throughput", "p95", "error_rate", "cpu_per_request", "peak_memory", "cold_start"} <= set(verdicts)
     assert len(runner.launches) <= 4
     assert comparison.note == ""
+
+
+def test_a_test_whose_history_knows_its_scatter_is_judged_by_that() -> None:
+    noisy = dict.fromkeys(("rtm", "throughput"), 0.3)
+    runner, usual = Runner(), Runner()
+    verdicts, _ = compare(runner, "rtm", "throughput", scatter=LaunchScatter(noisy))
+    compare(usual, "rtm", "throughput")
+    assert len(runner.launches) > len(usual.launches)
+    assert verdicts["rtm"].outcome is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -472,7 +484,11 @@ def test_a_search_follows_one_that_ended_with_a_decided_limit() -> None:
     measurement.search(None)
     runner.search = whole  # type: ignore[method-assign]
     experiment: Any = SimpleNamespace(
-        settings=settings, setup=SETUP, smoke=False, baseline=BaselineMatch(SETUP, BaselineMode.CHECK, WITH_NMRT)
+        settings=settings,
+        setup=SETUP,
+        smoke=False,
+        baseline=BaselineMatch(SETUP, BaselineMode.CHECK, WITH_NMRT),
+        scatter=USUAL_SCATTER,
     )
     comparison = BaselineComparison(experiment, measurement)
     compared = compared_metrics([METRICS["nmrt"]], settings.tolerance, 0.01, requested=False)

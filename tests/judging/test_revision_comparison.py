@@ -11,6 +11,7 @@ from support.synthetic import S, make_setup
 from test_interleaved_verdicts import declared_launch, paired
 
 from pytest_mlpatterns import ClosedLoop, Stages
+from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity
 from pytest_mlpatterns.config.settings import read_settings
@@ -88,6 +89,7 @@ def settle(
         setup=setup,
         system=SimpleNamespace(is_attached=False),
         comparison_required=required,
+        scatter=USUAL_SCATTER,
         variant=lambda name: name,
         interleave=lambda *_sides: run,
     )

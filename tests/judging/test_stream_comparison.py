@@ -11,6 +11,7 @@ import pytest
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, SETUP, START_NS, S, samples, usage
 
+from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -71,6 +72,7 @@ def judged(given: Iterable[Launch], before: Entry | None = None) -> tuple[Sequen
         setup=SETUP,
         smoke=False,
         baseline=BaselineMatch(SETUP, BaselineMode.CHECK, before or entry(), name="2026-01-31"),
+        scatter=USUAL_SCATTER,
     )
     runner: Any = SimpleNamespace(measure=lambda: next(given))
     comparison = BaselineComparison(experiment, SequentialMeasurement(runner, 60 * S, 8))

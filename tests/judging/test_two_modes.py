@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.synthetic import MS, SETUP, START_NS, S, launch, samples
 
+from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.distributions import location
@@ -72,7 +73,9 @@ def against_the_file(
     """The verdicts by metric, of up to eight launches."""
     settings = read_settings({"launches": 8}, {}, {})
     match = BaselineMatch(SETUP, BaselineMode.CHECK, before, name="2026-01-31")
-    experiment: Any = SimpleNamespace(settings=settings, setup=SETUP, smoke=False, baseline=match)
+    experiment: Any = SimpleNamespace(
+        settings=settings, setup=SETUP, smoke=False, baseline=match, scatter=USUAL_SCATTER
+    )
     numbers = iter(range(8))
     runner: Any = SimpleNamespace(measure=lambda: launched(next(numbers), requests, **changes))
     comparison = BaselineComparison(experiment, SequentialMeasurement(runner, 60 * S, 8))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, PRIOR_DEGREES
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.units import Unit, format_duration
 
@@ -187,6 +187,7 @@ class Metric:
         unit: what a value counts; gives how it prints, how a limit is read and how a slower machine scales it.
         better: which values are better.
         launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
+        sd_degrees: degrees of freedom that this is worth beside the launches of a comparison.
         sampled: whether it is a mean over the requests that a launch happens to hold, which may vary.
         floor: smallest change that a comparison takes seriously, in the metric's unit.
         currency: of a cost; empty if it is not known, and for other metrics.
@@ -213,6 +214,7 @@ class Metric:
     group: Group = Group.OTHERS
     tolerance: float = USUAL_TOLERANCE
     short_label: str = ""
+    sd_degrees: float = PRIOR_DEGREES
 
     def show(self, value: float) -> str:
         """Print a value for people."""

@@ -161,11 +161,12 @@ def estimate(
     confidence: float = CONFIDENCE,
     *,
     scatter: Sequence[LaunchValue] = (),
+    prior_degrees: float = PRIOR_DEGREES,
 ) -> Estimate:
     """The geometric mean over launches, with its interval.
 
     With y the logarithms of J launch values, e their relative errors, s0 the prior deviation between launches and k0
-    :data:`PRIOR_DEGREES`, the interval is exp(ȳ ± t sqrt(variance / J)), where
+    the degrees of freedom that it is worth, the interval is exp(ȳ ± t sqrt(variance / J)), where
 
         prior = s0² + mean e²,  first = (k0 prior + Σ(y - ȳ)²) / (k0 + J - 1),  k = k0 min(1, prior / first),
         variance = (k prior + Σ(y - ȳ)²) / (k + J - 1)
@@ -180,12 +181,13 @@ def estimate(
         confidence: of the two-sided interval.
         scatter: other launches of the same kind, such as those of a baseline entry. Their mean may differ; their
             scatter around it counts like that of the launches themselves.
+        prior_degrees: k0, above zero.
     """
     values = [launch.value for launch in launches]
     if launch_sd == 0 or min(values) <= 0:
         return Estimate(sum(values) / len(values), min(values), max(values))
     positive = [launch for launch in scatter if launch.value > 0]
-    variance, degrees = _launch_variance(launches, positive, launch_sd)
+    variance, degrees = _launch_variance(launches, positive, launch_sd, prior_degrees=prior_degrees)
     error = math.sqrt(variance / len(launches))
     return LogMean(_log_mean(launches), error, degrees, len(launches)).interval(confidence)
 
@@ -196,18 +198,25 @@ def ratio_of(
     launch_sd: float,
     *,
     confidence: float = CHANGE_CONFIDENCE,
+    prior_degrees: float = PRIOR_DEGREES,
 ) -> Estimate:
     """Present over baseline, with its interval; both samples share one variance between launches.
 
     As :func:`estimate`, with k + J1 - 1 + J2 - 1 degrees of freedom and variance (1/J1 + 1/J2).
     All values must be above zero.
     """
-    return log_ratio_of(present, baseline, launch_sd).interval(confidence)
+    return log_ratio_of(present, baseline, launch_sd, prior_degrees=prior_degrees).interval(confidence)
 
 
-def log_ratio_of(present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], launch_sd: float) -> LogMean:
+def log_ratio_of(
+    present: Sequence[LaunchValue],
+    baseline: Sequence[LaunchValue],
+    launch_sd: float,
+    *,
+    prior_degrees: float = PRIOR_DEGREES,
+) -> LogMean:
     """The logarithm of present over baseline; see :func:`ratio_of`."""
-    variance, degrees = _launch_variance(present, baseline, launch_sd)
+    variance, degrees = _launch_variance(present, baseline, launch_sd, prior_degrees=prior_degrees)
     error = math.sqrt(variance * (1 / len(present) + 1 / len(baseline)))
     return LogMean(_log_mean(present) - _log_mean(baseline), error, degrees, len(present))
 
@@ -218,6 +227,7 @@ def ratio_of_pairs(
     launch_sd: float,
     *,
     confidence: float = CHANGE_CONFIDENCE,
+    prior_degrees: float = PRIOR_DEGREES,
 ) -> Estimate:
     """As :func:`ratio_of`, of values that were measured in the same moments, pair by pair.
 
@@ -228,7 +238,7 @@ def ratio_of_pairs(
         LaunchValue(now.value / before.value, math.hypot(now.relative_error, before.relative_error))
         for now, before in zip(present, baseline, strict=True)
     ]
-    return estimate(ratios, math.sqrt(2) * launch_sd, confidence)
+    return estimate(ratios, math.sqrt(2) * launch_sd, confidence, prior_degrees=prior_degrees)
 
 
 def launch_deviation(*samples: Sequence[LaunchValue]) -> float:
@@ -321,13 +331,13 @@ def _log_mean(launches: Sequence[LaunchValue]) -> float:
 
 
 def _launch_variance(
-    first: Sequence[LaunchValue], second: Sequence[LaunchValue], launch_sd: float
+    first: Sequence[LaunchValue], second: Sequence[LaunchValue], launch_sd: float, *, prior_degrees: float
 ) -> tuple[float, float]:
     """The variance between launches of two samples around their own means, and its degrees of freedom."""
     everything = [*first, *second]
     prior = launch_sd**2 + sum(launch.relative_error**2 for launch in everything) / len(everything)
     scatter, degrees = _scatter((first, second))
-    weight = prior_weight(PRIOR_DEGREES, prior, scatter=scatter, degrees=degrees)
+    weight = prior_weight(prior_degrees, prior, scatter=scatter, degrees=degrees)
     return (weight * prior + scatter) / (weight + degrees), weight + degrees
 
 

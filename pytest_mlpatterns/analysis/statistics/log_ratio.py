@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 __all__ = [
     "RATIO_PRIOR_DEGREES",
     "RATIO_SD",
+    "USUAL_PRIOR",
     "LogRatio",
     "PairedCapacity",
     "PairedLaunch",
+    "RatioPrior",
     "RatioVerdict",
     "VariantFigures",
     "WeighedRows",
@@ -59,6 +61,23 @@ _ROUNDING = 1e-12
 """Difference of log ratios that is rounding of floats."""
 _DEFAULT_PLAN = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class RatioPrior:
+    """What an interval of paired launches starts from.
+
+    Attributes:
+        sd: standard deviation between launches beyond that within a launch, above zero.
+        degrees: degrees of freedom that it is worth, above zero.
+    """
+
+    sd: float = RATIO_SD
+    degrees: float = RATIO_PRIOR_DEGREES
+
+
+USUAL_PRIOR = RatioPrior()
+"""That of many services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +263,7 @@ def judge_ratio(
     better: Literal["lower", "higher"],
     *,
     plan: SequentialPlan = _DEFAULT_PLAN,
-    prior_sd: float = RATIO_SD,
+    prior: RatioPrior = USUAL_PRIOR,
     equivalence: bool = True,
 ) -> RatioVerdict:
     """Compare second/first with a limit: at most ``limit`` if lower is better, at least ``limit`` if higher is.
@@ -260,18 +279,18 @@ def judge_ratio(
         limit: above zero; 1.05 for at most 5 % more, 3.0 for at least three times as much.
         better: which side of the limit is the good one.
         plan: the interim looks and their levels, fixed before the first launch.
-        prior_sd: see :func:`ratio_estimate`.
+        prior: what the interval starts from.
         equivalence: whether a PASS needs the whole interval on the good side; False for a guard.
     """
     wanted = math.log(limit)
     for number in range(max(plan.first, plan.since), min(len(launches), plan.last) + 1):
-        weighed = weighed_ratio(launches[:number], prior_sd)
+        weighed = weighed_ratio(launches[:number], prior.sd, prior.degrees)
         over = _over(weighed, wanted, better)
         if equivalence and over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
             return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
         if over - weighed.half(plan.confidence(number)) > _ROUNDING:
             return _verdict(Outcome.FAIL, weighed, limit, better=better, plan=plan)
-    weighed = weighed_ratio(launches[: plan.last], prior_sd)
+    weighed = weighed_ratio(launches[: plan.last], prior.sd, prior.degrees)
     if not equivalence and _over(weighed, wanted, better) <= _ROUNDING:
         return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
     return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better=better, plan=plan)

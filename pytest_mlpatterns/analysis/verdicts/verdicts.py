@@ -336,7 +336,8 @@ def _change(
         )
         ratio = Estimate(now.value / then.value, now.low / then.high, now.high / then.low)
         return _worsening(metric, ratio)
-    compare = partial(ratio_of_pairs if paired else ratio_of, present, baseline, metric.launch_sd)
+    of_both = ratio_of_pairs if paired else ratio_of
+    compare = partial(of_both, present, baseline, metric.launch_sd, prior_degrees=metric.sd_degrees)
     for_fail, for_pass = (_worsening(metric, compare(confidence=confidence)) for confidence in levels)
     return Estimate(for_fail.value, for_fail.low, for_pass.high)
 

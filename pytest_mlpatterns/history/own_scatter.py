@@ -1,0 +1,70 @@
+"""By how much the launches of each test of a run differ, as the history knows it for this machine and set-up.
+
+One object lives as long as the session, also in the workers of a distributed run, where tests are measured. This module
+must not know how verdicts use the scatter.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter, scatter_in
+from pytest_mlpatterns.errors import HistoryError
+from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.records.history import HistoryLine, digest_of
+from pytest_mlpatterns.records.verdict import ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pytest_mlpatterns.config.run_settings import RunSettings
+    from pytest_mlpatterns.records.setup import Environment, Setup
+
+__all__ = ["OwnScatter"]
+
+
+class OwnScatter:
+    """The scatter of every test of a session; the history is read when the first test asks.
+
+    Args:
+        run: names the place of the history, which may be empty.
+        environment: the machine and its software.
+        root: directory that test ids are relative to.
+    """
+
+    def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
+        self._run = run
+        self._environment = environment
+        self._root = root
+
+    def of(self, test: str, setup: Setup, cluster: str = "") -> LaunchScatter:
+        """The scatter of one test: of its runs on this machine with the present set-up.
+
+        Args:
+            test: its id.
+            setup: what it measures.
+            cluster: node types and counts of the cluster that takes part; empty without one.
+        """
+        if not self._run.history or self._run.smoke:
+            return USUAL_SCATTER
+        machine, digest = self._environment.machine_of(cluster), digest_of(setup.to_json())
+        ours = [
+            line
+            for line in self._lines.get(test, ())
+            if line.machine == machine and line.setup == digest and line.kind not in ERRORS
+        ]
+        return scatter_in(sorted(ours, key=lambda line: line.date))
+
+    @functools.cached_property
+    def _lines(self) -> dict[str, Sequence[HistoryLine]]:
+        """The lines of the history by test; none if it cannot be read, which the session reports."""
+        found: dict[str, list[HistoryLine]] = {}
+        try:
+            lines = open_history(self._run.history, root=self._root, invoked_in=self._root).read().lines
+        except HistoryError:
+            return {}
+        for line in lines:
+            found.setdefault(line.test, []).append(line)
+        return {**found}
