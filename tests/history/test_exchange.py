@@ -21,6 +21,7 @@ from support.synthetic import PROPERTY
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.history import exchange
 from pytest_mlpatterns.history.exchange import otava_config, otava_table, read_foreign, with_positions
 from pytest_mlpatterns.records.change import Course
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
@@ -311,6 +312,15 @@ def test_a_directory_without_results_is_refused(tmp_path: Path) -> None:
         ResultFileError, match=r"expected asv's directory of results; name it, for example \.asv/results"
     ):
         read_foreign(tmp_path)
+
+
+def test_an_import_has_bounds(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_MOST_VALUES", 3)
+    with pytest.raises(ResultFileError, match="has more than 3 values; import a part of it"):
+        read_foreign(results)
+    monkeypatch.setattr(exchange, "_MOST_FILES", 0)
+    with pytest.raises(ResultFileError, match="has 1 results, expected at most 0"):
+        read_foreign(results)
 
 
 def test_units_are_guessed_by_name_without_the_list_of_benchmarks(results: Path) -> None:
