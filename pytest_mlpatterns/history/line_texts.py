@@ -129,7 +129,11 @@ def is_history(content: bytes) -> bool:
 
     Damaged lines before that one may be anything, such as the marks of a merge with conflicts.
     """
-    lines = [text for _, text in numbered(content)]
-    if len(lines) == 1 and _BEGINNING.startswith(lines[0]):
-        return True  # a writer was killed at its first letters
-    return not lines or any(map(_BEGIN.match, lines))
+    others = []
+    for _, found in numbered(content):
+        if _BEGIN.match(found):
+            return True
+        others.append(found)
+    if len(others) == 1:
+        return _BEGINNING.startswith(others[0])  # a writer was killed at its first letters
+    return not others
