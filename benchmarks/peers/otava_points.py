@@ -1,7 +1,8 @@
 """Apache Otava on series from standard input and from its own generators, as JSON; runs in an environment of its own.
 
-Input: ``{"series": [[…], …], "seeds": N}``. Output: for the given series the indices of the changes that Otava finds
-with its own defaults, and for each generated one its name, values, true changes of the level, and what Otava finds.
+Input: ``{"series": [[…], …], "seeds": N}``. Output: for each given series the indices of the changes that Otava finds
+with its own defaults, or null if it gives up; and for each generated one its name, values, true changes of the level,
+and what Otava finds.
 """
 
 from __future__ import annotations
@@ -51,9 +52,15 @@ GENERATORS = {
 }
 
 
-def found_in(values: list[float]) -> list[int]:
-    """Indices of the first points after Otava's changes, with its default window and p-value."""
-    changes, _ = compute_change_points(np.asarray(values, dtype=np.float64))
+def found_in(values: list[float]) -> list[int] | None:
+    """Indices of the first points after Otava's changes, with its default window and p-value; None if it gives up.
+
+    Otava 0.8.0 raises ``ValueError`` on some series of equal values.
+    """
+    try:
+        changes, _ = compute_change_points(np.asarray(values, dtype=np.float64))
+    except ValueError:
+        return None
     return sorted(int(change.index) for change in changes)
 
 

@@ -50,6 +50,8 @@ _SHORTEST_RAMP = 10
 """Runs of the shortest drift: a shorter one is a step that is not sharp."""
 _MOST_DRIFTS = 4
 """Most drifts of a stretch."""
+_LEAST_SLOPE = 3.0
+"""Standard errors of a slope that may be significant; the corrected test needs more."""
 _MOST_LENGTHS = 4
 """Lengths of windows in which a drift is fitted, around the clearest one."""
 _ENDS = 24
@@ -246,14 +248,15 @@ def _around(stretch: Stretch, start: int, stop: int) -> Stretch:
 
 
 def _sloping_windows(stretch: Stretch, scatter: Scatter) -> list[_Window]:
-    """Windows of all lengths and what remains of their slope beside the step that explains most of it."""
+    """Windows of all lengths whose slope remains beside the step that explains most of it."""
     sds = deviations(stretch.errors, scatter.sd)
     sums = _Sums(tamed(stretch.values, sds), sds)
     found = []
     for starts, length in layers_of_windows(stretch.values.size, _FEWEST_OF_DRIFT, overlap=4):
         zs = sums.slopes(starts, length)
         found += [
-            _Window(int(start), int(start) + length, float(z), scatter.sd) for start, z in zip(starts, zs, strict=True)
+            _Window(int(starts[number]), int(starts[number]) + length, float(zs[number]), scatter.sd)
+            for number in np.flatnonzero(zs >= _LEAST_SLOPE)
         ]
     return found
 

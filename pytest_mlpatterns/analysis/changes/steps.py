@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ from pytest_mlpatterns.analysis.changes.stretches import (
 from pytest_mlpatterns.analysis.statistics.distributions import student_tail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -130,7 +131,8 @@ def corrected(z: float, degrees: float, *, runs: int, side: int) -> float:
     return min(max(2 * student_tail(z, degrees) * places, _LEAST_P), 1.0)
 
 
-def layers_of_windows(runs: int, shortest: int, *, overlap: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+@lru_cache(maxsize=64)
+def layers_of_windows(runs: int, shortest: int, *, overlap: int) -> tuple[tuple[NDArray[np.int64], int], ...]:
     """Starts and lengths of nested windows, from one of all runs down to the shortest ones.
 
     Args:
@@ -138,11 +140,15 @@ def layers_of_windows(runs: int, shortest: int, *, overlap: int) -> Iterator[tup
         shortest: least length; the only window of fewer runs is that of all.
         overlap: how many windows of one length hold a run.
     """
+    layers = []
     length = runs
     while length >= min(shortest, runs) and length > 1:
         windows = max(overlap * math.ceil(runs / length) - overlap + 1, 1)
-        yield np.unique(np.round(np.linspace(0, runs - length, windows)).astype(np.int64)), length
+        starts = np.unique(np.round(np.linspace(0, runs - length, windows)).astype(np.int64))
+        starts.flags.writeable = False
+        layers.append((starts, length))
         length = min(int(length * _SHRINKS), length - 1)
+    return tuple(layers)
 
 
 # --- independent runs around a level -------------------------------------------------------------------------------
