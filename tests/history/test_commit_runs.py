@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from support.installed import installed_copy
-from support.old_commits import BROKEN, TEST, editable_site, files_of, repository_of
+from support.old_commits import BROKEN, INI, TEST, editable_site, files_of, repository_of
 from support.services.processes import our_children
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.history.commit_runs import CommitRun, CommitRuns, MeasuredAs, NotRun, WhyNotRun
+from pytest_mlpatterns.history.commit_runs import CommitRun, CommitRuns, MeasuredAs, NotRun, WhyNotRun, limit_s
 from pytest_mlpatterns.revision.commits import resolve_revision
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def measured(
 def test_both_sides_run_their_own_code_although_the_project_is_installed_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_finder: bool
 ) -> None:
-    repository, (first, second, _) = repository_of(tmp_path / "shop", 0.01, 0.03, 0.06)
+    ini = f"{INI}perf_history = git:perf\nperf_html = report.html\nperf_baseline = require\n"
+    repository, (first, second, _) = repository_of(tmp_path / "shop", 0.01, 0.03, 0.06, ini=ini)
     repository.write({**files_of(0.09), "pytest.ini": "[pytest]\n"})
     site = editable_site(tmp_path / "site", repository.top, by_finder=by_finder)
     log = tmp_path / "log"
@@ -55,6 +57,7 @@ def test_both_sides_run_their_own_code_although_the_project_is_installed_in_plac
     assert 0.3 < sum(one.value for one in ratios) / len(ratios) < 1.3
     assert found.result.test == TEST
     assert found.ratios("p99") == ()
+    assert repository.git("for-each-ref", "refs/notes") == ""  # a measurement of another commit is no run of this one
 
 
 REASONS = {
@@ -131,3 +134,16 @@ def test_several_tests_are_refused(tmp_path: Path) -> None:
     repository, (first,) = repository_of(tmp_path / "shop", 0.01)
     with pytest.raises(SettingError, match=r"test_shop\.py names 3 tests: .*expected one"):
         measured(repository, first, first, test="test_shop.py")
+
+
+def test_a_process_that_wrote_no_results_counts_as_crashed(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text("{", encoding="utf-8")
+    for file in (tmp_path / "absent.json", damaged):
+        found = CommitRuns(tmp_path)._read(SimpleNamespace(file=file))  # type: ignore[arg-type]
+        assert isinstance(found, NotRun)
+        assert found.why is WhyNotRun.CRASH
+
+
+def test_a_run_may_take_longer_than_its_budget() -> None:
+    assert limit_s(30 * 10**9) > 60.0

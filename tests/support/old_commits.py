@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["BROKEN", "TEST", "editable_site", "files_of", "repository_of", "run_with_ratios"]
+__all__ = ["BROKEN", "INI", "TEST", "editable_site", "files_of", "repository_of", "run_with_ratios"]
 
 TEST = "test_shop.py::test_shop"
 MODEL = """
@@ -67,11 +67,12 @@ def test_other(perf):
 def test_plain():
     pass
 """
+INI = "[pytest]\npythonpath = src\n"
 BROKEN = "raise ImportError('this commit is broken')\n"
 """A model file that cannot be imported."""
 
 
-def files_of(seconds: float, *, ini: str = "[pytest]\npythonpath = src\n") -> dict[str, str]:
+def files_of(seconds: float, *, ini: str = INI) -> dict[str, str]:
     """The files of a project whose model takes a number of seconds."""
     return {
         "pytest.ini": ini,
@@ -81,12 +82,12 @@ def files_of(seconds: float, *, ini: str = "[pytest]\npythonpath = src\n") -> di
     }
 
 
-def repository_of(top: Path, *seconds: float | str) -> tuple[Repository, list[str]]:
+def repository_of(top: Path, *seconds: float | str, ini: str = INI) -> tuple[Repository, list[str]]:
     """A repository, and the hashes of its commits, one for each time; text in place of a time is the model file."""
     repository = Repository.made(top)
     shas = []
     for number, one in enumerate(seconds):
-        files = files_of(0.01) if isinstance(one, str) else files_of(one)
+        files = files_of(0.01 if isinstance(one, str) else one, ini=ini)
         model = {"src/shop/model.py": one} if isinstance(one, str) else {}
         shas.append(repository.commit({**files, **model, "number": str(number)}, f"Commit {number}"))
     return repository, shas
