@@ -143,13 +143,14 @@ def busy() -> Iterator[None]:
         process.wait()
 
 
-def searched(repository: Repository, sizes: list[float], budget: str) -> None:
+def searched(repository: Repository, sizes: list[float], *, budget: str, metric: str) -> None:
     """Search for each step among the commits around it, and for any of them among all."""
-    for size in [*sizes, 0.0]:
+    for size in sizes:
         first, last = repository.range_of(size) if size else (0, COMMITS - 1)
         began = time.perf_counter()
         commits = f"{repository.shas[first]}..{repository.shas[last]}"
-        done = command(repository, "bisect", TEST, commits, "--json", "--budget", budget)
+        options = ("--json", "--budget", budget, "--metric", metric)
+        done = command(repository, "bisect", TEST, commits, *options)
         took_s = time.perf_counter() - began
         wanted = {repository.steps[size]} if size else set(repository.steps.values())
         print(f"{size:.0%} among {last - first}: {answer(repository, done, wanted)}, {took_s:.0f} s", flush=True)
@@ -193,16 +194,17 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--budget", default="30s")
-    parser.add_argument("--sizes", default="0.03,0.05,0.08")
+    parser.add_argument("--metric", default="rtm", help="of bisect")
+    parser.add_argument("--sizes", default="0.03,0.05,0.08,0", help="0 is any step, among all commits")
     parser.add_argument("--beside", action="store_true", help="beside a busy loop")
     options = parser.parse_args()
-    sizes = [float(size) for size in options.sizes.split(",") if size]
+    sizes = [float(size) for size in options.sizes.split(",")]
     with busy() if options.beside else contextlib.nullcontext(), tempfile.TemporaryDirectory() as directory:
         for seed in range(options.seed, options.seed + options.tries):
             repository = repository_in(Path(directory) / f"repository-{seed}", seed)
             print(f"seed {seed}: steps { ({f'{size:.0%}': at for size, at in repository.steps.items()}) }", flush=True)
             if options.what == "bisect":
-                searched(repository, sizes, options.budget)
+                searched(repository, sizes, budget=options.budget, metric=options.metric)
             else:
                 filled(repository, options.budget)
 
