@@ -41,11 +41,14 @@ from pytest_mlpatterns.analysis.statistics.looks import (
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.baseline.updates import UPDATE_LAUNCHES
+from pytest_mlpatterns.history.plan_tails import is_judged, seen_tail
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.plan import WANTED_CHANGES, Advice, Help, MetricPlan, Seen, TestPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_mlpatterns.records.latency import RequestCounts
 
 __all__ = ["USUAL_LAUNCHES", "Sitting", "TestFacts", "plan_of"]
 
@@ -83,6 +86,7 @@ class TestFacts:
         in_flight: requests that a closed loop keeps in flight; None for other loads.
         has_cores: whether the deployment has a fixed number of cores.
         undecided: runs of a history that were undecided, and all of them; None without a history.
+        counts: requests of launches as a comparison with a revision measures them; empty if they are not known.
     """
 
     __test__ = False
@@ -99,6 +103,7 @@ class TestFacts:
     in_flight: int | None = None
     has_cores: bool = False
     undecided: tuple[int, int] | None = None
+    counts: tuple[RequestCounts, ...] = ()
 
     @property
     def fitting_launches(self) -> int:
@@ -122,6 +127,7 @@ def plan_of(facts: TestFacts) -> TestPlan | None:
     found = [_metric_plan(facts, one, primary=max(primary, 1)) for one in judged]
     if not found:
         return None
+    found += [tail for name in facts.tolerances if (tail := _tail_plan(facts, name)) is not None]
     planned = {one.metric for one in found}
     sittings = max((facts.launches[one.statistic.name] for one in judged), key=_count)
     return TestPlan(
@@ -298,6 +304,22 @@ def _metric_plan(facts: TestFacts, judged: _Judged, *, primary: int) -> MetricPl
     if not seen["revision"].sees(judged.tolerance):
         seen["revision"] = _advised(facts, judged, revision, seen=seen["revision"])
     return MetricPlan(judged.metric.name, judged.tolerance, file=seen["file"], revision=seen["revision"])
+
+
+def _tail_plan(facts: TestFacts, name: str) -> MetricPlan | None:
+    """What a revision shows of a percentile beyond the median; None if it has too few requests, or is none."""
+    metric = metric_named(name) if is_known_metric(name) else None
+    if metric is None or metric.percentile is None or not metric.is_tail:
+        return None
+    tolerance, launches = facts.tolerances[name], facts.fitting_pairs
+    if not is_judged(facts.counts, metric.percentile, launches=launches, tolerance=tolerance):
+        return None
+    scatter = scatter_of(facts.launches.get(name, ()), metric.launch_sd, PRIOR_DEGREES)
+    change = seen_tail(facts.counts, metric.percentile, launches=launches, tolerance=tolerance)
+    seen = Seen(change, 0.0 if scatter is None else scatter.found, launches, None, ())
+    if not seen.sees(tolerance):
+        seen = replace(seen, advice=(Advice(Help.DURATION),))
+    return MetricPlan(name, tolerance, file=None, revision=seen)
 
 
 def _smallest(facts: TestFacts) -> float:

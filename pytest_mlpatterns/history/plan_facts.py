@@ -93,6 +93,7 @@ def _facts_of_results(
         pair_s=median(pair_s) if pair_s else None,
         in_flight=last.setup.load.in_flight,
         has_cores=bool(last.setup.cpus),
+        counts=tuple(count for one in beside or alone for count in one.measured.counts),
     )
 
 

@@ -57,7 +57,8 @@ class Seen:
         differs_by: standard deviation from launch to launch, or of the ratio from pair to pair, as a share.
         launches: launches, or pairs of them, that the test's budget has time for.
         seen_tolerance: smallest tolerance of which twice as much is seen in that time; None if there is none.
-        needed: launches for each of ``WANTED_CHANGES``; None if neither 16 launches nor 24 pairs suffice.
+        needed: launches for each of ``WANTED_CHANGES``; None if neither 16 launches nor 24 pairs suffice; empty if
+            that is not planned, as of a percentile.
         advice: what helps if twice the tolerance is not seen; empty if it is.
     """
 

@@ -106,7 +106,7 @@ def _columns(found: Sequence[tuple[MetricPlan, Seen]], each_s: float | None) -> 
     wanted = [
         TextColumn(
             f"for {_percent(change)}",
-            [Span(_needed(seen.needed[place], each_s)) for _, seen in found],
+            [Span(_needed(seen.needed[place], each_s) if seen.needed else "") for _, seen in found],
         )
         for place, change in enumerate(WANTED_CHANGES)
     ]
