@@ -63,6 +63,8 @@ class HistorySession:
         self._root = root
         file = Path(run.history)  # git:NAME is relative to nothing
         place = str(file.relative_to(root)) if file.is_relative_to(root) else run.history
+        if place != run.history and place.startswith("git:"):  # a file of such a name
+            place = f"./{place}"
         self._history = open_history(place, root=root, invoked_in=root)
         self._before = HistoryRead(()) if run.smoke else self._history.read()
         self._checkout = checkout_of(root, (run.baseline_file, *run.results_files))

@@ -75,6 +75,12 @@ def test_a_run_adds_a_line_for_each_test_that_it_measured(repository: Repository
     assert written(repository) == {"place": "runs.jsonl", "added": 1, "position": 2, "clean": True, "changes": []}
 
 
+def test_a_file_may_be_called_as_notes_are(repository: Repository) -> None:
+    run_here(repository.top, "--perf-history", "./git:perf")
+    assert len(lines(repository, "./git:perf")) == 1
+    assert (repository.top / "git:perf").exists()
+
+
 def test_a_change_is_reported_once_and_fails_the_run_that_confirms_it(repository: Repository) -> None:
     run_here(repository.top, *HISTORY)
     with_earlier_runs(repository, *[0.001] * 12, *[1.0] * 4)
