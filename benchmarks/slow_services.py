@@ -161,14 +161,20 @@ def _of_one_mode(slower: float) -> float:
     return float((1 + slower) ** (9 / 4) - 1)
 
 
+def _of_language_models() -> Iterator[Case]:
+    """Two sides share the budget of a comparison with a revision, so it gets twice as much."""
+    for mode, budget_s in (("check", 30), ("against", 60)):
+        for tolerance, change in ((None, ""), (0.25, ""), (0.25, "prompt-x3"), (0.15, "prompt-x2")):
+            yield Case("llama", mode, change, tolerance, budget_s, wanted=20)
+        for change in ("threads-2", "slots-1"):
+            yield Case("llama", mode, change, None, budget_s)
+        for service, change in (("llama-cached", "cold-cache"), ("llama-open", "longer-answer")):
+            yield Case(service, mode, "", None, budget_s)
+            yield Case(service, mode, change, None, budget_s)
+
+
 CASES = (
-    *(Case("llama", mode, "", wanted=20) for mode in MODES),
-    *(Case("llama", mode, "", 0.25, wanted=20) for mode in MODES),
-    *(Case("llama", mode, "prompt-x3", 0.25, wanted=20) for mode in MODES),
-    *(Case("llama", mode, "prompt-x2", 0.15, wanted=20) for mode in MODES),
-    *(Case("llama", mode, change) for change in ("threads-2", "slots-1") for mode in MODES),
-    *(Case("llama-cached", mode, change) for change in ("", "cold-cache") for mode in MODES),
-    *(Case("llama-open", mode, change) for change in ("", "longer-answer") for mode in MODES),
+    *_of_language_models(),
     *(case for rate in RATES for shape in SHAPES for case in _sleeping(rate, shape)),
 )
 
