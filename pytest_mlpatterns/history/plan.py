@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.changes.visibility import (
     Levels,
     Scatter,
     SimulatedRuns,
+    differs_less,
     fewest_launches,
     room_of,
     runs_beside_entry,
@@ -285,12 +286,19 @@ def _of_pairs(facts: TestFacts, judged: _Judged, alpha: float) -> _Comparison:
 
 
 def _scatter_of_pairs(facts: TestFacts, judged: _Judged) -> Scatter | None:
-    """The scatter of the ratios that were measured; None if there are too few."""
+    """The scatter of the ratios that were measured; None if there are too few.
+
+    Few pairs may be alike by chance. So their prior is what the ratio of two launches differs by if they share nothing.
+    It is the usual one if the pairs differ by less than chance explains: both sides then share what disturbs them.
+    """
     name = judged.metric.name
     if not facts.pairs.get(name):
         return None
     statistic = judged_statistic(judged.metric, lambda of: _deviation(facts.pairs.get(of.name, ())))
-    return scatter_of(facts.pairs[statistic.name], RATIO_SD, RATIO_PRIOR_DEGREES)
+    apart = math.sqrt(2 * max(judged.scatter.found**2 - judged.scatter.within**2, 0.0))
+    pairs = facts.pairs[statistic.name]
+    prior_sd = RATIO_SD if apart < RATIO_SD or differs_less(pairs, apart) else apart
+    return scatter_of(pairs, prior_sd, RATIO_PRIOR_DEGREES)
 
 
 def _metric_plan(facts: TestFacts, judged: _Judged, *, primary: int) -> MetricPlan:

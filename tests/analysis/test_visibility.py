@@ -13,6 +13,7 @@ from pytest_mlpatterns.analysis.changes.visibility import (
     Levels,
     Scatter,
     SimulatedRuns,
+    differs_less,
     fewest_launches,
     room_of,
     runs_beside_entry,
@@ -213,6 +214,18 @@ def test_few_launches_are_trusted_less() -> None:
     assert few.assumed / few.found > many.assumed / many.found
     assert many.launches == 64
     assert many.within == pytest.approx(ERROR)
+
+
+def test_launches_that_differ_less_than_by_chance_are_noticed() -> None:
+    draw = np.random.default_rng(3)
+    alike, few, usual = (
+        [tuple((level, 0.001) for level in levels_of(draw, count, sd=sd)) for _ in range(3)]
+        for count, sd in ((6, 0.001), (2, 0.02), (6, 0.05))
+    )
+    assert differs_less(alike, 0.05)
+    assert not differs_less(few, 0.05)
+    assert not differs_less(usual, 0.05)
+    assert not differs_less([((0.0, 0.01),)], 0.05)
 
 
 def test_one_launch_has_no_scatter() -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "Levels",
     "Scatter",
     "SimulatedRuns",
+    "differs_less",
     "fewest_launches",
     "room_of",
     "runs_beside_entry",
@@ -62,6 +63,10 @@ _SEED = 31
 """Seed of the draws, so that the same launches give the same answer."""
 _WIDEST = 3.0
 """Largest distance beyond the tolerance, on the logarithm, that is called seen: a factor of 20."""
+_RARE = 0.01
+"""Chance below which launches do not differ less than others by accident."""
+_TINY = 1e-30
+"""Least variance of a division."""
 _WIDEST_HALF = 20.0
 """Half of the widest interval of a logarithm."""
 _KNOTS = 24
@@ -125,6 +130,24 @@ def scatter_of(sittings: Sequence[Sitting], prior_sd: float, prior_degrees: floa
     variance = (weight * prior + squares) / (weight + degrees)
     assumed = math.sqrt(variance / _lower_quantile(weight + degrees))
     return Scatter(math.sqrt(squares / degrees), assumed, _between(known, variance), errors, degrees + len(known))
+
+
+def differs_less(sittings: Sequence[Sitting], deviation: float) -> bool:
+    """Whether launches differ by so much less than a standard deviation that chance explains it in 1 % of samples.
+
+    By the cube root of chi-squared over its degrees of freedom, which is about normal; see :func:`scatter_of`.
+
+    Args:
+        sittings: with errors within each launch, which are added to the deviation.
+        deviation: from launch to launch.
+    """
+    degrees = sum(len(sitting) - 1 for sitting in sittings if sitting)
+    if degrees < 1:
+        return False
+    expected = degrees * (deviation**2 + fmean(error**2 for sitting in sittings for _, error in sitting))
+    found = sum(_squares([level for level, _ in sitting]) for sitting in sittings if sitting) / max(expected, _TINY)
+    part = 2 / (9 * degrees)
+    return (math.cbrt(found) - (1 - part)) / math.sqrt(part) < NormalDist().inv_cdf(_RARE)
 
 
 def _squares(levels: Sequence[float]) -> float:
