@@ -48,14 +48,14 @@ def checkout_of(root: Path, leave_out: Collection[Path] = ()) -> Checkout:
     Args:
         root: a directory of the repository; the whole repository counts.
         leave_out: files that are no part of the code, such as the history and result files.
+
+    Raises:
+        DeploymentError: git fails, as in a damaged repository.
     """
     git = _repository(root)
     if git is None:
         return Checkout(CommitPosition())
-    try:
-        return Checkout(position_in(root, "HEAD"), changed_files(root, leave_out))
-    except DeploymentError:  # a repository that git refuses to read, or one that is damaged
-        return Checkout(CommitPosition())
+    return Checkout(position_in(root, "HEAD"), changed_files(root, leave_out))
 
 
 def position_in(root: Path, commit: str) -> CommitPosition:

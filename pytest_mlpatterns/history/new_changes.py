@@ -23,6 +23,9 @@ __all__ = ["latest_points", "new_changes"]
 
 _LATEST_RUNS = 200
 """Runs of a course in which a run looks for new changes, the latest ones; an older change is not news."""
+_LATEST_LINES = 300
+"""Lines of a test on a machine that are read at all, the latest ones: those of the runs that count, and of the commits
+that their ratios refer to. The courses of 10,000 lines with ten metrics take two seconds."""
 _APART = 5
 """Runs by which the place of one change may differ between two looks at its course: as many as confirm it."""
 
@@ -39,6 +42,7 @@ def new_changes(
         added: those of this run.
         order: see :func:`pytest_mlpatterns.analysis.changes.series.series_of`.
     """
+    before = _latest_lines(before)
     machines = {line.test: line.machine for line in added}
     now = {_Course.of(one): one for one in series_of([*before, *added], order)}
     found = [
@@ -52,6 +56,14 @@ def new_changes(
     places = {course: _Places.of(one) for course, one in now.items()}
     known = [(change, places[_Course.of(change)].stretch(change)) for change in find_changes(without)]
     return tuple(change for change in found if not _is_known(change, places[_Course.of(change)].stretch(change), known))
+
+
+def _latest_lines(lines: Sequence[HistoryLine]) -> list[HistoryLine]:
+    """The last lines of each test on each machine, by their dates."""
+    found: dict[tuple[str, str], list[HistoryLine]] = {}
+    for line in lines:
+        found.setdefault((line.test, line.machine), []).append(line)
+    return [line for own in found.values() for line in sorted(own, key=lambda line: line.date)[-_LATEST_LINES:]]
 
 
 def latest_points(series: Series, most: int) -> Series:

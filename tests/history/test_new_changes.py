@@ -109,6 +109,12 @@ def test_an_old_change_is_no_news_however_late_it_is_found() -> None:
     assert new_changes([], lines) == ()
 
 
+def test_a_long_history_is_read_from_its_end() -> None:
+    lines = history([1.3] * 100 + [1.0] * 400 + [1.2] * 5)
+    (change,) = new_changes(lines[:-1], lines[-1:])
+    assert (change.new.position, change.is_confirmed) == (501, True)
+
+
 def test_the_latest_points_keep_their_segments() -> None:
     (whole,) = series_of(history([1.0] * 10))
     cut = latest_points(replace(whole, segments=(Segment(0, 4), Segment(4, 8, "set-up"), Segment(8, 10, "x"))), 4)
