@@ -12,6 +12,10 @@ from support.repository import Repository
 from support.services.processes import our_children
 from support.services.scripted import ScriptedServer, Send, answer
 
+from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.records.history import CommitPosition
+from pytest_mlpatterns.records.verdict import Kind
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -147,9 +151,13 @@ def test_a_branch_that_was_recorded_on_a_laptop_and_squashed_gates_a_fresh_clone
 def test_what_the_file_does_not_decide_is_settled_by_its_commit_also_in_a_worker(shop: Repository) -> None:
     recorded(shop)
     shop.commit(model(0.06), "Slower")
-    slower = run(shop, "-n", "1")
+    slower = run(shop, "-n", "1", "--perf-history", "runs.jsonl")
     assert slower.exit_code == 1
     assert "(the baseline's commit (" in slower.out
+    (line,) = open_history("runs.jsonl", root=shop.top, invoked_in=shop.top).read().lines
+    assert (line.clean, line.kind) == (True, Kind.REGRESSION)
+    assert line.reference == CommitPosition(shop.git("rev-parse", "HEAD~1"), 2)
+    assert all(ratio.log_ratio > 0.5 for ratio in line.ratios["rtm"])
     assert re.search("by the file: (mean latency|RTM) ", slower.out)
     alone = run(shop, "--perf-settle", "off", "--perf-noise", "trust")
     assert alone.exit_code == 1
