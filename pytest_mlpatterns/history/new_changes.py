@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import Segment, Series, commit_key, series_of
+from pytest_mlpatterns.records.change import ChangeForm
+from pytest_mlpatterns.records.verdict import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,13 +21,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.change import Change, Course
     from pytest_mlpatterns.records.history import HistoryLine
 
-__all__ = ["latest_points", "new_changes"]
+__all__ = ["each_passed", "latest_points", "new_changes"]
 
 _LATEST_RUNS = 200
 """Runs of a course in which a run looks for new changes, the latest ones; an older change is not news."""
 _LATEST_LINES = 300
 """Lines of a test on a machine that are read at all, the latest ones: those of the runs that count, and of the commits
 that their ratios refer to. The courses of 10,000 lines with ten metrics take two seconds."""
+_PASSED = frozenset((Kind.PASSED, Kind.UNDECIDED))
+"""Kinds of tests that were compared, and that no verdict failed."""
 _APART = 5
 """Runs by which the place of one change may differ between two looks at its course: as many as confirm it."""
 
@@ -64,6 +68,21 @@ def _latest_lines(lines: Sequence[HistoryLine]) -> list[HistoryLine]:
     for line in lines:
         found.setdefault((line.test, line.machine), []).append(line)
     return [line for own in found.values() for line in sorted(own, key=lambda line: line.date)[-_LATEST_LINES:]]
+
+
+def each_passed(change: Change, lines: Sequence[HistoryLine]) -> bool:
+    """Whether each run of a test since a change began was compared, and none failed.
+
+    Args:
+        change: in the history.
+        lines: of the history.
+    """
+    ours = [line for line in lines if line.test == change.test and change.machine in ("", line.machine)]
+    began = change.date
+    if change.form is ChangeForm.DRIFT:  # whose date is that of its last run
+        first = commit_key(change.old)
+        began = min((line.date for line in ours if commit_key(line.at) == first), default=began)
+    return {line.kind for line in ours if line.date >= began} <= _PASSED
 
 
 def latest_points(series: Series, most: int) -> Series:

@@ -16,9 +16,8 @@ from pytest_mlpatterns.config.run_settings import HistoryFail
 from pytest_mlpatterns.history.checkout import checkout_of, first_parents, position_in
 from pytest_mlpatterns.history.lines import RunOfLines, lines_of
 from pytest_mlpatterns.history.place import open_history
-from pytest_mlpatterns.records.change import ChangeForm, NewChange
+from pytest_mlpatterns.records.change import NewChange
 from pytest_mlpatterns.records.history import HistoryRead
-from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.text.change_sentence import bisect_command, change_sentence
 from pytest_mlpatterns.wording import count
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HistorySession"]
 
-_PASSED = frozenset((Kind.PASSED, Kind.UNDECIDED))
-"""Kinds of tests that were compared, and that no verdict failed."""
 _MOST_NAMED = 3
 """Files that differ from the commit, which a line of the terminal names at most."""
 
@@ -149,24 +146,11 @@ class HistorySession:
 
     def _described(self, change: Change, lines: Sequence[HistoryLine], result: TestResult) -> NewChange:
         """A change with its sentence; ``result`` is that of its test."""
-        tolerance = None
-        if is_known_metric(change.metric):
-            tolerance = Tolerances(result.definition.tolerance).of(change.metric)
-        sentence = change_sentence(change, passed=_each_passed(change, lines), tolerance=tolerance)
+        from pytest_mlpatterns.history.new_changes import each_passed
+
+        is_known = is_known_metric(change.metric)
+        tolerance = Tolerances(result.definition.tolerance).of(change.metric) if is_known else None
+        sentence = change_sentence(change, passed=each_passed(change, lines), tolerance=tolerance)
         fails = self._run.history_fail is HistoryFail.NEW and change.is_worse and change.is_confirmed
         command = bisect_command(change) if change.is_worse else ""
         return NewChange(change, sentence, command, fails, result.definition.location)
-
-
-def _each_passed(change: Change, lines: Sequence[HistoryLine]) -> bool:
-    """Whether each run of a test since a change began was compared, and none failed."""
-    began = change.date
-    if change.form is ChangeForm.DRIFT:
-        dates = [line.date for line in lines if line.test == change.test and line.at.commit == change.old.commit]
-        began = min(dates, default=began)
-    kinds = {
-        line.kind
-        for line in lines
-        if line.test == change.test and line.date >= began and change.machine in ("", line.machine)
-    }
-    return kinds <= _PASSED

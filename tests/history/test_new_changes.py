@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series, series_of
-from pytest_mlpatterns.history.new_changes import latest_points, new_changes
-from pytest_mlpatterns.records.change import Course
+from pytest_mlpatterns.history.new_changes import each_passed, latest_points, new_changes
+from pytest_mlpatterns.records.change import ChangeForm, Course
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
@@ -113,6 +113,19 @@ def test_a_long_history_is_read_from_its_end() -> None:
     lines = history([1.3] * 100 + [1.0] * 400 + [1.2] * 5)
     (change,) = new_changes(lines[:-1], lines[-1:])
     assert (change.new.position, change.is_confirmed) == (501, True)
+
+
+def test_runs_passed_if_none_since_the_change_failed_or_was_not_compared() -> None:
+    lines = history([1.0] * 20 + [1.2] * 5)
+    (change,) = new_changes(lines[:-1], lines[-1:])
+    assert each_passed(change, lines)
+    for kind, passed in ((Kind.UNDECIDED, True), (Kind.REGRESSION, False), (Kind.NOT_COMPARED, False)):
+        assert each_passed(change, [*lines[:-1], replace(lines[-1], kind=kind)]) is passed
+        assert each_passed(change, [replace(lines[0], kind=kind), *lines[1:]])  # before the change
+        assert each_passed(change, [*lines, replace(lines[-1], kind=kind, machine=OTHER)])
+    drift = replace(change, form=ChangeForm.DRIFT, old=lines[3].at, date=lines[-1].date)
+    assert each_passed(drift, [replace(lines[2], kind=Kind.LIMIT), *lines[3:]])
+    assert not each_passed(drift, [replace(lines[4], kind=Kind.LIMIT), *lines[5:], lines[3]])
 
 
 def test_the_latest_points_keep_their_segments() -> None:

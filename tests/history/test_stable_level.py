@@ -138,6 +138,8 @@ def test_a_change_that_only_ratios_of_another_machine_show_counts() -> None:
     ]
     found = stable_levels([*theirs, *lines[:-1]], lines[-1:])[TEST]
     assert (found.runs, found.since) == (10, lines[20].date[:10])
+    not_here = [*lines[:19], *lines[22:]]  # this machine did not measure the commits around the change
+    assert stable_levels([*theirs, *not_here[:-1]], not_here[-1:])[TEST].runs == 8
 
 
 def test_compacted_lines_count_as_their_runs_and_the_latest_launches_are_kept() -> None:
