@@ -9,7 +9,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.change import ChangeForm, Course
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line
 from pytest_mlpatterns.units import format_percent, format_percents
@@ -23,6 +24,8 @@ __all__ = ["bisect_command", "change_sentence", "new_change_lines"]
 
 _SHOWN_DIGITS = 7
 """Digits of a commit's hash in a sentence, as git abbreviates it in a small repository."""
+_USUAL = "rtm"
+"""The metric that a search looks for unless it is told another."""
 _GIVEN_DIGITS = 12
 """Digits of a commit's hash in a command, which name one commit in any repository."""
 
@@ -44,12 +47,17 @@ def change_sentence(change: Change, *, passed: bool = False, tolerance: float | 
 
 
 def bisect_command(change: Change) -> str:
-    """The command that finds the commit of a change; empty if its commits are not known, or are the same."""
+    """The command that finds the commit of a change; empty if its commits are not known, or are the same.
+
+    A metric that is not measured as a ratio, such as p95, is searched for by RTM.
+    """
     old, new = change.old.commit, change.new.commit
     if not old or not new or old == new:
         return ""
     commits = f"{old[:_GIVEN_DIGITS]}..{new[:_GIVEN_DIGITS]}"
-    return f"python -m pytest_mlpatterns bisect {shlex.quote(change.test)} {commits}"
+    is_searched = change.metric in with_role(Role.PAIRED) and change.metric != _USUAL
+    metric = f" --metric {change.metric}" if is_searched else ""
+    return f"python -m pytest_mlpatterns bisect {shlex.quote(change.test)} {commits}{metric}"
 
 
 def new_change_lines(changes: Sequence[NewChange]) -> list[Line]:
