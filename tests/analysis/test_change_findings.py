@@ -82,7 +82,7 @@ def test_a_change_below_half_a_percent_or_the_floor_of_its_metric_is_not_reporte
 
 
 def test_the_more_courses_are_looked_at_the_surer_a_change_must_be() -> None:
-    series = of_values(stepped(40, (20, 0.026)) + noise(39, 40))
+    series = of_values(stepped(40, (20, 0.023)) + noise(39, 40))
     p_value = only(find_changes([series])).p_value
     assert SIGNIFICANCE / 15 < p_value < SIGNIFICANCE
     others = [of_values(noise(seed, 40), test=f"other{seed}") for seed in range(20)]

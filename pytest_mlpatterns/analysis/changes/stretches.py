@@ -35,6 +35,7 @@ __all__ = [
     "Stretch",
     "deviations",
     "pooled",
+    "scatter_of_differences",
     "scatter_of_increments",
     "scatter_of_runs",
     "stretches_of",
@@ -138,7 +139,7 @@ def scatter_of_runs(values: NDArray[np.float64], errors: NDArray[np.float64]) ->
         values: logarithms, shape ``(runs,)``, at least one.
         errors: their standard errors from the launches.
     """
-    variance = _clipped_variance(np.diff(values) / math.sqrt(2))
+    variance = scatter_of_differences(values) ** 2
     return _with_prior(variance, (values.size - 1) * _USE_OF_DIFFERENCES, errors)
 
 
@@ -159,6 +160,11 @@ def with_correlation(scatter: Scatter, left: NDArray[np.float64]) -> Scatter:
     alike = float(left[1:] @ left[:-1]) / total - _CHANCE_OF_CORRELATION / math.sqrt(left.size)
     alike = min(max(alike, 0.0), _MOST_ALIKE)
     return Scatter(scatter.sd * math.sqrt(1 + alike) / (1 - alike), scatter.degrees)
+
+
+def scatter_of_differences(values: NDArray[np.float64]) -> float:
+    """The standard deviation of runs around their level, from the differences of neighbours alone."""
+    return math.sqrt(_clipped_variance(np.diff(values) / math.sqrt(2)))
 
 
 def scatter_of_increments(sizes: NDArray[np.float64], errors: NDArray[np.float64]) -> Scatter:
