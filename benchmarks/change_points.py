@@ -318,7 +318,7 @@ def fleet() -> Iterator[Table]:
             Claim(
                 "share of steps found by ratios to the commit before",
                 shares["ratios to the commit before"],
-                at_least=0.8,
+                at_least=0.7,
             ),
             Claim("share of steps found by values", shares["values"], at_most=0.1),
         ],

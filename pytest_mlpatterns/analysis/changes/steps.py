@@ -149,7 +149,7 @@ def layers_of_windows(runs: int, shortest: int, *, overlap: int) -> tuple[tuple[
     while length >= min(shortest, runs) and length > 1:
         windows = max(overlap * math.ceil(runs / length) - overlap + 1, 1)
         starts = np.unique(np.round(np.linspace(0, runs - length, windows)).astype(np.int64))
-        starts.flags.writeable = False
+        starts.setflags(write=False)
         layers.append((starts, length))
         length = min(int(length * _SHRINKS), length - 1)
     return tuple(layers)
