@@ -17,6 +17,7 @@ from support.services.processes import our_children
 from support.services.scripted import ScriptedServer, Send, answer
 from support.sleeping import MODEL
 
+from pytest_mlpatterns.history.place import open_history
 from pytest_mlpatterns.system.process_limits import why_not_traceable
 
 if TYPE_CHECKING:
@@ -165,8 +166,12 @@ def test_a_regression_is_caught_without_any_baseline_file(compared: Run) -> None
 
 def test_a_distributed_run_catches_a_regression(shop: Repository) -> None:
     shop.write(files(seconds=0.06))
-    run = against(shop, "-n1")
+    run = against(shop, "-n1", "--perf-history", "runs.jsonl")
     assert run.exit_code == 1
+    (line,) = open_history("runs.jsonl", root=shop.top, invoked_in=shop.top).read().lines
+    assert (line.at, line.clean) == (line.reference, False)  # main is checked out, and a file was changed
+    assert line.at.commit == shop.git("rev-parse", "HEAD")
+    assert all(ratio.log_ratio > 0.5 for ratio in line.ratios["rtm"])
     assert re.search("RegressionFailure: (mean latency|RTM) ", run.out)
     assert "(the present)" in run.out
     assert "compared 1 of 1 test with main (" in run.out
