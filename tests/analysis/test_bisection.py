@@ -226,6 +226,18 @@ def test_the_right_commit_is_found_in_95_of_100(size: float) -> None:
 
 
 @pytest.mark.simulation
+def test_few_launches_of_a_busy_machine_name_no_wrong_commit() -> None:
+    rng = np.random.default_rng(34)
+    wrong = 0
+    for _ in range(30):
+        at = int(rng.integers(1, 41))
+        levels = steps(40, **{f"at{at}": 0.08})
+        search = searched(levels, lambda level: [LogRatio(one, 0.004) for one in rng.normal(level, 0.06, 3)])
+        wrong += isinstance(search.step, Bracket) and search.step.is_one_commit and search.step.bad != at
+    assert wrong <= 2
+
+
+@pytest.mark.simulation
 def test_unchanged_ends_are_searched_in_5_of_100_at_most() -> None:
     launches_at = noisy(np.random.default_rng(32))
     searches = [searched(np.zeros(9), launches_at) for _ in range(100)]

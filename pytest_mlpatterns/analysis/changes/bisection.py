@@ -23,9 +23,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import stdev
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.statistics.log_ratio import ratio_estimate
+from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, ratio_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,9 @@ __all__ = [
 _SIZED = 2.0
 """Multiple of its half interval that a change has before commits are compared with its end: one that is known less
 surely makes each of these comparisons longer."""
+_KNOWN_FROM = 4
+"""Launches of both ends from which their scatter counts for all further commits: on a machine that is busier than
+usual, the first launches of a commit would otherwise seem surer than they are."""
 _PART = 0.99
 """Confidence of the intervals by which a step is told from the whole change."""
 _SHOWN = 0.95
@@ -175,12 +179,23 @@ class _Level:
         return abs(self.value - other.value) > math.hypot(self.half, other.half)
 
 
-def _level(launches: Sequence[LogRatio], confidence: float) -> _Level:
-    """The level of a commit; that of the good end, which has no launches, is 0."""
+def _level(launches: Sequence[LogRatio], confidence: float, scatter: float = RATIO_SD) -> _Level:
+    """The level of a commit; that of the good end, which has no launches, is 0.
+
+    Args:
+        launches: of the commit.
+        confidence: of the interval.
+        scatter: standard deviation from launch to launch that is expected.
+    """
     if not launches:
         return _Level(0.0, 0.0)
-    found = ratio_estimate(launches, confidence=confidence)
+    found = ratio_estimate(launches, scatter, confidence=confidence)
     return _Level(math.log(found.value), math.log(found.high / found.value))
+
+
+def _deviation(launches: Sequence[LogRatio]) -> float:
+    """Standard deviation from launch to launch of one commit; 0 if there are too few launches to know it."""
+    return stdev(one.value for one in launches) if len(launches) >= _KNOWN_FROM else 0.0
 
 
 class Bisection:
@@ -208,6 +223,7 @@ class Bisection:
         self._launches: list[LogRatio] = []
         self._runs = 0
         self._is_sized = False
+        self._scatter = RATIO_SD
         self._none: NoChange | None = None
         self.decided: list[Decided] = []
 
@@ -282,6 +298,7 @@ class Bisection:
             self._is_sized = True
             self._levels[self._last] = tuple(self._launches)
             self._bad_level = self._last
+            self._scatter = max(RATIO_SD, _deviation(self._launches))
             return Likeness.BAD
         is_excluded = abs(level.value) + level.half < smallest
         if is_excluded or self._runs >= self._rules.most_runs:
@@ -292,9 +309,8 @@ class Bisection:
     def _place(self, position: int) -> Likeness | None:
         """Find whether a commit differs from the end from which it is farther, and halve what is left."""
         confidence = self._confidence()
-        own = _level(self._launches, confidence)
-        good = _level(self._levels[self._good_level], confidence)
-        bad = _level(self._levels[self._bad_level], confidence)
+        launches = self._launches, self._levels[self._good_level], self._levels[self._bad_level]
+        own, good, bad = (_level(one, confidence, self._scatter) for one in launches)
         is_good = abs(own.value - good.value) < abs(own.value - bad.value)
         near, far = (good, bad) if is_good else (bad, good)
         if not own.is_apart_from(far):
@@ -382,13 +398,14 @@ def check_step(runs: Sequence[Sequence[LogRatio]], bracket: Bracket, rules: Sear
         rules: of the search.
     """
     launches = [launch for run in runs for launch in run]
-    level = _level(launches, 1 - rules.error * 0.5 ** len(runs))
+    scatter = max(RATIO_SD, _deviation(bracket.launches))
+    level = _level(launches, 1 - rules.error * 0.5 ** len(runs), scatter)
     sign = 1 if bracket.whole.value >= 1 else -1
     is_confirmed: bool | None = None
     if sign * level.value > level.half:
         is_confirmed = True
     elif sign * level.value + level.half < math.log1p(rules.smallest) or len(runs) >= rules.most_runs:
         is_confirmed = False
-    own, whole = _level(launches, _PART), _level(bracket.launches, _PART)
+    own, whole = _level(launches, _PART, scatter), _level(bracket.launches, _PART, scatter)
     is_part = own.is_apart_from(whole) and abs(own.value) < abs(whole.value)
     return StepCheck(ratio_estimate(launches, confidence=_SHOWN), is_confirmed, is_part, len(launches))
