@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -129,7 +130,14 @@ def run(top: Path, *arguments: str) -> str:
 def command(repository: Repository, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the package there; what it does is shown as it goes."""
     full = [sys.executable, "-m", "pytest_mlpatterns", *arguments]
-    return subprocess.run(full, cwd=repository.top, stdout=subprocess.PIPE, encoding="utf-8", check=False)
+    with subprocess.Popen(full, cwd=repository.top, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        try:
+            out, _ = process.communicate()
+        except BaseException:
+            process.terminate()  # it removes its trees and processes
+            process.wait()
+            raise
+    return subprocess.CompletedProcess(full, process.returncode, out)
 
 
 @contextlib.contextmanager
@@ -198,6 +206,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="0.03,0.05,0.08,0", help="0 is any step, among all commits")
     parser.add_argument("--beside", action="store_true", help="beside a busy loop")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sizes = [float(size) for size in options.sizes.split(",")]
     with busy() if options.beside else contextlib.nullcontext(), tempfile.TemporaryDirectory() as directory:
         for seed in range(options.seed, options.seed + options.tries):

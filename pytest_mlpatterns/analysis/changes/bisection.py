@@ -54,7 +54,7 @@ _KNOWN_FROM = 4
 """Launches of both ends from which their scatter counts for all further commits: on a machine that is busier than
 usual, the first launches of a commit would otherwise seem surer than they are."""
 _PART = 0.99
-"""Confidence of the intervals by which a step is told from the whole change."""
+"""Confidence of the intervals by which a step differs from the whole change."""
 _SHOWN = 0.95
 """Confidence of the intervals that are shown."""
 
