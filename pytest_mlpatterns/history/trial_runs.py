@@ -7,7 +7,6 @@ for an error. This module must not know what is concluded from the runs.
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import tempfile
@@ -222,7 +221,7 @@ def ended(process: subprocess.Popen[bytes], at_most_s: float) -> int:
     try:
         return process.wait(at_most_s)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # which interrupts it, also in the background of a shell, where SIGINT is ignored
         with suppress(subprocess.TimeoutExpired):
             return process.wait(_GRACE_S)
         process.kill()
