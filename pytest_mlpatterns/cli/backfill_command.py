@@ -1,4 +1,4 @@
-"""``python -m pytest_mlpatterns backfill`` measures old commits for a history.
+"""``python -m pytest_mlpatterns history backfill`` measures old commits for a history.
 
 :func:`add_backfill_options` and :func:`run_backfill` are all of it, so that another command can offer the same.
 """
@@ -37,7 +37,7 @@ def add_backfill_command(
     """Add the command to a parser."""
     what = "measure old commits for a history"
     command = commands.add_parser(
-        "backfill",
+        "history backfill",
         help=what,
         description=f"{what[0].upper()}{what[1:]}, each interleaved with one reference. Exits with 0 if all were "
         "measured, 2 after an error, and 3 if there was no time for all; the same command goes on then.",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_history_command", "joined_action"]
 
-_ACTIONS = ("push", "pull", "compact", "import", "export")
+_ACTIONS = ("backfill", "push", "pull", "compact", "import", "export")
 """What can follow ``history`` in place of a test."""
 _FILE = "perf-history.jsonl"
 """The history, if neither ``--from`` nor the project names one."""

@@ -44,7 +44,7 @@ _INTERLEAVED = ("--perf-against", "HEAD", "--perf-baseline", "off")
 """A run that compares each test with itself."""
 _QUIET = (
     *("-q", "-p", "no:cacheprovider", "--perf-profile", "off", "--perf-gate", "warn", "--perf-inconclusive", "pass"),
-    *("-o", "perf_html=", "-o", "perf_rank="),
+    *("-o", "perf_html=", "-o", "perf_rank=", "-o", "perf_history=", "-o", "perf_baseline_from="),
 )
 """Nothing else is written, no profile is made, and no verdict ends the run early."""
 

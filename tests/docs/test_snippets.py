@@ -237,10 +237,8 @@ def write_histories(directory: Path) -> None:
     )
 
 
-STARTING = ("new", "plan", "bisect", "backfill", "history")
+STARTING = ("new", "plan", "bisect", "history")
 """Commands that start processes."""
-OF_COMMITS = ("bisect", "backfill")
-"""Those that measure old commits."""
 OURS = [
     pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
     for where, words in commands()
@@ -249,7 +247,7 @@ OURS = [
 OF_HISTORIES = [
     pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
     for where, words in commands()
-    if words[:4] == ("python", "-m", "pytest_mlpatterns", "history")
+    if words[:4] == ("python", "-m", "pytest_mlpatterns", "history") and words[4:5] != ("backfill",)
 ]
 
 
@@ -266,7 +264,8 @@ def test_old_commits_are_searched_and_measured_as_shown(tmp_path: Path, monkeypa
     repository.git("tag", "v1.0")
     repository.commit({"a": "2"})
     monkeypatch.chdir(repository.top)
-    shown = {words[3:] for _, words in commands() if words[2:4] in {("pytest_mlpatterns", one) for one in OF_COMMITS}}
+    ours = {words[3:] for _, words in commands() if words[2:3] == ("pytest_mlpatterns",)}
+    shown = {words for words in ours if words[0] == "bisect" or words[:2] == ("history", "backfill")}
 
     assert shown
     for arguments in shown:

@@ -133,7 +133,7 @@ def scatter_of(sittings: Sequence[Sitting], prior_sd: float, prior_degrees: floa
 
 
 def differs_less(sittings: Sequence[Sitting], deviation: float) -> bool:
-    """Whether launches differ by so much less than a standard deviation that chance explains it in 1 % of samples.
+    """Whether launches differ by less than a standard deviation, by a gap that chance explains in 1 % of samples.
 
     By the cube root of chi-squared over its degrees of freedom, which is about normal; see :func:`scatter_of`.
 

@@ -25,7 +25,7 @@ __all__ = ["bisect_command", "change_sentence", "new_change_lines"]
 _SHOWN_DIGITS = 7
 """Digits of a commit's hash in a sentence, as git abbreviates it in a small repository."""
 _USUAL = "rtm"
-"""The metric that a search looks for unless it is told another."""
+"""The metric that a search looks for unless another is given."""
 _GIVEN_DIGITS = 12
 """Digits of a commit's hash in a command, which name one commit in any repository."""
 
