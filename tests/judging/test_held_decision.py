@@ -73,7 +73,7 @@ def traced(
     experiment: Any = SimpleNamespace(
         settings=SimpleNamespace(profile=mode, engine="local", startup_timeout_ns=60 * S),
         system=SimpleNamespace(
-            options=SimpleNamespace(root=Path("/srv/project")), is_attached=attached, start=REVISION.start
+            options=SimpleNamespace(root=Path("/srv/project"), trees=None), is_attached=attached, start=REVISION.start
         ),
         setup=SimpleNamespace(pattern="Url('http://host')"),
         plan=None,
