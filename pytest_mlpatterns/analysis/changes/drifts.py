@@ -106,7 +106,7 @@ def drifts_of(stretches: Sequence[Stretch], steps: Sequence[Step]) -> tuple[Drif
 
 
 def without_drifts(stretch: Stretch, drifts: Sequence[Drift]) -> Stretch:
-    """The stretch with its drifts taken off, so that steps are not mistaken for them."""
+    """The stretch without its drifts, so that what is left are steps."""
     if stretch.is_increment:
         return stretch
     values = stretch.values

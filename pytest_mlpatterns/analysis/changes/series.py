@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Point", "Segment", "Series", "commit_key", "counted_lines", "known_metric", "series_of"]
 
 _KEY_DIGITS = 12
-"""Digits of a hash by which a commit is recognised; a history keeps at least that number."""
+"""Digits of a hash by which a commit is recognised; a history keeps twelve or more."""
 _LEAST_SD = 1e-4
 """Least standard deviation between launches, relative: files hold values to five digits."""
 _LEAST_SHARE = 0.01

@@ -60,8 +60,8 @@ _CANDIDATE = 3.0
 _SHRINKS = math.sqrt(0.5)
 """Ratio of the lengths of two layers of windows."""
 _OVERLAP = 4.0
-"""Places that count as one, since windows overlap. By it a limit of p-values held for 6,000 simulated courses of 12 to
-300 unchanged runs."""
+"""Places that count as one, since windows overlap. With it 1.3 to 4.1 % of simulated unchanged courses of 12 to 300 runs
+have a p-value below 5 %."""
 _ROUNDS = 3
 """Most times that the places of all changes are sought anew."""
 _LEAST_P = 1e-300
@@ -117,11 +117,11 @@ def steps_of(stretches: Sequence[Stretch], stop: int) -> tuple[Step, ...]:
 def corrected(z: float, degrees: float, *, runs: int, side: int) -> float:
     """The probability that unchanged runs show such a change at any place.
 
-    A change whose shorter side has h of n runs is one of about n / 2h windows of 2h runs, in each of which the split
-    is chosen. Within a window the statistic is the maximum of a process whose tail is 1 + z² independent ones at most
-    (the rate at which an Ornstein-Uhlenbeck process crosses a level: James, James & Siegmund, Biometrika 74, 1987), and
-    never more than there are splits. The lengths of windows share the error, the j-th one below the longest with
-    6 / (π j)² of it. Windows overlap, so that fewer of their tests are independent.
+    A change whose shorter side has h of n runs lies in one of about n / 2h windows of 2h runs. The split within a
+    window is chosen too. There the statistic is the maximum of a process, whose tail is that of 1 + z² independent ones
+    at most (the rate at which an Ornstein-Uhlenbeck process crosses a level: James, James & Siegmund, Biometrika 74,
+    1987), and never more than there are splits. The lengths of windows share the error, the j-th one below the longest
+    with 6 / (π j)² of it. Windows overlap, so that fewer of their tests are independent.
 
     Args:
         z: absolute difference of two means, over its standard error.
@@ -159,7 +159,7 @@ def layers_of_windows(runs: int, shortest: int, *, overlap: int) -> tuple[tuple[
 
 
 class _Runs:
-    """Tamed runs of one stretch, and the test that splits some of them.
+    """Tamed runs of one stretch, and the test of a change between two of them.
 
     Args:
         stretch: its measurements.

@@ -66,7 +66,7 @@ _USE_OF_DIFFERENCES = 2 / 3
 _CHANCE_OF_CORRELATION = 1.0
 """Standard errors by which a correlation of neighbours must exceed zero: 1 / sqrt(n) is that of n independent runs."""
 _MOST_ALIKE = 0.9
-"""Largest correlation of neighbours that is taken off: beyond it levels cannot be distinguished."""
+"""Largest correlation of neighbours that is taken off: beyond it all levels look alike."""
 
 
 @dataclass(frozen=True, slots=True)
