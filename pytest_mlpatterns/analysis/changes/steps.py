@@ -60,8 +60,8 @@ _CANDIDATE = 3.0
 _SHRINKS = math.sqrt(0.5)
 """Ratio of the lengths of two layers of windows."""
 _OVERLAP = 4.0
-"""Places that count as one, since windows overlap. With it 1.3 to 4.1 % of simulated unchanged courses of 12 to 300 runs
-have a p-value below 5 %."""
+"""Places that count as one, since windows overlap. With it 1.3 to 4.1 % of simulated unchanged courses of 12 to 300
+runs have a p-value below 5 %."""
 _ROUNDS = 3
 """Most times that the places of all changes are sought anew."""
 _LEAST_P = 1e-300
