@@ -49,7 +49,7 @@ RATIO_SCATTER = 0.008
 FLEET = 0.15
 """Largest difference of a machine of the fleet from the usual one, relative."""
 STATIONARY_TESTS, STATIONARY_METRICS, STATIONARY_RUNS = 1000, 10, 100
-REPEATED = 200
+REPEATED, CORRELATED = 200, 500
 METRIC = "of values"
 """A name without a floor: values of the generators have no unit."""
 
@@ -219,6 +219,25 @@ def stationary() -> Iterator[Table]:
     )
 
 
+def correlated() -> Iterator[Table]:
+    """Unchanged courses of a machine with moods: each run resembles the one before."""
+    random = np.random.default_rng(1)
+    rows = []
+    for share in (0.2, 0.4, 0.6):
+        false = 0
+        for _ in range(CORRELATED):
+            levels = random.normal(0, SCATTER, STATIONARY_RUNS)
+            for place in range(1, levels.size):
+                levels[place] = share * levels[place - 1] + math.sqrt(1 - share**2) * levels[place]
+            false += bool(_forms(levels))
+        rows.append((f"{share:g}", f"{false / CORRELATED:.1%}"))
+    yield Table(
+        f"{CORRELATED} unchanged courses of {STATIONARY_RUNS} runs that resemble their neighbours, each alone",
+        ("correlation of neighbours", "with a false finding"),
+        rows,
+    )
+
+
 def drifts() -> Iterator[Table]:
     """How often a drift is found as one, and a step is called one."""
     random = np.random.default_rng(2)
@@ -358,6 +377,7 @@ def speed() -> Iterator[Table]:
 def measure() -> Iterator[Table]:
     yield from beside_otava()
     yield from stationary()
+    yield from correlated()
     yield from drifts()
     yield from fleet()
     yield from speed()
