@@ -72,7 +72,7 @@ def test_a_queue_takes_a_burst_without_refusing_anybody(perf):
 
 @pytest.mark.perf(pattern=Limited(2, max_waiting=2), rate_rps=400, overload=True)
 def test_a_limit_refuses_what_would_come_too_late(perf):
-    perf.assert_rtm_below("2s")
+    perf.assert_goodput_at_least(rps=2, slo="latency<2s")
     if not perf.smoke:  # no machine answers 400 requests a second with this model
         assert perf.metrics.figure("admitted_share").value < 0.9
         assert perf.metrics.figure("limit").value == 2
@@ -87,9 +87,11 @@ def test_the_model_is_the_slowest_stage(perf):
 
 @pytest.mark.perf(pattern=Cascade(Linear, "model", when=unsure))
 def test_the_forest_sees_only_what_the_linear_model_is_unsure_about(perf):
-    perf.assert_faster_than(Single(), by=1.2, on="throughput")
+    perf.assert_rtm_below("2s")
     if not perf.smoke:
-        assert perf.metrics.figure("escalation_share").value < 0.3
+        rows = load_breast_cancer().data.tolist()
+        share = sum(map(unsure, rows, Linear()(rows))) / len(rows)
+        assert perf.metrics.figure("escalation_share").value == pytest.approx(share, abs=0.15)
 
 
 @pytest.mark.perf(pattern=Ensemble(["model", Linear], combine=mean))

@@ -47,7 +47,7 @@ class Limited(Pattern):
 
     Args:
         max_in_flight: most requests inside at a time, 1..100,000; ``"adaptive"``: as many as answer without waiting
-            there, found from the latency (:mod:`pytest_mlpatterns.patterns.adaptive_limit`).
+            there, found from the latency.
         max_waiting: most requests that wait before them, in the order of their arrival, 0..100,000.
         status: HTTP status of a refused request, 400..599; 503 and 429 are usual.
         retry_after: when a refused client should try again, which it reads in the header ``Retry-After`` in whole

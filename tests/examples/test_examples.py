@@ -22,7 +22,18 @@ from support.profiles import slower_normalize
 from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 from support.synthetic import ENVIRONMENT, result
 
-from pytest_mlpatterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
+from pytest_mlpatterns import (
+    Batched,
+    Cached,
+    Cascade,
+    Ensemble,
+    Limited,
+    Microservice,
+    Pipeline,
+    Queued,
+    Replicated,
+    Single,
+)
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.plugin.options import OPTIONS
@@ -36,7 +47,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
-PATTERNS = (Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single)
+PATTERNS = (Batched, Cached, Cascade, Ensemble, Limited, Microservice, Pipeline, Queued, Replicated, Single)
 QUICKSTART = ROOT / "examples" / "quickstart"
 STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "slower.patch", "test_perf.py", "train.py")
 PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", *WITHOUT_NEIGHBOURS)
@@ -376,7 +387,7 @@ class TestPatterns:
         run = run_python(*PYTEST, "--perf-smoke", directory=declared_patterns)
 
         assert run.returncode == 0, run.stdout + run.stderr
-        assert "10 perf tests sent one request each" in run.stdout
+        assert "12 perf tests sent one request each" in run.stdout
 
     def test_every_test_passes_and_every_pattern_is_among_them(self, declared_patterns: Path) -> None:
         doubt = "--perf-noise=doubt"  # the suite is a busy neighbour: a cache need not be twice as fast beside it

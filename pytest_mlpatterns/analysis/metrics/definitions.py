@@ -60,6 +60,7 @@ __all__ = [
     "comparable_metrics",
     "goodput_metric",
     "is_known_metric",
+    "layer_metrics",
     "leading_time",
     "metric_named",
     "metrics_in",
@@ -187,6 +188,11 @@ def _of_layer(figure: Figure) -> Metric:
 def own_metrics() -> dict[str, Metric]:
     """The metrics that patterns outside this package describe, by name."""
     return {figure.name: _of_layer(figure) for figure in own_figures()}
+
+
+def layer_metrics() -> dict[str, Metric]:
+    """The metrics of layers, by name: those of the package's patterns, then those of others."""
+    return {figure.name: METRICS[figure.name] for figure in package_figures()} | own_metrics()
 
 
 def _growth(name: str, label: str, resource: str, *, short: str, floor: float, least_gain: float) -> Metric:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, own_metrics
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, layer_metrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.latency import SPLIT_LAYER
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -97,15 +97,15 @@ class PatternMetrics(ABC):
         return self.estimate(METRICS["encode"])
 
     def figure(self, name: str) -> Estimate | None:
-        """A metric that the ``layer_kind`` of a pattern of your own describes; None if its layer did not count it.
+        """A metric that a pattern describes, your own one in its ``layer_kind``; None if its layer did not count it.
 
         Raises:
             KeyError: no pattern describes a metric of this name.
         """
-        known = own_metrics()
+        known = layer_metrics()
         if name not in known:
             __tracebackhide__ = True
-            described = listed(list(known), "or") or "the figures of a layer_kind"
+            described = listed(list(known), "or")
             hint = did_you_mean(str(name), known)
             raise KeyError(f"no pattern describes the metric {shown(name)}, {hint}expected {described}")
         return self.estimate(known[name])
