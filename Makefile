@@ -9,14 +9,15 @@ PATTERNS := tests/every_pattern
 FAULTS := tests/faults
 CAPACITY := tests/capacity
 COMPARISONS := tests/comparisons
+COMMITS := tests/old_commits
 RAY := tests/ray
 RAY_OWN := tests/ray/test_own_cluster.py
 PACKAGE := tests/package
-OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(COMPARISONS) $(RAY) $(PACKAGE)
+OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(COMPARISONS) $(COMMITS) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test patterns examples capacity comparisons faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
+.PHONY: demo test patterns examples capacity comparisons commits faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -47,6 +48,9 @@ capacity: compiled  ## searches for the capacity of real services: NMRT, scaling
 
 comparisons: compiled  ## whole runs beside other code: a revision, the commit of a baseline, another service
 	$(BIN)/python -m pytest -q -n 5 --dist worksteal $(COMPARISONS)
+
+commits: compiled  ## old commits, measured for a history and searched for the one that changed a metric
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(COMMITS)
 
 faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
 	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)
