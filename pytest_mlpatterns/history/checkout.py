@@ -69,7 +69,7 @@ def position_in(root: Path, commit: str) -> CommitPosition:
     sha = None if git is None else commit_hash(git, commit)
     if git is None or sha is None:
         return CommitPosition(commit)
-    if _is_shallow(git):
+    if git.is_shallow:
         return CommitPosition(sha)
     return CommitPosition(sha, int(git.run("rev-list", "--count", "--first-parent", sha)))
 
@@ -81,7 +81,7 @@ def first_parents(root: Path) -> tuple[str, ...]:
         None of them outside of git and in a shallow clone, whose first commits are missing.
     """
     git = _repository(root)
-    if git is None or _is_shallow(git):
+    if git is None or git.is_shallow:
         return ()
     listed = git.run("rev-list", "--first-parent", f"--max-count={_MOST_COMMITS}", "HEAD").split()
     return tuple(reversed(listed))
@@ -94,7 +94,3 @@ def _repository(root: Path) -> Git | None:
         return git if git.succeeds("rev-parse", "--verify", "--quiet", "HEAD") else None
     except (SettingError, DeploymentError):
         return None
-
-
-def _is_shallow(git: Git) -> bool:
-    return git.run("rev-parse", "--is-shallow-repository").strip() == "true"

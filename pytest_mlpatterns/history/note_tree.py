@@ -129,8 +129,7 @@ class NoteTree:
         answers = self.git.run("cat-file", "--batch-check=%(objectname)", stdin=asked).splitlines()
         for name, answer in zip(names, answers, strict=True):
             if " " in answer:  # the name and what is wrong with it
-                shallow = self.git.run("rev-parse", "--is-shallow-repository").strip() == "true"
-                fetch = "fetch it, for example with git fetch --unshallow" if shallow else "fetch it"
+                fetch = "fetch it, for example with git fetch --unshallow" if self.git.is_shallow else "fetch it"
                 raise HistoryError(
                     f"the commit {name or 'without a hash'} is not in {self.git.directory}, "
                     f"expected it there, since a note belongs to a commit; {fetch}, or keep the history in a file"

@@ -103,7 +103,7 @@ def commit_hash(git: Git, name: str) -> str | None:
 
 
 def _if_shallow(git: Git) -> str:
-    return f"; {_SHALLOW}" if git.run("rev-parse", "--is-shallow-repository").strip() == "true" else ""
+    return f"; {_SHALLOW}" if git.is_shallow else ""
 
 
 class UnknownRevisionError(DeploymentError):
@@ -272,7 +272,7 @@ class RecordedRevisions:
 
     def _deepen(self) -> bool:
         """Fetch more of the history of a shallow clone; returns whether there was more to ask for."""
-        if self._git.run("rev-parse", "--is-shallow-repository").strip() != "true":
+        if not self._git.is_shallow:
             return False
         how = f"--deepen={_DEEPEN[self._depth]}" if self._depth < len(_DEEPEN) else "--unshallow"
         self._depth += 1

@@ -99,6 +99,15 @@ class Git:
             raise DeploymentError(f"`git {arguments[0]}` failed in {self.directory}: {message}")
         return os.fsdecode(process.stdout)
 
+    @property
+    def is_shallow(self) -> bool:
+        """Whether this clone lacks earlier commits.
+
+        Raises:
+            DeploymentError: as of :meth:`run`.
+        """
+        return self.run("rev-parse", "--is-shallow-repository").strip() == "true"
+
     def position(self) -> RepositoryPosition:
         """Position of the directory in its repository.
 
