@@ -26,18 +26,22 @@ __all__ = ["OwnScatter"]
 
 
 class OwnScatter:
-    """The scatter of every test of a session; the history is read when the first test asks.
+    """The scatter of every test of a session.
 
     Args:
         run: names the place of the history, which may be empty.
         environment: the machine and its software.
         root: directory that test ids are relative to.
+        known: the lines of the history, if this process has read them; None to read them when the first test asks.
     """
 
-    def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
+    def __init__(
+        self, run: RunSettings, environment: Environment, *, root: Path, known: Sequence[HistoryLine] | None = None
+    ) -> None:
         self._run = run
         self._environment = environment
         self._root = root
+        self._known = known
 
     def of(self, test: str, setup: Setup, cluster: str = "") -> LaunchScatter:
         """The scatter of one test: of its runs on this machine with the present set-up.
@@ -61,10 +65,12 @@ class OwnScatter:
     def _lines(self) -> dict[str, Sequence[HistoryLine]]:
         """The lines of the history by test; none if it cannot be read, which the session reports."""
         found: dict[str, list[HistoryLine]] = {}
-        try:
-            lines = open_history(self._run.history, root=self._root, invoked_in=self._root).read().lines
-        except HistoryError:
-            return {}
-        for line in lines:
+        for line in self._read() if self._known is None else self._known:
             found.setdefault(line.test, []).append(line)
         return {**found}
+
+    def _read(self) -> Sequence[HistoryLine]:
+        try:
+            return open_history(self._run.history, root=self._root, invoked_in=self._root).read().lines
+        except HistoryError:
+            return ()

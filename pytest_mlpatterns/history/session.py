@@ -70,6 +70,11 @@ class HistorySession:
         self.changes: tuple[NewChange, ...] = ()
 
     @property
+    def known(self) -> Sequence[HistoryLine]:
+        """The lines of the history without those of this run."""
+        return self._before.lines
+
+    @property
     def fails(self) -> bool:
         """Whether a new change fails the run."""
         return any(one.fails for one in self.changes)

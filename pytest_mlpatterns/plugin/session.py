@@ -109,7 +109,10 @@ class PerfSession:
             self._run = read_run_settings(self._options, self._ini, invoked_in=config.invocation_params.dir, root=root)
             self._item_reader.defaults()
             self._baseline = BaselineSession(self._run, self._machine, root=root)
-            self._output = self._new_output(terminal)
+            self._history = self._new_history()
+            self._output = RunOutput(
+                self._run, self._baseline, self._machine, history=self._history, terminal=terminal, root=root
+            )
             worktree = lay_out(config, self._run, self._resources) if sent is None else sent.worktree
             self._acceptances = Acceptances(root, self._run, worktree)
         except MlpatternsError as error:
@@ -262,15 +265,14 @@ class PerfSession:
 
     @functools.cached_property
     def _scatter(self) -> OwnScatter:
-        """By how much the launches of each test differ, as the history knows it."""
-        return OwnScatter(self._run, self._machine, root=self._config.rootpath)
+        """By how much the launches of each test differ, as the history knows it; workers read it themselves."""
+        known = None if self._history is None else self._history.known
+        return OwnScatter(self._run, self._machine, root=self._config.rootpath, known=known)
 
-    def _new_output(self, terminal: Terminal) -> RunOutput:
-        """The output of the run, with the history unless there is none, or another process has all results."""
-        root, run = self._config.rootpath, self._run
-        writes = run.history and not self._is_worker and self._trees is None
-        history = HistorySession(run, self._machine, root=root) if writes else None
-        return RunOutput(run, self._baseline, self._machine, history=history, terminal=terminal, root=root)
+    def _new_history(self) -> HistorySession | None:
+        """What the run does with the history; None without one, or if another process has all results."""
+        writes = self._run.history and not self._is_worker and self._trees is None
+        return HistorySession(self._run, self._machine, root=self._config.rootpath) if writes else None
 
     def _other_revision(self, worktree: Worktree) -> OtherRevision:
         other = OtherRevision(self._config, worktree, self._directory)
