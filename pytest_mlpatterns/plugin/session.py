@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.engines.engine import engine_names
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
-from pytest_mlpatterns.history.own_scatter import OwnScatter
-from pytest_mlpatterns.history.session import HistorySession
 from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.choice.criteria import SelectionCriteria
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.history.own_scatter import OwnScatter
+    from pytest_mlpatterns.history.session import HistorySession
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.plugin.collection import Collection
@@ -266,13 +267,18 @@ class PerfSession:
     @functools.cached_property
     def _scatter(self) -> OwnScatter:
         """By how much the launches of each test differ, as the history knows it; workers read it themselves."""
+        from pytest_mlpatterns.history.own_scatter import OwnScatter
+
         known = None if self._history is None else self._history.known
         return OwnScatter(self._run, self._machine, root=self._config.rootpath, known=known)
 
     def _new_history(self) -> HistorySession | None:
         """What the run does with the history; None without one, or if another process has all results."""
-        writes = self._run.history and not self._is_worker and self._trees is None
-        return HistorySession(self._run, self._machine, root=self._config.rootpath) if writes else None
+        if not self._run.history or self._is_worker or self._trees is not None:
+            return None
+        from pytest_mlpatterns.history.session import HistorySession
+
+        return HistorySession(self._run, self._machine, root=self._config.rootpath)
 
     def _other_revision(self, worktree: Worktree) -> OtherRevision:
         other = OtherRevision(self._config, worktree, self._directory)
@@ -344,7 +350,7 @@ class PerfSession:
         experiment = replace(
             experiment,
             cluster=cluster,
-            scatter=self._scatter.of(*measured),
+            scatter=self._scatter.of(*measured) if self._run.history else USUAL_SCATTER,
             baseline=match,
             revision=revision,
             settle=None
