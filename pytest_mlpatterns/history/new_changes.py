@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import Segment, Series, commit_key, series_of
+from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
 from pytest_mlpatterns.records.change import ChangeForm
 from pytest_mlpatterns.records.verdict import Kind
 
@@ -30,8 +31,6 @@ _LATEST_LINES = 300
 that their ratios refer to. The courses of 10,000 lines with ten metrics take two seconds."""
 _PASSED = frozenset((Kind.PASSED, Kind.UNDECIDED))
 """Kinds of tests that were compared, and that no verdict failed."""
-_APART = 5
-"""Runs by which the place of one change may differ between two looks at its course: as many as confirm it."""
 
 
 def new_changes(
@@ -151,7 +150,7 @@ def _is_known(change: Change, at: tuple[int, int], known: Sequence[tuple[Change,
         _Course.of(one) == _Course.of(change)
         and one.is_worse is change.is_worse
         and (one.is_confirmed or not change.is_confirmed)
-        and start <= at[1] + _APART
-        and at[0] <= end + _APART
+        and start <= at[1] + FEWEST_RUNS  # looks at a course that grew place a change no further apart
+        and at[0] <= end + FEWEST_RUNS
         for one, (start, end) in known
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import commit_key, counted_lines, series_of
+from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
 from pytest_mlpatterns.records.baseline_entry import Level
 from pytest_mlpatterns.records.change import ChangeForm
 from pytest_mlpatterns.records.verdict import Kind
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.history import HistoryLine
     from pytest_mlpatterns.records.launch import LaunchValue
 
-__all__ = ["FEWEST_RUNS", "MOST_LAUNCHES", "stable_levels"]
+__all__ = ["MOST_LAUNCHES", "stable_levels"]
 
-FEWEST_RUNS = 5
-"""Runs that make a level: as many as confirm that nothing has changed before them."""
 MOST_LAUNCHES = 64
 """Launches of a level, of the latest runs: more make an entry no narrower that is compared with eight at most."""
 _FAILED = (Kind.REGRESSION, Kind.LIMIT)

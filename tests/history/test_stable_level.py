@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.history.stable_level import FEWEST_RUNS, MOST_LAUNCHES, stable_levels
+from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
+from pytest_mlpatterns.history.stable_level import MOST_LAUNCHES, stable_levels
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind

@@ -11,13 +11,12 @@ Pure. This module must not know how changes are shown or what follows from them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.drifts import drifts_of, without_drifts
 from pytest_mlpatterns.analysis.changes.series import known_metric
-from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, steps_of
+from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, steps_of
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS, stretches_of
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, t_quantile
 from pytest_mlpatterns.records.change import Change, ChangeForm, Course
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pytest_mlpatterns.analysis.changes.drifts import Drift
-    from pytest_mlpatterns.analysis.changes.series import Series
-    from pytest_mlpatterns.analysis.changes.steps import Step
+    from pytest_mlpatterns.analysis.changes.series import Point, Series
+    from pytest_mlpatterns.records.history import CommitPosition
 
 __all__ = ["LEAST_CHANGE", "find_changes"]
 
@@ -84,56 +83,33 @@ def _found_in(series: Series) -> list[Change]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Interval:
-    """A change on the logarithm, with the ends of its interval."""
-
-    size: float
-    half: float
-
-    @property
-    def factor(self) -> tuple[float, float, float]:
-        """The factor with its interval, bounded so that its ends are finite."""
-        half = min(self.half, _WIDEST)
-        return math.exp(self.size), math.exp(self.size - half), math.exp(self.size + half)
-
-
 def _step_change(series: Series, step: Step) -> Change:
     points = series.points
     old = points[step.at - 1].at if step.at else points[step.at].reference
-    half = t_quantile(CHANGE_CONFIDENCE, step.degrees) * step.error
-    return Change(
-        test=series.test,
-        metric=series.metric,
-        machine=series.machine,
-        course=series.course,
-        form=ChangeForm.STEP,
-        factor=_Interval(step.size, half).factor,
-        is_worse=_is_worse(series.metric, step.size),
-        old=old or points[step.at].at,
-        new=points[step.at].at,
-        date=points[step.at].date,
-        is_confirmed=step.is_confirmed,
-        p_value=step.p_value,
-    )
+    return _change(series, step, ChangeForm.STEP, old=old or points[step.at].at, new=points[step.at])
 
 
 def _drift_change(series: Series, drift: Drift) -> Change:
-    points = series.points
-    half = t_quantile(CHANGE_CONFIDENCE, drift.degrees) * drift.error
+    first, last = series.points[drift.first], series.points[drift.last]
+    return _change(series, drift, ChangeForm.DRIFT, old=first.at, new=last)
+
+
+def _change(series: Series, found: Step | Drift, form: ChangeForm, *, old: CommitPosition, new: Point) -> Change:
+    """A step or a drift as a change of its course, with an interval whose ends are finite."""
+    half = min(t_quantile(CHANGE_CONFIDENCE, found.degrees) * found.error, _WIDEST)
     return Change(
         test=series.test,
         metric=series.metric,
         machine=series.machine,
         course=series.course,
-        form=ChangeForm.DRIFT,
-        factor=_Interval(drift.size, half).factor,
-        is_worse=_is_worse(series.metric, drift.size),
-        old=points[drift.first].at,
-        new=points[drift.last].at,
-        date=points[drift.last].date,
-        is_confirmed=True,
-        p_value=drift.p_value,
+        form=form,
+        factor=(math.exp(found.size), math.exp(found.size - half), math.exp(found.size + half)),
+        is_worse=_is_worse(series.metric, found.size),
+        old=old,
+        new=new.at,
+        date=new.date,
+        is_confirmed=not isinstance(found, Step) or found.is_confirmed,
+        p_value=found.p_value,
     )
 
 
