@@ -51,6 +51,7 @@ __all__ = [
     "NoisePolicy",
     "ProfileMode",
     "Settings",
+    "given_value",
     "merge_markers",
     "patterns_of",
     "read_settings",
@@ -231,16 +232,8 @@ def read_settings(
     patterns_of(marker, options, ini), wires_of(marker)  # raise errors of the lists
     values: dict[str, Any] = {}
     for name, (read, default) in _READERS.items():
-        option = name.replace("_", "-")
-        if marker.get(name) is not None:
-            value, source = marker[name], f"{caller}({name}=...)"
-        elif options.get(option) is not None:
-            value, source = options[option], f"--perf-{option}"
-        elif ini.get(option) not in (None, ""):
-            value, source = ini[option], f"ini key perf_{name}"
-        else:
-            value, source = default, f"perf({name}=...)"
-        values[name] = read(value, source)
+        value, source = given_value(name, marker=marker, options=options, ini=ini, caller=caller)
+        values[name] = read(default if value is None else value, source)
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     settings = {**values, **members, "schedule": read_schedule(marker), "generators_on": _place_in(values)}
     settings["stretches"] = settings["duration"] is None and settings["schedule"].length_ns is None
@@ -251,6 +244,30 @@ def read_settings(
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     return Settings(**settings)
+
+
+def given_value(
+    name: str,
+    *,
+    marker: Mapping[str, Any],
+    options: Mapping[str, object],
+    ini: Mapping[str, object],
+    caller: str = "perf",
+) -> tuple[Any, str]:
+    """The value of one setting, None if nothing gives it, and what gives it, for messages.
+
+    Args:
+        name: of the setting, as the marker has it.
+        marker: see :func:`read_settings`, as for the rest.
+    """
+    option = name.replace("_", "-")
+    if marker.get(name) is not None:
+        return marker[name], f"{caller}({name}=...)"
+    if options.get(option) is not None:
+        return options[option], f"--perf-{option}"
+    if ini.get(option) not in (None, ""):
+        return ini[option], f"ini key perf_{name}"
+    return None, f"perf({name}=...)"
 
 
 def _place_in(values: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.config.settings import given_value, read_settings
 from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import MissingExtraError, SettingError
 from pytest_mlpatterns.judging.experiment import (
@@ -276,7 +276,11 @@ class ItemReader:
         settings = read_settings(
             marker.arguments, self._options, self._ini, pattern=members["pattern"], wire=members["wire"]
         )
-        settings = _placed(settings, {name: self._source(name, marker.arguments) for name in _PLACES})
+        sources = {
+            name: given_value(name, marker=marker.arguments, options=self._options, ini=self._ini)[1]
+            for name in _PLACES
+        }
+        settings = _placed(settings, sources)
         names = getattr(item, "fixturenames", ())
         if "perf" in names or {"perf_deploy", "perf_deploy_session"}.isdisjoint(names):
             for name, member in members.items():
@@ -286,15 +290,6 @@ class ItemReader:
                         f"list to the marker of the function, class or module, or one {name} here"
                     )
         return settings
-
-    def _source(self, name: str, marker: Mapping[str, object]) -> str:
-        """What gave a setting, as messages name it."""
-        option = name.replace("_", "-")
-        if marker.get(name) is None and self._options.get(option) is not None:
-            return f"--perf-{option}"
-        if marker.get(name) is None and self._ini.get(option):
-            return f"ini key perf_{name}"
-        return f"perf({name}=...)"
 
     def name_with_variable_id(self, item: pytest.Item) -> str | None:
         """The id without brackets of a test whose patterns come from the command line or the ini file; else None."""
