@@ -1,7 +1,4 @@
-"""``python -m pytest_mlpatterns history backfill`` measures old commits for a history.
-
-:func:`add_backfill_options` and :func:`run_backfill` are all of it, so that another command can offer the same.
-"""
+"""``python -m pytest_mlpatterns history backfill`` measures old commits for a history."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.history.backfill import BackfillEnd, BackfillPlan, Filled
     from pytest_mlpatterns.history.place import History
 
-__all__ = ["add_backfill_command", "add_backfill_options", "run_backfill"]
+__all__ = ["add_backfill_command"]
 
 _LEFT = 3
 """Exit code if there was no time for all commits."""
@@ -44,12 +41,6 @@ def add_backfill_command(
     )
     command.add_argument("backfill", metavar="GOOD..BAD", help="the commits, along first parents, such as v1.0..main")
     command.add_argument("--history", metavar="PATH", required=True, help="a file, or git:NAME for notes")
-    add_backfill_options(command)
-    command.set_defaults(run=lambda options: run_backfill(options, for_people))
-
-
-def add_backfill_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of a backfill to the parser of a command that has ``backfill``, the range, and ``history``."""
     command.add_argument(
         "--every", metavar="NUMBER", type=int, default=1, help="distance of the commits (default: %(default)s)"
     )
@@ -66,19 +57,10 @@ def add_backfill_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--files", metavar="PATTERN", action="append", help="files that the tests need and git does not track"
     )
+    command.set_defaults(run=lambda options: _run(options, for_people))
 
 
-def run_backfill(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
-    """Measure the old commits that options name, and return the exit code.
-
-    Args:
-        options: ``backfill``, the range; ``history``, the place; and those of :func:`add_backfill_options`.
-        for_people: makes text fit for standard output.
-
-    Raises:
-        SettingError: an option that cannot be read, or no test.
-        HistoryError: the history cannot be read or written.
-    """
+def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     from pytest_mlpatterns.engines.engine import engine_names
     from pytest_mlpatterns.history.backfill import Backfill
     from pytest_mlpatterns.history.checkout import position_in

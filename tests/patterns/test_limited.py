@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.scenarios import PATIENCE_S, counts, run, settle
 from support.synthetic import FEW
 
 from pytest_mlpatterns import Limited, SettingError, UnitError
@@ -21,9 +22,7 @@ from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.records.telemetry import PatternStats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
-
-PATIENCE_S = 15
+    from collections.abc import AsyncIterator, Sequence
 
 
 class Model:
@@ -50,24 +49,6 @@ def limited(model: Any, **arguments: Any) -> tuple[LimitLayer, Tally]:
     return LimitLayer(Limited(**arguments), model, tally), tally
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await scenario
-
-    asyncio.run(bounded())
-
-
-async def settle() -> None:
-    """Let everything that can go on without the test go on."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-def counted(tally: Tally) -> dict[str, int]:
-    return {name: count for name, count in tally.snapshot().counters.items() if not name.endswith("_ns")}
-
-
 def test_beyond_the_limit_requests_wait_and_beyond_those_they_are_refused_at_once() -> None:
     async def scenario() -> None:
         model = Model()
@@ -84,7 +65,7 @@ def test_beyond_the_limit_requests_wait_and_beyond_those_they_are_refused_at_onc
         for answer in model.open:
             answer.set_result(["later"])
         assert [list(outputs) for outputs in await asyncio.gather(*tasks)] == [["first"], ["later"], ["later"]]
-        assert counted(tally) == {"admitted": 3, "rejected": 1}
+        assert counts(tally) == {"admitted": 3, "rejected": 1}
         figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
         assert (figures["admitted_share"].value, figures["limit"].value) == (0.75, 2)
 
@@ -134,7 +115,7 @@ def test_the_limit_is_never_exceeded_and_requests_keep_their_order(data: st.Data
         assert model.given == sorted(model.given)
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         refused = sum(isinstance(one, RequestError) for one in outcomes)
-        assert counted(tally).get("rejected", 0) == refused
+        assert counts(tally).get("rejected", 0) == refused
         free = [asyncio.create_task(ask([100 + number])) for number in range(limit)]  # type: ignore[arg-type]
         await settle()
         assert len(model.open) == limit  # no place was lost

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.scenarios import counts, run, settle
 from support.synthetic import FEW
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
@@ -15,11 +16,9 @@ from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
 from pytest_mlpatterns.patterns.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
     from pytest_mlpatterns.records.telemetry import LayerStats
-
-PATIENCE_S = 15
 
 
 class Worker:
@@ -53,24 +52,6 @@ def queue(*workers: Any, capacity: int = 1000, in_flight: int = 1) -> tuple[Queu
     return QueueLayer(Queued(capacity=capacity, workers=len(workers)), workers, in_flight=in_flight, tally=tally), tally
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await scenario
-
-    asyncio.run(bounded())
-
-
-async def settle() -> None:
-    """Let everything that can go on without the test go on."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-def counted(tally: Tally) -> dict[str, int]:
-    return {name: count for name, count in tally.snapshot().counters.items() if not name.endswith("_ns")}
-
-
 def depths(stats: LayerStats) -> int:
     return max(value for _, value in stats.series["depth"])
 
@@ -80,7 +61,7 @@ def test_a_request_gets_its_own_answer() -> None:
         ask, tally = queue(double, double, in_flight=2)
         answers = await asyncio.gather(*(ask([number]) for number in range(50)))
         assert [list(answer) for answer in answers] == [[2 * number] for number in range(50)]
-        assert counted(tally) == {"accepted": 50, "answered": 50}
+        assert counts(tally) == {"accepted": 50, "answered": 50}
         assert sum(tally.snapshot().histograms["wait_ns"].values()) == 50
 
     run(scenario())
@@ -102,7 +83,7 @@ def test_request_that_finds_the_queue_full_is_refused_at_once_with_retry_after()
         with pytest.raises(RequestError, match=r"2 requests wait.*larger capacity") as refused:
             await ask.enqueue([3])
         assert (refused.value.status, refused.value.retry_after_s) == (503, 1)
-        assert counted(tally) == {"accepted": 3, "rejected": 1}
+        assert counts(tally) == {"accepted": 3, "rejected": 1}
         await settle()
         worker.answer()
         await settle()
@@ -154,7 +135,7 @@ def test_requests_are_given_in_their_order_and_a_worker_never_has_more_than_it_m
         await asyncio.gather(*waiting)
         assert order == list(range(count))
         assert max(worker.most for worker in workers) <= in_flight
-        assert counted(tally) == {"accepted": count, "answered": count}
+        assert counts(tally) == {"accepted": count, "answered": count}
 
     run(scenario())
 
@@ -191,7 +172,7 @@ class TestDeadWorkers:
             await settle()
             worker.answer()
             assert [await first, await second] == [["answer of 2"], ["answer of 3"]]
-            assert counted(tally) == {"accepted": 2, "answered": 2, "redelivered": 1}
+            assert counts(tally) == {"accepted": 2, "answered": 2, "redelivered": 1}
             assert sum(tally.snapshot().histograms["wait_ns"].values()) == 2  # one for each request, not each attempt
 
         run(scenario())
@@ -225,7 +206,7 @@ class TestDeadWorkers:
             worker.answer()
             assert await next_one
             assert worker.given == ["poison"] * 3 + ["next"]
-            assert counted(tally) == {"accepted": 2, "answered": 1, "redelivered": 2, "lost": 1}
+            assert counts(tally) == {"accepted": 2, "answered": 1, "redelivered": 2, "lost": 1}
 
         run(scenario())
 
@@ -241,7 +222,7 @@ class TestDeadWorkers:
                 await answer
             assert raised.value is error
             assert worker.given == ["request"]
-            assert counted(tally) == {"accepted": 1, "answered": 1}
+            assert counts(tally) == {"accepted": 1, "answered": 1}
 
         run(scenario())
 
@@ -286,7 +267,7 @@ class TestCallersThatGoAway:
             assert worker.given == ["leaving", "staying"]
             worker.answer()
             assert await staying
-            assert "redelivered" not in counted(tally)
+            assert "redelivered" not in counts(tally)
 
         run(scenario())
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["PATIENCE_S", "run", "settle"]
+    from pytest_mlpatterns.patterns.tally import Tally
+
+__all__ = ["PATIENCE_S", "counts", "run", "settle"]
 
 PATIENCE_S = 15
 
@@ -25,3 +27,8 @@ async def settle() -> None:
     """Let everything that can go on without the test go on."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+def counts(tally: Tally) -> dict[str, int]:
+    """What a layer counted, without times."""
+    return {name: count for name, count in tally.snapshot().counters.items() if not name.endswith("_ns")}
