@@ -28,7 +28,7 @@ from pytest_mlpatterns.errors import (
     UnusedMarkerWarning as UnusedMarkerWarning,
 )
 from pytest_mlpatterns.serving.prometheus import Prometheus as Prometheus
-from pytest_mlpatterns.records.layer_kinds import (
+from pytest_mlpatterns.records.layer_description import (
     Figure as Figure,
     LayerKind as LayerKind,
     LevelChart as LevelChart,

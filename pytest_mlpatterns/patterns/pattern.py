@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
-    from pytest_mlpatterns.records.layer_kinds import LayerKind
+    from pytest_mlpatterns.records.layer_description import LayerKind
 
 __all__ = [
     "MAX_PROCESSES",

@@ -99,7 +99,7 @@ class QueueLayer:
         pattern: has the capacity.
         workers: a handler for each worker process.
         in_flight: maximum number of requests in flight at one worker.
-        tally: counts what :mod:`pytest_mlpatterns.records.layer_kinds` names for queues.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for queues.
 
     Attributes:
         parallelism: number of workers.

@@ -43,8 +43,8 @@ _MAX_SERIES = 100_000
 class Tally:
     """Counts what one layer does. Its methods cost well under a microsecond each.
 
-    The package's own names are listed in ``pytest_mlpatterns.records.layer_kinds``. Names that end in ``_ns`` are times
-    in nanoseconds.
+    The package's own names are listed in ``pytest_mlpatterns.records.package_layers``. Names that end in ``_ns`` are
+    times in nanoseconds.
 
     Args:
         position: the layer's position in the composition.

@@ -22,7 +22,7 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records.layer_kinds import LayerKind
+    from pytest_mlpatterns.records.layer_description import LayerKind
     from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = ["Prometheus", "Reading", "merge_readings", "read_prometheus"]

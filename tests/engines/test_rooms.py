@@ -20,7 +20,7 @@ NAME = re.compile(r"(?<![a-z])ray(?![a-z])|Ray(?![a-z])|(?<![A-Z])RAY(?![A-Z])")
 NAMING = {
     "plugin/name_hints.py": "help: which engines a user may name",
     "plugin/options.py": "help: which engines a user may name",
-    "records/layer_kinds.py": "metrics of Ray Serve, whoever runs it, as a service that exists already",
+    "records/package_layers.py": "metrics of Ray Serve, whoever runs it, as a service that exists already",
     "records/setup.py": "the word of baseline files for a cluster",
 }
 """Modules that name Ray in code, and why. Docstrings may name it."""

@@ -32,13 +32,8 @@ from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.layer_kinds import (
-    CPU_FLOOR_NS,
-    LATENCY_FLOOR_NS,
-    derived_metrics,
-    own_figures,
-    package_figures,
-)
+from pytest_mlpatterns.records.layer_description import CPU_FLOOR_NS, LATENCY_FLOOR_NS
+from pytest_mlpatterns.records.layer_kinds import derived_metrics, own_figures, package_figures
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
 from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.units import Unit
@@ -47,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pytest_mlpatterns.records.launch import Capacity
-    from pytest_mlpatterns.records.layer_kinds import Figure
+    from pytest_mlpatterns.records.layer_description import Figure
     from pytest_mlpatterns.records.price import Price
 
 __all__ = [

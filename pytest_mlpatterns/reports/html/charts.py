@@ -10,7 +10,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, leading_time, metric_named
-from pytest_mlpatterns.records.layer_kinds import LevelChart, PartsChart, SizesChart, layer_kind
+from pytest_mlpatterns.records.layer_description import LevelChart, PartsChart, SizesChart
+from pytest_mlpatterns.records.layer_kinds import layer_kind
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column, heading_of, thinned, unit_of

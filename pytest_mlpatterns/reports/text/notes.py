@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures
-    from pytest_mlpatterns.records.layer_kinds import Figure
+    from pytest_mlpatterns.records.layer_description import Figure
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.stream_record import StreamRecord
     from pytest_mlpatterns.records.telemetry import LayerStats

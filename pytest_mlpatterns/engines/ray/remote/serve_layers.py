@@ -191,7 +191,7 @@ class ServeQueueLayer:
     Args:
         pattern: has the capacity.
         workers: the client of the workers, whose deployment has that capacity.
-        tally: counts what :mod:`pytest_mlpatterns.records.layer_kinds` names for queues.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for queues.
 
     Attributes:
         parallelism: number of workers.

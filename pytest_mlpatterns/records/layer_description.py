@@ -1,0 +1,213 @@
+"""How a kind of layer is described: its figures, charts and words, as metrics, reports and profiles read them.
+
+Pure; this module must not know how a description is drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_mlpatterns.records.telemetry import LayerStats
+    from pytest_mlpatterns.units import Unit
+
+__all__ = [
+    "CPU_FLOOR_NS",
+    "LATENCY_FLOOR_NS",
+    "DerivedMetric",
+    "Exported",
+    "Figure",
+    "LayerKind",
+    "LevelChart",
+    "PartsChart",
+    "SizesChart",
+]
+
+LATENCY_FLOOR_NS = 5_000
+"""Change of a latency that no machine resolves reliably; a noisy one resolves less, which its intervals show."""
+CPU_FLOOR_NS = 2_000
+"""The same for CPU time per request, which does not hold the time to wake a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedMetric:
+    """One metric of one window, and its relative standard error; 0 if the counts do not give one."""
+
+    value: float
+    relative_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value that follows from the counts of a layer: ``median``, ``mean``, ``level``, or ``of`` divided by ``over``.
+
+    Args:
+        name: of the metric; empty for a value of the note alone.
+        label: as reports write the metric.
+        unit: of the value.
+        median: histogram whose median it is, or whose mean if a server reports nothing else.
+        mean: histogram whose mean it is.
+        level: name of a level, such as the depth of a queue, whose mean over time it is.
+        of: counters that are added up.
+        over: counters by whose sum they are divided; ``("observed_ns",)`` gives a rate per second.
+        plain: counters of the same before compression; the note has them in brackets if they differ.
+        note: its text in the note of the layer, such as ``"wait {}"``; empty: not there. The first value with a text
+            leads: without it there is no note.
+        better: which values are better.
+        floor: smallest change that a comparison takes seriously.
+        varies: whether launches vary by themselves.
+    """
+
+    name: str
+    label: str
+    unit: Unit
+    median: str = ""
+    mean: str = ""
+    level: str = ""
+    of: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    note: str = ""
+    better: Literal["lower", "higher"] = "lower"
+    floor: float = 0.0
+    varies: bool = True
+
+    def read(self, layer: LayerStats) -> DerivedMetric | None:
+        """The value of a layer; None if the layer counted nothing that gives it."""
+        if self.median:
+            middle = layer.median(self.median)
+            return _exact(layer.mean(self.median) if middle is None else middle)
+        if self.mean:
+            return _mean(layer, self.mean)
+        if self.level:
+            observed = layer.counters.get("observed_ns", 0)
+            depth_ns = layer.counters.get(f"{self.level}_ns", 0)
+            return _exact(depth_ns / observed if observed else layer.mean(self.level))
+        counted, total = layer.counted(self.of), layer.counted(self.over)
+        if not total:
+            return None
+        if self.over == ("observed_ns",):
+            return _exact(counted * 1e9 / total)
+        ratio = counted / total
+        is_share = set(self.of) < set(self.over)
+        return DerivedMetric(ratio, sqrt((1 - ratio) / counted) if is_share and counted else 0.0)
+
+
+def _exact(value: float | None) -> DerivedMetric | None:
+    return None if value is None else DerivedMetric(value, 0.0)
+
+
+def _mean(layer: LayerStats, name: str) -> DerivedMetric | None:
+    if (mean := layer.mean(name)) is None:
+        return None
+    values = layer.histograms.get(name, {})
+    count = sum(values.values())
+    variance = sum((value - mean) ** 2 * times for value, times in values.items())
+    return DerivedMetric(mean, sqrt(variance) / count / mean if mean and count else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PartsChart:
+    """The shares of counters in their sum.
+
+    Args:
+        title: of the chart.
+        part: what a counter is, such as ``"answer"``.
+        what: what is counted, such as ``"inputs"``.
+        parts: label of each counter; the last one is the rest, which the summary leaves out.
+        summary: end of the summary, after the share and ``of 400 inputs``.
+        optional: counters that are left out if they are zero.
+    """
+
+    title: str
+    part: str
+    what: str
+    parts: Mapping[str, str]
+    summary: str
+    optional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SizesChart:
+    """How often each value of a histogram of whole numbers was observed.
+
+    Args:
+        title: of the chart.
+        histogram: its name.
+        what: what a value counts, such as ``"inputs"``.
+        group: what has the value, such as ``"batch"``.
+        when: what was observed, in the plural, such as ``"calls"``.
+    """
+
+    title: str
+    histogram: str
+    what: str
+    group: str
+    when: str
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChart:
+    """A level over time.
+
+    Args:
+        title: of the chart.
+        level: name of the level.
+        what: what the level counts, such as ``"waiting"``.
+    """
+
+    title: str
+    level: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A Prometheus metric of another server, by the fields of :class:`pytest_mlpatterns.serving.prometheus.Prometheus`.
+
+    Args:
+        field: its name there.
+        into: histogram or counter of the layer.
+        is_counter: whether it is a counter as it is; else it becomes a histogram.
+        whole: whether the values are whole numbers; else they are times.
+        total: counter of the sum, for servers without the histogram; empty: ``field`` itself.
+        times: counter of the observations that belongs to it; empty: only a histogram is read.
+        counts: counters of the layer for the sum and for the number of observations.
+    """
+
+    field: str
+    into: str
+    is_counter: bool = False
+    whole: bool = False
+    total: str = ""
+    times: str = ""
+    counts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKind:
+    """The description of a kind of layer.
+
+    Args:
+        figures: metrics and values of the note, in the order of both.
+        words: counters that the note has if they are not zero, and their text after the number.
+        charts: charts of the page; times have one without a description.
+        split: parts of the split of latencies that histograms of another server stand for.
+        exported: what is read from another server.
+        prometheus: names of the fields of ``exported`` in servers; the first that exists is read.
+        paths: beginnings of the paths in this package whose functions are of the layer in a profile.
+        stores: whether it answers from what it stored, so that a load that repeats its inputs makes it look better.
+    """
+
+    figures: tuple[Figure, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+    charts: tuple[PartsChart | SizesChart | LevelChart, ...] = ()
+    split: tuple[tuple[str, str], ...] = ()
+    exported: tuple[Exported, ...] = ()
+    prometheus: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+    stores: bool = False

@@ -1,0 +1,222 @@
+"""What each kind of layer of this package counts, and what follows from it.
+
+Each layer of a pattern counts under the names of this table; names that end in ``_ns`` are in nanoseconds:
+
+==========  =========================================================  ================================================
+layer       counters                                                   histograms (value → count)
+==========  =========================================================  ================================================
+cached      hits, misses, coalesced, evictions, store_errors           hit_ns, miss_ns
+batched     calls, items, failed_alone                                 size, wait_ns, call_ns
+continuous  steps, chunks, cancelled, active_ns, observed_ns           size, wait_ns, step_ns; the series ``active``
+queued      accepted, rejected, answered, redelivered, duplicated,     wait_ns; the series ``depth`` and its integral,
+            lost, foreign, broker_errors, depth_ns, observed_ns        the counters depth_ns over observed_ns
+pipeline    –                                                          stage:NAME for every stage
+ensemble    last:NAME for every model                                  model:NAME for every model
+hop         calls, errors                                              hop_ns (transport, without work and wait)
+wire        requests, decode_ns, encode_ns, received_bytes,            –
+            received_plain_bytes, sent_bytes, sent_plain_bytes
+==========  =========================================================  ================================================
+
+``coalesced`` inputs waited for a model call that another input had started. ``failed_alone`` inputs failed although
+other inputs of their batch did not. ``foreign`` entries of a broker's streams came from another program. A ``wire``
+layer is the server of a process: sizes of its bodies as they were transferred, and ``plain``, that is uncompressed.
+Those of ``limited`` and others that matter when things go wrong stand in
+:mod:`pytest_mlpatterns.records.resilience_layers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.records.layer_description import (
+    CPU_FLOOR_NS,
+    LATENCY_FLOOR_NS,
+    Exported,
+    Figure,
+    LayerKind,
+    LevelChart,
+    PartsChart,
+    SizesChart,
+)
+from pytest_mlpatterns.records.resilience_layers import RESILIENCE_LAYERS
+from pytest_mlpatterns.units import Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PACKAGE_LAYERS"]
+
+_BATCH_SIZE = Figure("batch_size", "batch size", Unit.COUNT, mean="size", better="higher", floor=0.5)
+_BATCH_WAIT = Figure(
+    "batch_wait", "wait for a batch", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
+)
+
+_CACHED = LayerKind(
+    figures=(
+        Figure(
+            "cache_hit_ratio",
+            "cache hit ratio",
+            Unit.RATIO,
+            of=("hits", "coalesced"),
+            over=("hits", "coalesced", "misses"),
+            note="{} hits",
+            better="higher",
+            floor=0.01,
+            varies=False,
+        ),
+        *(
+            Figure(
+                f"cache_{way}",
+                f"time of a cache {way}",
+                Unit.DURATION,
+                median=f"{way}_ns",
+                note=f"a {way} takes {{}}",
+                floor=LATENCY_FLOOR_NS,
+            )
+            for way in ("hit", "miss")
+        ),
+    ),
+    words={
+        "coalesced": "shared a running call",
+        "evictions": "evicted",
+        "store_errors": "answered without the store",
+    },
+    charts=(
+        PartsChart(
+            "Cache hits and misses",
+            "answer",
+            "inputs",
+            {"hits": "hit", "coalesced": "shared a running call", "misses": "miss"},
+            "without a model call of their own",
+            optional=("coalesced",),
+        ),
+    ),
+    exported=tuple(Exported(f"cache_{name}", name, is_counter=True) for name in ("hits", "misses")),
+    paths=("patterns/cache", "serving/redis/cache"),
+    stores=True,
+)
+_BATCHED = LayerKind(
+    figures=(
+        replace(_BATCH_SIZE, note="{} inputs per call"),
+        _BATCH_WAIT,
+        Figure("", "call", Unit.DURATION, median="call_ns", note="call {}"),
+    ),
+    words={"failed_alone": "failed on their own"},
+    charts=(SizesChart("Batch sizes", "size", "inputs", "batch", "calls"),),
+    split=(("wait_ns", "batch_wait"), ("call_ns", "model_call")),
+    exported=(
+        Exported(
+            "batch_size", "size", whole=True, total="batched_items", times="batched_calls", counts=("items", "calls")
+        ),
+        Exported("batch_wait", "wait_ns"),
+        Exported("batch_call", "call_ns"),
+    ),
+    prometheus={
+        "batch_size": (
+            "mosec_service_batch_size",
+            "bentoml_service_adaptive_batch_size",
+            "ray_serve_actual_batch_size",
+            "vllm:iteration_tokens_total",
+        ),
+        "batch_wait": ("ray_serve_batch_wait_time_ms",),
+        "batch_call": ("ray_serve_batch_execution_time_ms",),
+        "batched_items": ("nv_inference_count", "llamacpp:tokens_predicted_total"),
+        "batched_calls": ("nv_inference_exec_count", "llamacpp:n_decode_total"),
+    },
+    paths=("patterns/batch",),
+)
+_CONTINUOUS = LayerKind(
+    figures=(
+        replace(_BATCH_SIZE, note="{} sequences per step"),
+        _BATCH_WAIT,
+        Figure("", "step", Unit.DURATION, median="step_ns", note="step {}"),
+    ),
+    words={"cancelled": "closed before the model ended them"},
+    charts=(SizesChart("Batch sizes", "size", "sequences", "batch", "steps"),),
+    paths=("patterns/continuous",),
+)
+_QUEUED = LayerKind(
+    figures=(
+        Figure("queue_depth", "queue depth", Unit.COUNT, level="depth", note="{} waiting on average", floor=0.5),
+        Figure(
+            "queue_wait", "wait in the queue", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
+        ),
+    ),
+    words={
+        "rejected": "rejected",
+        "redelivered": "redelivered",
+        "duplicated": "answered twice",
+        "lost": "lost",
+        "foreign": "foreign entries skipped",
+        "broker_errors": "refused because the broker was unavailable",
+    },
+    charts=(LevelChart("Queue depth over time", "depth", "waiting"),),
+    split=(("wait_ns", "queue_wait"),),
+    exported=(
+        Exported("queue_wait", "wait_ns", times="queued_requests"),
+        Exported("queue_depth", "depth", whole=True),
+        Exported("queue_rejected", "rejected", is_counter=True),
+    ),
+    prometheus={
+        "queue_depth": (
+            "mosec_service_remaining_task",
+            "bentoml_service_request_in_progress",
+            "batch_request_queue",
+            "parallel_request_queue",
+            "nv_inference_pending_request_count",
+            "ray_serve_deployment_queued_queries",
+            "llamacpp:requests_deferred",
+            "vllm:num_requests_waiting",
+        ),
+        "queue_wait": ("nv_inference_queue_duration_us", "vllm:request_queue_time_seconds"),
+        "queued_requests": ("nv_inference_request_success",),
+    },
+    paths=("patterns/queued", "serving/redis/"),
+)
+_HOP = LayerKind(
+    figures=(Figure("hop", "hop", Unit.DURATION, median="hop_ns", note="{} round trip", floor=LATENCY_FLOOR_NS),),
+    words={"errors": "failed"},
+    paths=("engines/local/upstream.py",),
+)
+_WIRE = LayerKind(
+    figures=(
+        *(
+            Figure(
+                "",
+                f"size {words}",
+                Unit.SIZE,
+                of=(f"{way}_bytes",),
+                over=("requests",),
+                plain=(f"{way}_plain_bytes",),
+                note=f"{{}} {words}",
+            )
+            for way, words in (("received", "in"), ("sent", "out"))
+        ),
+        *(
+            Figure(
+                way,
+                f"time to {way} {what}",
+                Unit.DURATION,
+                of=(f"{way}_ns",),
+                over=("requests",),
+                note=f"{way} {{}}",
+                floor=CPU_FLOOR_NS,
+            )
+            for way, what in (("decode", "a request"), ("encode", "an answer"))
+        ),
+    ),
+    paths=("wire/",),
+)
+PACKAGE_LAYERS: Mapping[str, LayerKind] = {
+    "cached": _CACHED,
+    "batched": _BATCHED,
+    "continuous": _CONTINUOUS,
+    "queued": _QUEUED,
+    **RESILIENCE_LAYERS,
+    "hop": _HOP,
+    "wire": _WIRE,
+    "pipeline": LayerKind(paths=("patterns/pipeline",)),
+    "ensemble": LayerKind(paths=("patterns/ensemble",)),
+}
+"""The descriptions by the names of the layers."""

@@ -1,0 +1,97 @@
+"""What the layers count that decide how a service behaves when it is busy, unsure or broken.
+
+Names that end in ``_ns`` are in nanoseconds:
+
+==========  =========================================================  ================================================
+layer       counters                                                   histograms (value → count)
+==========  =========================================================  ================================================
+limited     admitted, rejected, limit_ns, observed_ns                  wait_ns; the series ``limit``
+cascade     kept, escalated                                            first_ns, second_ns
+==========  =========================================================  ================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.records.layer_description import LATENCY_FLOOR_NS, Figure, LayerKind, LevelChart, PartsChart
+from pytest_mlpatterns.units import Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["RESILIENCE_LAYERS"]
+
+_LIMITED = LayerKind(
+    figures=(
+        Figure(
+            "admitted_share",
+            "share of requests let in",
+            Unit.RATIO,
+            of=("admitted",),
+            over=("admitted", "rejected"),
+            note="{} let in",
+            better="higher",
+            floor=0.01,
+            varies=False,
+        ),
+        Figure(
+            "limit", "limit of requests in flight", Unit.COUNT, level="limit", note="limit {}", better="higher", floor=1
+        ),
+        Figure(
+            "limit_wait", "wait at the limit", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
+        ),
+    ),
+    charts=(
+        PartsChart(
+            "Requests let in and refused",
+            "request",
+            "requests",
+            {"admitted": "let in", "rejected": "refused"},
+            "let in",
+        ),
+        LevelChart("Limit over time", "limit", "in flight"),
+    ),
+    split=(("wait_ns", "queue_wait"),),
+    paths=("patterns/limited", "patterns/adaptive_limit"),
+)
+_CASCADE = LayerKind(
+    figures=(
+        Figure(
+            "escalation_share",
+            "share of inputs that went on",
+            Unit.RATIO,
+            of=("escalated",),
+            over=("kept", "escalated"),
+            note="{} went on",
+            floor=0.01,
+            varies=False,
+        ),
+        *(
+            Figure(
+                f"cascade_{which}",
+                f"time of the {which} model",
+                Unit.DURATION,
+                median=f"{which}_ns",
+                note=f"the {which} model takes {{}}",
+                floor=LATENCY_FLOOR_NS,
+            )
+            for which in ("first", "second")
+        ),
+    ),
+    charts=(
+        PartsChart(
+            "Who answered",
+            "answer",
+            "inputs",
+            {"kept": "the first model", "escalated": "the second model"},
+            "were answered by the first model alone",
+        ),
+    ),
+    paths=("patterns/cascade",),
+)
+RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
+    "limited": _LIMITED,
+    "cascade": _CASCADE,
+}
+"""The descriptions by the names of the layers."""
