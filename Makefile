@@ -10,14 +10,15 @@ FAULTS := tests/faults
 CAPACITY := tests/capacity
 COMPARISONS := tests/comparisons
 COMMITS := tests/old_commits
+RESILIENCE := tests/resilience
 RAY := tests/ray
 RAY_OWN := tests/ray/test_own_cluster.py
 PACKAGE := tests/package
-OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(COMPARISONS) $(COMMITS) $(RAY) $(PACKAGE)
+OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(COMPARISONS) $(COMMITS) $(RESILIENCE) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test patterns examples capacity comparisons commits faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
+.PHONY: demo test patterns examples capacity comparisons commits resilience faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -51,6 +52,9 @@ comparisons: compiled  ## whole runs beside other code: a revision, the commit o
 
 commits: compiled  ## old commits, measured for a history and searched for the one that changed a metric
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(COMMITS)
+
+resilience: compiled  ## limits, retries, hedges, fallbacks and autoscaling under load, beside what theory says or what was injected
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal $(RESILIENCE)
 
 faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
 	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)

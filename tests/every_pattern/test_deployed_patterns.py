@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.services.deploy import make_start_options
+from support.deployed import CALLERS, MS, Checked, callers_for, deployed
 from support.services.processes import our_children
 from support.services.valkey import valkey_server
 
@@ -31,28 +31,22 @@ from pytest_mlpatterns import (
     Zipf,
 )
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
-from pytest_mlpatterns.workload.plan import LoadPlan
-from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns import Deployment, Pattern
+    from pytest_mlpatterns import Pattern
+    from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Launch
 
 pytestmark = pytest.mark.processes
 
 HERE = sys.modules[__name__]
-MS = 1_000_000
 INPUTS = [[number, number + 0.5] for number in range(64)]
-CALLERS = 16
 
 
 class Squares:
@@ -179,18 +173,6 @@ def _no_process_is_left(generator: Generator) -> Iterator[None]:
     assert our_children() == set()
 
 
-class Checked:
-    """A check that compares every answer it is shown, and says that it was shown some."""
-
-    def __init__(self, expected: Callable[[Any], Any]) -> None:
-        self.expected = expected
-        self.seen = 0
-
-    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        assert list(outputs) == [self.expected(one) for one in inputs]
-        self.seen += len(inputs)
-
-
 @contextmanager
 def make_runner(
     generator: Generator,
@@ -203,21 +185,10 @@ def make_runner(
     on_progress: Callable[[Progress, LaunchRunner], None] | None = None,
     milliseconds: int = 500,
 ) -> Iterator[LaunchRunner]:
-    plan = LoadPlan(read_payload(payload), ClosedLoop(CALLERS), milliseconds * MS, 100 * MS, 10_000 * MS, check)
-    recipe = service_plan(pattern, model, [HERE])
-
-    def start() -> Deployment:
-        return launch(recipe, replace(make_start_options(directory), payload=plan.payload))
-
-    def tell(progress: Progress) -> None:
-        if on_progress is not None:
-            on_progress(progress, runner)
-
-    runner = LaunchRunner(start, plan, generator, on_progress=tell)
-    try:
+    plan = callers_for(payload, milliseconds, check)
+    tools: dict[str, Any] = {"generator": generator, "directory": directory, "on_progress": on_progress}
+    with deployed(pattern, model, plan, module=HERE, **tools) as runner:
         yield runner
-    finally:
-        runner.close()
 
 
 @pytest.mark.parametrize(("pattern", "expected"), EVERY, ids=lambda value: str(value) if hasattr(value, "plan") else "")

@@ -17,7 +17,20 @@ from support.synthetic import START_NS, S, samples
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Queue", "Run", "served_ns"]
+__all__ = ["Queue", "Run", "erlang_loss", "served_ns"]
+
+
+def erlang_loss(places: int, offered: float) -> float:
+    """Share of the requests of a Poisson load that find all places taken, by the formula of Erlang (1917).
+
+    Args:
+        places: requests that are served at once; none waits.
+        offered: requests that would be under way if all were served.
+    """
+    loss = 1.0
+    for place in range(1, places + 1):
+        loss = offered * loss / (place + offered * loss)
+    return loss
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""Limits under a load that they refuse in part: as the Erlang loss formula says, and a regression is caught."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.deployed import MS, deployed
+from support.project import Project
+from support.queueing import erlang_loss
+from support.repository import Repository
+
+from pytest_mlpatterns import Limited
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import PoissonRate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pytest_mlpatterns.loadgen.generator import Generator
+
+pytestmark = pytest.mark.processes
+
+HERE = sys.modules[__name__]
+MEAN_S = 0.02
+PLACES = 4
+RATE_RPS = 300
+
+
+class Sleeper:
+    """Sleeps as long as its input says, in seconds, and answers how long that took."""
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        (asked,) = batch
+        began = perf_counter()
+        await asyncio.sleep(asked["seconds"])
+        return [perf_counter() - began]
+
+
+def test_what_a_limit_refuses_is_the_loss_of_erlang(generator: Generator, tmp_path: Path) -> None:
+    drawn = random.Random(3)
+    payload = [{"seconds": drawn.expovariate(1 / MEAN_S)} for _ in range(1000)]
+    taken: list[float] = []
+
+    def note(_inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        taken.extend(outputs)
+
+    plan = LoadPlan(
+        read_payload(payload), PoissonRate(RATE_RPS, seed=5), 8000 * MS, 500 * MS, 10_000 * MS, note, overloads=True
+    )
+    pattern = Limited(PLACES, max_waiting=0)
+    with deployed(pattern, Sleeper, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
+        metrics = Metrics((runner.measure(),))
+
+    assert set(metrics.failures) == {503}
+    admitted = metrics.figure("admitted_share")
+    assert admitted is not None
+    offered = RATE_RPS * sum(taken) / len(taken)
+    assert 1 - admitted.value == pytest.approx(erlang_loss(PLACES, offered), abs=0.03)
+
+
+REGRESSION = """
+import asyncio
+
+import pytest
+from pytest_mlpatterns import Limited
+
+
+class Model:
+    async def __call__(self, batch):
+        await asyncio.sleep({seconds})
+        return batch
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+@pytest.mark.perf(
+    pattern=Limited(4, max_waiting=0), rate_rps=300, overload=True, compare=("admitted_share",), duration="1s"
+)
+def test_limited(perf):
+    pass
+"""
+
+
+def test_a_limit_that_lets_less_in_is_a_regression_of_its_revision(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": REGRESSION.format(seconds=0.01)})
+
+    run = (
+        Project().with_file("test_perf.py", REGRESSION.format(seconds=0.03)).run(repository.top, "--perf-against=main")
+    )
+
+    assert run.exit_code == 1
+    assert "RegressionFailure: share of requests let in" in run.failure("test_limited")
