@@ -23,6 +23,7 @@ NAMES = (
     "serving_cost",
     "wire_cost",
     "pattern_cost",
+    "layer_cost",
     "ray_cost",
     "location_simulation",
     "slot_simulation",

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.cli.bisect_command import positive_time
 from pytest_mlpatterns.errors import BaselineFileError, SettingError
-from pytest_mlpatterns.units import parse_duration
-from pytest_mlpatterns.wording import shown, visible
+from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     import argparse
@@ -92,9 +92,7 @@ def _measured(options: argparse.Namespace, tolerances: Tolerances | None) -> tup
     from pytest_mlpatterns.history.trial_runs import measure_trials
     from pytest_mlpatterns.system.environment import environment
 
-    at_most_ns = parse_duration(options.at_most, name="--at-most")
-    if not at_most_ns:
-        raise SettingError(f"--at-most is {shown(options.at_most)}, expected more than no time; write --at-most 10min")
+    at_most_ns = positive_time(options.at_most, "--at-most")
     baselines = _baselines(Path(options.baseline_file), is_asked=options.baseline_file != _BASELINE_FILE)
     trials = measure_trials(options.tests, at_most_s=at_most_ns / 1e9, directory=Path.cwd(), report=_report)
     machine = environment().machine

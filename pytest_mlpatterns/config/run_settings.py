@@ -14,6 +14,7 @@ from pytest_mlpatterns.config.converters import (
     read_flag,
 )
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.history import NOTES_PREFIX
 from pytest_mlpatterns.wording import named, shown
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ __all__ = ["BaselineMode", "BaselineSource", "HistoryFail", "RunSettings", "Sett
 _TRUTHS = ("true", "false")
 """Truth values of an ini file, which would be odd names of files."""
 _Choice = TypeVar("_Choice", bound=StrEnum)
-_NOTES = "git:"
-"""Begins the name of a history that is kept as git notes instead of in a file."""
 
 
 class BaselineMode(StrEnum):
@@ -90,7 +89,7 @@ class RunSettings:
     @property
     def results_files(self) -> tuple[Path, ...]:
         """The files that the run writes beside a baseline, which are no part of what it measures."""
-        history = None if not self.history or self.history.startswith(_NOTES) else Path(self.history)
+        history = None if not self.history or self.history.startswith(NOTES_PREFIX) else Path(self.history)
         return tuple(file for file in (self.json_file, self.html_file, history) if file is not None)
 
 
@@ -168,7 +167,7 @@ class _Given:
     def history(self) -> str:
         """Where the history is: ``git:NAME``, or the absolute path of a file; empty if not given."""
         given = self.options["history"] if self.options.get("history") is not None else self.ini.get("history")
-        if str(given or "").startswith(_NOTES):
+        if str(given or "").startswith(NOTES_PREFIX):
             return str(given)
         return str(self.path("history") or "")
 

@@ -19,7 +19,7 @@ from pytest_mlpatterns.errors import DeploymentError, HistoryError, SettingError
 from pytest_mlpatterns.history.compaction import compacted, month
 from pytest_mlpatterns.history.line_texts import MOST_BYTES, LineReader, content_of, numbered
 from pytest_mlpatterns.history.note_tree import NoteChange, NoteTree
-from pytest_mlpatterns.records.history import Compaction, HistoryRead, Transfer
+from pytest_mlpatterns.records.history import NOTES_PREFIX, Compaction, HistoryRead, Transfer
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.wording import listed, shown
 
@@ -55,7 +55,7 @@ class NotesHistory:
     @property
     def name(self) -> str:
         """The place as messages name it."""
-        return f"git:{self.notes}"
+        return f"{NOTES_PREFIX}{self.notes}"
 
     def read(self) -> HistoryRead:
         """Every line, in the order of their dates; see :meth:`pytest_mlpatterns.history.place.History.read`."""

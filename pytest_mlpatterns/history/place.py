@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.history.file import FileHistory
 from pytest_mlpatterns.history.notes import NotesHistory
+from pytest_mlpatterns.records.history import NOTES_PREFIX
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ def open_history(given: str, *, root: Path, invoked_in: Path) -> History:
     """
     if not given.strip():
         raise SettingError("the history is empty text, expected a path, or git:NAME for notes of the repository")
-    kind, separator, name = given.partition(":")
-    if not separator or kind != "git":
+    if not given.startswith(NOTES_PREFIX):
         return FileHistory(invoked_in / given, given)
+    name = given.removeprefix(NOTES_PREFIX)
     if not _NOTES.fullmatch(name) or name.endswith(".lock") or ".." in name:
         raise SettingError(
             f"the history is {shown(given)}, expected git: and a name of letters, digits, dots, - and _, "

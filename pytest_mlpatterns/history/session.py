@@ -17,7 +17,7 @@ from pytest_mlpatterns.history.checkout import checkout_of, first_parents, posit
 from pytest_mlpatterns.history.lines import RunOfLines, lines_of
 from pytest_mlpatterns.history.place import open_history
 from pytest_mlpatterns.records.change import NewChange
-from pytest_mlpatterns.records.history import HistoryRead
+from pytest_mlpatterns.records.history import NOTES_PREFIX, HistoryRead
 from pytest_mlpatterns.reports.text.change_sentence import bisect_command, change_sentence
 from pytest_mlpatterns.wording import count
 
@@ -60,7 +60,7 @@ class HistorySession:
         self._root = root
         file = Path(run.history)  # git:NAME is relative to nothing
         place = str(file.relative_to(root)) if file.is_relative_to(root) else run.history
-        if place != run.history and place.startswith("git:"):  # a file of such a name
+        if place != run.history and place.startswith(NOTES_PREFIX):  # a file of such a name
             place = f"./{place}"
         self._history = open_history(place, root=root, invoked_in=root)
         self._before = HistoryRead(()) if run.smoke else self._history.read()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LINE_MEMBERS",
     "LINE_VERSION",
+    "NOTES_PREFIX",
     "CommitPosition",
     "Compaction",
     "HistoryLine",
@@ -43,6 +44,8 @@ __all__ = [
     "digest_of",
 ]
 
+NOTES_PREFIX = "git:"
+"""What stands before the name of notes where a history is named; without it the name is that of a file."""
 LINE_VERSION = 1
 """Version of the format of a line; a line of a later one is refused."""
 LINE_MEMBERS = frozenset(

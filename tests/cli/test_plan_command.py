@@ -108,7 +108,7 @@ def test_tests_that_are_not_measured_are_an_error(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--at-most", "0s"], "--at-most is '0s', expected more than no time"),
+        (["--at-most", "0s"], "--at-most is '0s', expected more than 0; write 30s"),
         (["--at-most", "soon"], "--at-most is 'soon'"),
         (["--tolerance", "much"], "--tolerance"),
         (["--baseline-file", "none.json"], "none.json does not exist"),
