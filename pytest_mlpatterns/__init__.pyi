@@ -57,6 +57,8 @@ from pytest_mlpatterns.patterns import (
     Cascade as Cascade,
     Continuous as Continuous,
     Ensemble as Ensemble,
+    Fallback as Fallback,
+    Faulty as Faulty,
     Limited as Limited,
     Microservice as Microservice,
     Pattern as Pattern,

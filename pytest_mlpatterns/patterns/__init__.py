@@ -12,6 +12,8 @@ from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.cascade import Cascade
 from pytest_mlpatterns.patterns.continuous import Continuous
 from pytest_mlpatterns.patterns.ensemble import Ensemble
+from pytest_mlpatterns.patterns.fallback import Fallback
+from pytest_mlpatterns.patterns.faulty import Faulty
 from pytest_mlpatterns.patterns.limited import Limited
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.pipeline import Pipeline
@@ -24,6 +26,8 @@ __all__ = [
     "Cascade",
     "Continuous",
     "Ensemble",
+    "Fallback",
+    "Faulty",
     "Limited",
     "Microservice",
     "Pattern",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "CutError",
     "DecodedInputs",
     "Handler",
     "LostError",
@@ -81,6 +82,22 @@ class LostError(RequestError):
 
     def __init__(self, text: str) -> None:
         super().__init__(502, text)
+
+
+class CutError(LostError):
+    """The connection of the request is to be closed instead of an answer.
+
+    An HTTP server closes the connection of its client. Where that cannot be, as over gRPC, between the layers of one
+    process or behind a broker, it is an error like any other, with status 502.
+
+    Args:
+        text: why, for those that cannot close it.
+        in_answer: the client reads the beginning of an answer before; else it reads nothing.
+    """
+
+    def __init__(self, text: str, *, in_answer: bool) -> None:
+        super().__init__(text)
+        self.in_answer = in_answer
 
 
 class Resources(Protocol):

@@ -75,14 +75,15 @@ class Tally:
     def level(self, name: str, value: int) -> None:
         """Set a level, such as the depth of a queue.
 
-        The counter ``NAME_ns`` is its integral over time, ``observed_ns`` the time; its time series keeps at most one
-        value every 10 ms.
+        The counter ``NAME_ns`` is its integral over time, ``observed_ns`` the time. Its time series keeps one value
+        every 10 ms, and each that lasted longer.
         """
         with self._leveling:
             now = perf_counter_ns()
             since, old, integral, observed = self._levels.get(name, (now, 0, 0, 0))
             self._levels[name] = (now, value, integral + old * (now - since), observed + now - since)
             series = self._series.setdefault(name, [])
+            _add_lasting(series, since, old, now_ns=now)
             if (not series or now - series[-1][0] >= _SERIES_STEP_NS) and len(series) < _MAX_SERIES:
                 series.append((now, value))
 
@@ -94,11 +95,19 @@ class Tally:
             for name, (since, value, integral, observed) in self._levels.items():
                 counters[f"{name}_ns"] = integral + value * (now - since)
                 counters["observed_ns"] = observed + now - since
+                _add_lasting(self._series[name], since, value, now_ns=now)
             series = {name: tuple(values) for name, values in self._series.items()}
         histograms = {
             name: dict(histogram) for name, histogram in dict(self._histograms).items()
         }  # copied whole, because other threads count meanwhile
         return LayerStats(self._position, self._layer, counters, histograms, series)
+
+
+def _add_lasting(series: list[tuple[int, int]], since_ns: int, value: int, *, now_ns: int) -> None:
+    """Add a value that the series left out because another came shortly before it, if it has lasted since."""
+    lasted = now_ns - since_ns >= _SERIES_STEP_NS
+    if lasted and 0 < len(series) < _MAX_SERIES and series[-1][0] < since_ns and series[-1][1] != value:
+        series.append((since_ns, value))
 
 
 def rounded(value: int) -> int:

@@ -7,6 +7,9 @@ layer       counters                                                   histogram
 ==========  =========================================================  ================================================
 limited     admitted, rejected, limit_ns, observed_ns                  wait_ns; the series ``limit``
 cascade     kept, escalated                                            first_ns, second_ns
+fallback    model, on_error, on_timeout, on_rejected, while_open,      the series ``breaker`` (0 closed, 1 half-open,
+            failed, opened, open_ns, observed_ns                       2 open)
+faulty      passed, injected                                           –
 ==========  =========================================================  ================================================
 """
 
@@ -90,8 +93,77 @@ _CASCADE = LayerKind(
     ),
     paths=("patterns/cascade",),
 )
+_OTHERS = {
+    "on_error": "the fallback, after an error",
+    "on_timeout": "the fallback, after a time-out",
+    "on_rejected": "the fallback, after a refusal",
+    "while_open": "the fallback, while the breaker was open",
+}
+"""Counters of the answers of a fallback, and their labels."""
+_FALLBACK = LayerKind(
+    figures=(
+        Figure(
+            "fallback_share",
+            "share answered by the fallback",
+            Unit.RATIO,
+            of=tuple(_OTHERS),
+            over=(*_OTHERS, "model"),
+            note="{} from the fallback",
+            floor=0.01,
+        ),
+        Figure(
+            "breaker_open",
+            "share of time with an open breaker",
+            Unit.RATIO,
+            level="open",
+            note="breaker open {} of the time",
+            floor=0.01,
+        ),
+    ),
+    words={"opened": "times opened", "failed": "failed after all"},
+    charts=(
+        PartsChart(
+            "Who answered",
+            "answer",
+            "requests",
+            {**_OTHERS, "model": "the model"},
+            "were answered by the fallback",
+            optional=tuple(_OTHERS),
+        ),
+        LevelChart("State of the breaker over time", "breaker", "0 closed, 1 half-open, 2 open"),
+    ),
+    paths=("patterns/fallback", "patterns/circuit_breaker"),
+)
+"""The layer of ``Fallback``."""
+_FAULTY = LayerKind(
+    figures=(
+        Figure(
+            "injected_share",
+            "share of requests that met a fault on purpose",
+            Unit.RATIO,
+            of=("injected",),
+            over=("injected", "passed"),
+            note="{} met a fault",
+            floor=0.01,
+            varies=False,
+        ),
+    ),
+    charts=(
+        PartsChart(
+            "Faults on purpose",
+            "request",
+            "requests",
+            {"injected": "met a fault", "passed": "passed"},
+            "met a fault",
+        ),
+    ),
+    paths=("patterns/faulty",),
+)
+"""The layer of ``Faulty``."""
 RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "limited": _LIMITED,
     "cascade": _CASCADE,
+    "fallback": _FALLBACK,
+    "faulty": _FAULTY,
 }
 """The descriptions by the names of the layers."""

@@ -241,7 +241,9 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
         0, "limited", {"admitted": 9, "rejected": 1, "limit_ns": 8, "observed_ns": 1}, {"wait_ns": {MS: 9}}
     )
     kept = LayerStats(1, "cascade", {"kept": 3, "escalated": 1}, {"first_ns": {MS: 4}, "second_ns": {9 * MS: 1}})
-    rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=(shed, kept))),))
+    spared = LayerStats(2, "fallback", {"model": 3, "on_error": 1, "open_ns": 1, "observed_ns": 8})
+    faults = LayerStats(3, "faulty", {"injected": 1, "passed": 9})
+    rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=(shed, kept, spared, faults))),))
     of = dict.fromkeys(GROWTHS, grows) | dict.fromkeys(derived_metrics(rarer.launches[0].stats), rarer)
     for name, metric in METRICS.items():
         assert metric.name == name

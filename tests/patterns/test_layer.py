@@ -143,6 +143,23 @@ class TestLevels:
             clock.now_ns += MS
         assert tally.snapshot().series == {"depth": ((start, 0), (start + 10 * MS, 10), (start + 20 * MS, 20))}
 
+    def test_a_value_that_lasts_is_in_the_course_however_soon_it_came(self, clock: Clock) -> None:
+        start = clock.now_ns
+        tally = Tally(0, "queued")
+        for value, milliseconds in ((0, 2), (1, 3), (2, 50), (2, 20), (0, 1), (3, 4), (0, 30)):
+            tally.level("depth", value)
+            clock.now_ns += milliseconds * MS
+        course = ((start, 0), (start + 5 * MS, 2), (start + 55 * MS, 2), (start + 75 * MS, 0))
+        assert tally.snapshot().series == {"depth": course}
+        tally.level("depth", 7)
+        clock.now_ns += 12 * MS
+        tally.level("depth", 8)
+        clock.now_ns += MS
+        tally.level("depth", 9)
+        clock.now_ns += 15 * MS
+        last = (start + 110 * MS, 7), (start + 122 * MS, 8), (start + 123 * MS, 9)
+        assert tally.snapshot().series["depth"] == tally.snapshot().series["depth"] == (*course, *last)
+
     def test_the_course_does_not_grow_for_ever(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tally_module, "_MAX_SERIES", 5)
         tally = Tally(0, "queued")

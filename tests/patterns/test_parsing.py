@@ -20,7 +20,7 @@ from pytest_mlpatterns.wording import split_outside_brackets
 if TYPE_CHECKING:
     from pytest_mlpatterns.patterns import Pattern
 
-NAMES = "batched, cached, continuous, limited, microservice, queued, replicated, single"
+NAMES = "batched, cached, continuous, faulty, limited, microservice, queued, replicated, single"
 
 
 @PROPERTY

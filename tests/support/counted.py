@@ -29,6 +29,7 @@ _OF_NO_REQUEST = frozenset(name for name, metric in METRICS.items() if metric.of
     *("asl", "peak_memory", "cold_start", "cache_hit_ratio", "cache_hit", "cache_miss", "batch_size", "batch_wait"),
     *("queue_depth", "queue_wait", "admitted_share", "limit", "limit_wait", "hop", "decode", "encode"),
     *("escalation_share", "cascade_first", "cascade_second"),
+    *("fallback_share", "breaker_open", "injected_share"),
 }
 """Metrics of processes, patterns and searches, which have no count of these requests."""
 _PROMISES = ("latency<1h", "ttft<1h", "tpot<1h", "itl<1h", "ttft<1h, tpot<1h")

@@ -13,6 +13,7 @@ from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, DeploymentPl
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED, MEMORY
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
+from pytest_mlpatterns.patterns.faulty import Faulty
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.records.addressing import Balance
@@ -208,6 +209,11 @@ def _check_layer(layer: LayerNode) -> None:
         raise SettingError(
             f'{pattern} {_ON_RAY}: max_wait="{ADAPTIVE}" is a rule of this package, and Ray Serve waits a fixed time; '
             'write max_wait="5ms"'
+        )
+    if isinstance(pattern, Faulty) and (pattern.cut or pattern.refuse):
+        raise SettingError(
+            f"{pattern} {_ON_RAY}: the connections of clients are those of Ray Serve's proxy, which no replica closes; "
+            "write error=502"
         )
 
 

@@ -24,7 +24,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.layer import CutError, RequestError
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream, replayed
 from pytest_mlpatterns.serving.clocks import written_parts
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
-__all__ = ["BODY", "MAX_BODY_BYTES", "OPENAI_PATHS", "ModelApp", "OpenAIApi"]
+__all__ = ["BODY", "MAX_BODY_BYTES", "OPENAI_PATHS", "TRANSPORT", "ModelApp", "OpenAIApi"]
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -82,7 +82,11 @@ MAX_BODY_BYTES = 64 * 2**20
 """Limit of a request body for the servers of an engine."""
 BODY = "mlpatterns.body"
 """Key of a long body in the ASGI scope; the body is complete when ``receive`` returns."""
+TRANSPORT = "mlpatterns.transport"
+"""Key of the transport of the connection in the ASGI scope, for answers that are to be cut; other servers have none."""
 _WATCH = "mlpatterns.watch"
+_HAS_BEGUN = "mlpatterns.has_begun"
+"""Key of whether the head of a stream has been sent."""
 _BEGAN_NS = "mlpatterns.began_ns"
 """Key of when a request began whose time counts in the split of latencies."""
 _JOBS_PATH = "/v1/jobs/"
@@ -90,6 +94,10 @@ _CARRIED = "choose the wire rest+json or openai"
 _POLLED = "Queued(wait=False) is for clients that poll, which those of the wire openai do not; write Queued()"
 _RAW_JSON = [(b"content-type", b"application/json")]
 _EMPTY = Body((b"{}",), JSON_HEADERS)
+_CUT_BYTES = 64
+"""Length of an answer whose connection is cut, as its head states it."""
+_CUT_AFTER = b'{"predictions": ['
+"""The beginning of such an answer, which is all that the client reads."""
 OPENAI_PATHS = frozenset({COMPLETIONS, CHAT, MODELS})
 
 
@@ -138,7 +146,10 @@ class ModelApp:
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request (ASGI)."""
         try:
-            await self._respond(scope, receive, send)
+            try:
+                await self._respond(scope, receive, send)
+            except CutError as error:
+                await _cut(scope, receive, send, is_begun=error.in_answer)
         except asyncio.CancelledError:
             if _WATCH not in scope or not scope[_WATCH].has_left:
                 raise
@@ -155,6 +166,8 @@ class ModelApp:
         try:
             status, body = await self._answer(scope, receive, headers)
         except RequestError as error:
+            if isinstance(error, CutError) and TRANSPORT in scope:
+                raise
             is_openai = scope["path"] in OPENAI_PATHS
             status = error.status
             body = self._openai.error(error) if is_openai else Body((encode_error(str(error)),), JSON_HEADERS)
@@ -169,6 +182,7 @@ class ModelApp:
         if isinstance(body, StreamResponse):
             times = StreamTimes(clock, started)
             await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
+            scope[_HAS_BEGUN] = True
             await body.send(send, scope[_WATCH], times, tally=self.split)
             return
         if self.split is not None and status == 200 and _BEGAN_NS in scope:
@@ -334,6 +348,22 @@ class ModelApp:
 
     def _too_large(self) -> RequestError:
         return RequestError(413, f"the body is over the limit of {self.max_body_bytes} bytes")
+
+
+async def _cut(scope: _Scope, receive: _Receive, send: _Send, *, is_begun: bool) -> None:
+    """Close the connection of a request, in the middle of an answer or without one."""
+    transport = scope[TRANSPORT]
+    if scope.get(_HAS_BEGUN):
+        transport.close()
+    elif is_begun:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % _CUT_BYTES)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": _CUT_AFTER, "more_body": True})
+        transport.close()
+    else:
+        transport.abort()
+    while (await receive())["type"] != "http.disconnect":  # the server logs an answer that ends before its connection
+        pass
 
 
 @lru_cache(maxsize=256)

@@ -14,6 +14,7 @@ from pytest_mlpatterns import (
     Cached,
     Continuous,
     Ensemble,
+    Faulty,
     Microservice,
     Pipeline,
     Queued,
@@ -174,6 +175,13 @@ class FromBroker(Pattern):
 
 def test_processes_of_a_broker_are_refused() -> None:
     assert "takers that take requests from a broker" in refusal(FromBroker())
+
+
+@pytest.mark.parametrize("fault", [{"cut": True}, {"refuse": True}])
+def test_connections_that_are_closed_on_purpose_are_refused(fault: dict[str, bool]) -> None:
+    said = refusal(Cached() | Faulty(**fault))
+    assert "the connections of clients are those of Ray Serve's proxy, which no replica closes; write error=502" in said
+    assert shape(Faulty("5ms", error=503)) == [("service-0", 1, ())]
 
 
 def test_grpc_and_a_limit_of_cores_are_refused() -> None:
