@@ -39,6 +39,7 @@ from pytest_mlpatterns.records.telemetry import LayerStats as LayerStats, Patter
 from pytest_mlpatterns.units import Unit as Unit
 from pytest_mlpatterns.workload.input_order import InOrder as InOrder, Uniform as Uniform, Zipf as Zipf
 from pytest_mlpatterns.workload.prompts import Prompts as Prompts
+from pytest_mlpatterns.workload.retries import Retries as Retries
 from pytest_mlpatterns.workload.schedule import (
     ClosedLoop as ClosedLoop,
     ConstantRate as ConstantRate,

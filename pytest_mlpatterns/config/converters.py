@@ -20,6 +20,7 @@ from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.units import parse_duration, parse_ratio, parse_share
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import count, did_you_mean, listed, shown
+from pytest_mlpatterns.workload.retries import MOST_RETRIES, Retries
 from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, Schedule
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "read_pattern",
     "read_positive",
     "read_price",
+    "read_retries",
     "read_schedule",
     "read_tolerances",
     "read_truth",
@@ -181,6 +183,19 @@ def read_cancellation(value: object, source: str) -> Cancellation | None:
     if not ratio:
         raise SettingError(f"{source} is {shown(value)}, expected a share above 0; write {_CANCEL}, or leave it out")
     return Cancellation(ratio, parse_duration(after, name=f"the time of {source}"))
+
+
+def read_retries(value: object, source: str) -> Retries | None:
+    """Convert a number of retries, or what describes them; None and 0 are none.
+
+    Raises:
+        SettingError: neither, or a number beyond the most.
+    """
+    if value is None or isinstance(value, Retries):
+        return value
+    expected = f"a whole number of retries from 0 to {MOST_RETRIES}, or Retries(...); write 2"
+    found = fields.whole_number(value, f"{source} is {shown(value)}", least=0, most=MOST_RETRIES, expected=expected)
+    return Retries(found) if found else None
 
 
 def whole_number(most: int, what: str) -> Callable[[object, str], int]:

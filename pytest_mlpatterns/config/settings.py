@@ -23,6 +23,7 @@ from pytest_mlpatterns.config.converters import (
     read_pattern,
     read_positive,
     read_price,
+    read_retries,
     read_schedule,
     read_tolerances,
     read_truth,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.price import Price
+    from pytest_mlpatterns.workload.retries import Retries
     from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
 
 __all__ = [
@@ -102,7 +104,8 @@ class Settings:
     ``generators_on``, where the load generators run; the registry of engines checks both.
     ``cpus`` is None if the deployment may use all cores. ``cancel`` is None if every request is awaited.
     ``accept`` are the worsenings that its marker accepts. ``gate`` is what a failing verdict does.
-    ``tokens`` is None if each chunk counts as a token where the server reports no usage.
+    ``tokens`` is None if each chunk counts as a token where the server reports no usage. ``retries`` is None if every
+    request is sent once.
     """
 
     pattern: Pattern
@@ -132,6 +135,7 @@ class Settings:
     generators_on: str
     cpus: float | None
     cancel: Cancellation | None
+    retries: Retries | None
     tokens: Callable[[str], int] | None
     accept: tuple[Acceptance, ...]
 
@@ -234,6 +238,11 @@ def read_settings(
     for name, (read, default) in _READERS.items():
         value, source = given_value(name, marker=marker, options=options, ini=ini, caller=caller)
         values[name] = read(default if value is None else value, source)
+    if values["cancel"] is not None and values["retries"] is not None:
+        raise SettingError(
+            f"{caller}(cancel=...) and {caller}(retries=...), expected one of them; a user who has left does not try "
+            "again, so leave one out"
+        )
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     settings = {**values, **members, "schedule": read_schedule(marker), "generators_on": _place_in(values)}
     settings["stretches"] = settings["duration"] is None and settings["schedule"].length_ns is None
@@ -319,6 +328,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         REST_JSON,
     ),
     "cancel": (read_cancellation, None),
+    "retries": (read_retries, None),
     "tokens": (function_like("lambda text: len(tokenizer.encode(text))", "the text"), None),
     "accept": (read_accept, None),
     "engine": (as_given, "local"),

@@ -283,7 +283,7 @@ def setup_of(settings: Settings, payload: Payload, target: Target | None, *, mod
     place = settings.generators_on
     return Setup(
         pattern=SystemDescription(str(settings.pattern)) if target is None else target.describe(),
-        load=settings.schedule.describe().cancelling(settings.cancel),
+        load=settings.schedule.describe().cancelling(settings.cancel).retrying(settings.retries),
         wire=str(settings.wire),
         payload=payload.digest,
         model=model,
@@ -315,6 +315,7 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         budget_ns=settings.budget_ns,
         launches=settings.launches,
         overloads=settings.overload,
+        retries=settings.retries,
     )
 
 

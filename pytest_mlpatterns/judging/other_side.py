@@ -104,8 +104,9 @@ def plain_side(experiment: Experiment, reference: object, method: str) -> OtherS
             f"{what} under {schedule}, expected a closed loop of at most {_MOST_THREADS} callers: each calls again "
             "when its call has returned; write perf(concurrency=4)"
         )
-    if settings.engine != "local" or plan.cancellation is not None:
-        unfit = "cancel=" if plan.cancellation is not None else f'engine="{settings.engine}"'
+    given = (plan.cancellation is not None, "cancel="), (plan.retries is not None, "retries=")
+    unfit = next((name for is_given, name in given if is_given), f'engine="{settings.engine}"')
+    if settings.engine != "local" or plan.cancellation is not None or plan.retries is not None:
         raise SettingError(f"{what} beside {unfit}, which plain calls do not have; leave it out")
     _require_inputs(plan, what)
     options = experiment.system.options

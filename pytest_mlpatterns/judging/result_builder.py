@@ -61,7 +61,7 @@ from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices, describe_overload, describe_scaling
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
-from pytest_mlpatterns.units import format_duration, format_size
+from pytest_mlpatterns.units import format_duration, format_percent, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
 
@@ -347,6 +347,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
         notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({kinds})")
     if cancelled := _cancelled(metrics):
         notes.append(f"the generator cancelled {count(cancelled, 'request')} as cancel= says; no metric counts them")
+    notes += describe_retries(metrics)
     if any(launch.generator.connection_limit_reached for launch in metrics.launches):
         notes.append("the load generator had all its connections in use; some requests waited for one")
     if any(launch.generator.answers_cut for launch in metrics.launches):
@@ -397,6 +398,18 @@ def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:
 
 def _cancelled(metrics: Metrics) -> int:
     return sum(blocks.cancelled for blocks in metrics.by_launch)
+
+
+def describe_retries(metrics: Metrics) -> list[str]:
+    """The note about the attempts of requests; none without retries."""
+    attempts, retried, denied = metrics.attempts_per_request, metrics.retried_ratio, metrics.retry_denied_ratio
+    if attempts is None or retried is None:
+        return []
+    budget = "" if denied is None else f"; {format_percent(denied.value)} failed because the retry budget was used up"
+    return [
+        f"{attempts.value:.3g} attempts per request: {format_percent(retried.value)} of the requests were sent again"
+        f"{budget}"
+    ]
 
 
 def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.recorder import SampleRecorder
     from pytest_mlpatterns.workload.schedule import Cancellation, ClosedSchedule, OpenSchedule, Schedule
 
-__all__ = ["NEVER_NS", "Arrivals", "Cancellations", "ConversationArrivals", "arrivals_of"]
+__all__ = ["NEVER_NS", "Arrivals", "Cancellations", "ConversationArrivals", "Timed", "arrivals_of"]
 
 NEVER_NS = 2**62
 """A due time that no clock of a run reaches: 146 years."""
@@ -54,6 +54,19 @@ class Arrivals(Protocol):
 
     def finish(self) -> None:
         """Send no further request."""
+        ...
+
+
+class Timed(Protocol):
+    """What a load does at times besides sending what is due; all times are on the loop's clock."""
+
+    @property
+    def next_ns(self) -> int:
+        """Time of the next call of :meth:`run`; ``NEVER_NS`` if nothing waits."""
+        ...
+
+    def run(self, now_ns: int) -> None:
+        """Do everything whose time has come."""
         ...
 
 

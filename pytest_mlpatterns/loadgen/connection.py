@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.arrivals import Cancellations
     from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
+    from pytest_mlpatterns.loadgen.retrier import Attempt, Resending
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
 __all__ = ["Bytes", "ClientProtocol", "Connection", "Owner", "StreamConnection", "StreamReading"]
@@ -47,7 +48,8 @@ class Owner(Protocol):
     """What a connection needs of the loop that owns it.
 
     ``connect_ns`` takes how long each opening took, ``waited_ns`` how long each request that had no open connection
-    waited for one. ``protocol`` creates the client protocol for an address.
+    waited for one. ``protocol`` creates the client protocol for an address. ``resending`` decides which failed requests
+    are tried again; None if none are.
     """
 
     selector: selectors.BaseSelector
@@ -56,9 +58,14 @@ class Owner(Protocol):
     connect_ns: array[int]
     waited_ns: array[int]
     protocol: Callable[[tuple[str, int]], ClientProtocol]
+    resending: Resending | None
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         """Called when the connection has recorded its request and is idle."""
+        ...
+
+    def release(self, connection: Connection) -> None:
+        """Called when the connection is idle and its request is tried again later, maybe over another one."""
         ...
 
 
@@ -67,6 +74,9 @@ class Connection:
 
     Every request ends in exactly one row of the owner's recording: with the status of its response, or with a code of
     :class:`Failure`.
+
+    Attributes:
+        attempt: which attempt of its request it carries, or is about to; None without retries, and for the first one.
     """
 
     __slots__ = (
@@ -84,6 +94,7 @@ class Connection:
         "_sent_ns",
         "_socket",
         "_unsent",
+        "attempt",
         "busy",
         "due_ns",
         "request",
@@ -96,6 +107,7 @@ class Connection:
         self._record, self._completed = owner.recording.add, owner.completed
         self._address = address
         self.target: int = target
+        self.attempt: Attempt | None = None
         self.busy: bool = False
         self.request: int = 0
         self.due_ns: int = 0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.connection import Connection
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
     from pytest_mlpatterns.loadgen.messages import LoadJob
+    from pytest_mlpatterns.loadgen.retrier import Attempt
 
 __all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "AddedAddresses"]
 
@@ -42,7 +43,7 @@ class ConnectionPool:
         balancer = Balancer(len(job.endpoint.addresses), job.endpoint.balance)
         self._choose = balancer.choose
         self._outstanding = balancer.in_flight
-        self.waiting: deque[tuple[int, int, int]] = deque()
+        self.waiting: deque[tuple[int, int, int, Attempt | None]] = deque()
         self._released: list[Connection] = []
         self._releasing = False
         self._limit = MAX_OPEN_LOOP_CONNECTIONS
@@ -78,7 +79,8 @@ class ConnectionPool:
         self._limit += self._callers
         self._open_to(len(self._addresses) - 1)
 
-    def send(self, request: int, due_ns: int | None) -> None:
+    def send(self, request: int, due_ns: int | None, attempt: Attempt | None = None) -> None:
+        """Send a request, over an idle connection or as soon as there is one; ``attempt`` is None for the first one."""
         target = self._choose() if self.several else 0
         idle = self._idle[target]
         if idle:
@@ -88,9 +90,10 @@ class ConnectionPool:
         else:
             self.limit_reached = True
             now = perf_counter_ns()
-            self.waiting.append((request, now if due_ns is None else due_ns, now))
+            self.waiting.append((request, now if due_ns is None else due_ns, now, attempt))
             return
         self._outstanding[target] += 1
+        connection.attempt = attempt
         connection.send(request, due_ns)
 
     def release(self, connection: Connection) -> None:
@@ -102,7 +105,8 @@ class ConnectionPool:
         while self._released:
             connection = self._released.pop()
             if self.waiting:
-                connection.send(*self.waiting.popleft())
+                request, due_ns, ready_ns, connection.attempt = self.waiting.popleft()
+                connection.send(request, due_ns, ready_ns)
             else:
                 self._outstanding[connection.target] -= 1
                 self._idle[connection.target].append(connection)
@@ -111,7 +115,10 @@ class ConnectionPool:
     def expire(self, due_before_ns: int) -> None:
         """Fail every unanswered request that was due before this time."""
         while self.waiting and self.waiting[0][1] < due_before_ns:
-            request, due_ns, ready_ns = self.waiting.popleft()
+            request, due_ns, ready_ns, attempt = self.waiting.popleft()
+            if attempt is not None:  # which was not sent
+                self._loop.recording.note_attempts(attempt.number - 1)
+                ready_ns = attempt.sent_ns
             self._loop.recording.add(due_ns, ready_ns, perf_counter_ns(), Failure.TIMEOUT, request, 0, 0)
         for connection in self._all:
             if connection.busy and connection.due_ns < due_before_ns:

@@ -32,6 +32,8 @@ from pytest_mlpatterns.loadgen.connection_pool import AddedAddresses, Connection
 from pytest_mlpatterns.loadgen.http1 import Http1
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
 from pytest_mlpatterns.loadgen.messages import Transport
+from pytest_mlpatterns.loadgen.retried_connection import RetriedConnection, RetriedStreamConnection
+from pytest_mlpatterns.loadgen.retrier import Resending
 from pytest_mlpatterns.loadgen.streamed_answer import answers_to
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
 from pytest_mlpatterns.wire.stream_form import StreamForm, usual_form
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.connection import ClientProtocol
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
     from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
+    from pytest_mlpatterns.loadgen.retrier import Attempt
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
 __all__ = ["Alarm", "LoadLoop"]
@@ -70,9 +73,13 @@ class LoadLoop:
         self.answers: ResponseSample | None = self._load_run.answers
         self.connect_ns: array[int] = self._load_run.connect_ns
         self.waited_ns: array[int] = self._load_run.waited_ns
+        self.resending: Resending | None = None
+        if self._load_run.retrier is not None:
+            self._load_run.timed = self.resending = Resending(self._load_run.retrier, self._send_again)
         self.protocol: Callable[[tuple[str, int]], ClientProtocol] = _protocol_factory(job)
+        kind = Connection if self.resending is None else RetriedConnection
         self.new_connection: Callable[[tuple[str, int], int], Connection] = (
-            partial(Connection, self) if not job.in_pieces else self._stream_connections(job)
+            partial(kind, self) if not job.in_pieces else self._stream_connections(job)
         )
         self._added = AddedAddresses(self.selector, self._pool.add)
 
@@ -111,6 +118,13 @@ class LoadLoop:
         else:  # the usual case of a closed loop
             self._next.append(connection)
 
+    def release(self, connection: Connection) -> None:
+        """Called by a connection that is idle again, and whose request is tried again later."""
+        self._pool.release(connection)
+
+    def _send_again(self, attempt: Attempt) -> None:
+        self._pool.send(attempt.request, attempt.due_ns, attempt)
+
     def _stream_connections(self, job: LoadJob) -> Callable[[tuple[str, int], int], Connection]:
         """The function that creates connections that read answers in pieces."""
         from pytest_mlpatterns.loadgen.http1 import Http1Pieces, Http1Stream
@@ -129,7 +143,8 @@ class LoadLoop:
             answer=answers_to(job),
             protocol=protocol,
         )
-        return partial(StreamConnection, self, reading=reading)
+        kind = StreamConnection if self.resending is None else RetriedStreamConnection
+        return partial(kind, self, reading=reading)
 
     def _drive(self, alarm: Alarm) -> None:
         select, clock, pool, load_run = self.selector.select, perf_counter_ns, self._pool, self._load_run
@@ -139,7 +154,7 @@ class LoadLoop:
         load_run.start(now)
         next_tick = now + load_run.first_tick_ns
         due_ns = load_run.next_due_ns
-        while not load_run.draining or pool.outstanding:
+        while not load_run.draining or pool.outstanding or self._tries_again:
             wake_ns = next_tick
             if due_ns < next_tick:
                 alarm.set(due_ns)
@@ -164,6 +179,11 @@ class LoadLoop:
                 return
             due_ns = load_run.next_due_ns
 
+    @property
+    def _tries_again(self) -> bool:
+        """Whether requests wait for their next attempt."""
+        return self.resending is not None and self.resending.waiting > 0
+
     def _parse_some(self) -> None:
         """Parse what has arrived on some connections."""
         arrived = self._arrived
@@ -180,7 +200,8 @@ class LoadLoop:
 
 def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtocol]:
     """The function that creates the job's client protocol for an address."""
-    keep = job.keep_answers > 0
+    # A head that is looked up is parsed, also where it is the usual one.
+    keep = job.keep_answers > 0 or (job.retries is not None and job.retries.honour_retry_after)
     if job.transport is Transport.HTTP1:
         return lambda address: Http1(job.messages, address[0], follow=job.endpoint.polled, keep=keep)
     from pytest_mlpatterns.loadgen.http2 import HeaderReader, Http2, RequestBlocks

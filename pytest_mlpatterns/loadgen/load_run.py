@@ -12,9 +12,23 @@ from statistics import median
 from time import process_time_ns
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, Cancellations, ConversationArrivals, arrivals_of
+from pytest_mlpatterns.loadgen.arrivals import (
+    NEVER_NS,
+    Arrivals,
+    Cancellations,
+    ConversationArrivals,
+    Timed,
+    arrivals_of,
+)
 from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
-from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder, StreamColumns
+from pytest_mlpatterns.loadgen.recorder import (
+    KEPT_BYTES,
+    ResponseSample,
+    RetryColumns,
+    SampleRecorder,
+    StreamColumns,
+)
+from pytest_mlpatterns.loadgen.retrier import Retrier
 from pytest_mlpatterns.loadgen.steady_state import (
     MIN_WINDOW_REQUESTS,
     WARMUP_CAP_NS,
@@ -55,15 +69,19 @@ class LoadRun:
         next_request: returns the index of the next request.
         answers: the kept responses; None if the job keeps none.
         cancellations: the requests to cancel; None if the job cancels none.
+        retrier: decides which failed requests are tried again; None if the job has no retries.
+        timed: what the loop does at times besides sending what is due: cancellations, or retries; None for nothing.
         waited_ns: wait for a connection of each request that had none, since the window opened.
         draining: the window is closed and the loop only awaits responses.
     """
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
-        self.recording: SampleRecorder = SampleRecorder(_streams_for(job))
+        self.recording: SampleRecorder = SampleRecorder(_streams_for(job), _retries_for(job))
         self.cancellations: Cancellations | None = (
             None if job.cancellation is None else Cancellations(job.cancellation, job.share)
         )
+        self.timed: Timed | None = self.cancellations
+        self.retrier: Retrier | None = _retrier_for(job, self.recording)
         self.answers: ResponseSample | None = (
             ResponseSample(job.keep_answers, KEPT_BYTES // job.share.of) if job.keep_answers else None
         )
@@ -83,8 +101,7 @@ class LoadRun:
         self._arrivals_since_ns = 0
         self._start_ns = 0
         self._stop_ns = NEVER_NS
-        self._ticks = 0
-        self._last_tick_ns = 0
+        self._ticks = self._last_tick_ns = 0
         self._warmup: Warmup | None = None
         self._reported_warm = False
         self._open_at_ns = NEVER_NS
@@ -97,8 +114,7 @@ class LoadRun:
         self._planned = job.window if isinstance(job.window, RequestWindow) else None
         self._left = -1  # below zero it counts the requests without a limit
         self._full = self._full_seen = False
-        self._window_row = 0
-        self._window_start_ns = 0
+        self._window_row = self._window_start_ns = 0
         self._window_cpu_ns = 0
         self._ticks_cpu_ns = 0
         self._loop_lag_ns = 0
@@ -115,7 +131,7 @@ class LoadRun:
             due_ns = min(due_ns, self._open_at_ns)
         elif due_ns >= self._stop_ns:
             due_ns = NEVER_NS
-        return due_ns if self.cancellations is None else min(due_ns, self.cancellations.next_ns)
+        return due_ns if self.timed is None else min(due_ns, self.timed.next_ns)
 
     @property
     def first_tick_ns(self) -> int:
@@ -156,10 +172,10 @@ class LoadRun:
         return again
 
     def send_due(self, now_ns: int) -> None:
-        """Send every request that is due by now, and cancel those whose time is up."""
+        """Send every request that is due by now, and cancel those whose time is up or try them again."""
         self._see_full(now_ns)
-        if self.cancellations is not None:
-            self.cancellations.run(now_ns)
+        if self.timed is not None:
+            self.timed.run(now_ns)
         if self._warmup is None and now_ns >= self._open_at_ns:
             self._opened_late_ns = now_ns - self._open_at_ns
             self._open_window(self._open_at_ns)
@@ -261,6 +277,8 @@ class LoadRun:
         fixed = self._job.warmup_ns is not None
         self._warmup = Warmup(now_ns - self._start_ns, len(self.recording), None if fixed else steady)
         self._window_start_ns, self._window_row = now_ns, len(self.recording)
+        if self.retrier is not None:
+            self.retrier.resent = 0
         self._stop_ns = now_ns + self._job.duration_ns
         self._plan_requests(now_ns)
         self._loop_lag_ns = 0
@@ -297,7 +315,7 @@ class LoadRun:
         self._report = GeneratorReport(
             cpu_ns=process_time_ns() - self._window_cpu_ns,
             wall_ns=now_ns - self._window_start_ns,
-            completed=len(self.recording) - self._window_row,
+            completed=len(self.recording) - self._window_row + (0 if self.retrier is None else self.retrier.resent),
             connections=connections,
             connection_limit_reached=limit_reached,
             connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
@@ -313,6 +331,16 @@ def _streams_for(job: LoadJob) -> StreamColumns | None:
     if not job.in_pieces:
         return None
     return StreamColumns(KEPT_BYTES // job.share.of if job.keep_texts else 0)
+
+
+def _retries_for(job: LoadJob) -> RetryColumns | None:
+    return None if job.retries is None else RetryColumns(with_budget=job.retries.share is not None)
+
+
+def _retrier_for(job: LoadJob, recording: SampleRecorder) -> Retrier | None:
+    if job.retries is None:
+        return None
+    return Retrier(job.retries, job.share, timeout_ns=job.timeout_ns, recording=recording)
 
 
 def _callers_of(job: LoadJob) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.samples import Window
     from pytest_mlpatterns.workload.endpoint import Endpoint
+    from pytest_mlpatterns.workload.retries import Retries
     from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
@@ -65,6 +66,8 @@ class LoadJob:
     ``window`` is given if it ends by its requests, or plans that from the answers of the warm-up; None if it lasts
     ``duration_ns``. The first request of such a window is the first of the order. One generator alone sends that load.
     ``stagger_ns`` is the time between the first requests of two callers of a closed loop.
+    ``retries`` decides which failed requests are sent again; None for none. ``timeout_ns`` bounds all attempts of a
+    request together.
     """
 
     endpoint: Endpoint
@@ -82,6 +85,7 @@ class LoadJob:
     keep_texts: bool = False
     window: RequestWindow | WindowPlan | None = None
     stagger_ns: int = 0
+    retries: Retries | None = None
 
     @property
     def most_ns(self) -> int:

@@ -14,6 +14,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
+from pytest_mlpatterns.loadgen.retrier import Attempt
 from pytest_mlpatterns.loadgen.streamed_answer import answers_to
 from pytest_mlpatterns.records.outcomes import Failure
 
@@ -98,23 +99,46 @@ class PyreqwestLoop:
     async def _request(self, request: int, due_ns: int | None) -> None:
         sent_ns = perf_counter_ns()
         due_ns = sent_ns if due_ns is None else due_ns
-        received = _Received(self._new_answer())
-        received.answer.begin(request)
-        outcome = await self._outcome_of(request, received, self._time_left_s(due_ns))
-        now = perf_counter_ns()
-        load_run = self._load_run
+        load_run, attempt = self._load_run, Attempt(request, due_ns, sent_ns)
+        while True:
+            received = _Received(self._new_answer())
+            received.answer.begin(request)
+            outcome = await self._outcome_of(request, received, self._time_left_s(due_ns))
+            now = perf_counter_ns()
+            if (wait_ns := self._wait_ns(attempt, received, outcome=outcome, now_ns=now)) is None:
+                break
+            await asyncio.sleep(wait_ns / 1e9)
+            attempt = attempt.next
         load_run.recording.adder_of(received.answer)(due_ns, sent_ns, now, outcome, request, 0, len(received.body))
         if load_run.answers is not None and 200 <= outcome < 300:
             load_run.answers.offer(request, received.body, received.head)
         if load_run.answered(due_ns, now, failed=outcome in _REFUSED):
             self._start_request(load_run.next_request(), None)
 
+    def _wait_ns(self, attempt: Attempt, received: _Received, *, outcome: int, now_ns: int) -> int | None:
+        """How long to wait before the next attempt; None if this one was the last."""
+        retrier = self._load_run.retrier
+        if retrier is None:
+            return None
+        has_begun = len(received.answer.chunk_ns) > 0
+        return retrier.wait_ns(attempt, outcome, now_ns, head=received.head, has_begun=has_begun)
+
     def _time_left_s(self, due_ns: int) -> float | None:
-        """Time until the request that is sent next is cancelled; None if it is not."""
-        cancellations = self._load_run.cancellations
+        """Time until the attempt that is sent next is cancelled, or has taken too long; None if the client decides."""
+        retrier, cancellations = self._load_run.retrier, self._load_run.cancellations
+        now_ns = perf_counter_ns()
+        if retrier is not None:
+            left_ns, limit_ns = due_ns + self._timeout_ns - now_ns, retrier.attempt_timeout_ns
+            return (left_ns if limit_ns is None else min(left_ns, limit_ns)) / 1e9
         if cancellations is None or not cancellations.choose():
             return None
-        return (due_ns + cancellations.after_ns - perf_counter_ns()) / 1e9
+        return (due_ns + cancellations.after_ns - now_ns) / 1e9
+
+    @property
+    def _needs_head(self) -> bool:
+        """Whether the head of an answer is looked at."""
+        retrier = self._load_run.retrier
+        return self._load_run.answers is not None or (retrier is not None and retrier.honours)
 
     async def _outcome_of(self, request: int, received: _Received, left_s: float | None) -> int:
         """Send the request, and receive its answer. Returns the status, or a code of :class:`Failure`."""
@@ -126,10 +150,11 @@ class PyreqwestLoop:
             async with limit:
                 prepared = self._client.request(method, self._remote.origin + path).headers(headers).body_bytes(body)
                 receive = received.pieces if self._in_pieces else received.whole
-                return await receive(prepared, with_head=self._load_run.answers is not None)
+                return await receive(prepared, with_head=self._needs_head)
         except Exception as error:
             if limit.expired():
-                return Failure.CANCELLED.value
+                is_cancelled = self._load_run.retrier is None
+                return (Failure.CANCELLED if is_cancelled else received.answer.timed_out()).value
             for kind, failure in (
                 (exceptions.RequestTimeoutError, received.answer.timed_out()),
                 (exceptions.ConnectError, Failure.CONNECT),

@@ -228,7 +228,7 @@ class LaunchRunner:
             InvalidResultError: it no longer answers after the search.
         """
         deployment = self.deployment
-        plan = replace(self.plan, schedule=ClosedLoop(1), check=None)
+        plan = replace(self.plan, schedule=ClosedLoop(1), check=None, retries=None)  # what the service itself can do
         template = job_for(deployment, plan, deployment.messages(plan.payload))
         longest_ns = MAX_SEARCH_NS if objective is None else MAX_OBJECTIVE_SEARCH_NS
         search = CapacitySearch(
@@ -413,4 +413,5 @@ def job_for(
         stream=deployment.streams or asks_for_streams(deployment.endpoint.wire, messages),
         keep_texts=plan.tokens is not None,
         think_ns=b"" if talks is None else talks.think_ns,
+        retries=plan.retries,
     )

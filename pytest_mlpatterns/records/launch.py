@@ -162,7 +162,7 @@ class GeneratorReport:
     Attributes:
         cpu_ns: CPU time, summed over the processes.
         wall_ns: length of the window.
-        completed: requests completed, summed over the processes.
+        completed: requests completed, summed over the processes; each attempt of one that was tried again counts.
         connections: connections opened.
         connection_limit_reached: whether requests had to wait for a connection.
         connect_ns: median time to open a connection, since the start of the load; None if none was opened.

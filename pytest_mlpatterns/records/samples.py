@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-__all__ = ["Samples", "StreamSamples", "Window"]
+__all__ = ["RetrySamples", "Samples", "StreamSamples", "Window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,19 @@ class StreamSamples:
 
 
 @dataclass(frozen=True, slots=True)
+class RetrySamples:
+    """How often the requests of a load with retries were sent: rows in the order of :class:`Samples`.
+
+    Attributes:
+        attempts: number of attempts, uint8, shape ``(requests,)``; 1 for a request that was not tried again.
+        denied: whether the budget had no retry left for a request, bool, in the same shape; None without a budget.
+    """
+
+    attempts: NDArray[np.uint8]
+    denied: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Samples:
     """One row per request, all arrays of shape ``(requests,)``, in the order of completion.
 
@@ -66,7 +79,9 @@ class Samples:
     arrived. ``outcome`` (int16) is the HTTP status, or one of the negative codes of
     :class:`pytest_mlpatterns.records.outcomes.Failure`. ``request`` (uint32) is the index of the prepared request,
     ``target`` (uint8) the index of the address, ``received_bytes`` (uint32) the size of the whole response, headers
-    included. ``stream`` has what came in pieces; None if the load was not read as a stream.
+    included. ``stream`` has what came in pieces; None if the load was not read as a stream. ``retries`` has the number
+    of attempts; None if every request was sent once. A row is then that of the last attempt, but for ``due_ns`` and
+    ``sent_ns``, which are those of the first.
     """
 
     due_ns: NDArray[np.int64]
@@ -77,6 +92,7 @@ class Samples:
     target: NDArray[np.uint8]
     received_bytes: NDArray[np.uint32]
     stream: StreamSamples | None = None
+    retries: RetrySamples | None = None
 
     @property
     def came_in_pieces(self) -> bool:

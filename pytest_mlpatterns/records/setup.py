@@ -43,6 +43,8 @@ CLUSTER = "Ray cluster"
 _TIMING = ("duration", "warmup", "timeout", "generators")
 _CANCEL = ", cancel "
 """What stands between a load and the requests of it that are cancelled."""
+_RETRIES = ", retries("
+"""What stands between a load and how its failed requests are sent again, which begins with it."""
 _MAY_BE_UNKNOWN = ("headers", *_TIMING)
 
 
@@ -107,6 +109,10 @@ class LoadDescription:
     def cancelling(self, cancellation: object | None) -> LoadDescription:
         """The same load with requests that the generator cancels; None for none."""
         return self if cancellation is None else replace(self, text=f"{self.text}{_CANCEL}{cancellation}")
+
+    def retrying(self, retries: object | None) -> LoadDescription:
+        """The same load whose failed requests are sent again, ``retries(2, backoff=100ms)``; None for none."""
+        return self if retries is None else replace(self, text=f"{self.text}, {retries}")
 
     @property
     def changes(self) -> bool:
@@ -267,6 +273,9 @@ def _load(text: str) -> LoadDescription:
     schedule, _, cancellation = text.partition(_CANCEL)
     if cancellation:
         return _load(schedule).cancelling(cancellation)
+    schedule, separator, retries = text.partition(_RETRIES)
+    if separator:
+        return _load(schedule).retrying(f"{separator.removeprefix(', ')}{retries}")
     if closed := re.fullmatch(r"closed\((\d{1,9})(, think_time=.+)?\)", text):
         return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None)
     name = text.partition("(")[0]

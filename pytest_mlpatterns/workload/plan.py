@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.workload.payload import Payload
+    from pytest_mlpatterns.workload.retries import Retries
     from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
 
 __all__ = ["LoadPlan"]
@@ -28,6 +29,7 @@ class LoadPlan:
     ``stretches``, it may be longer than ``duration_ns``. ``cancellation`` is None if every request is awaited.
     ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
     ``overloads`` is whether the service is not expected to sustain the load, so that it may refuse requests.
+    ``retries`` decides which failed requests are sent again; None for none.
     """
 
     payload: Payload
@@ -43,6 +45,7 @@ class LoadPlan:
     budget_ns: int = 0
     launches: int = 1
     overloads: bool = False
+    retries: Retries | None = None
 
     def window_plan(self, start_ns: int, requests: int) -> WindowPlan | None:
         """How the window is planned once the service answers; None for a window of ``duration_ns``.

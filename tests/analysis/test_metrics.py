@@ -22,10 +22,12 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.judging.result_builder import describe_retries
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, LaunchValue
 from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.resource_track import ResourceTrack
+from pytest_mlpatterns.records.samples import RetrySamples
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 if TYPE_CHECKING:
@@ -102,6 +104,36 @@ def test_a_launch_of_few_requests_has_no_more_blocks_than_requests() -> None:
     slow = even_launch(rate_rps=2, latency_ns=400 * MS, seconds=3.0)
     metrics = Metrics((slow, slow))
     assert metrics.blocks == metrics.requests == 12
+
+
+def retried_launch(*, budget: bool = True) -> Launch:
+    """One request in four is sent three times, and of 600 the budget denies a retry to the last 30."""
+    attempts = np.where(np.arange(600) % 4 == 0, 3, 1).astype(np.uint8)
+    retries = RetrySamples(attempts, np.arange(600) >= 570 if budget else None)
+    return launch(replace(samples(DUE, MS), retries=retries))
+
+
+def test_retries_give_their_attempts_and_what_the_budget_denied() -> None:
+    metrics = Metrics((retried_launch(), retried_launch()))
+    attempts, retried, denied = metrics.attempts_per_request, metrics.retried_ratio, metrics.retry_denied_ratio
+    assert attempts is not None
+    assert retried is not None
+    assert denied is not None
+    assert (attempts.value, retried.value, denied.value) == pytest.approx((1.5, 0.25, 0.05))
+    assert attempts.low <= 1.5 <= attempts.high
+    assert describe_retries(metrics) == [
+        "1.5 attempts per request: 25.0 % of the requests were sent again; 5.0 % failed because the retry budget was "
+        "used up"
+    ]
+
+
+def test_without_a_budget_none_is_used_up_and_without_retries_there_are_no_attempts() -> None:
+    unbounded = Metrics((retried_launch(budget=False),))
+    assert unbounded.retry_denied_ratio is None
+    assert describe_retries(unbounded) == ["1.5 attempts per request: 25.0 % of the requests were sent again"]
+    plain = Metrics((even_launch(),))
+    assert (plain.attempts_per_request, plain.retried_ratio, plain.retry_denied_ratio) == (None, None, None)
+    assert describe_retries(plain) == []
 
 
 def test_an_error_rate_without_errors_still_has_an_upper_bound() -> None:
@@ -243,8 +275,11 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     kept = LayerStats(1, "cascade", {"kept": 3, "escalated": 1}, {"first_ns": {MS: 4}, "second_ns": {9 * MS: 1}})
     spared = LayerStats(2, "fallback", {"model": 3, "on_error": 1, "open_ns": 1, "observed_ns": 8})
     faults = LayerStats(3, "faulty", {"injected": 1, "passed": 9})
-    rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=(shed, kept, spared, faults))),))
-    of = dict.fromkeys(GROWTHS, grows) | dict.fromkeys(derived_metrics(rarer.launches[0].stats), rarer)
+    layers = (shed, kept, spared, faults)
+    rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=layers)),))
+    tried = Metrics((retried_launch(),))
+    of = dict.fromkeys(("attempts_per_request", "retried_share", "retry_denied_share"), tried)
+    of |= dict.fromkeys(GROWTHS, grows) | dict.fromkeys(derived_metrics(rarer.launches[0].stats), rarer)
     for name, metric in METRICS.items():
         assert metric.name == name
         found = (streams if metric.of_streams else of.get(name, metrics)).estimate(metric)

@@ -26,6 +26,7 @@ from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.wire import Wire
+from pytest_mlpatterns.workload.retries import Retries
 from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages
 
 if TYPE_CHECKING:
@@ -242,6 +243,9 @@ def check(inputs: object, outputs: object) -> None:
         ("tolerance", 0, "tolerance", Tolerances(0.0)),
         ("tolerance", {"rtm": "300%", "p99": "150%"}, "tolerance", Tolerances({"rtm": 3.0, "p99": 1.5})),
         ("overload", True, "overload", True),
+        ("retries", 2, "retries", Retries(2)),
+        ("retries", 0, "retries", None),
+        ("retries", Retries(3, budget=0.1), "retries", Retries(3, budget="10%")),
         ("payload", [1, 2], "payload", [1, 2]),
         ("model", "package.module:attribute", "model", "package.module:attribute"),
         ("check", check, "check", check),
@@ -306,6 +310,14 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"cancel": "0% after 1s"}, "perf(cancel=...) is '0% after 1s'", "a share above 0"),
         ({"cancel": "5 after 1s"}, "the share of perf(cancel=...) is '5'", "expected at most 1"),
         ({"cancel": "5% after 200"}, "the time of perf(cancel=...) is '200'", "a time with its unit"),
+        (
+            {"retries": -1},
+            "perf(retries=...) is -1",
+            "a whole number of retries from 0 to 100, or Retries(...); write 2",
+        ),
+        ({"retries": True}, "perf(retries=...) is True", "a whole number of retries from 0 to 100"),
+        ({"retries": Retries}, "perf(retries=...) is <class", "a whole number of retries from 0 to 100"),
+        ({"retries": 1, "cancel": "5% after 1s"}, "perf(cancel=...) and perf(retries=...)", "expected one of them"),
         ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
         ({"launches": 101}, "perf(launches=...) is 101", "a whole number of deployments from 1 to 100"),
         ({"launches": "3"}, "perf(launches=...) is '3'", "a whole number of deployments from 1 to 100"),

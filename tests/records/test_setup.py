@@ -11,6 +11,7 @@ from support.synthetic import SETUP, make_setup
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
 from pytest_mlpatterns.serving.targets import App, Command, Url
+from pytest_mlpatterns.workload.retries import Retries
 from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ def test_a_load_with_cancelled_requests_is_another_load_of_the_same_kind(schedul
     assert make_setup(load=str(cancelled)).load == cancelled != plain
     assert replace(cancelled, text=str(plain)) == plain
     assert plain.cancelling(None) == plain
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_a_load_with_retries_is_another_load_of_the_same_kind(schedule: Schedule) -> None:
+    plain, retried = schedule.describe(), schedule.describe().retrying(Retries(2, budget=0.1))
+    assert str(retried) == f"{schedule}, retries(2, backoff=100ms, budget=0.1)"
+    assert make_setup(load=str(retried)).load == retried != plain
+    assert replace(retried, text=str(plain)) == plain
+    assert plain.retrying(None) == plain
 
 
 def test_a_trace_reads_back_as_it_describes_itself(tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ _OF_NO_REQUEST = frozenset(name for name, metric in METRICS.items() if metric.of
     *("queue_depth", "queue_wait", "admitted_share", "limit", "limit_wait", "hop", "decode", "encode"),
     *("escalation_share", "cascade_first", "cascade_second"),
     *("fallback_share", "breaker_open", "injected_share"),
+    *("attempts_per_request", "retried_share", "retry_denied_share"),
 }
-"""Metrics of processes, patterns and searches, which have no count of these requests."""
+"""Metrics of processes, patterns, searches and retries, which have no count of these requests."""
 _PROMISES = ("latency<1h", "ttft<1h", "tpot<1h", "itl<1h", "ttft<1h, tpot<1h")
 
 

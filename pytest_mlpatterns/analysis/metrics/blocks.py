@@ -136,6 +136,21 @@ class LaunchBlocks:
         """Share of requests that got no 2xx answer."""
         return LaunchValue(sum(self.failures.values()) / self.requests, 0.0) if self.requests else None
 
+    def attempts_per_request(self) -> LaunchValue | None:
+        """Attempts of a request, on average; None without retries."""
+        retries = self._launch.samples.retries
+        return None if retries is None else self._per_request(retries.attempts)
+
+    def retried_share(self) -> LaunchValue | None:
+        """Share of the requests that were tried again; None without retries."""
+        retries = self._launch.samples.retries
+        return None if retries is None else self._per_request(retries.attempts > 1)
+
+    def retry_denied_share(self) -> LaunchValue | None:
+        """Share of the requests that failed because the budget had no retry left; None without a budget."""
+        retries = self._launch.samples.retries
+        return None if retries is None or retries.denied is None else self._per_request(retries.denied)
+
     def asl(self) -> LaunchValue | None:
         """Share of the cores that it may use that the deployment used; None if its processes are unknown."""
         usage = self._launch.usage
@@ -302,6 +317,14 @@ class LaunchBlocks:
         block = np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
         inputs = self._launch.samples.request[self._successes]
         return BlockedValues(self.latencies_ns, block, self._weights, inputs=inputs)
+
+    def _per_request(self, values: NDArray[np.uint8] | NDArray[np.bool_]) -> LaunchValue | None:
+        """The mean of a column over the requests that were due in the window; None without one."""
+        samples = self._launch.samples
+        due = samples.due_in(self._launch.window)
+        block = np.minimum(np.searchsorted(self._edges, samples.due_ns[due], side="right") - 1, self.count - 1)
+        summed = np.bincount(block, values[due], minlength=self.count).astype(np.float64)
+        return self._quotient(summed, np.bincount(block, minlength=self.count).astype(np.float64))
 
     def _quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
         return quotient(over, under, self._weights)

@@ -104,6 +104,21 @@ class Metrics(PatternMetrics, StreamMetrics):
         return wilson_interval(sum(self.failures.values()), self.requests, confidence)
 
     @property
+    def attempts_per_request(self) -> Estimate | None:
+        """How often a request was sent on average, the amplification of the load; None without ``retries=``."""
+        return self.estimate(METRICS["attempts_per_request"])
+
+    @property
+    def retried_ratio(self) -> Estimate | None:
+        """Share of the requests that were sent more than once; None without ``retries=``."""
+        return self.estimate(METRICS["retried_share"])
+
+    @property
+    def retry_denied_ratio(self) -> Estimate | None:
+        """Share of the requests that failed because the retry budget was used up; None without a budget."""
+        return self.estimate(METRICS["retry_denied_share"])
+
+    @property
     def asl_ratio(self) -> Estimate | None:
         """Average system load: mean share of the cores that it may use, that the deployment's processes used."""
         return self.estimate(METRICS["asl"])
