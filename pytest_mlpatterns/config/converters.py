@@ -91,7 +91,7 @@ def read_schedule(marker: Mapping[str, Any]) -> Schedule:
         if not isinstance(load, Schedule):
             raise SettingError(
                 f"perf(load=...) is {shown(load)}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
-                "PoissonRate(200), GammaRate(200), Stages([('10s', 100)]) or Trace('arrivals.csv')"
+                "PoissonRate(200), GammaRate(200), Bursts(100, 1000), Stages([('10s', 100)]) or Trace('arrivals.csv')"
             )
         return load
     if given == ["rate_rps"]:

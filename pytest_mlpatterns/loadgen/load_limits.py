@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
 from pytest_mlpatterns.units import SECOND_NS, format_size
+from pytest_mlpatterns.workload.bursts import Bursts
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages, Trace
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def known_rows(job: LoadJob) -> int | None:
         return None
     if isinstance(schedule, Trace):
         return schedule.arrivals_count
+    if isinstance(schedule, Bursts):
+        return schedule.most_arrivals
     warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
     if isinstance(schedule, Stages):
         rate_rps = max(schedule.start, *(level for _, level in schedule.stages))

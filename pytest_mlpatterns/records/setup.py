@@ -80,6 +80,7 @@ class LoadKind(StrEnum):
     CONSTANT = "constant"
     POISSON = "poisson"
     GAMMA = "gamma"
+    BURSTS = "bursts"
     STAGES = "stages"
     TRACE = "trace"
     OTHER = "other"
@@ -117,7 +118,7 @@ class LoadDescription:
     @property
     def changes(self) -> bool:
         """Whether the load changes through the window by itself."""
-        return self.kind in (LoadKind.STAGES, LoadKind.TRACE)
+        return self.kind in (LoadKind.BURSTS, LoadKind.STAGES, LoadKind.TRACE)
 
 
 @dataclass(frozen=True, slots=True)

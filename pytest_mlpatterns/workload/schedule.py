@@ -24,6 +24,7 @@ from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
 from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration, format_percent, parse_duration
 from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.workload.bursts import Bursts
 from pytest_mlpatterns.workload.text_file import read_lines
 
 __all__ = [
@@ -495,7 +496,7 @@ def _exponential_arrivals(rate_rps: float, seed: int | str) -> Iterator[int]:
         yield round(due_s * SECOND_NS)
 
 
-Schedule = ClosedLoop | ConstantRate | PoissonRate | GammaRate | Stages | Trace
+Schedule = ClosedLoop | ConstantRate | PoissonRate | GammaRate | Bursts | Stages | Trace
 
 
 @dataclass(frozen=True, slots=True)
