@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.adaptive_limit import AdaptiveLimit
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.layer import RequestError, needs_loop, parallelism
-from pytest_mlpatterns.patterns.model_thread import ModelThread
+from pytest_mlpatterns.patterns.layer import RequestError, parallelism
+from pytest_mlpatterns.patterns.model_thread import OffLoop
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge
-from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.stream import Stream, StreamSource
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import count, shown
 
@@ -120,10 +119,10 @@ class LimitLayer:
     def __init__(self, pattern: Limited, inside: Handler, tally: Tally) -> None:
         self.parallelism: int = parallelism(inside)
         self._pattern = pattern
-        self._inside = inside
+        self._inside = OffLoop(inside, "limited model")
+        self._reader = StreamSource()
         self._tally = tally
         self._adaptive = None if isinstance(pattern.max_in_flight, int) else AdaptiveLimit()
-        self._thread = None if needs_loop(inside) else ModelThread("limited model")
         self._in_flight = 0
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._streams: set[asyncio.Task[None]] = set()
@@ -136,30 +135,24 @@ class LimitLayer:
         assert isinstance(self._pattern.max_in_flight, int)
         return self._pattern.max_in_flight
 
-    async def __call__(self, instances: list[Any]) -> Sequence[Any]:
-        """The outputs of a request that is let in."""
+    async def __call__(self, instances: list[Any]) -> Any:
+        """The outputs of a request that is let in, or its stream."""
         await self._enter()
         began_ns = perf_counter_ns()
         try:
-            outputs = await self._answer(instances)
+            outputs = await self._inside(instances)
+            stream = self._reader.read(outputs, len(instances), "the model")
         except BaseException:
             self._leave()
             raise
-        if isinstance(outputs, Stream):
-            task = asyncio.create_task(self._follow(outputs, began_ns))
-            self._streams.add(task)
-            task.add_done_callback(self._streams.discard)
-        else:
+        if stream is None:
             self._learn(began_ns)
             self._leave()
-        return outputs
-
-    async def _answer(self, instances: list[Any]) -> Sequence[Any]:
-        if self._thread is not None:
-            found: Sequence[Any] = await self._thread.call(self._inside, instances)
-            return found
-        answer = self._inside(instances)
-        return await answer if inspect.isawaitable(answer) else answer
+            return outputs
+        task = asyncio.create_task(self._follow(stream, began_ns))
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+        return stream
 
     async def _follow(self, stream: Stream, began_ns: int) -> None:
         """Count a stream as in flight until it ends, is closed or fails."""

@@ -165,15 +165,22 @@ def test_a_plain_model_runs_in_a_thread_so_that_others_are_refused_meanwhile() -
     run(scenario())
 
 
-def test_a_stream_is_in_flight_until_it_ends() -> None:
+async def later() -> AsyncIterator[int]:
+    yield 1
+    yield 2
+
+
+async def streamed(_instances: list[Any]) -> Any:
+    return Stream(later())
+
+
+def yielded(_instances: list[Any]) -> Any:
+    yield from (1, 2)
+
+
+@pytest.mark.parametrize("model", [streamed, yielded, lambda _instances: later(), lambda _instances: [later()]])
+def test_a_stream_is_in_flight_until_it_ends(model: Any) -> None:
     async def scenario() -> None:
-        async def chunks() -> AsyncIterator[int]:
-            yield 1
-            yield 2
-
-        async def model(instances: list[Any]) -> Any:
-            return Stream(chunks())
-
         ask, _ = limited(model, max_in_flight=1, max_waiting=0)
         stream: Any = await ask([0])
         with pytest.raises(RequestError):
