@@ -38,6 +38,11 @@ _BY_THE_KERNEL = (
     'with balance="shared-socket" the kernel gives a new replica only new connections, and callers keep theirs; choose '
     '"round-robin" or "least-outstanding"'
 )
+_BY_A_GATEWAY = (
+    "a gateway process chooses among the replicas, and the load generator, which balances over a new one, knows no "
+    'such rule; choose balance="round-robin" or "least-outstanding", and no hedge'
+)
+"""Why no replica is added behind a gateway."""
 BY_NO_ENGINE = 'the engine of this test adds no replica to a running service; choose engine="local"'
 
 
@@ -47,6 +52,7 @@ class ScalingRun:
     Args:
         price: of cores and memory; None if there is no cost.
         cpus_per_replica: number of cores on which each replica runs alone; None if they share the cores.
+        balance: how the load generator balances over a replica that is added; None: a gateway would have to.
     """
 
     def __init__(
@@ -57,7 +63,7 @@ class ScalingRun:
         on_progress: Callable[[Progress], None],
         price: Price | None = None,
         cpus_per_replica: int | None = None,
-        balance: Balance = Balance.ROUND_ROBIN,
+        balance: Balance | None = Balance.ROUND_ROBIN,
     ) -> None:
         self.passes: int = 0
         self.spent_s: float = 0.0
@@ -69,7 +75,7 @@ class ScalingRun:
         self._balance = balance
         self._scale_outs: list[ScaleOut] = []
         self._cores = available_cores()
-        self._no_scale_out = _BY_THE_KERNEL if balance is Balance.SHARED_SOCKET else ""
+        self._no_scale_out = _why_no_scale_out(balance)
         self._capacities: dict[int, list[Capacity]] = {number: [] for number in sorted(variants)}
         self._launches: dict[int, list[Launch]] = {number: [] for number in self._capacities}
 
@@ -129,5 +135,12 @@ class ScalingRun:
         """Ask the deployment, which is at its knee, for one more replica, if it can get one."""
         if runner.deployment.scaler is None:
             self._no_scale_out = BY_NO_ENGINE
-        if not self._no_scale_out:
+        if self._balance is not None and not self._no_scale_out:
             self._scale_outs.append(runner.scale_out(capacity.concurrency, self._balance))
+
+
+def _why_no_scale_out(balance: Balance | None) -> str:
+    """Why the load generator cannot balance over a replica that is added; empty if it can."""
+    if balance is None:
+        return _BY_A_GATEWAY
+    return _BY_THE_KERNEL if balance is Balance.SHARED_SOCKET else ""

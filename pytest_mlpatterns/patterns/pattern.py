@@ -91,6 +91,7 @@ class ProcessGroup:
         wire: how requests reach them; None: as requests reach the deployment.
         broker: address of the broker from whose stream they take requests; None: requests reach them over sockets.
         restart: a process that dies is replaced.
+        gives_up: the process before them may give up a request, which they then stop as soon as they can.
         env: environment variables of the processes, and of those behind them.
     """
 
@@ -103,6 +104,7 @@ class ProcessGroup:
     wire: Wire | None = None
     broker: str | None = None
     restart: bool = False
+    gives_up: bool = False
     env: Mapping[str, str] = NO_VARIABLES
 
     @property

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Composed, Node, Pattern, ProcessGroup, build
+from pytest_mlpatterns.patterns.balanced import BalancedLayer
+from pytest_mlpatterns.patterns.hedging import hedge_of
+from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Composed, LayerNode, Node, Pattern, ProcessGroup, build
+from pytest_mlpatterns.patterns.replica_choice import Rule
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import shown
@@ -16,7 +19,15 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.patterns.layer import Handler, ProcessHandler, Resources
+    from pytest_mlpatterns.patterns.tally import Tally
+
 __all__ = ["Microservice", "Replicated", "Single", "balance_of", "with_replicas"]
+
+_BALANCES = tuple(dict.fromkeys(map(str, (*Balance, *Rule))))
+"""The balances of ``Replicated``: those that the load generator knows, then those of a gateway alone."""
+_MOST_CHARS = 1_000_000
+"""Longest beginning of a prompt; taste."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +72,68 @@ class Replicated(Pattern):
         replicas: number of processes, 2..64.
         balance: ``"round-robin"`` or ``"least-outstanding"``: every replica has its own port, and the process before
             them balances; ``"shared-socket"``: all accept from one socket and the kernel chooses, as with
-            ``uvicorn --workers``, which can leave a replica idle.
+            ``uvicorn --workers``, which can leave a replica idle. The process before them, or a gateway, applies these:
+            ``"two-choices"``: of two replicas drawn at random the one with fewer requests in flight;
+            ``"least-latency"``: the least product of latency and requests in flight; ``"prefix"``: the replica that has
+            seen the beginning of the prompt, unless it has over 1.25 times its share of those in flight.
         env: environment variables of each replica, such as ``{"OMP_NUM_THREADS": "1"}``.
+        hedge: when a second replica is asked because the first is late: after a time such as ``"20ms"``, or after a
+            percentile of the latest latencies such as ``"p95"``, which then adds at most 5.5 % to the load. The first
+            answer counts, and the other request is cancelled. The process before the replicas does it, a gateway if
+            there is no other. None: never.
+        prefix_chars: length of the beginning that ``balance="prefix"`` compares, in characters of a text or elements of
+            a list, 1..1,000,000.
 
     Raises:
-        SettingError: a number out of range, an unknown balance, or impossible variables.
+        SettingError: a number out of range, an unknown balance, a hedge that is neither a percentile from 50 to below
+            100 nor a time, a hedge of replicas that the kernel chooses, or impossible variables.
+        UnitError: a time without a unit.
     """
 
     replicas: int = 2
     balance: str = Balance.ROUND_ROBIN.value
     env: Mapping[str, str] = NO_VARIABLES
+    hedge: str | None = None
+    prefix_chars: int = 100
 
     def __post_init__(self) -> None:
         set_variables(self)
         set_whole(self, "replicas", least=1, most=MAX_PROCESSES, expected=f"a whole number from 2 to {MAX_PROCESSES}")
         if self.replicas == 1:
             raise SettingError("Replicated(replicas=1), expected from 2; for one process write Single()")
-        if not isinstance(self.balance, str) or self.balance not in list(Balance):
-            known = ", ".join(repr(str(balance)) for balance in Balance)
+        set_whole(self, "prefix_chars", least=1, most=_MOST_CHARS)
+        if not isinstance(self.balance, str) or self.balance not in _BALANCES:
+            known = ", ".join(map(repr, _BALANCES))
             raise SettingError(f"Replicated(balance={shown(self.balance)}), expected one of {known}")
+        if self.hedge is not None:
+            hedge_of(self.hedge, "Replicated(hedge=...)")
+        if self.has_gateway:
+            set_whole(self, "replicas", least=2, most=MAX_PROCESSES - 1)
+        if self.hedge is not None and self.balance == Balance.SHARED_SOCKET:
+            raise SettingError(
+                f"Replicated(balance={shown(self.balance)}, hedge={shown(self.hedge)}): the kernel chooses the replica "
+                'alone, so no other one can be asked; choose balance="round-robin"'
+            )
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether a process before the replicas chooses among them, by a rule that the load generator does not know."""
+        return self.hedge is not None or self.balance not in list(Balance)
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """Build the processes, each with the rest of the composition."""
+        """Build the processes, each with the rest of the composition, and the layer that chooses if it takes one."""
         inside = build(position + 1, rest)
+        if self.has_gateway:
+            hedged = self.hedge is not None
+            group = ProcessGroup(inside, "replica", position, self.replicas, gives_up=hedged, env=self.env)
+            return LayerNode(self, position, (group,))
         return ProcessGroup(
             inside, "replica", position, self.replicas, Balance(self.balance), takes_load=True, env=self.env
         )
+
+    def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
+        """Make the layer that chooses a replica for each request."""
+        return BalancedLayer(self, cast("ProcessHandler", inside[0]), tally)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +179,8 @@ def with_replicas(pattern: Pattern, replicas: int) -> Pattern:
     """The pattern scaled out: the whole service this many times; one replica is the service without ``Replicated``.
 
     Args:
-        pattern: any; if its first part is ``Replicated``, that part's number is replaced, and its balance and variables
-            are kept.
+        pattern: any; if its first part is ``Replicated``, that part's number is replaced, and its other arguments are
+            kept.
         replicas: at least 1.
 
     Raises:
@@ -141,16 +188,18 @@ def with_replicas(pattern: Pattern, replicas: int) -> Pattern:
     """
     first, *rest = pattern.parts
     inside: list[Pattern] = rest if isinstance(first, Replicated | Single) else list(pattern.parts)
-    balance = first.balance if isinstance(first, Replicated) else Balance.ROUND_ROBIN.value
     env = first.env if isinstance(first, Replicated | Single) else NO_VARIABLES
     if replicas > 1:
-        inside.insert(0, Replicated(replicas, balance, env))
+        scaled = replace(first, replicas=replicas) if isinstance(first, Replicated) else Replicated(replicas, env=env)
+        inside.insert(0, scaled)
     elif env or not inside:
         inside.insert(0, Single(env))
     return inside[0] if len(inside) == 1 else Composed(tuple(inside))
 
 
-def balance_of(pattern: Pattern) -> Balance:
-    """How requests are spread over the replicas of :func:`with_replicas`."""
+def balance_of(pattern: Pattern) -> Balance | None:
+    """How the load generator spreads requests over the replicas of :func:`with_replicas`; None: a gateway does."""
     first = pattern.parts[0]
-    return Balance(first.balance if isinstance(first, Replicated) else Replicated().balance)
+    if not isinstance(first, Replicated):
+        return Balance(Replicated().balance)
+    return None if first.has_gateway else Balance(first.balance)

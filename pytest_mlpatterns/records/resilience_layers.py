@@ -10,14 +10,27 @@ cascade     kept, escalated                                            first_ns,
 fallback    model, on_error, on_timeout, on_rejected, while_open,      the series ``breaker`` (0 closed, 1 half-open,
             failed, opened, open_ns, observed_ns                       2 open)
 faulty      passed, injected                                           –
+replicated  asked_once, hedged, failed_over, prefix_hits,              ahead, replica_ns, replica:NUMBER for each
+            prefix_misses
 ==========  =========================================================  ================================================
+
+``ahead`` is the number of requests in flight at a replica when it gets another one. ``hedged`` requests were asked
+twice because the first replica was late, ``failed_over`` ones because it was lost. Only a gateway before the replicas
+counts.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.layer_description import LATENCY_FLOOR_NS, Figure, LayerKind, LevelChart, PartsChart
+from pytest_mlpatterns.records.layer_description import (
+    LATENCY_FLOOR_NS,
+    Figure,
+    LayerKind,
+    LevelChart,
+    PartsChart,
+    SizesChart,
+)
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
@@ -160,10 +173,83 @@ _FAULTY = LayerKind(
     paths=("patterns/faulty",),
 )
 """The layer of ``Faulty``."""
+_ASKED = ("asked_once", "hedged", "failed_over")
+"""What becomes of requests that may be hedged."""
+_REPLICATED = LayerKind(
+    figures=(
+        Figure(
+            "requests_ahead",
+            "requests in flight at the chosen replica",
+            Unit.COUNT,
+            mean="ahead",
+            note="{} requests ahead",
+            floor=0.1,
+        ),
+        Figure(
+            "replica_time",
+            "time at a replica",
+            Unit.DURATION,
+            median="replica_ns",
+            note="a replica takes {}",
+            floor=LATENCY_FLOOR_NS,
+        ),
+        Figure(
+            "hedged_share",
+            "share of late requests that were asked twice",
+            Unit.RATIO,
+            of=("hedged",),
+            over=_ASKED,
+            note="{} asked twice",
+            floor=0.01,
+            varies=False,
+        ),
+        Figure(
+            "extra_load",
+            "calls of replicas beyond one for each request",
+            Unit.RATIO,
+            of=("hedged", "failed_over"),
+            over=_ASKED,
+            floor=0.01,
+            varies=False,
+        ),
+        Figure(
+            "prefix_hits",
+            "share of requests at a replica that had their beginning",
+            Unit.RATIO,
+            of=("prefix_hits",),
+            over=("prefix_hits", "prefix_misses"),
+            note="{} prefix hits",
+            better="higher",
+            floor=0.01,
+            varies=False,
+        ),
+    ),
+    words={"failed_over": "asked again after a replica was lost"},
+    charts=(
+        PartsChart(
+            "Requests asked again",
+            "request",
+            "requests",
+            {"hedged": "late", "failed_over": "replica lost", "asked_once": "asked once"},
+            "were asked again",
+        ),
+        PartsChart(
+            "Beginnings of prompts",
+            "request",
+            "requests",
+            {"prefix_hits": "known to the replica", "prefix_misses": "new to it"},
+            "began as one before at the same replica",
+        ),
+        SizesChart("Requests ahead", "ahead", "requests", "replica", "calls"),
+    ),
+    paths=("patterns/balanced", "patterns/replica_choice", "patterns/hedging"),
+)
+"""Replicas behind a gateway that chooses among them; the load generator counts nothing."""
 RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "limited": _LIMITED,
     "cascade": _CASCADE,
     "fallback": _FALLBACK,
     "faulty": _FAULTY,
+    "replicated": _REPLICATED,
 }
 """The descriptions by the names of the layers."""

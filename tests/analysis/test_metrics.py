@@ -275,7 +275,9 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     kept = LayerStats(1, "cascade", {"kept": 3, "escalated": 1}, {"first_ns": {MS: 4}, "second_ns": {9 * MS: 1}})
     spared = LayerStats(2, "fallback", {"model": 3, "on_error": 1, "open_ns": 1, "observed_ns": 8})
     faults = LayerStats(3, "faulty", {"injected": 1, "passed": 9})
-    layers = (shed, kept, spared, faults)
+    asked = {"asked_once": 8, "hedged": 1, "failed_over": 1, "prefix_hits": 9, "prefix_misses": 1}
+    spread = LayerStats(4, "replicated", asked, {"ahead": {0: 5, 1: 5}, "replica_ns": {MS: 10}})
+    layers = (shed, kept, spared, faults, spread)
     rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=layers)),))
     tried = Metrics((retried_launch(),))
     of = dict.fromkeys(("attempts_per_request", "retried_share", "retry_denied_share"), tried)
@@ -317,6 +319,7 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
         "batch_size",
         "admitted_share",
         "limit",
+        "prefix_hits",
     ]
 
 
@@ -375,6 +378,7 @@ def test_without_stages_there_is_no_bottleneck() -> None:
     assert metrics.stage_ns == {}
     assert metrics.bottleneck is None
     assert metrics.straggler_share == {}
+    assert metrics.replica_ns == {}
 
 
 def test_an_ensemble_tells_how_often_each_model_was_the_last() -> None:
@@ -383,6 +387,12 @@ def test_an_ensemble_tells_how_often_each_model_was_the_last() -> None:
     pipeline = LayerStats(4, "pipeline", {}, {"stage:shift": {MS: 4}})
     knowing = launch(samples(DUE, MS), stats=PatternStats(layers=(*LAYERS, layer, pipeline)))
     assert Metrics((knowing,)).straggler_share == {"quick": 0.25, "slow": 0.75, "never": 0.0}
+
+
+def test_replicas_behind_a_gateway_have_their_own_times() -> None:
+    layer = LayerStats(0, "replicated", {}, {"replica:2": {3 * MS: 2}, "replica:1": {MS: 1}, "replica:3": {}})
+    knowing = launch(samples(DUE, MS), stats=PatternStats(layers=(layer,)))
+    assert Metrics((knowing,)).replica_ns == {"1": MS, "2": 3 * MS}
 
 
 def test_nmrt_is_pooled_over_the_searches_without_an_objective() -> None:

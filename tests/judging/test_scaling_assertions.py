@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.synthetic import S, capacity, even_launch, usage
 
-from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, SettingError, Single
+from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, Replicated, SettingError, Single
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.judging import scaling_assertions
@@ -20,6 +20,8 @@ from pytest_mlpatterns.system.cpu_share import ReplicaCores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pytest_mlpatterns import Pattern
 
 
 def one_more(duration_ns: int | None) -> ScaleOut:
@@ -77,12 +79,13 @@ def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertio
         *,
         smoke: bool = False,
         engine: str = "local",
+        pattern: Pattern = Single(),  # noqa: B008 - a frozen value
         **declared: Any,
     ) -> ScalingAssertions:
         monkeypatch.setattr(scaling_assertions, "ScalingRun", declared_run(efficiencies, machine_cores, **declared))
         experiment: Any = SimpleNamespace(
             smoke=smoke,
-            settings=SimpleNamespace(budget_ns=30 * S, pattern=Single(), price=None, engine=engine),
+            settings=SimpleNamespace(budget_ns=30 * S, pattern=pattern, price=None, engine=engine),
             variant_under=lambda pattern, cores: (str(pattern), cores),
             generator=None,
             driver=SimpleNamespace(on_progress=None),
@@ -154,6 +157,11 @@ def test_cores_of_a_replica_are_whole(assertions: Callable[..., ScalingAssertion
     expected = "expected a whole number of cores for each replica"
     with pytest.raises(SettingError, match=rf"^measure_scaling\(cpus_per_replica=.*\), {expected}, such as 1{advice}$"):
         assertions([]).measure((1, 2), each)
+
+
+def test_a_gateway_has_no_cores_of_its_own(assertions: Callable[..., ScalingAssertions]) -> None:
+    with pytest.raises(SettingError, match=r"replicated\(hedge=p95\), whose gateway .* leave cpus_per_replica= out"):
+        assertions([], pattern=Replicated(2, hedge="p95")).measure((1, 2), 1)
 
 
 def test_a_smoke_run_needs_no_cores(assertions: Callable[..., ScalingAssertions]) -> None:

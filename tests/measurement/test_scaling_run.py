@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.synthetic import S, capacity, even_launch
 
-from pytest_mlpatterns import Replicated, Single
+from pytest_mlpatterns import Cached, Replicated, Single
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
 from pytest_mlpatterns.measurement import scaling as scaling_module
 from pytest_mlpatterns.measurement.scaling import ScalingRun
@@ -55,7 +55,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def scaling_run(
-    balance: Balance = Balance.ROUND_ROBIN,
+    balance: Balance | None = Balance.ROUND_ROBIN,
     *,
     scaler: object = "can",
     rate_rps: float = 100.0,
@@ -88,11 +88,12 @@ def test_the_smallest_number_gets_one_more_in_each_pass_and_the_next_goes_the_ot
     ("balance", "scaler", "message"),
     [
         (Balance.SHARED_SOCKET, "can", 'the kernel gives a new replica only new connections.*choose "round-robin"'),
+        (None, "can", 'a gateway process chooses among the replicas.*choose balance="round-robin"'),
         (Balance.ROUND_ROBIN, None, 'adds no replica to a running service; choose engine="local"'),
     ],
 )
 def test_a_service_that_cannot_get_one_more_says_why(
-    events: list[str], balance: Balance, scaler: object, message: str
+    events: list[str], balance: Balance | None, scaler: object, message: str
 ) -> None:
     run = scaling_run(balance, scaler=scaler)
     run.measure_pass()
@@ -111,6 +112,11 @@ def test_a_service_without_a_capacity_is_not_loaded_any_further(events: list[str
 def test_the_balance_is_that_of_the_replicas_if_the_pattern_has_some() -> None:
     assert balance_of(Single()) is Balance.ROUND_ROBIN
     assert balance_of(Replicated(3, "least-outstanding")) is Balance.LEAST_OUTSTANDING
+
+
+@pytest.mark.parametrize("pattern", [Replicated(3, "prefix"), Replicated(2, "least-outstanding", hedge="20ms")])
+def test_there_is_none_if_a_gateway_chooses(pattern: Replicated) -> None:
+    assert balance_of(pattern | Cached()) is None
 
 
 @pytest.mark.usefixtures("events")

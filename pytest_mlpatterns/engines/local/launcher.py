@@ -199,8 +199,9 @@ class Launcher:
                     node = self._start_inside(group.inside)
                     listener = shared or listening_socket()
                     addresses.append(("127.0.0.1", listener.getsockname()[1]))
+                    source = Listen(listener.fileno(), internal=not outermost, stops=group.gives_up)
                     try:
-                        self._spawn(group, node, Listen(listener.fileno(), internal=not outermost), listener=listener)
+                        self._spawn(group, node, source, listener=listener)
                     finally:
                         if not group.restart and shared is None:
                             listener.close()

@@ -50,10 +50,16 @@ WorkerNode = PackedLayer | UpstreamNode | QueueNode | ModelNode
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Serve HTTP on an inherited listening socket; ``internal``: for other processes of the deployment only."""
+    """Serve HTTP on an inherited listening socket.
+
+    Args:
+        internal: for other processes of the deployment only.
+        stops: a request is stopped when its client closes the connection.
+    """
 
     socket_fd: int
     internal: bool
+    stops: bool = False
 
 
 @dataclass(frozen=True, slots=True)

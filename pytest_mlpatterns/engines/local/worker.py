@@ -205,6 +205,7 @@ def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
         position=job.position,
     )
     app.watch = LoopWatch(service.stack.run_queue)
+    app.stops = source.stops
     if source.internal:
         service.count_with(app.tally)
     else:

@@ -16,6 +16,7 @@ from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
 from pytest_mlpatterns.patterns.faulty import Faulty
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
 from pytest_mlpatterns.patterns.queued import Queued
+from pytest_mlpatterns.patterns.replication import Replicated
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.processes import PackedLayer
 from pytest_mlpatterns.wording import count
@@ -204,6 +205,11 @@ def _check_layer(layer: LayerNode) -> None:
         raise SettingError(
             f"{pattern} {_ON_RAY}: the queue is Ray Serve's own, in memory; "
             f'write Queued(broker="{MEMORY}"), or choose engine="local"'
+        )
+    if isinstance(pattern, Replicated):
+        raise SettingError(
+            f"{pattern} {_ON_RAY}: handles of Ray Serve choose the replica of each request, so no layer here "
+            "can; choose balance='least-outstanding', which is Serve's choice of two, and no hedge, or engine=\"local\""
         )
     if isinstance(pattern, Batched) and pattern.max_wait == ADAPTIVE:
         raise SettingError(

@@ -115,6 +115,7 @@ class ModelApp:
     Attributes:
         split: counts where the time of the requests goes; None, as at first: nothing does.
         watch: charges waits for a processor outside of models; None, as at first: those waits are not taken out.
+        stops: whether a request is stopped when its client closes the connection; False, as at first: only streams are.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class ModelApp:
     ) -> None:
         self.split: SplitTally | None = None
         self.watch: LoopWatch | None = None
+        self.stops: bool = False
         self.tally: WireTally = WireTally(position)
         self._caller = caller
         self._jobs = jobs
@@ -263,7 +265,7 @@ class ModelApp:
         if int(headers.get(b"content-length", 0)) > self.max_body_bytes:
             raise self._too_large()
         message = await receive()
-        if self._caller.has_streamed and not message.get("more_body"):
+        if (self.stops or self._caller.has_streamed) and not message.get("more_body"):
             scope[_WATCH] = ClientWatch(receive)
         if BODY in scope:
             if message["type"] == "http.disconnect":

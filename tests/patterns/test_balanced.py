@@ -1,0 +1,492 @@
+"""The layer before replicas: which one answers, when a second is asked, and what is cancelled, counted and released."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.scenarios import counts, run, settle
+from support.synthetic import FEW
+
+from pytest_mlpatterns import Batched, Cached, Replicated, SettingError
+from pytest_mlpatterns.patterns.balanced import BalancedLayer
+from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup
+from pytest_mlpatterns.patterns.request_clock import MODEL_CPU, QUEUE_WAIT, RequestClock, charge, set_clock
+from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.telemetry import PatternStats
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+MS = 1_000_000
+
+
+class Replica:
+    """A replica that answers what the test tells it, when the test tells it."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+        self.open: list[asyncio.Future[Any]] = []
+        self.asked_by: dict[asyncio.Future[Any], Any] = {}
+        self.cancelled = 0
+
+    async def __call__(self, instances: list[Any]) -> Any:
+        self.given.append(instances[0])
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.open.append(answer)
+        self.asked_by[answer] = instances[0]
+        try:
+            outputs = await answer
+            charge(MODEL_CPU, 5)
+            return outputs
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.open.remove(answer)
+
+    def say(self, outputs: Any) -> None:
+        """Answer the oldest request; an error is raised."""
+        if isinstance(outputs, Exception):
+            self.open[0].set_exception(outputs)
+        else:
+            self.open[0].set_result(outputs)
+
+
+class Group:
+    """The processes of a group."""
+
+    in_flight = 1
+
+    def __init__(self, count: int) -> None:
+        self.replicas: list[Any] = [Replica() for _ in range(count)]
+
+    async def __call__(self, instances: list[Any]) -> Sequence[Any]:
+        raise AssertionError("the layer chooses")
+
+
+class Clock:
+    """Stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+def balanced(replicas: int = 2, balance: str = "round-robin", **arguments: Any) -> tuple[Any, Any, Tally]:
+    """The layer, its replicas and what it counts."""
+    group, tally = Group(replicas), Tally(0, "replicated")
+    clock = arguments.pop("clock", Clock())
+    layer = BalancedLayer(Replicated(replicas, balance, **arguments), group, tally, clock_ns=clock)
+    return layer, group.replicas, tally
+
+
+def task_of(layer: Any, *inputs: Any) -> asyncio.Task[Any]:
+    return asyncio.create_task(layer(list(inputs)))
+
+
+async def hedged_task(layer: Any, second: Replica, *inputs: Any) -> asyncio.Task[Any]:
+    """A request for which the second replica has been asked."""
+    task = task_of(layer, *inputs)
+    while not second.open:
+        await asyncio.sleep(0.001)
+    return task
+
+
+@pytest.mark.parametrize("balance", ["round-robin", "least-outstanding", "two-choices", "least-latency", "prefix"])
+def test_every_balance_returns_the_answer_of_the_replica_that_it_asked(balance: str) -> None:
+    async def scenario() -> None:
+        layer, replicas, tally = balanced(3, balance)
+        tasks = {text: task_of(layer, text) for text in ("a", "b", "c", "d")}
+        await settle()
+        assert sorted(one for replica in replicas for one in replica.given) == ["a", "b", "c", "d"]
+        for replica in replicas:
+            for given_, answer in zip(list(replica.given), list(replica.open), strict=True):
+                answer.set_result([given_.upper()])
+        for text, task in tasks.items():
+            assert await task == [text.upper()]
+        assert layer._in_flight == [0, 0, 0]
+        figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
+        assert ("prefix_hits" in figures) == (balance == "prefix")
+        assert {"requests_ahead", "replica_time"} <= set(figures)
+        assert "hedged_share" not in figures
+
+    run(scenario())
+
+
+def test_the_least_outstanding_gets_the_next_request() -> None:
+    async def scenario() -> None:
+        layer, (first, second), _ = balanced(2, "least-outstanding")
+        tasks = [task_of(layer, number) for number in range(2)]
+        await settle()
+        second.say(["b"])
+        await settle()
+        tasks.append(task_of(layer, 2))
+        await settle()
+        assert (first.given, second.given) == ([0], [1, 2])
+        first.say(["a"])
+        second.say(["c"])
+        assert await asyncio.gather(*tasks) == [["a"], ["b"], ["c"]]
+
+    run(scenario())
+
+
+def test_a_replica_that_was_lost_rests_for_a_second() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        layer, (first, second), _ = balanced(2, clock=clock)
+        lost = task_of(layer, 0)
+        await settle()
+        first.say(LostError("it died"))
+        with pytest.raises(LostError, match="it died"):
+            await lost
+        for number in range(1, 4):
+            task = task_of(layer, number)
+            await settle()
+            second.say(["ok"])
+            assert await task == ["ok"]
+        assert (first.given, second.given) == ([0], [1, 2, 3])
+        clock.now_ns = 1001 * MS
+        task = task_of(layer, 4)
+        await settle()
+        first.say(["well again"])
+        assert await task == ["well again"]
+
+    run(scenario())
+
+
+def test_if_all_were_lost_they_are_asked_all_the_same() -> None:
+    async def scenario() -> None:
+        layer, replicas, _ = balanced(2)
+        for number in range(4):
+            task = task_of(layer, number)
+            await settle()
+            next(replica for replica in replicas if replica.open).say(LostError("gone"))
+            with pytest.raises(LostError):
+                await task
+        assert [replica.given for replica in replicas] == [[0, 2], [1, 3]]
+
+    run(scenario())
+
+
+class TestHedges:
+    def test_a_late_request_gets_the_first_answer_and_the_other_is_cancelled(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), tally = balanced(hedge="1ms")
+            task = await hedged_task(layer, second, "x")
+            second.say(["quick"])
+            assert await task == ["quick"]
+            await settle()
+            assert (first.cancelled, second.cancelled) == (1, 0)
+            assert layer._in_flight == [0, 0]
+            assert layer._given_up == set()
+            assert counts(tally) == {"hedged": 1}
+
+        run(scenario())
+
+    def test_the_first_replica_may_still_be_first(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), tally = balanced(hedge="1ms")
+            task = await hedged_task(layer, second, "x")
+            first.say(["late"])
+            assert await task == ["late"]
+            await settle()
+            assert second.cancelled == 1
+            assert counts(tally) == {"hedged": 1}
+
+        run(scenario())
+
+    def test_a_request_in_time_is_asked_once(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), tally = balanced(hedge="10s")
+            task = task_of(layer, "x")
+            await settle()
+            first.say(["soon"])
+            assert await task == ["soon"]
+            assert second.given == []
+            figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
+            assert (figures["hedged_share"].value, figures["extra_load"].value) == (0, 0)
+
+        run(scenario())
+
+    def test_an_error_counts_only_if_the_other_fails_too(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), _ = balanced(hedge="1ms")
+            task = await hedged_task(layer, second, "x")
+            first.say(RequestError(500, "no"))
+            await settle()
+            assert not task.done()
+            second.say(["yes"])
+            assert await task == ["yes"]
+            task = await hedged_task(layer, second, "y")
+            second.say(RequestError(500, "neither"))
+            first.say(RequestError(503, "nor"))
+            with pytest.raises(RequestError, match="neither"):
+                await task
+
+        run(scenario())
+
+    def test_an_error_in_time_is_the_answer(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), tally = balanced(hedge="10s")
+            task = task_of(layer, "x")
+            await settle()
+            first.say(RequestError(400, "malformed"))
+            with pytest.raises(RequestError, match="malformed"):
+                await task
+            assert second.given == []
+            assert counts(tally) == {"asked_once": 1}
+
+        run(scenario())
+
+    def test_another_replica_is_asked_at_once_if_the_first_is_lost(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), tally = balanced(hedge="10s")
+            task = task_of(layer, "x")
+            await settle()
+            first.say(LostError("it died"))
+            await settle()
+            second.say(["alive"])
+            assert await task == ["alive"]
+            assert counts(tally) == {"failed_over": 1}
+            figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
+            assert (figures["hedged_share"].value, figures["extra_load"].value) == (0, 1)
+
+        run(scenario())
+
+    def test_a_request_is_lost_if_both_replicas_are(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), _ = balanced(hedge="10s")
+            task = task_of(layer, "x")
+            await settle()
+            first.say(LostError("it died"))
+            await settle()
+            second.say(LostError("that too"))
+            with pytest.raises(LostError, match="that too"):
+                await task
+
+        run(scenario())
+
+    def test_a_caller_that_goes_cancels_both(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), _ = balanced(hedge="1ms")
+            task = await hedged_task(layer, second, "x")
+            task.cancel()
+            await settle()
+            assert task.cancelled()
+            assert (first.cancelled, second.cancelled) == (1, 1)
+            assert layer._in_flight == [0, 0]
+
+        run(scenario())
+
+    def test_a_percentile_hedges_nothing_before_it_is_known(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), tally = balanced(hedge="p95")
+            for number in range(20):
+                task = task_of(layer, number)
+                await settle()
+                (first if first.open else second).say([number])
+                assert await task == [number]
+            assert counts(tally) == {"asked_once": 20}
+
+        run(scenario())
+
+    def test_a_late_request_beyond_the_budget_waits_for_its_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pytest_mlpatterns.patterns.hedging._ENOUGH", 1)
+
+        async def scenario() -> None:
+            clock = Clock()
+            layer, (first, second), tally = balanced(hedge="p95", clock=clock)
+            task = task_of(layer, 0)
+            await settle()
+            clock.now_ns = MS
+            first.say([0])
+            await task
+            task = task_of(layer, 1)
+            await asyncio.sleep(0.02)  # far beyond the percentile of 1 ms
+            assert first.open == []
+            second.say([1])
+            assert await task == [1]
+            assert counts(tally) == {"asked_once": 2}
+
+        run(scenario())
+
+    def test_the_clock_of_the_request_has_the_times_of_the_answer_alone(self) -> None:
+        async def scenario() -> None:
+            times = Clock()
+            layer, (_, second), _ = balanced(hedge="1ms", clock=times)
+            clock = RequestClock()
+            set_clock(clock)
+            task = task_of(layer, "x")
+            await settle()
+            times.now_ns = 3 * MS
+            while not second.open:
+                await asyncio.sleep(0.001)
+            second.say(["answer"])
+            await task
+            assert clock.parts == {MODEL_CPU: 5, QUEUE_WAIT: 3 * MS}
+
+        run(scenario())
+
+
+class Chunks:
+    """A stream of three chunks that knows whether it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.stream = Stream(self._chunks())
+
+    async def _chunks(self) -> AsyncIterator[int]:
+        try:
+            for number in range(3):
+                charge(MODEL_CPU, 1)
+                yield number
+        finally:
+            self.closed = True
+
+
+class TestStreams:
+    def test_a_stream_is_in_flight_until_it_ends(self) -> None:
+        async def scenario() -> None:
+            layer, (first, _), _ = balanced()
+            task = task_of(layer, "x")
+            await settle()
+            first.say(Chunks().stream)
+            stream = await task
+            assert layer._in_flight == [1, 0]
+            assert [chunk async for chunk in stream] == [0, 1, 2]
+            assert layer._in_flight == [0, 0]
+
+        run(scenario())
+
+    def test_the_first_stream_counts_and_the_times_of_its_chunks(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), _ = balanced(hedge="1ms")
+            clock = RequestClock()
+            set_clock(clock)
+            task = await hedged_task(layer, second, "x")
+            second.say(Chunks().stream)
+            stream = await task
+            assert [chunk async for chunk in stream] == [0, 1, 2]
+            await settle()
+            assert first.cancelled == 1
+            assert layer._in_flight == [0, 0]
+
+        run(scenario())
+
+    def test_a_stream_that_nobody_reads_is_closed(self) -> None:
+        async def scenario() -> None:
+            layer, (first, second), _ = balanced(hedge="1ms")
+            task = await hedged_task(layer, second, "x")
+            one, other = Chunks(), Chunks()
+            await anext(one.stream)
+            await anext(other.stream)
+            first.say(one.stream)
+            second.say(other.stream)
+            stream = await task
+            await settle()
+            assert (one.closed, other.closed) == (False, True)
+            await stream.aclose()
+            assert layer._in_flight == [0, 0]
+
+        run(scenario())
+
+
+@FEW
+@given(st.data())
+def test_answers_are_never_mixed_up_and_nothing_stays_in_flight(data: st.DataObject) -> None:
+    balance = data.draw(st.sampled_from(["round-robin", "least-outstanding", "two-choices", "least-latency", "prefix"]))
+    actions = data.draw(
+        st.lists(st.sampled_from(["ask", "answer", "fail", "lose", "leave", "wait"]), min_size=1, max_size=30)
+    )
+
+    async def scenario() -> None:
+        layer, replicas, _ = balanced(3, balance, hedge="1ms")
+        tasks: dict[int, asyncio.Task[Any]] = {}
+        for number, action in enumerate(actions):
+            busy = [replica for replica in replicas if replica.open]
+            if action == "ask":
+                tasks[number] = task_of(layer, number)
+            elif action == "wait":
+                await asyncio.sleep(0.003)
+            elif action == "leave" and tasks:
+                data.draw(st.sampled_from(sorted(tasks.items())))[1].cancel()
+            elif busy:
+                answer_oldest(data.draw(st.sampled_from(busy)), ERRORS.get(action))
+            await settle()
+        await answer_all(replicas)
+        outcomes = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for number, outcome in zip(tasks, outcomes, strict=True):
+            assert outcome == [f"answer to {number}"] or isinstance(outcome, RequestError | asyncio.CancelledError)
+        await settle()
+        assert layer._in_flight == [0, 0, 0]
+        assert layer._given_up == set()
+
+    run(scenario())
+
+
+ERRORS = {"fail": RequestError(500, "no"), "lose": LostError("gone")}
+"""Errors of a replica by what the test does with it."""
+
+
+async def answer_all(replicas: Sequence[Replica]) -> None:
+    while busy := [replica for replica in replicas if replica.open]:
+        for replica in busy:
+            answer_oldest(replica, None)
+        await settle()
+
+
+def answer_oldest(replica: Replica, error: Exception | None) -> None:
+    """Answer the oldest open request with what belongs to its input, or fail it."""
+    answer = replica.open[0]
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result([f"answer to {replica.asked_by[answer]}"])
+
+
+class TestTrees:
+    def test_a_gateway_stands_before_the_replicas(self) -> None:
+        pattern = Replicated(3, hedge="20ms") | Batched()
+        root = pattern.plan()
+        assert (root.role, root.replicas, root.takes_load) == ("service", 1, False)
+        layer = root.inside
+        assert isinstance(layer, LayerNode)
+        assert layer.pattern == Replicated(3, hedge="20ms")
+        (group,) = layer.inside
+        assert isinstance(group, ProcessGroup)
+        assert (group.role, group.replicas, group.gives_up, group.takes_load) == ("replica", 3, True, False)
+
+    def test_inside_a_composition_the_process_before_them_chooses(self) -> None:
+        root = (Cached() | Replicated(2, "prefix")).plan()
+        assert isinstance(root.inside, LayerNode)
+        (inner,) = root.inside.inside
+        assert isinstance(inner, LayerNode)
+        assert isinstance(inner.inside[0], ProcessGroup)
+        assert not inner.inside[0].gives_up
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({"hedge": "p100"}, "Replicated(hedge=...) is 'p100', expected a percentile of the latency from p50"),
+            (
+                {"hedge": "20ms", "balance": "shared-socket"},
+                "the kernel chooses the replica alone, so no other one can",
+            ),
+            ({"balance": "prefix", "prefix_chars": 0}, "Replicated(prefix_chars=0), expected a whole number from 1"),
+            ({"balance": "prefix", "replicas": 64}, "Replicated(replicas=64), expected a whole number from 2 to 63"),
+            ({"hedge": "20ms", "replicas": 1}, "for one process write Single()"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, arguments: dict[str, Any], words: str) -> None:
+        with pytest.raises(SettingError) as caught:
+            Replicated(**arguments)
+        assert words in str(caught.value)
