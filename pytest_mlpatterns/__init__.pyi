@@ -54,6 +54,7 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics as Metrics
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut as ScaleOut
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling as Scaling, ScalingStep as ScalingStep
 from pytest_mlpatterns.patterns import (
+    Autoscaled as Autoscaled,
     Batched as Batched,
     Cached as Cached,
     Cascade as Cascade,

@@ -7,6 +7,7 @@ starts a process. A new pattern is one module and its name in ``__all__`` here.
 
 from __future__ import annotations
 
+from pytest_mlpatterns.patterns.autoscaled import Autoscaled
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.cascade import Cascade
@@ -21,6 +22,7 @@ from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.replication import Microservice, Replicated, Single
 
 __all__ = [
+    "Autoscaled",
     "Batched",
     "Cached",
     "Cascade",

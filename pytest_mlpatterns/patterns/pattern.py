@@ -93,6 +93,7 @@ class ProcessGroup:
         restart: a process that dies is replaced.
         gives_up: the process before them may give up a request, which they then stop as soon as they can.
         env: environment variables of the processes, and of those behind them.
+        most: largest number of processes if it follows the load, ``replicas`` at first; None: it stays.
     """
 
     inside: Node
@@ -106,6 +107,7 @@ class ProcessGroup:
     restart: bool = False
     gives_up: bool = False
     env: Mapping[str, str] = NO_VARIABLES
+    most: int | None = None
 
     @property
     def in_flight(self) -> int:
@@ -224,6 +226,11 @@ class Pattern:
             _check_complete(layer.pattern)
             if layer.pattern.is_polled and layer is not root.inside:
                 raise SettingError(f"{self}: {layer.pattern} answers before there is a result, so it has to come first")
+        if _replaces_a_gateway(root):
+            raise SettingError(
+                f"{self}: a worker of a queue is replaced if it dies, and its replacement would not know the replicas "
+                "that follow the load behind it; write Autoscaled() | Queued()"
+            )
         return root
 
     def without_callables(self) -> Pattern:
@@ -341,8 +348,18 @@ def _text_or_class(value: object) -> str | None:
 
 def _processes(node: Node) -> int:
     if isinstance(node, ProcessGroup):
-        return node.replicas * (1 + _processes(node.inside))
+        return (node.replicas if node.most is None else node.most) * (1 + _processes(node.inside))
     return sum(map(_processes, node.inside)) if isinstance(node, LayerNode) else 0
+
+
+def _replaces_a_gateway(node: Node, *, is_replaced: bool = False) -> bool:
+    """Whether processes whose number follows the load are behind a process that is replaced if it dies."""
+    if isinstance(node, ProcessGroup):
+        if is_replaced and node.most is not None:
+            return True
+        return _replaces_a_gateway(node.inside, is_replaced=node.restart)
+    inside = node.inside if isinstance(node, LayerNode) else ()
+    return any(_replaces_a_gateway(one, is_replaced=is_replaced) for one in inside)
 
 
 def _as_text(value: object) -> str:

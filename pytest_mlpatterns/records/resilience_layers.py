@@ -12,6 +12,9 @@ fallback    model, on_error, on_timeout, on_rejected, while_open,      the serie
 faulty      passed, injected                                           –
 replicated  asked_once, hedged, failed_over, prefix_hits,              ahead, replica_ns, replica:NUMBER for each
             prefix_misses
+autoscaled  unhurt, waited, failed, scale_outs, scale_ins,             out_ns, in_ns; the series ``replicas`` and
+            oscillations, died_replicas, failed_replicas, replicas_ns, ``wanted``
+            wanted_ns, observed_ns
 ==========  =========================================================  ================================================
 
 ``ahead`` is the number of requests in flight at a replica when it gets another one. ``hedged`` requests were asked
@@ -245,11 +248,72 @@ _REPLICATED = LayerKind(
     paths=("patterns/balanced", "patterns/replica_choice", "patterns/hedging"),
 )
 """Replicas behind a gateway that chooses among them; the load generator counts nothing."""
+_AUTOSCALED = LayerKind(
+    figures=(
+        Figure("replicas", "replicas", Unit.COUNT, level="replicas", note="{} replicas", floor=0.1),
+        Figure(
+            "scale_out",
+            "time of a scale-out",
+            Unit.DURATION,
+            median="out_ns",
+            note="one more takes {}",
+            floor=LATENCY_FLOOR_NS,
+        ),
+        Figure(
+            "scale_in",
+            "time of a scale-in",
+            Unit.DURATION,
+            median="in_ns",
+            note="one less takes {}",
+            floor=LATENCY_FLOOR_NS,
+        ),
+        Figure(
+            "hurt_share",
+            "share of requests hurt by a scaling",
+            Unit.RATIO,
+            of=("waited", "failed"),
+            over=("unhurt", "waited", "failed"),
+            note="{} hurt",
+            floor=0.01,
+        ),
+        Figure(
+            "oscillations",
+            "scale-ins taken back",
+            Unit.PER_SECOND,
+            of=("oscillations",),
+            over=("observed_ns",),
+            floor=0.05,
+        ),
+    ),
+    words={
+        "oscillations": "scale-ins taken back",
+        "died_replicas": "replicas died",
+        "failed_replicas": "replicas did not start",
+    },
+    charts=(
+        PartsChart(
+            "Requests hurt by a scaling",
+            "request",
+            "requests",
+            {
+                "waited": "waited for a replica",
+                "failed": "failed with a replica",
+                "unhurt": "met no scaling",
+            },
+            "were hurt by a scaling",
+            optional=("failed",),
+        ),
+        LevelChart("Replicas over time", "replicas", "ready"),
+        LevelChart("Replicas wanted over time", "wanted", "wanted"),
+    ),
+    paths=("patterns/autoscaled", "patterns/replica_rule"),
+)
 RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "limited": _LIMITED,
     "cascade": _CASCADE,
     "fallback": _FALLBACK,
     "faulty": _FAULTY,
     "replicated": _REPLICATED,
+    "autoscaled": _AUTOSCALED,
 }
 """The descriptions by the names of the layers."""

@@ -63,10 +63,16 @@ class Child:
         python: the interpreter of another environment, which has this package; None for this process's own.
         env: environment variables of the child, beside those of this process.
 
+    Attributes:
+        takes: called with each value from the child, in the thread that reads it; True: the value is taken, and
+            :meth:`receive` does not return it. None: none is.
+
     Raises:
         ChildError: from :meth:`send` and :meth:`receive`, if the child has ended; from :meth:`send` also if it reads no
             message.
     """
+
+    takes: Callable[[Any], bool] | None = None
 
     def __init__(
         self,
@@ -108,7 +114,7 @@ class Child:
             os.close(output)
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
-        self._writer = MessageWriter(self._process.stdin)
+        self._writer, self._writing = MessageWriter(self._process.stdin), threading.Lock()
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._gone = object()
         self._read_out = threading.Event()
@@ -125,9 +131,10 @@ class Child:
         return self._process.poll() is not None
 
     def send(self, message: object) -> None:
-        """Send one value to the child, after the rest of one that an interrupt cut."""
+        """Send one value to the child, after the rest of one that an interrupt cut; several threads may."""
         try:
-            self._writer.write(message, _PATIENCE_S)
+            with self._writing:
+                self._writer.write(message, _PATIENCE_S)
         except TimeoutError:
             raise ChildError(
                 f"process {self.pid} has read nothing of a message for {_PATIENCE_S:.0f} s; is it stopped?"
@@ -221,7 +228,7 @@ class Child:
     def _take(self, message: object) -> None:
         if isinstance(message, _Farewell):
             self._farewell = message
-        else:
+        elif self.takes is None or not self.takes(message):
             self._messages.put(message)
 
     def _describe_end(self) -> str:

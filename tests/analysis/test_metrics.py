@@ -277,7 +277,9 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     faults = LayerStats(3, "faulty", {"injected": 1, "passed": 9})
     asked = {"asked_once": 8, "hedged": 1, "failed_over": 1, "prefix_hits": 9, "prefix_misses": 1}
     spread = LayerStats(4, "replicated", asked, {"ahead": {0: 5, 1: 5}, "replica_ns": {MS: 10}})
-    layers = (shed, kept, spared, faults, spread)
+    came = {"unhurt": 9, "waited": 1, "oscillations": 1, "replicas_ns": 3, "observed_ns": 2}
+    scaled = LayerStats(5, "autoscaled", came, {"out_ns": {MS: 1}, "in_ns": {MS: 1}})
+    layers = (shed, kept, spared, faults, spread, scaled)
     rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=layers)),))
     tried = Metrics((retried_launch(),))
     of = dict.fromkeys(("attempts_per_request", "retried_share", "retry_denied_share"), tried)

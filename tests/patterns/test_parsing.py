@@ -20,7 +20,7 @@ from pytest_mlpatterns.wording import split_outside_brackets
 if TYPE_CHECKING:
     from pytest_mlpatterns.patterns import Pattern
 
-NAMES = "batched, cached, continuous, faulty, limited, microservice, queued, replicated, single"
+NAMES = "autoscaled, batched, cached, continuous, faulty, limited, microservice, queued, replicated, single"
 
 
 @PROPERTY
@@ -64,7 +64,7 @@ def test_a_pattern_may_be_written_as_a_name_or_as_a_call(text: str, pattern: Pat
     ("text", "message"),
     [
         ("cachd", f"names the pattern 'cachd', did you mean cached? expected one of {NAMES}, or several joined by |"),
-        ("Repliccated(2)", "names the pattern 'Repliccated(2)', did you mean replicated? expected one of batched, "),
+        ("Repliccated(2)", "names the pattern 'Repliccated(2)', did you mean replicated? expected one of autoscaled, "),
         ("zzz", f"names the pattern 'zzz', expected one of {NAMES}, or several joined by |"),
         ("", f"names the pattern '', expected one of {NAMES}"),
         ("cached||batched", "names the pattern '', expected one of"),

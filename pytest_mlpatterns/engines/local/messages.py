@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Consume",
+    "EndReplica",
     "Listen",
     "ListenGrpc",
+    "ReplicaDied",
+    "ReplicaEnded",
+    "ReplicaFailed",
+    "ReplicaNews",
+    "ReplicaStarted",
+    "ReplicaWish",
+    "StartReplicas",
     "UpstreamNode",
     "WorkerJob",
     "WorkerNode",
@@ -34,6 +42,7 @@ class UpstreamNode:
         addresses: ``(host, port)`` of its processes.
         balance: least outstanding: call the process with the fewest requests in flight; otherwise each in turn.
         in_flight: number of requests that a queue should have in flight at each process.
+        scaled: number of the group, if its processes come and go; None: they stay.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -42,6 +51,7 @@ class UpstreamNode:
     balance: Balance = Balance.ROUND_ROBIN
     in_flight: int = 1
     wire: Wire = REST_JSON
+    scaled: int | None = None
 
 
 WorkerNode = PackedLayer | UpstreamNode | QueueNode | ModelNode
@@ -82,6 +92,62 @@ class Call:
     """Serve nothing: call the model itself with these inputs, a pickled list, as the parent asks for it."""
 
     inputs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartReplicas:
+    """A gateway asks its parent for more replicas of a scaled group."""
+
+    group: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndReplica:
+    """A gateway has no more requests for a replica, which gets none from now on."""
+
+    group: int
+    address: tuple[str, int]
+
+
+ReplicaWish = StartReplicas | EndReplica
+"""What a gateway asks its parent for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStarted:
+    """A replica is ready."""
+
+    group: int
+    address: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaEnded:
+    """A replica has ended, as its gateway asked."""
+
+    group: int
+    address: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDied:
+    """A replica has ended by itself."""
+
+    group: int
+    address: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFailed:
+    """A replica could not start, for this reason."""
+
+    group: int
+    reason: str
+
+
+ReplicaNews = ReplicaStarted | ReplicaEnded | ReplicaDied | ReplicaFailed
+"""What a gateway gets from its parent."""
 
 
 @dataclass(frozen=True, slots=True)

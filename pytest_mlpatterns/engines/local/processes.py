@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.engines.local.autoscaler import Autoscaler
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
     from pytest_mlpatterns.serving.start_options import StartOptions
@@ -47,17 +48,24 @@ class LocalProcesses:
     """Workers and auxiliary servers of one deployment.
 
     Args:
+        workers: all that were ever started; those that have retired only have what they counted.
         servers: servers of stores and brokers that the deployment started for itself.
+        scalers: start and end further workers.
     """
 
     workers: Sequence[SupervisedWorker]
     servers: Sequence[EmbeddedServer] = ()
     model: str = ""
+    scalers: Sequence[Autoscaler] = ()
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Process ids: workers first, in the order of their start."""
-        return (*(worker.child.pid for worker in self.workers), *(server.pid for server in self.servers))
+        return (*(worker.child.pid for worker in self._running), *(server.pid for server in self.servers))
+
+    @property
+    def _running(self) -> list[SupervisedWorker]:
+        return [worker for worker in tuple(self.workers) if not worker.has_retired]
 
     def check(self, wait_s: float = 0.0) -> None:
         """Ask each worker for its statistics, which fails if it has ended.
@@ -70,31 +78,37 @@ class LocalProcesses:
     def stats(self) -> PatternStats:
         """Statistics of all workers since the start; replicas are those of the outermost group with more than one.
 
+        Workers whose number follows the load are no replicas in this sense, but add what their layers counted.
+
         Raises:
-            DeploymentError: a worker or server has ended, or a worker does not answer.
+            DeploymentError: a worker or server has ended, a worker does not answer, or a needed one did not start.
         """
         for server in self.servers:
             server.check()
-        answers = [(worker, worker.stats()) for worker in self.workers]
+        for scaler in self.scalers:
+            scaler.check()
+        answers = [(worker, worker.stats()) for worker in tuple(self.workers)]
         groups: dict[tuple[int, str], list[int]] = {}
         for worker, answer in sorted(answers, key=lambda pair: pair[0].position):
-            groups.setdefault((worker.position, worker.role), []).append(answer.predict_requests)
+            if not worker.is_scaled:
+                groups.setdefault((worker.position, worker.role), []).append(answer.predict_requests)
         replicas = next((counts for counts in groups.values() if len(counts) > 1), None)
         return PatternStats(
             replica_requests=tuple(replicas or next(iter(groups.values()), ())),
             tracebacks=tuple(dict.fromkeys(text for _, answer in answers for text in answer.tracebacks)),
             layers=merged_layers(layer for _, answer in answers for layer in answer.layers),
-            replaced=sum(worker.replaced for worker in self.workers),
+            replaced=sum(worker.replaced for worker, _ in answers) + sum(scaler.died for scaler in self.scalers),
         )
 
     def facts(self) -> EnvironmentFacts:
         """The environment of the workers; of those that serve the same, the first answers."""
-        groups = {(worker.position, worker.role): worker for worker in reversed(self.workers)}
+        known = [worker for worker in self.workers if worker.knows_environment]
+        groups = {(worker.position, worker.role): worker for worker in reversed(known)}
         return merged_facts(groups[group].facts() for group in sorted(groups))
 
     def log_tail(self) -> str:
         """Last lines of each worker's output."""
-        return "\n".join(filter(None, (worker.child.log_tail() for worker in self.workers)))
+        return "\n".join(filter(None, (worker.child.log_tail() for worker in self._running)))
 
     def traceback_from_now(self) -> Callable[[], str]:
         """No traceback is read: those of a model are in the statistics."""
@@ -108,9 +122,13 @@ class LocalProcesses:
         Raises:
             DeploymentError: a process survived SIGKILL.
         """
+        for scaler in self.scalers:
+            scaler.close()
         for worker in self.workers:
             worker.close_channel()
         ends = [worker.stop() for worker in self.workers]
+        for scaler in self.scalers:
+            scaler.join()
         for server in self.servers:
             server.stop()
         if survivors := [name for end in ends for name in end.survivors]:
@@ -163,6 +181,11 @@ class SupervisedWorker:
         start: starts the process; its argument is called when the process has ended.
         listener: a listening socket that stays open while a process is replaced, so that new connections wait; None:
             the process has its own.
+        is_scaled: its number follows the load, so that its end is no error.
+
+    Attributes:
+        is_starting: another thread waits until it is ready; until then it has no statistics.
+        has_retired: it has ended, or is about to, and has what it counted.
     """
 
     def __init__(
@@ -173,7 +196,11 @@ class SupervisedWorker:
         position: int,
         listener: socket.socket | None = None,
         answer_timeout_s: float = 5.0,
+        is_scaled: bool = False,
     ) -> None:
+        self.is_scaled: bool = is_scaled
+        self.is_starting: bool = is_scaled
+        self.has_retired: bool = False
         self.role = role
         self.position = position
         self.replaced: int = 0
@@ -186,6 +213,8 @@ class SupervisedWorker:
         self._loading = False
         self._retired = self._last = _NOTHING
         self._ends: list[Stopped] = []
+        self._facts: EnvironmentFacts = {}
+        self._when_ended: Callable[[], None] | None = None
         self.child: Child = start(partial(self._on_end, 0))
 
     def guard(self) -> None:
@@ -194,6 +223,39 @@ class SupervisedWorker:
             self._guarded = True
             if self.child.has_ended:
                 self._on_end(self.replaced)
+
+    @property
+    def knows_environment(self) -> bool:
+        """Whether it can be asked for its environment, or was before it retired."""
+        return bool(self._facts) if self.has_retired else not self.is_starting
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Call this in a thread of its own when the process ends and is not replaced, or now if it has ended."""
+        self._when_ended = call
+        if self.child.has_ended and not self._guarded:
+            call()
+
+    def retire(self, *, keep_facts: bool = False) -> None:
+        """Read for the last time what the process counted; from now on its end is no error.
+
+        Args:
+            keep_facts: read its environment too.
+        """
+        with self._changed:
+            self._guarded = False
+            if keep_facts:
+                self._facts = self.facts()
+            with contextlib.suppress(DeploymentError):
+                self.stats()
+            self.has_retired = True
+
+    def end_retired(self) -> None:
+        """End the process, which has retired, and wait until it is gone; :meth:`stop` reports what it left."""
+        ended = self.child.stop()
+        if self._listener is not None:
+            self._listener.close()
+        with self._changed:
+            self._ends.append(ended)
 
     def stats(self) -> WorkerStats:
         """Statistics of the process and of those that it replaced.
@@ -205,11 +267,15 @@ class SupervisedWorker:
         """
         with self._changed:  # otherwise an answer could be counted twice: for the process, and as retired
             while True:
+                if self.has_retired:
+                    return self._last
                 child = self.child
                 try:
                     answer = self._counted_by(child)
                     break
                 except ChildError as error:
+                    if self.is_scaled and not self._guarded:
+                        return self._last
                     if not self._await_replacement(child):
                         which = f" (replacement {self.replaced} of {MAX_REPLACEMENTS})" if self.replaced else ""
                         raise DeploymentError(f"{self.role}{which}: {error}") from error
@@ -228,6 +294,8 @@ class SupervisedWorker:
 
     def facts(self) -> EnvironmentFacts:
         """The environment of the process; empty if it has ended, loads or does not respond."""
+        if self.has_retired:
+            return self._facts
         with self._changed, contextlib.suppress(ChildError, TimeoutError):
             if not self._loading:
                 return self._ask(self.child, FactsQuestion(next(self._numbers)), WorkerFacts).facts
@@ -257,7 +325,7 @@ class SupervisedWorker:
         )
 
     def _counted_by(self, child: Child) -> WorkerStats:
-        if self._loading and not self._is_ready(child):
+        if self.is_starting or (self._loading and not self._is_ready(child)):
             return _NOTHING
         return self._ask(child, StatsQuestion(next(self._numbers)), WorkerStats)
 
@@ -285,7 +353,15 @@ class SupervisedWorker:
         """Replace the process number ``number``, which has ended; called in a thread of its own."""
         with self._changed:
             if not self._guarded or number != self.replaced:
-                return
+                call = self._when_ended
+            else:
+                call = None
+                self._replace()
+        if call is not None:
+            call()
+
+    def _replace(self) -> None:
+        with self._changed:
             if self.replaced == MAX_REPLACEMENTS:
                 self._guarded = False
             else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, DeploymentPlan, HandleNode, ReplicaJob
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED, MEMORY
+from pytest_mlpatterns.patterns.autoscaled import Autoscaled
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
 from pytest_mlpatterns.patterns.faulty import Faulty
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
@@ -210,6 +211,11 @@ def _check_layer(layer: LayerNode) -> None:
         raise SettingError(
             f"{pattern} {_ON_RAY}: handles of Ray Serve choose the replica of each request, so no layer here "
             "can; choose balance='least-outstanding', which is Serve's choice of two, and no hedge, or engine=\"local\""
+        )
+    if isinstance(pattern, Autoscaled):
+        raise SettingError(
+            f"{pattern} {_ON_RAY}: Ray Serve scales by a rule of its own, and its replicas come and go without the "
+            'counts that show what a scaling does to requests; choose engine="local", or write Replicated()'
         )
     if isinstance(pattern, Batched) and pattern.max_wait == ADAPTIVE:
         raise SettingError(

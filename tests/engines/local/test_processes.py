@@ -29,6 +29,8 @@ class EndingWorker:
 class AnsweringWorker:
     """A worker that knows its environment."""
 
+    knows_environment = True
+
     def __init__(self, position: int, role: str, **facts: str) -> None:
         self.position, self.role = position, role
         self._facts: dict[str, str] | None = facts

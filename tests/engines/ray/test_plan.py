@@ -10,6 +10,7 @@ import pytest
 from support.fake_ray import cluster_facts, node_facts
 
 from pytest_mlpatterns import (
+    Autoscaled,
     Batched,
     Cached,
     Continuous,
@@ -150,6 +151,7 @@ def test_the_balance_of_replicas_is_kept(balance: str) -> None:
     ("pattern", "words"),
     [
         (Queued(wait=False), ("Queued(wait=False)", "write Queued()")),
+        (Autoscaled(max=8), ("autoscaled(max=8)", "write Replicated()")),
         (Queued(broker="redis://h:1/0"), ("queue is Ray Serve's own", 'Queued(broker="memory://")', 'engine="local"')),
         (Batched(max_wait="adaptive"), ('max_wait="adaptive"', 'write max_wait="5ms"')),
         (Microservice(wire="rest+binary"), ("carry Python objects", "leave wire= of Microservice out")),
