@@ -64,6 +64,7 @@ from pytest_mlpatterns.patterns import (
     Faulty as Faulty,
     Limited as Limited,
     Microservice as Microservice,
+    MultiModel as MultiModel,
     Pattern as Pattern,
     Pipeline as Pipeline,
     Queued as Queued,

@@ -16,6 +16,7 @@ from pytest_mlpatterns.patterns.ensemble import Ensemble
 from pytest_mlpatterns.patterns.fallback import Fallback
 from pytest_mlpatterns.patterns.faulty import Faulty
 from pytest_mlpatterns.patterns.limited import Limited
+from pytest_mlpatterns.patterns.multi_model import MultiModel
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.pipeline import Pipeline
 from pytest_mlpatterns.patterns.queued import Queued
@@ -32,6 +33,7 @@ __all__ = [
     "Faulty",
     "Limited",
     "Microservice",
+    "MultiModel",
     "Pattern",
     "Pipeline",
     "Queued",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.credentials import HIDDEN, is_credential, without_users
@@ -16,7 +17,9 @@ from pytest_mlpatterns.wording import shown
 __all__ = [
     "EMBEDDED",
     "MEMORY",
+    "NO_MODELS",
     "NO_VARIABLES",
+    "NamedModels",
     "Variables",
     "check_store",
     "read_variables",
@@ -77,6 +80,51 @@ class Variables(Mapping[str, str]):
 
 NO_VARIABLES = Variables()
 """No variables."""
+
+
+_MOST_NAMED = 6
+"""Most models that the text of a pattern names; longer texts are hard to read as the id of a test."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedModels(Mapping[str, Any]):
+    """Models of the user's by the names under which requests ask for them; comparable and hashable.
+
+    Attributes:
+        pairs: names and models, in the order in which they were given.
+    """
+
+    pairs: tuple[tuple[str, Any], ...] = ()
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.pairs)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.pairs))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(name for name, _ in self.pairs))
+
+    def __repr__(self) -> str:
+        return repr(dict(self.pairs))
+
+    def text(self, text_of: Callable[[Any], str]) -> str:
+        """The models inside the text of a pattern: ``{de:German,en:English}``; of many, the first two and the last.
+
+        Args:
+            text_of: gives the text of a model.
+        """
+        texts = [f"{_quoted(name)}:{text_of(model)}" for name, model in self.pairs]
+        if len(texts) > _MOST_NAMED:
+            texts = [*texts[:2], f"{len(texts) - 3} more", texts[-1]]
+        return f"{{{','.join(texts)}}}"
+
+
+NO_MODELS = NamedModels()
+"""No models."""
 
 
 def set_variables(owner: object) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "DecodedInputs",
     "Handler",
     "LostError",
+    "OnDemandModel",
     "ProcessHandler",
     "RequestError",
     "Resources",
@@ -144,6 +145,18 @@ class ProcessHandler(Protocol):
 
     def __call__(self, instances: list[Any], /) -> Answer:
         """Send the inputs to one of the processes."""
+        ...
+
+
+class OnDemandModel(Protocol):
+    """A model that its layer loads when a request needs it."""
+
+    def load(self) -> Handler:
+        """Build the model anew. It may take long, so call it in a thread.
+
+        Raises:
+            Exception: any error of the user's code.
+        """
         ...
 
 

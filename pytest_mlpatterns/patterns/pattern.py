@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, Variables, without_password
+from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, NamedModels, Variables, without_password
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.layer_kinds import describe_layer_kind
 from pytest_mlpatterns.wire import Wire
@@ -55,10 +56,15 @@ class ModelNode:
     """Calls a model: ``MODEL``, or a callable, class or import string of the user's.
 
     An engine replaces ``target`` by its packed form, a :class:`pytest_mlpatterns.serving.model.ModelSource`.
+
+    Args:
+        on_demand: the process does not load it at its start; the layer around it gets an
+            :class:`~pytest_mlpatterns.patterns.layer.OnDemandModel` and loads it.
     """
 
     target: Any
     name: str
+    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +215,15 @@ class Pattern:
 
     @property
     def inside_names(self) -> tuple[str, ...]:
-        """The names of the nodes inside, in their order, if there are several; the split of latencies has them."""
+        """The names of the nodes inside, in their order, if there are several; the split of latencies has them.
+
+        The times of a node with an empty name are those of the layer.
+        """
+        return ()
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names under which clients may ask for a model, besides that of the deployment."""
         return ()
 
     def plan(self) -> ProcessGroup:
@@ -315,6 +329,8 @@ def name_of(target: object) -> str:
     """The name of a callable, class, instance or import string of the user's in texts and messages."""
     if isinstance(target, str):
         return target.rpartition(":")[2] or target
+    if isinstance(target, partial):
+        return name_of(target.func)
     found = getattr(target, "__qualname__", None) or type(target).__qualname__
     return str(found).rpartition(".")[2]
 
@@ -368,6 +384,8 @@ def _as_text(value: object) -> str:
         return f"[{','.join(map(_as_text, value))}]"
     if isinstance(value, Variables):
         return value.text
+    if isinstance(value, NamedModels):
+        return value.text(_as_text)
     if isinstance(value, timedelta):
         units = {"s": timedelta(seconds=1), "ms": timedelta(milliseconds=1), "us": timedelta(microseconds=1)}
         return next(f"{value // unit}{name}" for name, unit in units.items() if not value % unit)

@@ -15,6 +15,8 @@ replicated  asked_once, hedged, failed_over, prefix_hits,              ahead, re
 autoscaled  unhurt, waited, failed, scale_outs, scale_ins,             out_ns, in_ns; the series ``replicas`` and
             oscillations, died_replicas, failed_replicas, replicas_ns, ``wanted``
             wanted_ns, observed_ns
+multimodel  warm, cold, unloaded, load_failed, close_failed,           load_ns, wait_ns; the series ``loaded``
+            loaded_ns, observed_ns
 ==========  =========================================================  ================================================
 
 ``ahead`` is the number of requests in flight at a replica when it gets another one. ``hedged`` requests were asked
@@ -308,6 +310,43 @@ _AUTOSCALED = LayerKind(
     ),
     paths=("patterns/autoscaled", "patterns/replica_rule"),
 )
+_MULTIMODEL = LayerKind(
+    figures=(
+        Figure(
+            "cold_hit_share",
+            "share of calls that waited for a load",
+            Unit.RATIO,
+            of=("cold",),
+            over=("warm", "cold"),
+            note="{} cold",
+            floor=0.01,
+            varies=False,
+        ),
+        Figure(
+            "model_load",
+            "time to load a model",
+            Unit.DURATION,
+            median="load_ns",
+            note="a load takes {}",
+            floor=LATENCY_FLOOR_NS,
+        ),
+        Figure(
+            "cold_wait", "wait of a cold call", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
+        ),
+    ),
+    words={"unloaded": "unloaded", "load_failed": "failed to load", "close_failed": "failed to close"},
+    charts=(
+        PartsChart(
+            "Calls by whether the model was loaded",
+            "call",
+            "calls",
+            {"warm": "its model was loaded", "cold": "waited for a load"},
+            "found their model loaded",
+        ),
+        LevelChart("Loaded models over time", "loaded", "loaded"),
+    ),
+    paths=("patterns/multi_model",),
+)
 RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "limited": _LIMITED,
     "cascade": _CASCADE,
@@ -315,5 +354,6 @@ RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "faulty": _FAULTY,
     "replicated": _REPLICATED,
     "autoscaled": _AUTOSCALED,
+    "multimodel": _MULTIMODEL,
 }
 """The descriptions by the names of the layers."""

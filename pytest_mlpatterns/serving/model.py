@@ -14,11 +14,21 @@ import threading
 from collections import ChainMap
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of, with_env
+from pytest_mlpatterns.patterns.pattern import (
+    MODEL,
+    LayerNode,
+    ModelNode,
+    Node,
+    ProcessGroup,
+    layers_in,
+    name_of,
+    with_env,
+)
 from pytest_mlpatterns.serving.import_string import (
     is_import_string,
     is_of_import_string,
@@ -87,18 +97,23 @@ class ModelSource:
             import cloudpickle
 
             found = cloudpickle.loads(self.pickled)
-        model = found() if isinstance(found, type) else found
+        model = found() if _is_built(found) else found
         if not callable(model) and not is_stepped(model):
             advice = ""
             if hasattr(model, "predict"):
                 named = f"; write {self.name}.predict"
                 advice = named if model is found else "; give it a __call__ that returns self.predict(batch)"
             if model is not found:
-                words = f"{self.name}: class {found.__name__} has no __call__(batch){advice}"
+                words = f"{self.name}: class {type(model).__name__} has no __call__(batch){advice}"
             else:
                 words = f"{self.name} is {type(model).__name__}, which cannot be called with a batch{advice}"
             raise UnusableModelError(words, name=self.name)
         return model  # type: ignore[no-any-return]
+
+
+def _is_built(found: object) -> bool:
+    """Whether a process builds the model by a call: a class, or a ``functools.partial`` of one with its arguments."""
+    return isinstance(found, type) or (isinstance(found, partial) and isinstance(found.func, type))
 
 
 def is_stepped(model: object) -> bool:
@@ -146,7 +161,8 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
             f"{what} is {type(model).__name__}, expected a callable that takes a list of inputs, "
             f'a class of such, or an import string "package.module:attribute"{advice}'
         )
-    name = getattr(model, "__qualname__", type(model).__qualname__)
+    named = model.func if isinstance(model, partial) else model
+    name = getattr(named, "__qualname__", type(named).__qualname__)
     fix = "give a class that builds it there, or an import string"
     return ModelSource(name=name, pickled=_pickled(model, by_value, f"{what} {name}", fix=fix))
 
@@ -167,6 +183,11 @@ class ServicePlan:
     name: str
     root: ProcessGroup
 
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names under which clients may ask for a model, besides that of the deployment."""
+        return tuple(name for layer in layers_in(self.root) for name in layer.pattern.model_names)
+
 
 def service_plan(
     pattern: Pattern, model: object | None, by_value: Sequence[ModuleType] = (), *, what: str = "perf_model"
@@ -183,16 +204,16 @@ def service_plan(
 
     def packed(node: Node) -> Node:
         match node:
-            case ModelNode(target, name):
-                if target != MODEL:
-                    return ModelNode(pack(target, by_value, what=f"{pattern} member"), name)
+            case ModelNode(target):
+                if not (isinstance(target, str) and target == MODEL):
+                    return replace(node, target=pack(target, by_value, what=f"{pattern} member"))
                 if model is None:
                     raise NoModelError(
                         "there is no model; define a fixture perf_model that returns a callable, a class or "
                         '"package.module:attribute", or give model=; for a service that exists already, define a '
                         "fixture perf_target"
                     )
-                return ModelNode(pack(model, by_value, what=what), MODEL)
+                return replace(node, target=pack(model, by_value, what=what))
             case LayerNode(part, inside=inside):  # its callables travel as nodes inside
                 fix = "give it fields of plain values, and let layer() build what cannot be pickled"
                 data = _pickled(part.without_callables(), by_value, f"the pattern {part}", fix=fix)

@@ -272,6 +272,7 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     shed = LayerStats(
         0, "limited", {"admitted": 9, "rejected": 1, "limit_ns": 8, "observed_ns": 1}, {"wait_ns": {MS: 9}}
     )
+    cold = LayerStats(6, "multimodel", {"warm": 3, "cold": 1}, {"load_ns": {MS: 1}, "wait_ns": {MS: 1}})
     kept = LayerStats(1, "cascade", {"kept": 3, "escalated": 1}, {"first_ns": {MS: 4}, "second_ns": {9 * MS: 1}})
     spared = LayerStats(2, "fallback", {"model": 3, "on_error": 1, "open_ns": 1, "observed_ns": 8})
     faults = LayerStats(3, "faulty", {"injected": 1, "passed": 9})
@@ -279,7 +280,7 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     spread = LayerStats(4, "replicated", asked, {"ahead": {0: 5, 1: 5}, "replica_ns": {MS: 10}})
     came = {"unhurt": 9, "waited": 1, "oscillations": 1, "replicas_ns": 3, "observed_ns": 2}
     scaled = LayerStats(5, "autoscaled", came, {"out_ns": {MS: 1}, "in_ns": {MS: 1}})
-    layers = (shed, kept, spared, faults, spread, scaled)
+    layers = (shed, kept, spared, faults, spread, scaled, cold)
     rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=layers)),))
     tried = Metrics((retried_launch(),))
     of = dict.fromkeys(("attempts_per_request", "retried_share", "retry_denied_share"), tried)

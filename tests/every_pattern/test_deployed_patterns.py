@@ -24,6 +24,7 @@ from pytest_mlpatterns import (
     Ensemble,
     Limited,
     Microservice,
+    MultiModel,
     Pipeline,
     Queued,
     Replicated,
@@ -93,11 +94,16 @@ def is_even(one: Any, shifted: Any) -> bool:
     return bool(one[0] % 2 == 0)
 
 
+def parity(one: Any) -> str:
+    return "odd" if one[0] % 2 else "even"
+
+
 def squares_of_even_and_others_shifted(one: Any) -> Any:
     return squares_of(one) if one[0] % 2 == 0 else shift([one])[0]
 
 
 CASCADE = Cascade(shift, "model", is_even)
+MULTI = MultiModel({"even": "model", "odd": shift}, max_loaded=1, key=parity)
 PIPELINE = Pipeline([shift, "model", total])
 PROCESSES = Pipeline([shift, "model", total], processes=True)
 ENSEMBLE = Ensemble(["model", shift], combine=largest)
@@ -150,6 +156,14 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             replace(CASCADE, processes=True),
             CASCADE | Batched(),
             Batched() | CASCADE,
+            MULTI,
+            replace(MULTI, max_loaded=2),
+            Batched() | MULTI,
+            Cached() | MULTI,
+            Limited(4, max_waiting=64) | MULTI,
+            Microservice(replicas=2) | MULTI,
+            Queued(workers=2) | MULTI,
+            CASCADE | MULTI,
         )
     ],
     *[
@@ -213,7 +227,7 @@ def split_adds_up(pattern: Pattern, launch: Launch) -> bool:
     assert 0 < sum(times.values()) <= 1.001 * split.counters["total_ns"]
     calls = sum(count for key, count in split.counters.items() if key in {"calls", "model/calls"})
     names = {type(part).__name__ for part in pattern.parts}
-    if not names & {"Cached", "Ensemble", "Cascade"}:  # of an ensemble only the last member counts
+    if not names & {"Cached", "Ensemble", "Cascade", "MultiModel"}:  # of an ensemble only the last member counts
         assert calls == split.counters["requests"] if "Batched" not in names else calls > 0
         waited = sum(count for key, count in times.items() if key.endswith(("model_wait", "run_queue")))
         assert waited >= 0.9 * SlowSquares.takes_ns * calls  # it sleeps
@@ -239,6 +253,11 @@ def all_plausible(pattern: Pattern, launch: Launch) -> bool:
     if "pipeline" in names and "cached" not in names:  # all inputs may be remembered by now
         assert set(metrics.stage_ns) == {"shift", "model", "total"}
         assert metrics.bottleneck == "model"
+    if "multimodel" in names and "cached" not in names:
+        cold = metrics.figure("cold_hit_share")
+        assert cold is not None
+        assert 0 < cold.value <= 1
+        assert metrics.figure("model_load") is not None
     if "ensemble" in names:
         assert set(metrics.stage_ns) == {"model", "shift"}
         assert metrics.straggler_share["model"] > 0.5

@@ -318,6 +318,7 @@ class Launcher:
             max_body_bytes=MAX_BODY_BYTES,
             wire=self._options.wire,
             position=group.position,
+            models=self._plan.model_names,
             own_server=self._own_server,
             is_polled=self.is_polled and isinstance(source, Listen) and not source.internal,
             profiled=self._options.profiled,

@@ -158,6 +158,7 @@ class WorkerJob:
         identity: unique for the deployment; keys in stores and brokers begin with it.
         trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
             is one tree.
+        models: names of the models that requests may name; empty: there is one, which has the name.
         own_server: address of the server that the deployment started for itself; None: it needs none.
         is_polled: requests are answered 202, and results are kept until clients fetch them.
     """
@@ -171,6 +172,7 @@ class WorkerJob:
     max_body_bytes: int
     wire: Wire
     position: int
+    models: tuple[str, ...] = ()
     own_server: str | None = None
     is_polled: bool = False
     profiled: bool = False

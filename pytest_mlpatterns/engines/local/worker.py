@@ -74,7 +74,7 @@ def main() -> None:
         _call(_load(job, channel, _caller_of), parent, channel)
         return
     stack = _load(job, channel, partial(_stack_of, parent=parent))
-    caller = ModelCaller(stack.handler)
+    caller = ModelCaller(stack.handler, job.models)
     if isinstance(job.source, ListenGrpc):
         _serve_grpc(job, job.source.port, _Service(parent, stack, caller))
     elif isinstance(job.source, Listen):

@@ -107,7 +107,7 @@ def application_plan(plan: ServicePlan, application: Application) -> Application
         plan: the process tree, with the models packed.
         application: what its replicas share.
     """
-    walk = _Walk(application)
+    walk = _Walk(application, plan.model_names)
     walk.deploy(plan.root, times=1, queue=None, cpus=application.cores.each if application.cores else 1)
     return ApplicationPlan(application.app, tuple(walk.deployments))
 
@@ -138,6 +138,7 @@ class _Walk:
     """Replaces the process groups of a tree by deployments, the innermost first."""
 
     application: Application
+    models: tuple[str, ...] = ()
     deployments: list[DeploymentPlan] = field(default_factory=list)
     names: int = 0
 
@@ -160,6 +161,7 @@ class _Walk:
             wire=shared.wire,
             import_path=shared.import_path,
             trees=shared.trees,
+            models=self.models,
             own_server=shared.own_server,
             restarts=group.restart,
         )

@@ -140,7 +140,7 @@ class ModelApp:
         self.max_body_bytes = max_body_bytes
         self._metadata = ModelMetadata(name)
         self._metadata.serve(TritonExtensions(self._metadata, caller, self.tally).paths())
-        self._openai = OpenAIApi(name, self.tally)
+        self._openai = OpenAIApi(name, self.tally, caller.models)
         self._predict_path = f"/v1/models/{name}:predict"
         self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")
         self._call_paths = frozenset({self._predict_path, *self._infer_paths, INVOCATIONS})
@@ -374,15 +374,21 @@ def _raw(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
 
 
 class OpenAIApi:
-    """Reads the requests of this wire, and writes their answers."""
+    """Reads the requests of this wire, and writes their answers.
 
-    def __init__(self, name: str, tally: WireTally) -> None:
+    Args:
+        name: of the model.
+        models: names of those that a request may name instead.
+    """
+
+    def __init__(self, name: str, tally: WireTally, models: Sequence[str] = ()) -> None:
         self._name = name
         self._tally = tally
+        self._models = models
 
     def models(self) -> Body:
         """The answer to ``GET /v1/models``."""
-        return Body((encode_models(self._name),), JSON_HEADERS)
+        return Body((encode_models(self._models or (self._name,)),), JSON_HEADERS)
 
     def read(self, path: str, body: bytes | memoryview) -> OpenAIRequest:
         """Decode a request.
@@ -392,7 +398,7 @@ class OpenAIApi:
         """
         started_ns = perf_counter_ns()
         try:
-            request = read_openai_request(path, body, self._name)
+            request = read_openai_request(path, body, self._name, others=self._models)
         except OpenAIError as error:
             raise RequestError(error.status, str(error)) from error
         tally = self._tally

@@ -59,6 +59,7 @@ class ModelCaller:
 
     Args:
         handler: takes a list of inputs; returns the same number of outputs, or an awaitable of them.
+        models: names of the models that requests may name; empty: there is one, with the name of the deployment.
 
     Attributes:
         tracebacks: the first three distinct tracebacks of the user's code.
@@ -66,7 +67,8 @@ class ModelCaller:
         needs_loop: whether the handler must be called on the event loop; False: it blocks the loop.
     """
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, models: Sequence[str] = ()) -> None:
+        self.models: Sequence[str] = models
         self.statistics: CallStatistics = CallStatistics()
         self.requests = 0
         self.tracebacks: list[str] = []
