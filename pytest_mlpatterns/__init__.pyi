@@ -69,6 +69,7 @@ from pytest_mlpatterns.patterns import (
     Pipeline as Pipeline,
     Queued as Queued,
     Replicated as Replicated,
+    Shadowed as Shadowed,
     Single as Single,
 )
 from pytest_mlpatterns.patterns.layer import (

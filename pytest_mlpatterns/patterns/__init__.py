@@ -21,6 +21,7 @@ from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.pipeline import Pipeline
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.replication import Microservice, Replicated, Single
+from pytest_mlpatterns.patterns.shadowed import Shadowed
 
 __all__ = [
     "Autoscaled",
@@ -38,5 +39,6 @@ __all__ = [
     "Pipeline",
     "Queued",
     "Replicated",
+    "Shadowed",
     "Single",
 ]

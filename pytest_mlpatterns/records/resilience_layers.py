@@ -17,6 +17,8 @@ autoscaled  unhurt, waited, failed, scale_outs, scale_ins,             out_ns, i
             wanted_ns, observed_ns
 multimodel  warm, cold, unloaded, load_failed, close_failed,           load_ns, wait_ns; the series ``loaded``
             loaded_ns, observed_ns
+shadowed    copied, dropped, same, different, failed, waiting_ns,      cost_ns, shadow_ns; the series ``waiting``
+            observed_ns
 ==========  =========================================================  ================================================
 
 ``ahead`` is the number of requests in flight at a replica when it gets another one. ``hedged`` requests were asked
@@ -29,6 +31,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.layer_description import (
+    CPU_FLOOR_NS,
     LATENCY_FLOOR_NS,
     Figure,
     LayerKind,
@@ -347,6 +350,59 @@ _MULTIMODEL = LayerKind(
     ),
     paths=("patterns/multi_model",),
 )
+"""Several models in one process; counters of calls of a model for the inputs of one request."""
+_SHADOWED = LayerKind(
+    figures=(
+        Figure(
+            "agreement",
+            "share of answers that the shadow gave too",
+            Unit.RATIO,
+            of=("same",),
+            over=("same", "different"),
+            note="{} agree",
+            better="higher",
+            floor=0.01,
+            varies=False,
+        ),
+        Figure(
+            "shadow_cost",
+            "time to copy a request",
+            Unit.DURATION,
+            median="cost_ns",
+            note="a copy takes {}",
+            floor=CPU_FLOOR_NS,
+        ),
+        Figure(
+            "shadow_time",
+            "time of the shadow",
+            Unit.DURATION,
+            median="shadow_ns",
+            note="the shadow takes {}",
+            floor=LATENCY_FLOOR_NS,
+        ),
+        Figure(
+            "shadow_dropped",
+            "share of copies that were dropped",
+            Unit.RATIO,
+            of=("dropped",),
+            over=("copied", "dropped"),
+            floor=0.01,
+        ),
+    ),
+    words={"dropped": "dropped", "failed": "failed in the shadow"},
+    charts=(
+        PartsChart(
+            "Answers of the shadow",
+            "answer",
+            "inputs",
+            {"same": "the same", "different": "different"},
+            "have the same answer",
+        ),
+        LevelChart("Copies that wait over time", "waiting", "waiting"),
+    ),
+    paths=("patterns/shadowed", "patterns/equality"),
+)
+"""A shadow; counters of inputs."""
 RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "limited": _LIMITED,
     "cascade": _CASCADE,
@@ -355,5 +411,6 @@ RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "replicated": _REPLICATED,
     "autoscaled": _AUTOSCALED,
     "multimodel": _MULTIMODEL,
+    "shadowed": _SHADOWED,
 }
 """The descriptions by the names of the layers."""

@@ -280,7 +280,9 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     spread = LayerStats(4, "replicated", asked, {"ahead": {0: 5, 1: 5}, "replica_ns": {MS: 10}})
     came = {"unhurt": 9, "waited": 1, "oscillations": 1, "replicas_ns": 3, "observed_ns": 2}
     scaled = LayerStats(5, "autoscaled", came, {"out_ns": {MS: 1}, "in_ns": {MS: 1}})
-    layers = (shed, kept, spared, faults, spread, scaled, cold)
+    shadow = {"copied": 4, "dropped": 1, "same": 3, "different": 1}
+    mirrored = LayerStats(7, "shadowed", shadow, {"cost_ns": {MS: 4}, "shadow_ns": {MS: 4}})
+    layers = (shed, kept, spared, faults, spread, scaled, cold, mirrored)
     rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=layers)),))
     tried = Metrics((retried_launch(),))
     of = dict.fromkeys(("attempts_per_request", "retried_share", "retry_denied_share"), tried)
@@ -323,6 +325,7 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
         "admitted_share",
         "limit",
         "prefix_hits",
+        "agreement",
     ]
 
 

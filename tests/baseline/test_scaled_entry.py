@@ -20,7 +20,8 @@ TIMES = (
     *("rtm", "p90", "p95", "p99", "cpu_per_request", "cold_start"),
     *(f"{quantity}{rank}" for quantity in STREAM_QUANTITIES for rank in ("", ":p95", ":p99")),
     *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "limit_wait", "hop"),
-    *("cascade_first", "cascade_second", "replica_time", "scale_out", "scale_in", "model_load", "cold_wait", "decode", "encode"),
+    *("cascade_first", "cascade_second", "replica_time", "scale_out", "scale_in", "model_load", "cold_wait"),
+    *("shadow_cost", "shadow_time", "decode", "encode"),
 )
 RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)", "pc", "output_tokens", "output_tokens_per_user", "oscillations")
 

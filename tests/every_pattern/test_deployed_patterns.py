@@ -28,6 +28,7 @@ from pytest_mlpatterns import (
     Pipeline,
     Queued,
     Replicated,
+    Shadowed,
     Single,
     Zipf,
 )
@@ -64,6 +65,13 @@ class SlowSquares(Squares):
     """The same in five milliseconds a call, so that the load is light."""
 
     takes_ns = 5 * MS
+
+
+class SquaresButForThirds:
+    """A shadow that is wrong for the inputs whose first number is a multiple of 3."""
+
+    def __call__(self, batch: list[Any]) -> list[Any]:
+        return [[number * number + (one[0] % 3 == 0) for number in one] for one in batch]
 
 
 def shift(batch: list[Any]) -> list[Any]:
@@ -103,6 +111,7 @@ def squares_of_even_and_others_shifted(one: Any) -> Any:
 
 
 CASCADE = Cascade(shift, "model", is_even)
+SHADOWED = Shadowed(SquaresButForThirds)
 MULTI = MultiModel({"even": "model", "odd": shift}, max_loaded=1, key=parity)
 PIPELINE = Pipeline([shift, "model", total])
 PROCESSES = Pipeline([shift, "model", total], processes=True)
@@ -131,6 +140,12 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             Limited(6, max_waiting=64) | Replicated(2),
             Replicated(2) | Limited(4, max_waiting=64) | Cached(),
             Queued(workers=2) | Limited(4),
+            SHADOWED,
+            replace(SHADOWED, processes=True),
+            SHADOWED | Batched(),
+            Batched() | SHADOWED,
+            Limited(6, max_waiting=64) | replace(SHADOWED, share=0.5) | Replicated(2),
+            Replicated(2) | SHADOWED | Cached(),
             Cached() | Batched(),
             Cached(max_entries=8) | Replicated(2),
             Cached(ttl="50ms") | Microservice(),
@@ -164,6 +179,7 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             Microservice(replicas=2) | MULTI,
             Queued(workers=2) | MULTI,
             CASCADE | MULTI,
+            replace(SHADOWED, processes=True) | MULTI,
         )
     ],
     *[
@@ -253,6 +269,10 @@ def all_plausible(pattern: Pattern, launch: Launch) -> bool:
     if "pipeline" in names and "cached" not in names:  # all inputs may be remembered by now
         assert set(metrics.stage_ns) == {"shift", "model", "total"}
         assert metrics.bottleneck == "model"
+    if "shadowed" in names:
+        (layer,) = launch.stats.layers_named("shadowed")
+        assert layer.counters["same"] > 0
+        assert metrics.figure("shadow_cost") is not None
     if "multimodel" in names and "cached" not in names:
         cold = metrics.figure("cold_hit_share")
         assert cold is not None

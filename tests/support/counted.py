@@ -34,6 +34,7 @@ _OF_NO_REQUEST = frozenset(name for name, metric in METRICS.items() if metric.of
     *("requests_ahead", "replica_time", "hedged_share", "extra_load", "prefix_hits"),
     *("replicas", "scale_out", "scale_in", "hurt_share", "oscillations"),
     *("escalation_share", "cascade_first", "cascade_second", "cold_hit_share", "model_load", "cold_wait"),
+    *("agreement", "shadow_cost", "shadow_time", "shadow_dropped"),
 }
 """Metrics of processes, patterns, searches and retries, which have no count of these requests."""
 _PROMISES = ("latency<1h", "ttft<1h", "tpot<1h", "itl<1h", "ttft<1h, tpot<1h")
