@@ -405,11 +405,9 @@ def describe_retries(metrics: Metrics) -> list[str]:
     attempts, retried, denied = metrics.attempts_per_request, metrics.retried_ratio, metrics.retry_denied_ratio
     if attempts is None or retried is None:
         return []
+    sent = METRICS["attempts_per_request"].show(attempts.value)
     budget = "" if denied is None else f"; {format_percent(denied.value)} failed because the retry budget was used up"
-    return [
-        f"{attempts.value:.3g} attempts per request: {format_percent(retried.value)} of the requests were sent again"
-        f"{budget}"
-    ]
+    return [f"{sent} attempts per request: {format_percent(retried.value)} of the requests were sent again{budget}"]
 
 
 def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def test_retries_give_their_attempts_and_what_the_budget_denied() -> None:
     assert (attempts.value, retried.value, denied.value) == pytest.approx((1.5, 0.25, 0.05))
     assert attempts.low <= 1.5 <= attempts.high
     assert describe_retries(metrics) == [
-        "1.5 attempts per request: 25.0 % of the requests were sent again; 5.0 % failed because the retry budget was "
+        "1.50 attempts per request: 25.0 % of the requests were sent again; 5.0 % failed because the retry budget was "
         "used up"
     ]
 
@@ -130,7 +130,7 @@ def test_retries_give_their_attempts_and_what_the_budget_denied() -> None:
 def test_without_a_budget_none_is_used_up_and_without_retries_there_are_no_attempts() -> None:
     unbounded = Metrics((retried_launch(budget=False),))
     assert unbounded.retry_denied_ratio is None
-    assert describe_retries(unbounded) == ["1.5 attempts per request: 25.0 % of the requests were sent again"]
+    assert describe_retries(unbounded) == ["1.50 attempts per request: 25.0 % of the requests were sent again"]
     plain = Metrics((even_launch(),))
     assert (plain.attempts_per_request, plain.retried_ratio, plain.retry_denied_ratio) == (None, None, None)
     assert describe_retries(plain) == []
