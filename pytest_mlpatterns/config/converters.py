@@ -21,14 +21,13 @@ from pytest_mlpatterns.units import parse_duration, parse_ratio, parse_share
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import count, did_you_mean, listed, shown
 from pytest_mlpatterns.workload.retries import MOST_RETRIES, Retries
-from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, Schedule
+from pytest_mlpatterns.workload.schedule import Cancellation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from enum import StrEnum
 
 __all__ = [
-    "LOAD_ARGUMENTS",
     "as_given",
     "function_like",
     "read_cancellation",
@@ -41,7 +40,6 @@ __all__ = [
     "read_positive",
     "read_price",
     "read_retries",
-    "read_schedule",
     "read_tolerances",
     "read_truth",
     "read_warmup",
@@ -49,8 +47,6 @@ __all__ = [
     "whole_number",
 ]
 
-LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
-"""Marker arguments that define the load; a marker gives at most one of them."""
 _MIN_DURATION_NS = 100_000_000
 """Shortest measured window, in nanoseconds: shorter ones hold few requests of any service."""
 _LEAST_CPUS = 0.01
@@ -79,24 +75,6 @@ def read_flag(value: object, source: str) -> bool:
         return known[str(value).strip().lower()]
     except KeyError:
         raise SettingError(f"{source} is {shown(value)}, expected true or false") from None
-
-
-def read_schedule(marker: Mapping[str, Any]) -> Schedule:
-    """The load of a marker; without one, a closed loop with one request in flight."""
-    given = [name for name in LOAD_ARGUMENTS if marker.get(name) is not None]
-    if len(given) > 1:
-        raise SettingError(f"perf({'=..., '.join(given)}=...) gives several loads, expected one; leave the others out")
-    if given == ["load"]:
-        load = marker["load"]
-        if not isinstance(load, Schedule):
-            raise SettingError(
-                f"perf(load=...) is {shown(load)}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
-                "PoissonRate(200), GammaRate(200), Bursts(100, 1000), Stages([('10s', 100)]) or Trace('arrivals.csv')"
-            )
-        return load
-    if given == ["rate_rps"]:
-        return ConstantRate(marker["rate_rps"])
-    return ClosedLoop(1 if marker.get("concurrency") is None else marker["concurrency"])
 
 
 def read_pattern(value: object, source: str) -> Pattern:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_mlpatterns.config.acceptances import read_accept
 from pytest_mlpatterns.config.converters import (
-    LOAD_ARGUMENTS,
     as_given,
     function_like,
     read_cancellation,
@@ -24,19 +23,20 @@ from pytest_mlpatterns.config.converters import (
     read_positive,
     read_price,
     read_retries,
-    read_schedule,
     read_tolerances,
     read_truth,
     read_warmup,
     read_wire,
     whole_number,
 )
+from pytest_mlpatterns.config.loads import LOAD_ARGUMENTS, read_load, require_combinable, window_of
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
+from pytest_mlpatterns.workload.bulk import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.price import Price
+    from pytest_mlpatterns.workload.bulk import Load
     from pytest_mlpatterns.workload.retries import Retries
-    from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
+    from pytest_mlpatterns.workload.schedule import Cancellation
 
 __all__ = [
     "DEFAULT_BUDGET",
@@ -60,10 +61,6 @@ __all__ = [
     "wires_of",
 ]
 
-CLOSED_WINDOW_NS = 700_000_000
-"""Measured window of one launch: many short launches show more than few long ones, since launches differ."""
-OPEN_WINDOW_NS = 2_000_000_000
-"""The same for an open loop, whose backlog takes time to show."""
 DEFAULT_BUDGET = "30s"
 """Measuring time of a test until its verdict is decided."""
 _Member = TypeVar("_Member", Pattern, Wire)
@@ -109,7 +106,7 @@ class Settings:
     """
 
     pattern: Pattern
-    schedule: Schedule
+    schedule: Load
     duration_ns: int
     warmup_ns: int | None
     timeout_ns: int
@@ -244,12 +241,12 @@ def read_settings(
             "again, so leave one out"
         )
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
-    settings = {**values, **members, "schedule": read_schedule(marker), "generators_on": _place_in(values)}
-    settings["stretches"] = settings["duration"] is None and settings["schedule"].length_ns is None
-    if settings["schedule"].length_ns is not None:
-        settings["duration"] = _length_of(settings["schedule"], marker)
-    elif settings["duration"] is None:
-        settings["duration"] = CLOSED_WINDOW_NS if settings["schedule"].closed else OPEN_WINDOW_NS
+    load = read_load(marker)
+    require_combinable(load, values)
+    settings = {**values, **members, "schedule": load, "generators_on": _place_in(values)}
+    settings["duration"], settings["stretches"] = window_of(load, values["duration"], marker)
+    if isinstance(load, Bulk):
+        settings["warmup"] = 0
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     return Settings(**settings)
@@ -283,17 +280,6 @@ def _place_in(values: Mapping[str, Any]) -> str:
     """Where the load generators run; if that is not given, where the service does."""
     place: str = values["engine"] if values["generators_on"] is None else values["generators_on"]
     return place
-
-
-def _length_of(schedule: Schedule, marker: Mapping[str, Any]) -> int | None:
-    """The length of a schedule that has one; the marker must not set another."""
-    for name in ("duration", "warmup"):
-        if marker.get(name) is not None:
-            raise SettingError(
-                f"perf({name}=...) and {schedule}, expected one of them; the load has its own length, "
-                f"so leave {name}= out"
-            )
-    return schedule.length_ns
 
 
 _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {

@@ -36,6 +36,7 @@ from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
+from pytest_mlpatterns.workload.bulk import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -140,6 +141,8 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
     if settings.compare is not None:
         return tuple(metric_named(name) for name in settings.compare)
     metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}
+    if isinstance(settings.schedule, Bulk):  # whose requests are of different sizes
+        metrics = with_role(Role.BULK) | {name: metric for name, metric in metrics.items() if not metric.times}
     return tuple(metric for metric in metrics.values() if settings.schedule.closed or not metric.times)
 
 

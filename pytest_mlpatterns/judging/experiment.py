@@ -25,6 +25,8 @@ from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_p
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.workload.bulk import Bulk
+from pytest_mlpatterns.workload.payload import read_chunks, read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
@@ -54,6 +56,7 @@ __all__ = [
     "SystemUnderTest",
     "checked_target",
     "load_plan",
+    "read_inputs",
     "request_builder",
     "require_no_pattern",
     "require_own_processes",
@@ -288,7 +291,7 @@ def setup_of(settings: Settings, payload: Payload, target: Target | None, *, mod
         payload=payload.digest,
         model=model,
         headers=payload.headers,
-        duration=format_duration(settings.duration_ns),
+        duration="" if isinstance(settings.schedule, Bulk) else format_duration(settings.duration_ns),
         warmup="auto" if settings.warmup_ns is None else format_duration(settings.warmup_ns),
         timeout=format_duration(settings.timeout_ns),
         generators=str(settings.generators) + ("" if place == "local" else f" on {place}"),
@@ -299,11 +302,31 @@ def setup_of(settings: Settings, payload: Payload, target: Target | None, *, mod
     )
 
 
+def read_inputs(
+    settings: Settings, given: object, target: Target | None, *, builder: RequestBuilder | None = None
+) -> Payload:
+    """The payload of a test: its inputs as requests of its load.
+
+    Args:
+        given: as ``perf_payload`` or the marker has it.
+        target: the service; None for a model that this package serves.
+        builder: what makes the requests from inputs; None if the wire does.
+
+    Raises:
+        SettingError: inputs that cannot be sent; see :func:`pytest_mlpatterns.workload.payload.read_payload`.
+    """
+    load, path = settings.schedule, "" if target is None else target.path
+    if isinstance(load, Bulk):
+        return read_chunks(given, load, settings.wire, path=path, builder=builder)
+    return read_payload(given, settings.wire, path, builder=builder)
+
+
 def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
     """What is sent, when, and for how long."""
+    load = settings.schedule
     return LoadPlan(
         payload=payload,
-        schedule=settings.schedule,
+        schedule=load.callers if isinstance(load, Bulk) else load,
         duration_ns=settings.duration_ns,
         warmup_ns=settings.warmup_ns,
         timeout_ns=settings.timeout_ns,
@@ -316,6 +339,7 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         launches=settings.launches,
         overloads=settings.overload,
         retries=settings.retries,
+        once=isinstance(load, Bulk),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
@@ -26,15 +27,11 @@ from pytest_mlpatterns.units import SECOND_NS, format_percent, format_rate
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.launch import LaunchValue
-
-    ReadMetric = Callable[[Metrics, float, Sequence[LaunchValue]], Estimate | None]
 
 __all__ = ["LimitAssertions", "NmrtAssertions", "check_percentile", "cost_limit", "limit_plan"]
 
@@ -58,19 +55,12 @@ class LimitAssertions:
         self._experiment = experiment
         self._measurement = measurement
 
-    def decide(
-        self,
-        metric: Metric,
-        limit: float,
-        read: ReadMetric | None = None,
-    ) -> Verdict | None:
+    def decide(self, metric: Metric, limit: float) -> Verdict | None:
         """Measure until it is decided whether a metric keeps a limit.
 
         Args:
             metric: which one.
             limit: in the metric's unit.
-            read: reads the metric at a confidence, with the scatter of the launches of a baseline entry; by default
-                :meth:`Metrics.interval_of` does.
 
         Returns:
             The verdict; None in a smoke run.
@@ -87,9 +77,7 @@ class LimitAssertions:
             self._measurement.require_valid(errors_count=metric.name != "error_rate")
             size = self._measurement.sample_size(metric)
             confidence, metrics = plan.confidence(size.launches), self._measurement.metrics
-            measured = (
-                read(metrics, confidence, scatter) if read else metrics.interval_of(metric, confidence, scatter=scatter)
-            )
+            measured = metrics.interval_of(metric, confidence, scatter=scatter)
             if measured is None:
                 raise InvalidResultError(self._why_unknown(metric))
             if math.isinf(measured.high):
@@ -140,6 +128,9 @@ class LimitAssertions:
                 f"the answers do not stream, so there is no {metric.label}{seen}; expected a model that yields, or a "
                 "service that answers with server-sent events, or with JSON lines or chunks in chunked transfer"
             )
+        if Role.BULK in metric.roles:
+            load = self._experiment.setup.load
+            return f"{load} does not send a data set once, so there is no {metric.label}; use load=Bulk(chunk=1000)"
         if metric.name == "cache_hit_ratio":
             ours = self._experiment.system.model is not None
             use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'

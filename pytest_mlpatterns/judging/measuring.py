@@ -17,6 +17,7 @@ from pytest_mlpatterns.judging.experiment import (
     ModelUnderTest,
     checked_target,
     load_plan,
+    read_inputs,
     request_builder,
     require_no_pattern,
     require_own_processes,
@@ -29,7 +30,6 @@ from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -138,7 +138,7 @@ def _parts(
     require_no_pattern(settings, service, _CALLER, argument="target")
     require_own_processes(settings, service, _CALLER)
     builder = request_builder(settings, service, _CALLER)
-    inputs = read_payload(payload, settings.wire, "" if service is None else service.path, builder=builder)
+    inputs = read_inputs(settings, payload, service, builder=builder)
     options = StartOptions(
         timeout_ns=settings.startup_timeout_ns,
         payload=inputs,

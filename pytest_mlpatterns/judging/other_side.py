@@ -108,6 +108,11 @@ def plain_side(experiment: Experiment, reference: object, method: str) -> OtherS
     unfit = next((name for is_given, name in given if is_given), f'engine="{settings.engine}"')
     if settings.engine != "local" or plan.cancellation is not None or plan.retries is not None:
         raise SettingError(f"{what} beside {unfit}, which plain calls do not have; leave it out")
+    if plan.payload.sizes:
+        raise SettingError(
+            f"{what} under {settings.schedule}, expected a load whose calls have one input each; write "
+            "perf(concurrency=4)"
+        )
     _require_inputs(plan, what)
     options = experiment.system.options
     packed = service_plan(Single(), reference, experiment.system.by_value, what=what)

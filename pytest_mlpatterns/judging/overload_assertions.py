@@ -35,11 +35,33 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Estimate
     from pytest_mlpatterns.records.overload import Overload, OverloadStep
 
-__all__ = ["OverloadAssertions"]
+__all__ = ["OverloadAssertions", "require_goodput"]
 
 _DEFAULT_PEAK, _HIGHEST_PEAK = 2.0, 10.0
 _WATCH_MARGIN = 1.25
 """How much longer than a limit the recovery is watched."""
+
+
+def require_goodput(share: object, rps: object, *, slo: str | None, at: float | None) -> str:
+    """Check that an assertion on goodput has a rate, or a share and a load. Returns what each request keeps.
+
+    Args:
+        share: of the NMRT; None for a rate.
+        rps: requests per second at the load of the test; None for a share.
+        slo: what each request keeps.
+        at: the load as a multiple of the NMRT; None for that of the test.
+
+    Raises:
+        SettingError: something of it is missing, or too much is given.
+    """
+    if (share is None) is not (at is None) or (share is None) is (rps is None):
+        raise SettingError(
+            'assert_goodput_at_least(...) expected a rate at the load of the test (rps=8, slo="ttft<300ms"), or a '
+            'share of the NMRT at a multiple of it (0.9, at=2.0, slo="p95<200ms")'
+        )
+    if slo is None:
+        raise SettingError('assert_goodput_at_least(...) expected what each request keeps; add slo="ttft<300ms"')
+    return slo
 
 
 class OverloadAssertions:

@@ -39,7 +39,7 @@ from pytest_mlpatterns.judging.compared_metrics import (
 from pytest_mlpatterns.judging.interleaved_verdicts import Factor, SideComparison
 from pytest_mlpatterns.judging.leaks import LeakAssertions
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile, cost_limit
-from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
+from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, require_goodput
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_further
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
-    from pytest_mlpatterns.judging.limit_assertions import ReadMetric
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.overload import Overload
@@ -193,6 +192,16 @@ class Perf:
         self._check_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"))
 
     @at_the_call
+    def assert_inputs_per_second_at_least(self, inputs: object) -> None:
+        """A :class:`Bulk` load has that many inputs answered per second."""
+        self._check_limit(METRICS["inputs"], parse_number(inputs, name="assert_inputs_per_second_at_least(...)"))
+
+    @at_the_call
+    def assert_bulk_time_below(self, limit: object) -> None:
+        """The whole data set of a :class:`Bulk` load is answered in less than a time such as ``"10min"``."""
+        self._check_limit(METRICS["bulk_time"], parse_duration(limit, name="assert_bulk_time_below(...)"))
+
+    @at_the_call
     def assert_asl_below(self, limit: object) -> None:
         """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
         self._check_limit(METRICS["asl"], parse_share(limit, name="assert_asl_below(...)"))
@@ -204,9 +213,7 @@ class Perf:
         if share in (0, 1):
             why = "more than 0, which no run can show" if share == 0 else "less than 1, which is 100 %"
             raise SettingError(f'assert_error_rate_below({shown(limit)}), expected {why}; write 0.01 or "1%"')
-        self._check_limit(
-            METRICS["error_rate"], share, lambda metrics, confidence, _scatter: metrics.error_share(confidence)
-        )
+        self._check_limit(METRICS["error_rate"], share)
 
     @at_the_call
     def assert_peak_memory_below(self, limit: object) -> None:
@@ -322,23 +329,13 @@ class Perf:
             at: the load, as a multiple of the NMRT.
             rps: requests per second, at the load of the test.
         """
-        if (share is None) is not (at is None) or (share is None) is (rps is None):
-            raise SettingError(
-                'assert_goodput_at_least(...) expected a rate at the load of the test (rps=8, slo="ttft<300ms"), or a '
-                'share of the NMRT at a multiple of it (0.9, at=2.0, slo="p95<200ms")'
-            )
-        if slo is None:
-            raise SettingError('assert_goodput_at_least(...) expected what each request keeps; add slo="ttft<300ms"')
+        kept = require_goodput(share, rps, slo=slo, at=at)
         if at is None:
-            promise, least = parse_promise(slo), parse_number(rps, name="assert_goodput_at_least(rps=...)")
-            self._check_limit(
-                goodput_metric(promise),
-                least,
-                lambda metrics, confidence, _scatter: metrics.promised(promise, goodput=True, confidence=confidence),
-            )
+            least = parse_number(rps, name="assert_goodput_at_least(rps=...)")
+            self._check_limit(goodput_metric(parse_promise(kept)), least)
             return
         least = parse_share(share, name="assert_goodput_at_least(...)")
-        self._settle("goodput", lambda: self._overload.decide_goodput(least, at, slo))
+        self._settle("goodput", lambda: self._overload.decide_goodput(least, at, kept))
 
     @at_the_call
     def assert_recovers_within(self, limit: object, *, slo: str | None = None) -> None:
@@ -545,8 +542,8 @@ class Perf:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
         return diagnosis_of(self._measurement.so_far, self._runner.log_tail())
 
-    def _check_limit(self, metric: Metric, limit: float, read: ReadMetric | None = None) -> None:
-        self._settle(metric.name, lambda: self._limits.decide(metric, limit, read))
+    def _check_limit(self, metric: Metric, limit: float) -> None:
+        self._settle(metric.name, lambda: self._limits.decide(metric, limit))
 
     def _assert_stream(self, quantity: str, limit: object, percentile: float) -> None:
         check_percentile(percentile, f"assert_{quantity}_below")

@@ -60,7 +60,7 @@ from pytest_mlpatterns.records.result_parts import (
 from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices, describe_overload, describe_scaling
-from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
+from pytest_mlpatterns.reports.text.notes import describe_bulk, describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
@@ -359,7 +359,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
             f"tokens= counted fewer answers of a launch, because {format_size(KEPT_BYTES)} of their text are kept at "
             "most; in the others each chunk counts as a token"
         )
-    notes += [*_lengthened_window(metrics, experiment), *metrics.stream_notes()]
+    notes += [*_bulk_note(metrics), *_lengthened_window(metrics, experiment), *metrics.stream_notes()]
     overhead = metrics.launches[-1].generator.library_overhead_ns
     if overhead is not None:
         notes.append(
@@ -382,6 +382,12 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     if cycle := describe_cycle(metrics.layers, last.requests, metrics.launches[-1].request_bytes.size):
         notes.append(cycle)
     return tuple(notes)
+
+
+def _bulk_note(metrics: Metrics) -> list[str]:
+    """What a bulk load took for its data set; nothing of another load."""
+    inputs, time_ns, rate = metrics.launches[-1].request_inputs, metrics.bulk_time_ns, metrics.inputs_per_s
+    return [] if inputs is None or time_ns is None else [describe_bulk(inputs.tolist(), time_ns, rate)]
 
 
 def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:
@@ -434,8 +440,6 @@ def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
     if Role.OF_ANSWERS in metric.roles and 0 < metrics.requests == sum(metrics.failures.values()):
         return None
     try:
-        if metric.name == "error_rate":
-            return metrics.error_ratio if metrics.requests else None
         return None if metrics.only_at_least(metric) else metrics.interval_of(metric)
     except InvalidResultError:
         return None

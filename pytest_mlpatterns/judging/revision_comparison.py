@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
     from pytest_mlpatterns.records.verdict import LeftOut, Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
-    from pytest_mlpatterns.workload.schedule import Schedule
+    from pytest_mlpatterns.workload.bulk import Load
 
 __all__ = ["RevisionComparison", "check_length", "least_ns"]
 
@@ -291,7 +291,7 @@ class RevisionComparison:
             self._measurement.take(new, run.second_starts_ns, spent_s=spent_s, interrupted=interrupted)
 
 
-def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:
+def check_length(schedule: Load, budget_ns: int, revision: str) -> None:
     """Refuse a load with a length of its own that a comparison cannot repeat within the budget.
 
     Args:
@@ -312,6 +312,6 @@ def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:
     )
 
 
-def least_ns(schedule: Schedule) -> int:
+def least_ns(schedule: Load) -> int:
     """The time that a comparison sends a load with a length of its own, at least; 0 for one without."""
     return _LAUNCHES * _BLOCKS * (schedule.length_ns or 0)

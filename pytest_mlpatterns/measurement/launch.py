@@ -39,6 +39,8 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
     from pytest_mlpatterns.loadgen.generator import Generator
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
@@ -353,6 +356,9 @@ class _LaunchMeasurement:
     def _launch(self, result: LoadResult) -> Launch:
         self._monitor.sample()
         report, schedule, samples = result.generator, self._plan.schedule, samples_of(result, self._plan.tokens)
+        is_whole = self._plan.once and not result.stopped_early and samples.done_ns.size > 0
+        if is_whole:  # the last answer ends the job, not the last request
+            result = replace(result, window=Window(result.window.start_ns, int(samples.done_ns.max()) + 1))
         silence = ""
         if not result.stopped_early:
             silence = why_silent(self._deployment, self._plan, samples, window=result.window)
@@ -386,7 +392,14 @@ class _LaunchMeasurement:
             track=track_of(usage, samples.done_ns, (result.window,)),
             sorting_ns=sorting_time_ns(),
             answer_form=self._deployment.answer_form,
+            request_inputs=inputs_of_requests(self._plan.payload),
+            is_whole=is_whole,
         )
+
+
+def inputs_of_requests(payload: Payload) -> NDArray[np.int64] | None:
+    """The number of inputs of each request; None if each has one."""
+    return np.array(payload.sizes, dtype=np.int64) if payload.sizes else None
 
 
 def job_for(

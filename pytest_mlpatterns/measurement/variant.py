@@ -29,7 +29,7 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
-from pytest_mlpatterns.measurement.launch import job_for
+from pytest_mlpatterns.measurement.launch import inputs_of_requests, job_for
 from pytest_mlpatterns.measurement.load_source import CallLoop, LoadEvents, apart_from, load_source
 from pytest_mlpatterns.measurement.paired_blocks import (
     BlockRecording,
@@ -134,6 +134,7 @@ class VariantRun:
         plan = replace(variant.plan, check=None, warmup_ns=0)
         self._job = job_for(deployment, plan, deployment.messages(plan.payload))
         self._closed = plan.schedule.closed
+        self._request_inputs = inputs_of_requests(plan.payload)
         self._order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
 
     @property
@@ -217,6 +218,10 @@ class VariantRun:
         self.throughput_rps.append(answer_rate(samples, result.window, closed=self._closed))
         for name, value in stream_figures(samples, result.window, good, closed=self._closed).items():
             self.streams.setdefault(name, []).append(value)
+        if self._request_inputs is not None:
+            inputs = self._request_inputs[samples.request]
+            rate = answer_rate(samples, result.window, closed=self._closed, weights=inputs)
+            self.streams.setdefault("inputs", []).append(rate)
         usage = self._monitor.usage()  # before the block, when its window opened, and after it
         used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
         self.cpu_ns_per_request.append(used_ns / int(samples.succeeded.sum()))
@@ -284,6 +289,7 @@ class VariantRun:
             track=self._track(),
             facts=self._deployment.facts() if with_facts else {},
             answer_form=self._deployment.answer_form,
+            request_inputs=self._request_inputs,
         )
 
     def _track(self) -> ResourceTrack | None:

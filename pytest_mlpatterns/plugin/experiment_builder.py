@@ -20,6 +20,7 @@ from pytest_mlpatterns.judging.experiment import (
     ModelUnderTest,
     checked_target,
     load_plan,
+    read_inputs,
     request_builder,
     require_no_pattern,
     require_own_processes,
@@ -32,7 +33,6 @@ from pytest_mlpatterns.plugin.options import ENGINE_OPTIONS, given_options
 from pytest_mlpatterns.serving.model_version import model_version
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +121,7 @@ class ExperimentBuilder:
             raise SettingError(f"{item.nodeid} asks for perf, but {why}")
         target = checked_target(fixtures.target, "perf_target")
         builder = request_builder(settings, target, "perf")
-        payload = read_payload(fixtures.payload, settings.wire, "" if target is None else target.path, builder=builder)
+        payload = read_inputs(settings, fixtures.payload, target, builder=builder)
         require_no_pattern(settings, target, "perf", argument="perf_target")
         require_own_processes(settings, target, "perf")
         setup = setup_of(settings, payload, target, model="" if target is not None else model_version(fixtures.model))
@@ -155,7 +155,7 @@ class ExperimentBuilder:
         builder = request_builder(settings, target, "perf_deploy")
         require_own_processes(settings, target, "perf_deploy")
         first = (
-            None if fixtures.payload is None or target is not None else read_payload(fixtures.payload, settings.wire)
+            None if fixtures.payload is None or target is not None else read_inputs(settings, fixtures.payload, None)
         )
         options = self._start_options(settings, first, builder)
         model = self._model(node, fixtures.model, "perf_deploy")

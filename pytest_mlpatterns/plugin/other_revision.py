@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.history.commit_runs import CommitJob
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
-    from pytest_mlpatterns.workload.schedule import Schedule
+    from pytest_mlpatterns.workload.bulk import Load
 
 __all__ = ["MEASURED_COMMIT", "OtherRevision", "Settlements", "files_of", "lay_out", "with_its_packages"]
 
@@ -142,7 +142,7 @@ class OtherRevision:
         if MEASURED_COMMIT not in self._config.stash:  # what measures an old commit has looked at the user's tree
             require_no_copy(self._config.rootpath, self.worktree.present_root)
 
-    def announce(self, schedules: Iterable[Schedule]) -> None:
+    def announce(self, schedules: Iterable[Load]) -> None:
         """Say how long the loads that have a length of their own will take, before anything is sent."""
         needed = [needed_ns for schedule in schedules if (needed_ns := least_ns(schedule))]
         if needed:

@@ -250,7 +250,9 @@ class Launch:
     only the first launch of a run may have it. ``sorting_ns`` is the CPU time of a fixed work at the end of the load
     (:mod:`pytest_mlpatterns.system.machine`); 0 if it was not done. ``answer_form`` is what its first answer
     looked like, in words; empty if it was a stream, or is not known. ``given_window_ns`` is the length that the window
-    was to have, if a request was longer and so the window was; None otherwise.
+    was to have, if a request was longer and so the window was; None otherwise. ``request_inputs`` is the number of
+    inputs of each request of a bulk load, shape ``(requests of the payload,)``; None if each has one. ``is_whole`` is
+    whether the window has every request of the payload once, from the first one to the last answer.
     """
 
     samples: Samples
@@ -270,6 +272,8 @@ class Launch:
     sorting_ns: float = 0.0
     answer_form: str = ""
     given_window_ns: int | None = None
+    request_inputs: NDArray[np.int64] | None = None
+    is_whole: bool = False
 
     @property
     def longest_answer_ns(self) -> int:

@@ -81,6 +81,7 @@ class LoadKind(StrEnum):
     POISSON = "poisson"
     GAMMA = "gamma"
     BURSTS = "bursts"
+    BULK = "bulk"
     STAGES = "stages"
     TRACE = "trace"
     OTHER = "other"
@@ -118,7 +119,7 @@ class LoadDescription:
     @property
     def changes(self) -> bool:
         """Whether the load changes through the window by itself."""
-        return self.kind in (LoadKind.BURSTS, LoadKind.STAGES, LoadKind.TRACE)
+        return self.kind in (LoadKind.BULK, LoadKind.BURSTS, LoadKind.STAGES, LoadKind.TRACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,10 +278,12 @@ def _load(text: str) -> LoadDescription:
     schedule, separator, retries = text.partition(_RETRIES)
     if separator:
         return _load(schedule).retrying(f"{separator.removeprefix(', ')}{retries}")
+    if bulk := re.fullmatch(r"bulk\(chunk=\d+, concurrency=(\d{1,9})\)", text):
+        return LoadDescription(text, LoadKind.BULK, int(bulk[1]), paced=False)
     if closed := re.fullmatch(r"closed\((\d{1,9})(, think_time=.+)?\)", text):
         return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None)
     name = text.partition("(")[0]
-    known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED}
+    known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED, LoadKind.BULK}
     rate = _RATE.match(text)
     kind = LoadKind(name) if name in known else LoadKind.OTHER
     return LoadDescription(text, kind, rate_rps=float(rate[1]) if rate else None)

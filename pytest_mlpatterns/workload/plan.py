@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
-from pytest_mlpatterns.workload.window_plan import WindowPlan
+from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,8 @@ class LoadPlan:
     ``stretches``, it may be longer than ``duration_ns``. ``cancellation`` is None if every request is awaited.
     ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
     ``overloads`` is whether the service is not expected to sustain the load, so that it may refuse requests.
-    ``retries`` decides which failed requests are sent again; None for none.
+    ``retries`` decides which failed requests are sent again; None for none. ``once`` sends every request of the payload
+    once and ends with the last answer, however long that takes.
     """
 
     payload: Payload
@@ -46,12 +47,15 @@ class LoadPlan:
     launches: int = 1
     overloads: bool = False
     retries: Retries | None = None
+    once: bool = False
 
-    def window_plan(self, start_ns: int, requests: int) -> WindowPlan | None:
+    def window_plan(self, start_ns: int, requests: int) -> RequestWindow | WindowPlan | None:
         """How the window is planned once the service answers; None for a window of ``duration_ns``.
 
         Several generators share no count of requests, and conversations and schedules with a length no rounds.
         """
+        if self.once:  # each request ends within its time limit, so that all do
+            return RequestWindow(requests, 0, max(requests * self.timeout_ns, self.duration_ns))
         alone = self.generators == 1 and self.payload.conversations is None and self.schedule.length_ns is None
         if not self.budget_ns or not alone:
             return None

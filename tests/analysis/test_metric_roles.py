@@ -84,7 +84,8 @@ def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
             "p95 p99 error_rate attempts_per_request cpu_per_request peak_memory memory_growth descriptor_growth "
             "thread_growth cold_start response_bytes",
         ),
-        (Role.PAIRED, "rtm throughput ttft tpot output_tokens cpu_per_request"),
+        (Role.BULK, "inputs bulk_time"),
+        (Role.PAIRED, "rtm throughput inputs ttft tpot output_tokens cpu_per_request"),
         (Role.FACTOR, "rtm throughput nmrt"),
         (Role.RECORDED, "p95 p99 ttft:p95 ttft:p99 cpu_per_request peak_memory"),
         (Role.COLUMN, "rtm p95 throughput ttft ttft:p95 tpot output_tokens nmrt asl cost"),
@@ -113,7 +114,7 @@ def test_the_leading_time_is_the_first_primary_time_and_has_a_location() -> None
 def test_rates_of_a_closed_loop_follow_from_primary_times() -> None:
     rates = {name: metric.times for name, metric in METRICS.items() if metric.times}
 
-    assert rates == {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
+    assert rates == {"throughput": ("rtm",), "inputs": ("rtm",), "output_tokens": ("ttft", "tpot")}
     assert {time for times in rates.values() for time in times} <= with_role(Role.PRIMARY).keys()
 
 

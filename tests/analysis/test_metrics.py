@@ -18,7 +18,9 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     SCALING_INDICES,
     metric_named,
     percentile_metric,
+    with_role,
 )
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
@@ -285,8 +287,10 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     layers = (shed, kept, spared, faults, spread, scaled, cold, mirrored)
     rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=layers)),))
     tried = Metrics((retried_launch(),))
+    bulk = Metrics((replace(noisy_launch(1), request_inputs=np.full(64, 10), is_whole=True),))
     of = dict.fromkeys(("attempts_per_request", "retried_share", "retry_denied_share"), tried)
-    of |= dict.fromkeys(GROWTHS, grows) | dict.fromkeys(derived_metrics(rarer.launches[0].stats), rarer)
+    of |= dict.fromkeys(with_role(Role.BULK), bulk) | dict.fromkeys(GROWTHS, grows)
+    of |= dict.fromkeys(derived_metrics(rarer.launches[0].stats), rarer)
     for name, metric in METRICS.items():
         assert metric.name == name
         found = (streams if metric.of_streams else of.get(name, metrics)).estimate(metric)
@@ -311,6 +315,7 @@ def test_a_percentile_close_to_the_maximum_is_not_named_after_the_maximum() -> N
 def test_rates_hits_and_batches_are_better_when_higher() -> None:
     assert [name for name, metric in METRICS.items() if metric.better == "higher"] == [
         "throughput",
+        "inputs",
         "output_tokens",
         "output_tokens_per_user",
         "nmrt",

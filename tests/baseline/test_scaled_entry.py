@@ -17,13 +17,22 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 
 TIMES = (
-    *("rtm", "p90", "p95", "p99", "cpu_per_request", "cold_start"),
+    *("rtm", "p90", "p95", "p99", "bulk_time", "cpu_per_request", "cold_start"),
     *(f"{quantity}{rank}" for quantity in STREAM_QUANTITIES for rank in ("", ":p95", ":p99")),
     *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "limit_wait", "hop"),
     *("cascade_first", "cascade_second", "replica_time", "scale_out", "scale_in", "model_load", "cold_wait"),
     *("shadow_cost", "shadow_time", "decode", "encode"),
 )
-RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)", "pc", "output_tokens", "output_tokens_per_user", "oscillations")
+RATES = (
+    "throughput",
+    "inputs",
+    "nmrt",
+    "nmrt(p95<50.0ms)",
+    "pc",
+    "output_tokens",
+    "output_tokens_per_user",
+    "oscillations",
+)
 
 
 def entry(*names: str) -> Entry:

@@ -26,6 +26,7 @@ from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.wire import Wire
+from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.retries import Retries
 from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages
 
@@ -765,3 +766,23 @@ def test_the_load_comes_from_where_the_service_is_unless_the_test_says_where(
     marker: dict[str, str], place: str
 ) -> None:
     assert read_settings(marker, {}, {}).generators_on == place
+
+
+def test_a_bulk_load_has_no_warm_up_and_a_window_of_its_own() -> None:
+    found = read_settings({"load": Bulk(100)}, {"duration": "3s", "warmup": "1s"}, {})
+    assert (found.schedule, found.warmup_ns, found.stretches) == (Bulk(100), 0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"duration": "3s"}, "perf(duration=...) and bulk(chunk=1000, concurrency=2), expected one of them"),
+        ({"warmup": "3s"}, "perf(warmup=...) and bulk("),
+        ({"generators": 2}, "perf(generators=2) and bulk(chunk=1000, concurrency=2), expected one generator"),
+        ({"cancel": "5% after 1s"}, "perf(cancel=...) and bulk("),
+    ],
+)
+def test_a_bulk_load_names_what_it_cannot_be_combined_with(arguments: dict[str, object], expected: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_settings({"load": Bulk(), **arguments}, {}, {})
+    assert expected in str(caught.value)

@@ -95,9 +95,7 @@ def error_rate(*launches: Launch, limit: float = 0.01) -> tuple[Verdict, int]:
     """The verdict on a limit of the error rate, and the launches that it took."""
     limits, measurement = measured(LAUNCHES)
     measurement._runner = FakeRunner(launches)  # type: ignore[assignment]
-    verdict = limits.decide(
-        METRICS["error_rate"], limit, lambda metrics, confidence, _scatter: metrics.error_share(confidence)
-    )
+    verdict = limits.decide(METRICS["error_rate"], limit)
     assert verdict is not None
     return verdict, len(measurement.metrics.launches)
 

@@ -89,6 +89,19 @@ class Metrics(PatternMetrics, StreamMetrics):
         return self._known("throughput")
 
     @property
+    def inputs_per_s(self) -> Estimate | None:
+        """Inputs of successful answers per second of a :class:`Bulk` load; None for another load."""
+        return self.estimate(METRICS["inputs"])
+
+    @property
+    def bulk_time_ns(self) -> Estimate | None:
+        """Time from the first chunk of a :class:`Bulk` load to the last answer; None for another load.
+
+        A load in blocks beside another service or revision does not send the whole data set, and has none.
+        """
+        return self.estimate(METRICS["bulk_time"])
+
+    @property
     def error_ratio(self) -> Estimate:
         """Share of requests without a 2xx answer, with its binomial interval."""
         return self.error_share(CONFIDENCE)
@@ -276,12 +289,16 @@ class Metrics(PatternMetrics, StreamMetrics):
     ) -> Estimate | None:
         """The metric with the interval that a limit is compared with; None if it does not apply.
 
-        That of a percentile rests on all requests, others on the values of the launches.
+        That of a percentile and of the error rate rests on all requests, others on the values of the launches.
 
         Raises:
             TooFewSamplesError: a percentile of too few requests.
-            InvalidResultError: a percentile without a request that succeeded.
+            InvalidResultError: a percentile without a request that succeeded, or an error rate without any.
         """
+        if metric.name == "error_rate":
+            return self.error_share(confidence)
+        if metric.promise is not None:
+            return self.promised(metric.promise, goodput=True, confidence=confidence)
         if metric.percentile is not None:
             return self.latency_ns(metric.percentile, confidence, scatter=scatter)
         if metric.stream is not None:

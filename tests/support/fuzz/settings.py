@@ -96,6 +96,7 @@ _FORMATTERS: tuple[Callable[[float], str], ...] = (
 _CLASSES = {
     "App": "app path workers server balance factory ready metrics env cwd stop",
     "Batched": "max_batch_size max_wait",
+    "Bulk": "chunk concurrency",
     "Bursts": "rps peak every length times seed",
     "Cached": "max_entries ttl store",
     "ClosedLoop": "concurrency think_time",
