@@ -23,6 +23,8 @@ CLOSED_WINDOW_NS = 700_000_000
 """Measured window of one launch: many short launches show more than few long ones, since launches differ."""
 OPEN_WINDOW_NS = 2_000_000_000
 """The same for an open loop, whose backlog takes time to show."""
+DURING_WINDOW_NS = 4_000_000_000
+"""The same beside a function: time before its steps, for what they do, and until the service is well again."""
 
 
 def read_load(marker: Mapping[str, Any]) -> Load:
@@ -48,24 +50,30 @@ def read_load(marker: Mapping[str, Any]) -> Load:
     return ClosedLoop(1 if marker.get("concurrency") is None else marker["concurrency"])
 
 
-def window_of(load: Load, given_ns: int | None, marker: Mapping[str, Any]) -> tuple[int, bool]:
+def window_of(
+    load: Load, given_ns: int | None, marker: Mapping[str, Any], *, is_beside: bool = False
+) -> tuple[int, bool]:
     """The length of the measured window, and whether it may get longer: nothing gave it, and the load has none.
 
     Args:
         given_ns: what marker, command line or ini file give; None if nothing does.
+        is_beside: whether a function runs beside the load, whose length is known from the beginning.
 
     Raises:
         SettingError: the marker sets a length or a warm-up of a load that has its own.
     """
     if load.length_ns is None and not isinstance(load, Bulk):
-        usual_ns = CLOSED_WINDOW_NS if load.closed else OPEN_WINDOW_NS
-        return (usual_ns, True) if given_ns is None else (given_ns, False)
+        if given_ns is not None:
+            return given_ns, False
+        if is_beside:
+            return DURING_WINDOW_NS, False
+        return CLOSED_WINDOW_NS if load.closed else OPEN_WINDOW_NS, True
     for name in ("duration", "warmup"):
         if marker.get(name) is not None:
             raise SettingError(
                 f"perf({name}=...) and {load}, expected one of them; the load has its own length, so leave {name}= out"
             )
-    return (CLOSED_WINDOW_NS, True) if load.length_ns is None else (load.length_ns, False)
+    return (CLOSED_WINDOW_NS, not is_beside) if load.length_ns is None else (load.length_ns, False)
 
 
 def require_combinable(load: Load, values: Mapping[str, Any]) -> None:

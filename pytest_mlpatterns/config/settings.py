@@ -102,7 +102,7 @@ class Settings:
     ``cpus`` is None if the deployment may use all cores. ``cancel`` is None if every request is awaited.
     ``accept`` are the worsenings that its marker accepts. ``gate`` is what a failing verdict does.
     ``tokens`` is None if each chunk counts as a token where the server reports no usage. ``retries`` is None if every
-    request is sent once.
+    request is sent once. ``during`` runs beside the load; None if nothing does.
     """
 
     pattern: Pattern
@@ -134,6 +134,7 @@ class Settings:
     cancel: Cancellation | None
     retries: Retries | None
     tokens: Callable[[str], int] | None
+    during: Callable[[Any], object] | None
     accept: tuple[Acceptance, ...]
 
 
@@ -244,7 +245,8 @@ def read_settings(
     load = read_load(marker)
     require_combinable(load, values)
     settings = {**values, **members, "schedule": load, "generators_on": _place_in(values)}
-    settings["duration"], settings["stretches"] = window_of(load, values["duration"], marker)
+    window = window_of(load, values["duration"], marker, is_beside=values["during"] is not None)
+    settings["duration"], settings["stretches"] = window
     if isinstance(load, Bulk):
         settings["warmup"] = 0
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
@@ -316,6 +318,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "cancel": (read_cancellation, None),
     "retries": (read_retries, None),
     "tokens": (function_like("lambda text: len(tokenizer.encode(text))", "the text"), None),
+    "during": (function_like('def reload(during): during.client.post("/reload")', "the deployment"), None),
     "accept": (read_accept, None),
     "engine": (as_given, "local"),
     "generators_on": (as_given, None),

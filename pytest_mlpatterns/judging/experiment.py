@@ -17,7 +17,7 @@ from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.patterns.pattern import describe_env
+from pytest_mlpatterns.patterns.pattern import describe_env, name_of
 from pytest_mlpatterns.records.acceptance import NOTHING_ACCEPTED, Accepted
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
 from pytest_mlpatterns.serving.external.start import deploy_target
@@ -284,9 +284,10 @@ class Experiment:
 def setup_of(settings: Settings, payload: Payload, target: Target | None, *, model: str) -> Setup:
     """The facts that make two results comparable."""
     place = settings.generators_on
+    during = "" if settings.during is None else name_of(settings.during)
     return Setup(
         pattern=SystemDescription(str(settings.pattern)) if target is None else target.describe(),
-        load=settings.schedule.describe().cancelling(settings.cancel).retrying(settings.retries),
+        load=settings.schedule.describe().cancelling(settings.cancel).retrying(settings.retries).beside(during),
         wire=str(settings.wire),
         payload=payload.digest,
         model=model,
@@ -340,6 +341,7 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         overloads=settings.overload,
         retries=settings.retries,
         once=isinstance(load, Bulk),
+        during=settings.during,
     )
 
 

@@ -23,7 +23,7 @@ from pytest_mlpatterns.errors import (
     PerfFailure,
     SettingError,
 )
-from pytest_mlpatterns.measurement.answer_check import cut_to_check
+from pytest_mlpatterns.measurement.user_frames import cut_to_function
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.reports.text.failure import failure_text
@@ -155,7 +155,7 @@ _FIGURE = re.compile(r"\b(\w+)\.metrics\.(\w+)")
 
 
 def at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Cut this package's frames from the tracebacks of its errors, and of errors of the user's check."""
+    """Cut this package's frames from the tracebacks of its errors, and of errors of the user's functions."""
 
     @functools.wraps(method)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -163,9 +163,10 @@ def at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return method(*args, **kwargs)
         except (MlpatternsError, PerfFailure) as error:
-            raise error.with_traceback(None) from None
+            of_user = cut_to_function(error)
+            raise error.with_traceback(error.__traceback__ if of_user else None) from None
         except Exception as error:
-            cut_to_check(error)
+            cut_to_function(error)
             raise error.with_traceback(error.__traceback__)  # noqa: B904 - without the entry of this frame
 
     return call

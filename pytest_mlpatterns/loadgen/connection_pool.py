@@ -1,6 +1,7 @@
 """The connections of a load: opened when needed, balanced over addresses, with the requests that wait for one.
 
-An address can be added while the load runs. A pipe then wakes the loop, since its own ticks are 50 ms apart.
+An address can be added and removed while the load runs. A pipe then wakes the loop, since its own ticks are 50 ms
+apart.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
 
 
+_NEVER = 1 << 40
+"""Added to the requests in flight at a removed address, so that it never has the fewest."""
+
+
 class ConnectionPool:
     """All connections to all addresses, the idle ones among them, and the requests that wait for a connection."""
 
@@ -43,6 +48,7 @@ class ConnectionPool:
         balancer = Balancer(len(job.endpoint.addresses), job.endpoint.balance)
         self._choose = balancer.choose
         self._outstanding = balancer.in_flight
+        self._removed: set[int] = set()
         self.waiting: deque[tuple[int, int, int, Attempt | None]] = deque()
         self._released: list[Connection] = []
         self._releasing = False
@@ -60,7 +66,7 @@ class ConnectionPool:
 
     @property
     def outstanding(self) -> int:
-        return sum(self._outstanding) + len(self.waiting)
+        return sum(self._outstanding) - _NEVER * len(self._removed) + len(self.waiting)
 
     def open(self) -> None:
         """Connect ahead of the load: to each address as many connections as there are callers, or one."""
@@ -79,9 +85,25 @@ class ConnectionPool:
         self._limit += self._callers
         self._open_to(len(self._addresses) - 1)
 
+    def remove(self, address: tuple[str, int]) -> None:
+        """Send no further request to an address; those in flight there are awaited. The last address stays."""
+        targets = [place for place, known in enumerate(self._addresses) if known == address]
+        left = [place for place in targets if place not in self._removed]
+        if not left or len(self._removed) + 1 == len(self._addresses):
+            return
+        target = left[0]
+        self._removed.add(target)
+        self._outstanding[target] += _NEVER
+        self._limit -= self._callers
+        for connection in self._idle[target]:
+            self._drop(connection)
+        self._idle[target].clear()
+
     def send(self, request: int, due_ns: int | None, attempt: Attempt | None = None) -> None:
         """Send a request, over an idle connection or as soon as there is one; ``attempt`` is None for the first one."""
         target = self._choose() if self.several else 0
+        while target in self._removed:
+            target = self._choose()
         idle = self._idle[target]
         if idle:
             connection = idle.pop()
@@ -104,7 +126,13 @@ class ConnectionPool:
         self._releasing = True
         while self._released:
             connection = self._released.pop()
-            if self.waiting:
+            if connection.target in self._removed:
+                self._outstanding[connection.target] -= 1
+                self._drop(connection)
+                if self.waiting:
+                    request, due_ns, _ready_ns, attempt = self.waiting.popleft()
+                    self.send(request, due_ns, attempt)
+            elif self.waiting:
                 request, due_ns, ready_ns, connection.attempt = self.waiting.popleft()
                 connection.send(request, due_ns, ready_ns)
             else:
@@ -128,6 +156,10 @@ class ConnectionPool:
         for connection in self._all:
             connection.close()
 
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
+        self._all.remove(connection)
+
     def _open_to(self, target: int) -> None:
         for _ in range(self._open_ahead):
             connection = self._make(target)
@@ -141,7 +173,7 @@ class ConnectionPool:
 
 
 class AddedAddresses:
-    """Passes addresses from another thread to a selector loop."""
+    """Passes addresses, that are to be added or removed, from another thread to a selector loop."""
 
     def __init__(self, selector: selectors.BaseSelector, take: Callable[[tuple[str, int]], None]) -> None:
         self._take = take

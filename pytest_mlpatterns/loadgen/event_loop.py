@@ -82,6 +82,7 @@ class LoadLoop:
             partial(kind, self) if not job.in_pieces else self._stream_connections(job)
         )
         self._added = AddedAddresses(self.selector, self._pool.add)
+        self._removed = AddedAddresses(self.selector, self._pool.remove)
 
     def run(self) -> LoadResult:
         """Run the load to its end."""
@@ -91,6 +92,7 @@ class LoadLoop:
         finally:
             self._pool.close()
             self._added.close()
+            self._removed.close()
             alarm.close()
             self.selector.close()
         return self._load_run.result()
@@ -102,6 +104,10 @@ class LoadLoop:
     def add_address(self, address: tuple[str, int]) -> None:
         """Balance the load over one more server from now on. Thread-safe."""
         self._added.add(address)
+
+    def remove_address(self, address: tuple[str, int]) -> None:
+        """Send a server no further request. Thread-safe."""
+        self._removed.add(address)
 
     def stop(self) -> None:
         """End the load: close the window and abandon requests in flight. Thread-safe."""

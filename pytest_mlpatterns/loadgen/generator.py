@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
-from pytest_mlpatterns.loadgen.messages import AddAddress, Event, LoadResult, OpenWindow, Share, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.messages import (
+    AddAddress,
+    Event,
+    LoadResult,
+    OpenWindow,
+    RemoveAddress,
+    Share,
+    Warm,
+    WindowOpened,
+)
 from pytest_mlpatterns.loadgen.process import STOP
 from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
 from pytest_mlpatterns.records.launch import GeneratorPart
@@ -150,6 +159,13 @@ class Generator:
         Its requests have the highest ``target``. Nothing happens if the load has just ended.
         """
         self._tell(AddAddress(address))
+
+    def remove_address(self, address: tuple[str, int]) -> None:
+        """Send no further requests of the present load to a server; those in flight there are awaited.
+
+        Nothing happens if it is the only one, or if the load has just ended.
+        """
+        self._tell(RemoveAddress(address))
 
     def end_load(self) -> None:
         """End the present load early, without its requests in flight; for ``on_poll`` of :meth:`run`."""

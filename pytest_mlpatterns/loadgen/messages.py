@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
-__all__ = ["AddAddress", "Event", "LoadJob", "LoadResult", "OpenWindow", "Share", "Transport", "Warm", "WindowOpened"]
+__all__ = [
+    "AddAddress",
+    "Event",
+    "Instruction",
+    "LoadJob",
+    "LoadResult",
+    "OpenWindow",
+    "RemoveAddress",
+    "Share",
+    "Transport",
+    "Warm",
+    "WindowOpened",
+]
 
 
 class Transport(Enum):
@@ -123,6 +135,13 @@ class AddAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveAddress:
+    """Sent during a load: a server, ``(host, port)``, which gets no further request from now on."""
+
+    address: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class WindowOpened:
     """The warm-up is over and the measured window has begun."""
 
@@ -131,6 +150,8 @@ class WindowOpened:
 
 Event = WindowOpened | Progress | Warm
 """What a generator reports during a job."""
+Instruction = OpenWindow | AddAddress | RemoveAddress | str
+"""What a generator is told during a job; a text ends it."""
 
 
 @dataclass(frozen=True, slots=True)

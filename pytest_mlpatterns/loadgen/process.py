@@ -12,13 +12,13 @@ import queue
 import sys
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.loadgen.messages import AddAddress, OpenWindow
+from pytest_mlpatterns.loadgen.messages import AddAddress, OpenWindow, RemoveAddress
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.process_limits import raise_file_limit
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-    from pytest_mlpatterns.loadgen.messages import LoadJob
+    from pytest_mlpatterns.loadgen.messages import Instruction, LoadJob
     from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 
 
@@ -42,8 +42,8 @@ def main() -> None:
     waiting: queue.SimpleQueue[LoadLoop | PyreqwestLoop | None] = queue.SimpleQueue()
     latest: list[LoadLoop | PyreqwestLoop] = []
 
-    def on_message(message: LoadJob | OpenWindow | AddAddress | str) -> None:
-        if isinstance(message, OpenWindow | AddAddress | str):
+    def on_message(message: LoadJob | Instruction) -> None:
+        if isinstance(message, OpenWindow | AddAddress | RemoveAddress | str):
             for loop in latest:
                 _instruct(loop, message)
         else:  # created here, so that a stop that follows at once finds it before it runs
@@ -66,12 +66,14 @@ def main() -> None:
         gc.collect()
 
 
-def _instruct(loop: LoadLoop | PyreqwestLoop, message: OpenWindow | AddAddress | str) -> None:
+def _instruct(loop: LoadLoop | PyreqwestLoop, message: Instruction) -> None:
     """Pass a message on to the present job."""
     if isinstance(message, OpenWindow):
         loop.open_at(message.at_ns)
     elif isinstance(message, AddAddress):
         loop.add_address(message.address)
+    elif isinstance(message, RemoveAddress):
+        loop.remove_address(message.address)
     else:
         loop.stop()
 

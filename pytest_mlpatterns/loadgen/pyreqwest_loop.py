@@ -62,6 +62,9 @@ class PyreqwestLoop:
     def add_address(self, _address: tuple[str, int]) -> None:
         """Do nothing: the library reaches a service by its one origin."""
 
+    def remove_address(self, _address: tuple[str, int]) -> None:
+        """Do nothing, as for an address that is added."""
+
     def stop(self) -> None:
         """End the load at the next tick. Thread-safe."""
         self._load_run.stop_early = True

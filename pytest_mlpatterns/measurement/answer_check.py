@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Check = Callable[[Sequence[Any], Sequence[Any]], object]
 
-__all__ = ["CHECKED_ANSWERS", "check_answers", "check_outputs", "cut_to_check", "of_inputs", "output_in"]
+__all__ = ["CHECKED_ANSWERS", "check_answers", "check_outputs", "of_inputs", "output_in"]
 
 CHECKED_ANSWERS = 200
 """Most answers of one launch that the check sees."""
@@ -98,23 +98,6 @@ def check_outputs(check: Check, inputs: Sequence[Any], outputs: Sequence[Any]) -
             f"check= returned {shown(verdict)} for {len(outputs)} answers from under load; "
             "return None or True, or assert inside it"
         )
-
-
-def cut_to_check(error: BaseException) -> bool:
-    """Cut the frames of this package from the traceback of an error of :func:`check_outputs`.
-
-    The frames of the user's check remain; none if the check returned False.
-
-    Returns:
-        Whether the error is one of those.
-    """
-    entry = error.__traceback__
-    while entry is not None and entry.tb_frame.f_code is not check_outputs.__code__:
-        entry = entry.tb_next
-    if entry is None:
-        return False
-    error.__traceback__ = entry.tb_next
-    return True
 
 
 def output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:

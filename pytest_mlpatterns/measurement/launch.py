@@ -6,9 +6,9 @@ must not know limits, baselines or pytest.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
+from pytest_mlpatterns.measurement.during_run import DuringRun, run_alone
 from pytest_mlpatterns.measurement.further_load import FurtherLoad, ScaleOutRun, offer_overload
 from pytest_mlpatterns.measurement.growth_window import GrowthWindow
 from pytest_mlpatterns.measurement.last_answer import (
@@ -37,7 +38,7 @@ from pytest_mlpatterns.wire.stream_request import asks_for_streams
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -51,7 +52,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.records.setup import EnvironmentFacts
+    from pytest_mlpatterns.records.step_impact import DuringStep
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
@@ -69,6 +72,8 @@ _INDEX_BYTES = 4
 """Size of an index in the order of a job."""
 _POLL_S = 0.05
 """Interval of the samples of the monitor during a launch, in seconds."""
+_STILL_ANSWERS_NS = 200_000_000
+"""Time before the end of a load in which an answer shows that a service which lost some of its processes lives."""
 MAX_SEARCH_NS = 15_000_000_000
 """Longest capacity search, if the test's budget allows it."""
 MAX_OBJECTIVE_SEARCH_NS = 30_000_000_000
@@ -114,6 +119,7 @@ class LaunchRunner:
         self._planned: RequestWindow | None = None
         self._is_planned = False
         self._measured = False
+        self._is_spent = False
         self._facts: EnvironmentFacts = {}
         self._climbed: dict[Objective | None, Climbed | None] = {}
         self._searches = 0
@@ -130,7 +136,7 @@ class LaunchRunner:
             started_ns = time.perf_counter_ns()
             self._deployment = self._start()
             self._start_ns = time.perf_counter_ns() - started_ns
-            self._measured = False
+            self._measured = self._is_spent = False
         return self._deployment
 
     def measure(self, plan: LoadPlan | None = None) -> Launch:
@@ -144,7 +150,7 @@ class LaunchRunner:
             InvalidResultError: a check is given and an answer could not be read.
             Interrupted: Ctrl-C; carries the launch so far.
             KeyboardInterrupt: Ctrl-C, and the deployment has ended too.
-            Exception: any that the check raises.
+            BaseException: any that the check raises, or the function beside the load.
         """
         if self._measured:
             self.close()
@@ -152,7 +158,8 @@ class LaunchRunner:
         deployment = self.deployment
         self._measured = True
         if self.smoke:
-            return send_one(deployment, self.plan)
+            return self._smoke_launch(deployment)
+        self._is_spent = self.plan.during is not None
         launch = self._planned_launch(deployment)
         if (longer_ns := self._longer_window(launch)) is not None:
             self.plan = replace(self.plan, duration_ns=longer_ns)  # for the next launches too
@@ -162,6 +169,13 @@ class LaunchRunner:
         if not self._facts and not launch.silence:
             self._facts = deployment.facts()
         return replace(launch, facts=self._facts)
+
+    def _smoke_launch(self, deployment: Deployment) -> Launch:
+        """A single request, and then the function beside the load without one."""
+        launch = send_one(deployment, self.plan)
+        if self.plan.during is not None:
+            run_alone(self.plan.during, deployment, self.plan.duration_ns)
+        return launch
 
     def start_again(self) -> int | None:
         """Replace the deployment by a new one, which later launches and searches use.
@@ -186,7 +200,7 @@ class LaunchRunner:
 
     def _longer_window(self, launch: Launch) -> int | None:
         """The length of a window with enough requests, if this one had few and may stretch; else None."""
-        if self._planned is not None:
+        if self._planned is not None or self.plan.during is not None:
             return None
         requests = int(launch.samples.due_in(launch.window).sum())
         window_ns = self.plan.duration_ns
@@ -230,7 +244,7 @@ class LaunchRunner:
             DeploymentError: it did not start, or one of its processes died.
             InvalidResultError: it no longer answers after the search.
         """
-        deployment = self.deployment
+        deployment = self._untouched()
         plan = replace(self.plan, schedule=ClosedLoop(1), check=None, retries=None)  # what the service itself can do
         template = job_for(deployment, plan, deployment.messages(plan.payload))
         longest_ns = MAX_SEARCH_NS if objective is None else MAX_OBJECTIVE_SEARCH_NS
@@ -263,7 +277,7 @@ class LaunchRunner:
             DeploymentError: it did not start, or one of its processes died under the load.
             InvalidResultError: it no longer answers after the load.
         """
-        deployment = self.deployment
+        deployment = self._untouched()
         loads = offer_overload(self._further_load(), plan, nmrt_rps)
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
         peak, sent = loads[-1], replace(self.plan, schedule=ConstantRate(plan.ratios[-1] * nmrt_rps))
@@ -291,9 +305,15 @@ class LaunchRunner:
 
     def _further_load(self) -> FurtherLoad:
         """What loads the running deployment, whose answers are neither checked nor counted in tokens."""
-        deployment, plan = self.deployment, replace(self.plan, check=None, tokens=None)
+        deployment, plan = self._untouched(), replace(self.plan, check=None, tokens=None)
         job = job_for(deployment, plan, deployment.messages(plan.payload))
         return FurtherLoad(deployment, plan, job, self._generator, self._on_progress)
+
+    def _untouched(self) -> Deployment:
+        """The running deployment, or a new one if a function beside a load has changed it."""
+        if self._is_spent:
+            self.close()
+        return self.deployment
 
     def log_tail(self) -> str:
         """The end of the deployment's log."""
@@ -320,6 +340,8 @@ class _LaunchMeasurement:
         self._job = job_for(deployment, plan, deployment.messages(plan.payload), conversations=True)
         self._monitor = deployment.monitor()
         self._stats_before: PatternStats | None = None
+        self._beside = None if plan.during is None else DuringRun(plan.during, deployment, generator)
+        self._steps: tuple[DuringStep, ...] = ()
         self.planned: RequestWindow | None = None
 
     @property
@@ -331,12 +353,14 @@ class _LaunchMeasurement:
         """Run the load, and check its answers if the plan has a check; ``window`` as of :class:`LoadJob`."""
         self._job = replace(self._job, window=window)
         self._monitor.sample()
-        events = LoadEvents(on_progress, self._open_window, partial(self._monitor.sample, poll=True))
+        events = LoadEvents(on_progress, self._open_window, self._poll, self._open_beside)
         try:
-            with apart_from(self._deployment, self._generator, self._plan.generators):
+            with self._function_beside(), apart_from(self._deployment, self._generator, self._plan.generators):
                 result = self._generator.run(
                     self._job, poll_s=_POLL_S, on_poll=events.handle, processes=self._plan.generators
                 )
+            if self._beside is not None:
+                self._steps = self._beside.finish(result.window)
         except LoadInterrupted as stop:
             try:
                 launch = self._launch(stop.result)
@@ -348,6 +372,33 @@ class _LaunchMeasurement:
         if self._plan.check is not None:
             check_answers(self._deployment, self._plan, result.answers, are_cut=result.generator.answers_cut)
         return launch
+
+    @contextlib.contextmanager
+    def _function_beside(self) -> Iterator[None]:
+        """The function beside the load does not outlive a load that fails."""
+        try:
+            yield
+        except BaseException:
+            if self._beside is not None:
+                self._beside.abandon()
+            raise
+
+    def _open_beside(self, start_ns: int) -> None:
+        if self._beside is not None:
+            self._beside.open(start_ns, self._job.duration_ns)
+
+    def _poll(self) -> None:
+        self._monitor.sample(poll=True)
+        if self._beside is not None:
+            self._beside.poll()
+
+    def _silence(self, samples: Samples, window: Window) -> str:
+        """Why the service is taken for dead; a function beside the load may have ended a part of it."""
+        is_meant = self._beside is not None and self._beside.has_meddled
+        answered_ns = samples.done_ns[samples.succeeded].max(initial=0)
+        if is_meant and answered_ns >= window.end_ns - _STILL_ANSWERS_NS:
+            return ""
+        return why_silent(self._deployment, self._plan, samples, window=window)
 
     def _open_window(self) -> None:
         if self._stats_before is None:  # each generator process opens a window; the first counts
@@ -361,7 +412,7 @@ class _LaunchMeasurement:
             result = replace(result, window=Window(result.window.start_ns, int(samples.done_ns.max()) + 1))
         silence = ""
         if not result.stopped_early:
-            silence = why_silent(self._deployment, self._plan, samples, window=result.window)
+            silence = self._silence(samples, result.window)
         # A silent service answers no question for its metrics either.
         stats = (self._deployment.processes if silence else self._deployment).stats()
         usage = self._monitor.usage()
@@ -394,6 +445,7 @@ class _LaunchMeasurement:
             answer_form=self._deployment.answer_form,
             request_inputs=inputs_of_requests(self._plan.payload),
             is_whole=is_whole,
+            steps=self._steps,
         )
 
 

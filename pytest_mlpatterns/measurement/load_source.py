@@ -141,16 +141,18 @@ def apart_from(deployment: Deployment, generator: Generator | CallLoop, processe
 
 @dataclass(frozen=True, slots=True)
 class LoadEvents:
-    """Observers of one load."""
+    """Observers of one load; ``on_opened`` gets the time at which the window opened."""
 
     on_progress: Callable[[Progress], None]
     on_window: Callable[[], None] = lambda: None
     on_poll: Callable[[], None] = lambda: None
+    on_opened: Callable[[int], None] = lambda _start_ns: None
 
     def handle(self, event: Event | None) -> None:
         """Pass on one event; None is a poll without one. :meth:`Generator.run` takes this method as ``on_poll``."""
         self.on_poll()
         if isinstance(event, WindowOpened):
+            self.on_opened(event.start_ns)
             self.on_window()
         elif isinstance(event, Progress):
             self.on_progress(event)

@@ -146,17 +146,17 @@ def location_of(item: pytest.Item) -> Location | None:
     return Location(inside.as_posix(), _definition_line(code))
 
 
-def raise_at_definition(item: pytest.Item, failure: BaseException) -> None:
+def raise_at_definition(item: pytest.Item, failure: BaseException, *, keep: bool = False) -> None:
     """Raise from the line that defines the test, so that reports point there and not into this package.
 
     A statement compiled under the test's own file name and line gives a traceback entry that is exactly that. The
-    entries of a failed check follow it, those of our own errors do not.
+    entries of a failed check follow it, and those of any error with ``keep``; those of our own errors do not.
     """
     __tracebackhide__ = True
     if (code := _code(item)) is None:
         raise failure
     name = {"co_name": code.co_name, "co_qualname": code.co_qualname}
-    if isinstance(failure, PerfFailure | MlpatternsError | Warning):
+    if not keep and isinstance(failure, PerfFailure | MlpatternsError | Warning):
         failure = failure.with_traceback(None)
     statement = compile("raise failure from None", code.co_filename, "exec")
     statement = statement.replace(co_firstlineno=_definition_line(code), **name)

@@ -85,11 +85,11 @@ class RuntestHooks:
                 try:
                     perf.finish(item.warn)
                 except Exception as failure:
-                    from pytest_mlpatterns.measurement.answer_check import cut_to_check
+                    from pytest_mlpatterns.measurement.user_frames import cut_to_function
 
-                    if cut_to_check(failure) or isinstance(
-                        failure, PerfFailure | MlpatternsError | InconclusiveWarning
-                    ):
+                    if cut_to_function(failure):
+                        raise_at_definition(item, failure, keep=True)
+                    if isinstance(failure, PerfFailure | MlpatternsError | InconclusiveWarning):
                         raise_at_definition(item, failure)
                     raise
         except InvalidResultError as error:

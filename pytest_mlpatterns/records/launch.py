@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.setup import EnvironmentFacts
+    from pytest_mlpatterns.records.step_impact import DuringStep
     from pytest_mlpatterns.records.telemetry import PatternStats
 
 __all__ = [
@@ -252,7 +253,8 @@ class Launch:
     looked like, in words; empty if it was a stream, or is not known. ``given_window_ns`` is the length that the window
     was to have, if a request was longer and so the window was; None otherwise. ``request_inputs`` is the number of
     inputs of each request of a bulk load, shape ``(requests of the payload,)``; None if each has one. ``is_whole`` is
-    whether the window has every request of the payload once, from the first one to the last answer.
+    whether the window has every request of the payload once, from the first one to the last answer. ``steps`` are those
+    of the function that ran beside the load; empty without one.
     """
 
     samples: Samples
@@ -274,6 +276,7 @@ class Launch:
     given_window_ns: int | None = None
     request_inputs: NDArray[np.int64] | None = None
     is_whole: bool = False
+    steps: tuple[DuringStep, ...] = ()
 
     @property
     def longest_answer_ns(self) -> int:

@@ -45,6 +45,8 @@ _CANCEL = ", cancel "
 """What stands between a load and the requests of it that are cancelled."""
 _RETRIES = ", retries("
 """What stands between a load and how its failed requests are sent again, which begins with it."""
+_DURING = ", during "
+"""What stands between a load and the name of the function beside it."""
 _MAY_BE_UNKNOWN = ("headers", *_TIMING)
 
 
@@ -115,6 +117,10 @@ class LoadDescription:
     def retrying(self, retries: object | None) -> LoadDescription:
         """The same load whose failed requests are sent again, ``retries(2, backoff=100ms)``; None for none."""
         return self if retries is None else replace(self, text=f"{self.text}, {retries}")
+
+    def beside(self, function: str) -> LoadDescription:
+        """The same load with a function beside it, by its name; empty for none."""
+        return replace(self, text=f"{self.text}{_DURING}{function}") if function else self
 
     @property
     def changes(self) -> bool:
@@ -272,6 +278,9 @@ _RATE = re.compile(r"(?:constant|poisson|gamma)\(([\d.]+(?:e[+-]?\d+)?)/s")
 
 def _load(text: str) -> LoadDescription:
     """The load that a file names."""
+    schedule, _, during = text.partition(_DURING)
+    if during:
+        return _load(schedule).beside(during)
     schedule, _, cancellation = text.partition(_CANCEL)
     if cancellation:
         return _load(schedule).cancelling(cancellation)

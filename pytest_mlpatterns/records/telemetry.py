@@ -118,12 +118,15 @@ class PatternStats:
     replaced: int = 0
 
     def since(self, earlier: PatternStats) -> PatternStats:
-        """What was counted between an earlier reading and this one; the tracebacks as they are now."""
+        """What was counted between an earlier reading and this one; the tracebacks as they are now.
+
+        Replicas that were added meanwhile had counted nothing.
+        """
         before = {(layer.position, layer.layer): layer for layer in earlier.layers}
+        added = len(self.replica_requests) - len(earlier.replica_requests)
+        replicas = (*earlier.replica_requests, *[0] * added)
         return PatternStats(
-            replica_requests=tuple(
-                now - then for now, then in zip(self.replica_requests, earlier.replica_requests, strict=True)
-            ),
+            replica_requests=tuple(now - then for now, then in zip(self.replica_requests, replicas, strict=True)),
             tracebacks=self.tracebacks,
             layers=tuple(
                 layer.since(before.get((layer.position, layer.layer), LayerStats(layer.position, layer.layer)))

@@ -53,6 +53,9 @@ class Processes(Protocol):
         """
         ...
 
+    def excuse(self, pid: int) -> None:
+        """The process may end from now on, since the test ends it; its end is no error."""
+
     def facts(self) -> EnvironmentFacts:
         """Their environment, as far as it is known; a process that does not answer is left out."""
         ...
@@ -92,6 +95,9 @@ class ForeignProcesses:
             DeploymentError: a process has ended, or does not answer.
         """
         return self.on_stats()
+
+    def excuse(self, pid: int) -> None:
+        """Do nothing: their ends are not seen."""
 
     def facts(self) -> EnvironmentFacts:
         """What the other process knows of their environment; nothing if there is none."""
@@ -231,5 +237,16 @@ class Scaler(Protocol):
 
         It gets no request before a load balancer, or the load generator in its place, knows its address; the client of
         the deployment never does.
+        """
+        ...
+
+    def has_ended(self, address: tuple[str, int]) -> bool:
+        """Whether a process of the replica with this address has ended."""
+        ...
+
+    def remove(self, address: tuple[str, int]) -> None:
+        """End the replica with this address, and wait for it; what it still answers, it answers first.
+
+        No load balancer may send it further requests.
         """
         ...

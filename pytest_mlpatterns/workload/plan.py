@@ -28,6 +28,7 @@ class LoadPlan:
     for which the window of a slow service is planned; 0 for a window of ``duration_ns`` in any case. If the window
     ``stretches``, it may be longer than ``duration_ns``. ``cancellation`` is None if every request is awaited.
     ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
+    ``during`` runs beside the load in the window of each launch; None if nothing does.
     ``overloads`` is whether the service is not expected to sustain the load, so that it may refuse requests.
     ``retries`` decides which failed requests are sent again; None for none. ``once`` sends every request of the payload
     once and ends with the last answer, however long that takes.
@@ -48,16 +49,18 @@ class LoadPlan:
     overloads: bool = False
     retries: Retries | None = None
     once: bool = False
+    during: Callable[[Any], object] | None = None
 
     def window_plan(self, start_ns: int, requests: int) -> RequestWindow | WindowPlan | None:
         """How the window is planned once the service answers; None for a window of ``duration_ns``.
 
-        Several generators share no count of requests, and conversations and schedules with a length no rounds.
+        Several generators share no count of requests, and conversations and schedules with a length no rounds. A
+        function beside the load knows its length from the beginning.
         """
         if self.once:  # each request ends within its time limit, so that all do
             return RequestWindow(requests, 0, max(requests * self.timeout_ns, self.duration_ns))
         alone = self.generators == 1 and self.payload.conversations is None and self.schedule.length_ns is None
-        if not self.budget_ns or not alone:
+        if not self.budget_ns or not alone or self.during is not None:
             return None
         return WindowPlan(
             budget_ns=self.budget_ns,

@@ -39,9 +39,13 @@ class PatternMetrics(ABC):
 
     @cached_property
     def replica_share(self) -> tuple[Estimate, ...] | None:
-        """Share of the window's requests that each replica answered, None for a single process."""
+        """Share of the window's requests that each replica answered.
+
+        None for a single process, or if launches ended with different numbers of replicas.
+        """
         counts = [launch.stats.replica_requests for launch in self.launches if launch.stats is not None]
-        if not counts or len(counts[0]) < 2 or not all(sum(row) for row in counts):
+        sizes = {len(row) for row in counts}
+        if len(sizes) != 1 or sizes <= {0, 1} or not all(sum(row) for row in counts):
             return None
         shares = [[row[replica] / sum(row) for row in counts] for replica in range(len(counts[0]))]
         return tuple(Estimate(sum(values) / len(values), min(values), max(values)) for values in shares)

@@ -58,6 +58,10 @@ __all__ = ["ENGINE", "LocalEngine", "LocalScaler", "launch"]
 _ANSWER_TIMEOUT_S = 5.0
 """Time limit for an answer of a worker."""
 _WORKER = "pytest_mlpatterns.engines.local.worker"
+_READING_S = 0.1
+"""Interval of the readings of a replica that is to end, in seconds: two ticks of the load generator."""
+_MOST_READINGS = 20
+"""Most of these readings: a replica that still receives requests ends all the same."""
 
 
 class LocalEngine(Engine):
@@ -140,6 +144,7 @@ class Launcher:
         is_polled: requests are answered 202, and clients poll for results.
         roles: what each process does, by its id; those of later replicas are added when they start.
         starting: held while processes start, since several threads start some.
+        replicas: the processes of each replica of the whole service, the outermost last, by its address.
     """
 
     def __init__(self, plan: ServicePlan, options: StartOptions) -> None:
@@ -149,6 +154,7 @@ class Launcher:
         self._gateways: dict[int, SupervisedWorker] = {}
         self.workers: list[SupervisedWorker] = []
         self.restarted: list[SupervisedWorker] = []
+        self.replicas: dict[tuple[str, int], list[SupervisedWorker]] = {}
         self.servers: list[EmbeddedServer] = []
         self.processes: LocalProcesses = LocalProcesses(self.workers, self.servers, plan.name, self.scalers)
         self._plan = plan
@@ -221,6 +227,7 @@ class Launcher:
         addresses = []
         try:
             for _ in range(group.replicas):
+                known = len(self.workers)
                 with share_of_replica(next(self._replicas)) if outermost else contextlib.nullcontext():
                     node = self._start_inside(group.inside)
                     listener = shared or listening_socket()
@@ -231,6 +238,8 @@ class Launcher:
                     finally:
                         if not group.restart and shared is None:
                             listener.close()
+                if outermost:
+                    self.replicas.setdefault(addresses[-1], []).extend(self.workers[known:])
         finally:
             if shared is not None:
                 shared.close()
@@ -241,12 +250,14 @@ class Launcher:
         shared = group.balance is Balance.SHARED_SOCKET
         ports: list[int] = []
         for _ in range(group.replicas):
+            known = len(self.workers)
             with share_of_replica(next(self._replicas)):
                 node = self._start_inside(group.inside)
                 if not (ports and shared):
                     self._held.append(held_port())
                     ports.append(self._held[-1].getsockname()[1])
                 self._spawn(group, node, ListenGrpc(ports[-1]))
+            self.replicas.setdefault(("127.0.0.1", ports[-1]), []).extend(self.workers[known:])
         return tuple(("127.0.0.1", port) for port in ports)
 
     def _start_inside(self, node: Node) -> WorkerNode:
@@ -386,6 +397,26 @@ class LocalScaler:
             return LocalReplica(
                 address, self._launcher, known, asked_ns=asked_ns, model=self._model, options=self._options
             )
+
+    def has_ended(self, address: tuple[str, int]) -> bool:
+        """Whether a process of the replica with this address has ended."""
+        return any(worker.child.has_ended for worker in self._launcher.replicas[address])
+
+    def remove(self, address: tuple[str, int]) -> None:
+        """End the replica with this address when it has received its last request, and wait for it."""
+        workers = self._launcher.replicas[address]
+        received = -1
+        for _ in range(_MOST_READINGS):
+            before, received = received, workers[-1].stats().predict_requests
+            if received == before:
+                break
+            time.sleep(_READING_S)  # a request may be under way to it, and nothing announces the last one
+        for worker in workers:
+            worker.excuse()
+            worker.stats()
+            worker.close_channel()
+        for worker in workers:
+            worker.stop()
 
 
 class LocalReplica:

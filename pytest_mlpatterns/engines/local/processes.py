@@ -100,6 +100,12 @@ class LocalProcesses:
             replaced=sum(worker.replaced for worker, _ in answers) + sum(scaler.died for scaler in self.scalers),
         )
 
+    def excuse(self, pid: int) -> None:
+        """The worker with this process may end from now on."""
+        for worker in self.workers:
+            if worker.child.pid == pid:
+                worker.excuse()
+
     def facts(self) -> EnvironmentFacts:
         """The environment of the workers; of those that serve the same, the first answers."""
         known = [worker for worker in self.workers if worker.knows_environment]
@@ -184,6 +190,7 @@ class SupervisedWorker:
         is_scaled: its number follows the load, so that its end is no error.
 
     Attributes:
+        replaced: number of processes that were replaced.
         is_starting: another thread waits until it is ready; until then it has no statistics.
         has_retired: it has ended, or is about to, and has what it counted.
     """
@@ -204,6 +211,7 @@ class SupervisedWorker:
         self.role = role
         self.position = position
         self.replaced: int = 0
+        self._is_excused = False
         self._start = start
         self._listener = listener
         self._answer_timeout_s = answer_timeout_s
@@ -277,6 +285,8 @@ class SupervisedWorker:
                     if self.is_scaled and not self._guarded:
                         return self._last
                     if not self._await_replacement(child):
+                        if self._is_excused:
+                            return self._last
                         which = f" (replacement {self.replaced} of {MAX_REPLACEMENTS})" if self.replaced else ""
                         raise DeploymentError(f"{self.role}{which}: {error}") from error
                 except TimeoutError:
@@ -300,6 +310,10 @@ class SupervisedWorker:
             if not self._loading:
                 return self._ask(self.child, FactsQuestion(next(self._numbers)), WorkerFacts).facts
         return {}
+
+    def excuse(self) -> None:
+        """The test ends the process, so that its end is no error; what it counted until its last reading remains."""
+        self._is_excused = True
 
     def close_channel(self) -> None:
         """Ask the process to end, without waiting for it."""

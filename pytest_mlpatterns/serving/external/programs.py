@@ -139,6 +139,7 @@ class SupervisedPrograms:
         self._programs = tuple(programs)
         self._stop_ns = stop_ns
         self._ended: dict[int, Ended] = {}
+        self._excused: set[int] = set()
         self._sessions: tuple[int, ...] = ()
         self._child: Child | None = Child(
             "pytest_mlpatterns.serving.external.supervisor", log=directory / f"supervisor-{id(self):x}.log"
@@ -184,7 +185,7 @@ class SupervisedPrograms:
         if self._child is None:
             return
         try:
-            while not self._ended:
+            while self._ended.keys() <= self._excused:
                 event = self._child.receive(wait_s)
                 if not isinstance(event, Ended):
                     raise ChildError("it was asked to stop")
@@ -194,10 +195,16 @@ class SupervisedPrograms:
         except ChildError as error:
             raise DeploymentError(f"the process that supervises the servers has ended: {error}") from error
         for number, event in self._ended.items():
+            if number in self._excused:
+                continue
             name = self._programs[number].words[0].rpartition("/")[2]
             tail = self._tail_of(number)
             output = f"; it printed last:\n{tail}" if tail else "; it printed nothing"
             raise DeploymentError(f"{name} ended with {event.reason}{output}")
+
+    def excuse(self, pid: int) -> None:
+        """The program whose process this is may end from now on; the end of a process that it started is its own."""
+        self._excused.update(number for number, session in enumerate(self._sessions) if session == pid)
 
     def log_tail(self) -> str:
         """Last lines of the programs' output."""

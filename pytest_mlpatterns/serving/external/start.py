@@ -301,6 +301,10 @@ class _ServerProcesses:
         self.check()
         return PatternStats()
 
+    def excuse(self, pid: int) -> None:
+        """The program with this process may end from now on."""
+        self._programs.excuse(pid)
+
     def facts(self) -> EnvironmentFacts:
         """The environment of the programs, as it is seen from outside."""
         from pytest_mlpatterns.system.environment_facts import process_facts
