@@ -20,6 +20,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.capacity.recovery import (
+    PIECE_REQUESTS,
+    RECOVERED,
+    Recovery,
+    recovery_estimate,
+    recovery_ns,
+    recovery_outcome,
+)
 from pytest_mlpatterns.analysis.metrics.metric import Metric
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
 from pytest_mlpatterns.records.launch import Estimate
@@ -62,18 +70,12 @@ _FILLING = 1 / 3
 """Part of a step in which the queues fill."""
 _PIECES = 8
 """Most pieces into which a load is cut for its interval."""
-_PIECE_REQUESTS = 20
-"""Fewest requests of a piece, and of a moving share: one of them is 5 %."""
 _DEFAULT_LIMIT = 10
 """Without an objective an answer is in time within as many times the median at the lowest load."""
 _KEPT, _COLLAPSED = 0.85, 0.5
 """Shares of the best goodput, from which on the peak keeps it, and below which it collapsed."""
 _SHEDDING = 0.05
 """Share of refused requests from which on the service sheds."""
-_RECOVERED = 0.95
-"""Share of the answers in time before the peak that a recovered service has again."""
-_LIKELY = 2.33
-"""Standard deviations beyond which one measurement in a hundred lies, as the verdicts on other limits allow."""
 _BUSY_FACTOR = 3
 """How many times less goodput neighbours may explain: with two of them on each core a service has a third of it."""
 
@@ -154,7 +156,7 @@ def overload_of(loads: Sequence[OfferedLoad], nmrt_rps: float, limit_ns: float, 
         limit_ns=limit_ns,
         steps=steps,
         back=back,
-        recovery_ns=_recovery_ns(peak.samples, after, limit_ns, before_ratio=_before(steps).in_time_ratio),
+        recovery_ns=recovery_ns(peak.samples, after, limit_ns, before_ratio=_before(steps).in_time_ratio),
         watched_ns=float(peak.watched_ns),
         behaviour=_behaviour(steps),
         cut=cut,
@@ -215,15 +217,14 @@ def is_lost_anyway(overloads: Sequence[Overload], measured: Estimate, *, at: flo
 
 def stays_failing(overload: Overload) -> bool:
     """Whether enough requests fail after the peak, not by being late, that busy neighbours cannot be the reason."""
-    return 1 - overload.back.failed_ratio < _RECOVERED * _before(overload.steps).in_time_ratio
+    return 1 - overload.back.failed_ratio < RECOVERED * _before(overload.steps).in_time_ratio
 
 
 def recovery_time(overloads: Sequence[Overload]) -> Estimate:
     """The time to recover in the worst measurement, with an interval for another one.
 
-    A measurement resolves the time in which 20 requests come. A backlog drains at the difference between capacity and
-    load, so a capacity that differs by one percent (launches: :data:`LAUNCH_SD`) changes the time by ρ / (ρ - 1) +
-    0.8 / (1 - 0.8) percent after ρ times the NMRT. The lower end is the second worst of several measurements.
+    A backlog drains at the difference between capacity and load, so a capacity that differs by one percent changes the
+    time by ρ / (ρ - 1) + 0.8 / (1 - 0.8) percent after ρ times the NMRT; see :func:`recovery_estimate`.
 
     Args:
         overloads: at least one.
@@ -232,17 +233,13 @@ def recovery_time(overloads: Sequence[Overload]) -> Estimate:
         Nanoseconds from the end of the peak; infinite if the service did not recover while it was watched, for which
         the lower end is then the time of watching.
     """
-    several = math.sqrt(len(overloads))
-    lows, values, highs = [], [], []
-    for one in overloads:
-        resolution_ns = _PIECE_REQUESTS / one.back.offered_rps * SECOND_NS if one.back.offered_rps else one.watched_ns
-        peak = one.peak.load_ratio
-        leverage = peak / (peak - 1) + BACK_RATIO / (1 - BACK_RATIO) if peak > 1 else 0.0
-        factor = math.exp(_LIKELY * leverage * LAUNCH_SD / several)
-        values.append(math.inf if one.recovery_ns is None else one.recovery_ns)
-        lows.append(one.watched_ns if one.recovery_ns is None else max(one.recovery_ns / factor - resolution_ns, 0.0))
-        highs.append(values[-1] * factor + resolution_ns)
-    return Estimate(max(values), sorted(lows)[-2:][0], max(highs))
+    return recovery_estimate([_recovery(one) for one in overloads])
+
+
+def _recovery(overload: Overload) -> Recovery:
+    peak = overload.peak.load_ratio
+    leverage = peak / (peak - 1) + BACK_RATIO / (1 - BACK_RATIO) if peak > 1 else 0.0
+    return Recovery(overload.recovery_ns, overload.watched_ns, overload.back.offered_rps, leverage)
 
 
 def judge_recovery(overloads: Sequence[Overload], limit_ns: float) -> Verdict:
@@ -256,12 +253,8 @@ def judge_recovery(overloads: Sequence[Overload], limit_ns: float) -> Verdict:
     found, limit = recovery_time(overloads), format_duration(limit_ns)
     again = f"answers within {format_duration(worst.limit_ns)} as before the peak"
     peak = f"{worst.peak.load_ratio:g} times the NMRT"
-    if found.high < limit_ns:
-        outcome, verb = Outcome.PASS, "is"
-    elif found.low >= limit_ns:
-        outcome, verb = Outcome.FAIL, "is not"
-    else:
-        outcome, verb = Outcome.INCONCLUSIVE, "may or may not be"
+    outcome = recovery_outcome(found, limit_ns)
+    verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[outcome]
     if worst.recovery_ns is None:
         after = f"{format_duration(worst.watched_ns)} after a load of {peak}"
         reason = f"the service has not recovered {after}; expected {again} within {limit}"
@@ -301,7 +294,7 @@ def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: flo
     failed = ~good & ~rejected & ~timed_out
     kinds = Counter(outcome[failed].tolist()).most_common(1)
     total, seconds = max(int(inside.sum()), 1), window.duration_ns / SECOND_NS
-    pieces = max(2, min(_PIECES, total // _PIECE_REQUESTS))
+    pieces = max(2, min(_PIECES, total // PIECE_REQUESTS))
     edges = np.linspace(window.start_ns, window.end_ns, pieces + 1)
     rates = np.histogram(due_ns[in_time], edges)[0] * pieces / seconds
     return OverloadStep(
@@ -320,29 +313,6 @@ def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: flo
         busy=load.busy,
         failed_outcome=kinds[0][0] if kinds else None,
     )
-
-
-def _recovery_ns(samples: Samples, after: Window, limit_ns: float, *, before_ratio: float) -> float | None:
-    """Time from the end of the peak after which requests are answered in time as before; None if that never was.
-
-    It is when the first request in time was due from which on the next 20 requests, and all that follow, have 95 % of
-    the share in time before the peak. So a single late request later on does not matter.
-    """
-    inside = samples.due_in(after)
-    order = np.argsort(samples.due_ns[inside], kind="stable")
-    due_ns = samples.due_ns[inside][order]
-    in_time = (samples.succeeded[inside] & (samples.latency_ns[inside] <= limit_ns))[order]
-    size = due_ns.size - _PIECE_REQUESTS + 1
-    if size < 1 or not before_ratio:
-        return None
-    wanted = _RECOVERED * before_ratio
-    sums = np.concatenate([[0], np.cumsum(in_time)])
-    next_ones = (sums[_PIECE_REQUESTS:] - sums[:-_PIECE_REQUESTS]) / _PIECE_REQUESTS
-    rest = (sums[-1] - sums[:size]) / (due_ns.size - np.arange(size))
-    recovered = np.flatnonzero(in_time[:size] & (next_ones >= wanted) & (rest >= wanted))
-    if not recovered.size:
-        return None
-    return float(due_ns[recovered[0]] - after.start_ns) if recovered[0] else 0.0
 
 
 def _behaviour(steps: Sequence[OverloadStep]) -> Behaviour:
