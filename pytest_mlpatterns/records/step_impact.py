@@ -41,7 +41,7 @@ class StepImpact:
             until the service was well again if that was later.
         hurt: requests among them that were hurt.
         failed: requests among them that failed.
-        limit_ns: latency above which a request is hurt.
+        limit_ns: latency above which a request is hurt; None if no request before the step gave one.
         before_requests: requests before the step, with which it is compared.
         before_ns: the judged percentile of their latencies; None if none was answered.
         around_ns: the same of the requests around the step, in which a failed one counts as infinitely slow; None if
@@ -59,7 +59,7 @@ class StepImpact:
     requests: int
     hurt: int
     failed: int
-    limit_ns: float
+    limit_ns: float | None
     before_requests: int
     before_ns: float | None
     around_ns: float | None
