@@ -46,7 +46,7 @@ __all__ = ["Causes", "names_functions", "trace_limit_ns", "why_not_readable"]
 _LONGEST_WARMUP_NS = 1_000_000_000
 """Longest warm-up of a profiled pair, in nanoseconds; both services are warm from the comparison."""
 _WHAT = "naming the functions that got slower"
-_NOT_OF_REQUESTS = ("cold_start", "recovery")
+_NOT_OF_REQUESTS = ("cold_start", "recovery", "unhurt")
 """Times that no function of a request explains."""
 _TIMES_THE_START = 40
 """Multiple of a start after which a traced one is given up: models that make Python objects took 11 to 28 times as long

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.causes.growth import describe_growth, growth_of, is_leak, judge_leak
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.patterns import Cached
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
-from pytest_mlpatterns.units import format_duration
-from pytest_mlpatterns.wording import count
+from pytest_mlpatterns.units import SECOND_NS, format_duration
+from pytest_mlpatterns.wording import count, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,13 +32,28 @@ if TYPE_CHECKING:
 
     Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
 
-__all__ = ["COUNTED_LIMIT", "LeakAssertions", "confirm_growths"]
+__all__ = ["COUNTED_LIMIT", "LeakAssertions", "check_leak_limits", "confirm_growths"]
 
 
 COUNTED_LIMIT = 1.0
 """Descriptors and threads per 1,000 requests that are a leak."""
 _LONGEST_NS = 10_000_000_000
 """Longest load that confirms a suspicion."""
+
+
+def check_leak_limits(limit_bytes: int, longest_ns: int, *, limit: object, duration: object) -> None:
+    """Refuse a limit that no run can show, and a load that is too short for any.
+
+    Args:
+        limit_bytes: growth of memory per request.
+        longest_ns: length of the longest load.
+        limit, duration: both as the test gave them.
+    """
+    if limit_bytes == 0:
+        why = "expected more than 0, which no run can show"
+        raise SettingError(f'assert_no_leak({shown(limit)}), {why}; write "100 B"')
+    if longest_ns < SECOND_NS:
+        raise SettingError(f'assert_no_leak(duration={shown(duration)}), expected at least 1s; write "10s"')
 
 
 class LeakAssertions:

@@ -14,6 +14,7 @@ from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.judging.experiment import require_own_processes
+from pytest_mlpatterns.judging.revision_comparison import NOT_IN_BLOCKS
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.pattern import name_of
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["OtherSide", "other_side", "plain_side"]
+__all__ = ["OtherSide", "asked_side", "other_side", "plain_side"]
 
 _KINDS = (
     "another pattern, a model (a callable, a class or an import string), or a service: App(...), Command(...) or "
@@ -58,6 +59,29 @@ class OtherSide:
     variant: Variant
     kind: Literal["pattern", "service"]
     answers_alike: bool
+
+
+def asked_side(experiment: Experiment, method: str, *, on: str, other: object, reference: object) -> OtherSide:
+    """The other side that an assertion asks for: a pattern, a model or a service, or plain calls of a library.
+
+    Args:
+        experiment: the test's own side.
+        method: name of the assertion, for messages.
+        on: what is compared.
+        other: a pattern or its name, a model, or a target; None for plain calls.
+        reference: what is called plainly; None for another side.
+
+    Raises:
+        SettingError: both or neither are given, or the test cannot be compared with it.
+    """
+    if (other is None) == (reference is None):
+        found = "neither" if other is None else "both"
+        raise SettingError(f"{method}(...) has {found} of other and reference=, expected one of them")
+    if reference is not None and on == "nmrt":
+        raise SettingError(f'{method}(on="nmrt", reference=...), expected "rtm" or "throughput" of plain calls')
+    if experiment.settings.during is not None:
+        raise SettingError(f"{method}(...) of a test with during=, expected none: {NOT_IN_BLOCKS}")
+    return plain_side(experiment, reference, method) if other is None else other_side(experiment, other, method)
 
 
 def other_side(experiment: Experiment, given: object, method: str) -> OtherSide:

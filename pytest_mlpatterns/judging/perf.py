@@ -28,7 +28,6 @@ from pytest_mlpatterns.errors import (
     SettingError,
     UnequalAnswersWarning,
 )
-from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import (
     compared_by_default,
@@ -37,23 +36,25 @@ from pytest_mlpatterns.judging.compared_metrics import (
     read_metrics,
 )
 from pytest_mlpatterns.judging.interleaved_verdicts import Factor, SideComparison
-from pytest_mlpatterns.judging.leaks import LeakAssertions
+from pytest_mlpatterns.judging.leaks import LeakAssertions, check_leak_limits
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile, cost_limit
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, require_goodput
-from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_further
+from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_further, with_steps
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
+from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, read_unhurt_limits
 from pytest_mlpatterns.judging.verdict_log import (
     VerdictLog,
     at_the_call,
     diagnosis_of,
     no_verdict,
     refuse_missing_figures,
+    refuse_settings,
 )
 from pytest_mlpatterns.records.objective import parse_promise
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.units import SECOND_NS, parse_duration, parse_number, parse_share, parse_size
+from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Perf:
         self._nmrt = NmrtAssertions(experiment, self._measurement)
         self._overload = OverloadAssertions(experiment, self._measurement)
         self._leaks = LeakAssertions(experiment, self._measurement)
+        self._unhurt = UnhurtAssertions(experiment, self._measurement)
         self._sides = SideComparison(experiment, self._measurement, runner)
         self._scaling = ScalingAssertions(experiment, self._measurement, runner.close)
         self._causes = Causes(experiment, self._measurement)
@@ -122,13 +124,7 @@ class Perf:
         Raises:
             SettingError: always.
         """
-        load = [("concurrency", one) for one in args[:1] if plain_number(one) is not None]
-        named = ", ".join(f"{name}={shown(value)}" for name, value in [*load, *given.items()])
-        marker = f"pytest.mark.perf({named or '...'})"
-        raise SettingError(
-            f"perf(...) in the body of a test, expected its settings in the marker above it; write @{marker}, or of "
-            f"one case of several pytest.param(..., marks={marker})"
-        )
+        refuse_settings(args, given)
 
     def __getattr__(self, name: str) -> NoReturn:
         """Only called for a name that does not exist."""
@@ -344,6 +340,23 @@ class Perf:
         self._settle("recovery", lambda: self._overload.decide_recovery(limit_ns, slo))
 
     @at_the_call
+    def assert_unhurt(self, *, step: object = None, errors: object = 0, within: object = None, **limit: object) -> None:
+        """A step of the function beside the load (``during=``) does not hurt the requests around it.
+
+        Around it are the requests in flight at its begin, and those due from then until a second after its end, or
+        until the service was well again if that is later. They are compared with those before the step.
+
+        Args:
+            step: name of the step; None for each one.
+            errors: requests around it that may fail in each launch, or a share of them, ``"1%"``; None for any.
+            within: time such as ``"5s"`` from its begin, within which requests are answered as before. Until then they
+                may be hurt, and the percentile is only the limit by which they are.
+            limit: ``p50``, ``p90``, ``p95`` or ``p99``: ``"2x"`` that before the step (p99 by default), or ``"200ms"``.
+        """
+        limits = read_unhurt_limits(step, limit, errors=errors, within=within)
+        self._settle_all(lambda: self._unhurt.decide(limits), "unhurt")
+
+    @at_the_call
     def measure_scaling(self, replicas: Iterable[int] = (1, 2, 4), *, cpus_per_replica: int | None = None) -> Scaling:
         """Measure NMRT of the test's pattern at several numbers of replicas, as ``Replicated(n)`` starts them.
 
@@ -401,11 +414,7 @@ class Perf:
         """
         limit_bytes = parse_size(limit, name="assert_no_leak(...)")
         longest_ns = parse_duration(duration, name="assert_no_leak(duration=...)")
-        if limit_bytes == 0:
-            why = "expected more than 0, which no run can show"
-            raise SettingError(f'assert_no_leak({shown(limit)}), {why}; write "100 B"')
-        if longest_ns < SECOND_NS:
-            raise SettingError(f'assert_no_leak(duration={shown(duration)}), expected at least 1s; write "10s"')
+        check_leak_limits(limit_bytes, longest_ns, limit=limit, duration=duration)
         self._settle_all(lambda: self._leaks.decide(limit_bytes, longest_ns), "memory_growth")
 
     @at_the_call
@@ -536,7 +545,8 @@ class Perf:
         verdicts = self._verdicts.all
         found = build_result(self._experiment, self._measurement, self._comparison, verdicts=verdicts, passed=passed)
         overloads, growth, scaling = self._overload.overloads, self._measurement.growth, self._scaling.record
-        return found and with_further(found, overloads, followed=growth, scaling=scaling, causes=self._causes)
+        found = found and with_further(found, overloads, followed=growth, scaling=scaling, causes=self._causes)
+        return found and with_steps(found, self._unhurt.impacts, self._unhurt.course)
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
@@ -561,15 +571,9 @@ class Perf:
         self._verdicts.add(verdicts, LimitFailure)
 
     def _compare_sides(self, method: str, factor: Factor, *, other: object, reference: object) -> None:
-        from pytest_mlpatterns.judging.other_side import other_side, plain_side  # starts processes: not on Windows
+        from pytest_mlpatterns.judging.other_side import asked_side  # starts processes: not on Windows
 
-        if (other is None) == (reference is None):
-            found = "neither" if other is None else "both"
-            raise SettingError(f"{method}(...) has {found} of other and reference=, expected one of them")
-        if reference is not None and factor.on == "nmrt":
-            raise SettingError(f'{method}(on="nmrt", reference=...), expected "rtm" or "throughput" of plain calls')
-        sides = plain_side if other is None else other_side
-        side = sides(self._experiment, reference if other is None else other, method)
+        side = asked_side(self._experiment, method, on=factor.on, other=other, reference=reference)
         self._settle(factor.on, lambda: self._sides.decide(side, factor))
         undecided = not self._experiment.smoke and self._verdicts.all[-1].outcome is Outcome.INCONCLUSIVE
         if self._sides.difference and not undecided:  # the warning of an undecided one has it

@@ -61,6 +61,7 @@ from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices, describe_overload, describe_scaling
 from pytest_mlpatterns.reports.text.notes import describe_bulk, describe_capacity, describe_cycle, describe_layer
+from pytest_mlpatterns.reports.text.step_notes import describe_steps
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Estimate, Launch, Noise
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.scaling import ScalingRecord
+    from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
@@ -94,6 +96,7 @@ __all__ = [
     "unsteady_notes",
     "with_compared_figures",
     "with_further",
+    "with_steps",
 ]
 
 
@@ -208,6 +211,14 @@ def with_further(
         limits=replace(result.limits, overloads=tuple(overloads), scaling=scaling),
         causes=replace(result.causes, growth=growth, profile=causes.profile, held=causes.held),
     )
+
+
+def with_steps(result: TestResult, impacts: Sequence[StepImpact], course: Sequence[LatencyMoment]) -> TestResult:
+    """The result with what the steps of the function beside the load did; the same without one."""
+    if not impacts:
+        return result
+    measured = replace(result.measured, steps=tuple(impacts), latency_over_time=tuple(course))
+    return replace(result.with_notes(describe_steps(impacts)), measured=measured)
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:

@@ -47,8 +47,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.workload.bulk import Load
 
-__all__ = ["RevisionComparison", "check_length", "least_ns"]
+__all__ = ["NOT_IN_BLOCKS", "RevisionComparison", "check_length", "least_ns"]
 
+NOT_IN_BLOCKS = "its steps need a whole window, and two sides are measured in short blocks that alternate"
+"""Why a test with a function beside its load is compared with a stored baseline only."""
 _LAUNCHES = 3
 """Launches until the first verdict."""
 _BLOCKS = 4
@@ -163,7 +165,7 @@ class RevisionComparison:
         if self._experiment.comparison_required and self.missing:
             required = f"{self.missing}, and --perf-baseline require asks for a comparison"
             raise PerfFailure("\n\n".join(filter(None, (required, self._details))))
-        if self.missing and not self._is_new:
+        if self.missing and not self._is_new and self._experiment.settings.during is None:
             raise PerfFailure("\n\n".join(filter(None, (self.missing, self._details))))
 
     def compare(self, choice: Choice) -> Sequence[Verdict]:
@@ -180,6 +182,8 @@ class RevisionComparison:
                 "same service on both sides; name it as App(...) or Command(...), which a revision can start, or "
                 "deselect the test"
             )
+        if self._experiment.settings.during is not None:
+            self._why_not = f"not compared with {self._name}: it has during=, and {NOT_IN_BLOCKS}"
         if self._why_not or not (choice(False) or choice(True)):
             return ()
         try:

@@ -67,7 +67,7 @@ def comparison_of(
     """
     if experiment.revision is not None:
         return RevisionComparison(experiment, experiment.revision, measurement, runner=runner, causes=causes)
-    if experiment.settle is not None:
+    if experiment.settle is not None and experiment.settings.during is None:
         return SettledComparison(experiment, measurement, runner=runner, causes=causes)
     return BaselineComparison(experiment, measurement)
 

@@ -12,7 +12,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, TypeVar
 
 from pytest_mlpatterns.analysis.metrics.metrics import missing_figure
 from pytest_mlpatterns.config.settings import InconclusivePolicy
@@ -23,22 +23,32 @@ from pytest_mlpatterns.errors import (
     PerfFailure,
     SettingError,
 )
+from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.measurement.user_frames import cut_to_function
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.suspicions import open_in_short
 from pytest_mlpatterns.reports.text.where import where_sentence
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.errors import GeneratorLimitError
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["VerdictLog", "at_the_call", "diagnosis_of", "frame_of_the_test", "no_verdict", "refuse_missing_figures"]
+__all__ = [
+    "VerdictLog",
+    "at_the_call",
+    "diagnosis_of",
+    "frame_of_the_test",
+    "no_verdict",
+    "refuse_missing_figures",
+    "refuse_settings",
+]
 
 
 class VerdictLog:
@@ -195,6 +205,21 @@ def refuse_missing_figures(perf: object) -> None:
         is_read = frame.f_locals.get(variable) is perf and name in frame.f_code.co_names
         if is_read and (message := missing_figure(name)):
             raise SettingError(message)
+
+
+def refuse_settings(args: Sequence[object], given: Mapping[str, object]) -> NoReturn:
+    """Refuse arguments of the marker in the test's body, which is too late for them.
+
+    Raises:
+        SettingError: always.
+    """
+    load = [("concurrency", one) for one in args[:1] if plain_number(one) is not None]
+    named = ", ".join(f"{name}={shown(value)}" for name, value in [*load, *given.items()])
+    marker = f"pytest.mark.perf({named or '...'})"
+    raise SettingError(
+        f"perf(...) in the body of a test, expected its settings in the marker above it; write @{marker}, or of "
+        f"one case of several pytest.param(..., marks={marker})"
+    )
 
 
 def diagnosis_of(measured: Metrics | None, log: str) -> str:

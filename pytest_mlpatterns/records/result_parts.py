@@ -38,6 +38,7 @@ from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord
 from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
+from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Gate, LeftOut, Unjudged
 
@@ -296,6 +297,8 @@ class Measured:
             smallest and largest.
         latency: distribution of all latencies; None if no request has one.
         layers: counts of the pattern's layers in the last launch's window.
+        steps: what the steps of the function beside the load did, launch by launch; empty without one.
+        latency_over_time: the latency through the window of the last launch, if it had steps.
     """
 
     launches: Mapping[str, tuple[tuple[float, float], ...]]
@@ -310,6 +313,8 @@ class Measured:
     replica_share: tuple[tuple[float, float, float], ...] = ()
     latency: Latency | None = None
     layers: tuple[LayerStats, ...] = ()
+    steps: tuple[StepImpact, ...] = ()
+    latency_over_time: tuple[LatencyMoment, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
@@ -325,6 +330,8 @@ class Measured:
             "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
             "latency": None if data["latency"] is None else Latency.from_json(data["latency"]),
             "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
+            "steps": tuple(map(StepImpact.from_json, data.get("steps", ()))),
+            "latency_over_time": tuple(map(LatencyMoment.from_json, data.get("latency_over_time", ()))),
         }
         return cls(**{**_given(cls, data), **read})
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.records.layer_kinds import package_figures
-from pytest_mlpatterns.records.objective import Promise
+    from pytest_mlpatterns.records.objective import Promise
 
 __all__ = ["Counted", "counted_requests"]
 
