@@ -36,7 +36,7 @@ from pytest_mlpatterns.serving.http.inference_call import (
     stored_inference_call,
 )
 from pytest_mlpatterns.serving.http.metadata import INDEX, ModelMetadata, TritonExtensions
-from pytest_mlpatterns.serving.http.model_caller import ModelLock
+from pytest_mlpatterns.serving.http.model_caller import ModelLock, leaving_noticed
 from pytest_mlpatterns.serving.http.stream_response import (
     HEADERS,
     ClientWatch,
@@ -310,6 +310,8 @@ class ModelApp:
             return await self._caller(inputs, decode)
         waits_since_ns = perf_counter_ns()
         async with self._model_lock:
+            if self.stops:
+                await leaving_noticed()
             charge(QUEUE_WAIT, perf_counter_ns() - waits_since_ns)
             return await self._caller(inputs, decode)
 
