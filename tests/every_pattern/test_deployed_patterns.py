@@ -17,6 +17,7 @@ from support.services.processes import our_children
 from support.services.valkey import valkey_server
 
 from pytest_mlpatterns import (
+    Autoscaled,
     Batched,
     Cached,
     Cascade,
@@ -146,6 +147,12 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             Batched() | SHADOWED,
             Limited(6, max_waiting=64) | replace(SHADOWED, share=0.5) | Replicated(2),
             Replicated(2) | SHADOWED | Cached(),
+            Autoscaled(max=2, window="50ms", stable="50ms"),
+            Autoscaled(0, 1) | Batched(max_batch_size=4),
+            Cached(max_entries=8) | Autoscaled(max=2, window="50ms"),
+            Replicated(2) | Autoscaled(max=1),
+            Autoscaled(max=2, window="50ms") | Queued(workers=2),
+            Limited(8, max_waiting=64) | Autoscaled(2, 2) | Cached(),
             Cached() | Batched(),
             Cached(max_entries=8) | Replicated(2),
             Cached(ttl="50ms") | Microservice(),
@@ -174,7 +181,15 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
     ],
     *[
         (pattern, summed_squares_of_shifted)
-        for pattern in (PIPELINE, PROCESSES, PIPELINE | Batched(), Cached() | PROCESSES, PROCESSES | Queued())
+        for pattern in (
+            PIPELINE,
+            PROCESSES,
+            PIPELINE | Batched(),
+            Cached() | PROCESSES,
+            PROCESSES | Queued(),
+            Autoscaled(max=1) | PROCESSES,
+            PIPELINE | Autoscaled(max=2, window="50ms"),
+        )
     ],
     *[
         (pattern, squares_of_even_and_others_shifted)
@@ -390,6 +405,7 @@ class TestDeath:
         [
             (Replicated(2), "replica"),
             (Microservice(), "service"),
+            (Autoscaled(), "service"),
             (Batched() | Replicated(2), "replica"),
             (Replicated(2, hedge="10ms"), "replica"),
             (Replicated(3, "least-latency"), "replica"),
@@ -424,6 +440,26 @@ class TestDeath:
         assert launch.stats is not None
         assert launch.stats.replaced == 1
         assert launch.stats.layers_named("queued")[0].counters.get("lost", 0) == 0
+
+    def test_a_replica_that_follows_the_load_is_replaced_and_only_its_requests_fail(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        killer, check = Killer("replica"), Checked(squares_of)
+        pattern = Autoscaled(2, 2)
+        with make_runner(generator, tmp_path, pattern, check=check, on_progress=killer, milliseconds=1500) as runner:
+            launch = runner.measure()
+            assert killer.killed not in runner.deployment.pids
+            assert runner.deployment.predict([3, 4]) == [9, 16]
+        assert killer.killed is not None
+        assert check.seen
+        failures = Metrics((launch,)).failures
+        assert set(failures) <= {502}
+        assert sum(failures.values()) <= CALLERS
+        assert launch.stats is not None
+        assert launch.stats.replaced == 1
+        (layer,) = launch.stats.layers_named("autoscaled")
+        assert layer.counters["died_replicas"] == 1
+        assert layer.counters.get("failed", 0) <= CALLERS
 
 
 class TestServersThatGoAway:

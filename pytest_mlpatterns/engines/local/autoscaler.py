@@ -174,7 +174,10 @@ class Autoscaler:
         except (MlpatternsError, OSError) as error:
             self._fail(error, replica)
             return
-        self._settle(replica.workers)
+        with self._lock:
+            if self._closing:  # a process that the launcher ends now must not be replaced
+                return
+            self._settle(replica.workers)
         self._tell(ReplicaStarted(self._group, replica.address))
         self._watch(replica)
 
