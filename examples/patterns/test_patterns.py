@@ -3,7 +3,7 @@ batch."""
 
 import joblib
 import pytest
-from model import FILE, Linear, mean, named, unsure, without_gaps
+from model import FILE, Linear, mean, named, same_class, size_of, unsure, without_gaps
 from sklearn.datasets import load_breast_cancer
 
 from pytest_mlpatterns import (
@@ -13,9 +13,11 @@ from pytest_mlpatterns import (
     Ensemble,
     Limited,
     Microservice,
+    MultiModel,
     Pipeline,
     Queued,
     Replicated,
+    Shadowed,
     Single,
     Stages,
     Zipf,
@@ -92,6 +94,24 @@ def test_the_forest_sees_only_what_the_linear_model_is_unsure_about(perf):
         rows = load_breast_cancer().data.tolist()
         share = sum(map(unsure, rows, Linear()(rows))) / len(rows)
         assert perf.metrics.figure("escalation_share").value == pytest.approx(share, abs=0.15)
+
+
+@pytest.mark.perf(pattern=MultiModel({"small": Linear, "large": "model"}, max_loaded=1, key=size_of))
+def test_a_model_for_each_size_of_tumour_is_loaded_when_it_is_asked_for(perf):
+    perf.assert_error_rate_below("5%")
+    if not perf.smoke:  # room for one of two, and both are asked for in any order
+        assert 0 < perf.metrics.figure("cold_hit_share").value <= 1
+        assert perf.metrics.figure("model_load").value > 0
+
+
+@pytest.mark.perf(pattern=Shadowed(Linear, share=0.5, same=same_class), check=right)
+def test_a_shadow_shows_how_often_the_linear_model_would_decide_as_the_forest_does(perf):
+    perf.assert_rtm_below("2s")
+    if not perf.smoke:
+        rows = load_breast_cancer().data.tolist()
+        forest = joblib.load(FILE)["forest"].predict_proba(rows)[:, 1]
+        share = sum(map(same_class, forest, Linear()(rows))) / len(rows)
+        assert perf.metrics.figure("agreement").value == pytest.approx(share, abs=0.15)
 
 
 @pytest.mark.perf(pattern=Ensemble(["model", Linear], combine=mean))

@@ -29,9 +29,11 @@ from pytest_mlpatterns import (
     Ensemble,
     Limited,
     Microservice,
+    MultiModel,
     Pipeline,
     Queued,
     Replicated,
+    Shadowed,
     Single,
 )
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -47,7 +49,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
-PATTERNS = (Batched, Cached, Cascade, Ensemble, Limited, Microservice, Pipeline, Queued, Replicated, Single)
+PATTERNS = (
+    *(Batched, Cached, Cascade, Ensemble, Limited, Microservice, MultiModel, Pipeline, Queued, Replicated, Shadowed),
+    Single,
+)
 QUICKSTART = ROOT / "examples" / "quickstart"
 STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "slower.patch", "test_perf.py", "train.py")
 PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", *WITHOUT_NEIGHBOURS)
@@ -387,7 +392,7 @@ class TestPatterns:
         run = run_python(*PYTEST, "--perf-smoke", directory=declared_patterns)
 
         assert run.returncode == 0, run.stdout + run.stderr
-        assert "12 perf tests sent one request each" in run.stdout
+        assert "14 perf tests sent one request each" in run.stdout
 
     def test_every_test_passes_and_every_pattern_is_among_them(self, declared_patterns: Path) -> None:
         doubt = "--perf-noise=doubt"  # the suite is a busy neighbour: a cache need not be twice as fast beside it
