@@ -97,7 +97,7 @@ class Autoscaler:
         self._lock = threading.RLock()
         self._replicas: dict[tuple[str, int], ScaledReplica] = {}
         self._threads: list[threading.Thread] = []
-        self._closing = False
+        self._closing = threading.Event()
         self._has_facts = False
         self._failure: MlpatternsError | None = None
 
@@ -144,7 +144,7 @@ class Autoscaler:
     def close(self) -> None:
         """Start no more replicas; those that run are the launcher's to end."""
         with self._lock:
-            self._closing = True
+            self._closing.set()
 
     def join(self) -> None:
         """Wait for the threads, after the processes have ended."""
@@ -153,7 +153,7 @@ class Autoscaler:
 
     def _in_thread(self, run: Callable[[], None]) -> None:
         with self._lock:
-            if self._closing:
+            if self._closing.is_set():
                 return
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             thread = threading.Thread(target=run, name=f"replica of {self._model}", daemon=True)
@@ -165,7 +165,7 @@ class Autoscaler:
         replica = None
         try:
             with self._lock:
-                if self._closing:
+                if self._closing.is_set():
                     return
                 self.check()
                 replica = self._start()
@@ -175,7 +175,7 @@ class Autoscaler:
             self._fail(error, replica)
             return
         with self._lock:
-            if self._closing:  # a process that the launcher ends now must not be replaced
+            if self._closing.is_set():  # a process that the launcher ends now must not be replaced
                 return
             self._settle(replica.workers)
         self._tell(ReplicaStarted(self._group, replica.address))
@@ -184,7 +184,7 @@ class Autoscaler:
     def _fail(self, error: MlpatternsError | OSError, replica: ScaledReplica | None) -> None:
         """A replica did not start."""
         with self._lock:
-            if self._closing:
+            if self._closing.is_set():
                 return
             if self._failure is None:
                 self._failure = error if isinstance(error, MlpatternsError) else DeploymentError(str(error))
@@ -209,7 +209,7 @@ class Autoscaler:
     def _note_death(self, replica: ScaledReplica) -> None:
         """A process of a replica has ended, perhaps as it was asked to."""
         with self._lock:
-            if self._closing or self._replicas.pop(replica.address, None) is None:
+            if self._closing.is_set() or self._replicas.pop(replica.address, None) is None:
                 return
             self.died += 1
             if self.died > MAX_REPLACEMENTS and self._failure is None:

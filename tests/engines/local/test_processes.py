@@ -1,4 +1,4 @@
-"""The end of a local deployment: which processes of the model had to be killed, and which could not be."""
+"""A local deployment: what its workers counted, its end, and which processes of the model had to be killed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 
 from pytest_mlpatterns import DeploymentError, LeftoverWarning
 from pytest_mlpatterns.engines.local.processes import LocalProcesses
+from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.serving.processes import WorkerStats
 from pytest_mlpatterns.system.orphans import Stopped
 
 
@@ -68,3 +70,46 @@ def test_of_workers_that_serve_the_same_one_is_asked_for_its_environment() -> No
         AnsweringWorker(0, "gateway", kernel="Linux 6.1", OMP_NUM_THREADS="1"),
     ]
     assert LocalProcesses(workers).facts() == {"kernel": "Linux 6.1", "OMP_NUM_THREADS": "1, 4"}
+
+
+class CountingWorker:
+    """A worker that has counted some requests."""
+
+    def __init__(self, position: int, requests: int, *, is_scaled: bool = False, has_retired: bool = False) -> None:
+        self.position, self.role = position, "replica" if is_scaled else "service"
+        self.is_scaled, self.has_retired = is_scaled, has_retired
+        self.replaced = 0
+        self.child = self
+        self.pid = 100 + requests
+        self._requests = requests
+
+    def log_tail(self) -> str:
+        return f"log {self._requests}"
+
+    def stats(self) -> WorkerStats:
+        return WorkerStats(1, self._requests, (), (LayerStats(self.position, "cached", {"hits": self._requests}),))
+
+
+class FollowingReplicas:
+    """Replicas that follow the load, two of which died."""
+
+    died = 2
+
+    def check(self) -> None:
+        """All is well."""
+
+
+def test_workers_that_follow_the_load_add_their_counts_and_are_no_replicas() -> None:
+    workers: Any = [
+        CountingWorker(-1, 9),
+        CountingWorker(0, 4, is_scaled=True, has_retired=True),
+        CountingWorker(0, 5, is_scaled=True),
+    ]
+    scalers: Any = [FollowingReplicas()]
+    of_all = LocalProcesses(workers, (), "iris", scalers)
+    stats = of_all.stats()
+    assert stats.replica_requests == (9,)
+    assert stats.replaced == 2
+    assert [(layer.position, layer.counters["hits"]) for layer in stats.layers] == [(-1, 9), (0, 9)]
+    assert of_all.pids == (109, 105)
+    assert of_all.log_tail() == "log 9\nlog 5"
