@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
     from pytest_mlpatterns.records.samples import Samples
+    from pytest_mlpatterns.workload.retries import Retries
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
@@ -53,6 +54,8 @@ _LAUNCHES = 4
 """Launches that the budget should have time for, more than a first verdict needs: each is evidence of its own."""
 _ENOUGH_FOR_THEM = 10
 """Requests of a block from which another launch is worth more than longer blocks."""
+_BACKOFFS = 5
+"""Backoffs of a retry that a block has time for, so that most retries come back while it is loaded."""
 _LEAST_SHARE = 0.25
 """Smallest share of a launch that its blocks get."""
 _STAGGER = 0.25
@@ -128,6 +131,19 @@ class BlockDesign:
     warmup_ns: int = 100_000_000
     launch_ns: int = 20_000_000_000
     budget_ns: int | None = None
+
+    @classmethod
+    def for_load(cls, retries: Retries | None, window_ns: int) -> BlockDesign:
+        """The design for a load: its blocks are longer if failed requests come back only later.
+
+        Args:
+            retries: of the load; None for none.
+            window_ns: window of a launch, which no block is longer than for that.
+        """
+        design = cls()
+        if retries is None:
+            return design
+        return replace(design, block_ns=max(design.block_ns, min(_BACKOFFS * retries.backoff_ns(1), window_ns)))
 
     @property
     def longest_warmup_ns(self) -> int:

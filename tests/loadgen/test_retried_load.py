@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,17 @@ def test_a_request_of_the_window_is_tried_again_after_it_and_none_after_the_load
     samples = samples_of(result)
     assert (samples.outcome.tolist(), attempts_of(samples)) == ([200], [2])
     assert samples.done_ns[0] > result.window.end_ns
+
+
+def test_a_turn_of_a_conversation_is_tried_again_before_the_next_one_follows() -> None:
+    think_ns, firsts = array("q", [0, 0, -1, 0, -1]), array("I", [0, 3])
+    with ScriptedServer(two_of_three_refused) as server:
+        job = a_job([server.address], ClosedLoop(1), retries=QUICK, duration_ns=200 * MS)
+        samples = samples_of(drive(replace(job, think_ns=think_ns.tobytes(), order=firsts.tobytes())))
+    assert samples.succeeded.all()
+    turns = [0, 1, 2, 3, 4]
+    assert samples.request.tolist() == [turns[number % 5] for number in range(samples.request.size)]
+    assert max(attempts_of(samples)) == 3
 
 
 def test_a_load_that_is_stopped_waits_for_no_retry() -> None:
