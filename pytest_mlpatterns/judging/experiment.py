@@ -242,6 +242,11 @@ class Experiment:
         return self.driver.smoke
 
     @property
+    def changes(self) -> bool:
+        """Whether the load changes through the window by itself, or a function beside it may change the latency."""
+        return self.setup.load.changes or self.settings.during is not None
+
+    @property
     def generator(self) -> Generator:
         """The load generator of this test."""
         return self.driver.on(self.settings.generators_on)

@@ -512,7 +512,7 @@ class Perf:
         mode = self._experiment.baseline.mode
         if not self.smoke:
             if mode is BaselineMode.UPDATE:
-                steady = not self._setup.load.changes
+                steady = not self._experiment.changes
                 measure_for_the_baseline(self._measurement, lambda: self.result(passed=True), steady=steady)
             self._nmrt.search_for_ranking()
         judged = {verdict.metric for verdict in self._verdicts.all if verdict.against in ("baseline", "revision")}

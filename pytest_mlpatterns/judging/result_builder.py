@@ -217,8 +217,8 @@ def with_steps(result: TestResult, impacts: Sequence[StepImpact], course: Sequen
     """The result with what the steps of the function beside the load did; the same without one."""
     if not impacts:
         return result
-    measured = replace(result.measured, steps=tuple(impacts), latency_over_time=tuple(course))
-    return replace(result.with_notes(describe_steps(impacts)), measured=measured)
+    causes = replace(result.causes, steps=tuple(impacts), latency_over_time=tuple(course))
+    return replace(result.with_notes(describe_steps(impacts)), causes=causes)
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:
@@ -287,7 +287,7 @@ def _conditions(metrics: Metrics, experiment: Experiment, comparison: Comparison
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
         noise=(*noise_of(metrics.launches, interleaved=comparison.is_interleaved), *_changes(experiment)),
-        unsteady=unsteady_notes(metrics, changes=experiment.setup.load.changes),
+        unsteady=unsteady_notes(metrics, changes=experiment.changes),
         taken=taken_in(metrics.launches),
         sorting_ns=() if experiment.cluster else sorting_times_ns(metrics.launches),  # which is of this machine
         generator=_generator_figures(metrics, dropped),
@@ -350,7 +350,7 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
 
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Experiment) -> tuple[str, ...]:
     silences = [launch.silence for launch in metrics.launches if launch.silence]
-    changes = experiment.setup.load.changes
+    changes = experiment.changes
     notes = [*silences, *experiment.accepted.notes, *unsteady_notes(metrics, changes=changes)]
     if metrics.failures:
         failed = sum(metrics.failures.values())

@@ -297,8 +297,6 @@ class Measured:
             smallest and largest.
         latency: distribution of all latencies; None if no request has one.
         layers: counts of the pattern's layers in the last launch's window.
-        steps: what the steps of the function beside the load did, launch by launch; empty without one.
-        latency_over_time: the latency through the window of the last launch, if it had steps.
     """
 
     launches: Mapping[str, tuple[tuple[float, float], ...]]
@@ -313,8 +311,6 @@ class Measured:
     replica_share: tuple[tuple[float, float, float], ...] = ()
     latency: Latency | None = None
     layers: tuple[LayerStats, ...] = ()
-    steps: tuple[StepImpact, ...] = ()
-    latency_over_time: tuple[LatencyMoment, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
@@ -330,8 +326,6 @@ class Measured:
             "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
             "latency": None if data["latency"] is None else Latency.from_json(data["latency"]),
             "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
-            "steps": tuple(map(StepImpact.from_json, data.get("steps", ()))),
-            "latency_over_time": tuple(map(LatencyMoment.from_json, data.get("latency_over_time", ()))),
         }
         return cls(**{**_given(cls, data), **read})
 
@@ -436,12 +430,16 @@ class CauseRecord:
         profile: where the time went by function, or why that is not known; None if nothing asked for it.
         held: which lines hold more memory, or why that is not known; None if nothing asked for it.
         growth: memory over the long load of a test for leaks; None without one.
+        steps: what the steps of the function beside the load did, launch by launch; empty without one.
+        latency_over_time: the latency through the window of the last launch, if it had steps.
     """
 
     split: LatencySplits = field(default_factory=dict)
     profile: ProfileRecord | None = None
     held: HeldRecord | None = None
     growth: GrowthRecord | None = None
+    steps: tuple[StepImpact, ...] = ()
+    latency_over_time: tuple[LatencyMoment, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
@@ -455,6 +453,8 @@ class CauseRecord:
             ProfileRecord.from_json(data["profile"]) if data.get("profile") else None,
             HeldRecord.from_json(data["held"]) if data.get("held") else None,
             GrowthRecord.from_json(data["growth"]) if data.get("growth") else None,
+            tuple(map(StepImpact.from_json, data.get("steps", ()))),
+            tuple(map(LatencyMoment.from_json, data.get("latency_over_time", ()))),
         )
 
 

@@ -33,6 +33,7 @@ from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, M
 from pytest_mlpatterns.records.result_parts import BaselineGap, Beside, Location, Reference, Terms
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.setup import FactChange
+from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Gate, Kind, LeftOut, OpenBy, Outcome, Unjudged, Verdict, WhyOpen
@@ -102,6 +103,24 @@ OVERLOADS = st.builds(
     behaviour=st.sampled_from(Behaviour),
     cut=st.text(max_size=12),
 )
+STEP_IMPACTS = st.builds(
+    StepImpact,
+    name=NAMES,
+    launch=st.integers(1, 9),
+    begin_ns=COUNTS,
+    end_ns=COUNTS,
+    requests=COUNTS,
+    hurt=COUNTS,
+    failed=COUNTS,
+    limit_ns=st.none() | COUNTS.map(float),
+    before_requests=COUNTS,
+    before_ns=st.none() | FINITE,
+    around_ns=st.none() | FINITE,
+    worst_ns=st.none() | FINITE,
+    recovery_ns=st.none() | FINITE,
+    watched_ns=FINITE,
+)
+MOMENTS = st.builds(LatencyMoment, FINITE, st.none() | FINITE, st.none() | FINITE, COUNTS)
 PERCENTILES = st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple)
 LATENCIES = st.builds(
     Latency,
@@ -252,6 +271,8 @@ RESULTS = st.builds(
     notes=st.lists(NAMES, max_size=3).map(tuple),
     load_over_time=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
     overloads=st.lists(OVERLOADS, max_size=1).map(tuple),
+    steps=st.lists(STEP_IMPACTS, max_size=2).map(tuple),
+    latency_over_time=st.lists(MOMENTS, max_size=3).map(tuple),
     capacities=st.lists(CAPACITIES, max_size=2).map(tuple),
     layers=st.lists(ANY_LAYER, max_size=2).map(tuple),
     generator=st.dictionaries(NAMES, st.none() | st.booleans() | FINITE, max_size=3),

@@ -79,9 +79,10 @@ class HurtLimit:
     ratio: float | None
     limit_ns: float | None = None
 
-    def __str__(self) -> str:
-        limit = f"{self.ratio:g}x" if self.limit_ns is None else format_duration(self.limit_ns)
-        return f"p{self.percentile:g}={limit}"
+    @property
+    def text(self) -> str:
+        """The limit alone, ``2x`` or ``200 ms``."""
+        return f"{self.ratio:g}x" if self.limit_ns is None else format_duration(self.limit_ns)
 
     def times(self, factor: float) -> HurtLimit:
         """The limit as many times as high."""
@@ -296,7 +297,8 @@ def judge_hurt(found: Sequence[AroundStep], limit: HurtLimit, *, confidence: flo
     outcome = Outcome.PASS if most < allowed else Outcome.INCONCLUSIVE
     if least > allowed and is_confirmed:
         outcome = Outcome.FAIL
-    reason = f"{_percentile_words(before_ns, everything, limit)}; {_seen(found, limit)}"
+    name = found[0].step.name
+    reason = f"{_percentile_words(before_ns, everything, limit, step=name)}; {_seen(found, limit)}"
     if outcome is Outcome.INCONCLUSIVE:
         reason = f"{reason}; {_why_open(before_ns, everything.size, limit, confidence=confidence)}"
     return Verdict("unhurt", "limit", outcome, reason)
@@ -400,13 +402,12 @@ def _seen(found: Sequence[AroundStep], limit: HurtLimit) -> str:
     return f"{which}{describe_impact(worst)}"
 
 
-def _percentile_words(before_ns: NDArray[np.float64], around_ns: NDArray[np.float64], limit: HurtLimit) -> str:
-    name, before, now = (
-        f"p{limit.percentile:g}",
-        _time(_percentile(before_ns, limit.percentile)),
-        _time(_percentile(around_ns, limit.percentile)),
-    )
-    return f"{name} latency {now} around the step, {before} before it; limit {str(limit).partition('=')[2]}"
+def _percentile_words(
+    before_ns: NDArray[np.float64], around_ns: NDArray[np.float64], limit: HurtLimit, *, step: str
+) -> str:
+    now, before = (_time(_percentile(values, limit.percentile)) for values in (around_ns, before_ns))
+    around = f"p{limit.percentile:g} latency {now} around the step {step}"
+    return f"{around}, {before} before it; limit {limit.text}"
 
 
 def _why_open(before_ns: NDArray[np.float64], around: int, limit: HurtLimit, *, confidence: float) -> str:

@@ -69,7 +69,8 @@ class Chart:
 
     ``marks`` are named values to mark on an axis. ``points`` are further places in each row, which the table leaves
     out. ``axis`` names the horizontal axis, for a kind of chart that does not name it. ``borders`` are places on it at
-    which something else begins, each with the reason, and ``changes`` what changed there.
+    which something else begins, each with the reason, and ``changes`` what changed there. ``spans`` are named stretches
+    of it, from and to.
     """
 
     kind: str
@@ -82,6 +83,7 @@ class Chart:
     axis: str = ""
     borders: tuple[tuple[int, str], ...] = ()
     changes: tuple[ChangeMark, ...] = ()
+    spans: tuple[tuple[float, float, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, numbers to five digits."""
@@ -94,6 +96,9 @@ class Chart:
             **({"axis": self.axis} if self.axis else {}),
             **({"borders": [list(border) for border in self.borders]} if self.borders else {}),
             **({"changes": [asdict(change) for change in self.changes]} if self.changes else {}),
+            **(
+                {"spans": [[_brief(begin), _brief(end), name] for begin, end, name in self.spans]} if self.spans else {}
+            ),
         }
 
 

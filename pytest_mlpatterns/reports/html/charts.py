@@ -16,6 +16,7 @@ from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column, heading_of, thinned, unit_of
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart, split_charts
+from pytest_mlpatterns.reports.html.step_charts import latency_course, with_steps
 from pytest_mlpatterns.reports.html.stream_charts import stream_charts
 from pytest_mlpatterns.reports.text.comparison import comparisons_of
 from pytest_mlpatterns.reports.text.notes import describe_capacity
@@ -42,12 +43,13 @@ def charts_of(result: TestResult) -> tuple[Chart, ...]:
         found += _ladder(capacity)
     found += [
         growth_chart(result),
+        latency_course(result),
         _load(result),
         _memory(result),
         _replicas(result),
         *layer_charts(result.measured.layers),
     ]
-    return tuple(chart for chart in found if chart is not None)
+    return tuple(with_steps(chart, result) for chart in found if chart is not None)
 
 
 def deciding_charts(result: TestResult) -> tuple[Chart, ...]:

@@ -254,6 +254,8 @@ def _wrong(metrics: set[str], slow: str) -> str:
     """What a change does whose metrics are beyond their tolerance; ``slow`` if it takes time."""
     if metrics <= {*GROWTHS}:
         return "leaks"
+    if metrics <= {"recovery", "unhurt"} and "unhurt" in metrics:
+        return "hurts requests"
     return "fails requests" if metrics == {"error_rate"} else slow
 
 

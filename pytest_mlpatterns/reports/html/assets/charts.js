@@ -238,20 +238,42 @@ const charts = (() => {
 
   // --- over time -------------------------------------------------------------------------------------------------
 
-  function overTime(table, width, { unit, curve = "linear", top = null }) {
+  /** Steps beside the load: a band from begin to end, and the name at its begin. */
+  function stepMarks(table) {
+    const spans = table.spans ?? [], end = table.rows.at(-1)[0];
+    const names = { x: "0", frameAnchor: "top", text: "2", fill: ACCENT, fontWeight: 600, stroke: "var(--card)", strokeWidth: 4 };
+    return [
+      Plot.rectX(spans, { x1: "0", x2: "1", fill: ACCENT, fillOpacity: 0.14 }),
+      Plot.ruleX(spans, { x: "0", stroke: ACCENT, strokeWidth: 1.5, strokeDasharray: "2 3" }),
+      ...[["start", (span) => span[0] <= 0.7 * end], ["end", (span) => span[0] > 0.7 * end]].map(([textAnchor, fits]) =>
+        Plot.text(spans.filter(fits), { ...names, textAnchor, dy: -14 }),
+      ),
+    ];
+  }
+
+  function overTime(table, width, { unit, curve = "linear", top = null, more = [] }) {
     const domain = [0, table.rows.at(-1)[0]];
     const rows = table.rows[0][0] > 0 ? [[0, ...table.rows[0].slice(1)], ...table.rows] : table.rows; // a value ends its block
     const x = { domain, ticks: d3.ticks(...domain, width < 420 ? 4 : 6), tickFormat: (value) => units.tick("seconds", value) };
     const y = scaleOf(unit, values(table.rows, 1, 2), { log: false, most: 4, top });
     return frame(width, x, y, "time in the window", [
+      ...stepMarks(table),
       Plot.areaY(rows, { x: "0", y: "1", fill: PRESENT, fillOpacity: 0.15, curve }),
       ...(table.columns.length > 2
         ? [Plot.line(rows, { x: "0", y: "2", stroke: OTHER, strokeWidth: 1.75, strokeDasharray: "5 4", curve })]
         : []),
       Plot.line(rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2, curve }),
       Plot.ruleY([0], { stroke: "var(--muted)" }),
-      ...tip(table, (row) => row[0], (row) => row[1]),
-    ]);
+      ...more,
+      ...tip(table, (row) => row[0], (row) => row[1] ?? 0),
+    ], table.spans ? { marginTop: 24 } : {});
+  }
+
+  /** The median and the longest latency of short pieces of the window, and where requests failed. */
+  function courseOfLatency(table, width) {
+    const failed = table.rows.filter((row) => row[3] > 0);
+    const more = [Plot.dot(failed, { x: "0", y: 0, r: 4, fill: "var(--failed)" })];
+    return overTime(table, width, { unit: "duration", more });
   }
 
   /** Memory over the requests, from its lowest value on, and the line of its growth. */
@@ -528,6 +550,7 @@ const charts = (() => {
     memory: (table, width) => overTime(table, width, { unit: "size" }),
     tokens: (table, width) => overTime(table, width, { unit: "count", curve: "step-before" }),
     growth,
+    course_of_latency: courseOfLatency,
     course,
     waterfall,
     goodput,
@@ -544,6 +567,7 @@ const charts = (() => {
     histogram: [["present block", 2], ["other", 3]],
     load: [["present", 1], ["other dashed", 2]],
     growth: [["present", 1], ["accent dashed", 2]],
+    course_of_latency: [["present", 1], ["other dashed", 2]],
     course: [["present block", 3], ["other", 6]],
     scaling: [["present", 1], ["other dashed", 4]],
     overload: [["present", 1], ["other dashed", 0]],
