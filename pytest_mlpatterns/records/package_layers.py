@@ -48,9 +48,11 @@ if TYPE_CHECKING:
 __all__ = ["PACKAGE_LAYERS"]
 
 _BATCH_SIZE = Figure("batch_size", "batch size", Unit.COUNT, mean="size", better="higher", floor=0.5)
+"""The mean size of a batch, of both kinds of batching."""
 _BATCH_WAIT = Figure(
     "batch_wait", "wait for a batch", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
 )
+"""The wait for a batch, of both kinds of batching."""
 
 _CACHED = LayerKind(
     figures=(
@@ -96,6 +98,7 @@ _CACHED = LayerKind(
     paths=("patterns/cache", "serving/redis/cache"),
     stores=True,
 )
+"""The layer of ``Cached``."""
 _BATCHED = LayerKind(
     figures=(
         replace(_BATCH_SIZE, note="{} inputs per call"),
@@ -126,6 +129,7 @@ _BATCHED = LayerKind(
     },
     paths=("patterns/batch",),
 )
+"""The layer of ``Batched``."""
 _CONTINUOUS = LayerKind(
     figures=(
         replace(_BATCH_SIZE, note="{} sequences per step"),
@@ -136,6 +140,7 @@ _CONTINUOUS = LayerKind(
     charts=(SizesChart("Batch sizes", "size", "sequences", "batch", "steps"),),
     paths=("patterns/continuous",),
 )
+"""The layer of ``Continuous``."""
 _QUEUED = LayerKind(
     figures=(
         Figure("queue_depth", "queue depth", Unit.COUNT, level="depth", note="{} waiting on average", floor=0.5),
@@ -174,11 +179,13 @@ _QUEUED = LayerKind(
     },
     paths=("patterns/queued", "serving/redis/"),
 )
+"""The layer of ``Queued``."""
 _HOP = LayerKind(
     figures=(Figure("hop", "hop", Unit.DURATION, median="hop_ns", note="{} round trip", floor=LATENCY_FLOOR_NS),),
     words={"errors": "failed"},
     paths=("engines/local/upstream.py",),
 )
+"""The way to another process."""
 _WIRE = LayerKind(
     figures=(
         *(
@@ -208,6 +215,7 @@ _WIRE = LayerKind(
     ),
     paths=("wire/",),
 )
+"""The server of a process."""
 PACKAGE_LAYERS: Mapping[str, LayerKind] = {
     "cached": _CACHED,
     "batched": _BATCHED,

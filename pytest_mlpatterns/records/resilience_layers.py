@@ -79,6 +79,7 @@ _LIMITED = LayerKind(
     split=(("wait_ns", "queue_wait"),),
     paths=("patterns/limited", "patterns/adaptive_limit"),
 )
+"""The layer of ``Limited``."""
 _CASCADE = LayerKind(
     figures=(
         Figure(
@@ -114,6 +115,7 @@ _CASCADE = LayerKind(
     ),
     paths=("patterns/cascade",),
 )
+"""The layer of ``Cascade``."""
 _OTHERS = {
     "on_error": "the fallback, after an error",
     "on_timeout": "the fallback, after a time-out",
@@ -313,6 +315,7 @@ _AUTOSCALED = LayerKind(
     ),
     paths=("patterns/autoscaled", "patterns/replica_rule"),
 )
+"""The layer of ``Autoscaled``."""
 _MULTIMODEL = LayerKind(
     figures=(
         Figure(
