@@ -213,6 +213,7 @@ class Experiment:
             :class:`pytest_mlpatterns.revision.commits.UnknownRevisionError`. None if the file alone decides.
         comparison_required: a test that is not compared with the revision fails, also if it is new.
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
+        ranked: names of the metrics that a ranking weighs or limits.
         cluster: the machines that take part beside this one; None if none do.
         accepted: worsenings that the team has agreed to.
         results_file: that the run will write, as a command names it; empty if it writes none.
@@ -231,6 +232,7 @@ class Experiment:
     settle: Callable[[], Settlement] | None = None
     comparison_required: bool = False
     searches: tuple[Objective | None, ...] = ()
+    ranked: tuple[str, ...] = ()
     cluster: Cluster | None = None
     accepted: Accepted = NOTHING_ACCEPTED
     results_file: str = ""

@@ -119,7 +119,7 @@ def build_result(
     """
     if (metrics := measurement.so_far) is None:
         return None
-    figures, by_launch = estimated(metrics, [verdict.metric for verdict in verdicts])
+    figures, by_launch = estimated(metrics, [*experiment.ranked, *(verdict.metric for verdict in verdicts)])
     conditions = _conditions(metrics, experiment, comparison, dropped=measurement.dropped)
     judged = replace(
         _judged(experiment, comparison, has_verdicts=bool(verdicts), passed=passed),
@@ -158,6 +158,7 @@ def _definition(experiment: Experiment, metrics: Metrics) -> Definition:
         command=experiment.command,
         tolerance=settings.tolerance.usual,
         gate=settings.gate,
+        overload=settings.overload,
         price=metrics.price,
         terms=Terms(settings.budget_ns, settings.launches, tolerances),
     )

@@ -357,6 +357,7 @@ class PerfSession:
             if experiment.system.is_attached  # no repository shows whether it changed
             else self._settlements.of(item.nodeid, match, settings, session=serving, closing=resources),
             comparison_required=self._run.against_required,
+            ranked=() if criteria is None else criteria.metrics,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),
             accepted=self._acceptances.of(item, settings, match),
             results_file=self._results_file(),

@@ -197,6 +197,7 @@ class Definition:
         command: command line that runs the test alone.
         tolerance: largest worsening against the baseline that the test accepts.
         gate: whether a failing verdict fails the test.
+        overload: whether the load is meant to exceed the capacity, so that refused requests are no failures.
         price: of cores and memory; None without one.
         terms: of a comparison; None in files of older versions.
     """
@@ -206,6 +207,7 @@ class Definition:
     command: str = ""
     tolerance: float = 0.10
     gate: Gate = Gate.FAIL
+    overload: bool = False
     price: Price | None = None
     terms: Terms | None = None
 

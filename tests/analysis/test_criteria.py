@@ -57,6 +57,12 @@ def test_a_requirement_has_the_unit_of_its_metric(text: str, requirement: Requir
     assert parse(f"rtm=1,{text}").requirements == (requirement,)
 
 
+def test_metrics_are_those_with_a_weight_and_then_those_with_a_limit() -> None:
+    criteria = parse("goodput(latency<250ms)=1, asl=1, p95<50ms, asl<0.5")
+
+    assert criteria.metrics == ("goodput(latency<250ms)", "asl", "p95", "asl")
+
+
 @pytest.mark.parametrize(
     ("text", "searches"),
     [

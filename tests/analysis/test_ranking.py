@@ -240,6 +240,15 @@ class TestWhatIsNoEvidence:
     def test_a_few_failed_requests_do_not_exclude_a_pattern(self) -> None:
         assert ranked([SHOP[0], changed(SHOP[1], failed_requests={"503": 50})], EQUAL).rows[0].excluded is None
 
+    def test_what_a_service_refuses_beyond_its_capacity_does_not_exclude_it_but_time_outs_do(self) -> None:
+        refuses = changed(SHOP[0], failed_requests={"503": 600}, overload=True)
+        late = changed(SHOP[1], failed_requests={"-2": 600}, overload=True)
+
+        found = rows(ranked([refuses, late], EQUAL))
+
+        assert found["cached"].excluded is None
+        assert "600 of 1,000 requests failed" in str(found["single"].excluded)
+
 
 class TestMissing:
     def test_a_pattern_without_a_metric_that_others_have_is_excluded(self) -> None:

@@ -425,8 +425,23 @@ class TestChoosing:
         assert again.returncode == 0, again.stderr
         assert again.stdout.startswith("test_choosing.py::test_forest: ")
 
-    def test_the_readme_of_choosing_has_the_weights_of_its_settings(self) -> None:
-        settings, text = ((QUICKSTART.parent / "choosing" / name).read_text() for name in ("pytest.ini", "README.md"))
+    @pytest.mark.processes
+    def test_five_ways_to_survive_twice_the_load_are_ranked_and_none_is_excluded_for_refusing(
+        self, tmp_path: Path
+    ) -> None:
+        project = copied("choosing/overload", tmp_path)
+        serve_declared_times(project, '{"forest": Declared(0.02), "linear": Declared(0.001)}, "models.joblib"')
+        run = run_python(*PYTEST, "--perf-duration=1s", "--perf-json=results.json", directory=project)
+        assert run.returncode == 0, run.stdout
+        (ranking,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["ranking"]
+        assert set(ranking["weights"]) == {"goodput(latency<250ms)", "cpu_per_request"}
+        scores = {row["pattern"].partition("(")[0]: row["score"] for row in ranking["rows"]}
+        assert set(scores) == {"queued", "limited", "fallback", "cascade", "batched"}
+        assert all(scores.values())
+
+    @pytest.mark.parametrize("folder", ["choosing", "choosing/overload"])
+    def test_the_readme_of_choosing_has_the_weights_of_its_settings(self, folder: str) -> None:
+        settings, text = ((QUICKSTART.parent / folder / name).read_text() for name in ("pytest.ini", "README.md"))
         (weights,) = re.findall(r"^perf_rank = (.+)$", settings, re.MULTILINE)
         assert f"perf_rank = {weights}" in text
 

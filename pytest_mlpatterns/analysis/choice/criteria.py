@@ -51,10 +51,14 @@ class SelectionCriteria:
     source: str = field(default="--perf-rank", compare=False)
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that have a weight or a limit."""
+        return (*self.weights, *(requirement.metric for requirement in self.requirements))
+
+    @property
     def searches(self) -> tuple[Objective | None, ...]:
         """The searches for NMRT that the criteria need, by objective; None for NMRT alone."""
-        names = (*self.weights, *(requirement.metric for requirement in self.requirements))
-        searched = [metric for metric in map(metric_named, names) if metric.search is not None]
+        searched = [metric for metric in map(metric_named, self.metrics) if metric.search is not None]
         return tuple(dict.fromkeys(metric.objective for metric in searched))
 
     def check_currency(self, price: Price | None) -> None:

@@ -270,7 +270,8 @@ def _why_excluded(result: TestResult) -> str:
     if result.judged.interrupted:
         return "interrupted"
     failures = {int(code): count for code, count in result.measured.failed_requests.items()}
-    if why := why_too_many_failed(failures, result.measured.requests, result.measured.first_failure):
+    first, may_refuse = result.measured.first_failure, result.definition.overload
+    if why := why_too_many_failed(failures, result.measured.requests, first, may_refuse=may_refuse):
         return why
     fails = [verdict for verdict in result.verdicts if verdict.outcome is Outcome.FAIL]
     if limits := [verdict.reason for verdict in fails if verdict.against == "limit"]:

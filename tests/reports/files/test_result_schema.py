@@ -63,7 +63,7 @@ SINCE_0_2_0 = {
 """Members that files of 0.2.0 do not have; new ones belong here, so that older files stay readable."""
 DERIVED: dict[type, set[str]] = {TestResult: {"outcome", "kind"}, Verdict: {"by_machine", "open_by"}}
 """Members that a type gives beside its fields."""
-SINCE_0_2_0_IN_RESULTS = {"kind", "latency_over_time", "steps"}
+SINCE_0_2_0_IN_RESULTS = {"kind", "latency_over_time", "overload", "steps"}
 """The same of results alone: a reference has had a member of this name before."""
 WORSE = result(verdicts=(verdict(Outcome.FAIL),)).to_json()["verdicts"][0]
 ACCOUNT: dict[str, object] = {
