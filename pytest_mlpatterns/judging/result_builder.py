@@ -278,7 +278,7 @@ def _measured(
         counts=metrics.request_counts,
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
         latency=latency_of(metrics.latencies_ns),
-        layers=metrics.layers,
+        layers=(*([] if (retries := metrics.by_launch[-1].retry_layer()) is None else [retries]), *metrics.layers),
     )
 
 

@@ -19,6 +19,7 @@ multimodel  warm, cold, unloaded, load_failed, close_failed,           load_ns, 
             loaded_ns, observed_ns
 shadowed    copied, dropped, same, different, failed, waiting_ns,      cost_ns, shadow_ns; the series ``waiting``
             observed_ns
+retries     once, again, denied, attempts_ns, answered_ns, observed_ns the series ``attempts`` and ``answered``
 ==========  =========================================================  ================================================
 
 ``ahead`` is the number of requests in flight at a replica when it gets another one. ``hedged`` requests were asked
@@ -406,6 +407,22 @@ _SHADOWED = LayerKind(
     paths=("patterns/shadowed", "patterns/equality"),
 )
 """A shadow; counters of inputs."""
+RETRY_LAYER = "retries"
+"""Name of what the load's own clients count that try again: a layer before the service, of results only."""
+_RETRIES = LayerKind(
+    charts=(
+        PartsChart(
+            "Requests that were sent again",
+            "request",
+            "requests",
+            {"again": "sent again", "denied": "not sent again, the budget was used up", "once": "sent once"},
+            "needed another attempt",
+            optional=("denied",),
+        ),
+        LevelChart("Attempts of the requests that were due", "attempts", "attempts per second"),
+        LevelChart("Answers to the requests that were due", "answered", "answers per second"),
+    ),
+)
 RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "limited": _LIMITED,
     "cascade": _CASCADE,

@@ -129,6 +129,20 @@ def test_retries_give_their_attempts_and_what_the_budget_denied() -> None:
     ]
 
 
+def test_a_result_has_what_clients_did_that_tried_again() -> None:
+    layer = Metrics((retried_launch(),)).by_launch[-1].retry_layer()
+    assert layer is not None
+    assert layer.counted(("once", "again", "denied")) == 600
+    assert (layer.counters["again"], layer.counters["denied"]) == (150, 23)  # of the last 30, 7 were sent again
+    assert layer.counters["attempts_ns"] / layer.counters["observed_ns"] == pytest.approx(300)
+    assert {rate for _, rate in layer.series["answered"]} == {200}
+    assert sum(rate for _, rate in layer.series["attempts"]) == pytest.approx(12 * 300, rel=0.01)
+    assert Metrics((even_launch(),)).by_launch[-1].retry_layer() is None
+    unbounded = Metrics((retried_launch(budget=False),)).by_launch[-1].retry_layer()
+    assert unbounded is not None
+    assert unbounded.counters["denied"] == 0
+
+
 def test_without_a_budget_none_is_used_up_and_without_retries_there_are_no_attempts() -> None:
     unbounded = Metrics((retried_launch(budget=False),))
     assert unbounded.retry_denied_ratio is None

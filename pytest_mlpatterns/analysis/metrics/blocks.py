@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from pytest_mlpatterns.analysis.metrics.stream_blocks import PromiseBlocks, Stre
 from pytest_mlpatterns.analysis.statistics.intervals import block_weights
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.resilience_layers import RETRY_LAYER
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -166,6 +168,29 @@ class LaunchBlocks:
         """Share of the requests that failed because the budget had no retry left; None without a budget."""
         retries = self._launch.samples.retries
         return None if retries is None or retries.denied is None else self._per_request(retries.denied)
+
+    def retry_layer(self) -> LayerStats | None:
+        """What clients did that tried again, counted as a layer before the service; None without retries.
+
+        The rates over time are by when requests were due, since a recording has no time of each attempt.
+        """
+        samples = self._launch.samples
+        if samples.retries is None:
+            return None
+        due = samples.due_in(self._launch.window)
+        attempts = samples.retries.attempts[due].astype(np.int64)
+        denied = (
+            np.zeros(attempts.size, dtype=np.bool_) if samples.retries.denied is None else samples.retries.denied[due]
+        )
+        once, again = int(((attempts == 1) & ~denied).sum()), int((attempts > 1).sum())
+        counters = {"once": once, "again": again, "denied": attempts.size - once - again}
+        counters["observed_ns"] = self._launch.window.duration_ns
+        series = {}
+        for name, counted_for in (("attempts", attempts), ("answered", samples.succeeded[due].astype(np.int64))):
+            rates = self._per_block(counted_for) * 1e9 / np.diff(self._edges)
+            counters[f"{name}_ns"] = int((rates * np.diff(self._edges)).sum())
+            series[name] = tuple((int(at), round(rate)) for at, rate in zip(self._edges, rates, strict=False))
+        return LayerStats(0, RETRY_LAYER, counters, {}, series)
 
     def asl(self) -> LaunchValue | None:
         """Share of the cores that it may use that the deployment used; None if its processes are unknown."""
@@ -336,11 +361,15 @@ class LaunchBlocks:
 
     def _per_request(self, values: NDArray[np.uint8] | NDArray[np.bool_]) -> LaunchValue | None:
         """The mean of a column over the requests that were due in the window; None without one."""
+        of_due = values[self._launch.samples.due_in(self._launch.window)]
+        return self._quotient(self._per_block(of_due), self._per_block(np.ones(of_due.size)))
+
+    def _per_block(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """The sum in each block of a column of the requests that were due in the window."""
         samples = self._launch.samples
-        due = samples.due_in(self._launch.window)
-        block = np.minimum(np.searchsorted(self._edges, samples.due_ns[due], side="right") - 1, self.count - 1)
-        summed = np.bincount(block, values[due], minlength=self.count).astype(np.float64)
-        return self._quotient(summed, np.bincount(block, minlength=self.count).astype(np.float64))
+        due_ns = samples.due_ns[samples.due_in(self._launch.window)]
+        block = np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
+        return np.bincount(block, values, minlength=self.count).astype(np.float64)
 
     def _quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
         return quotient(over, under, self._weights)
