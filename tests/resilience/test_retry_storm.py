@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.deployed import MS, Checked, deployed
+from support.deployed import CALLERS, MS, Checked, deployed
 from support.project import Project
 from support.repository import Repository
 
-from pytest_mlpatterns import DeploymentError, Microservice, RequestError, Retries, Single
+from pytest_mlpatterns import Cached, DeploymentError, Limited, Microservice, RequestError, Retries, Single
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns import Pattern
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.addressing import Progress
@@ -120,6 +121,36 @@ def test_retries_without_a_budget_keep_a_service_down_and_those_with_one_do_not(
     assert storm_bounded.attempts_per_request.value <= 1.1 + 100 / bounded.samples.outcome.size
     assert storm_bounded.retry_denied_ratio is not None
     assert storm_bounded.retry_denied_ratio.value > 0.05
+
+
+async def squares(batch: list[Any]) -> list[Any]:
+    await asyncio.sleep(0.002)
+    return [one * one for one in batch]
+
+
+@pytest.mark.parametrize(
+    "pattern", [Limited(4, 0, retry_after=None), Limited(4, 0, retry_after=None) | Cached()], ids=str
+)
+def test_callers_that_are_refused_get_their_own_answer_from_a_later_attempt(
+    pattern: Pattern, generator: Generator, tmp_path: Path
+) -> None:
+    check = Checked(lambda one: one * one)
+    plan = LoadPlan(read_payload(list(range(500))), ClosedLoop(CALLERS), 1000 * MS, 100 * MS, 20_000 * MS, check)
+    plan = replace(plan, retries=Retries(50, backoff="1ms"), generators=2)
+    with deployed(pattern, squares, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
+        launch = runner.measure()
+
+    assert check.seen
+    assert Metrics((launch,)).failures == {}
+    assert launch.stats is not None
+    assert launch.samples.retries is not None
+    (layer,) = launch.stats.layers_named("limited")
+    counted = layer.counted(("admitted", "rejected"))
+    in_window = launch.window.covers(launch.samples.due_ns)
+    attempts = int(launch.samples.retries.attempts[in_window].sum())
+    assert attempts > in_window.sum()
+    edges = CALLERS * int(launch.samples.retries.attempts.max())  # those under way when the window opens and closes
+    assert attempts == pytest.approx(counted, rel=0.03, abs=edges)
 
 
 class Slow:
