@@ -151,7 +151,7 @@ class WindowOpened:
 Event = WindowOpened | Progress | Warm
 """What a generator reports during a job."""
 Instruction = OpenWindow | AddAddress | RemoveAddress | str
-"""What a generator is told during a job; a text ends it."""
+"""What a generator receives during a job; a text ends it."""
 
 
 @dataclass(frozen=True, slots=True)

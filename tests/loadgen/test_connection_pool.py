@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import pytest
 from support.services.jobs import a_job
 
 from pytest_mlpatterns.loadgen import connection_pool as pool_module
 from pytest_mlpatterns.loadgen.recorder import RetryColumns, SampleRecorder
 from pytest_mlpatterns.loadgen.retrier import Attempt
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.workload.schedule import ConstantRate
 
 if TYPE_CHECKING:
-    import pytest
-
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 
 
@@ -86,3 +88,63 @@ def test_an_attempt_that_waited_goes_with_its_connection(monkeypatch: pytest.Mon
     loop.pool.release(connection)  # type: ignore[arg-type]
 
     assert connection.attempt == attempt
+
+
+class HeldConnection:
+    """A connection whose answers come when the test says so."""
+
+    def __init__(self, loop: Any, address: tuple[str, int], target: int) -> None:
+        self.target = target
+        self.is_closed = False
+        self._loop = loop
+        self._address = address
+        loop.made.append(self)
+
+    def send(self, request: int, _due_ns: int | None, _ready_ns: int | None = None) -> None:
+        self._loop.sent.append((request, self._address[1]))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class BalancedLoop:
+    new_connection: Any = None
+
+    def __init__(self, balance: Balance = Balance.ROUND_ROBIN) -> None:
+        self.made: list[HeldConnection] = []
+        self.sent: list[tuple[int, int]] = []
+        self.new_connection = partial(HeldConnection, self)
+        job = a_job([("127.0.0.1", port) for port in (1, 2)], ConstantRate(100))
+        job = replace(job, endpoint=replace(job.endpoint, balance=balance))
+        self.pool = pool_module.ConnectionPool(cast("LoadLoop", self), job)
+
+
+@pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.LEAST_OUTSTANDING])
+def test_a_removed_address_answers_what_it_has_and_gets_nothing_more(balance: Balance) -> None:
+    loop = BalancedLoop(balance)
+    for number in range(4):
+        loop.pool.send(number, None)
+    loop.pool.release(loop.made[0])  # type: ignore[arg-type]
+    loop.pool.remove(("127.0.0.1", 1))
+    loop.pool.remove(("127.0.0.1", 1))
+    loop.pool.remove(("127.0.0.1", 2))
+    assert [one.is_closed for one in loop.made] == [True, False, False, False]
+    assert loop.pool.outstanding == 3
+    for number in range(4, 7):
+        loop.pool.send(number, None)
+    assert [port for _, port in loop.sent] == [1, 2, 1, 2, 2, 2, 2]
+    loop.pool.release(loop.made[2])  # type: ignore[arg-type]
+    assert loop.made[2].is_closed
+    assert (loop.pool.outstanding, loop.pool.connections) == (5, 5)
+
+
+def test_a_request_that_waited_goes_to_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MAX_OPEN_LOOP_CONNECTIONS", 1)
+    loop = BalancedLoop()
+    loop.pool.send(0, 5)
+    loop.pool.send(1, 6)
+    loop.pool.remove(("127.0.0.1", 1))
+    assert loop.sent == [(0, 1)]
+    loop.pool.release(loop.made[0])  # type: ignore[arg-type]
+    assert loop.sent == [(0, 1), (1, 2)]
+    assert not loop.pool.waiting

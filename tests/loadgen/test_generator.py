@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import threading
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from pytest_mlpatterns import ChildError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import Warm, WindowOpened
-from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
 
@@ -184,6 +185,32 @@ class TestAddedServers:
         assert since.sum() >= 20
         assert since.mean() == pytest.approx(0.5, abs=0.2)  # two processes take turns, each for itself
         assert result.generator.connections == 8
+
+    @pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.LEAST_OUTSTANDING])
+    def test_a_server_that_is_removed_gets_no_more_requests_and_answers_those_that_it_has(
+        self, generator: Generator, server: ScriptedServer, balance: Balance
+    ) -> None:
+        removed_ns: list[int] = []
+        with ScriptedServer() as removed:
+
+            def on_poll(event: Event | None) -> None:
+                if isinstance(event, WindowOpened):
+                    generator.remove_address(removed.address)
+                    generator.remove_address(("127.0.0.1", 1))  # none of its servers
+                    removed_ns.append(perf_counter_ns())
+                elif removed_ns and perf_counter_ns() > removed_ns[0] + 300 * MS:
+                    generator.remove_address(server.address)  # the last one stays
+                    if perf_counter_ns() > removed_ns[0] + 400 * MS:
+                        generator.end_load()
+
+            job = a_job([server.address, removed.address], ClosedLoop(4), duration_ns=LONG_NS)
+            job = replace(job, endpoint=replace(job.endpoint, balance=balance))
+            samples = samples_of(generator.run(job, poll_s=0.01, on_poll=on_poll))
+        assert set(samples.outcome.tolist()) == {200}
+        assert (samples.target == 1).any()
+        late = samples.due_ns > removed_ns[0] + 150 * MS
+        assert late.any()
+        assert not (samples.target[late] == 1).any()
 
 
 class TestSharedLoads:

@@ -40,7 +40,7 @@ RECOVERED = 0.95
 _LIKELY = 2.33
 """Standard deviations beyond which one measurement in a hundred lies, as the verdicts on other limits allow."""
 _BY_CHANCE = 1e-4
-"""Chance that so many of :data:`PIECE_REQUESTS` requests are late as before: a window has some thousand of them."""
+"""Chance, with the share of late requests from before, of a number of them in a piece; a window has 1,000 pieces."""
 
 
 @dataclass(frozen=True, slots=True)

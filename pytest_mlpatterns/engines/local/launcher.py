@@ -61,7 +61,7 @@ _WORKER = "pytest_mlpatterns.engines.local.worker"
 _READING_S = 0.1
 """Interval of the readings of a replica that is to end, in seconds: two ticks of the load generator."""
 _MOST_READINGS = 20
-"""Most of these readings: a replica that still receives requests ends all the same."""
+"""Most of these readings: a replica that still receives requests ends then."""
 
 
 class LocalEngine(Engine):

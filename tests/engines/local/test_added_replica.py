@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -14,7 +16,7 @@ import pytest
 from support.services.deploy import deployed, make_start_options
 from support.services.processes import our_children
 
-from pytest_mlpatterns import Batched, DeploymentError, Microservice, ModelLoadError, Wire
+from pytest_mlpatterns import Batched, DeploymentError, Microservice, ModelLoadError, Replicated, Wire
 from pytest_mlpatterns.engines.local.launcher import LocalReplica, launch
 from pytest_mlpatterns.serving.grpc.client import GrpcTransport
 from pytest_mlpatterns.serving.model import service_plan
@@ -87,12 +89,37 @@ class TestProcesses:
             with pytest.raises(ModelLoadError, match="no licence left"):
                 ready(replica)
 
+    def test_a_replica_that_is_removed_ends_and_keeps_its_counts(self, tmp_path: Path) -> None:
+        with deployed(double, tmp_path, Replicated(2), by_value=[HERE]) as deployment:
+            assert deployment.scaler is not None
+            first, second = deployment.addresses
+            for _ in range(4):
+                deployment.predict(1)
+            assert not deployment.scaler.has_ended(second)
+            deployment.scaler.remove(second)
+            assert deployment.scaler.has_ended(second)
+            assert not deployment.scaler.has_ended(first)
+            assert deployment.stats().replica_requests == (2, 2)
+            assert asked(deployment, first) == {"predictions": [42]}
+
+    def test_one_that_the_test_kills_is_no_error(self, tmp_path: Path) -> None:
+        with deployed(double, tmp_path, Replicated(2), by_value=[HERE]) as deployment:
+            assert deployment.scaler is not None
+            killed, _ = deployment.pids
+            deployment.processes.excuse(killed)
+            os.kill(killed, signal.SIGKILL)
+            while not deployment.scaler.has_ended(deployment.addresses[0]):
+                time.sleep(0.01)
+            assert deployment.stats().replica_requests == (0, 0)
+            assert asked(deployment, deployment.addresses[1]) == {"predictions": [42]}
+
     def test_a_replica_over_grpc_has_a_port_of_its_own(self, tmp_path: Path) -> None:
         options = replace(make_start_options(tmp_path), wire=Wire.parse("grpc", "wire"))
         deployment = launch(service_plan(Batched(), double, [HERE]), options)
         try:
             assert deployment.scaler is not None
             address = ready(deployment.scaler.add())
+            assert not deployment.scaler.has_ended(address)
             with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", transport=GrpcTransport()) as client:
                 assert client.get("/v2/health/ready", timeout=PATIENCE_S).is_success
         finally:
