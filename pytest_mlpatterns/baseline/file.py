@@ -175,6 +175,7 @@ def _entry(data: dict[str, Any]) -> Entry:
         anchor=anchor and _anchor(anchor),
         latency=_latency(data.get("latency", ())),
         counts=_counts(data.get("counts", {})),
+        classes={name: _counts(counts) for name, counts in data.get("classes", {}).items()},
         disturbed=tuple(data.get("disturbed", ())),
         facts=data.get("facts", {}),
         split=read_splits(data.get("split", {})),
@@ -221,10 +222,9 @@ def _plain(entry: Entry) -> dict[str, Any]:
     if entry.latency:
         plain["latency"] = [[rounded(percent), rounded(ns)] for percent, ns in entry.latency]
     if entry.counts:
-        plain["counts"] = {
-            f"{number:03}": [one.requests, one.failed, [list(pair) for pair in sorted(one.latencies.items())]]
-            for number, one in enumerate(entry.counts, start=1)
-        }
+        plain["counts"] = _plain_counts(entry.counts)
+    if entry.classes:
+        plain["classes"] = {name: _plain_counts(counts) for name, counts in entry.classes.items()}
     plain |= _plain_circumstances(entry)
     if anchor is not None:
         plain["anchor"] = {
@@ -234,6 +234,13 @@ def _plain(entry: Entry) -> dict[str, Any]:
             "updates": anchor.updates,
         }
     return plain
+
+
+def _plain_counts(counts: Sequence[RequestCounts]) -> dict[str, Any]:
+    return {
+        f"{number:03}": [one.requests, one.failed, [list(pair) for pair in sorted(one.latencies.items())]]
+        for number, one in enumerate(counts, start=1)
+    }
 
 
 def _plain_circumstances(entry: Entry) -> dict[str, Any]:

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.metric import class_metric_name
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.records.baseline_entry import EntryKey
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.result_parts import BaselineGap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.baseline_entry import Baselines, Entry
+    from pytest_mlpatterns.records.latency import RequestCounts
     from pytest_mlpatterns.records.setup import Environment, EnvironmentFacts, Setup
 
 __all__ = ["BaselineLookup", "BaselineMatch", "scaled"]
@@ -112,29 +114,40 @@ class BaselineLookup:
         return f"{self._run.baseline_file.name}, {entry.recorded_at}"
 
 
+_PACED = "throughput"
+"""The rate that a schedule sets."""
+
+
 def scaled(entry: Entry, ratio: float) -> Entry:
     """What an entry would be on a machine that takes ``ratio`` times as long: times multiplied, rates divided.
 
     Shares, sizes, counts and unknown metrics stay as they are, and so does the throughput of a paced load: an open
     loop, or a closed loop with think time.
     """
+    load = entry.setup.load
+    paced = {class_metric_name(_PACED, name) for name, part in load.parts.items() if part.paced}
+    paced |= {_PACED} if load.paced else set()
     metrics = {
         name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)
         for name, launches in entry.metrics.items()
-        for factor in [1.0 if entry.setup.load.paced and name == "throughput" else _factor_of_speed(name, ratio)]
+        for factor in [1.0 if name in paced else _factor_of_speed(name, ratio)]
     }
     latency = tuple((percent, ns * ratio) for percent, ns in entry.latency)
-    counts = tuple(
-        replace(launch, latencies={round(ns * ratio): count for ns, count in launch.latencies.items()})
-        for launch in entry.counts
-    )
     return replace(
         entry,
         metrics=metrics,
         anchor=None,
         latency=latency,
-        counts=counts,
+        counts=_scaled_counts(entry.counts, ratio),
+        classes={name: _scaled_counts(counts, ratio) for name, counts in entry.classes.items()},
         sorting_ns=tuple(ns * ratio for ns in entry.sorting_ns),
+    )
+
+
+def _scaled_counts(counts: Sequence[RequestCounts], ratio: float) -> tuple[RequestCounts, ...]:
+    return tuple(
+        replace(launch, latencies={round(ns * ratio): count for ns, count in launch.latencies.items()})
+        for launch in counts
     )
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.metrics.caller_classes import compared_in_classes
 from pytest_mlpatterns.analysis.metrics.definitions import (
-    METRICS,
     metric_named,
     objectives_of,
     with_locations,
@@ -133,6 +133,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         date=facts.date,
         latency=stored_percentiles(result.measured.latency),
         counts=tuple(map(without_body, result.measured.counts)),
+        classes={one.name: tuple(map(without_body, one.counts)) for one in result.measured.classes},
         disturbed=disturbances(result),
         facts=result.conditions.facts,
         split=result.causes.split,
@@ -188,8 +189,14 @@ def anchor_of(entry: Entry) -> Anchor:
 
 
 def _primary(result: TestResult) -> dict[str, Metric]:
-    """The metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
-    return with_role(Role.PRIMARY, streams=result.stream is not None)
+    """The metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do; of a mix those of its
+    classes."""
+    metrics = with_role(Role.PRIMARY, streams=result.stream is not None)
+    if not result.measured.classes:
+        return metrics
+    loads = result.setup.load.parts
+    closed = {one.name: one.name in loads and not loads[one.name].paced for one in result.measured.classes}
+    return {metric.name: metric for metric in compared_in_classes(metrics.values(), closed)}
 
 
 def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchValue]]) -> Verdict | None:
@@ -301,7 +308,7 @@ def _statistic(name: str, result: TestResult) -> Metric:
         value, low, high = result.metrics.get(of.name, (1.0, 0.0, math.inf))
         return (high - low) / value if value else 0.0
 
-    return judged_statistic(METRICS[name], width)
+    return judged_statistic(metric_named(name), width)
 
 
 def _half_width(name: str, result: TestResult) -> float:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.bulk import Bulk, Load
+from pytest_mlpatterns.workload.bulk import Bulk
+from pytest_mlpatterns.workload.mix import Load, Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def read_load(marker: Mapping[str, Any]) -> Load:
         if not isinstance(load, Load):
             raise SettingError(
                 f"perf(load=...) is {shown(load)}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
-                "PoissonRate(200), GammaRate(200), Bursts(100, 1000), Stages([('10s', 100)]), Trace('arrivals.csv') or "
-                "Bulk(1000)"
+                "PoissonRate(200), GammaRate(200), Bursts(100, 1000), Stages([('10s', 100)]), Trace('arrivals.csv'), "
+                'Bulk(1000), Mix({"gold": PoissonRate(20), "bulk": ClosedLoop(4)})'
             )
         return load
     if given == ["rate_rps"]:
@@ -85,6 +86,11 @@ def require_combinable(load: Load, values: Mapping[str, Any]) -> None:
     Raises:
         SettingError: one of them; it names the reason.
     """
+    if isinstance(load, Mix) and values["generators"] > 1:
+        raise SettingError(
+            f"perf(generators={values['generators']}) and {load}, expected one generator: several do not share classes "
+            "of callers; write generators=1"
+        )
     if isinstance(load, Bulk):
         if values["generators"] > 1:
             raise SettingError(

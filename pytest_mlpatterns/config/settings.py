@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.price import Price
-    from pytest_mlpatterns.workload.bulk import Load
+    from pytest_mlpatterns.workload.mix import Load
     from pytest_mlpatterns.workload.retries import Retries
     from pytest_mlpatterns.workload.schedule import Cancellation
 

@@ -184,7 +184,8 @@ class BaselineComparison:
     def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> None:
         """Measure as many launches as the percentiles need that the baseline entry can be compared by."""
         recorded = sum(launch.requests for launch in entry.counts)
-        percentiles = [one.metric.percentile for one in compared if one.is_guard and one.metric.percentile is not None]
+        guards = [one.metric for one in compared if one.is_guard and not one.metric.caller_class]
+        percentiles = [metric.percentile for metric in guards if metric.percentile is not None]
         needed = max((size for size in map(min_samples, percentiles) if size <= recorded), default=0)
         metrics = self._measurement.metrics
         launches = len(metrics.launches)
@@ -266,7 +267,7 @@ class BaselineComparison:
             found = judge_guarded(compared, EntrySample(entry), present, against="baseline", in_flight=in_flight)
             return with_starts_named(found, len(metrics.starts_ns))
         if metric.percentile is not None and not self._is_screen:  # whose verdict the recorded code checks
-            metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
+            metrics.interval_of(metric)  # raises TooFewSamplesError
         if metrics.only_at_least(metric):
             raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")
 

@@ -67,9 +67,8 @@ class AbsentMetricError(UnknownMetricError):
 class Sample(Protocol):
     """Launches of one side."""
 
-    @property
-    def counts(self) -> Sequence[RequestCounts]:
-        """The requests of each launch; empty if unknown."""
+    def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
+        """The requests of each launch that a metric is of; empty if unknown."""
 
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch; empty if unknown."""
@@ -81,10 +80,9 @@ class EntrySample:
 
     entry: Entry
 
-    @property
-    def counts(self) -> Sequence[RequestCounts]:
-        """The requests of each launch; empty in an entry of an older version."""
-        return self.entry.counts
+    def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
+        """The requests of each launch that a metric is of; empty in an entry of an older version."""
+        return self.entry.classes.get(metric.caller_class, ()) if metric.caller_class else self.entry.counts
 
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch; empty if it was not recorded."""
@@ -98,10 +96,10 @@ class MeasuredSample:
 
     metrics: Metrics
 
-    @property
-    def counts(self) -> Sequence[RequestCounts]:
-        """The requests of each launch."""
-        return self.metrics.request_counts
+    def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
+        """The requests of each launch that a metric is of."""
+        of = self.metrics.of(metric.caller_class) if metric.caller_class else self.metrics
+        return of.request_counts
 
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch that has one."""
@@ -165,12 +163,12 @@ def judge_guarded(
         InvalidResultError: the reference has no such percentile, since too many of its requests failed.
     """
     metric, tolerance = compared.metric, compared.tolerance
-    if metric.percentile is None and metric.name != "error_rate":
+    if metric.percentile is None and metric.base_name != "error_rate":
         judge = partial(judge_guard, metric, tolerance=tolerance, in_flight=in_flight)
         return replace(_judge_values(metric, reference, present, against=against, judge=judge), against=against)
-    if not reference.counts:
+    then, now = reference.counts_for(metric), present.counts_for(metric)
+    if not then:
         raise UnknownMetricError("is not recorded yet")
-    then, now = reference.counts, present.counts
     if metric.percentile is None:
         found = judge_failures(then, now, tolerance=tolerance)
     else:

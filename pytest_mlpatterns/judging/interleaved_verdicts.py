@@ -47,6 +47,7 @@ from pytest_mlpatterns.judging.guards import (
     with_starts_named,
     without_start,
 )
+from pytest_mlpatterns.judging.mixed_load import require_one_class
 from pytest_mlpatterns.measurement.answer_comparison import AnswerComparison, Side
 from pytest_mlpatterns.measurement.variant import StartedDeployments
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -168,6 +169,8 @@ class SideComparison:
             Exception: any that the check raises, for answers of either side.
         """
         plan = self._experiment.plan
+        if factor.on == "nmrt":
+            require_one_class(self._experiment.settings.schedule, 'a comparison with on="nmrt"')
         answers = AnswerComparison(Side(other.own, plan), Side(other.variant.name, other.variant.plan))
         look = answers.look if other.answers_alike else None
         self._measurement.measure_at_least(1)
@@ -422,7 +425,8 @@ class _RevisionJudge:
         outcomes = {verdict.outcome for verdict in without_start([*self._found.values()])}
         failed = {name for name, verdict in self._found.items() if verdict.outcome is Outcome.FAIL}
         if failed:
-            is_confirmed = len(found) >= CONFIRMING_PAIRS or not failed <= with_role(Role.PAIRED).keys()
+            is_paired = all(Role.PAIRED in metric_named(name).roles for name in failed)
+            is_confirmed = len(found) >= CONFIRMING_PAIRS or not is_paired
             return Outcome.FAIL if is_confirmed else Outcome.INCONCLUSIVE
         return Outcome.INCONCLUSIVE if waits or Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
@@ -514,7 +518,7 @@ def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: fl
     )
     if not metric.stands_for:
         return Verdict(metric.name, "revision", verdict.outcome, reason, change, tolerance, *printed)
-    reason += f"; {_medians(run, METRICS[metric.stands_for])}"
+    reason += f"; {_medians(run, metric_named(metric.stands_for))}"
     found = Verdict(metric.stands_for, "revision", verdict.outcome, reason, change, tolerance, *printed)
     return replace(found, judged_by=metric.name)
 

@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.judging.mixed_load import require_one_class
 from pytest_mlpatterns.records.launch import Estimate, SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -74,9 +75,9 @@ class LimitAssertions:
         scatter = () if entry is None else entry.metrics.get(metric.name, ())
 
         def judge() -> Verdict:
-            self._measurement.require_valid(errors_count=metric.name != "error_rate")
+            self._measurement.require_valid(errors_count=metric.base_name != "error_rate")
             size = self._measurement.sample_size(metric)
-            confidence, metrics = plan.confidence(size.launches), self._measurement.metrics
+            confidence, metrics = plan.confidence(size.launches), self._metrics_of(metric)
             measured = metrics.interval_of(metric, confidence, scatter=scatter)
             if measured is None:
                 raise InvalidResultError(self._why_unknown(metric))
@@ -98,8 +99,8 @@ class LimitAssertions:
         Without a failure so far nothing shows a high rate, and too few requests to exclude one stay too few. So
         the time is left to the other assertions.
         """
-        metrics = self._measurement.metrics
-        if metric.name != "error_rate" or not metrics.requests or metrics.failures:
+        metrics = self._metrics_of(metric)
+        if metric.base_name != "error_rate" or not metrics.requests or metrics.failures:
             return ""
         last = self._measurement.reachable_launches
         requests = metrics.requests * last // len(metrics.launches)
@@ -109,14 +110,13 @@ class LimitAssertions:
         needed = math.ceil(requests * wanted / (1 - wanted) * (1 - limit) / limit)
         return (
             f"none of {metrics.requests:,} requests failed, and {needed:,} without a failure decide it; the test has "
-            f'time for {requests:,}: measure longer (duration="{self._duration_s(needed, last)}s")'
+            f'time for {requests:,}: measure longer (duration="{_duration_s(metrics, needed, last)}s")'
         )
 
-    def _duration_s(self, requests: int, launches: int) -> int:
-        """Seconds of a window with which the launches have these requests together."""
-        metrics = self._measurement.metrics
-        seconds = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
-        return math.ceil(requests / launches * seconds / metrics.requests)
+    def _metrics_of(self, metric: Metric) -> Metrics:
+        """The metrics of the class of callers that a metric is of, or of all requests."""
+        whole = self._measurement.metrics
+        return whole.of(metric.caller_class) if metric.caller_class else whole
 
     def _why_unknown(self, metric: Metric) -> str:
         pattern = self._experiment.setup.pattern
@@ -136,6 +136,12 @@ class LimitAssertions:
             use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
             return f"{pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
         return f"{metric.label} is not known for {pattern}; name its process: Url(..., pid=...)"
+
+
+def _duration_s(metrics: Metrics, requests: int, launches: int) -> int:
+    """Seconds of a window with which the launches have these requests together."""
+    seconds = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
+    return math.ceil(requests / launches * seconds / metrics.requests)
 
 
 def _with_reason(verdict: Verdict, more: str) -> Verdict:
@@ -186,6 +192,7 @@ class NmrtAssertions:
         Args:
             slo: a latency objective such as ``"p95<50ms"``; None for throughput alone.
         """
+        require_one_class(self._experiment.settings.schedule, "measure_nmrt(...)")
         objective = None if slo is None else parse_objective(slo)
         self._measurement.measure_at_least(1)
         if not self._experiment.smoke:
@@ -195,6 +202,7 @@ class NmrtAssertions:
         """Do the searches that a ranking needs and the test did not do, or stopped when its own limit was decided."""
         if not self._experiment.searches:
             return
+        require_one_class(self._experiment.settings.schedule, "a rank by NMRT")
         self._measurement.measure_at_least(1)
         self._measurement.require_valid()
         for objective in self._experiment.searches:
@@ -216,6 +224,7 @@ class NmrtAssertions:
             GeneratorLimitError: the load generator ended the search, before the limit was decided.
             InvalidResultError: it ended early for another reason.
         """
+        require_one_class(self._experiment.settings.schedule, "assert_nmrt_at_least(...)")
         objective = None if slo is None else parse_objective(slo)
         metric = nmrt_metric(objective)
         settings = self._experiment.settings

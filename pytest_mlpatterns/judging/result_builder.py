@@ -21,6 +21,7 @@ from pytest_mlpatterns.analysis.health.machine import (
     sorting_times_ns,
     taken_in,
 )
+from pytest_mlpatterns.analysis.metrics.caller_classes import class_figures
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
     METRICS,
@@ -43,6 +44,7 @@ from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
+from pytest_mlpatterns.records.caller_classes import ClassRecord
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import (
@@ -60,7 +62,13 @@ from pytest_mlpatterns.records.result_parts import (
 from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices, describe_overload, describe_scaling
-from pytest_mlpatterns.reports.text.notes import describe_bulk, describe_capacity, describe_cycle, describe_layer
+from pytest_mlpatterns.reports.text.notes import (
+    describe_bulk,
+    describe_capacity,
+    describe_class,
+    describe_cycle,
+    describe_layer,
+)
 from pytest_mlpatterns.reports.text.step_notes import describe_steps
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
 from pytest_mlpatterns.wire import REST_JSON
@@ -245,17 +253,17 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
     return Reference(
         "revision",
         run.names[0],
-        {**_all_figures(run.first_launches, run.first_starts_ns), **_figures(first)},
+        {**_all_figures(run.first_launches, run.first_starts_ns), **_figures(first, _paired_names(run))},
         _pooled(first),
         Beside(
-            {**_all_figures(run.second_launches, run.second_starts_ns), **_figures(second)},
+            {**_all_figures(run.second_launches, run.second_starts_ns), **_figures(second, _paired_names(run))},
             _pooled(second),
             _stream_percentiles(run.second_launches),
             splits_of(run.second_launches),
         ),
         {
             name: tuple((ratio.value, ratio.error) for ratio in ratios)
-            for name in with_locations(with_role(Role.PAIRED))
+            for name in _paired_names(run)
             if (ratios := [ratio for one in run.launches if (ratio := one.ratio(name)) is not None])
         },
         stream_percentiles=_stream_percentiles(run.first_launches),
@@ -279,6 +287,9 @@ def _measured(
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
         latency=latency_of(metrics.latencies_ns),
         layers=(*([] if (retries := metrics.by_launch[-1].retry_layer()) is None else [retries]), *metrics.layers),
+        classes=tuple(
+            ClassRecord(one.name, one.load, metrics.of(one.name).request_counts) for one in metrics.launches[0].classes
+        ),
     )
 
 
@@ -331,9 +342,14 @@ def _stream_percentiles(launches: Sequence[Launch]) -> dict[str, Percentiles]:
     return stream_percentiles(Metrics(tuple(launches))) if launches else {}
 
 
-def _figures(figures: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:
+def _paired_names(run: InterleavedRun) -> tuple[str, ...]:
+    """Names of the metrics that paired launches measure, those of classes of callers included."""
+    of_streams = [name for launch in run.launches for name in launch.streams]
+    return tuple(dict.fromkeys((*with_locations(with_role(Role.PAIRED)), *of_streams)))
+
+
+def _figures(figures: Sequence[VariantFigures], names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     """The mean, smallest and largest value of each metric over the launches of one variant."""
-    names = with_locations(with_role(Role.PAIRED))
     values = {name: [figure for one in figures if (figure := one.figure(name)) is not None] for name in names}
     return {name: (fmean(found), min(found), max(found)) for name, found in values.items() if found}
 
@@ -352,7 +368,7 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Experiment) -> tuple[str, ...]:
     silences = [launch.silence for launch in metrics.launches if launch.silence]
     changes = experiment.changes
-    notes = [*silences, *experiment.accepted.notes, *unsteady_notes(metrics, changes=changes)]
+    notes = [*silences, *experiment.accepted.notes, *unsteady_notes(metrics, changes=changes), *_load_notes(metrics)]
     if metrics.failures:
         failed = sum(metrics.failures.values())
         kinds = describe_failures(metrics.failures, metrics.first_failure)
@@ -371,7 +387,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
             f"tokens= counted fewer answers of a launch, because {format_size(KEPT_BYTES)} of their text are kept at "
             "most; in the others each chunk counts as a token"
         )
-    notes += [*_bulk_note(metrics), *_lengthened_window(metrics, experiment), *metrics.stream_notes()]
+    notes += [*_lengthened_window(metrics, experiment), *metrics.stream_notes()]
     overhead = metrics.launches[-1].generator.library_overhead_ns
     if overhead is not None:
         notes.append(
@@ -396,10 +412,11 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     return tuple(notes)
 
 
-def _bulk_note(metrics: Metrics) -> list[str]:
-    """What a bulk load took for its data set; nothing of another load."""
+def _load_notes(metrics: Metrics) -> list[str]:
+    """What each class in a mix got, or what a bulk load took for its data set; nothing of another load."""
     inputs, time_ns, rate = metrics.launches[-1].request_inputs, metrics.bulk_time_ns, metrics.inputs_per_s
-    return [] if inputs is None or time_ns is None else [describe_bulk(inputs.tolist(), time_ns, rate)]
+    notes = [describe_class(one, metrics.of(one.name)) for one in metrics.launches[0].classes]
+    return notes if inputs is None or time_ns is None else [*notes, describe_bulk(inputs.tolist(), time_ns, rate)]
 
 
 def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:
@@ -468,6 +485,7 @@ def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Met
     others += [
         metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(") and is_known_metric(name)
     ]
+    others += [metric.of_callers(name) for name in metrics.classes for metric in class_figures()]
     known = (*METRICS.values(), *own_metrics().values(), *LOCATIONS.values(), *others)
     found = [(metric, estimate_or_none(metrics, metric)) for metric in known]
     return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]

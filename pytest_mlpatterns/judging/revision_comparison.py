@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
     from pytest_mlpatterns.records.verdict import LeftOut, Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
-    from pytest_mlpatterns.workload.bulk import Load
+    from pytest_mlpatterns.workload.mix import Load
 
 __all__ = ["NOT_IN_BLOCKS", "RevisionComparison", "check_length", "least_ns"]
 

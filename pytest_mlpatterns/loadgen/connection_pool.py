@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.addressing import Balancer
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
+from pytest_mlpatterns.workload.mix import Mix, most_callers
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,12 +53,11 @@ class ConnectionPool:
         self.waiting: deque[tuple[int, int, int, Attempt | None]] = deque()
         self._released: list[Connection] = []
         self._releasing = False
-        self._limit = MAX_OPEN_LOOP_CONNECTIONS
-        self._callers = 0
-        if isinstance(job.schedule, ClosedLoop | Stages) and job.schedule.closed:
-            self._callers = job.share.part_of(job.schedule.max_concurrency)
-            self._limit = self._callers * len(job.endpoint.addresses)
-        self._open_ahead = job.share.part_of(job.schedule.concurrency) if isinstance(job.schedule, ClosedLoop) else 1
+        self._callers = job.share.part_of(most_callers(job.schedule))
+        self._limit = self._callers * len(job.endpoint.addresses)
+        if not job.schedule.closed:
+            self._limit += MAX_OPEN_LOOP_CONNECTIONS
+        self._open_ahead = self._callers if isinstance(job.schedule, ClosedLoop | Mix) and self._callers else 1
         self.limit_reached: bool = False
 
     @property

@@ -12,10 +12,12 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
 from pytest_mlpatterns.units import SECOND_NS, format_size
 from pytest_mlpatterns.workload.bursts import Bursts
+from pytest_mlpatterns.workload.mix import Mix, most_callers
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages, Trace
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
+    from pytest_mlpatterns.workload.mix import MixedSchedule
 
 __all__ = ["MERGED_ROW_BYTES", "ROW_BYTES", "check_connections", "check_samples", "known_rows", "require_fit"]
 
@@ -36,15 +38,15 @@ def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None
     Raises:
         SettingError: the system allows fewer; it names how many requests in flight are allowed.
     """
-    schedule = job.schedule
-    if allowed is None or job.endpoint.remote or not isinstance(schedule, ClosedLoop | Stages) or not schedule.closed:
+    needed = most_callers(job.schedule)
+    if allowed is None or job.endpoint.remote or not needed:
         return
     addresses = max(len(job.endpoint.addresses), 1)
     callers = allowed // addresses * processes
-    if schedule.max_concurrency > callers:
+    if needed > callers:
         each = f" to each of {addresses} addresses" if addresses > 1 else ""
         raise SettingError(
-            f"{schedule.max_concurrency:,} requests in flight need as many connections{each}, but the system allows "
+            f"{needed:,} requests in flight need as many connections{each}, but the system allows "
             f"{callers:,} (a process may open {allowed:,} beside its other files); lower the concurrency to {callers}, "
             "or raise the hard limit on open files (ulimit -Hn)"
         )
@@ -79,16 +81,23 @@ def require_fit(rows: int, free_bytes: int) -> None:
 
 def known_rows(job: LoadJob) -> int | None:
     """Most requests that an open loop records, its warm-up included; None for a closed loop."""
-    schedule = job.schedule
+    warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
+    return _rows_of(job.schedule, job.most_ns + warmup_ns)
+
+
+def _rows_of(schedule: MixedSchedule, length_ns: int) -> int | None:
+    """Most requests of a schedule in a time, in nanoseconds."""
+    if isinstance(schedule, Mix):
+        found = [_rows_of(one.schedule, length_ns) for one in schedule.classes]
+        return sum(rows for rows in found if rows is not None) if None not in found else None
     if isinstance(schedule, ClosedLoop) or schedule.closed:
         return None
     if isinstance(schedule, Trace):
         return schedule.arrivals_count
     if isinstance(schedule, Bursts):
         return schedule.most_arrivals
-    warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
     if isinstance(schedule, Stages):
         rate_rps = max(schedule.start, *(level for _, level in schedule.stages))
     else:
         rate_rps = schedule.rate_rps
-    return round(rate_rps * (job.most_ns + warmup_ns) / SECOND_NS)
+    return round(rate_rps * length_ns / SECOND_NS)

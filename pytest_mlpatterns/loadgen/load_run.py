@@ -21,6 +21,7 @@ from pytest_mlpatterns.loadgen.arrivals import (
     arrivals_of,
 )
 from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.mix_arrivals import MixArrivals, MixedRequests
 from pytest_mlpatterns.loadgen.recorder import (
     KEPT_BYTES,
     ResponseSample,
@@ -40,6 +41,7 @@ from pytest_mlpatterns.loadgen.steady_state import (
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.workload.mix import Mix, most_callers
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob
-    from pytest_mlpatterns.workload.schedule import Schedule
+    from pytest_mlpatterns.workload.mix import MixedSchedule
 
 __all__ = ["TICK_NS", "LoadRun"]
 
@@ -94,7 +96,8 @@ class LoadRun:
         self._emit = emit
         self._draws = _drawn(job)
         next(self._draws)
-        self.next_request: Callable[[], int] = self._draws.__next__
+        self._mixed = MixedRequests(job, self._draws.__next__) if isinstance(job.schedule, Mix) else None
+        self.next_request: Callable[[], int] = self._draws.__next__ if self._mixed is None else self._mixed.next_request
         self._conversations = ConversationArrivals(job.think_ns, send, self.recording) if job.think_ns else None
         self._has_length = job.schedule.length_ns is not None
         self._arrivals = self._arrivals_of(ClosedLoop(1) if self._has_length else job.schedule)
@@ -115,8 +118,7 @@ class LoadRun:
         self._left = -1  # below zero it counts the requests without a limit
         self._full = self._full_seen = False
         self._window_row = self._window_start_ns = 0
-        self._window_cpu_ns = 0
-        self._ticks_cpu_ns = 0
+        self._window_cpu_ns = self._ticks_cpu_ns = 0
         self._loop_lag_ns = 0
         self._opened_late_ns = 0
         self._report: GeneratorReport | None = None
@@ -223,7 +225,10 @@ class LoadRun:
             planned=self._planned,
         )
 
-    def _arrivals_of(self, schedule: Schedule) -> Arrivals:
+    def _arrivals_of(self, schedule: MixedSchedule) -> Arrivals:
+        if isinstance(schedule, Mix):
+            assert self._mixed is not None
+            return MixArrivals(self._job, self._mixed, self._send, recording=self.recording)
         arrivals = arrivals_of(schedule, self._send_next, self._job.share, stagger_ns=self._job.stagger_ns)
         return arrivals if self._conversations is None else self._conversations.begun_by(arrivals)
 
@@ -345,6 +350,8 @@ def _retrier_for(job: LoadJob, recording: SampleRecorder) -> Retrier | None:
 
 def _callers_of(job: LoadJob) -> int:
     """Requests in flight of this generator's closed loop; 1 of another load."""
+    if isinstance(job.schedule, Mix):
+        return max(most_callers(job.schedule), 1) if job.schedule.closed else 1
     return max(job.share.part_of(job.schedule.concurrency), 1) if isinstance(job.schedule, ClosedLoop) else 1
 
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.samples import Window
     from pytest_mlpatterns.workload.endpoint import Endpoint
+    from pytest_mlpatterns.workload.mix import MixedSchedule
     from pytest_mlpatterns.workload.retries import Retries
-    from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
+    from pytest_mlpatterns.workload.schedule import Cancellation
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 __all__ = [
     "AddAddress",
+    "ClassShare",
     "Event",
     "Instruction",
     "LoadJob",
@@ -59,6 +61,18 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassShare:
+    """The requests of one class of callers: the messages from ``first`` to before ``end``, drawn in an order.
+
+    ``order`` has indices of messages as unsigned 32-bit integers, native, begun again at its end.
+    """
+
+    first: int
+    end: int
+    order: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LoadJob:
     """One load to generate.
 
@@ -80,11 +94,12 @@ class LoadJob:
     ``stagger_ns`` is the time between the first requests of two callers of a closed loop.
     ``retries`` decides which failed requests are sent again; None for none. ``timeout_ns`` bounds all attempts of a
     request together.
+    ``classes`` are the requests of each class of callers if the schedule is a mix, in the order of its classes.
     """
 
     endpoint: Endpoint
     messages: tuple[bytes, ...]
-    schedule: Schedule
+    schedule: MixedSchedule
     duration_ns: int
     warmup_ns: int | None
     timeout_ns: int
@@ -98,6 +113,7 @@ class LoadJob:
     window: RequestWindow | WindowPlan | None = None
     stagger_ns: int = 0
     retries: Retries | None = None
+    classes: tuple[ClassShare, ...] = ()
 
     @property
     def most_ns(self) -> int:

@@ -36,6 +36,7 @@ from pytest_mlpatterns.measurement.paired_blocks import (
     ResponsePace,
     answer_rate,
     block_latencies,
+    class_block_figures,
     merge_reports,
     merge_samples,
     merge_usage,
@@ -47,6 +48,7 @@ from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.cpu_share import put_on_cores
+from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
 
@@ -63,8 +65,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.workload.mix import MixedSchedule
     from pytest_mlpatterns.workload.plan import LoadPlan
-    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["StartedDeployments", "Variant", "VariantRun", "named_errors"]
 
@@ -135,6 +137,7 @@ class VariantRun:
         self._job = job_for(deployment, plan, deployment.messages(plan.payload))
         self._closed = plan.schedule.closed
         self._request_inputs = inputs_of_requests(plan.payload)
+        self._classes = plan.classes
         self._order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
 
     @property
@@ -167,7 +170,9 @@ class VariantRun:
         with named_errors(self._variant):
             self._stats = self._deployment.stats()
         self._warm_ns = time.perf_counter_ns()
-        return response_pace(schedule, float(np.median(latency_ns)))
+        if isinstance(given := self._variant.plan.schedule, Mix):
+            return self._pace_of_classes(given, samples)
+        return response_pace(given, float(np.median(latency_ns)))
 
     def load(
         self, length_ns: int, position: int, core: int = 0, *, requests: int | None = None, stagger_ns: int = 0
@@ -222,6 +227,9 @@ class VariantRun:
             inputs = self._request_inputs[samples.request]
             rate = answer_rate(samples, result.window, closed=self._closed, weights=inputs)
             self.streams.setdefault("inputs", []).append(rate)
+        for one in self._classes:
+            for name, value in class_block_figures(samples, result.window, one).items():
+                self.streams.setdefault(name, []).append(value)
         usage = self._monitor.usage()  # before the block, when its window opened, and after it
         used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
         self.cpu_ns_per_request.append(used_ns / int(samples.succeeded.sum()))
@@ -290,6 +298,7 @@ class VariantRun:
             facts=self._deployment.facts() if with_facts else {},
             answer_form=self._deployment.answer_form,
             request_inputs=self._request_inputs,
+            classes=self._classes,
         )
 
     def _track(self) -> ResourceTrack | None:
@@ -300,13 +309,13 @@ class VariantRun:
         return track_of(usage, np.concatenate(self._done_ns), (since_warm,))
 
     def _counted(self, requests: int, least_ns: int, longest_ns: int) -> RequestWindow | None:
-        """A window that ends by its requests; None if several generators share the load, which share no count."""
-        alone = self._variant.plan.generators == 1 and requests > 0
+        """A window that ends by its requests; None if generators or classes share the load."""
+        alone = self._variant.plan.generators == 1 and requests > 0 and not self._classes
         return RequestWindow(requests, least_ns, longest_ns) if alone else None
 
     def _drive(
         self,
-        schedule: Schedule,
+        schedule: MixedSchedule,
         length_ns: int,
         position: int,
         *,
@@ -316,11 +325,24 @@ class VariantRun:
         events = LoadEvents(self._on_progress, on_window=self._monitor.sample)
         start = position % len(self._order)
         order = (self._order[start:] + self._order[:start]).tobytes()
-        job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order, window=window)
+        classes = tuple(replace(one, order=_rotated(one.order, position)) for one in self._job.classes)
+        job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order, window=window, classes=classes)
         job = replace(job, stagger_ns=stagger_ns)
         processes = self._variant.plan.generators
         with named_errors(self._variant), apart_from(self._deployment, self._generator, processes):
             return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
+
+    def _pace_of_classes(self, mix: Mix, samples: Samples) -> ResponsePace:
+        """The pace of the class of callers whose requests are rarest, so that a block has enough of each."""
+        paces = []
+        for one, of in zip(mix.classes, self._classes, strict=True):
+            own = samples.succeeded & (samples.request >= of.first) & (samples.request < of.end)
+            if not own.any():
+                own = samples.succeeded
+            latency_ns = samples.latency_ns[own]
+            paces.append(response_pace(one.schedule, float(np.median(latency_ns[latency_ns.size // 2 :]))))
+        slowest = max(paces, key=lambda pace: pace.interval_ns)
+        return replace(slowest, length_ns=mix.length_ns)
 
     def _why_limited(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> InvalidReason | None:
         """Why a block has no information about the variant; None if it has."""
@@ -418,6 +440,13 @@ class _Start(threading.Thread):
             self._abandoned = self._deployment is None
         if self._deployment is not None:
             self._deployment.close()
+
+
+def _rotated(order: bytes, position: int) -> bytes:
+    """An order of unsigned 32-bit integers that begins at a position of it."""
+    numbers = array("I", order)
+    start = position % len(numbers)
+    return (numbers[start:] + numbers[:start]).tobytes()
 
 
 class StartedDeployments:

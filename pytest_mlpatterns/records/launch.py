@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.records.caller_classes import ClassRequests
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.outcomes import FirstFailure
     from pytest_mlpatterns.records.resource_track import ResourceTrack
@@ -251,10 +252,11 @@ class Launch:
     only the first launch of a run may have it. ``sorting_ns`` is the CPU time of a fixed work at the end of the load
     (:mod:`pytest_mlpatterns.system.machine`); 0 if it was not done. ``answer_form`` is what its first answer
     looked like, in words; empty if it was a stream, or is not known. ``given_window_ns`` is the length that the window
-    was to have, if a request was longer and so the window was; None otherwise. ``request_inputs`` is the number of
-    inputs of each request of a bulk load, shape ``(requests of the payload,)``; None if each has one. ``is_whole`` is
+    was to have, if a request was longer and so the window was; None otherwise. ``request_inputs`` are the
+    numbers of inputs in the requests of a bulk load, shape ``(requests,)``; None if each has one. ``is_whole`` is
     whether the window has every request of the payload once, from the first one to the last answer. ``steps`` are those
-    of the function that ran beside the load; empty without one.
+    of the function that ran beside the load; empty without one. ``classes`` are the classes of callers of a mix; empty
+    for another load.
     """
 
     samples: Samples
@@ -277,6 +279,7 @@ class Launch:
     request_inputs: NDArray[np.int64] | None = None
     is_whole: bool = False
     steps: tuple[DuringStep, ...] = ()
+    classes: tuple[ClassRequests, ...] = ()
 
     @property
     def longest_answer_ns(self) -> int:

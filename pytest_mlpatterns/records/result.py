@@ -62,7 +62,18 @@ _ORDER = (
     *("group", "location", "command", "baseline_gap", "unsteady", "counts", "not_compared", "first_failure"),
     *("overloads", "price", "scaling", "missing_indices", "stream", "cancelled_requests", "cluster", "nodes"),
     *("generator_parts", "growth", "facts", "facts_changed", "profile", "held", "split", "taken", "accepted"),
-    *("sorting_ns", "unjudged", "gate", "overload", "terms", "steps", "latency_over_time", "outcome", "kind"),
+    *(
+        "sorting_ns",
+        "unjudged",
+        "gate",
+        "overload",
+        "terms",
+        "steps",
+        "latency_over_time",
+        "classes",
+        "outcome",
+        "kind",
+    ),
 )
 """The members of a result in JSON, in the order in which they have always been written."""
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.baseline_entry import commit_in
+from pytest_mlpatterns.records.caller_classes import ClassRecord, read_counts
 from pytest_mlpatterns.records.latency import (
     Latency,
     LatencySplit,
@@ -299,6 +300,7 @@ class Measured:
             smallest and largest.
         latency: distribution of all latencies; None if no request has one.
         layers: counts of the pattern's layers in the last launch's window.
+        classes: the classes of callers of a mix; empty for another load.
     """
 
     launches: Mapping[str, tuple[tuple[float, float], ...]]
@@ -313,10 +315,12 @@ class Measured:
     replica_share: tuple[tuple[float, float, float], ...] = ()
     latency: Latency | None = None
     layers: tuple[LayerStats, ...] = ()
+    classes: tuple[ClassRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        return {**asdict(self), "first_failure": str(self.first_failure or "")}
+        classes = [one.to_json() for one in self.classes]
+        return {**asdict(self), "first_failure": str(self.first_failure or ""), "classes": classes}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measured:
@@ -324,7 +328,8 @@ class Measured:
         read = {
             "launches": {name: _pairs(values) for name, values in data["launches"].items()},
             "first_failure": FirstFailure.read(data["first_failure"]),
-            "counts": tuple(map(_counts, data.get("counts", ()))),
+            "counts": tuple(map(read_counts, data.get("counts", ()))),
+            "classes": tuple(map(ClassRecord.from_json, data.get("classes", ()))),
             "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
             "latency": None if data["latency"] is None else Latency.from_json(data["latency"]),
             "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
@@ -480,10 +485,6 @@ def _capacity(data: Mapping[str, Any]) -> Capacity:
     asl = LaunchValue(**data["asl"]) if data.get("asl") else None
     read = {"nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder, "objective": objective, "asl": asl}
     return Capacity(**{**data, **read, "end": SearchEnd(data.get("end", SearchEnd.FOUND))})
-
-
-def _counts(data: Mapping[str, Any]) -> RequestCounts:
-    return RequestCounts(**{**data, "latencies": {int(ns): count for ns, count in data["latencies"].items()}})
 
 
 def _splits(data: Mapping[SplitMetric, Any]) -> LatencySplits:

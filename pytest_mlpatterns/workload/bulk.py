@@ -7,19 +7,13 @@ sends nothing; :class:`pytest_mlpatterns.workload.payload.Payload` makes the chu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pytest_mlpatterns import fields
-from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
-from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.input_order import Uniform, Zipf
-from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
-if TYPE_CHECKING:
-    from pytest_mlpatterns.wire import Wire
-
-__all__ = ["Bulk", "Load"]
+__all__ = ["Bulk"]
 
 _MOST_INPUTS = 1_000_000
 """Most inputs of a request; the size of all requests is limited besides."""
@@ -62,28 +56,3 @@ class Bulk:
     def callers(self) -> ClosedLoop:
         """The callers that send the chunks."""
         return ClosedLoop(self.concurrency)
-
-    def require_inputs(self, given: object, wire: Wire) -> None:
-        """Refuse inputs that cannot be sent once, or not several in a request.
-
-        Args:
-            given: as ``perf_payload`` returns them.
-            wire: that encodes them.
-
-        Raises:
-            SettingError: they are drawn at random, or a request of the wire carries one input.
-        """
-        if isinstance(given, Uniform | Zipf):
-            raise SettingError(
-                f"perf_payload is {shown(type(given).__name__)} of inputs under {self}, which sends every input once; "
-                "return the list of inputs itself"
-            )
-        if wire.protocol == "openai":
-            raise SettingError(
-                f"{self} over the wire {wire}, whose requests carry one input each, expected one with lists of inputs; "
-                'write wire="rest+json", or load=ClosedLoop(8)'
-            )
-
-
-Load = Schedule | Bulk
-"""Any load of a test."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.bulk import Bulk
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["MAX_INPUTS", "MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "arguments_of", "read_chunks", "read_payload"]
+__all__ = [
+    "MAX_INPUTS",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_PRODUCED",
+    "Payload",
+    "PayloadPart",
+    "arguments_of",
+    "read_chunks",
+    "read_payload",
+]
 
 MAX_PAYLOAD_BYTES = 256 * 2**20
 """Largest total size of the encoded requests of one test."""
@@ -39,6 +49,31 @@ MAX_INPUTS = 4_000_000
 _FRAMING = ("host", "content-length", "transfer-encoding")
 
 _Draw = Shuffled | Uniform | Zipf | None
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadPart:
+    """The requests of one class of callers.
+
+    Attributes:
+        name: of the class.
+        first: index of its first request.
+        end: index after its last one.
+        draw: the random order of its inputs; None sends them as they are listed.
+        has_own_request: whether the class makes the requests itself.
+    """
+
+    name: str
+    first: int
+    end: int
+    draw: _Draw
+    has_own_request: bool = False
+
+    def order(self) -> bytes:
+        """The indices of its requests in order, as native unsigned 32-bit integers."""
+        count = self.end - self.first
+        drawn = array("I", range(count)) if self.draw is None else array("I", self.draw.order(count))
+        return array("I", [self.first + number for number in drawn]).tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +91,8 @@ class Payload:
         conversations: which requests follow each other; None if the inputs have no ``turns``. Then ``inputs`` has one
             for each turn.
         origins: for each request of conversations the index of the input as the user gave it.
-        sizes: number of inputs of each request of a bulk load, whose ``inputs`` are lists; empty if each has one.
+        sizes: in a bulk load, whose ``inputs`` are lists, the length of each; empty if each request has one input.
+        parts: in a mix the requests of each class, one class after the other; empty without classes.
         headers: the headers of ``requests``, which identify them in the baseline; see :func:`describe_headers`.
     """
 
@@ -72,6 +108,7 @@ class Payload:
     conversations: Conversations | None = None
     origins: tuple[int, ...] = ()
     sizes: tuple[int, ...] = ()
+    parts: tuple[PayloadPart, ...] = ()
 
     def bare(self) -> Payload:
         """The payload without the parts that the generator processes do not need, or cannot unpickle."""
@@ -89,6 +126,11 @@ class Payload:
         """
         if self.requests and self.builder is None:
             return self
+        if own := [part.name for part in self.parts if part.has_own_request]:
+            raise SettingError(
+                f"the class of callers {own[0]} makes its own requests, which another service would not understand; "
+                "compare patterns, or make the requests of all classes with perf(request=...)"
+            )
         if builder is not None:
             made = tuple(map(builder, self.inputs))
             return replace(self, bodies=(), requests=made, builder=builder, paths=())
@@ -101,7 +143,7 @@ class Payload:
     @property
     def is_shuffled(self) -> bool:
         """Whether each input is sent once in a fixed random order, and then all again."""
-        return isinstance(self.draw, Shuffled)
+        return any(isinstance(draw, Shuffled) for draw in (self.draw, *(part.draw for part in self.parts)))
 
     @property
     def needs_model(self) -> bool:
@@ -138,6 +180,9 @@ class Payload:
 
     def name_of(self, request: int) -> str:
         """The input of a request, for messages."""
+        if self.parts:
+            part = next(part for part in self.parts if request < part.end)
+            return f"item {request - part.first} of class {part.name}"
         if self.sizes:
             return _name_of_chunk(self.sizes, request)
         if self.conversations is None:
@@ -268,7 +313,7 @@ def read_chunks(
     Raises:
         SettingError: as for :func:`read_payload`, and for random draws and requests.
     """
-    bulk.require_inputs(given, wire)
+    _require_once(given, bulk, wire)
     read = _read(given.inputs if isinstance(given, InOrder) else given)
     _require_some(read.inputs)
     if any(map(is_request, read.inputs)):
@@ -285,6 +330,20 @@ def read_chunks(
         return Payload(chunks, (), digest, wire=wire, requests=made, builder=builder, headers=headers, sizes=sizes)
     bodies = _encoded(chunks, wire, (path,) * len(chunks), name=lambda number: _name_of_chunk(sizes, number))
     return Payload(chunks, bodies, _digest(None, (body.joined() for body in bodies)), wire=wire, sizes=sizes)
+
+
+def _require_once(given: object, bulk: Bulk, wire: Wire) -> None:
+    """Refuse inputs that cannot be sent once, or not several in a request."""
+    if isinstance(given, Uniform | Zipf):
+        raise SettingError(
+            f"perf_payload is {type(given).__name__}(...) under {bulk}, which sends every input once; return the list "
+            "of inputs itself"
+        )
+    if wire.protocol == "openai":
+        raise SettingError(
+            f"{bulk} over the wire {wire}, whose requests carry one input each, expected one with lists of inputs; "
+            'write wire="rest+json", or load=ClosedLoop(8)'
+        )
 
 
 def _require_some(inputs: tuple[Any, ...]) -> None:

@@ -41,10 +41,10 @@ def launches_with(slow: int) -> list[RequestCounts]:
 def fewest_slow(against: Literal["baseline", "revision"]) -> int:
     """The fewest slow requests of a launch with which the tail fails, beside two of the reference."""
     compared: Any = SimpleNamespace(metric=METRICS["p99"], tolerance=0.2)
-    before = SimpleNamespace(counts=launches_with(2))
+    before = SimpleNamespace(counts_for=lambda _metric: launches_with(2))
 
     def outcome(slow: int) -> Outcome:
-        now: Any = SimpleNamespace(counts=launches_with(slow))
+        now: Any = SimpleNamespace(counts_for=lambda _metric, slow=slow: launches_with(slow))
         return judge_guarded(compared, before, now, against=against, in_flight=None).outcome  # type: ignore[arg-type]
 
     return next(slow for slow in range(2, 20) if outcome(slow) is Outcome.FAIL)

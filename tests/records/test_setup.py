@@ -13,6 +13,7 @@ from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, Sy
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.bursts import Bursts
+from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.retries import Retries
 from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
@@ -28,6 +29,9 @@ SCHEDULES = [
     ConstantRate(200),
     PoissonRate(12.5, seed=7),
     Bulk(100),
+    Mix({"gold": PoissonRate(20), "bulk": ClosedLoop(4, think_time="5ms")}),
+    Mix({"gold": ClosedLoop(1), "bulk": ClosedLoop(4)}),
+    Mix({"gold": ClosedLoop(1), "bulk": Stages((("1s", 4),), of="concurrency")}),
     Bursts(100, 1000),
     Bursts(0, 20, "1s", "100ms", times=2, seed=1),
     Stages((("1s", 100), ("2s", 5))),
@@ -72,6 +76,8 @@ def test_a_trace_reads_back_as_it_describes_itself(tmp_path: Path) -> None:
         ("constant(200/s)", None, True, False),
         ("poisson(200/s)", None, True, False),
         ("stages(rate_rps: 0, 1s→100)", None, True, True),
+        ("mix(gold: closed(1), bulk: closed(2))", None, False, False),
+        ("mix(gold: closed(1), bulk: stages(rate_rps: 0, 1s→100))", None, True, True),
         ("bulk(chunk=100, concurrency=4)", 4, False, True),
         ("bursts(100/s, 1000/s for 500ms every 5s)", None, True, True),
         ("trace(arrivals.csv, 10 in 5.00 s)", None, True, True),

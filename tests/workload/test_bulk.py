@@ -90,9 +90,9 @@ def test_a_chunk_is_named_by_its_inputs() -> None:
         (
             Uniform([1, 2]),
             REST_JSON,
-            "perf_payload is 'Uniform' of inputs under bulk(chunk=2, concurrency=2), which sends",
+            "perf_payload is Uniform(...) under bulk(chunk=2, concurrency=2), which sends",
         ),
-        (Zipf([1, 2]), REST_JSON, "perf_payload is 'Zipf' of inputs under bulk("),
+        (Zipf([1, 2]), REST_JSON, "perf_payload is Zipf(...) under bulk("),
         (["a"], Wire("openai", "json"), "whose requests carry one input each"),
         ([httpx.Request("POST", "/x")], REST_JSON, "contains httpx.Request objects under bulk("),
         ([1, 2, object()], REST_JSON, "perf_payload items 2 to 2 is object, which cannot be sent over"),

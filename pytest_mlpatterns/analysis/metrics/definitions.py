@@ -57,6 +57,7 @@ __all__ = [
     "is_known_metric",
     "layer_metrics",
     "leading_time",
+    "location_of",
     "metric_named",
     "metrics_in",
     "nmrt_metric",
@@ -72,6 +73,8 @@ __all__ = [
 
 
 _NMRT = "nmrt"
+_OF_CLASS = re.compile(r"([^\[\]]+)\[([A-Za-z][\w-]*)\]")
+"""A metric of one class of callers, such as ``rtm[gold]``."""
 _PERCENTILE = re.compile(r"\d{1,2}(?:\.\d+)?")
 _SHOWN = frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.FACT, Role.EVALUATED})
 """Roles of a metric that every report shows."""
@@ -581,6 +584,8 @@ def metric_named(name: str) -> Metric:
         KeyError: there is no such metric.
         SettingError: it is NMRT under an objective that cannot be read.
     """
+    if (found := _OF_CLASS.fullmatch(name)) is not None:
+        return metric_named(found[1]).of_callers(found[2])
     known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name) or imported_metric(name)
     if known is not None:
         return known
@@ -592,6 +597,12 @@ def metric_named(name: str) -> Metric:
     if colon and quantity in STREAM_QUANTITIES and _PERCENTILE.fullmatch(rank) and 1 <= float(rank) < 100:
         return stream_metric(quantity, float(rank))
     return own_metrics()[name]
+
+
+def location_of(metric: Metric) -> Metric | None:
+    """The location of all times of which a metric is the median; None for other metrics."""
+    location = LOCATIONS.get(metric.base_name)
+    return location.of_callers(metric.caller_class) if location is not None and metric.caller_class else location
 
 
 def is_known_metric(name: str) -> bool:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
-    LOCATIONS,
     METRICS,
     comparable_metrics,
     is_known_metric,
     leading_time,
+    location_of,
     metric_named,
     percentile_metric,
 )
@@ -90,7 +90,7 @@ class Tolerances:
 
     def names(self, metric: Metric) -> bool:
         """Whether a user set the tolerance of this very metric."""
-        return isinstance(self.given, Mapping) and metric.name in self.given
+        return isinstance(self.given, Mapping) and not {metric.name, metric.base_name}.isdisjoint(self.given)
 
     def of(self, metric: str | Metric) -> float:
         """The tolerance of a metric: relative, for the error rate in shares of all requests.
@@ -103,7 +103,7 @@ class Tolerances:
         """
         known = metric if isinstance(metric, Metric) else _named(metric)
         if isinstance(self.given, Mapping):
-            for name in (known.name, _family(known)):
+            for name in (known.name, known.base_name, _family(known)):
                 if name in self.given:
                     return float(self.given[name])
         elif self.given is not None:
@@ -111,7 +111,7 @@ class Tolerances:
                 return _TAIL_FACTOR * float(self.given)
             if Role.ALWAYS_GUARD not in known.roles:
                 return float(self.given)
-        if known.stream is not None and known.name != known.stream[0]:
+        if known.stream is not None and known.base_name != known.stream[0]:
             return _TAIL_FACTOR * self.of(known.stream[0])
         return known.tolerance
 
@@ -135,7 +135,7 @@ def _family(metric: Metric) -> str:
     """The name under which a metric has its default."""
     if metric.is_nmrt:
         return "nmrt"
-    return "p99" if metric.is_tail and metric.name not in METRICS else metric.name
+    return "p99" if metric.is_tail and metric.base_name not in METRICS else metric.base_name
 
 
 def _named(name: str) -> Metric:
@@ -165,9 +165,10 @@ def accepted_ceiling(acceptance: Acceptance, metric: Metric) -> float | None:
 
     A time that may grow by c lets the rate of a closed loop fall by c / (1 + c).
     """
-    if metric.name == acceptance.metric:
+    if acceptance.metric in (metric.name, metric.base_name):
         return acceptance.ceiling
-    return acceptance.ceiling / (1 + acceptance.ceiling) if acceptance.metric in metric.times else None
+    times = {*metric.times, *(metric_named(time).base_name for time in metric.times)}
+    return acceptance.ceiling / (1 + acceptance.ceiling) if acceptance.metric in times else None
 
 
 def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
@@ -195,7 +196,7 @@ def judged_statistic(metric: Metric, deviation: Callable[[Metric], float]) -> Me
         deviation: by how much a launch of either side deviates in a metric; infinite if it is not known of both. See
             :func:`knows_the_median_better`.
     """
-    location = LOCATIONS.get(metric.name)
+    location = location_of(metric)
     if location is None or math.isinf(whole := deviation(location)):
         return metric
     return metric if knows_the_median_better(deviation(metric), whole) else location

@@ -42,6 +42,7 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 SINCE_0_2_0 = {
     "accepted",
     "by_machine",
+    "classes",
     "end",
     "entry",
     "failed_outcome",
