@@ -35,7 +35,7 @@ FULL_TOKENS = 100.0
 """Most retries that a budget saves up: enough for a moment of refusals, too few for a storm."""
 _ROUNDING = 1e-9
 """Share of a token by which sums of shares may be wrong: ten tenths are 0.9999999999999999."""
-_RETRY_AFTER = re.compile(rb"\r\nretry-after:[ \t]*([^\r\n]*?)[ \t]*(?:\r\n|$)", re.IGNORECASE)
+_RETRY_AFTER = re.compile(rb"\r\nretry-after:([^\r\n]*)", re.IGNORECASE)
 _SECONDS = re.compile(rb"\d{1,9}")
 
 
@@ -49,12 +49,13 @@ def retry_after_ns(head: bytes, clock: Callable[[], float] = time.time) -> int:
     found = _RETRY_AFTER.search(head)
     if found is None:
         return 0
-    if _SECONDS.fullmatch(found[1]):
-        return int(found[1]) * SECOND_NS
+    text = found[1].strip()
+    if _SECONDS.fullmatch(text):
+        return int(text) * SECOND_NS
     from email.utils import parsedate_to_datetime
 
     try:
-        date = parsedate_to_datetime(found[1].decode("latin-1"))
+        date = parsedate_to_datetime(text.decode("latin-1"))
         return max(round((date.timestamp() - clock()) * SECOND_NS), 0)
     except (ValueError, OverflowError):  # neither a number nor a date
         return 0

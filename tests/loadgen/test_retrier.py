@@ -85,6 +85,14 @@ def test_an_answer_asks_for_a_wait_in_seconds_or_until_a_date(header: bytes, sec
     assert retry_after_ns(head, lambda: 90.0) == seconds * S
 
 
+@PROPERTY
+@given(
+    st.binary(max_size=40) | st.from_regex(rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} [-+A-Z0-9]{5}")
+)
+def test_no_header_of_a_service_ends_the_load(value: bytes) -> None:
+    assert retry_after_ns(b"HTTP/1.1 503 Busy\r\nretry-after:" + value, lambda: 90.0) >= 0
+
+
 def test_a_request_is_tried_again_as_often_as_was_asked() -> None:
     found = retrier(Retries(2, backoff="10ms", jitter=False))
     attempt = FIRST
