@@ -62,7 +62,8 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         cold_start_ns=deployment.cold_start_ns,
         request_bytes=np.array([len(request["content"])], dtype=np.int64),
         open_loop=False,
-        first_failure=None if is_whole else FirstFailure("perf_payload item 0", why),
+        first_failure=None if is_whole else FirstFailure(plan.payload.name_of(0), why),
+        classes=plan.classes,
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support.synthetic import MS, START_NS, S, launch, samples, usage
+from support.mixed import GOLD, mixed_launch
+from support.synthetic import MS, START_NS, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.caller_classes import class_figures, compared_in_classes
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS, location_of, metric_named, with_role
@@ -17,29 +17,10 @@ from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, accepted_
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.paired_blocks import class_block_figures
 from pytest_mlpatterns.records.acceptance import Acceptance
-from pytest_mlpatterns.records.caller_classes import ClassRequests
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
-
-GOLD = ClassRequests("gold", "constant(100/s)", 0, 2, closed=False, rate_rps=100.0)
-BULK = ClassRequests("bulk", "closed(1)", 2, 5, closed=True)
-
-
-def mixed(*, gold_ms: float = 5, failed: int = 0) -> Launch:
-    """3 s of two classes: 300 requests of gold, of which some fail, and 60 of bulk that take 50 ms."""
-    gold_due = START_NS + np.arange(300) * 10 * MS
-    bulk_due = START_NS + np.arange(60) * 50 * MS
-    due = np.concatenate([gold_due, bulk_due])
-    took = np.concatenate([np.full(300, int(gold_ms * MS)), np.full(60, 50 * MS)])
-    request = np.concatenate([np.arange(300) % 2, 2 + np.arange(60) % 3])
-    outcome = np.where(np.arange(360) < failed, 500, 200)
-    found = launch(samples(due, took, request=request, outcome=outcome), used=usage(seconds=3.0), open_loop=True)
-    return replace(found, classes=(GOLD, BULK), request_bytes=np.array([100, 100, 900, 900, 900]))
 
 
 def test_a_class_has_the_metrics_of_its_own_requests() -> None:
-    metrics = Metrics((mixed(failed=3), mixed()))
+    metrics = Metrics((mixed_launch(failed=3), mixed_launch()))
     gold, bulk = metrics.of("gold"), metrics.of("bulk")
     assert metrics.classes == ("gold", "bulk")
     assert (gold.requests, bulk.requests, metrics.requests) == (600, 120, 720)
@@ -54,7 +35,7 @@ def test_a_class_has_the_metrics_of_its_own_requests() -> None:
 
 
 def test_a_metric_of_a_class_is_read_of_its_requests() -> None:
-    metrics = Metrics((mixed(),))
+    metrics = Metrics((mixed_launch(),))
     for name, value in (("rtm[gold]", 5 * MS), ("rtm[bulk]", 50 * MS), ("latency_mean[bulk]", 50 * MS)):
         metric = metric_named(name)
         found = metrics.interval_of(metric)
@@ -69,20 +50,20 @@ def test_a_metric_of_a_class_is_read_of_its_requests() -> None:
 
 def test_a_class_that_does_not_exist_is_named_with_those_that_do() -> None:
     with pytest.raises(SettingError, match="there is no class of callers 'god'; did you mean gold"):
-        Metrics((mixed(),)).of("god")
+        Metrics((mixed_launch(),)).of("god")
     with pytest.raises(SettingError, match="the load has no classes of callers"):
         Metrics((launch(samples([START_NS], [MS])),)).of("gold")
 
 
 def test_a_class_that_the_service_does_not_sustain_is_named() -> None:
-    late = mixed()
+    late = mixed_launch()
     gold_due = START_NS + np.arange(300) * 10 * MS
     done = START_NS + np.arange(300) * 20 * MS + 20 * MS
     behind = replace(late, samples=samples(gold_due, done - gold_due, request=np.arange(300) % 2))
     found = Metrics((behind,)).not_sustained
     assert found is not None
     assert found.startswith("class gold: ")
-    assert Metrics((mixed(),)).not_sustained is None
+    assert Metrics((mixed_launch(),)).not_sustained is None
 
 
 @pytest.mark.parametrize("name", ["rtm[gold]", "p95[gold]", "error_rate[b-2]", "latency_mean[gold]", "ttft:p95[a]"])
@@ -132,11 +113,10 @@ def test_an_accepted_worsening_is_that_of_each_class() -> None:
 
 
 def test_a_block_shows_each_class_and_nothing_of_one_without_requests() -> None:
-    found = mixed()
+    found = mixed_launch()
     gold = class_block_figures(found.samples, found.window, GOLD)
     assert gold["rtm[gold]"] == pytest.approx(5 * MS)
     assert gold["latency_mean[gold]"] == pytest.approx(5 * MS)
     assert gold["throughput[gold]"] == pytest.approx(100, rel=0.02)
     none = class_block_figures(found.samples, found.window, replace(GOLD, name="none", first=5, end=6))
     assert set(none.values()) == {0.0}
-    assert S == 1000 * MS
