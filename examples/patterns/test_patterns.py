@@ -11,6 +11,8 @@ from pytest_mlpatterns import (
     Cached,
     Cascade,
     Ensemble,
+    Fallback,
+    Faulty,
     Limited,
     Microservice,
     MultiModel,
@@ -112,6 +114,21 @@ def test_a_shadow_shows_how_often_the_linear_model_would_decide_as_the_forest_do
         forest = joblib.load(FILE)["forest"].predict_proba(rows)[:, 1]
         share = sum(map(same_class, forest, Linear()(rows))) / len(rows)
         assert perf.metrics.figure("agreement").value == pytest.approx(share, abs=0.15)
+
+
+@pytest.mark.perf(pattern=Fallback(Linear) | Limited(2, max_waiting=2), rate_rps=400)
+def test_the_linear_model_answers_what_the_forest_has_no_time_for(perf):
+    perf.assert_error_rate_below("5%")
+    if not perf.smoke:
+        assert perf.metrics.figure("fallback_share").value > 0.1
+
+
+@pytest.mark.perf(pattern=Fallback(Linear, open_after=None) | Faulty(error=500, share=0.2))
+def test_clients_do_not_notice_that_the_forest_fails_now_and_then(perf):
+    perf.assert_error_rate_below("1%")
+    if not perf.smoke:
+        injected = perf.metrics.figure("injected_share").value
+        assert perf.metrics.figure("fallback_share").value == pytest.approx(injected, abs=0.1)
 
 
 @pytest.mark.perf(pattern=Ensemble(["model", Linear], combine=mean))

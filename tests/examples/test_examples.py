@@ -27,6 +27,8 @@ from pytest_mlpatterns import (
     Cached,
     Cascade,
     Ensemble,
+    Fallback,
+    Faulty,
     Limited,
     Microservice,
     MultiModel,
@@ -50,8 +52,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
 
 PATTERNS = (
-    *(Batched, Cached, Cascade, Ensemble, Limited, Microservice, MultiModel, Pipeline, Queued, Replicated, Shadowed),
-    Single,
+    *(Batched, Cached, Cascade, Ensemble, Fallback, Faulty, Limited, Microservice),
+    *(MultiModel, Pipeline, Queued, Replicated, Shadowed, Single),
 )
 QUICKSTART = ROOT / "examples" / "quickstart"
 STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "slower.patch", "test_perf.py", "train.py")
@@ -392,7 +394,7 @@ class TestPatterns:
         run = run_python(*PYTEST, "--perf-smoke", directory=declared_patterns)
 
         assert run.returncode == 0, run.stdout + run.stderr
-        assert "14 perf tests sent one request each" in run.stdout
+        assert "16 perf tests sent one request each" in run.stdout
 
     def test_every_test_passes_and_every_pattern_is_among_them(self, declared_patterns: Path) -> None:
         doubt = "--perf-noise=doubt"  # the suite is a busy neighbour: a cache need not be twice as fast beside it
