@@ -50,6 +50,13 @@ def test_replicated_shares_the_work(perf):
         assert all(share.value > 0.3 for share in perf.metrics.replica_share)
 
 
+@pytest.mark.perf(pattern=Replicated(2, balance="two-choices", hedge="p95"), check=right)
+def test_late_requests_are_asked_twice_for_little_more_load(perf):
+    perf.assert_error_rate_below("5%")
+    if not perf.smoke:  # at most 5.5 % in the long run
+        assert perf.metrics.figure("extra_load").value < 0.25
+
+
 @pytest.mark.perf(pattern=Microservice(), concurrency=1, check=right)
 def test_the_hop_to_a_microservice_is_told_apart_from_the_model(perf):
     if not perf.smoke:

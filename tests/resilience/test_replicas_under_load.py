@@ -1,0 +1,311 @@
+"""Replicas behind a gateway, under load: hedges cut the tail, balances share as theory says, regressions are caught."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import random
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.deployed import MS, deployed
+from support.project import Project
+from support.repository import Repository
+
+from pytest_mlpatterns import Replicated
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.patterns.replica_choice import TwoChoices
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.patterns.replica_choice import Choice
+    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
+
+pytestmark = pytest.mark.processes
+
+HERE = sys.modules[__name__]
+
+
+class SlowNowAndThen:
+    """Two answers of a hundred take a second, by chance, the others ten milliseconds."""
+
+    def __init__(self) -> None:
+        self.drawn = random.Random(os.getpid())
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        await asyncio.sleep(1 if self.drawn.random() < 0.02 else 0.01)
+        return [2 * one for one in batch]
+
+
+class Sleeper:
+    """Sleeps as long as its input says, in seconds."""
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        await asyncio.sleep(sum(batch))
+        return batch
+
+
+class OneIsSlow:
+    """The replica that loads first takes ten times as long as the others."""
+
+    def __init__(self) -> None:
+        try:
+            (Path(os.environ["NOTES"]) / "slow").touch(exist_ok=False)
+            self.takes_s = 0.1
+        except FileExistsError:
+            self.takes_s = 0.01
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        await asyncio.sleep(self.takes_s)
+        return [[one, self.takes_s] for one in batch]
+
+
+class Named:
+    """Answers a prompt with its process."""
+
+    async def __call__(self, batch: list[str]) -> list[Any]:
+        await asyncio.sleep(0.005)
+        return [[prompt, os.getpid()] for prompt in batch]
+
+
+def layer_of(stats: PatternStats) -> LayerStats:
+    (layer,) = stats.layers_named("replicated")
+    return layer
+
+
+def asked(layer: LayerStats) -> int:
+    """Requests that could be hedged."""
+    return layer.counted(("asked_once", "hedged", "failed_over"))
+
+
+class Doubled:
+    """A check of answers that also counts them."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        assert list(outputs) == [2 * one for one in inputs]
+        self.seen += len(inputs)
+
+
+def test_a_hedge_cuts_the_tail_for_six_percent_more_load(generator: Generator, tmp_path: Path) -> None:
+    p99_ns = {}
+    for hedge in (None, "p95"):
+        check = Doubled()
+        plan = LoadPlan(
+            read_payload(list(range(256))), PoissonRate(300, seed=5), 6000 * MS, 1000 * MS, 10_000 * MS, check
+        )
+        pattern = Replicated(3, hedge=hedge)
+        with deployed(pattern, SlowNowAndThen, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
+            metrics = Metrics((runner.measure(),))
+            stats = runner.deployment.stats()
+        assert check.seen
+        assert metrics.failures == {}
+        p99_ns[hedge] = metrics.latency_ns(99).value
+
+    assert p99_ns[None] > 5 * p99_ns["p95"]
+    layer = layer_of(stats)
+    extra = sum(stats.replica_requests) - asked(layer)  # as the replicas counted
+    assert 0.01 < extra / asked(layer) <= 0.06
+    assert extra == layer.counted(("hedged", "failed_over"))
+    share = metrics.figure("extra_load")
+    assert share is not None
+    assert share.value == pytest.approx(extra / asked(layer), abs=0.01)
+
+
+def test_two_choices_are_more_even_than_one_at_random_as_a_simulation_says(
+    generator: Generator, tmp_path: Path
+) -> None:
+    drawn = random.Random(3)
+    payload = [drawn.expovariate(10) for _ in range(2000)]
+    plan = LoadPlan(read_payload(payload), PoissonRate(100, seed=5), 5000 * MS, 500 * MS, 10_000 * MS, None)
+    pattern = Replicated(4, "two-choices")
+    with deployed(pattern, Sleeper, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
+        launch = runner.measure()
+
+    metrics = Metrics((launch,))
+    assert launch.stats is not None
+    found, takes_ns = metrics.figure("requests_ahead"), layer_of(launch.stats).mean("replica_ns")
+    assert found is not None
+    assert takes_ns is not None
+    load = rate_of(launch) * takes_ns / 1e9
+    assert found.value == pytest.approx(simulated(TwoChoices, load), rel=0.2)
+    assert found.value < 0.92 * load / 4  # at random, a request finds the mean number
+    assert metrics.replica_share is not None
+    assert all(share.value == pytest.approx(0.25, abs=0.06) for share in metrics.replica_share)
+
+
+def rate_of(launch: Launch) -> float:
+    """Requests per second at the replicas, as the gateway counted them."""
+    assert launch.stats is not None
+    return sum(layer_of(launch.stats).histograms["ahead"].values()) * 1e9 / launch.window.duration_ns
+
+
+def simulated(rule: Callable[[list[int]], Choice], load: float, replicas: int = 4, requests: int = 20_000) -> float:
+    """Mean number of requests ahead of a new one, of replicas that work on all at once.
+
+    Args:
+        rule: makes the choice from the requests in flight.
+        load: mean number of requests in flight at all of them, with times that are exponential.
+    """
+    drawn, in_flight = random.Random(1), [0] * replicas
+    choice = rule(in_flight)
+    ends: list[tuple[float, int]] = []
+    ahead, now = [], 0.0
+    for _ in range(requests):
+        now += drawn.expovariate(load)
+        while ends and ends[0][0] <= now:
+            in_flight[heapq.heappop(ends)[1]] -= 1
+        place = choice.choose(range(replicas), [])
+        ahead.append(in_flight[place])
+        in_flight[place] += 1
+        heapq.heappush(ends, (now + drawn.expovariate(1), place))
+    return mean(ahead)
+
+
+def test_a_slow_replica_gets_few_requests_by_latency(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    slow: list[bool] = []
+
+    def note(_inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        slow.extend(takes_s > 0.05 for _, takes_s in outputs)
+
+    plan = LoadPlan(read_payload(list(range(64))), ClosedLoop(6), 2000 * MS, 500 * MS, 10_000 * MS, note)
+    pattern = Replicated(3, "least-latency")
+    with deployed(pattern, OneIsSlow, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
+        metrics = Metrics((runner.measure(),))
+
+    assert metrics.replica_share is not None
+    least, middle, most = sorted(share.value for share in metrics.replica_share)
+    assert least < 0.15  # each in turn, it would have a third
+    assert middle == pytest.approx(most, abs=0.25)
+    assert sum(slow) / len(slow) < 0.15
+    assert max(metrics.replica_ns.values()) > 2 * min(metrics.replica_ns.values())
+
+
+def prompts(topics: int, each: int) -> list[str]:
+    return [f"topic {topic:03}: question {number}" for number in range(each) for topic in range(topics)]
+
+
+def homes_of(
+    callers: int, payload: list[str], generator: Generator, directory: Path
+) -> tuple[dict[str, set[int]], Metrics]:
+    """The processes that answered each beginning of a prompt."""
+    homes: defaultdict[str, set[int]] = defaultdict(set)
+
+    def note(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        for given, (prompt, pid) in zip(inputs, outputs, strict=True):
+            assert given == prompt
+            homes[prompt[:9]].add(pid)
+
+    plan = LoadPlan(read_payload(payload), ClosedLoop(callers), 1500 * MS, 300 * MS, 10_000 * MS, note)
+    pattern = Replicated(3, "prefix", prefix_chars=9)
+    with deployed(pattern, Named, plan, module=HERE, generator=generator, directory=directory) as runner:
+        metrics = Metrics((runner.measure(),))
+    assert metrics.failures == {}
+    return homes, metrics
+
+
+def test_prompts_that_begin_alike_meet_at_one_replica(generator: Generator, tmp_path: Path) -> None:
+    homes, metrics = homes_of(1, prompts(12, 50), generator, tmp_path)
+    assert len(homes) == 12
+    assert all(len(pids) == 1 for pids in homes.values())
+    assert len(set.union(*homes.values())) > 1
+    hits = metrics.figure("prefix_hits")
+    assert hits is not None
+    assert hits.value > 0.85  # only the first of each is new
+
+
+def test_a_beginning_that_all_prompts_have_does_not_fill_one_replica(generator: Generator, tmp_path: Path) -> None:
+    homes, metrics = homes_of(12, prompts(1, 500), generator, tmp_path)
+    assert [len(pids) for pids in homes.values()] == [3]
+    assert metrics.replica_share is not None
+    assert max(share.value for share in metrics.replica_share) < 0.6
+
+
+REGRESSION = """
+import asyncio
+import random
+
+import pytest
+from pytest_mlpatterns import Pipeline, Replicated
+
+
+class Model:
+    async def __call__(self, batch):
+        await asyncio.sleep(0.2 if random.random() < {slow} else {takes})
+        return batch
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.fixture
+def perf_payload():
+    return list(range(3000))
+
+
+pytestmark = pytest.mark.perf(rate_rps=100, duration="1s")
+
+
+@pytest.mark.perf(pattern=Replicated(2, hedge="80ms"), compare=("hedged_share", "extra_load"))
+def test_hedged(perf):
+    pass
+
+
+@pytest.mark.perf(pattern=Replicated(2, "two-choices"), compare=("requests_ahead",))
+def test_two_choices(perf):
+    pass
+
+
+@pytest.mark.perf(pattern=Replicated(2, "least-latency"), compare=("replica_time",))
+def test_least_latency(perf):
+    pass
+
+
+def template(numbers):
+    return [f"{template}" for number in numbers]
+
+
+@pytest.mark.perf(
+    pattern=Pipeline([template, "model"]) | Replicated(2, "prefix", prefix_chars=8), compare=("prefix_hits",)
+)
+def test_prefix(perf):
+    pass
+"""
+
+
+def test_each_figure_that_gets_worse_is_a_regression_of_its_revision(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    before = REGRESSION.format(slow=0.08, takes=0.01, template="topic {number % 10}: question {number}")
+    repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": before})
+
+    after = REGRESSION.format(slow=0.35, takes=0.03, template="{number:05} of topic {number % 10}")
+    run = Project().with_file("test_perf.py", after).run(repository.top, "--perf-against=main")
+
+    assert run.exit_code == 1
+    assert "share of late requests that were asked twice" in run.failure("test_hedged")
+    for name, label in {
+        "test_hedged": "calls of replicas beyond one for each request",
+        "test_two_choices": "requests in flight at the chosen replica",
+        "test_least_latency": "time at a replica",
+        "test_prefix": "share of requests at a replica that had their beginning",
+    }.items():
+        assert "RegressionFailure: " in run.failure(name)
+        assert label in run.failure(name)
