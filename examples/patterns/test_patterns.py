@@ -7,6 +7,7 @@ from model import FILE, Linear, mean, named, same_class, size_of, unsure, withou
 from sklearn.datasets import load_breast_cancer
 
 from pytest_mlpatterns import (
+    Autoscaled,
     Batched,
     Cached,
     Cascade,
@@ -87,6 +88,14 @@ def test_a_limit_refuses_what_would_come_too_late(perf):
     if not perf.smoke:  # no machine answers 400 requests a second with this model
         assert perf.metrics.figure("admitted_share").value < 0.9
         assert perf.metrics.figure("limit").value == 2
+
+
+@pytest.mark.perf(pattern=Autoscaled(min=0, max=2, window="200ms"), check=right)
+def test_replicas_follow_the_load_from_none_on(perf):
+    perf.assert_error_rate_below("5%")
+    if not perf.smoke:
+        assert 1 <= perf.metrics.figure("replicas").value <= 2
+        assert perf.metrics.figure("oscillations").value == 0
 
 
 @pytest.mark.perf(pattern=Pipeline([without_gaps, "model", named]))

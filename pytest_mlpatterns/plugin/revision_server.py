@@ -25,6 +25,8 @@ from pytest_mlpatterns.revision.messages import (
     FactsFound,
     FactsWanted,
     InheritedOptions,
+    PidsFound,
+    PidsWanted,
     Reason,
     ReferenceJob,
     RevisionFailed,
@@ -192,6 +194,8 @@ class _Served:
                 return self._stats()
             case FactsWanted():
                 return FactsFound(environment_facts() if self._deployment is None else self._deployment.facts())
+            case PidsWanted():
+                return PidsFound(() if self._deployment is None else self._deployment.pids)
 
     def stop(self) -> None:
         """End the deployment if one runs."""
@@ -211,6 +215,7 @@ class _Served:
             streams=deployment.streams,
             shared=deployment.shared,
             roles=deployment.roles,
+            scales=deployment.scales,
         )
 
     def _stats(self) -> StatsFound | DeploymentFailed:

@@ -20,6 +20,8 @@ from pytest_mlpatterns.revision.messages import (
     FactsFound,
     FactsWanted,
     InheritedOptions,
+    PidsFound,
+    PidsWanted,
     Reason,
     ReferenceJob,
     RevisionFailed,
@@ -58,6 +60,8 @@ _CLUSTER_STOP_TIMEOUT_S = 70.0
 """The same on a cluster; longer than that process waits for the cluster."""
 _FACTS_TIMEOUT_S = 10.0
 """Time limit for the facts of a deployment, in seconds."""
+_PIDS_TIMEOUT_S = 2.0
+"""Time limit for the processes of a deployment, in seconds: asked twice a second, under load."""
 _Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
 _ERROR = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Failed|Skipped|Exit|Warning)\b(?:: .*)?")
@@ -188,6 +192,8 @@ class RevisionClient:
         if started.shared is not None and self._session is not None:
             return self._session.seen(started.endpoint, started.shared, traits=traits, on_stop=self._stop)
         foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
+        if started.scales:
+            foreign.on_pids = lambda: self._pids(foreign.known_pids)
         return Deployment(started.endpoint, foreign, traits)
 
     def facts(self) -> EnvironmentFacts:
@@ -196,6 +202,13 @@ class RevisionClient:
             return self._ask(FactsWanted(), FactsFound, _FACTS_TIMEOUT_S).facts
         except DeploymentError:  # the next question reports it
             return {}
+
+    def _pids(self, known: tuple[int, ...]) -> tuple[int, ...]:
+        """The present processes of the deployment that runs; those known if it does not answer."""
+        try:
+            return self._ask(PidsWanted(), PidsFound, _PIDS_TIMEOUT_S).pids
+        except DeploymentError:  # the next question reports it
+            return known
 
     def close(self) -> None:
         """End the process and all processes that it started."""

@@ -23,6 +23,7 @@ from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 from support.synthetic import ENVIRONMENT, result
 
 from pytest_mlpatterns import (
+    Autoscaled,
     Batched,
     Cached,
     Cascade,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
 
 PATTERNS = (
-    *(Batched, Cached, Cascade, Ensemble, Fallback, Faulty, Limited, Microservice),
+    *(Autoscaled, Batched, Cached, Cascade, Ensemble, Fallback, Faulty, Limited, Microservice),
     *(MultiModel, Pipeline, Queued, Replicated, Shadowed, Single),
 )
 QUICKSTART = ROOT / "examples" / "quickstart"
@@ -394,8 +395,7 @@ class TestPatterns:
         run = run_python(*PYTEST, "--perf-smoke", directory=declared_patterns)
 
         assert run.returncode == 0, run.stdout + run.stderr
-        tests = (declared_patterns / "test_patterns.py").read_text(encoding="utf-8").count("
-def test_")
+        tests = (declared_patterns / "test_patterns.py").read_text(encoding="utf-8").count("def test_")
         assert f"{tests} perf tests sent one request each" in run.stdout
 
     def test_every_test_passes_and_every_pattern_is_among_them(self, declared_patterns: Path) -> None:

@@ -19,6 +19,8 @@ from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
     DeploymentStopped,
     InheritedOptions,
+    PidsFound,
+    PidsWanted,
     Reason,
     ReferenceJob,
     RevisionFailed,
@@ -40,10 +42,10 @@ if TYPE_CHECKING:
 APPLICATION = RayApplication("mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f", ("d0",))
 
 
-def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay) -> list[Any]:
+def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay, *others: object) -> list[Any]:
     """What the server sends if it is asked to start this deployment, to stop it, and then the other side ends."""
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    for request in (StartDeployment(), StopDeployment(), None):
+    for request in (StartDeployment(), *others, StopDeployment(), *others, None):
         requests.put(request)
     sent: list[Any] = []
     job = ReferenceJob("t.py::test", directory, directory / "here", directory / "there", InheritedOptions((), {}, ()))
@@ -79,6 +81,17 @@ def test_the_revision_attaches_to_no_cluster_of_its_own_before_it_is_asked(tmp_p
     _, started, _ = answers_of(tmp_path, deployment, cluster)
     assert not cluster.begun
     assert (started.shared, started.pids) == (None, (4711,))
+
+
+def test_the_processes_of_a_deployment_that_scales_are_those_of_now(tmp_path: Path) -> None:
+    processes = ForeignProcesses((4711,))
+    processes.on_pids = lambda: (*processes.known_pids, 4712)
+    endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
+    deployment = Deployment(endpoint, processes, Traits(scales=True))
+    _, started, found, _, after = answers_of(tmp_path, deployment, FakeRay(), PidsWanted())
+    assert (started.pids, started.scales) == ((4711, 4712), True)
+    assert found == PidsFound((4711, 4712, 4712))
+    assert after == PidsFound(())
 
 
 def test_a_cluster_that_cannot_be_reached_is_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

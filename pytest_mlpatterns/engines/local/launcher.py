@@ -120,7 +120,8 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     )
     launcher.roles |= _roles(launcher.workers)
     launcher.serve_scaled(launcher.workers)
-    traits = Traits(current_share(), LocalScaler(launcher, plan.name, options), roles=launcher.roles)
+    scaler, scales = LocalScaler(launcher, plan.name, options), bool(launcher.scalers)
+    traits = Traits(current_share(), scaler, roles=launcher.roles, scales=scales)
     deployment = Deployment(endpoint, launcher.processes, traits)
     try:
         await_ready(deployment, plan.name, started_ns, options=options)
