@@ -17,10 +17,12 @@ from pytest_mlpatterns import (
     Ensemble,
     Faulty,
     Microservice,
+    MultiModel,
     Pipeline,
     Queued,
     Replicated,
     SettingError,
+    Shadowed,
     Single,
 )
 from pytest_mlpatterns.engines.ray.application_plan import (
@@ -89,6 +91,9 @@ def refusal(pattern: Pattern, **changes: Any) -> str:
             Ensemble(["model", str]),
             [("model-model-1", 1, ()), ("model-str-2", 1, ()), ("service-0", 1, ("model-model-1", "model-str-2"))],
         ),
+        (MultiModel({"de": str, "en": "model"}), [("service-0", 1, ())]),
+        (Shadowed(str), [("service-0", 1, ())]),
+        (Shadowed(str, processes=True), [("shadow-str-1", 1, ()), ("service-0", 1, ("shadow-str-1",))]),
         (Replicated(2) | Microservice(3), [("service-1", 6, ()), ("replica-0", 2, ("service-1",))]),
         (
             Queued(workers=2) | Microservice(2),
@@ -113,6 +118,12 @@ def test_a_replica_of_many_counts_the_processes_that_are_behind_each() -> None:
     inner, outer = planned(Replicated(4) | Microservice(2)).deployments
     (handle,) = handles_in(outer.job.node)
     assert (inner.replicas, handle.replicas) == (8, 2)
+
+
+def test_a_shadow_is_replaced_and_every_replica_knows_the_names_of_several_models() -> None:
+    shadow, gateway = planned(Shadowed(str, processes=True) | MultiModel({"de": str, "en": str})).deployments
+    assert (shadow.job.restarts, gateway.job.restarts) == (True, False)
+    assert shadow.job.models == gateway.job.models == ("de", "en")
 
 
 def test_a_queue_bounds_what_waits_and_what_its_workers_have_in_flight() -> None:
