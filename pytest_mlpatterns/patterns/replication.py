@@ -120,6 +120,11 @@ class Replicated(Pattern):
         """Whether a process before the replicas chooses among them, by a rule that the load generator does not know."""
         return self.hedge is not None or self.balance not in list(Balance)
 
+    @property
+    def taken_at_once(self) -> int:
+        """A queue before a gateway should offer it a request for each replica."""
+        return self.replicas
+
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """Build the processes, each with the rest of the composition, and the layer that chooses if it takes one."""
         inside = build(position + 1, rest)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.scenarios import counts, run, settle
 from support.synthetic import FEW
 
-from pytest_mlpatterns import Batched, Cached, Replicated, SettingError
+from pytest_mlpatterns import Batched, Cached, Queued, Replicated, SettingError
 from pytest_mlpatterns.patterns.balanced import BalancedLayer
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup
@@ -472,6 +472,13 @@ class TestTrees:
         assert isinstance(inner, LayerNode)
         assert isinstance(inner.inside[0], ProcessGroup)
         assert not inner.inside[0].gives_up
+
+    def test_a_queue_offers_a_gateway_a_request_for_each_replica(self) -> None:
+        root = (Queued(workers=2) | Replicated(3, "two-choices")).plan()
+        assert isinstance(root.inside, LayerNode)
+        (workers,) = root.inside.inside
+        assert isinstance(workers, ProcessGroup)
+        assert workers.in_flight == 3
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
