@@ -17,7 +17,7 @@ import numpy as np
 from bench import Claim, Table
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
-from pytest_mlpatterns.analysis.metrics.definitions import percentile_metric
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.distributions import find_modes

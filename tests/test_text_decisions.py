@@ -29,6 +29,7 @@ PRINTED = frozenset(("repr", "str"))
 OTHER_PROGRAMS = (
     "history/exchange.py",
     "loadgen/pyreqwest_loop.py",
+    "loadgen/retrier.py",
     "plain_caller.py",
     "profiling/py_spy.py",
     "ray",

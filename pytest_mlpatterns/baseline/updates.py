@@ -15,12 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.caller_classes import compared_in_classes
-from pytest_mlpatterns.analysis.metrics.definitions import (
-    metric_named,
-    objectives_of,
-    with_locations,
-    with_role,
-)
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, with_locations, with_role
 from pytest_mlpatterns.analysis.metrics.distribution_summary import stored_percentiles, without_body
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, launch_deviation

@@ -238,7 +238,7 @@ def read_settings(
         values[name] = read(default if value is None else value, source)
     if values["cancel"] is not None and values["retries"] is not None:
         raise SettingError(
-            f"{caller}(cancel=...) and {caller}(retries=...), expected one of them; a user who has left does not try "
+            f"{caller}(cancel=...) and {caller}(retries=...), expected one of them; users that have left do not try "
             "again, so leave one out"
         )
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}

@@ -24,10 +24,10 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     comparable_metrics,
     leading_time,
     metric_named,
-    percentile_metric,
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
 from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, accepted_ceiling

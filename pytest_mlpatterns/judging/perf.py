@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_mlpatterns.analysis.capacity.scale_out import SCALE_OUT
 from pytest_mlpatterns.analysis.capacity.scaling import EFFICIENCY
-from pytest_mlpatterns.analysis.metrics.definitions import (
-    METRICS,
-    goodput_metric,
-    percentile_metric,
-    priced_metric,
-    stream_metric,
-)
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric, priced_metric
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.metrics.metrics import missing_attribute
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.run_settings import BaselineMode

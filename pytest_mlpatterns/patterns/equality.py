@@ -1,4 +1,4 @@
-"""Whether two outputs of models are equal, as a person would say it: numbers, text, nested lists and arrays.
+"""Whether two outputs of models are equal, as a person sees it: numbers, text, nested lists and arrays.
 
 It must not know where the outputs come from, and imports numpy only when one of them is an array.
 """

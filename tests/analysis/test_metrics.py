@@ -12,15 +12,9 @@ from support.streams import stream_launch
 from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
 from pytest_mlpatterns.analysis.health.generator_health import why_limited
-from pytest_mlpatterns.analysis.metrics.definitions import (
-    GROWTHS,
-    METRICS,
-    SCALING_INDICES,
-    metric_named,
-    percentile_metric,
-    with_role,
-)
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, SCALING_INDICES, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from support.synthetic import MS
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, percentile_metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, order_bounds
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError

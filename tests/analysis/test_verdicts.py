@@ -13,7 +13,8 @@ from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, la
 
 from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason
 from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, percentile_metric, stream_metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric, stream_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.distributions import Modes

@@ -396,7 +396,7 @@ class TestPatterns:
 
         assert run.returncode == 0, run.stdout + run.stderr
         tests = (declared_patterns / "test_patterns.py").read_text(encoding="utf-8").count("def test_")
-        assert "13f"{tests} perf tests sent one request each" in run.stdout
+        assert f"{tests} perf tests sent one request each" in run.stdout
 
     def test_every_test_passes_and_every_pattern_is_among_them(self, declared_patterns: Path) -> None:
         doubt = "--perf-noise=doubt"  # the suite is a busy neighbour: a cache need not be twice as fast beside it

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric, stream_metric
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric
+from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
 from pytest_mlpatterns.records.layer_kinds import package_figures
 from pytest_mlpatterns.records.objective import parse_promise
 

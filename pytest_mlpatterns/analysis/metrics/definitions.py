@@ -14,35 +14,39 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
 from pytest_mlpatterns.analysis.metrics.imported import imported_metric
 from pytest_mlpatterns.analysis.metrics.metric import (
-    USUAL_TOLERANCE,
     CallersRate,
     Goodput,
     Group,
-    LatencyPercentile,
     Location,
     Metric,
-    ResourceGrowth,
     Role,
-    ScalingIndex,
     Searched,
-    StreamPercentile,
     nmrt_of,
+)
+from pytest_mlpatterns.analysis.metrics.metric_makers import (
+    SHOWN,
+    growth_metric,
+    layer_metric,
+    percentile_metric,
+    scaling_metric,
+    size_metric,
+    stream_location,
+    stream_metric,
+    token_rate,
 )
 from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.layer_description import CPU_FLOOR_NS, LATENCY_FLOOR_NS
-from pytest_mlpatterns.records.layer_kinds import derived_metrics, own_figures, package_figures
+from pytest_mlpatterns.records.layer_kinds import own_figures, package_figures
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
 from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from pytest_mlpatterns.records.launch import Capacity
-    from pytest_mlpatterns.records.layer_description import Figure
+    from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.price import Price
 
 __all__ = [
@@ -63,9 +67,7 @@ __all__ = [
     "nmrt_metric",
     "objectives_of",
     "own_metrics",
-    "percentile_metric",
     "priced_metric",
-    "stream_metric",
     "streams_first",
     "with_locations",
     "with_role",
@@ -76,173 +78,20 @@ _NMRT = "nmrt"
 _OF_CLASS = re.compile(r"([^\[\]]+)\[([A-Za-z][\w-]*)\]")
 """A metric of one class of callers, such as ``rtm[gold]``."""
 _PERCENTILE = re.compile(r"\d{1,2}(?:\.\d+)?")
-_SHOWN = frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.FACT, Role.EVALUATED})
-"""Roles of a metric that every report shows."""
-_TIME = frozenset({Role.PRIMARY, Role.PAIRED})
-_ROLES_OF_PERCENTILES: Mapping[float, frozenset[Role]] = {
-    50: _SHOWN | _TIME | {Role.LEADING, Role.FACTOR},
-    95: _SHOWN | {Role.GUARD, Role.RECORDED},
-    99: frozenset({Role.GUARD, Role.RECORDED, Role.EVALUATED}),
-}
-_ROLES_OF_STREAMS: Mapping[tuple[str, float], frozenset[Role]] = {
-    ("ttft", 50): _SHOWN | _TIME | {Role.LEADING, Role.PICTURED},
-    ("ttft", 95): _SHOWN | {Role.RECORDED},
-    ("ttft", 99): frozenset({Role.RECORDED}),
-    ("itl", 50): frozenset({Role.FACT, Role.PICTURED}),
-    ("itl", 95): frozenset({Role.FACT}),
-    ("tpot", 50): _SHOWN | _TIME,
-}
-_TAIL_TOLERANCE = 0.20
-"""Tolerance of a percentile above the median, as a share: twice the usual one, since a tail scatters more."""
-
-
-def percentile_metric(percentile: float) -> Metric:
-    """The metric of a latency percentile; the median is RTM."""
-    name, label = ("rtm", "RTM") if percentile == 50 else (f"p{percentile:.10g}", f"p{percentile:.10g} latency")
-    return Metric(
-        name,
-        label,
-        lambda blocks: blocks.percentile(percentile),
-        Unit.DURATION,
-        floor=LATENCY_FLOOR_NS,
-        kind=LatencyPercentile(percentile),
-        roles=_ROLES_OF_PERCENTILES.get(percentile, frozenset()),
-        group=Group.LATENCY,
-        tolerance=USUAL_TOLERANCE if percentile == 50 else _TAIL_TOLERANCE,
-    )
-
-
-def stream_metric(quantity: str, percentile: float = 50) -> Metric:
-    """The metric of a percentile of TTFT, ITL or TPOT: ``ttft`` for the median, ``ttft:p95``."""
-
-    def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        streams = blocks.streams
-        return None if streams is None else getattr(streams, quantity)(percentile)
-
-    rank = "" if percentile == 50 else f"p{percentile:.10g}"
-    name, label = (quantity, quantity.upper()) if not rank else (f"{quantity}:{rank}", f"{rank} {quantity.upper()}")
-    return Metric(
-        name,
-        label,
-        read,
-        Unit.DURATION,
-        floor=LATENCY_FLOOR_NS,
-        of_streams=True,
-        kind=StreamPercentile(quantity, percentile),
-        roles=_ROLES_OF_STREAMS.get((quantity, percentile), frozenset()),
-        group=Group.STREAMS,
-    )
-
-
-def _stream_location(quantity: str) -> Metric:
-    """The metric of the location of TTFT or TPOT."""
-    return Metric(
-        f"{quantity}_mean",
-        f"mean {quantity.upper()}",
-        lambda blocks: None if blocks.streams is None else blocks.streams.location(quantity),
-        Unit.DURATION,
-        floor=LATENCY_FLOOR_NS,
-        of_streams=True,
-        kind=Location(quantity),
-        group=Group.STREAMS,
-    )
-
-
-def _token_rate(
-    name: str,
-    label: str,
-    read: Callable[[StreamBlocks], LaunchValue | None],
-    *,
-    roles: frozenset[Role],
-    short: str,
-    times: tuple[str, ...] = (),
-) -> Metric:
-    """A rate of tokens."""
-    return Metric(
-        name,
-        label,
-        lambda blocks: None if blocks.streams is None else read(blocks.streams),
-        Unit.TOKEN_RATE,
-        "higher",
-        of_streams=True,
-        roles=roles,
-        group=Group.STREAMS,
-        short_label=short,
-        kind=CallersRate(times) if times else None,
-    )
-
-
-def _of_layer(figure: Figure) -> Metric:
-    """The metric that a kind of layer describes."""
-
-    def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        found = derived_metrics(blocks.stats).get(figure.name)
-        return None if found is None else LaunchValue(found.value, found.relative_error)
-
-    launch_sd = LAUNCH_SD if figure.varies else 0.0
-    return Metric(figure.name, figure.label, read, figure.unit, figure.better, launch_sd, figure.floor)
 
 
 def own_metrics() -> dict[str, Metric]:
     """The metrics that patterns outside this package describe, by name."""
-    return {figure.name: _of_layer(figure) for figure in own_figures()}
+    return {figure.name: layer_metric(figure) for figure in own_figures()}
 
 
 def layer_metrics() -> dict[str, Metric]:
-    """The metrics of layers, by name: those of the package's patterns, then those of others."""
+    """The metrics of layers, by name: first of the package's patterns, then of others."""
     return {figure.name: METRICS[figure.name] for figure in package_figures()} | own_metrics()
-
-
-def _growth(name: str, label: str, resource: str, *, short: str, floor: float, least_gain: float) -> Metric:
-    """The growth of memory per request, or of a counted resource per 1,000 requests."""
-    is_memory = resource == "rss_bytes"
-    per = 1 if is_memory else 1000
-
-    def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        found = blocks.growth_rate(resource)
-        return None if found is None else LaunchValue(per * found, 0.0)
-
-    return Metric(
-        name,
-        label,
-        read,
-        Unit.SIZE if is_memory else Unit.COUNT,
-        launch_sd=0.0,
-        floor=floor,
-        kind=ResourceGrowth(resource, per, least_gain),
-        roles=frozenset({Role.GUARD, Role.ALWAYS_GUARD, *([Role.HELD] if is_memory else [])}),
-        group=Group.RESOURCES,
-        tolerance=0.50,
-        short_label=short,
-    )
-
-
-def _size(
-    name: str, label: str, read: Callable[[LaunchBlocks], LaunchValue | None], *, roles: frozenset[Role]
-) -> Metric:
-    """The mean size of requests or answers."""
-    roles |= {Role.ALWAYS_GUARD, Role.WIRE}
-    return Metric(name, label, read, Unit.SIZE, launch_sd=0.0, floor=16, sampled=True, roles=roles)
 
 
 def _asl_at_nmrt(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
     return None if capacity.at_least else capacity.asl
-
-
-def _of_scaling(name: str, label: str, *, launch_sd: float) -> Metric:
-    """An index of scalability up to 1, from the passes of a measurement of scaling."""
-    return Metric(
-        name,
-        label,
-        None,
-        Unit.RATIO,
-        "higher",
-        launch_sd,
-        floor=0.01,
-        kind=ScalingIndex(largest=1.0),
-        roles=frozenset({Role.EVALUATED}),
-        group=Group.CAPACITY,
-    )
 
 
 _SD_OF_TWO = math.sqrt(2) * LAUNCH_SD
@@ -259,7 +108,7 @@ _SPEEDS = (
         Unit.RATE,
         "higher",
         kind=CallersRate(("rtm",), cycle_floor=LATENCY_FLOOR_NS),
-        roles=_SHOWN | {Role.PRIMARY, Role.PAIRED, Role.FACTOR, Role.OF_ANSWERS},
+        roles=SHOWN | {Role.PRIMARY, Role.PAIRED, Role.FACTOR, Role.OF_ANSWERS},
         group=Group.CAPACITY,
     ),
     Metric(
@@ -282,15 +131,15 @@ _SPEEDS = (
         group=Group.CAPACITY,
     ),
     *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),
-    _token_rate(
+    token_rate(
         "output_tokens",
         "output tokens",
         StreamBlocks.output_tokens,
-        roles=_SHOWN | {Role.PRIMARY, Role.PAIRED},
+        roles=SHOWN | {Role.PRIMARY, Role.PAIRED},
         short="tokens",
         times=("ttft", "tpot"),
     ),
-    _token_rate(
+    token_rate(
         "output_tokens_per_user",
         "output tokens per user",
         StreamBlocks.output_tokens_per_user,
@@ -360,7 +209,7 @@ _INDICES = (
         LaunchBlocks.asl,
         Unit.RATIO,
         floor=0.01,
-        roles=_SHOWN | {Role.AT_NMRT},
+        roles=SHOWN | {Role.AT_NMRT},
         group=Group.RESOURCES,
     ),
     Metric(
@@ -392,10 +241,10 @@ _INDICES = (
         roles=_EVALUATED,
         group=Group.CAPACITY,
     ),
-    _of_scaling("hsx", "HSX", launch_sd=_SD_OF_HSX),
-    _of_scaling("hsxt", "HSXt", launch_sd=0.001),
-    _of_scaling("hsxe", "HSXe", launch_sd=_SD_OF_TWO),
-    _of_scaling("hsxc", "HSXc", launch_sd=_SD_OF_TWO),
+    scaling_metric("hsx", "HSX", launch_sd=_SD_OF_HSX),
+    scaling_metric("hsxt", "HSXt", launch_sd=0.001),
+    scaling_metric("hsxe", "HSXe", launch_sd=_SD_OF_TWO),
+    scaling_metric("hsxc", "HSXc", launch_sd=_SD_OF_TWO),
 )
 """System load, and the indices of scalability."""
 
@@ -425,7 +274,7 @@ _RESOURCES = (
         tolerance=0.15,
         short_label="memory",
     ),
-    _growth(
+    growth_metric(
         "memory_growth",
         "memory growth per request",
         "rss_bytes",
@@ -434,7 +283,9 @@ _RESOURCES = (
         least_gain=512 * 1024,
     ),
     *(
-        _growth(f"{one}_growth", f"{one} growth per 1,000 requests", f"{one}s", short=f"{one}s", floor=1, least_gain=4)
+        growth_metric(
+            f"{one}_growth", f"{one} growth per 1,000 requests", f"{one}s", short=f"{one}s", floor=1, least_gain=4
+        )
         for one in ("descriptor", "thread")
     ),
     Metric(
@@ -442,7 +293,7 @@ _RESOURCES = (
         "cost per million",
         LaunchBlocks.cost,
         Unit.COST,
-        roles=_SHOWN | {Role.AT_NMRT, Role.OF_ANSWERS},
+        roles=SHOWN | {Role.AT_NMRT, Role.OF_ANSWERS},
         group=Group.RESOURCES,
     ),
     Metric(
@@ -465,13 +316,13 @@ _RESOURCES = (
         tolerance=0.50,
         short_label="start",
     ),
-    _size("request_bytes", "request size", LaunchBlocks.request_bytes, roles=frozenset()),
-    _size("response_bytes", "response size", LaunchBlocks.response_bytes, roles=frozenset({Role.GUARD})),
+    size_metric("request_bytes", "request size", LaunchBlocks.request_bytes, roles=frozenset()),
+    size_metric("response_bytes", "response size", LaunchBlocks.response_bytes, roles=frozenset({Role.GUARD})),
 )
 """What a deployment uses, and what that costs."""
 
 
-METRICS = {metric.name: metric for metric in (*_SPEEDS, *_INDICES, *_RESOURCES, *map(_of_layer, package_figures()))}
+METRICS = {metric.name: metric for metric in (*_SPEEDS, *_INDICES, *_RESOURCES, *map(layer_metric, package_figures()))}
 """Every metric of the package by its name, in the order in which reports show them."""
 LOCATIONS: Mapping[str, Metric] = {
     location.stands_for: location
@@ -486,7 +337,7 @@ LOCATIONS: Mapping[str, Metric] = {
             group=Group.LATENCY,
             short_label="mean",
         ),
-        *map(_stream_location, ("ttft", "tpot")),
+        *map(stream_location, ("ttft", "tpot")),
     )
 }
 """The location of all times, by the metric of their median: what comparisons judge in its place.
@@ -600,7 +451,7 @@ def metric_named(name: str) -> Metric:
 
 
 def location_of(metric: Metric) -> Metric | None:
-    """The location of all times of which a metric is the median; None for other metrics."""
+    """The location of the times whose median a metric is; None for other metrics."""
     location = LOCATIONS.get(metric.base_name)
     return location.of_callers(metric.caller_class) if location is not None and metric.caller_class else location
 

@@ -21,9 +21,9 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     leading_time,
     location_of,
     metric_named,
-    percentile_metric,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import Unit

@@ -16,10 +16,10 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     is_known_metric,
     leading_time,
     metric_named,
-    stream_metric,
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
 from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.units import format_percent
 

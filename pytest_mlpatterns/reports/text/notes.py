@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import objectives_of, percentile_metric
+from pytest_mlpatterns.analysis.metrics.definitions import objectives_of
+from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS, layer_kind
 from pytest_mlpatterns.records.result import State

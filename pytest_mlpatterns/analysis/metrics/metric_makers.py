@@ -1,0 +1,197 @@
+"""How metrics of one kind are made: of latencies, streams, layers, resources and scaling. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.metrics.metric import (
+    USUAL_TOLERANCE,
+    CallersRate,
+    Group,
+    LatencyPercentile,
+    Location,
+    Metric,
+    ResourceGrowth,
+    Role,
+    ScalingIndex,
+    StreamPercentile,
+)
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.layer_description import LATENCY_FLOOR_NS
+from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.units import Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
+    from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
+    from pytest_mlpatterns.records.layer_description import Figure
+
+__all__ = [
+    "SHOWN",
+    "growth_metric",
+    "layer_metric",
+    "percentile_metric",
+    "scaling_metric",
+    "size_metric",
+    "stream_location",
+    "stream_metric",
+    "token_rate",
+]
+
+
+SHOWN = frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.FACT, Role.EVALUATED})
+"""Roles of a metric that every report shows."""
+_TIME = frozenset({Role.PRIMARY, Role.PAIRED})
+_ROLES_OF_PERCENTILES: Mapping[float, frozenset[Role]] = {
+    50: SHOWN | _TIME | {Role.LEADING, Role.FACTOR},
+    95: SHOWN | {Role.GUARD, Role.RECORDED},
+    99: frozenset({Role.GUARD, Role.RECORDED, Role.EVALUATED}),
+}
+_ROLES_OF_STREAMS: Mapping[tuple[str, float], frozenset[Role]] = {
+    ("ttft", 50): SHOWN | _TIME | {Role.LEADING, Role.PICTURED},
+    ("ttft", 95): SHOWN | {Role.RECORDED},
+    ("ttft", 99): frozenset({Role.RECORDED}),
+    ("itl", 50): frozenset({Role.FACT, Role.PICTURED}),
+    ("itl", 95): frozenset({Role.FACT}),
+    ("tpot", 50): SHOWN | _TIME,
+}
+_TAIL_TOLERANCE = 0.20
+"""Tolerance of a percentile above the median, as a share: twice the usual one, since a tail scatters more."""
+
+
+def percentile_metric(percentile: float) -> Metric:
+    """The metric of a latency percentile; the median is RTM."""
+    name, label = ("rtm", "RTM") if percentile == 50 else (f"p{percentile:.10g}", f"p{percentile:.10g} latency")
+    return Metric(
+        name,
+        label,
+        lambda blocks: blocks.percentile(percentile),
+        Unit.DURATION,
+        floor=LATENCY_FLOOR_NS,
+        kind=LatencyPercentile(percentile),
+        roles=_ROLES_OF_PERCENTILES.get(percentile, frozenset()),
+        group=Group.LATENCY,
+        tolerance=USUAL_TOLERANCE if percentile == 50 else _TAIL_TOLERANCE,
+    )
+
+
+def stream_metric(quantity: str, percentile: float = 50) -> Metric:
+    """The metric of a percentile of TTFT, ITL or TPOT: ``ttft`` for the median, ``ttft:p95``."""
+
+    def read(blocks: LaunchBlocks) -> LaunchValue | None:
+        streams = blocks.streams
+        return None if streams is None else getattr(streams, quantity)(percentile)
+
+    rank = "" if percentile == 50 else f"p{percentile:.10g}"
+    name, label = (quantity, quantity.upper()) if not rank else (f"{quantity}:{rank}", f"{rank} {quantity.upper()}")
+    return Metric(
+        name,
+        label,
+        read,
+        Unit.DURATION,
+        floor=LATENCY_FLOOR_NS,
+        of_streams=True,
+        kind=StreamPercentile(quantity, percentile),
+        roles=_ROLES_OF_STREAMS.get((quantity, percentile), frozenset()),
+        group=Group.STREAMS,
+    )
+
+
+def stream_location(quantity: str) -> Metric:
+    """The metric of the location of TTFT or TPOT."""
+    return Metric(
+        f"{quantity}_mean",
+        f"mean {quantity.upper()}",
+        lambda blocks: None if blocks.streams is None else blocks.streams.location(quantity),
+        Unit.DURATION,
+        floor=LATENCY_FLOOR_NS,
+        of_streams=True,
+        kind=Location(quantity),
+        group=Group.STREAMS,
+    )
+
+
+def token_rate(
+    name: str,
+    label: str,
+    read: Callable[[StreamBlocks], LaunchValue | None],
+    *,
+    roles: frozenset[Role],
+    short: str,
+    times: tuple[str, ...] = (),
+) -> Metric:
+    """A rate of tokens."""
+    return Metric(
+        name,
+        label,
+        lambda blocks: None if blocks.streams is None else read(blocks.streams),
+        Unit.TOKEN_RATE,
+        "higher",
+        of_streams=True,
+        roles=roles,
+        group=Group.STREAMS,
+        short_label=short,
+        kind=CallersRate(times) if times else None,
+    )
+
+
+def layer_metric(figure: Figure) -> Metric:
+    """The metric that a kind of layer describes."""
+
+    def read(blocks: LaunchBlocks) -> LaunchValue | None:
+        found = derived_metrics(blocks.stats).get(figure.name)
+        return None if found is None else LaunchValue(found.value, found.relative_error)
+
+    launch_sd = LAUNCH_SD if figure.varies else 0.0
+    return Metric(figure.name, figure.label, read, figure.unit, figure.better, launch_sd, figure.floor)
+
+
+def growth_metric(name: str, label: str, resource: str, *, short: str, floor: float, least_gain: float) -> Metric:
+    """The growth of memory per request, or of a counted resource per 1,000 requests."""
+    is_memory = resource == "rss_bytes"
+    per = 1 if is_memory else 1000
+
+    def read(blocks: LaunchBlocks) -> LaunchValue | None:
+        found = blocks.growth_rate(resource)
+        return None if found is None else LaunchValue(per * found, 0.0)
+
+    return Metric(
+        name,
+        label,
+        read,
+        Unit.SIZE if is_memory else Unit.COUNT,
+        launch_sd=0.0,
+        floor=floor,
+        kind=ResourceGrowth(resource, per, least_gain),
+        roles=frozenset({Role.GUARD, Role.ALWAYS_GUARD, *([Role.HELD] if is_memory else [])}),
+        group=Group.RESOURCES,
+        tolerance=0.50,
+        short_label=short,
+    )
+
+
+def size_metric(
+    name: str, label: str, read: Callable[[LaunchBlocks], LaunchValue | None], *, roles: frozenset[Role]
+) -> Metric:
+    """The mean size of requests or answers."""
+    roles |= {Role.ALWAYS_GUARD, Role.WIRE}
+    return Metric(name, label, read, Unit.SIZE, launch_sd=0.0, floor=16, sampled=True, roles=roles)
+
+
+def scaling_metric(name: str, label: str, *, launch_sd: float) -> Metric:
+    """An index of scalability up to 1, from the passes of a measurement of scaling."""
+    return Metric(
+        name,
+        label,
+        None,
+        Unit.RATIO,
+        "higher",
+        launch_sd,
+        floor=0.01,
+        kind=ScalingIndex(largest=1.0),
+        roles=frozenset({Role.EVALUATED}),
+        group=Group.CAPACITY,
+    )
