@@ -82,6 +82,7 @@ from pytest_mlpatterns.patterns.layer import (
 from pytest_mlpatterns.patterns.tally import Tally as Tally
 from pytest_mlpatterns.judging.measuring import measure as measure
 from pytest_mlpatterns.judging.perf import Perf as Perf
+from pytest_mlpatterns.measurement.during import During as During, ServiceProcess as ServiceProcess
 from pytest_mlpatterns.records.launch import Estimate as Estimate
 from pytest_mlpatterns.records.overload import Overload as Overload
 from pytest_mlpatterns.records.verdict import Outcome as Outcome

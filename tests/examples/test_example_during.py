@@ -1,0 +1,54 @@
+"""The example of steps beside the load: a reload that hurts nothing passes, and one that lets requests wait fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+EXAMPLE = ROOT / "examples" / "during_load"
+
+
+def run(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    project = directory / "during_load"
+    if not project.exists():
+        shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__", ".*", "perf-*"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COVERAGE_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=project,
+        env={**kept, "COLUMNS": "160", **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def test_replicas_and_a_reload_beside_requests_pass(tmp_path: Path) -> None:
+    kept = run(tmp_path)
+    assert kept.returncode == 0, kept.stdout + kept.stderr
+    assert "step kill" in kept.stdout
+
+
+def test_a_reload_that_lets_requests_wait_fails(tmp_path: Path) -> None:
+    blocked = run(tmp_path, "test_perf.py", BLOCKING="1")
+    assert blocked.returncode == 1, blocked.stdout + blocked.stderr
+    assert re.search(r"LimitFailure: p95 latency \d+ ms around the step reload", blocked.stdout)
+
+
+def test_one_request_of_each_is_enough_to_see_that_the_functions_run(tmp_path: Path) -> None:
+    smoked = run(tmp_path, "--perf-smoke")
+    assert smoked.returncode == 0, smoked.stdout + smoked.stderr
+    assert "3 perf tests sent one request each" in smoked.stdout
