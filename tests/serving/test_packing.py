@@ -1,12 +1,17 @@
-"""Models are packed side by side, as two variants of an interleaved run start."""
+"""Models are packed side by side, as two variants of an interleaved run start, and with arguments of their class."""
 
 from __future__ import annotations
 
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from pytest_mlpatterns.serving.model import pack
+import pytest
+
+from pytest_mlpatterns import MultiModel
+from pytest_mlpatterns.patterns.pattern import name_of
+from pytest_mlpatterns.serving.model import UnusableModelError, pack, service_plan
 
 HERE = sys.modules[__name__]
 THREADS = 4
@@ -31,3 +36,35 @@ def test_threads_that_pack_at_once_do_not_take_each_others_registration() -> Non
         packed = list(threads.map(lambda _: pack(SlowToPickle(), [HERE]), range(2 * THREADS)))
     assert {source.name for source in packed} == {"SlowToPickle"}
     assert all(source.pickled == packed[0].pickled for source in packed)
+
+
+class Scaled:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def __call__(self, batch: list[int]) -> list[int]:
+        return [self.factor * one for one in batch]
+
+
+class Silent:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+
+def test_a_class_with_arguments_is_built_anew_by_every_load() -> None:
+    model = partial(Scaled, factor=3)
+    source = pack(model, [HERE])
+    first, second = source.load(), source.load()
+    assert first([2]) == second([2]) == [6]
+    assert first is not second
+    assert source.name == name_of(model) == "Scaled"
+    with pytest.raises(UnusableModelError, match=r"Silent: class Silent has no __call__\(batch\)"):
+        pack(partial(Silent, 3), [HERE]).load()
+
+
+def test_a_function_with_arguments_is_called_with_batches() -> None:
+    assert pack(partial(sorted, reverse=True)).load()([1, 2]) == [2, 1]
+
+
+def test_a_plan_knows_the_names_of_several_models() -> None:
+    assert service_plan(MultiModel({"de": Scaled, "en": "model"}), len, [HERE]).model_names == ("de", "en")
