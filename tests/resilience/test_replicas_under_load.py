@@ -38,13 +38,14 @@ HERE = sys.modules[__name__]
 
 
 class SlowNowAndThen:
-    """Two answers of a hundred take a second, by chance, the others ten milliseconds."""
+    """Every fiftieth answer of a replica takes three seconds, the others ten milliseconds."""
 
     def __init__(self) -> None:
-        self.drawn = random.Random(os.getpid())
+        self.number = random.Random(os.getpid()).randrange(50)
 
     async def __call__(self, batch: list[Any]) -> list[Any]:
-        await asyncio.sleep(1 if self.drawn.random() < 0.02 else 0.01)
+        self.number += 1
+        await asyncio.sleep(3 if self.number % 50 == 0 else 0.01)
         return [2 * one for one in batch]
 
 
@@ -105,7 +106,7 @@ def test_a_hedge_cuts_the_tail_for_six_percent_more_load(generator: Generator, t
     for hedge in (None, "p95"):
         check = Doubled()
         plan = LoadPlan(
-            read_payload(list(range(256))), PoissonRate(300, seed=5), 6000 * MS, 1000 * MS, 10_000 * MS, check
+            read_payload(list(range(256))), PoissonRate(100, seed=5), 8000 * MS, 1500 * MS, 10_000 * MS, check
         )
         pattern = Replicated(3, hedge=hedge)
         with deployed(pattern, SlowNowAndThen, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
