@@ -118,7 +118,7 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
         wire=options.wire,
         polled=launcher.is_polled,
     )
-    launcher.roles |= _roles(launcher.workers)
+    launcher.roles |= _roles(launcher.workers, has_others=bool(launcher.scalers))
     launcher.serve_scaled(launcher.workers)
     scaler, scales = LocalScaler(launcher, plan.name, options), bool(launcher.scalers)
     traits = Traits(current_share(), scaler, roles=launcher.roles, scales=scales)
@@ -132,10 +132,10 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     return deployment
 
 
-def _roles(workers: Sequence[SupervisedWorker]) -> dict[int, str]:
-    """What each process does; one before all others that is no replica is their gateway."""
-    is_first = {worker.child.pid: worker.position < 0 < len(workers) - 1 for worker in workers}
-    return {worker.child.pid: "gateway" if is_first[worker.child.pid] else worker.role for worker in workers}
+def _roles(workers: Sequence[SupervisedWorker], *, has_others: bool) -> dict[int, str]:
+    """What each process does; one before all others, such as those that come later, that is no replica is a gateway."""
+    several = has_others or len(workers) > 1
+    return {worker.child.pid: "gateway" if several and worker.position < 0 else worker.role for worker in workers}
 
 
 class Launcher:

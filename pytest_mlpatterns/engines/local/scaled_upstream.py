@@ -23,6 +23,7 @@ from pytest_mlpatterns.engines.local.messages import (
 )
 from pytest_mlpatterns.engines.local.upstream import Upstream
 from pytest_mlpatterns.patterns.autoscaled import ReplicaChange, ReplicaEvent
+from pytest_mlpatterns.patterns.layer import LostError
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.records.addressing import Balance
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["ReplicaLink", "ScaledUpstream"]
 
 _Address = tuple[str, int]
+_SHUNNED_NS = 1_000_000_000
+"""Time for which a replica that lost a request is asked last, in nanoseconds; the report of a death takes less."""
 
 
 class ReplicaLink:
@@ -125,13 +128,17 @@ class ScaledUpstream:
 
     async def __call__(self, instances: list[Any]) -> Any:
         """The outputs of the replica with the fewest requests in flight, of several such the one that waits longest."""
-        replica = min(self._live.values(), key=lambda one: (one.in_flight, one.last_call))
+        now_ns = perf_counter_ns()
+        replica = min(self._live.values(), key=lambda one: (one.shunned_ns > now_ns, one.in_flight, one.last_call))
         self._calls += 1
         replica.last_call = self._calls
         replica.in_flight += 1
         outputs = None
         try:
             outputs = await replica.client(instances)
+        except LostError:  # one that has died fails at once, and would be the idlest until the parent reports it
+            replica.shunned_ns = perf_counter_ns() + _SHUNNED_NS
+            raise
         finally:
             if not isinstance(outputs, Stream):
                 self._answered(replica)
@@ -180,10 +187,11 @@ class ScaledUpstream:
 class _Replica:
     """A replica, as its gateway knows it.
 
-    ``last_call`` is the number of its last request, ``left_ns`` the time at which it was to leave.
+    ``last_call`` is the number of its last request, ``left_ns`` the time at which it was to leave. Until ``shunned_ns``
+    it only gets requests if all others are shunned too.
     """
 
-    __slots__ = ("address", "client", "in_flight", "last_call", "left_ns")
+    __slots__ = ("address", "client", "in_flight", "last_call", "left_ns", "shunned_ns")
 
     def __init__(self, address: _Address, client: Upstream) -> None:
         self.address = address
@@ -191,3 +199,4 @@ class _Replica:
         self.in_flight = 0
         self.last_call = 0
         self.left_ns = 0
+        self.shunned_ns = 0

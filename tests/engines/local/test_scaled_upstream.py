@@ -19,6 +19,7 @@ from pytest_mlpatterns.engines.local.messages import (
 )
 from pytest_mlpatterns.engines.local.scaled_upstream import ReplicaLink, ScaledUpstream
 from pytest_mlpatterns.patterns.autoscaled import ReplicaChange, ReplicaEvent
+from pytest_mlpatterns.patterns.layer import LostError
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
 
@@ -177,6 +178,21 @@ def test_a_replica_that_dies_gets_no_request_and_is_not_ended(leaves: bool) -> N
         await gateway.answer(FIRST)
         assert await task == 0
         assert gateway.wishes == wishes
+
+    run(scenario())
+
+
+def test_a_replica_that_lost_a_request_is_asked_after_the_others() -> None:
+    async def scenario() -> None:
+        gateway = Gateway(FIRST, SECOND)
+        (lost,) = await gateway.ask()
+        gateway.clients[FIRST].open[0].set_exception(LostError("it died"))
+        with pytest.raises(LostError):
+            await lost
+        await gateway.ask(3)
+        assert gateway.loads() == {FIRST: 0, SECOND: 3}
+        for _ in range(3):
+            await gateway.answer(SECOND)
 
     run(scenario())
 
