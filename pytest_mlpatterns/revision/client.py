@@ -191,9 +191,8 @@ class RevisionClient:
         )
         if started.shared is not None and self._session is not None:
             return self._session.seen(started.endpoint, started.shared, traits=traits, on_stop=self._stop)
-        foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
-        if started.scales:
-            foreign.on_pids = lambda: self._pids(foreign.known_pids)
+        on_pids = self._pids if started.scales else None
+        foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts, on_pids)
         return Deployment(started.endpoint, foreign, traits)
 
     def facts(self) -> EnvironmentFacts:

@@ -82,20 +82,20 @@ class ForeignProcesses:
 
     Args:
         known_pids: roots of the process trees, as they were last known.
-        on_pids: asks for the present ones; None if they stay.
+        on_pids: asks for the present ones, with those known; None if they stay.
     """
 
     known_pids: tuple[int, ...] = ()
     on_stop: Callable[[], None] | None = field(default=None)
     on_stats: Callable[[], PatternStats] = PatternStats
     on_facts: Callable[[], EnvironmentFacts] = dict
-    on_pids: Callable[[], tuple[int, ...]] | None = None
+    on_pids: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Roots of the process trees."""
         if self.on_pids is not None:
-            self.known_pids = self.on_pids()
+            self.known_pids = self.on_pids(self.known_pids)
         return self.known_pids
 
     def check(self, wait_s: float = 0.0) -> None:

@@ -85,7 +85,7 @@ def test_the_revision_attaches_to_no_cluster_of_its_own_before_it_is_asked(tmp_p
 
 def test_the_processes_of_a_deployment_that_scales_are_those_of_now(tmp_path: Path) -> None:
     processes = ForeignProcesses((4711,))
-    processes.on_pids = lambda: (*processes.known_pids, 4712)
+    processes.on_pids = lambda known: (*known, 4712)
     endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
     deployment = Deployment(endpoint, processes, Traits(scales=True))
     _, started, found, _, after = answers_of(tmp_path, deployment, FakeRay(), PidsWanted())
