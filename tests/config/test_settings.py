@@ -755,6 +755,15 @@ def test_tokens_are_counted_by_a_function() -> None:
         read_settings({"tokens": 5}, {}, {})
 
 
+def test_a_function_beside_the_load_makes_the_window_longer() -> None:
+    assert read_settings({}, {}, {}).during is None
+    beside = read_settings({"during": len}, {}, {})
+    assert (beside.during, beside.duration_ns, beside.stretches) == (len, 4_000_000_000, False)
+    assert read_settings({"during": len, "duration": "1s"}, {}, {}).duration_ns == 1_000_000_000
+    with pytest.raises(SettingError, match=r"expected a function of 1 argument, the deployment"):
+        read_settings({"during": lambda: None}, {}, {})
+
+
 @pytest.mark.parametrize(
     ("marker", "place"),
     [

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 from support import SERVICES
 from support.services.deploy import make_start_options
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns import Pattern
+    from pytest_mlpatterns.measurement.during import During
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Launch
     from pytest_mlpatterns.records.telemetry import LayerStats
@@ -105,6 +107,66 @@ def in_window(launch: Launch) -> int:
     """Requests that ended in the measured window."""
     done = launch.samples.done_ns
     return int(((done >= launch.window.start_ns) & (done < launch.window.end_ns)).sum())
+
+
+class TestFunctionBeside:
+    def test_its_steps_are_in_the_record_and_a_search_gets_another_deployment(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        def kill(during: During) -> None:
+            with during.step("kill"):
+                during.kill("replica")
+
+        plan = replace(PLAN, duration_ns=400 * MS, during=kill)
+        with make_runner(generator, tmp_path, plan, pattern=Replicated(2)) as runner:
+            launch = runner.measure()
+            (step,) = launch.steps
+            assert step.name == "kill"
+            assert launch.window.start_ns <= step.begin_ns <= step.end_ns <= launch.window.end_ns
+            assert launch.samples.failed.any()
+            assert not launch.silence
+            spent = runner.deployment
+            runner.follow_growth(200 * MS, lambda _track: True)
+            assert runner.deployment is not spent
+            assert all(map(psutil.pid_exists, runner.deployment.pids))
+
+    def test_its_error_ends_the_load(self, generator: Generator, tmp_path: Path) -> None:
+        def fail(_during: During) -> None:
+            raise LookupError("no such replica")
+
+        plan = replace(PLAN, duration_ns=600_000 * MS, during=fail)
+        with make_runner(generator, tmp_path, plan) as runner, pytest.raises(LookupError, match="no such replica"):
+            runner.measure()
+
+    def test_a_load_that_fails_ends_its_waits(self, generator: Generator, tmp_path: Path) -> None:
+        seen: list[str] = []
+
+        def wait(during: During) -> None:
+            try:
+                during.wait_until(lambda: False)
+            except InvalidResultError as error:
+                seen.append(str(error))
+
+        def stop(_progress: Progress) -> None:
+            raise RuntimeError("the terminal is gone")
+
+        plan = replace(PLAN, duration_ns=600_000 * MS, during=wait)
+        with (
+            make_runner(generator, tmp_path, plan, on_progress=stop) as runner,
+            pytest.raises(RuntimeError, match="the terminal is gone"),
+        ):
+            runner.measure()
+
+    def test_a_smoke_run_calls_it_once_beside_no_load(self, generator: Generator, tmp_path: Path) -> None:
+        seen: list[Any] = []
+
+        def ask(during: During) -> None:
+            during.wait_until("100ms")
+            seen.append(during.predict([1, 2]))
+
+        with make_runner(generator, tmp_path, replace(PLAN, during=ask), smoke=True) as runner:
+            assert runner.measure().samples.succeeded.all()
+        assert seen == [3]
 
 
 class TestLaunch:

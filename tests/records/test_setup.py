@@ -51,6 +51,12 @@ def test_a_load_with_cancelled_requests_is_another_load_of_the_same_kind(schedul
     assert make_setup(load=str(cancelled)).load == cancelled != plain
     assert replace(cancelled, text=str(plain)) == plain
     assert plain.cancelling(None) == plain
+    assert plain.beside("") == plain
+    both = cancelled.beside("reload")
+    assert str(both) == f"{cancelled}, during reload"
+    assert (both.kind, both.in_flight) == (plain.kind, plain.in_flight)
+    made = Setup.from_json({**SETUP.to_json(), "load": str(both)})
+    assert made.load == both
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
