@@ -23,7 +23,7 @@ from pytest_mlpatterns.judging.experiment import (
     setup_of,
     system_under_test,
 )
-from pytest_mlpatterns.judging.other_side import other_side, plain_side
+from pytest_mlpatterns.judging.other_side import asked_side, other_side, plain_side
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -210,3 +210,27 @@ def test_an_error_of_its_start_is_that_of_the_other_side(error: DeploymentError,
     started: Callable[[], Deployment] = module._started("App('a:app')", start)
     with pytest.raises(type(error), match=f"^{re.escape(said)}$"):
         started()
+
+
+@pytest.mark.parametrize(
+    ("sides", "marker", "message"),
+    [
+        ({"other": None, "reference": None}, {}, "has neither of other and reference=, expected one of them"),
+        ({"other": Cached(), "reference": rival}, {}, "has both of other and reference=, expected one of them"),
+        (
+            {"other": Cached(), "reference": None},
+            {"during": len},
+            "of a test with during=, expected none: its steps need a whole window, and two sides are measured in short",
+        ),
+    ],
+)
+def test_what_an_assertion_asks_for_is_one_side(sides: dict[str, Any], marker: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=re.escape(message)):
+        asked_side(experiment(**marker), METHOD, on="rtm", **sides)
+
+
+def test_a_pattern_and_a_library_are_asked_for() -> None:
+    assert asked_side(experiment(), METHOD, on="rtm", other=Cached(), reference=None).kind == "pattern"
+    assert asked_side(experiment(), METHOD, on="rtm", other=None, reference=rival).kind == "service"
+    with pytest.raises(SettingError, match=r'on="nmrt", reference=...\), expected "rtm" or "throughput"'):
+        asked_side(experiment(), METHOD, on="nmrt", other=None, reference=rival)

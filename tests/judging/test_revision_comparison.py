@@ -45,13 +45,17 @@ def test_a_load_without_a_length_fits_every_budget() -> None:
 
 
 def settle(
-    *names: str, nmrt: tuple[float, float] = (300.0, 300.0), required: bool = False, theirs: Setup | None = None
+    *names: str,
+    nmrt: tuple[float, float] = (300.0, 300.0),
+    required: bool = False,
+    theirs: Setup | None = None,
+    **marker: object,
 ) -> tuple[dict[str, Outcome], RevisionComparison]:
     """Compare with a revision in the metrics that ``compare=`` names; both sides have a declared NMRT.
 
     ``theirs`` is the set-up there, if it is another one.
     """
-    settings = read_settings({"compare": names, "profile": "off"}, {}, {})
+    settings = read_settings({"compare": names, "profile": "off", **marker}, {}, {})
     run: Any = SimpleNamespace(
         launches=[],
         capacities=[],
@@ -125,6 +129,14 @@ def test_a_metric_that_compare_names_and_no_comparison_judges_is_named(name: str
     assert comparison.reference is not None
     assert comparison.reference.revision_commit == "a6d79f5" + 33 * "0"
     assert METRICS[name].label in comparison.left_out
+
+
+def test_a_test_with_a_function_beside_its_load_is_not_compared_and_passes() -> None:
+    found, comparison = settle("rtm", during=len)
+    assert found == {}
+    assert comparison.missing.startswith("not compared with main (a6d79f5): it has during=, and its steps need a whole")
+    with pytest.raises(PerfFailure, match="--perf-baseline require asks for a comparison"):
+        settle("rtm", during=len, required=True)
 
 
 @pytest.mark.parametrize("required", [False, True])
