@@ -7,7 +7,7 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics
+from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import Acceptance
@@ -102,11 +102,11 @@ def _text(table: dict[str, Any], name: str, source: str) -> str:
 
 
 def _metric(name: str, source: str) -> str:
+    if is_comparable(name):
+        return name
     known = comparable_metrics()
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise SettingError(f"{source} accepts {shown(name)}, {hint}expected one of {', '.join(known)}")
-    return name
+    hint = did_you_mean(name, known)
+    raise SettingError(f"{source} accepts {shown(name)}, {hint}expected one of {', '.join(known)}")
 
 
 def _ceiling(metric: str, value: object, source: str) -> float:

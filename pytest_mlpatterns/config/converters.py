@@ -11,7 +11,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import fields
-from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics
+from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, can_more_than_double
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.patterns import Pattern
@@ -263,7 +263,7 @@ def read_compared(value: object, source: str) -> tuple[str, ...] | None:
         raise SettingError(f"{source} is {shown(value)}, expected names of metrics; write ('rtm', 'p99', 'error_rate')")
     known = comparable_metrics()
     for name in names:
-        if not isinstance(name, str) or name not in known:
+        if not is_comparable(name):
             hint = did_you_mean(name, known) if isinstance(name, str) else ""
             raise SettingError(f"{source} names the metric {shown(name)}, {hint}expected some of {', '.join(known)}")
     return tuple(dict.fromkeys(names))

@@ -315,9 +315,10 @@ def _metric_plan(facts: TestFacts, judged: _Judged, *, primary: int) -> MetricPl
 
 
 def _tail_plan(facts: TestFacts, name: str) -> MetricPlan | None:
-    """What a revision shows of a percentile beyond the median; None if it has too few requests, or is none."""
+    """What a revision shows of a percentile beyond the median; None if it has too few requests, is none, or is of a
+    class of callers."""
     metric = metric_named(name) if is_known_metric(name) else None
-    if metric is None or metric.percentile is None or not metric.is_tail:
+    if metric is None or metric.percentile is None or not metric.is_tail or metric.caller_class:
         return None
     tolerance, launches = facts.tolerances[name], facts.fitting_pairs
     if not is_judged(facts.counts, metric.percentile, launches=launches, tolerance=tolerance):

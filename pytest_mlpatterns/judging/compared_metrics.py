@@ -22,6 +22,7 @@ from pytest_mlpatterns.analysis.metrics.caller_classes import compared_in_classe
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
     comparable_metrics,
+    is_comparable,
     leading_time,
     metric_named,
     with_role,
@@ -125,11 +126,11 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
     """
     known = comparable_metrics()
     for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
-        if name is names or not isinstance(name, str) or name not in known:
+        if name is names or not is_comparable(name):
             hint = did_you_mean(name, known) if isinstance(name, str) else ""
             found = argument.replace("...", shown(names))
             raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(known)}")
-    return [known[name] for name in names]
+    return [metric_named(name) for name in names]
 
 
 def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, ...]:
@@ -155,10 +156,21 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
 
 
 def in_classes(metrics: Iterable[Metric], settings: Settings) -> tuple[Metric, ...]:
-    """The metrics, those of requests in each class of callers if the load is a mix of them."""
-    if not isinstance(settings.schedule, Mix):
-        return tuple(metrics)
-    return compared_in_classes(metrics, {one.name: one.schedule.closed for one in settings.schedule.classes})
+    """The metrics, those of requests in each class of callers if the load is a mix of them.
+
+    Raises:
+        SettingError: a metric is of a class that the load does not have.
+    """
+    metrics, load = tuple(metrics), settings.schedule
+    classes = load.names if isinstance(load, Mix) else ()
+    if strange := next((one for one in metrics if one.caller_class and one.caller_class not in classes), None):
+        raise SettingError(
+            f"{strange.name} is to be compared under {load}, which has no class of callers {strange.caller_class}; "
+            f"write {strange.base_name}"
+        )
+    if not isinstance(load, Mix):
+        return metrics
+    return compared_in_classes(metrics, {one.name: one.schedule.closed for one in load.classes})
 
 
 def compared_metrics(
@@ -212,7 +224,8 @@ def marked_accepted(verdict: Verdict, compared: ComparedMetric | None) -> Verdic
 
 def is_asked_for(compared: ComparedMetric, settings: Settings) -> bool:
     """Whether the test or ``compare=`` names the metric: then it is searched for, or its absence is reported."""
-    return compared.requested or compared.metric.base_name in (settings.compare or ())
+    named = {compared.metric.name, compared.metric.base_name}
+    return compared.requested or not named.isdisjoint(settings.compare or ())
 
 
 def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> ComparedMetric:

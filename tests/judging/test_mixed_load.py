@@ -18,7 +18,13 @@ from pytest_mlpatterns.baseline.file import baselines_text, read_baselines
 from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, compared_by_default, compared_metrics, in_classes
+from pytest_mlpatterns.judging.compared_metrics import (
+    ComparedMetric,
+    compared_by_default,
+    compared_metrics,
+    in_classes,
+    read_metrics,
+)
 from pytest_mlpatterns.judging.guards import EntrySample, MeasuredSample, UnknownMetricError, judge_guarded
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.judging.mixed_load import of_class, require_one_class
@@ -74,7 +80,17 @@ def test_a_mix_is_compared_in_its_classes_also_by_the_metrics_that_a_test_names(
     assert "rtm" not in default
     named = read_settings({"load": MIX, "compare": ("rtm", "peak_memory")}, {}, {})
     assert [one.name for one in compared_by_default(named, streams=False)] == ["rtm[gold]", "rtm[bulk]", "peak_memory"]
+    of_one = read_settings(
+        {"load": MIX, "compare": ("rtm[gold]", "p95[bulk]"), "accept": "rtm[gold] +60 %: #1"}, {}, {}
+    )
+    assert [one.name for one in compared_by_default(of_one, streams=False)] == ["rtm[gold]", "p95[bulk]"]
+    assert [one.metric for one in of_one.accept] == ["rtm[gold]"]
+    with pytest.raises(SettingError, match=r"names the metric 'rtm\[gold'"):
+        read_settings({"compare": ("rtm[gold",)}, {}, {})
+    assert [one.name for one in read_metrics(("rtm[gold]",), "x")] == ["rtm[gold]"]
     alone = read_settings({"concurrency": 1}, {}, {})
+    with pytest.raises(SettingError, match=r"rtm\[gold\] is to be compared under closed\(1\), which has no class of"):
+        in_classes([metric_named("rtm[gold]")], alone)
     assert in_classes([METRICS["rtm"]], alone) == (METRICS["rtm"],)
 
 

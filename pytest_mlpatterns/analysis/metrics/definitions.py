@@ -58,6 +58,7 @@ __all__ = [
     "are_of_streams",
     "comparable_metrics",
     "goodput_metric",
+    "is_comparable",
     "is_known_metric",
     "layer_metrics",
     "leading_time",
@@ -393,6 +394,14 @@ def are_of_streams(names: Iterable[str]) -> bool:
 def comparable_metrics() -> dict[str, Metric]:
     """Metrics that a baseline holds and a comparison judges; a cost follows from others of them and from the price."""
     return {name: metric for name, metric in METRICS.items() if metric.unit is not Unit.COST}
+
+
+def is_comparable(name: object) -> bool:
+    """Whether a comparison can judge a metric of this name, or this metric of one class of callers: ``rtm[gold]``."""
+    if not isinstance(name, str):
+        return False
+    found = _OF_CLASS.fullmatch(name)
+    return (name if found is None else found[1]) in comparable_metrics()
 
 
 NOT_OF_THE_MACHINE = frozenset(
