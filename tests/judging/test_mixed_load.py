@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from support.mixed import BULK, GOLD, mixed_launch
 from support.synthetic import MS, S, make_setup
@@ -25,15 +27,19 @@ from pytest_mlpatterns.judging.compared_metrics import (
     in_classes,
     read_metrics,
 )
+from pytest_mlpatterns.judging.experiment import load_plan, read_inputs
 from pytest_mlpatterns.judging.guards import EntrySample, MeasuredSample, UnknownMetricError, judge_guarded
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.judging.mixed_load import of_class, require_one_class
 from pytest_mlpatterns.judging.result_builder import estimates_of
 from pytest_mlpatterns.measurement.paired_blocks import class_block_figures
+from pytest_mlpatterns.measurement.variant import VariantRun, _rotated
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.notes import describe_class
 from pytest_mlpatterns.workload.mix import Mix
+from pytest_mlpatterns.workload.mixed_payload import read_mix
+from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
@@ -219,3 +225,26 @@ def test_a_result_has_every_metric_of_every_class_and_a_note_of_each() -> None:
     assert note.endswith("3 failed")
     nothing = describe_class(replace(BULK, name="none"), Metrics((mixed_launch(failed=300),)).of("gold"))
     assert nothing == "none (closed(1)): 300 requests, 100 req/s, 300 failed"
+
+
+def test_a_class_makes_its_own_requests_for_a_target_alone() -> None:
+    own = Mix({"gold": ClosedLoop(1), "bulk": (ClosedLoop(1), None, lambda one: {"json": one})})
+    settings = read_settings({"load": own}, {}, {})
+    with pytest.raises(SettingError, match="class bulk of the mix makes its own requests without a target"):
+        read_inputs(settings, [1], None)
+    mixed = read_settings({"load": MIX}, {}, {})
+    plan = load_plan(mixed, read_inputs(mixed, [1, 2], None))
+    assert [one.name for one in plan.classes] == ["gold", "bulk"]
+
+
+def test_the_rarest_class_sets_the_length_of_a_block() -> None:
+    plan = LoadPlan(read_mix(MIX, [1, 2]), MIX, S, None, S, None)
+    run = VariantRun.__new__(VariantRun)
+    run._classes = plan.classes
+    shown = mixed_launch(gold_ms=5, bulk_ms=50).samples
+    rows = replace(shown, request=(shown.request >= 2).astype(np.uint32) * 2)  # requests 0 and 1 are of gold
+    pace = run._pace_of_classes(MIX, rows)
+    assert (pace.interval_ns, pace.length_ns) == (pytest.approx(50 * MS), None)
+    none = replace(rows, request=np.zeros_like(rows.request))  # nothing of bulk yet: as all requests
+    assert run._pace_of_classes(MIX, none).interval_ns == pytest.approx(10 * MS)
+    assert array("I", _rotated(array("I", [4, 5, 6]).tobytes(), 4)).tolist() == [5, 6, 4]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.deployed import MS, deployed
 from support.project import Project
+from support.repository import Repository
 
 from pytest_mlpatterns import Batched, Bulk, Bursts, Replicated, Single
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -158,3 +159,42 @@ def test_a_test_asserts_on_a_whole_data_set_and_its_result_says_what_it_took(tmp
     assert found["passed"]
     assert {"inputs", "bulk_time"} <= found["metrics"].keys()
     assert any(note.startswith("5,000 inputs in 10 chunks took ") for note in found["notes"])
+
+
+BATCH = """
+import time
+
+import pytest
+from pytest_mlpatterns import Bulk
+
+
+def double(batch):
+    time.sleep({seconds} * len(batch))
+    return [2 * value for value in batch]
+
+
+@pytest.fixture
+def perf_model():
+    return lambda batch: double(batch)
+
+
+@pytest.fixture
+def perf_payload():
+    return list(range(500))
+
+
+@pytest.mark.perf(load=Bulk(chunk=20), compare=("inputs",))
+def test_batch(perf):
+    pass
+"""
+
+
+def test_a_batch_job_that_gets_slower_is_a_regression_of_its_revision(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": BATCH.format(seconds=0.0005)})
+
+    slower = Project().with_file("test_perf.py", BATCH.format(seconds=0.001))
+    run = slower.run(repository.top, "--perf-against=main")
+
+    assert run.exit_code == 1, run.out
+    assert "RegressionFailure: inputs per second" in run.failure("test_batch")

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import FEW
 
+from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.judging.experiment import load_plan, read_inputs, setup_of
+from pytest_mlpatterns.measurement.answer_check import of_inputs
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.input_order import InOrder, Uniform, Zipf
@@ -110,3 +113,23 @@ def test_the_window_of_a_bulk_load_has_every_request_and_time_for_each() -> None
     payload = read_chunks(range(1000), Bulk(10))
     plan = LoadPlan(payload, ClosedLoop(2), 700 * MS, 0, 10_000 * MS, None, once=True)
     assert plan.window_plan(0, 100) == RequestWindow(100, 0, 1_000_000 * MS)
+
+
+def test_a_check_sees_inputs_and_outputs_of_chunks_one_by_one() -> None:
+    payload = read_chunks(["a", "b", "c"], Bulk(2))
+    assert of_inputs(payload, [1, 0], [["C"], ["A", "B"]]) == (["c", "a", "b"], ["C", "A", "B"])
+    with pytest.raises(ValueError, match="perf_payload items 0 to 1 got 1 outputs, expected 2"):
+        of_inputs(payload, [0], [["A"]])
+    built = read_chunks([1, 2, 3], Bulk(2), builder=RequestBuilder(lambda rows: {"json": rows}, "/"))
+    assert of_inputs(built, [1], [{"sum": 3}]) == ([[3]], [{"sum": 3}])
+
+
+def test_a_class_that_is_a_bulk_load_is_sent_as_chunks_and_a_plain_one_is_not() -> None:
+    bulk = read_settings({"load": Bulk(2)}, {}, {})
+    payload = read_inputs(bulk, [1, 2, 3], None)
+    plan = load_plan(bulk, payload)
+    assert (plan.schedule, plan.once, plan.warmup_ns, payload.sizes) == (ClosedLoop(2), True, 0, (2, 1))
+    setup = setup_of(bulk, payload, None, model="")
+    assert (str(setup.load), setup.duration) == ("bulk(chunk=2, concurrency=2)", "")
+    alone = read_settings({"concurrency": 3}, {}, {})
+    assert (load_plan(alone, read_inputs(alone, [1], None)).once, read_inputs(alone, [1], None).sizes) == (False, ())
