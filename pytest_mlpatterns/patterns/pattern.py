@@ -118,7 +118,10 @@ class ProcessGroup:
     @property
     def in_flight(self) -> int:
         """Number of requests that a queue should have in flight at each process."""
-        return self.inside.pattern.taken_at_once if isinstance(self.inside, LayerNode) else 1
+        node = self.inside
+        while isinstance(node, LayerNode) and node.pattern.passes_on:
+            node = node.inside[0]
+        return node.pattern.taken_at_once if isinstance(node, LayerNode) else 1
 
 
 Node = ModelNode | LayerNode | ProcessGroup
@@ -137,6 +140,8 @@ class Pattern:
 
     needs_code: ClassVar[bool] = False
     """Whether it has arguments that cannot be written as text, such as functions."""
+    passes_on: ClassVar[bool] = False
+    """Whether every request goes on to the first node inside at once, so that a queue may look at that one."""
     layer_kind: ClassVar[LayerKind | None] = None
     """Metrics, note and charts of what the layer counts; without it the counts stand in reports as they are named."""
 

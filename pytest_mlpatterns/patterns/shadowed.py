@@ -62,6 +62,7 @@ class Shadowed(Pattern):
     """
 
     needs_code: ClassVar[bool] = True
+    passes_on: ClassVar[bool] = True
 
     other: Any = None
     share: float = 1.0

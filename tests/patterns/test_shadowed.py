@@ -383,6 +383,15 @@ def test_the_rest_of_a_composition_is_the_live_path() -> None:
     assert node.pattern.inside_names == ("", "wrong_for_fifths", "same")
 
 
+def test_a_queue_offers_as_many_requests_as_without_a_shadow() -> None:
+    for rest, in_flight in ((Shadowed(live) | Batched(max_batch_size=8), 8), (Shadowed(live), 1)):
+        queue = (Queued() | rest).plan().inside
+        assert isinstance(queue, LayerNode)
+        (workers,) = queue.inside
+        assert isinstance(workers, ProcessGroup)
+        assert workers.in_flight == in_flight
+
+
 def test_the_shadow_may_have_a_process_that_is_replaced() -> None:
     node = Shadowed("package.model:Model", processes=True, env={"OMP_NUM_THREADS": "1"}).plan().inside
     assert isinstance(node, LayerNode)
