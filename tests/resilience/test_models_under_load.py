@@ -57,6 +57,14 @@ class AwaitedTenant(Tenant):
         return super().__call__(batch)
 
 
+class Speaker(Tenant):
+    """Answers with its name and the number of the input, each a chunk; as a shadow, in one."""
+
+    def __call__(self, batch: list[Any]) -> Any:
+        (one,) = batch
+        yield from (self.name, str(one["at"]))
+
+
 class Broken:
     def __init__(self) -> None:
         raise OSError("no weights")
@@ -265,6 +273,22 @@ class TestShadowed:
         assert launch.stats.replaced == 1
         (layer,) = launch.stats.layers_named("shadowed")
         assert layer.counters["same"] > 0
+
+
+def test_streams_pass_a_shadow_and_models_on_demand_and_are_compared(generator: Generator, tmp_path: Path) -> None:
+    check = Checked(lambda one: [one["model"], str(one["at"])])
+    plan = callers_for(for_names("ab" * 50), 500, check)
+    pattern = Shadowed(partial(Tenant, "a"), processes=True) | MultiModel(tenants(2, Speaker), max_loaded=1)
+    with deployed(pattern, None, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
+        metrics = Metrics((runner.measure(),))
+        layer, loads = one_layer(runner, "shadowed"), one_layer(runner, "multimodel")
+    assert metrics.failures == {}
+    assert check.seen
+    compared = layer.counters["same"] + layer.counters["different"]
+    assert layer.counters["same"] / compared == pytest.approx(
+        0.5, abs=3 * (0.25 / compared) ** 0.5 + CALLERS / compared
+    )
+    assert max(value for _, value in loads.series["loaded"]) <= 1
 
 
 REGRESSION = """
