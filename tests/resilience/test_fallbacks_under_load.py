@@ -172,6 +172,8 @@ def test_the_other_answers_while_a_process_that_was_killed_is_replaced(
 
 
 REGRESSION = """
+import asyncio
+
 import pytest
 from pytest_mlpatterns import Fallback
 
@@ -180,6 +182,7 @@ class Model:
     calls = 0
 
     async def __call__(self, batch):
+        await asyncio.sleep(0.005)
         self.calls += 1
         if self.calls % {every} == 0:
             raise ValueError("no")
@@ -200,7 +203,7 @@ def perf_payload():
     return [1, 2, 3]
 
 
-@pytest.mark.perf(pattern=Fallback(other), rate_rps=200, compare=("fallback_share",), duration="1s")
+@pytest.mark.perf(pattern=Fallback(other), concurrency=4, compare=("fallback_share",), duration="1s")
 def test_model(perf):
     pass
 """
