@@ -58,12 +58,12 @@ class Sleeper:
 
 
 class OneIsSlow:
-    """The replica that loads first takes ten times as long as the others."""
+    """The replica that loads first takes a second, the others a hundredth of it."""
 
     def __init__(self) -> None:
         try:
             (Path(os.environ["NOTES"]) / "slow").touch(exist_ok=False)
-            self.takes_s = 0.1
+            self.takes_s = 1.0
         except FileExistsError:
             self.takes_s = 0.01
 
@@ -183,19 +183,18 @@ def test_a_slow_replica_gets_few_requests_by_latency(
     slow: list[bool] = []
 
     def note(_inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        slow.extend(takes_s > 0.05 for _, takes_s in outputs)
+        slow.extend(takes_s > 0.5 for _, takes_s in outputs)
 
-    plan = LoadPlan(read_payload(list(range(64))), ClosedLoop(6), 2000 * MS, 500 * MS, 10_000 * MS, note)
+    plan = LoadPlan(read_payload(list(range(64))), ClosedLoop(6), 2000 * MS, 1500 * MS, 10_000 * MS, note)
     pattern = Replicated(3, "least-latency")
     with deployed(pattern, OneIsSlow, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
         metrics = Metrics((runner.measure(),))
+        layer = layer_of(runner.deployment.stats())
 
     assert metrics.replica_share is not None
-    least, middle, most = sorted(share.value for share in metrics.replica_share)
-    assert least < 0.15  # each in turn, it would have a third
-    assert middle == pytest.approx(most, abs=0.25)
+    assert min(share.value for share in metrics.replica_share) < 0.15  # each in turn, it would have a third
     assert sum(slow) / len(slow) < 0.15
-    assert max(metrics.replica_ns.values()) > 2 * min(metrics.replica_ns.values())
+    assert max(layer.mean(f"replica:{number}") or 0 for number in (1, 2, 3)) > 900 * MS
 
 
 def prompts(topics: int, each: int) -> list[str]:
