@@ -294,9 +294,9 @@ _AUTOSCALED = LayerKind(
         ),
     ),
     words={
-        "oscillations": "scale-ins taken back",
-        "died_replicas": "replicas died",
-        "failed_replicas": "replicas did not start",
+        "oscillations": "× back and forth",
+        "died_replicas": "× a replica died",
+        "failed_replicas": "× no replica started",
     },
     charts=(
         PartsChart(
