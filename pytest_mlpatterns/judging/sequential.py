@@ -86,6 +86,7 @@ class SequentialMeasurement:
         self._max_launches = max_launches
         self._max_confirming = min(CONFIRMING_LAUNCHES, max_launches)
         self._overload = overload
+        self._excused = False
         self._price = price
         self._reserved_ns = 0
         self._launches: list[Launch] = []
@@ -117,6 +118,10 @@ class SequentialMeasurement:
         """How much a verdict on a metric rests on so far."""
         return SampleSize(max(len(self.metrics.launch_values(metric)), 1), self.metrics.blocks)
 
+    def excuse_failures(self) -> None:
+        """Failed and late requests make no measurement invalid from now on: an assertion on a step judges them."""
+        self._excused = True
+
     def require_valid(self, *, errors_count: bool = True) -> None:
         """Refuse a measurement that supports no verdict.
 
@@ -127,9 +132,10 @@ class SequentialMeasurement:
             GeneratorLimitError: the load generator or the machine was the limit, in spite of repeated launches.
             InvalidResultError: the service is the reason: it failed, or it does not sustain the load.
         """
+        errors_count = errors_count and not self._excused
         if why := why_invalid(self.metrics, errors_count=errors_count, may_refuse=self._overload):
             raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
-        if not self._overload and (lags := self.metrics.not_sustained):
+        if not self._overload and not self._excused and (lags := self.metrics.not_sustained):
             if busy := why_busy(self.metrics.launches):
                 raise GeneratorLimitError(f"{lags}, while {busy}; measure again when the machine is quieter")
             raise InvalidResultError(f"{lags}; if the test is meant to overload it, write perf(overload=True)")

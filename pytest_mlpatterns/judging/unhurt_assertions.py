@@ -19,10 +19,8 @@ from pytest_mlpatterns.analysis.capacity.step_impact import (
     judge_step_recovery,
     latency_moments,
 )
-from pytest_mlpatterns.analysis.health.generator_health import Fault
 from pytest_mlpatterns.analysis.health.machine import why_busy
-from pytest_mlpatterns.analysis.verdicts.verdicts import why_invalid
-from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number, whole_number
 from pytest_mlpatterns.judging.limit_assertions import limit_plan
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
@@ -144,9 +142,11 @@ class UnhurtAssertions:
     def decide(self, limits: UnhurtLimits) -> Sequence[Verdict]:
         """Measure until it is decided whether the steps keep their limits; no verdict in a smoke run.
 
+        Requests that fail or are late make no other verdict of the test invalid then, since this one judges them.
+
         Raises:
             DeploymentError: the deployment did not start, or died.
-            GeneratorLimitError: the machine may be why requests were late.
+            GeneratorLimitError: the load generator was the limit.
             InvalidResultError: the measurement supports no verdict.
             SettingError: there is no such step.
         """
@@ -161,7 +161,8 @@ class UnhurtAssertions:
         plan = limit_plan(self._experiment.settings.launches)
 
         def judge() -> Sequence[Verdict]:
-            self._require_valid()
+            self._measurement.excuse_failures()
+            self._measurement.require_valid()
             confidence = plan.confidence(len(self._launches))
             steps = self._steps(limits.step)
             self._limits.update(dict.fromkeys(steps, limits.hurt))
@@ -198,12 +199,6 @@ class UnhurtAssertions:
                 f"{_METHOD}(...) of a function that named no step in the window; write `with during.step(...)`"
             )
         return steps if name is None else {name: steps[name]}
-
-    def _require_valid(self) -> None:
-        """Refuse a measurement without a load; failed requests are what the verdict is about."""
-        why = why_invalid(self._measurement.metrics, errors_count=False, may_refuse=True)
-        if why is not None:
-            raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
 
 
 def _judged(

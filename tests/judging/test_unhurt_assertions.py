@@ -121,6 +121,15 @@ class TestDecisions:
         assert found[1].outcome is Outcome.FAIL
         assert outcomes(make(FakeRunner(Step(blocked_s=0.05))).decide(limits(errors=None, p50="2x"))) == [Outcome.PASS]
 
+    def test_requests_that_a_judged_step_lost_make_no_other_verdict_invalid(self) -> None:
+        unhurt = make(FakeRunner(Step(blocked_s=1.0, lost=0.9)))
+        measurement = unhurt._measurement
+        measurement.measure_at_least(1)
+        with pytest.raises(InvalidResultError, match=r"over 5.0 %"):
+            measurement.require_valid()
+        unhurt.decide(limits(errors="90%", within="5s"))
+        measurement.require_valid()
+
     def test_the_time_until_it_is_well_again(self) -> None:
         unhurt = make(FakeRunner(Step(blocked_s=0.5)))
         recovery, errors = unhurt.decide(limits(within="2s"))

@@ -230,6 +230,57 @@ def test_whole_runs_fail_by_lost_requests_and_by_the_error_of_the_function(tmp_p
     assert all(one["failed"] == 0 for one in steps["test_calm"])
 
 
+SERVICE = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"21")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b'{"predictions": [11]}'})
+"""
+OF_SERVICE = """
+import pytest
+from pytest_mlpatterns import App
+
+
+@pytest.fixture
+def perf_target():
+    return App("service:app", path="/p", workers=3)
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+def kill(during):
+    during.wait_until("300ms")
+    with during.step("kill"):
+        killed = during.kill("server", 2)
+        during.wait_until(lambda: not killed.is_running)
+    assert [one.role for one in during.processes] == 2 * ["server"]
+    during.scale(2)
+
+
+@pytest.mark.perf(during=kill, rate_rps=200, duration="1500ms", launches=1)
+def test_service(perf):
+    perf.assert_unhurt(step="kill", p50="10s", errors="60%")
+    assert 0.1 < perf.metrics.error_ratio.value < 0.5
+"""
+
+
+def test_a_worker_of_an_existing_service_is_killed_and_cannot_be_scaled(tmp_path: Path) -> None:
+    project = Project().with_file("service.py", SERVICE).with_file("test_scaled.py", OF_SERVICE)
+    killed = OF_SERVICE.replace("    during.scale(2)\n", "")
+
+    run = project.with_file("test_killed.py", killed).run(tmp_path)
+
+    assert run.outcomes == {"passed": 1, "failed": 1}, run.out
+    failure = run.failure("test_service")
+    assert "during.scale(2)" in failure
+    assert "expected replicas that this package starts on this machine" in failure
+
+
 def test_beside_a_revision_the_reason_is_given_that_it_is_not_compared(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"pytest.ini": "[pytest]\n", "test_it.py": PROJECT})
