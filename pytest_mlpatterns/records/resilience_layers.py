@@ -144,7 +144,7 @@ _FALLBACK = LayerKind(
             floor=0.01,
         ),
     ),
-    words={"opened": "times opened", "failed": "failed after all"},
+    words={"opened": "× opened", "failed": "failed after all"},
     charts=(
         PartsChart(
             "Who answered",

@@ -89,8 +89,8 @@ class Until:
 
 
 def test_a_target_above_what_a_replica_takes_oscillates(generator: Generator, tmp_path: Path) -> None:
-    plan = plan_of(ConstantRate(70), 90)  # 1.4 in flight: too much for one replica, below the target of two
-    pattern = Autoscaled(max=2, target=1.6, window="200ms", stable="200ms")
+    plan = plan_of(ConstantRate(70), 90)  # at least 1.4 in flight: too much for one replica, below the target of two
+    pattern = Autoscaled(max=2, target=2.4, window="200ms", stable="200ms")
     twice = Until(lambda layer: layer.counters.get("oscillations", 0) >= 2)
     tools = {"module": HERE, "generator": generator, "directory": tmp_path, "on_progress": twice}
     with deployed(pattern, Sleeper, plan, **tools) as runner, pytest.raises(Interrupted) as interrupted:
