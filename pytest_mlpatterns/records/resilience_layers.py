@@ -154,7 +154,7 @@ _FALLBACK = LayerKind(
             "were answered by the fallback",
             optional=tuple(_OTHERS),
         ),
-        LevelChart("State of the breaker over time", "breaker", "0 closed, 1 half-open, 2 open"),
+        LevelChart("State of the breaker over time", "breaker", "(0 closed, 1 half-open, 2 open)"),
     ),
     paths=("patterns/fallback", "patterns/circuit_breaker"),
 )
