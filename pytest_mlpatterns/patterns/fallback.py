@@ -127,7 +127,7 @@ class Fallback(Pattern):
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """Build the rest of the composition, whose processes are replaced when they die, and the other."""
         model, other = model_nodes(self, self.models, position, rest=rest, group_role=None)
-        return LayerNode(self, position, (_replaced(model), other), env=self.env)
+        return LayerNode(self, position, (_replaced(model, gives_up=self.timeout is not None), other), env=self.env)
 
     @property
     def inside_names(self) -> tuple[str, ...]:
@@ -169,12 +169,22 @@ def _positive_ns(value: object, name: str) -> int:
     return found
 
 
-def _replaced(node: Node) -> Node:
-    """The same tree, whose processes are replaced when they die; those that share a socket cannot be."""
+def _replaced(node: Node, *, gives_up: bool) -> Node:
+    """The same tree, whose processes are replaced when they die; those that share a socket cannot be.
+
+    Args:
+        node: what stands behind the fallback.
+        gives_up: they stop requests that the fallback no longer waits for.
+    """
     if isinstance(node, ProcessGroup):
-        return replace(node, inside=_replaced(node.inside), restart=node.balance is not Balance.SHARED_SOCKET)
+        return replace(
+            node,
+            inside=_replaced(node.inside, gives_up=gives_up),
+            restart=node.balance is not Balance.SHARED_SOCKET,
+            gives_up=node.gives_up or gives_up,
+        )
     if isinstance(node, LayerNode):
-        return replace(node, inside=tuple(map(_replaced, node.inside)))
+        return replace(node, inside=tuple(_replaced(one, gives_up=gives_up) for one in node.inside))
     return node
 
 

@@ -411,6 +411,15 @@ class TestTree:
         (shared,) = groups_in((Fallback(cheap) | Replicated(2, "shared-socket")).plan())[1:]
         assert not shared.restart
 
+    def test_processes_behind_it_stop_what_is_late_if_something_can_be(self) -> None:
+        for timeout in (None, "50ms"):
+            pattern = Fallback(cheap, timeout=timeout) | Batched() | Replicated(2) | Microservice()
+            assert [group.gives_up for group in groups_in(pattern.plan())] == [False, *[timeout is not None] * 2]
+        assert [group.gives_up for group in groups_in((Microservice() | Fallback(cheap, timeout="1s")).plan())] == [
+            False,
+            False,
+        ]
+
     def test_a_queue_whose_clients_poll_cannot_stand_behind_it(self) -> None:
         with pytest.raises(SettingError, match="has to come first"):
             (Fallback(cheap) | Queued(wait=False)).plan()

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.deployed import MS, callers_for, deployed
+from support.deployed import CALLERS, MS, callers_for, deployed
 from support.project import Project
 from support.repository import Repository
 
@@ -169,6 +169,43 @@ def test_the_other_answers_while_a_process_that_was_killed_is_replaced(
     assert Metrics((launch,)).failures == {}
     assert launch.stats is not None
     assert launch.stats.replaced == 1
+
+
+STALLS_AT = 50
+"""Number of the call after which the model stalls."""
+
+
+class StallsOnce:
+    """Doubles its inputs, one call at a time, in two milliseconds; stalls for a second in the middle. Counts calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.stalls_until = 0.0
+        self.is_free = asyncio.Lock()
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        while (left_s := self.stalls_until - time.monotonic()) > 0:
+            await asyncio.sleep(left_s)
+        async with self.is_free:
+            self.calls += 1
+            if self.calls == STALLS_AT:
+                self.stalls_until = time.monotonic() + 1
+            await asyncio.sleep(0.002)
+        return [{"doubled": 2 * one, "failed": self.calls, "well_since": 0} for one in batch]
+
+
+def test_a_service_does_not_work_for_requests_that_came_too_late(generator: Generator, tmp_path: Path) -> None:
+    pattern = Fallback(unknown, timeout="100ms", open_after=None) | Microservice()
+    answers = Answers()
+    plan = callers_for(INPUTS, 2500, answers)  # type: ignore[arg-type]  # as above
+    with deployed(pattern, StallsOnce, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
+        launch = runner.measure()
+        layer = runner.deployment.stats().layers_named("fallback")[0]
+
+    assert Metrics((launch,)).failures == {}
+    late = layer.counters["on_timeout"]
+    assert late > 2 * CALLERS  # all callers, several times during the one second
+    assert answers.failed - layer.counters["model"] < late / 2  # else the model works for each of them
 
 
 REGRESSION = """
