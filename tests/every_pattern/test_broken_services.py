@@ -12,6 +12,7 @@ from support.deployed import callers_for, deployed
 from support.services.processes import our_children
 
 from pytest_mlpatterns import (
+    Autoscaled,
     Batched,
     Cached,
     Cascade,
@@ -23,6 +24,7 @@ from pytest_mlpatterns import (
     Pipeline,
     Queued,
     Replicated,
+    Shadowed,
 )
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.loadgen.generator import Generator
@@ -115,6 +117,11 @@ WELL = [
     Faulty("2ms", SHARE) | Cached(max_entries=8) | Microservice(),
     Faulty(bandwidth="10MB/s") | Batched(max_batch_size=8),
     Replicated(2) | Faulty("2ms", SHARE),
+    PATIENT | Autoscaled(max=2, window="50ms", stable="50ms"),
+    Autoscaled(max=2, window="50ms") | SAFE,
+    PATIENT | Replicated(2, hedge="20ms") | Faulty("50ms", 0.05),
+    PATIENT | Replicated(2, balance="two-choices"),
+    SAFE | Shadowed(negated),
 ]
 ILL = [
     UNBROKEN | broken(error=500),
@@ -126,6 +133,8 @@ ILL = [
     Microservice() | UNBROKEN | broken(error=429) | Batched(max_batch_size=8),
     replace(UNBROKEN, timeout="100ms") | broken(delay="10s") | Microservice(),
     UNBROKEN | UNBROKEN | broken(error=500),
+    UNBROKEN | Autoscaled(max=2) | broken(cut=True),
+    UNBROKEN | Replicated(2, hedge="20ms") | broken(error=503),
 ]
 
 

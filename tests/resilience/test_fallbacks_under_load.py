@@ -14,7 +14,7 @@ from support.deployed import CALLERS, MS, callers_for, deployed
 from support.project import Project
 from support.repository import Repository
 
-from pytest_mlpatterns import Fallback, Faulty, Microservice, Replicated
+from pytest_mlpatterns import Autoscaled, Fallback, Faulty, Microservice, Replicated
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ SPARED = Fallback(nothing, timeout="150ms", window="300ms", retry_after="100ms")
     [
         (SPARED | Microservice(), "service"),
         (SPARED | Replicated(2, "least-outstanding"), "replica"),
+        (SPARED | Autoscaled(2, 2), "replica"),
         (Fallback(nothing, timeout="150ms") | Faulty("1ms") | Microservice(), "service"),
     ],
     ids=str,
