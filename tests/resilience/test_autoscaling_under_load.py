@@ -147,7 +147,7 @@ REGRESSION = """
 import time
 
 import pytest
-from pytest_mlpatterns import Autoscaled
+from pytest_mlpatterns import Autoscaled, Bursts
 
 
 class Model:
@@ -167,7 +167,10 @@ def perf_payload():
 
 
 @pytest.mark.perf(
-    pattern=Autoscaled(max=2, window="200ms"), rate_rps=20, overload=True, compare=("hurt_share",), duration="1s"
+    pattern=Autoscaled(max=2, window="100ms", stable="100ms"),
+    load=Bursts(5, 40, every="1s", length="500ms"),
+    overload=True,
+    compare=("hurt_share",),
 )
 def test_scaled(perf):
     pass
@@ -178,7 +181,7 @@ def test_requests_that_wait_for_a_scaling_are_a_regression_of_its_revision(tmp_p
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": REGRESSION.format(seconds=0.002)})
 
-    run = Project().with_file("test_perf.py", REGRESSION.format(seconds=0.1)).run(repository.top, "--perf-against=main")
+    run = Project().with_file("test_perf.py", REGRESSION.format(seconds=0.05)).run(repository.top, "--perf-against=main")
 
     assert run.exit_code == 1
     assert "RegressionFailure: share of requests hurt by a scaling" in run.failure("test_scaled")
