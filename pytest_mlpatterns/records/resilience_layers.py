@@ -253,7 +253,7 @@ _REPLICATED = LayerKind(
         ),
         SizesChart("Requests ahead", "ahead", "requests", "replica", "calls"),
     ),
-    paths=("patterns/balanced", "patterns/replica_choice", "patterns/hedging"),
+    paths=("patterns/replication", "patterns/balanced", "patterns/replica_choice", "patterns/hedging"),
 )
 """Replicas behind a gateway that chooses among them; the load generator counts nothing."""
 _AUTOSCALED = LayerKind(
