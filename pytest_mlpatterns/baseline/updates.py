@@ -128,7 +128,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         date=facts.date,
         latency=stored_percentiles(result.measured.latency),
         counts=tuple(map(without_body, result.measured.counts)),
-        classes={one.name: tuple(map(without_body, one.counts)) for one in result.measured.classes},
+        classes={one.name: tuple(map(without_body, one.counts)) for one in result.judged.classes},
         disturbed=disturbances(result),
         facts=result.conditions.facts,
         split=result.causes.split,
@@ -187,10 +187,10 @@ def _primary(result: TestResult) -> dict[str, Metric]:
     """The metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do; of a mix those of its
     classes."""
     metrics = with_role(Role.PRIMARY, streams=result.stream is not None)
-    if not result.measured.classes:
+    if not result.judged.classes:
         return metrics
     loads = result.setup.load.parts
-    closed = {one.name: one.name in loads and not loads[one.name].paced for one in result.measured.classes}
+    closed = {one.name: one.name in loads and not loads[one.name].paced for one in result.judged.classes}
     return {metric.name: metric for metric in compared_in_classes(metrics.values(), closed)}
 
 

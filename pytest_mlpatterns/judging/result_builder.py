@@ -134,6 +134,7 @@ def build_result(
         interrupted=measurement.interrupted,
         notes=_notes(metrics, measurement, experiment),
         facts_changed=comparison.facts_changed(conditions.facts),
+        classes=_classes(metrics),
     )
     return with_compared_figures(
         TestResult(
@@ -287,9 +288,6 @@ def _measured(
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
         latency=latency_of(metrics.latencies_ns),
         layers=(*([] if (retries := metrics.by_launch[-1].retry_layer()) is None else [retries]), *metrics.layers),
-        classes=tuple(
-            ClassRecord(one.name, one.load, metrics.of(one.name).request_counts) for one in metrics.launches[0].classes
-        ),
     )
 
 
@@ -410,6 +408,12 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     if cycle := describe_cycle(metrics.layers, last.requests, metrics.launches[-1].request_bytes.size):
         notes.append(cycle)
     return tuple(notes)
+
+
+def _classes(metrics: Metrics) -> tuple[ClassRecord, ...]:
+    """What each class of callers of a mix got."""
+    classes = metrics.launches[0].classes
+    return tuple(ClassRecord(one.name, one.load, metrics.of(one.name).request_counts) for one in classes)
 
 
 def _load_notes(metrics: Metrics) -> list[str]:

@@ -245,6 +245,7 @@ class Judged:
             Percentiles that need more requests share a sentence, ``at 4.0 answers a second p99 latency needs 115 s``.
         facts_changed: what of the environment differs from that of the reference, or of an entry that was not
             comparable; None if one of them is not known.
+        classes: what each class of callers of a mix got; empty for another load.
     """
 
     passed: bool
@@ -256,6 +257,7 @@ class Judged:
     baseline_gap: BaselineGap | None = None
     not_compared: Mapping[str, LeftOut] = field(default_factory=dict)
     facts_changed: tuple[FactChange, ...] | None = None
+    classes: tuple[ClassRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
@@ -265,6 +267,7 @@ class Judged:
         if self.baseline_gap is not None:
             plain["baseline_gap"] = self.baseline_gap.value
         plain["not_compared"] = {label: str(why) for label, why in self.not_compared.items()}
+        plain["classes"] = [one.to_json() for one in self.classes]
         return plain
 
     @classmethod
@@ -278,6 +281,7 @@ class Judged:
             "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
             "not_compared": {label: LeftOut.read(label, why) for label, why in data["not_compared"].items()},
             "facts_changed": None if changed is None else tuple(map(FactChange.from_json, changed)),
+            "classes": tuple(map(ClassRecord.from_json, data.get("classes", ()))),
         }
         return cls(**{**_given(cls, data), **read})
 
@@ -300,7 +304,6 @@ class Measured:
             smallest and largest.
         latency: distribution of all latencies; None if no request has one.
         layers: counts of the pattern's layers in the last launch's window.
-        classes: the classes of callers of a mix; empty for another load.
     """
 
     launches: Mapping[str, tuple[tuple[float, float], ...]]
@@ -315,12 +318,10 @@ class Measured:
     replica_share: tuple[tuple[float, float, float], ...] = ()
     latency: Latency | None = None
     layers: tuple[LayerStats, ...] = ()
-    classes: tuple[ClassRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        classes = [one.to_json() for one in self.classes]
-        return {**asdict(self), "first_failure": str(self.first_failure or ""), "classes": classes}
+        return {**asdict(self), "first_failure": str(self.first_failure or "")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measured:
@@ -329,7 +330,6 @@ class Measured:
             "launches": {name: _pairs(values) for name, values in data["launches"].items()},
             "first_failure": FirstFailure.read(data["first_failure"]),
             "counts": tuple(map(read_counts, data.get("counts", ()))),
-            "classes": tuple(map(ClassRecord.from_json, data.get("classes", ()))),
             "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
             "latency": None if data["latency"] is None else Latency.from_json(data["latency"]),
             "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),

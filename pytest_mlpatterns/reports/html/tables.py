@@ -73,7 +73,7 @@ def _class_parts(result: TestResult) -> dict[str, Sequence[str]]:
     of = {name: metric_named(name).caller_class for name in result.metrics if is_known_metric(name)}
     return {
         f"Class {one.name}, {one.load}": [name for name, caller_class in of.items() if caller_class == one.name]
-        for one in result.measured.classes
+        for one in result.judged.classes
     }
 
 
