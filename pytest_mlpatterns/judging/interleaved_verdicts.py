@@ -170,7 +170,7 @@ class SideComparison:
         """
         plan = self._experiment.plan
         if factor.on == "nmrt":
-            require_one_class(self._experiment.settings.schedule, 'a comparison with on="nmrt"')
+            require_one_class(self._experiment.plan.schedule, 'a comparison with on="nmrt"')
         answers = AnswerComparison(Side(other.own, plan), Side(other.variant.name, other.variant.plan))
         look = answers.look if other.answers_alike else None
         self._measurement.measure_at_least(1)

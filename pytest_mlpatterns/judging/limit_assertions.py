@@ -192,7 +192,7 @@ class NmrtAssertions:
         Args:
             slo: a latency objective such as ``"p95<50ms"``; None for throughput alone.
         """
-        require_one_class(self._experiment.settings.schedule, "measure_nmrt(...)")
+        require_one_class(self._experiment.plan.schedule, "measure_nmrt(...)")
         objective = None if slo is None else parse_objective(slo)
         self._measurement.measure_at_least(1)
         if not self._experiment.smoke:
@@ -202,7 +202,7 @@ class NmrtAssertions:
         """Do the searches that a ranking needs and the test did not do, or stopped when its own limit was decided."""
         if not self._experiment.searches:
             return
-        require_one_class(self._experiment.settings.schedule, "a rank by NMRT")
+        require_one_class(self._experiment.plan.schedule, "a rank by NMRT")
         self._measurement.measure_at_least(1)
         self._measurement.require_valid()
         for objective in self._experiment.searches:
@@ -224,7 +224,7 @@ class NmrtAssertions:
             GeneratorLimitError: the load generator ended the search, before the limit was decided.
             InvalidResultError: it ended early for another reason.
         """
-        require_one_class(self._experiment.settings.schedule, "assert_nmrt_at_least(...)")
+        require_one_class(self._experiment.plan.schedule, "assert_nmrt_at_least(...)")
         objective = None if slo is None else parse_objective(slo)
         metric = nmrt_metric(objective)
         settings = self._experiment.settings

@@ -95,7 +95,7 @@ class OverloadAssertions:
             slo: an objective whose time decides which answers are in time; None for ten times the median at half the
                 NMRT.
         """
-        require_one_class(self._experiment.settings.schedule, "measure_overload(...)")
+        require_one_class(self._experiment.plan.schedule, "measure_overload(...)")
         peak = _peak(up_to, "measure_overload(up_to=...)")
         self._use(slo)
         self._measurement.measure_at_least(1)
@@ -111,7 +111,7 @@ class OverloadAssertions:
             GeneratorLimitError: the load generator was the limit.
             InvalidResultError: the NMRT is not known.
         """
-        require_one_class(self._experiment.settings.schedule, "assert_goodput_at_least(at=...)")
+        require_one_class(self._experiment.plan.schedule, "assert_goodput_at_least(at=...)")
         peak = _peak(at, "assert_goodput_at_least(at=...)")
         self._use(slo)
         self._measurement.measure_at_least(1)
@@ -147,7 +147,7 @@ class OverloadAssertions:
             GeneratorLimitError: the load generator was the limit.
             InvalidResultError: the NMRT is not known, or answers are late already at 0.8 times the NMRT.
         """
-        require_one_class(self._experiment.settings.schedule, "assert_recovers_within(...)")
+        require_one_class(self._experiment.plan.schedule, "assert_recovers_within(...)")
         if slo is not None:
             self._use(slo)
         self._measurement.measure_at_least(1)

@@ -550,7 +550,7 @@ class Perf:
         return diagnosis_of(self._measurement.so_far, self._runner.log_tail())
 
     def _check_limit(self, metric: Metric, limit: float, of: str = "") -> None:
-        asked = of_class(metric, of, self._experiment.settings.schedule)
+        asked = of_class(metric, of, self._experiment.plan.schedule)
         self._settle(asked.name, lambda: self._limits.decide(asked, limit))
 
     def _assert_stream(self, quantity: str, limit: object, percentile: float, *, of: str) -> None:

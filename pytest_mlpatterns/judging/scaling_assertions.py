@@ -148,7 +148,7 @@ class ScalingAssertions:
             scaling = self._run.scaling
 
     def _measured(self, numbers: tuple[int, ...]) -> Scaling:
-        require_one_class(self._experiment.settings.schedule, "a measurement of scaling")
+        require_one_class(self._experiment.plan.schedule, "a measurement of scaling")
         cores = None if self._cores_each is None else ReplicaCores(self._cores_each, max(numbers))
         if cores is not None and not self._experiment.smoke and not self._engine.gives_cores:
             cores.check()

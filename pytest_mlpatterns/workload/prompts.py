@@ -144,6 +144,8 @@ def _check_lengths(given: object, name: str) -> None:
     """Check a number of tokens, a mean with a deviation, or a list of numbers."""
     expected = f"tokens from 1 to {MAX_TOKENS:,}: a number, (mean, deviation) or a list of numbers; write (128, 32)"
     numbers = given if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+    if len(numbers) > _MOST_PROMPTS:
+        raise SettingError(f"{name} has {len(numbers):,} lengths, expected at most {_MOST_PROMPTS:,}; give fewer")
     plain = [fields.plain_number(one) for one in numbers]
     spread = isinstance(given, tuple)
     known = [one for one in plain if one is not None and (0 if spread else 1) <= one <= MAX_TOKENS]

@@ -246,8 +246,8 @@ class TestWhatIsNoEvidence:
 
         found = rows(ranked([refuses, late], EQUAL))
 
-        assert found["cached"].excluded is None
-        assert "600 of 1,000 requests failed" in str(found["single"].excluded)
+        assert found[str(refuses.setup.pattern)].excluded is None
+        assert "600 of 1,000 requests failed" in str(found[str(late.setup.pattern)].excluded)
 
 
 class TestMissing:

@@ -15,6 +15,7 @@ from pytest_mlpatterns.judging.limit_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import LaunchValue, SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch
@@ -44,7 +45,8 @@ class FakeRunner:
 
 def make(runner: FakeRunner, *, launches: int = 1, budget_s: float = 60.0) -> NmrtAssertions:
     settings = SimpleNamespace(launches=launches, budget_ns=round(budget_s * S))
-    experiment = SimpleNamespace(smoke=False, settings=settings, searches=())
+    plan = SimpleNamespace(schedule=ClosedLoop(1))
+    experiment = SimpleNamespace(smoke=False, settings=settings, searches=(), plan=plan)
     measurement = SequentialMeasurement(runner, round(budget_s * S), launches)  # type: ignore[arg-type]
     return NmrtAssertions(experiment, measurement)  # type: ignore[arg-type]
 

@@ -17,6 +17,7 @@ from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
@@ -92,7 +93,8 @@ class FakeRunner:
 
 
 def make(runner: FakeRunner, *, smoke: bool = False, budget_s: float = 60.0, launches: int = 2) -> OverloadAssertions:
-    experiment = SimpleNamespace(smoke=smoke, settings=SimpleNamespace(launches=launches))
+    plan = SimpleNamespace(schedule=ClosedLoop(1))
+    experiment = SimpleNamespace(smoke=smoke, settings=SimpleNamespace(launches=launches), plan=plan)
     measurement = SequentialMeasurement(runner, round(budget_s * S), launches)  # type: ignore[arg-type]
     return OverloadAssertions(experiment, measurement)  # type: ignore[arg-type]
 

@@ -17,6 +17,7 @@ from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system import cpu_share
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,6 +90,7 @@ def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertio
             variant_under=lambda pattern, cores: (str(pattern), cores),
             generator=None,
             driver=SimpleNamespace(on_progress=None),
+            plan=SimpleNamespace(schedule=ClosedLoop(1)),
         )
         return ScalingAssertions(experiment, Measurement(), lambda: None)  # type: ignore[arg-type]
 

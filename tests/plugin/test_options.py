@@ -39,7 +39,10 @@ WRONG = {
     "html": ("no/such/place.html", " no/such/place.html is in"),
     "inconclusive": ("perhaps", " is 'perhaps', expected one of warn, fail, pass"),
     "json": (".", " . is a directory; name a file"),
-    "patterns": ("single,cachd", " names the pattern 'cachd', did you mean cached? expected one of autoscaled, batched, "),
+    "patterns": (
+        "single,cachd",
+        " names the pattern 'cachd', did you mean cached? expected one of autoscaled, batched, ",
+    ),
     "smoke": ("maybe", " is 'maybe', expected true or false"),
     "startup-timeout": ("soon", " is 'soon', expected a time with its unit"),
     "tolerance": ("-1", " is '-1', expected a share that is not negative"),

@@ -181,7 +181,9 @@ def test_requests_that_wait_for_a_scaling_are_a_regression_of_its_revision(tmp_p
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": REGRESSION.format(seconds=0.002)})
 
-    run = Project().with_file("test_perf.py", REGRESSION.format(seconds=0.05)).run(repository.top, "--perf-against=main")
+    run = (
+        Project().with_file("test_perf.py", REGRESSION.format(seconds=0.05)).run(repository.top, "--perf-against=main")
+    )
 
     assert run.exit_code == 1
     assert "RegressionFailure: share of requests hurt by a scaling" in run.failure("test_scaled")

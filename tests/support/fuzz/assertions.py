@@ -63,7 +63,7 @@ class Reading(Perf):
 
     def __init__(self) -> None:
         self._experiment: Any = SimpleNamespace(
-            settings=SimpleNamespace(tolerance=Tolerances(), price=Price(0.04, 0.005, "USD"), cpus=2),
+            settings=SimpleNamespace(tolerance=Tolerances(), price=Price(0.04, 0.005, "USD"), cpus=2, during=None),
             system=SimpleNamespace(model=None, service=None),
             setup=SimpleNamespace(pattern="single"),
             plan=SimpleNamespace(schedule=PoissonRate(1)),

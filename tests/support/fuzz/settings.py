@@ -95,23 +95,32 @@ _FORMATTERS: tuple[Callable[[float], str], ...] = (
 )
 _CLASSES = {
     "App": "app path workers server balance factory ready metrics env cwd stop",
+    "Autoscaled": "min max target window stable",
     "Batched": "max_batch_size max_wait",
     "Bulk": "chunk concurrency",
-    "Bursts": "rps peak every length times seed",
+    "Bursts": "rps peak / every length times seed",
     "Cached": "max_entries ttl store",
+    "Cascade": "when first second processes",
     "ClosedLoop": "concurrency think_time",
     "Command": "command ready path metrics env cwd stop",
     "ConstantRate": "rate_rps",
     "Ensemble": "models combine",
+    "Fallback": "other on timeout open_after window retry_after least_calls",
+    "Faulty": "delay share error cut refuse bandwidth seed",
     "GammaRate": "rate_rps burstiness seed",
     "InOrder": "inputs",
+    "Limited": "max_in_flight max_waiting status retry_after",
     "Microservice": "replicas wire",
+    "Mix": "callers",
+    "MultiModel": "models max_loaded key",
     "Pipeline": "stages processes",
     "PoissonRate": "rate_rps seed",
     "Prompts": "input_tokens output_tokens shared_prefix_tokens count seed",
     "Prometheus": "path batch_size queue_depth cache_hits",
     "Queued": "capacity workers broker wait",
-    "Replicated": "replicas balance",
+    "Replicated": "replicas balance hedge prefix_chars",
+    "Retries": "count backoff jitter honour_retry_after budget attempt_timeout seed",
+    "Shadowed": "other share same max_waiting seed processes",
     "Stages": "stages of start",
     "Trace": "path column speed",
     "Uniform": "inputs seed",
@@ -188,9 +197,10 @@ def read_marker(markers: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> None:
 
 def a_construction(draw: random.Random) -> tuple[str, dict[str, Any]]:
     kind = draw.choice(list(_CLASSES))
-    names = _CLASSES[kind].split()
-    required = names[0]
-    given = [name for name in names if name == required or draw.random() < 0.3]
+    first, slash, rest = _CLASSES[kind].partition(" / ")  # as in a signature, what stands before it is always given
+    required = first.split() if slash else first.split()[:1]
+    names = f"{first} {rest}".split()
+    given = [name for name in names if name in required or draw.random() < 0.3]
     return kind, {name: _argument(draw, name) for name in given}
 
 
