@@ -26,6 +26,12 @@ OPEN_WINDOW_NS = 2_000_000_000
 """The same for an open loop, whose backlog takes time to show."""
 DURING_WINDOW_NS = 4_000_000_000
 """The same beside a function: time before its steps, for what they do, and until the service is well again."""
+_NOT_OF_BULK = {
+    "cancel": "a data set is complete when every chunk is answered",
+    "retries": "each chunk is sent once",
+    "during": "nobody knows when the last chunk is answered",
+}
+"""Arguments that a load of a whole data set cannot have, and why."""
 
 
 def read_load(marker: Mapping[str, Any]) -> Load:
@@ -97,8 +103,6 @@ def require_combinable(load: Load, values: Mapping[str, Any]) -> None:
                 f"perf(generators={values['generators']}) and {load}, expected one generator: several share no count "
                 "of requests, and each input is sent once; write generators=1"
             )
-        if values["cancel"] is not None:
-            raise SettingError(
-                f"perf(cancel=...) and {load}, expected one of them: a data set is complete when every chunk is "
-                "answered; leave cancel= out"
-            )
+        for name, why in _NOT_OF_BULK.items():
+            if values[name] is not None:
+                raise SettingError(f"perf({name}=...) and {load}, expected one of them: {why}; leave {name}= out")
