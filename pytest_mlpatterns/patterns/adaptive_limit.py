@@ -31,12 +31,20 @@ _GROWS = 1.5
 """Factor of the limit in each period of the start, until a queue shows."""
 _QUEUED = 0.85
 """Gradient below which a queue has shown, so that the start is over."""
-_FEWEST = 50
-"""Answers of a period, or more. If times scatter by 30 %, their mean has an error of 4 %."""
+_FEWEST = 25
+"""Least answers of a period; of fewer, too large a share was let in under the limit before."""
+_ENOUGH = 50
+"""Answers after which a period ends however much they scatter. At 30 % their mean has an error of 4 %."""
 _ROUNDS = 6
-"""Answers of a period for each request in flight."""
+"""Answers for each request in flight after which it does."""
 _ROUNDS_OF_PROBE = 25
 """The same while the latency without a queue is measured, on which every later period relies."""
+_FEWEST_ROUNDS = 2
+"""Least answers of a period for each request in flight: those that wait for each other are late together."""
+_ERROR = 0.04
+"""Relative standard error of the mean time with which a period may end earlier, so that slow services need not wait."""
+_ERROR_OF_PROBE = 0.02
+"""The same while the latency without a queue is measured."""
 _BUFFER = 1.05
 """Factor of the latency without a queue, so that its error does not keep the limit down."""
 _SLOWEST = 0.5
@@ -63,6 +71,7 @@ class AdaptiveLimit:
         self._periods = 0
         self._answers = 0
         self._total_ns = 0
+        self._squares = 0
         self._most = 0
 
     def answered(self, latency_ns: int, in_flight: int) -> None:
@@ -74,12 +83,23 @@ class AdaptiveLimit:
         """
         self._answers += 1
         self._total_ns += latency_ns
+        self._squares += latency_ns * latency_ns
         self._most = max(self._most, in_flight)
-        rounds = _ROUNDS_OF_PROBE if self._probing else _ROUNDS
-        if self._answers >= max(_FEWEST, rounds * self.value):
+        if self._is_known():
             mean_ns, most = self._total_ns / self._answers, self._most
-            self._answers = self._total_ns = self._most = 0
+            self._answers = self._total_ns = self._squares = self._most = 0
             self._end_period(mean_ns, most)
+
+    def _is_known(self) -> bool:
+        """Whether the answers of this period show the latency."""
+        rounds, error = (_ROUNDS_OF_PROBE, _ERROR_OF_PROBE) if self._probing else (_ROUNDS, _ERROR)
+        if self._answers >= max(_ENOUGH, rounds * self.value):
+            return True
+        if self._answers < max(_FEWEST, _FEWEST_ROUNDS * self.value):
+            return False
+        mean_ns = self._total_ns / self._answers
+        variance = max(self._squares / self._answers - mean_ns * mean_ns, 0.0)
+        return variance <= (error * mean_ns) ** 2 * self._answers
 
     def _end_period(self, mean_ns: float, most: int) -> None:
         if self._probing:

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.processes
 HERE = sys.modules[__name__]
 MEAN_S = 0.02
 PLACES = 4
+KNEE = 16
 RATE_RPS = 300
 
 
@@ -64,6 +65,48 @@ def test_what_a_limit_refuses_is_the_loss_of_erlang(generator: Generator, tmp_pa
     assert admitted is not None
     offered = RATE_RPS * sum(taken) / len(taken)
     assert 1 - admitted.value == pytest.approx(erlang_loss(PLACES, offered), abs=0.03)
+
+
+class Narrow:
+    """Works on 16 requests at a time, 80 ms each; further ones wait. Answers how long its work took, in seconds."""
+
+    def __init__(self) -> None:
+        self.places = asyncio.Semaphore(KNEE)
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        async with self.places:
+            began = perf_counter()
+            await asyncio.sleep(0.08)
+            return [perf_counter() - began for _ in batch]
+
+
+def test_an_adaptive_limit_finds_the_knee_and_keeps_the_goodput_at_twice_the_load(
+    generator: Generator, tmp_path: Path
+) -> None:
+    taken: list[float] = []
+
+    def note(_inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        taken.extend(outputs)
+
+    twice_rps = 2 * KNEE / 0.08
+    plan = LoadPlan(
+        read_payload([1, 2, 3]), PoissonRate(twice_rps, seed=5), 4000 * MS, 6000 * MS, 10_000 * MS, note, overloads=True
+    )
+    pattern = Limited("adaptive", max_waiting=2)
+    with deployed(pattern, Narrow, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
+        launch = runner.measure()
+
+    metrics, work_s = Metrics((launch,)), sum(taken) / len(taken)
+    limit = metrics.figure("limit")
+    assert limit is not None
+    assert limit.value == pytest.approx(KNEE, rel=0.2)
+    assert launch.stats is not None
+    (layer,) = launch.stats.layers_named("limited")  # its clock: a busy machine delays clients
+    answered_rps = layer.counters["admitted"] * 1e9 / layer.counters["observed_ns"]
+    assert answered_rps >= 0.9 * KNEE / work_s
+    waited_ns = layer.median("wait_ns")
+    assert waited_ns is not None
+    assert waited_ns < work_s * 1e9
 
 
 REGRESSION = """
