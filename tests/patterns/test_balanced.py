@@ -322,11 +322,12 @@ class TestHedges:
     def test_the_clock_of_the_request_has_the_times_of_the_answer_alone(self) -> None:
         async def scenario() -> None:
             times = Clock()
-            layer, (_, second), _ = balanced(hedge="1ms", clock=times)
+            layer, (first, second), _ = balanced(hedge="200ms", clock=times)
             clock = RequestClock()
             set_clock(clock)
             task = task_of(layer, "x")
-            await settle()
+            while not first.open:
+                await asyncio.sleep(0)
             times.now_ns = 3 * MS
             while not second.open:
                 await asyncio.sleep(0.001)
