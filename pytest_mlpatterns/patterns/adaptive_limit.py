@@ -32,7 +32,7 @@ _GROWS = 1.5
 _QUEUED = 0.85
 """Gradient below which a queue has shown, so that the start is over."""
 _FEWEST = 25
-"""Least answers of a period; of fewer, too large a share was let in under the limit before."""
+"""Least answers of a period of the start and of a probe; of fewer, too many were let in under the limit before."""
 _ENOUGH = 50
 """Answers after which a period ends however much they scatter. At 30 % their mean has an error of 4 %."""
 _ROUNDS = 6
@@ -42,7 +42,8 @@ _ROUNDS_OF_PROBE = 25
 _FEWEST_ROUNDS = 2
 """Least answers of a period for each request in flight: those that wait for each other are late together."""
 _ERROR = 0.04
-"""Relative standard error of the mean time with which a period may end earlier, so that slow services need not wait."""
+"""Relative standard error of the mean time with which a period of the start ends, so that slow services need not wait
+for more answers. Later ones are longer: short periods follow a change of the limit before its effect is there."""
 _ERROR_OF_PROBE = 0.02
 """The same while the latency without a queue is measured."""
 _BUFFER = 1.05
@@ -95,7 +96,7 @@ class AdaptiveLimit:
         rounds, error = (_ROUNDS_OF_PROBE, _ERROR_OF_PROBE) if self._probing else (_ROUNDS, _ERROR)
         if self._answers >= max(_ENOUGH, rounds * self.value):
             return True
-        if self._answers < max(_FEWEST, _FEWEST_ROUNDS * self.value):
+        if not (self._starting or self._probing) or self._answers < max(_FEWEST, _FEWEST_ROUNDS * self.value):
             return False
         mean_ns = self._total_ns / self._answers
         variance = max(self._squares / self._answers - mean_ns * mean_ns, 0.0)

@@ -90,7 +90,7 @@ def test_an_adaptive_limit_finds_the_knee_and_keeps_the_goodput_at_twice_the_loa
 
     twice_rps = 2 * KNEE / 0.08
     plan = LoadPlan(
-        read_payload([1, 2, 3]), PoissonRate(twice_rps, seed=5), 4000 * MS, 6000 * MS, 10_000 * MS, note, overloads=True
+        read_payload([1, 2, 3]), PoissonRate(twice_rps, seed=5), 4000 * MS, 8000 * MS, 10_000 * MS, note, overloads=True
     )
     pattern = Limited("adaptive", max_waiting=2)
     with deployed(pattern, Narrow, plan, module=HERE, generator=generator, directory=tmp_path) as runner:

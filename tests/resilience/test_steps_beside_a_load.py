@@ -196,6 +196,7 @@ def broken(during):
 
 
 settings = dict(pattern=Replicated(2), rate_rps=200, duration="2s", launches=2)
+closed = dict(pattern=Replicated(2), concurrency=2, duration="2s", launches=2)
 
 
 @pytest.mark.perf(during=kill, **settings)
@@ -203,7 +204,7 @@ def test_lost(perf):
     perf.assert_unhurt(step="kill", errors=0)
 
 
-@pytest.mark.perf(during=look, **settings)
+@pytest.mark.perf(during=look, **closed)
 def test_calm(perf):
     perf.assert_unhurt(step="look", p90="1s", errors=0)
 
@@ -226,7 +227,7 @@ def test_whole_runs_fail_by_lost_requests_and_by_the_error_of_the_function(tmp_p
     assert "during_run.py" not in broken
     steps = {one["test"].rpartition("::")[2]: one["steps"] for one in run.json("results.json")["results"]}
     assert {one["name"] for one in steps["test_lost"]} == {"kill"}
-    assert all(one["failed"] == one["hurt"] > 20 for one in steps["test_lost"])
+    assert all(one["hurt"] >= one["failed"] > 20 for one in steps["test_lost"])
     assert all(one["failed"] == 0 for one in steps["test_calm"])
 
 
@@ -275,7 +276,7 @@ def test_a_worker_of_an_existing_service_is_killed_and_cannot_be_scaled(tmp_path
 
     run = project.with_file("test_killed.py", killed).run(tmp_path)
 
-    assert run.outcomes == {"passed": 1, "failed": 1}, run.out
+    assert (run.outcomes["passed"], run.outcomes["failed"]) == (1, 1), run.out
     failure = run.failure("test_service")
     assert "during.scale(2)" in failure
     assert "expected replicas that this package starts on this machine" in failure
