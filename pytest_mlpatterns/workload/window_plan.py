@@ -24,6 +24,8 @@ _CLOSING_NS = 300_000_000
 """Measured time from the last answer of a launch to the start of the next one."""
 _LEAST_CYCLES = 2
 """Requests of each caller that a launch should have time for, else fewer launches are planned."""
+_FEWEST = 8
+"""Requests to which a window that the user chose is shortened at most: of fewer than seven no median is known at 99 %."""
 _LONGEST_FACTOR = 3
 """How many times as long as planned a window may take; a service that is as slow as that shows it in fewer requests."""
 
@@ -76,6 +78,8 @@ class WindowPlan:
             return None
         wanted = given if is_kept else max(_ENOUGH, given, spent_ns / interval_ns)
         requests = whole_rounds(wanted, most, self.round, callers=self.callers)
+        if is_kept:
+            requests = max(requests, min(math.floor(given), _FEWEST))
         longest_ns = min(round(_LONGEST_FACTOR * requests * interval_ns), self.longest_ns)
         return RequestWindow(requests, 0 if is_kept else self.window_ns, longest_ns)
 
