@@ -19,15 +19,20 @@ from pattern_cost import check_answers, serving_ours
 from peers.lifecycle import FILES, Peer, install, serving_peer
 
 from pytest_mlpatterns import (
+    Autoscaled,
     Batched,
     Cached,
     Cascade,
     Ensemble,
+    Fallback,
+    Faulty,
     Limited,
     Microservice,
+    MultiModel,
     Pipeline,
     Queued,
     Replicated,
+    Shadowed,
     Single,
 )
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -67,6 +72,11 @@ def stays(given: object, output: object) -> bool:
     return False
 
 
+def the_only_one(given: object) -> str:
+    """The name of the model for every input."""
+    return "only"
+
+
 LAYERS: dict[str, Pattern] = {
     "Cached()": Cached(),
     "Batched()": Batched(max_wait="0ms"),
@@ -74,11 +84,18 @@ LAYERS: dict[str, Pattern] = {
     "Limited()": Limited(),
     'Limited("adaptive")': Limited("adaptive"),
     "Cascade(…), the first answers": Cascade(MODEL, "model", stays),
+    "Fallback(…)": Fallback(MODEL),
+    "Faulty(share=0)": Faulty(delay="1s", share=0),
+    "MultiModel(…), warm": MultiModel({"only": MODEL}, key=the_only_one),
+    "Shadowed(…)": Shadowed(MODEL),
     "Pipeline of two": Pipeline([MODEL, "model"]),
     "Ensemble of two": Ensemble([MODEL, "model"], combine=max),
 }
 HOPS: dict[str, Pattern] = {
     "Replicated(2)": Replicated(2),
+    "Replicated(2, hedge=…)": Replicated(2, hedge="1s"),
+    'Replicated(2, "two-choices")': Replicated(2, "two-choices"),
+    "Autoscaled(2, 2)": Autoscaled(2, 2),
     "Microservice()": Microservice(),
 }
 SINGLE = "Single()"
