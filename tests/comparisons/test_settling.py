@@ -246,4 +246,4 @@ def test_a_service_that_runs_already_is_judged_by_the_file(shop: Repository) -> 
         slower = run(shop, "--perf-noise", "trust")
     assert slower.exit_code == 1
     assert re.search("RegressionFailure: (mean latency|RTM) ", slower.out)
-    assert "settled" not in slower.out
+    assert "settled by" not in slower.out  # launches may settle in two ways
