@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 from conftest import PATIENT_S, begun_run, long_run, wait_until
+from support.fault_run import await_true
 from support.project import Project
 
 from pytest_mlpatterns.system import orphans
@@ -72,7 +73,7 @@ def test_all_tests_share_one_ray_which_only_this_machine_reaches_and_which_ends_
     assert all(name.startswith("ray::ServeReplica:") for name in elsewhere)  # their gRPC asks for the run's token
     assert not any(_runs(pid) for pid, _, _, _ in found)
     (directory,) = directories(command for _, _, command, _ in found)
-    assert not directory.exists()
+    await_true(lambda: not directory.exists(), 30, f"{directory} is left")
     assert [*home.iterdir()] == []  # Ray would put a token there
 
 
