@@ -25,7 +25,7 @@ _CLOSING_NS = 300_000_000
 _LEAST_CYCLES = 2
 """Requests of each caller that a launch should have time for, else fewer launches are planned."""
 _FEWEST = 8
-"""Requests to which a window that the user chose is shortened at most: of fewer than seven no median is known at 99 %."""
+"""Requests to which a window that the user chose is shortened at most: fewer than seven show no median at 99 %."""
 _LONGEST_FACTOR = 3
 """How many times as long as planned a window may take; a service that is as slow as that shows it in fewer requests."""
 
