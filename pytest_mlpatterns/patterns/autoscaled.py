@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -199,7 +200,6 @@ class AutoscaleLayer:
         self._scaled_in_ns: int | None = None
         self._in_flight = 0
         self._waiting: set[asyncio.Future[None]] = set()
-        self._streams: set[asyncio.Task[None]] = set()
         self._decisions: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -215,8 +215,8 @@ class AutoscaleLayer:
         if self._decisions is not None:
             self._decisions.cancel()
 
-    async def __call__(self, instances: list[Any]) -> Sequence[Any]:
-        """The outputs of a replica, after a wait for the first one if there is none."""
+    async def __call__(self, instances: list[Any]) -> Any:
+        """The outputs of a replica, or its stream, after a wait for the first one if there is none."""
         self._count_in_flight(1)
         hurt = self._is_short
         outputs: Any = None
@@ -233,11 +233,7 @@ class AutoscaleLayer:
         finally:
             if not isinstance(outputs, Stream):
                 self._count_in_flight(-1)
-        if isinstance(outputs, Stream):
-            task = asyncio.create_task(self._follow(outputs))
-            self._streams.add(task)
-            task.add_done_callback(self._streams.discard)
-        return outputs  # type: ignore[no-any-return]
+        return Stream(outputs, partial(self._count_in_flight, -1)) if isinstance(outputs, Stream) else outputs
 
     @property
     def _is_short(self) -> bool:
@@ -266,11 +262,6 @@ class AutoscaleLayer:
             await place
         finally:
             self._waiting.discard(place)
-
-    async def _follow(self, stream: Stream) -> None:
-        """Count a stream as in flight until it ends, is closed or fails."""
-        await stream.ended()
-        self._count_in_flight(-1)
 
     def _count_in_flight(self, more: int) -> None:
         self._in_flight += more

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from pytest_mlpatterns.patterns.layer import RequestError, parallelism
 from pytest_mlpatterns.patterns.model_thread import OffLoop
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge
-from pytest_mlpatterns.patterns.stream import Stream, StreamSource
+from pytest_mlpatterns.patterns.stream import StreamSource
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import count, shown
 
@@ -125,7 +126,6 @@ class LimitLayer:
         self._adaptive = None if isinstance(pattern.max_in_flight, int) else AdaptiveLimit()
         self._in_flight = 0
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
-        self._streams: set[asyncio.Task[None]] = set()
         tally.level("limit", self._limit)
 
     @property
@@ -141,22 +141,18 @@ class LimitLayer:
         began_ns = perf_counter_ns()
         try:
             outputs = await self._inside(instances)
-            stream = self._reader.read(outputs, len(instances), "the model")
+            on_end = partial(self._answered, began_ns)
+            stream = self._reader.read(outputs, len(instances), "the model", on_end=on_end)
         except BaseException:
             self._leave()
             raise
-        if stream is None:
-            self._learn(began_ns)
-            self._leave()
-            return outputs
-        task = asyncio.create_task(self._follow(stream, began_ns))
-        self._streams.add(task)
-        task.add_done_callback(self._streams.discard)
-        return stream
+        if stream is not None:
+            return stream
+        self._answered(began_ns)
+        return outputs
 
-    async def _follow(self, stream: Stream, began_ns: int) -> None:
-        """Count a stream as in flight until it ends, is closed or fails."""
-        await stream.ended()
+    def _answered(self, began_ns: int) -> None:
+        """An answer is there, or its stream has ended, failed or been closed."""
         self._learn(began_ns)
         self._leave()
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,6 @@ class ScaledUpstream:
         self._on_change: Callable[[ReplicaChange], None] = lambda _: None
         self._asked_ns: deque[int] = deque()
         self._leaving: dict[_Address, _Replica] = {}
-        self._streams: set[asyncio.Task[None]] = set()
         self._live: dict[_Address, _Replica] = {}
         for address in node.addresses:
             self._add(address)
@@ -142,15 +142,7 @@ class ScaledUpstream:
         finally:
             if not isinstance(outputs, Stream):
                 self._answered(replica)
-        if isinstance(outputs, Stream):
-            task = asyncio.create_task(self._follow_stream(replica, outputs))
-            self._streams.add(task)
-            task.add_done_callback(self._streams.discard)
-        return outputs
-
-    async def _follow_stream(self, replica: _Replica, stream: Stream) -> None:
-        await stream.ended()
-        self._answered(replica)
+        return Stream(outputs, partial(self._answered, replica)) if isinstance(outputs, Stream) else outputs
 
     def _answered(self, replica: _Replica) -> None:
         replica.in_flight -= 1
