@@ -45,7 +45,7 @@ from pytest_mlpatterns.units import Unit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RESILIENCE_LAYERS"]
+__all__ = ["RESILIENCE_LAYERS", "RETRY_LAYER"]
 
 _LIMITED = LayerKind(
     figures=(
@@ -423,6 +423,7 @@ _RETRIES = LayerKind(
         LevelChart("Answers to the requests that were due", "answered", "answers per second"),
     ),
 )
+"""The clients of a load with retries."""
 RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "limited": _LIMITED,
     "cascade": _CASCADE,
@@ -432,5 +433,6 @@ RESILIENCE_LAYERS: Mapping[str, LayerKind] = {
     "autoscaled": _AUTOSCALED,
     "multimodel": _MULTIMODEL,
     "shadowed": _SHADOWED,
+    RETRY_LAYER: _RETRIES,
 }
 """The descriptions by the names of the layers."""

@@ -20,7 +20,8 @@ from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.result_builder import describe_retries
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, LaunchValue
-from pytest_mlpatterns.records.layer_kinds import derived_metrics
+from pytest_mlpatterns.records.layer_description import LevelChart, PartsChart
+from pytest_mlpatterns.records.layer_kinds import derived_metrics, layer_kind
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.samples import RetrySamples
@@ -135,6 +136,15 @@ def test_a_result_has_what_clients_did_that_tried_again() -> None:
     unbounded = Metrics((retried_launch(budget=False),)).by_launch[-1].retry_layer()
     assert unbounded is not None
     assert unbounded.counters["denied"] == 0
+
+
+def test_what_such_clients_did_is_drawn() -> None:
+    layer = Metrics((retried_launch(),)).by_launch[-1].retry_layer()
+    assert layer is not None
+    (parts,) = (chart.parts for chart in layer_kind(layer.layer).charts if isinstance(chart, PartsChart))
+    levels = {chart.level for chart in layer_kind(layer.layer).charts if isinstance(chart, LevelChart)}
+    assert set(parts) <= set(layer.counters)
+    assert levels == set(layer.series)
 
 
 def test_without_a_budget_none_is_used_up_and_without_retries_there_are_no_attempts() -> None:
