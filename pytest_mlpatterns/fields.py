@@ -13,7 +13,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS, MIN_RATE_RPS
 from pytest_mlpatterns.wording import shown
 
-__all__ = ["MAX_SEED", "concurrency", "plain_number", "rate_rps", "set_whole", "whole_number"]
+__all__ = ["MAX_SEED", "check_truth", "concurrency", "plain_number", "rate_rps", "set_whole", "whole_number"]
 
 MAX_SEED = 2**64 - 1
 """Largest seed of random numbers."""
@@ -63,6 +63,17 @@ def set_whole(
     value = getattr(owner, name)
     found = f"{type(owner).__name__}({name}={shown(value)})"
     object.__setattr__(owner, name, whole_number(value, found, least=least, most=most, expected=expected))
+
+
+def check_truth(owner: object, *names: str) -> None:
+    """Check fields of a frozen dataclass that are True or False.
+
+    Raises:
+        SettingError: one is something else; names the class and the field.
+    """
+    for name in names:
+        if not isinstance(value := getattr(owner, name), bool):
+            raise SettingError(f"{type(owner).__name__}({name}={shown(value)}), expected True or False")
 
 
 def concurrency(value: object, name: str) -> int:

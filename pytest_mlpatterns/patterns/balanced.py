@@ -14,7 +14,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.hedging import hedge_of
-from pytest_mlpatterns.patterns.layer import LostError
+from pytest_mlpatterns.patterns.layer import AFTER_LOSS_NS, LostError
 from pytest_mlpatterns.patterns.replica_choice import (
     ByPrefix,
     Choice,
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["BalancedLayer"]
-
-_AWAY_NS = 1_000_000_000
-"""Time for which a lost replica gets no requests, in nanoseconds: it would fail them faster than others answer."""
 
 
 class BalancedLayer:
@@ -127,7 +124,7 @@ class BalancedLayer:
             self._leave(place)
             now_ns = self._clock_ns()
             if isinstance(error, LostError):
-                self._away_until_ns[place] = now_ns + _AWAY_NS
+                self._away_until_ns[place] = now_ns + AFTER_LOSS_NS
             elif isinstance(error, asyncio.CancelledError):
                 self._latencies.outlasted(place, now_ns - began_ns, now_ns)
             raise

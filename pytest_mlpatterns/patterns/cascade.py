@@ -8,6 +8,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import check_truth
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.layer import matched, needs_loop
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
@@ -57,8 +58,7 @@ class Cascade(Pattern):
                 f"Cascade(when={shown(self.when)}), expected a function of an input and the first model's output; "
                 'write when=lambda given, output: output["score"] < 0.9'
             )
-        if not isinstance(self.processes, bool):
-            raise SettingError(f"Cascade(processes={shown(self.processes)}), expected True or False")
+        check_truth(self, "processes")
 
     @property
     def models(self) -> tuple[Any, Any]:

@@ -20,6 +20,7 @@ from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, Node, Pattern, 
 from pytest_mlpatterns.patterns.request_clock import MODEL_WAIT, RequestClock, current_clock, key_of_part, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream, StreamSource, replayed
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.outcomes import REFUSALS
 from pytest_mlpatterns.units import parse_duration, parse_share
 from pytest_mlpatterns.wording import shown
 
@@ -36,8 +37,6 @@ _ERROR, _TIMEOUT, _REJECTED = _KINDS = ("error", "timeout", "rejected")
 """What may be wrong with the model, as ``on=`` names it."""
 _COUNTERS = {_ERROR: "on_error", _TIMEOUT: "on_timeout", _REJECTED: "on_rejected"}
 """Counter of the answers of the other after each."""
-_REFUSALS = (429, 503)
-"""Statuses of a service that is busy."""
 _TIMEOUTS = (408, 504)
 """Statuses of a service that gave up waiting."""
 _MOST_CALLS = 1_000_000
@@ -321,7 +320,7 @@ def _kind_of(error: BaseException) -> str | None:
     """What is wrong with a model that raised this; None: the client made a mistake, or asked for what is not served."""
     if not isinstance(error, RequestError):
         return _TIMEOUT if isinstance(error, TimeoutError) else _ERROR
-    if error.status in _REFUSALS:
+    if error.status in REFUSALS:
         return _REJECTED
     if error.status in _TIMEOUTS:
         return _TIMEOUT

@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError, UnitError
-from pytest_mlpatterns.fields import MAX_SEED, set_whole
+from pytest_mlpatterns.fields import MAX_SEED, check_truth, set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.layer import CutError, RequestError, parallelism
 from pytest_mlpatterns.patterns.model_thread import OffLoop
@@ -73,9 +73,7 @@ class Faulty(Pattern):
         set_whole(self, "seed", least=0, most=MAX_SEED)
         if self.error is not None:
             set_whole(self, "error", least=400, most=599)
-        for name in ("cut", "refuse"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingError(f"Faulty({name}={shown(getattr(self, name))}), expected True or False")
+        check_truth(self, "cut", "refuse")
         if self.delay is not None:
             parse_duration(self.delay, name="Faulty(delay=...)")
         if self.bandwidth is not None:

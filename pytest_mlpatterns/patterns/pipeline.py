@@ -8,13 +8,12 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import check_truth
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.layer import counted, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern
 from pytest_mlpatterns.patterns.stream import StreamSource, refuse_stream, streams
-from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -50,8 +49,7 @@ class Pipeline(Pattern):
     def __post_init__(self) -> None:
         set_variables(self)
         object.__setattr__(self, "stages", checked_models(self, "stages"))
-        if not isinstance(self.processes, bool):
-            raise SettingError(f"Pipeline(processes={shown(self.processes)}), expected True or False")
+        check_truth(self, "processes")
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """Build the stages, with the rest of the composition around ``"model"``.

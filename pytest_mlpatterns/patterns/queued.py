@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.fields import check_truth, set_whole
 from pytest_mlpatterns.patterns.arguments import MEMORY, NO_VARIABLES, check_store, set_variables
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.records.addressing import Balance, Balancer
-from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,8 +62,7 @@ class Queued(Pattern):
         set_whole(self, "capacity", least=1, most=1_000_000)
         set_whole(self, "workers", least=1, most=MAX_PROCESSES - 1)
         check_store(self, "broker")
-        if not isinstance(self.wait, bool):
-            raise SettingError(f"Queued(wait={shown(self.wait)}), expected True or False")
+        check_truth(self, "wait")
 
     @property
     def is_polled(self) -> bool:

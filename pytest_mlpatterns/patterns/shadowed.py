@@ -14,7 +14,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.fields import MAX_SEED, plain_number, set_whole
+from pytest_mlpatterns.fields import MAX_SEED, check_truth, plain_number, set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.equality import are_equal
 from pytest_mlpatterns.patterns.layer import DecodedInputs, copy_of, matched, needs_loop, parallelism, retries
@@ -92,8 +92,7 @@ class Shadowed(Pattern):
             )
         set_whole(self, "max_waiting", least=1, most=_MOST)
         set_whole(self, "seed", least=0, most=MAX_SEED)
-        if not isinstance(self.processes, bool):
-            raise SettingError(f"Shadowed(processes={shown(self.processes)}), expected True or False")
+        check_truth(self, "processes")
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """Build the live path, the other model, in a process of its own with ``processes=True``, and the comparison."""

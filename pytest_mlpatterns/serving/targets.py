@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pytest_mlpatterns.credentials import address_without_credentials, public_command, public_words, unquoted
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.fields import check_truth, set_whole
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.setup import SystemDescription, SystemKind
 from pytest_mlpatterns.serving.import_string import is_import_string, meant_import_string
@@ -69,8 +69,7 @@ class Url:
             raise SettingError(f"{found}, expected a path of printable ASCII; quote it: urllib.parse.quote(path)")
         if not _is_plain(self.host):
             raise SettingError(f"{found}, expected a host of printable ASCII; write host.encode('idna').decode()")
-        if not isinstance(self.http2, bool):
-            raise SettingError(f"Url(http2={shown(self.http2)}), expected True or False")
+        check_truth(self, "http2")
         if self.pid is not None:
             set_whole(self, "pid", least=1, expected="the number of a running process")
         if self.ca is not None and (parts.scheme != "https" or not _is_file(self.ca)):
@@ -168,8 +167,7 @@ class App:
         ):
             if not isinstance(value, str) or value not in allowed:
                 raise SettingError(f"App({name}={shown(value)}), expected one of {', '.join(map(repr, allowed))}")
-        if not isinstance(self.factory, bool):
-            raise SettingError(f"App(factory={shown(self.factory)}), expected True or False")
+        check_truth(self, "factory")
         _check_start("App", self)
 
     def __str__(self) -> str:

@@ -72,9 +72,7 @@ class Retries:
         fields.set_whole(self, "count", least=1, most=MOST_RETRIES)
         fields.set_whole(self, "seed", least=-fields.MAX_SEED, most=fields.MAX_SEED)
         parse_duration(self.backoff, name="Retries(backoff=...)")
-        for name in ("jitter", "honour_retry_after"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingError(f"Retries({name}={shown(getattr(self, name))}), expected True or False")
+        fields.check_truth(self, "jitter", "honour_retry_after")
         if self.budget is not None:
             share = parse_share(self.budget, name="Retries(budget=...)")
             if not share:

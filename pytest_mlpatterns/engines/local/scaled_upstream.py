@@ -24,7 +24,7 @@ from pytest_mlpatterns.engines.local.messages import (
 )
 from pytest_mlpatterns.engines.local.upstream import Upstream
 from pytest_mlpatterns.patterns.autoscaled import ReplicaChange, ReplicaEvent
-from pytest_mlpatterns.patterns.layer import LostError
+from pytest_mlpatterns.patterns.layer import AFTER_LOSS_NS, LostError
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.records.addressing import Balance
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["ReplicaLink", "ScaledUpstream"]
 
 _Address = tuple[str, int]
-_SHUNNED_NS = 1_000_000_000
-"""Time for which a replica that lost a request is asked last, in nanoseconds; the report of a death takes less."""
 
 
 class ReplicaLink:
@@ -137,7 +135,7 @@ class ScaledUpstream:
         try:
             outputs = await replica.client(instances)
         except LostError:  # one that has died fails at once, and would be the idlest until the parent reports it
-            replica.shunned_ns = perf_counter_ns() + _SHUNNED_NS
+            replica.shunned_ns = perf_counter_ns() + AFTER_LOSS_NS
             raise
         finally:
             if not isinstance(outputs, Stream):
