@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING, Literal
 
+from pytest_mlpatterns.units import Unit
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_mlpatterns.records.telemetry import LayerStats
-    from pytest_mlpatterns.units import Unit
 
 __all__ = [
     "CPU_FLOOR_NS",
@@ -25,6 +26,8 @@ __all__ = [
     "LevelChart",
     "PartsChart",
     "SizesChart",
+    "share_figure",
+    "time_figure",
 ]
 
 LATENCY_FLOOR_NS = 5_000
@@ -108,6 +111,24 @@ def _mean(layer: LayerStats, name: str) -> DerivedMetric | None:
     count = sum(values.values())
     variance = sum((value - mean) ** 2 * times for value, times in values.items())
     return DerivedMetric(mean, sqrt(variance) / count / mean if mean and count else 0.0)
+
+
+def time_figure(name: str, label: str, median: str, *, note: str, floor: float = LATENCY_FLOOR_NS) -> Figure:
+    """The median time of a histogram; arguments as of :class:`Figure`."""
+    return Figure(name, label, Unit.DURATION, median=median, note=note, floor=floor)
+
+
+def share_figure(
+    name: str,
+    label: str,
+    *,
+    of: tuple[str, ...],
+    over: tuple[str, ...],
+    note: str = "",
+    better: Literal["lower", "higher"] = "lower",
+) -> Figure:
+    """A share of what was counted, which launches repeat; arguments as of :class:`Figure`. One per cent counts."""
+    return Figure(name, label, Unit.RATIO, of=of, over=over, note=note, better=better, floor=0.01, varies=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,13 +31,14 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.layer_description import (
     CPU_FLOOR_NS,
-    LATENCY_FLOOR_NS,
     Exported,
     Figure,
     LayerKind,
     LevelChart,
     PartsChart,
     SizesChart,
+    share_figure,
+    time_figure,
 )
 from pytest_mlpatterns.records.resilience_layers import RESILIENCE_LAYERS
 from pytest_mlpatterns.units import Unit
@@ -49,33 +50,21 @@ __all__ = ["PACKAGE_LAYERS"]
 
 _BATCH_SIZE = Figure("batch_size", "batch size", Unit.COUNT, mean="size", better="higher", floor=0.5)
 """The mean size of a batch, of both kinds of batching."""
-_BATCH_WAIT = Figure(
-    "batch_wait", "wait for a batch", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
-)
+_BATCH_WAIT = time_figure("batch_wait", "wait for a batch", "wait_ns", note="wait {}")
 """The wait for a batch, of both kinds of batching."""
 
 _CACHED = LayerKind(
     figures=(
-        Figure(
+        share_figure(
             "cache_hit_ratio",
             "cache hit ratio",
-            Unit.RATIO,
             of=("hits", "coalesced"),
             over=("hits", "coalesced", "misses"),
             note="{} hits",
             better="higher",
-            floor=0.01,
-            varies=False,
         ),
         *(
-            Figure(
-                f"cache_{way}",
-                f"time of a cache {way}",
-                Unit.DURATION,
-                median=f"{way}_ns",
-                note=f"a {way} takes {{}}",
-                floor=LATENCY_FLOOR_NS,
-            )
+            time_figure(f"cache_{way}", f"time of a cache {way}", f"{way}_ns", note=f"a {way} takes {{}}")
             for way in ("hit", "miss")
         ),
     ),
@@ -144,9 +133,7 @@ _CONTINUOUS = LayerKind(
 _QUEUED = LayerKind(
     figures=(
         Figure("queue_depth", "queue depth", Unit.COUNT, level="depth", note="{} waiting on average", floor=0.5),
-        Figure(
-            "queue_wait", "wait in the queue", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
-        ),
+        time_figure("queue_wait", "wait in the queue", "wait_ns", note="wait {}"),
     ),
     words={
         "rejected": "rejected",
@@ -181,7 +168,7 @@ _QUEUED = LayerKind(
 )
 """The layer of ``Queued``."""
 _HOP = LayerKind(
-    figures=(Figure("hop", "hop", Unit.DURATION, median="hop_ns", note="{} round trip", floor=LATENCY_FLOOR_NS),),
+    figures=(time_figure("hop", "hop", "hop_ns", note="{} round trip"),),
     words={"errors": "failed"},
     paths=("engines/local/upstream.py",),
 )

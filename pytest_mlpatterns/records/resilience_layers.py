@@ -29,16 +29,18 @@ counts.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.layer_description import (
     CPU_FLOOR_NS,
-    LATENCY_FLOOR_NS,
     Figure,
     LayerKind,
     LevelChart,
     PartsChart,
     SizesChart,
+    share_figure,
+    time_figure,
 )
 from pytest_mlpatterns.units import Unit
 
@@ -49,23 +51,18 @@ __all__ = ["RESILIENCE_LAYERS", "RETRY_LAYER"]
 
 _LIMITED = LayerKind(
     figures=(
-        Figure(
+        share_figure(
             "admitted_share",
             "share of requests let in",
-            Unit.RATIO,
             of=("admitted",),
             over=("admitted", "rejected"),
             note="{} let in",
             better="higher",
-            floor=0.01,
-            varies=False,
         ),
         Figure(
             "limit", "limit of requests in flight", Unit.COUNT, level="limit", note="limit {}", better="higher", floor=1
         ),
-        Figure(
-            "limit_wait", "wait at the limit", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
-        ),
+        time_figure("limit_wait", "wait at the limit", "wait_ns", note="wait {}"),
     ),
     charts=(
         PartsChart(
@@ -83,24 +80,16 @@ _LIMITED = LayerKind(
 """The layer of ``Limited``."""
 _CASCADE = LayerKind(
     figures=(
-        Figure(
+        share_figure(
             "escalation_share",
             "share of inputs that went on",
-            Unit.RATIO,
             of=("escalated",),
             over=("kept", "escalated"),
             note="{} went on",
-            floor=0.01,
-            varies=False,
         ),
         *(
-            Figure(
-                f"cascade_{which}",
-                f"time of the {which} model",
-                Unit.DURATION,
-                median=f"{which}_ns",
-                note=f"the {which} model takes {{}}",
-                floor=LATENCY_FLOOR_NS,
+            time_figure(
+                f"cascade_{which}", f"time of the {which} model", f"{which}_ns", note=f"the {which} model takes {{}}"
             )
             for which in ("first", "second")
         ),
@@ -126,14 +115,15 @@ _OTHERS = {
 """Counters of the answers of a fallback, and their labels."""
 _FALLBACK = LayerKind(
     figures=(
-        Figure(
-            "fallback_share",
-            "share answered by the fallback",
-            Unit.RATIO,
-            of=tuple(_OTHERS),
-            over=(*_OTHERS, "model"),
-            note="{} from the fallback",
-            floor=0.01,
+        replace(
+            share_figure(
+                "fallback_share",
+                "share answered by the fallback",
+                of=tuple(_OTHERS),
+                over=(*_OTHERS, "model"),
+                note="{} from the fallback",
+            ),
+            varies=True,
         ),
         Figure(
             "breaker_open",
@@ -161,15 +151,12 @@ _FALLBACK = LayerKind(
 """The layer of ``Fallback``."""
 _FAULTY = LayerKind(
     figures=(
-        Figure(
+        share_figure(
             "injected_share",
             "share of requests that met a fault on purpose",
-            Unit.RATIO,
             of=("injected",),
             over=("injected", "passed"),
             note="{} met a fault",
-            floor=0.01,
-            varies=False,
         ),
     ),
     charts=(
@@ -196,43 +183,24 @@ _REPLICATED = LayerKind(
             note="{} requests ahead",
             floor=0.1,
         ),
-        Figure(
-            "replica_time",
-            "time at a replica",
-            Unit.DURATION,
-            median="replica_ns",
-            note="a replica takes {}",
-            floor=LATENCY_FLOOR_NS,
-        ),
-        Figure(
+        time_figure("replica_time", "time at a replica", "replica_ns", note="a replica takes {}"),
+        share_figure(
             "hedged_share",
             "share of late requests that were asked twice",
-            Unit.RATIO,
             of=("hedged",),
             over=_ASKED,
             note="{} asked twice",
-            floor=0.01,
-            varies=False,
         ),
-        Figure(
-            "extra_load",
-            "calls of replicas beyond one for each request",
-            Unit.RATIO,
-            of=("hedged", "failed_over"),
-            over=_ASKED,
-            floor=0.01,
-            varies=False,
+        share_figure(
+            "extra_load", "calls of replicas beyond one for each request", of=("hedged", "failed_over"), over=_ASKED
         ),
-        Figure(
+        share_figure(
             "prefix_hits",
             "share of requests at a replica that had their beginning",
-            Unit.RATIO,
             of=("prefix_hits",),
             over=("prefix_hits", "prefix_misses"),
             note="{} prefix hits",
             better="higher",
-            floor=0.01,
-            varies=False,
         ),
     ),
     words={"failed_over": "asked again after a replica was lost"},
@@ -259,30 +227,17 @@ _REPLICATED = LayerKind(
 _AUTOSCALED = LayerKind(
     figures=(
         Figure("replicas", "replicas", Unit.COUNT, level="replicas", note="{} replicas", floor=0.1),
-        Figure(
-            "scale_out",
-            "time of a scale-out",
-            Unit.DURATION,
-            median="out_ns",
-            note="one more takes {}",
-            floor=LATENCY_FLOOR_NS,
-        ),
-        Figure(
-            "scale_in",
-            "time of a scale-in",
-            Unit.DURATION,
-            median="in_ns",
-            note="one less takes {}",
-            floor=LATENCY_FLOOR_NS,
-        ),
-        Figure(
-            "hurt_share",
-            "share of requests hurt by a scaling",
-            Unit.RATIO,
-            of=("waited", "failed"),
-            over=("unhurt", "waited", "failed"),
-            note="{} hurt",
-            floor=0.01,
+        time_figure("scale_out", "time of a scale-out", "out_ns", note="one more takes {}"),
+        time_figure("scale_in", "time of a scale-in", "in_ns", note="one less takes {}"),
+        replace(
+            share_figure(
+                "hurt_share",
+                "share of requests hurt by a scaling",
+                of=("waited", "failed"),
+                over=("unhurt", "waited", "failed"),
+                note="{} hurt",
+            ),
+            varies=True,
         ),
         Figure(
             "oscillations",
@@ -319,27 +274,15 @@ _AUTOSCALED = LayerKind(
 """The layer of ``Autoscaled``."""
 _MULTIMODEL = LayerKind(
     figures=(
-        Figure(
+        share_figure(
             "cold_hit_share",
             "share of calls that waited for a load",
-            Unit.RATIO,
             of=("cold",),
             over=("warm", "cold"),
             note="{} cold",
-            floor=0.01,
-            varies=False,
         ),
-        Figure(
-            "model_load",
-            "time to load a model",
-            Unit.DURATION,
-            median="load_ns",
-            note="a load takes {}",
-            floor=LATENCY_FLOOR_NS,
-        ),
-        Figure(
-            "cold_wait", "wait of a cold call", Unit.DURATION, median="wait_ns", note="wait {}", floor=LATENCY_FLOOR_NS
-        ),
+        time_figure("model_load", "time to load a model", "load_ns", note="a load takes {}"),
+        time_figure("cold_wait", "wait of a cold call", "wait_ns", note="wait {}"),
     ),
     words={"unloaded": "unloaded", "load_failed": "failed to load", "close_failed": "failed to close"},
     charts=(
@@ -357,40 +300,21 @@ _MULTIMODEL = LayerKind(
 """Several models in one process; counters of calls of a model for the inputs of one request."""
 _SHADOWED = LayerKind(
     figures=(
-        Figure(
+        share_figure(
             "agreement",
             "share of answers that the shadow gave too",
-            Unit.RATIO,
             of=("same",),
             over=("same", "different"),
             note="{} agree",
             better="higher",
-            floor=0.01,
-            varies=False,
         ),
-        Figure(
-            "shadow_cost",
-            "time to copy a request",
-            Unit.DURATION,
-            median="cost_ns",
-            note="a copy takes {}",
-            floor=CPU_FLOOR_NS,
-        ),
-        Figure(
-            "shadow_time",
-            "time of the shadow",
-            Unit.DURATION,
-            median="shadow_ns",
-            note="the shadow takes {}",
-            floor=LATENCY_FLOOR_NS,
-        ),
-        Figure(
-            "shadow_dropped",
-            "share of copies that were dropped",
-            Unit.RATIO,
-            of=("dropped",),
-            over=("copied", "dropped"),
-            floor=0.01,
+        time_figure("shadow_cost", "time to copy a request", "cost_ns", note="a copy takes {}", floor=CPU_FLOOR_NS),
+        time_figure("shadow_time", "time of the shadow", "shadow_ns", note="the shadow takes {}"),
+        replace(
+            share_figure(
+                "shadow_dropped", "share of copies that were dropped", of=("dropped",), over=("copied", "dropped")
+            ),
+            varies=True,
         ),
     ),
     words={"dropped": "dropped", "failed": "failed in the shadow"},
