@@ -33,10 +33,6 @@ MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
 
 
-_NEVER = 1 << 40
-"""Added to the requests in flight at a removed address, so that it never has the fewest."""
-
-
 class ConnectionPool:
     """All connections to all addresses, the idle ones among them, and the requests that wait for a connection."""
 
@@ -49,7 +45,7 @@ class ConnectionPool:
         balancer = Balancer(len(job.endpoint.addresses), job.endpoint.balance)
         self._choose = balancer.choose
         self._outstanding = balancer.in_flight
-        self._removed: set[int] = set()
+        self._removed = balancer.removed
         self.waiting: deque[tuple[int, int, int, Attempt | None]] = deque()
         self._released: list[Connection] = []
         self._releasing = False
@@ -66,7 +62,7 @@ class ConnectionPool:
 
     @property
     def outstanding(self) -> int:
-        return sum(self._outstanding) - _NEVER * len(self._removed) + len(self.waiting)
+        return sum(self._outstanding) + len(self.waiting)
 
     def open(self) -> None:
         """Connect ahead of the load: to each address as many connections as there are callers, or one."""
@@ -93,7 +89,6 @@ class ConnectionPool:
             return
         target = left[0]
         self._removed.add(target)
-        self._outstanding[target] += _NEVER
         self._limit -= self._callers
         for connection in self._idle[target]:
             self._drop(connection)
@@ -102,8 +97,6 @@ class ConnectionPool:
     def send(self, request: int, due_ns: int | None, attempt: Attempt | None = None) -> None:
         """Send a request, over an idle connection or as soon as there is one; ``attempt`` is None for the first one."""
         target = self._choose() if self.several else 0
-        while target in self._removed:
-            target = self._choose()
         idle = self._idle[target]
         if idle:
             connection = idle.pop()

@@ -28,22 +28,27 @@ class Balancer:
 
     Attributes:
         in_flight: number of requests in flight at each replica, in their order; the caller counts them.
+        removed: places of replicas that get no further requests; never all of them.
     """
 
-    __slots__ = ("_last", "_least_outstanding", "in_flight")
+    __slots__ = ("_last", "_least_outstanding", "in_flight", "removed")
 
     def __init__(self, replicas: int, balance: Balance) -> None:
         self.in_flight: list[int] = [0] * replicas
+        self.removed: set[int] = set()
         self._least_outstanding = balance is Balance.LEAST_OUTSTANDING
         self._last = -1
 
     def choose(self) -> int:
         """The place of the replica for the next request."""
-        in_flight, count = self.in_flight, len(self.in_flight)
+        in_flight, count, removed = self.in_flight, len(self.in_flight), self.removed
         place = (self._last + 1) % count
         if self._least_outstanding:
-            least = min(in_flight)
-            while in_flight[place] > least:
+            least = min(in_flight if not removed else (one for at, one in enumerate(in_flight) if at not in removed))
+            while in_flight[place] > least or place in removed:
+                place = (place + 1) % count
+        else:
+            while place in removed:
                 place = (place + 1) % count
         self._last = place
         return place

@@ -32,6 +32,13 @@ class TestBalancer:
         balancer.in_flight.append(0)
         assert [balancer.choose() for _ in range(2)] == [1, 0]
 
+    @pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.LEAST_OUTSTANDING])
+    def test_a_replica_that_is_removed_gets_no_more_however_idle_it_is(self, balance: Balance) -> None:
+        balancer = Balancer(3, balance)
+        balancer.in_flight[:] = [1, 0, 1]
+        balancer.removed.add(1)
+        assert [balancer.choose() for _ in range(4)] == [0, 2, 0, 2]
+
     @PROPERTY
     @given(st.lists(st.integers(0, 5), min_size=1, max_size=8))
     def test_no_replica_has_fewer_requests_in_flight_than_the_chosen_one(self, in_flight: list[int]) -> None:
