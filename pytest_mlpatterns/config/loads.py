@@ -29,7 +29,7 @@ DURING_WINDOW_NS = 4_000_000_000
 _NOT_OF_BULK = {
     "cancel": "a data set is complete when every chunk is answered",
     "retries": "each chunk is sent once",
-    "during": "nobody knows when the last chunk is answered",
+    "during": "the length of the window is not known beforehand",
 }
 """Arguments that a load of a whole data set cannot have, and why."""
 

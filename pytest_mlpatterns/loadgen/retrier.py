@@ -86,7 +86,7 @@ class Attempt:
 class RetryBudget:
     """A token bucket: each request puts in a share of a token, each retry takes one.
 
-    So there are at most that share of retries, whatever fails. It is empty at the beginning.
+    So the retries are at most that share of the requests, however many fail. The bucket is empty at the beginning.
 
     Args:
         share: of a token.

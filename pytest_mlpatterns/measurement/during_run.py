@@ -250,7 +250,7 @@ class DuringRun:
         during = During(self, self._deployment)
         try:
             call_beside(self._function, during)
-        except BaseException as error:  # whatever it is, the thread that runs the test raises it
+        except BaseException as error:  # of any kind: the thread that runs the test raises it
             self._error = error
 
     def _await_end(self, grace_s: float) -> None:

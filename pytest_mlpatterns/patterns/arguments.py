@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.credentials import HIDDEN, is_credential, without_users
@@ -38,19 +38,16 @@ _BREAKS_TEXT = frozenset("\\'\"()[]{}")
 _ITEM = re.compile(r"""\s*('[^']*'|"[^"]*"|[^:'"\s]*)\s*:(?:\s*('[^']*'|"[^"]*")\s*|([^,'"]*))(?:,|$)""")
 
 
+_Value = TypeVar("_Value")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Variables(Mapping[str, str]):
-    """Environment variables, by name; comparable and hashable.
+class _Named(Mapping[str, _Value]):
+    """Values by their names, as a field of a pattern: in the order in which they were given, and it cannot change."""
 
-    ``str()`` gives ``OMP_NUM_THREADS=1, API_TOKEN=***``: names, and values except those that may be credentials.
+    pairs: tuple[tuple[str, _Value], ...] = ()
 
-    Attributes:
-        pairs: names and values, ordered by name.
-    """
-
-    pairs: tuple[tuple[str, str], ...] = ()
-
-    def __getitem__(self, name: str) -> str:
+    def __getitem__(self, name: str) -> _Value:
         return dict(self.pairs)[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -58,6 +55,17 @@ class Variables(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variables(_Named[str]):
+    """Environment variables, by name; comparable and hashable.
+
+    ``str()`` gives ``OMP_NUM_THREADS=1, API_TOKEN=***``: names, and values except those that may be credentials.
+
+    Attributes:
+        pairs: names and values, ordered by name.
+    """
 
     def __hash__(self) -> int:
         return hash(self.pairs)
@@ -87,23 +95,12 @@ _MOST_NAMED = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NamedModels(Mapping[str, Any]):
+class NamedModels(_Named[Any]):
     """Models of the user's by the names under which requests ask for them; comparable and hashable.
 
     Attributes:
         pairs: names and models, in the order in which they were given.
     """
-
-    pairs: tuple[tuple[str, Any], ...] = ()
-
-    def __getitem__(self, name: str) -> Any:
-        return dict(self.pairs)[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict(self.pairs))
-
-    def __len__(self) -> int:
-        return len(self.pairs)
 
     def __hash__(self) -> int:
         return hash(frozenset(name for name, _ in self.pairs))
