@@ -68,8 +68,8 @@ from pytest_mlpatterns.reports.text.notes import (
     describe_class,
     describe_cycle,
     describe_layer,
+    describe_steps,
 )
-from pytest_mlpatterns.reports.text.step_notes import describe_steps
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count

@@ -8,7 +8,7 @@ from support.synthetic import LAYERS, result
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, around_steps, impacts_of, latency_moments
 from pytest_mlpatterns.judging.result_builder import with_steps
 from pytest_mlpatterns.reports.html.charts import charts_of
-from pytest_mlpatterns.reports.text.step_notes import describe_steps
+from pytest_mlpatterns.reports.text.notes import describe_steps
 
 OVER_TIME = {"course_of_latency", "load", "memory", "depth"}
 LAUNCHES = [
