@@ -12,10 +12,9 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
-import httpx
 import services
-from bench import Claim, Table, interleave, on_client_core, our_generator, spread
-from pattern_cost import check_answers, serving_ours
+from bench import Claim, Table, interleave, our_generator, spread
+from pattern_cost import driven, serving_ours
 from peers.lifecycle import FILES, Peer, install, serving_peer
 
 from pytest_mlpatterns import (
@@ -35,13 +34,7 @@ from pytest_mlpatterns import (
     Shadowed,
     Single,
 )
-from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.wire.body import JSON_HEADERS
-from pytest_mlpatterns.wire.kserve_v1 import encode_instances
 from pytest_mlpatterns.workload.payload import read_payload
-from pytest_mlpatterns.workload.plan import LoadPlan
-from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,8 +49,6 @@ CLAIM = (
     "at most three times as long"
 )
 LAUNCHES = 5
-SECONDS = 1.5
-WARMUP_S = 0.5
 INPUTS = [[float(row), *(float((row + column) % 17) for column in range(63))] for row in range(5000)]
 """Inputs of a window, all different: a cache answers none of them a second time."""
 MODEL = "models:identity"
@@ -130,29 +121,8 @@ def measure() -> Iterator[Table]:
 
 
 def drive(generator: Generator, label: str, start: Start) -> Figures:
-    """One window of one caller.
-
-    Raises:
-        RuntimeError: a request failed, or an answer was not the one to its question.
-    """
-    with start() as deployment:
-        url = f"{deployment.url}{deployment.path}"
-        requests = [
-            httpx.Request("POST", url, content=encode_instances([row]), headers=dict(JSON_HEADERS)) for row in INPUTS
-        ]
-        plan = LoadPlan(
-            payload=read_payload(requests),
-            schedule=ClosedLoop(1),
-            duration_ns=round(SECONDS * 1e9),
-            warmup_ns=round(WARMUP_S * 1e9),
-            timeout_ns=10 * 10**9,
-            check=partial(check_answers, label),
-        )
-        runner = LaunchRunner(lambda: deployment, plan, generator, on_progress=lambda _progress: None)
-        with on_client_core():
-            metrics = Metrics((runner.measure(),))
-    if metrics.failures:
-        raise RuntimeError(f"{label}: requests failed, by status: {metrics.failures}")
+    """One window of one caller; errors as of :func:`pattern_cost.driven`."""
+    metrics = driven(generator, label, start, callers=1, inputs=INPUTS)
     cpu = metrics.cpu_ns_per_request
     assert cpu is not None
     return Figures(metrics.rtm_ns.value, cpu.value)

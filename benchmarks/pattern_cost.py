@@ -110,7 +110,17 @@ def measure_launches(generator: Generator, model: str, pythons: Mapping[str, str
 
 
 def measure_launch(generator: Generator, label: str, start: Start) -> Figures:
-    """Start a server, drive it, and look at its answers.
+    """Start a server, drive it, and look at its answers; errors as of :func:`driven`."""
+    metrics = driven(generator, label, start, callers=CONCURRENCY, inputs=INPUTS)
+    cpu = metrics.cpu_ns_per_request
+    assert cpu is not None
+    return Figures(metrics.throughput_rps.value, cpu.value, metrics.generator.limited)
+
+
+def driven(
+    generator: Generator, label: str, start: Start, *, callers: int, inputs: Sequence[Sequence[float]]
+) -> Metrics:
+    """What one window of a server gave.
 
     Raises:
         RuntimeError: it did not start, a request failed, or an answer was not the one to its question.
@@ -118,24 +128,22 @@ def measure_launch(generator: Generator, label: str, start: Start) -> Figures:
     with start() as deployment:
         url = f"{deployment.url}{deployment.path}"
         requests = [
-            httpx.Request("POST", url, content=encode_instances([row]), headers=dict(JSON_HEADERS)) for row in INPUTS
+            httpx.Request("POST", url, content=encode_instances([row]), headers=dict(JSON_HEADERS)) for row in inputs
         ]
         plan = LoadPlan(
             payload=read_payload(requests),
-            schedule=ClosedLoop(CONCURRENCY),
+            schedule=ClosedLoop(callers),
             duration_ns=round(SECONDS * 1e9),
             warmup_ns=round(WARMUP_S * 1e9),
             timeout_ns=10 * 10**9,
             check=partial(check_answers, label),
         )
-        bench = LaunchRunner(lambda: deployment, plan, generator, on_progress=lambda _progress: None)
+        runner = LaunchRunner(lambda: deployment, plan, generator, on_progress=lambda _progress: None)
         with on_client_core():
-            metrics = Metrics((bench.measure(),))
+            metrics = Metrics((runner.measure(),))
     if metrics.failures:
         raise RuntimeError(f"{label}: requests failed, by status: {metrics.failures}")
-    cpu = metrics.cpu_ns_per_request
-    assert cpu is not None
-    return Figures(metrics.throughput_rps.value, cpu.value, metrics.generator.limited)
+    return metrics
 
 
 def check_answers(label: str, requests: Sequence[httpx.Request], answers: Sequence[bytes]) -> None:
