@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
 from collections import OrderedDict
@@ -12,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.deployed import CALLERS, MS, Checked, callers_for, deployed
+from support.deployed import CALLERS, MS, Checked, Killer, callers_for, deployed
 from support.services.processes import our_children
 from support.services.valkey import valkey_server
 
@@ -381,20 +379,6 @@ def lru(drawn: Sequence[int], entries: int, first: int) -> tuple[int, int]:
             held.popitem(last=False)
             evictions += number >= first
     return hits, evictions
-
-
-class Killer:
-    """Kills a process of the deployment, once, when some answers of the window are there."""
-
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.killed: int | None = None
-
-    def __call__(self, progress: Progress, runner: LaunchRunner) -> None:
-        if self.killed is None and progress.elapsed_ns > 200 * MS:
-            member = next(one for one in runner.deployment.processes.workers if one.role == self.role)
-            self.killed = member.child.pid
-            os.kill(self.killed, signal.SIGKILL)
 
 
 class TestDeath:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.deployed import CALLERS, MS, callers_for, deployed
+from support.deployed import CALLERS, MS, Killer, callers_for, deployed
 from support.project import Project
 from support.repository import Repository
 
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns import Pattern
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.records.addressing import Progress
 
 pytestmark = pytest.mark.processes
 
@@ -123,20 +119,6 @@ class Either:
 
 def nothing(batch: list[Any]) -> list[Any]:
     return [0 for _ in batch]
-
-
-class Killer:
-    """Kills a process of a role, once, when the window is some time old."""
-
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.killed: int | None = None
-
-    def __call__(self, progress: Progress, runner: LaunchRunner) -> None:
-        if self.killed is None and progress.elapsed_ns > 200 * MS:
-            member = next(one for one in runner.deployment.processes.workers if one.role == self.role)
-            self.killed = member.child.pid
-            os.kill(self.killed, signal.SIGKILL)
 
 
 SPARED = Fallback(nothing, timeout="150ms", window="300ms", retry_after="100ms")

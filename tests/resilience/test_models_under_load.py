@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import sys
 import time
 from collections import OrderedDict
@@ -12,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.deployed import CALLERS, MS, Checked, callers_for, deployed
+from support.deployed import CALLERS, MS, Checked, Killer, callers_for, deployed
 from support.project import Project
 from support.repository import Repository
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns import Pattern
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.measurement.launch import LaunchRunner
-    from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.telemetry import LayerStats
 
 pytestmark = pytest.mark.processes
@@ -174,20 +171,6 @@ class TestMultiModel:
         ):
             runner.measure()
         assert killer.killed is not None
-
-
-class Killer:
-    """Kills a process of the deployment, once, when some answers of the window are there."""
-
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.killed: int | None = None
-
-    def __call__(self, progress: Progress, runner: LaunchRunner) -> None:
-        if self.killed is None and progress.elapsed_ns > 200 * MS:
-            member = next(one for one in runner.deployment.processes.workers if one.role == self.role)
-            self.killed = member.child.pid
-            os.kill(self.killed, signal.SIGKILL)
 
 
 def tenfold(one: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.addressing import Progress
 
-__all__ = ["CALLERS", "MS", "Checked", "callers_for", "deployed"]
+__all__ = ["CALLERS", "MS", "Checked", "Killer", "callers_for", "deployed"]
 
 MS = 1_000_000
 CALLERS = 16
@@ -39,6 +41,20 @@ class Checked:
     def __call__(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         assert list(outputs) == [self.expected(one) for one in inputs]
         self.seen += len(inputs)
+
+
+class Killer:
+    """Kills a process of a role, once, when the window is some time old."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.killed: int | None = None
+
+    def __call__(self, progress: Progress, runner: LaunchRunner) -> None:
+        if self.killed is None and progress.elapsed_ns > 200 * MS:
+            member = next(one for one in runner.deployment.processes.workers if one.role == self.role)
+            self.killed = member.child.pid
+            os.kill(self.killed, signal.SIGKILL)
 
 
 def callers_for(payload: object, milliseconds: int, check: Checked | None = None) -> LoadPlan:
