@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.loadgen.retrier import Attempt
 
-__all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "AddedAddresses"]
+__all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "PassedAddresses"]
 
 MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
@@ -165,7 +165,7 @@ class ConnectionPool:
         return connection
 
 
-class AddedAddresses:
+class PassedAddresses:
     """Passes addresses, that are to be added or removed, from another thread to a selector loop."""
 
     def __init__(self, selector: selectors.BaseSelector, take: Callable[[tuple[str, int]], None]) -> None:

@@ -28,7 +28,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.connection import Connection, StreamConnection, StreamReading
-from pytest_mlpatterns.loadgen.connection_pool import AddedAddresses, ConnectionPool
+from pytest_mlpatterns.loadgen.connection_pool import ConnectionPool, PassedAddresses
 from pytest_mlpatterns.loadgen.http1 import Http1
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
 from pytest_mlpatterns.loadgen.messages import Transport
@@ -81,8 +81,8 @@ class LoadLoop:
         self.new_connection: Callable[[tuple[str, int], int], Connection] = (
             partial(kind, self) if not job.in_pieces else self._stream_connections(job)
         )
-        self._added = AddedAddresses(self.selector, self._pool.add)
-        self._removed = AddedAddresses(self.selector, self._pool.remove)
+        self._added = PassedAddresses(self.selector, self._pool.add)
+        self._removed = PassedAddresses(self.selector, self._pool.remove)
 
     def run(self) -> LoadResult:
         """Run the load to its end."""

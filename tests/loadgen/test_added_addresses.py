@@ -5,13 +5,13 @@ from __future__ import annotations
 import selectors
 import threading
 
-from pytest_mlpatterns.loadgen.connection_pool import AddedAddresses
+from pytest_mlpatterns.loadgen.connection_pool import PassedAddresses
 
 
 def test_an_address_wakes_the_loop_and_is_taken_in_its_thread() -> None:
     taken: list[tuple[tuple[str, int], int]] = []
     with selectors.DefaultSelector() as selector:
-        added = AddedAddresses(selector, lambda address: taken.append((address, threading.get_ident())))
+        added = PassedAddresses(selector, lambda address: taken.append((address, threading.get_ident())))
         adding = threading.Thread(target=lambda: [added.add(("a", 1)), added.add(("b", 2))])
         adding.start()
         adding.join()
@@ -25,7 +25,7 @@ def test_an_address_wakes_the_loop_and_is_taken_in_its_thread() -> None:
 def test_an_address_that_comes_after_the_end_is_ignored() -> None:
     taken: list[object] = []
     with selectors.DefaultSelector() as selector:
-        added = AddedAddresses(selector, taken.append)
+        added = PassedAddresses(selector, taken.append)
         added.close()
         added.close()
         added.add(("a", 1))

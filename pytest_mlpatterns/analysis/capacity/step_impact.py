@@ -10,7 +10,7 @@ that show it, as far as there are two, since the machine can stall once for anot
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,7 @@ __all__ = [
     "judge_hurt",
     "judge_step_recovery",
     "latency_moments",
+    "worst_of",
 ]
 
 _AFTER_NS = SECOND_NS
@@ -133,6 +134,7 @@ class AroundStep:
     of: Launch
     reference: Window
     watched_end_ns: int
+    _recoveries: dict[HurtLimit, float | None] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def before_ns(self) -> NDArray[np.float64]:
@@ -145,6 +147,11 @@ class AroundStep:
 
         The step may hurt late, or twice, so the rule begins again as long as the step, and a second after it, last.
         """
+        if limit not in self._recoveries:
+            self._recoveries[limit] = self._recovery_ns(limit)
+        return self._recoveries[limit]
+
+    def _recovery_ns(self, limit: HurtLimit) -> float | None:
         limit_ns, samples, begin_ns = limit.of(self.before_ns), self.of.samples, self.step.begin_ns
         before_ratio = self._before_ratio(limit)
         since_ns, back_ns = begin_ns, 0.0
@@ -365,6 +372,11 @@ def is_failed_anyway(found: Sequence[AroundStep], limit: HurtLimit, most: float)
     return sum(int(mask.sum()) for mask in lost) > most * requests
 
 
+def worst_of(impacts: Sequence[StepImpact]) -> StepImpact:
+    """The step that hurt most: one after which the service was not well again, else the one with most hurt requests."""
+    return max(impacts, key=lambda one: (one.recovery_ns is None, one.hurt))
+
+
 def describe_impact(impact: StepImpact) -> str:
     """What one step did, in half a sentence: ``52 of 153 requests hurt, 3 of them failed, worst 510 ms, …``."""
     if not impact.hurt:
@@ -396,10 +408,9 @@ def _hurt_share(values_ns: NDArray[np.float64], limit_ns: float, confidence: flo
 def _seen(found: Sequence[AroundStep], limit: HurtLimit) -> str:
     """The launch in which the step hurt most."""
     impacts = impacts_of(found, limit)
-    worst = max(impacts, key=lambda one: (one.recovery_ns is None, one.hurt))
     launches = len({one.launch for one in impacts})
     which = f"of {launches} launches the worst: " if launches > 1 else ""
-    return f"{which}{describe_impact(worst)}"
+    return f"{which}{describe_impact(worst_of(impacts))}"
 
 
 def _percentile_words(

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact
+from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact, worst_of
 from pytest_mlpatterns.analysis.metrics.definitions import objectives_of
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
@@ -231,7 +231,7 @@ def _worst_impacts(impacts: Sequence[StepImpact]) -> list[StepImpact]:
     by_name: dict[str, list[StepImpact]] = {}
     for impact in impacts:
         by_name.setdefault(impact.name, []).append(impact)
-    return [max(some, key=lambda one: (one.recovery_ns is None, one.hurt)) for some in by_name.values()]
+    return list(map(worst_of, by_name.values()))
 
 
 def describe_steps(impacts: Sequence[StepImpact]) -> list[str]:
