@@ -21,6 +21,7 @@ from support.services.scripted import Hold, ScriptedServer, Send, Silence, answe
 from pytest_mlpatterns import ChildError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
+from pytest_mlpatterns.loadgen.generator_process import LocalPool
 from pytest_mlpatterns.loadgen.messages import Warm, WindowOpened
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
@@ -39,11 +40,17 @@ pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 LONG_NS = 600_000 * MS
 
 
+class PatientPool(LocalPool):
+    """After Ctrl-C a process has the time to start first, however busy the machine is."""
+
+    stop_timeout_s = 60.0
+
+
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
     """One for most tests: whatever one of them did to it, it works for the next."""
     before = our_children()
-    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
+    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log", pool=PatientPool())
     yield generator
     generator.close()
     assert our_children() <= before
@@ -53,7 +60,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
 def fresh(tmp_path: Path) -> Iterator[Generator]:
     """One that has no process yet."""
     before = our_children()
-    generator = Generator(tmp_path / "generator.log")
+    generator = Generator(tmp_path / "generator.log", pool=PatientPool())
     yield generator
     generator.close()
     assert our_children() <= before
