@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 def main():
     images, digits = load_digits(return_X_y=True)
     known, unseen, answers, expected = train_test_split(images, digits, random_state=0)
-    np.savez(FILE, images=known, digits=answers)
+    np.savez(FILE, images=known, digits=answers, unseen=unseen)
     accuracy = np.mean(np.equal(Digits()(unseen), expected))
     print(f"accuracy {accuracy:.3f} on unseen digits; written to {FILE.name}")
 
