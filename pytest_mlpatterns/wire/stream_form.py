@@ -1,8 +1,9 @@
 """Which answers are streams, and of which form: server-sent events, JSON lines, or chunks of anything.
 
-The head of an answer decides. Media types of events and of lines announce a stream; everything else is a stream only if
-the user declares it, since many services send whole answers in chunked transfer. An answer with a content-length is
-whole before its first byte is sent, so it is no stream of lines or chunks.
+What the user declares decides, and else the head of an answer: media types of events and of lines announce a stream.
+Everything else is whole, since many services send whole answers in chunked transfer. Some send plain text as
+``text/event-stream``, as BentoML does. An answer with a content-length is whole before its first byte is sent, so it is
+no stream of lines or chunks.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def form_of(media_type: str, *, is_sized: bool, wire: Wire, stream: StreamSettin
     if stream == WHOLE:
         return None
     media_type = media_type.partition(";")[0].strip().lower()
-    if media_type == EVENT_STREAM:
+    if media_type == EVENT_STREAM and (stream == AUTO or promises_end(wire)):
         return StreamForm.EVENTS
     if is_sized or promises_end(wire):
         return None

@@ -38,6 +38,7 @@ OPENING_BYTES = 4096
 """Begin of a body that is kept to describe it: enough for an error object with a trace."""
 _LINE_LETTERS = 200
 """Longest line of an answer in a message: enough for the text of an error, and one line of a terminal or two."""
+_NO_EVENTS = '; its bytes are no events: if the service sends plain text, give the target stream="chunks"'
 _KEYS = ("error", "message", "detail")
 """Names under which servers put the text of an error, the outer ones first."""
 
@@ -155,9 +156,9 @@ def described_fault(
         case StreamFault.ERROR_EVENT:
             return error_text(reader.error or b"")
         case StreamFault.EMPTY_STREAM:
-            return (
-                reader.why or f"no {reader.unit} has content, expected at least one{_described_event(reader.opening)}"
-            )
+            is_other = not reader.needs_end and not reader.opening and opening.strip()
+            seen = _NO_EVENTS if is_other else _described_event(reader.opening)
+            return reader.why or f"no {reader.unit} has content, expected at least one{seen}"
     return reader.why
 
 

@@ -59,6 +59,12 @@ def stream_of(body: bytes) -> httpx.Response:
         ("openai", b'data: {"detail": "no memory"}\n\n' + DONE, "the stream ended with an error: no memory"),
         ("openai", DONE, "the stream is empty: no event has content, expected at least one; the first is [DONE]"),
         ("rest+json", b"", "the stream is empty: no event has content, expected at least one"),
+        (
+            "rest+json",
+            b"a b c",
+            "the stream is empty: no event has content, expected at least one; its bytes are no events: if the service "
+            'sends plain text, give the target stream="chunks"',
+        ),
     ],
 )
 def test_a_stream_of_status_200_may_have_failed(wire: str, body: bytes, expected: str) -> None:

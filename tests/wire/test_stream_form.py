@@ -25,8 +25,8 @@ STATED = JsonLines(tokens="n")
     ("media_type", "stream", "form"),
     [
         ("text/event-stream; charset=utf-8", AUTO, EVENTS),
-        ("text/event-stream", "chunks", EVENTS),
-        ("text/event-stream", STATED, EVENTS),
+        ("text/event-stream", "chunks", CHUNKS),  # BentoML sends plain text so
+        ("text/event-stream", STATED, LINES),
         ("text/event-stream", "whole", None),
         ("application/x-ndjson", AUTO, LINES),
         ("Application/JSONL; charset=utf-8", AUTO, LINES),
