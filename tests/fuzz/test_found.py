@@ -79,6 +79,7 @@ def marker(**arguments: Any) -> Callable[[], object]:
         (lambda: Replicated(balance=SEVERAL), "Replicated(balance=array([0., 0., 0.])), expected one of"),  # type: ignore[arg-type]
         (lambda: Batched(max_wait=SEVERAL), "Batched(max_wait=...) is array([0., 0., 0.]), expected a time"),  # type: ignore[arg-type]
         (lambda: Cached(store=SEVERAL), "Cached(store=array([0., 0., 0.])), expected 'memory://'"),  # type: ignore[arg-type]
+        (lambda: Queued(broker="redis://host/" + "x" * 9000), "has 9,013 letters, expected at most 1,000"),
         (lambda: Queued(wait=SEVERAL), "Queued(wait=array([0., 0., 0.])), expected True or False"),  # type: ignore[arg-type]
         (lambda: Microservice(wire=Unhelpful()), "Microservice(wire=a value of type Unhelpful), expected a wire"),  # type: ignore[arg-type]
         (lambda: Pipeline(np.array(5)), "Pipeline(stages=array(5)) has 0 members, expected from 2 to 63"),

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
+from pytest_mlpatterns import App
+from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.judging.experiment import SystemUnderTest
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.scaling_assertions import read_replicas
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import PoissonRate
 from support.fuzz import Area
 from support.fuzz.hostile import value
 from support.fuzz.settings import AMOUNTS, OBJECTIVES, PATTERNS, SHARES, SIZES, TIMES
+from support.synthetic import S
 
 if TYPE_CHECKING:
     import random
@@ -62,11 +70,14 @@ class Reading(Perf):
     """Reads its arguments, and measures nothing."""
 
     def __init__(self) -> None:
+        payload = read_payload([1])
         self._experiment: Any = SimpleNamespace(
-            settings=SimpleNamespace(tolerance=Tolerances(), price=Price(0.04, 0.005, "USD"), cpus=2, during=None),
-            system=SimpleNamespace(model=None, service=None),
+            settings=replace(
+                read_settings({}, {}, {}), schedule=PoissonRate(1), price=Price(0.04, 0.005, "USD"), cpus=2
+            ),
+            system=SystemUnderTest(App("service:app"), StartOptions(S, payload, Path("/"))),
             setup=SimpleNamespace(pattern="single"),
-            plan=SimpleNamespace(schedule=PoissonRate(1)),
+            plan=LoadPlan(payload, PoissonRate(1), duration_ns=S, warmup_ns=0, timeout_ns=S, check=None),
             smoke=True,
         )
         self._sides: Any = SimpleNamespace(decide=lambda _other, _factor: None, difference="")

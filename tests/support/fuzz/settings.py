@@ -224,9 +224,11 @@ def construct(given: tuple[str, dict[str, Any]]) -> None:
         made.describe(), made in [made], str(made)
     elif kind in ("Uniform", "Zipf"):
         made.order(7), str(made)
+    elif kind == "Bulk":
+        made.describe(), str(made), _use_load(made.callers)
     elif hasattr(made, "describe"):
         _use_load(made)
-    else:
+    elif kind != "InOrder":  # which only holds what it is given
         str(made), repr(made)
 
 
