@@ -145,9 +145,11 @@ def _next(result: TestResult) -> Markup | None:
     for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
         if judged := [verdict for verdict in result.verdicts if verdict.outcome is outcome]:
             lines = next_step(judged, result)
-            parts = [tag("code", breakable(line)) if isinstance(line, Command) else line for line in lines]
-            spaced = [part for line in parts for part in (" ", line)]
-            return tag("p", tag("b", "Next:"), *spaced, class_="next")
+            parts: list[str] = []
+            for before, line in zip(["", *lines], lines, strict=False):
+                parts.append("; " if isinstance(before, Command) else " ")
+                parts.append(tag("code", breakable(line)) if isinstance(line, Command) else line)
+            return tag("p", tag("b", "Next:"), *parts, class_="next")
     return None
 
 
