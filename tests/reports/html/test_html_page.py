@@ -122,6 +122,18 @@ def test_every_column_of_figures_stands_under_its_heading_and_the_outcome_is_in_
     assert max(outcomes) <= width
 
 
+@pytest.mark.parametrize("width", [390, 320])
+def test_on_a_phone_no_figure_of_the_overview_is_cut(opened: Callable[..., Page], width: int) -> None:
+    page = opened(width=width)
+    ends = page.evaluate("""[...document.querySelectorAll('#overview-table tbody td')].map(cell => {
+      const text = document.createRange();
+      text.selectNodeContents(cell);
+      return text.getBoundingClientRect().right - cell.closest('tr').getBoundingClientRect().right;
+    })""")
+    assert len(ends) > 50
+    assert max(ends) < 1
+
+
 def test_one_wide_interval_does_not_flatten_the_other_changes(opened: Callable[..., Page]) -> None:
     huge = replace(verdict(Outcome.INCONCLUSIVE, metric="p99", change=(4.0, 0.3, 25.45)), tolerance=0.5)
     calm = verdict(Outcome.FAIL, change=(0.367, 0.288, 0.451))
