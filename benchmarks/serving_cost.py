@@ -48,7 +48,7 @@ def measure() -> Iterator[Table]:
     digits = measure_launches("digits", "model:Digits", payload, concurrency=1)
     rtm = {side: [load.rtm_ns for load in loads] for side, loads in digits.items()}
     yield Table(
-        f"digits classifier (100 trees), 1 request in flight, median of {LAUNCHES} launches in turn",
+        f"digits classifier (nearest neighbours), 1 request in flight, median of {LAUNCHES} launches in turn",
         ("service", "RTM", "spread", "Single() / it"),
         _rows(rtm, lambda value: f"{value / 1e6:.3f} ms"),
         [Claim("RTM, against the faster FastAPI", _ours(rtm) / min(_theirs(rtm)), at_most=1.3)],
