@@ -150,7 +150,7 @@ class Launcher:
 
     def __init__(self, plan: ServicePlan, options: StartOptions) -> None:
         self.roles: dict[int, str] = {}
-        self.starting = threading.RLock()
+        self.starting: threading.RLock = threading.RLock()
         self.scalers: list[Autoscaler] = []
         self._gateways: dict[int, SupervisedWorker] = {}
         self.workers: list[SupervisedWorker] = []
