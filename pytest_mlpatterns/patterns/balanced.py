@@ -26,7 +26,7 @@ from pytest_mlpatterns.patterns.replica_choice import (
     TwoChoices,
 )
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, RequestClock, current_clock, set_clock
-from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.stream import Stream, when_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,10 +132,7 @@ class BalancedLayer:
         self._latencies.answered(place, now_ns - began_ns, now_ns)
         self._tally.time("replica_ns", now_ns - began_ns)
         self._tally.time(f"replica:{place + 1}", now_ns - began_ns)
-        if isinstance(outputs, Stream):
-            return Stream(outputs, partial(self._leave, place))
-        self._leave(place)
-        return outputs
+        return when_over(outputs, partial(self._leave, place))
 
     def _leave(self, place: int) -> None:
         self._in_flight[place] -= 1

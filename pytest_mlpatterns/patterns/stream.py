@@ -25,6 +25,7 @@ __all__ = [
     "refuse_stream",
     "replayed",
     "streams",
+    "when_over",
 ]
 
 
@@ -88,6 +89,14 @@ class Stream:
             self._ended.set()
             if self._on_end is not None:
                 self._on_end()
+
+
+def when_over(outputs: Any, on_end: Callable[[], None]) -> Any:
+    """The outputs, or their stream; ``on_end`` is called now, or once when the stream ends, fails or is closed."""
+    if isinstance(outputs, Stream):
+        return Stream(outputs, on_end)
+    on_end()
+    return outputs
 
 
 class StreamSource:

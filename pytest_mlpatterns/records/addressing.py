@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 __all__ = ["Answer", "Balance", "Balancer", "Progress", "Remote"]
 
@@ -43,13 +44,11 @@ class Balancer:
         """The place of the replica for the next request."""
         in_flight, count, removed = self.in_flight, len(self.in_flight), self.removed
         place = (self._last + 1) % count
+        most: float = inf
         if self._least_outstanding:
-            least = min(in_flight if not removed else (one for at, one in enumerate(in_flight) if at not in removed))
-            while in_flight[place] > least or place in removed:
-                place = (place + 1) % count
-        else:
-            while place in removed:
-                place = (place + 1) % count
+            most = min(in_flight if not removed else (one for at, one in enumerate(in_flight) if at not in removed))
+        while in_flight[place] > most or place in removed:
+            place = (place + 1) % count
         self._last = place
         return place
 

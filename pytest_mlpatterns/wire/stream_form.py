@@ -88,14 +88,12 @@ def form_of(media_type: str, *, is_sized: bool, wire: Wire, stream: StreamSettin
     if stream == WHOLE:
         return None
     media_type = media_type.partition(";")[0].strip().lower()
-    if media_type == EVENT_STREAM and (stream == AUTO or promises_end(wire)):
+    if stream != AUTO and not promises_end(wire):
+        return None if is_sized else usual_form(stream)
+    if media_type == EVENT_STREAM:
         return StreamForm.EVENTS
-    if is_sized or promises_end(wire):
-        return None
-    if stream != AUTO:
-        return usual_form(stream)
-    is_lines = media_type in _LINE_TYPES and wire.protocol != "invocations"
-    return StreamForm.LINES if is_lines else None
+    has_lines = not (is_sized or promises_end(wire) or wire.protocol == "invocations")
+    return StreamForm.LINES if has_lines and media_type in _LINE_TYPES else None
 
 
 def names_stream(media_type: str) -> bool:

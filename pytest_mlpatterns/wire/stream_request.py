@@ -39,6 +39,7 @@ OPENING_BYTES = 4096
 _LINE_LETTERS = 200
 """Longest line of an answer in a message: enough for the text of an error, and one line of a terminal or two."""
 _NO_EVENTS = '; its bytes are no events: if the service sends plain text, give the target stream="chunks"'
+"""End of the message of an empty stream whose bytes the reader of events left out."""
 _KEYS = ("error", "message", "detail")
 """Names under which servers put the text of an error, the outer ones first."""
 

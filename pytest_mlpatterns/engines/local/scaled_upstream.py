@@ -25,7 +25,7 @@ from pytest_mlpatterns.engines.local.messages import (
 from pytest_mlpatterns.engines.local.upstream import Upstream
 from pytest_mlpatterns.patterns.autoscaled import ReplicaChange, ReplicaEvent
 from pytest_mlpatterns.patterns.layer import AFTER_LOSS_NS, LostError
-from pytest_mlpatterns.patterns.stream import Stream
+from pytest_mlpatterns.patterns.stream import when_over
 from pytest_mlpatterns.records.addressing import Balance
 
 if TYPE_CHECKING:
@@ -131,16 +131,14 @@ class ScaledUpstream:
         self._calls += 1
         replica.last_call = self._calls
         replica.in_flight += 1
-        outputs = None
         try:
             outputs = await replica.client(instances)
-        except LostError:  # one that has died fails at once, and would be the idlest until the parent reports it
-            replica.shunned_ns = perf_counter_ns() + AFTER_LOSS_NS
+        except BaseException as error:
+            if isinstance(error, LostError):
+                replica.shunned_ns = perf_counter_ns() + AFTER_LOSS_NS
+            self._answered(replica)
             raise
-        finally:
-            if not isinstance(outputs, Stream):
-                self._answered(replica)
-        return Stream(outputs, partial(self._answered, replica)) if isinstance(outputs, Stream) else outputs
+        return when_over(outputs, partial(self._answered, replica))
 
     def _answered(self, replica: _Replica) -> None:
         replica.in_flight -= 1
