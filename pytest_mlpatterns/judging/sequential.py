@@ -53,6 +53,10 @@ _FEWEST_IN_TIME = 3
 """Launches that a limit on time does not reduce further."""
 
 
+_MOST_IN_VAIN = 3
+"""Launches beyond the budget in which the load generator was the limit, until a failure stays unconfirmed."""
+
+
 class SequentialMeasurement:
     """Measures as many launches as the verdicts of one test need.
 
@@ -87,6 +91,8 @@ class SequentialMeasurement:
         self._max_confirming = min(CONFIRMING_LAUNCHES, max_launches)
         self._overload = overload
         self._excused = False
+        self._judged_ns = 0.0
+        self._in_vain: list[str] = []
         self._price = price
         self._reserved_ns = 0
         self._launches: list[Launch] = []
@@ -122,18 +128,29 @@ class SequentialMeasurement:
         """Failed and late requests make no measurement invalid from now on: an assertion on a step judges them."""
         self._excused = True
 
-    def require_valid(self, *, errors_count: bool = True) -> None:
+    def allow_lag_beside(self, judged_ns: float) -> None:
+        """From now on a launch is measured again only if the generator's lag matters beside a latency that is judged.
+
+        Args:
+            judged_ns: the latency, if that is more than the median.
+        """
+        self._judged_ns = judged_ns
+
+    def require_valid(self, *, errors_count: bool = True, judged_ns: float = 0.0) -> None:
         """Refuse a measurement that supports no verdict.
 
         Args:
             errors_count: whether too many failed requests make it invalid.
+            judged_ns: latency that is judged, if that is more than the median; a lag of the generator matters beside
+                it.
 
         Raises:
             GeneratorLimitError: the load generator or the machine was the limit, in spite of repeated launches.
             InvalidResultError: the service is the reason: it failed, or it does not sustain the load.
         """
         errors_count = errors_count and not self._excused
-        if why := why_invalid(self.metrics, errors_count=errors_count, may_refuse=self._overload):
+        why = why_invalid(self.metrics, errors_count=errors_count, may_refuse=self._overload, judged_ns=judged_ns)
+        if why is not None:
             raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
         if not self._overload and not self._excused and (lags := self.metrics.not_sustained):
             if busy := why_busy(self.metrics.launches):
@@ -239,6 +256,7 @@ class SequentialMeasurement:
             more_s: least time that ``more`` needs after a launch; None for what it took so far.
 
         Raises:
+            GeneratorLimitError: a failure is not confirmed, since the load generator was the limit again and again.
             TooFewSamplesError: there are too few samples, and no further launch is allowed.
         """
         while True:
@@ -253,7 +271,7 @@ class SequentialMeasurement:
                 unconfirmed = failed and len(self._launches) < CONFIRMING_LAUNCHES
                 if not unconfirmed and (failed or Outcome.INCONCLUSIVE not in outcomes):
                     return verdicts
-                confirms = unconfirmed and more is None and self._tries - self.dropped < self._max_confirming
+                confirms = unconfirmed and more is None and self._may_confirm()
                 is_enough = at_most is not None and len(self._launches) >= at_most
                 if not confirms and (is_enough or not self.may_launch_again(more_s)):
                     return verdicts
@@ -321,11 +339,12 @@ class SequentialMeasurement:
     def launch_again(self) -> None:
         """Measure another launch, whose deployment later searches and loads use."""
         launch = self._launch()
-        while (limited := not launch.silence and Metrics((launch,)).generator.limited) and self.may_launch_again():
+        while (limited := self._why_limited(launch)) and self.may_launch_again():
             self.dropped += 1
             launch = self._launch()
         if limited and self._launches:
             self.dropped += 1
+            self._in_vain.append(limited)
         else:
             self._add(launch)
 
@@ -387,6 +406,21 @@ class SequentialMeasurement:
     def _started(self) -> int:
         """How often the deployment was started, with and without a load."""
         return self._tries + len(self._starts_ns)
+
+    def _may_confirm(self) -> bool:
+        """Whether another launch confirms a failure, even beyond the budget.
+
+        Raises:
+            GeneratorLimitError: the load generator was the limit in each that was tried.
+        """
+        if self._tries - self.dropped >= self._max_confirming:
+            return False
+        if len(self._in_vain) >= _MOST_IN_VAIN:
+            raise GeneratorLimitError(f"no further launch can confirm the failure: {self._in_vain[-1]}")
+        return True
+
+    def _why_limited(self, launch: Launch) -> str | None:
+        return None if launch.silence else Metrics((launch,)).why_limited(self._judged_ns)
 
     def _launch(self) -> Launch:
         self._tries += 1

@@ -5,6 +5,7 @@ It must not know how the steps were noted, nor pytest.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -155,6 +156,7 @@ class UnhurtAssertions:
                 f"{_METHOD}(...) of a test without a function beside its load, expected one that names the steps; "
                 "write perf(during=function)"
             )
+        self._measurement.allow_lag_beside(limits.hurt.limit_ns or 0.0)
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
@@ -162,7 +164,9 @@ class UnhurtAssertions:
 
         def judge() -> Sequence[Verdict]:
             self._measurement.excuse_failures()
-            self._measurement.require_valid()
+            judged_ns = self._least_limit_ns(limits)
+            self._measurement.allow_lag_beside(judged_ns)
+            self._measurement.require_valid(judged_ns=judged_ns)
             confidence = plan.confidence(len(self._launches))
             steps = self._steps(limits.step)
             self._limits.update(dict.fromkeys(steps, limits.hurt))
@@ -178,6 +182,11 @@ class UnhurtAssertions:
     def _launches(self) -> Sequence[Launch]:
         metrics = self._measurement.so_far
         return () if metrics is None else metrics.launches
+
+    def _least_limit_ns(self, limits: UnhurtLimits) -> float:
+        """The lowest limit of the judged steps, beside which a lag of the generator matters; 0 if none is known."""
+        judged = [one for one in around_steps(self._launches) if limits.step in (None, one.step.name)]
+        return min(filter(math.isfinite, (limits.hurt.of(one.before_ns) for one in judged)), default=0.0)
 
     def _limit_of(self, one: AroundStep) -> HurtLimit:
         return self._limits.get(one.step.name, USUAL_LIMIT)

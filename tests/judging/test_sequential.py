@@ -113,6 +113,19 @@ def test_a_failure_is_confirmed_whatever_the_budget_where_another_launch_is_allo
     assert runner.measured == launches
 
 
+def test_a_failure_that_a_limited_generator_leaves_unconfirmed_is_undecided() -> None:
+    measurement, runner = make_measurement((GOOD, LIMITED), seconds=0.02, budget_ns=MS)
+    with pytest.raises(GeneratorLimitError, match=r"no further launch can confirm the failure: .* 100 % of a core"):
+        measurement.decide(judge_in_turn(measurement, FAIL))
+    assert runner.measured == 4
+
+
+def test_a_failure_is_confirmed_by_the_first_launch_that_the_generator_does_not_limit() -> None:
+    measurement, runner = make_measurement((GOOD, LIMITED, LIMITED, GOOD), seconds=0.02, budget_ns=MS)
+    assert measurement.decide(judge_in_turn(measurement, FAIL)).outcome is FAIL
+    assert (runner.measured, measurement.dropped) == (4, 2)
+
+
 def test_an_open_verdict_does_not_go_over_the_budget() -> None:
     measurement, runner = make_measurement(seconds=0.02, budget_ns=MS)
     assert measurement.decide(judge_in_turn(measurement, OPEN)).outcome is OPEN

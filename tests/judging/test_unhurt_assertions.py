@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.stepped import SECONDS, Step, stepped_launch
-from support.synthetic import S, usage
+from support.synthetic import MS, S, usage
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, HurtLimit
-from pytest_mlpatterns.errors import InvalidResultError, SettingError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.unhurt_assertions import UnhurtAssertions, UnhurtLimits, read_unhurt_limits
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 class FakeRunner:
     """Each launch has these steps; busy neighbours use as many cores."""
 
-    def __init__(self, *steps: Step, others_cores: float = 0.0, silence: str = "") -> None:
+    def __init__(self, *steps: Step, others_cores: float = 0.0, silence: str = "", lag_ns: int = 0) -> None:
         self.steps = steps
         self.others_cores = others_cores
         self.silence = silence
+        self.lag_ns = lag_ns
         self.launches = 0
 
     def measure(self) -> Launch:
         self.launches += 1
-        launch = stepped_launch(*self.steps, seed=self.launches)
+        launch = stepped_launch(*self.steps, seed=self.launches, lag_ns=self.lag_ns)
         used = usage(machine_cores=0.5 + self.others_cores, others_cores=self.others_cores, seconds=SECONDS)
         return replace(launch, usage=used, silence=self.silence)
 
@@ -157,6 +158,27 @@ class TestDecisions:
         assert "; meanwhile other processes used 1.4 of the 2 cores; measure again" in late[0].reason
         lost = FakeRunner(Step(blocked_s=0.5, lost=0.5), others_cores=1.4)
         assert outcomes(make(lost).decide(limits())) == [Outcome.FAIL, Outcome.FAIL]
+
+    @pytest.mark.parametrize(
+        ("limit", "lag_ns", "decided"),
+        [("100ms", 9 * MS, True), ("100ms", 11 * MS, False), ("10x", 9 * MS, True), ("2x", 9 * MS, False)],
+    )
+    def test_a_late_generator_matters_beside_the_limit(self, limit: str, lag_ns: int, decided: bool) -> None:
+        runner = FakeRunner(Step(blocked_s=0.5), lag_ns=lag_ns)
+        unhurt = make(runner)
+        if decided:
+            assert outcomes(unhurt.decide(limits(p95=limit, errors=None))) == [Outcome.FAIL]
+        else:
+            with pytest.raises(GeneratorLimitError, match=r"behind its schedule: .* allowed are"):
+                unhurt.decide(limits(p95=limit, errors=None))
+
+    def test_what_a_late_generator_leaves_of_an_absolute_limit_drops_no_launch(self) -> None:
+        runner = FakeRunner(Step(blocked_s=0.5), lag_ns=9 * MS)
+        unhurt = make(runner)
+        unhurt.decide(limits(p95="100ms", errors=None))
+        assert (runner.launches, unhurt._measurement.dropped) == (2, 0)
+        with pytest.raises(GeneratorLimitError):
+            unhurt._measurement.require_valid()
 
     def test_requests_that_time_out_beside_busy_neighbours_are_no_certain_loss(self) -> None:
         class TimingOut(FakeRunner):

@@ -41,12 +41,18 @@ class Step:
 
 
 def stepped_launch(
-    *steps: Step, seed: int = 0, rate_rps: float = 200.0, median_ns: float = 10 * MS, stalls: float = 0.0
+    *steps: Step,
+    seed: int = 0,
+    rate_rps: float = 200.0,
+    median_ns: float = 10 * MS,
+    stalls: float = 0.0,
+    lag_ns: int = 0,
 ) -> Launch:
     """Poisson arrivals of lognormal latencies that drift from block to block, with these steps.
 
     Args:
         stalls: pauses of 40 ms a second that no step causes, on average.
+        lag_ns: how late the generator sends each request.
     """
     rng = np.random.default_rng(seed)
     count = rng.poisson(rate_rps * (SECONDS + 0.5))
@@ -64,7 +70,8 @@ def stepped_launch(
         latency[inside] += at + step.blocked_s - due[inside]
         lost = inside & (rng.uniform(size=count) < step.lost)
         latency[lost], outcome[lost] = 0.001, Failure.CONNECT
-    of = samples(START_NS + np.round(due * S).astype(np.int64), np.round(latency * S).astype(np.int64), outcome=outcome)
+    due_ns, took_ns = START_NS + np.round(due * S).astype(np.int64), np.round(latency * S).astype(np.int64)
+    of = samples(due_ns, took_ns, outcome=outcome, lag_ns=lag_ns)
     noted = tuple(
         DuringStep(step.name, START_NS + round(step.begin_s * S), START_NS + round((step.begin_s + step.length_s) * S))
         for step in steps

@@ -82,7 +82,7 @@ def why_limited(
     Args:
         report: the figures of the generator, over the measured window.
         send_lag_ns: how late each request of an open loop was sent; None for a closed loop.
-        latency_ns: median latency, which the lag is compared with.
+        latency_ns: median latency, or a longer one that is judged, which the lag is compared with.
     """
     if why := _why_busy(report) or _why_near_ceiling(report):
         return why

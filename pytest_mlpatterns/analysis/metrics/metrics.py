@@ -228,7 +228,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         lag = np.concatenate([blocks.send_lag_ns for blocks in self.by_launch])
         cpu = sum(launch.generator.cpu_ns for launch in self.launches)
         completed = sum(launch.generator.completed for launch in self.launches)
-        return GeneratorMetrics(cpu / max(completed, 1), lag, self._limited())
+        return GeneratorMetrics(cpu / max(completed, 1), lag, self.why_limited())
 
     @cached_property
     def not_sustained(self) -> str | None:
@@ -422,11 +422,17 @@ class Metrics(PatternMetrics, StreamMetrics):
             raise InvalidResultError(f"no request succeeded, so there is no {METRICS[name].label}")
         return found
 
-    def _limited(self) -> str | None:
+    def why_limited(self, judged_ns: float = 0.0) -> str | None:
+        """Why the load generator may have been the limit; None if it was not.
+
+        Args:
+            judged_ns: latency that is judged, if that is more than the median: its lag matters beside this one.
+        """
         for launch, blocks in zip(self.launches, self.by_launch, strict=True):
             median = blocks.percentile(50)
+            latency_ns = max(judged_ns, median.value if median else 0.0)
             lag = blocks.send_lag_ns if launch.open_loop else None
-            if why := why_limited(launch.generator, send_lag_ns=lag, latency_ns=median.value if median else 0.0):
+            if why := why_limited(launch.generator, send_lag_ns=lag, latency_ns=latency_ns):
                 return why
         return None
 

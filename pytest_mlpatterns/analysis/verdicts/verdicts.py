@@ -70,17 +70,20 @@ class SampleSize:
         return f"{wording.count(self.launches, 'launch', 'launches')}, {wording.count(self.blocks, 'block')}"
 
 
-def why_invalid(metrics: Metrics, *, errors_count: bool = True, may_refuse: bool = False) -> InvalidReason | None:
+def why_invalid(
+    metrics: Metrics, *, errors_count: bool = True, may_refuse: bool = False, judged_ns: float = 0.0
+) -> InvalidReason | None:
     """Why a measurement supports no verdict; None if it does.
 
     Args:
         metrics: what was measured.
         errors_count: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
         may_refuse: whether the service may refuse requests, since the load is meant to exceed its capacity.
+        judged_ns: latency that is judged, if that is more than the median; a lag of the generator matters beside it.
     """
     if silence := next(filter(None, (launch.silence for launch in metrics.launches)), ""):
         return InvalidReason(silence, Fault.SERVICE)
-    failed, limited = sum(metrics.failures.values()), metrics.generator.limited
+    failed, limited = sum(metrics.failures.values()), metrics.why_limited(judged_ns)
     first = metrics.first_failure
     why = None
     if errors_count:
