@@ -28,6 +28,7 @@ NAMES = (
     "location_simulation",
     "slot_simulation",
     "paired_simulation",
+    "slice_simulation",
     "baseline_simulation",
     "verdict_simulation",
     "limit_simulation",

@@ -139,6 +139,12 @@ class ClosedLoopArrivals:
         self._thinking.clear()
         self.next_due_ns = NEVER_NS
 
+    def begin_again(self) -> None:
+        """Let every caller send a request, after all have been answered and none went on."""
+        self._resting = 0
+        for _ in range(self._callers):
+            self._send(None)
+
     def _adjust(self, now_ns: int) -> None:
         """Add callers, or let them leave after their next response, until their number is the schedule's."""
         wanted = self._share.part_of(self._schedule.concurrency_at(now_ns - self._origin_ns))

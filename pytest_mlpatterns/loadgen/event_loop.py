@@ -60,22 +60,29 @@ _ABSOLUTE = 1
 
 
 class LoadLoop:
-    """Runs one job over the generator's own connections."""
+    """Runs one job over the generator's own connections.
 
-    def __init__(self, job: LoadJob, emit: Callable[[Event], None]) -> None:
+    Args:
+        run_kind: of the load run.
+
+    Attributes:
+        load_run: what decides what is sent.
+    """
+
+    def __init__(self, job: LoadJob, emit: Callable[[Event], None], *, run_kind: type[LoadRun] = LoadRun) -> None:
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._timeout_ns = job.timeout_ns
         self._pool = ConnectionPool(self, job)
         self._next: list[Connection] = []
         self._arrived: deque[StreamConnection] = deque()
-        self._load_run = LoadRun(job, self._pool.send, emit)
-        self.recording: SampleRecorder = self._load_run.recording
-        self.answers: ResponseSample | None = self._load_run.answers
-        self.connect_ns: array[int] = self._load_run.connect_ns
-        self.waited_ns: array[int] = self._load_run.waited_ns
+        self.load_run: LoadRun = run_kind(job, self._pool.send, emit)
+        self.recording: SampleRecorder = self.load_run.recording
+        self.answers: ResponseSample | None = self.load_run.answers
+        self.connect_ns: array[int] = self.load_run.connect_ns
+        self.waited_ns: array[int] = self.load_run.waited_ns
         self.resending: Resending | None = None
-        if self._load_run.retrier is not None:
-            self._load_run.timed = self.resending = Resending(self._load_run.retrier, self._send_again)
+        if self.load_run.retrier is not None:
+            self.load_run.timed = self.resending = Resending(self.load_run.retrier, self._send_again)
         self.protocol: Callable[[tuple[str, int]], ClientProtocol] = _protocol_factory(job)
         kind = Connection if self.resending is None else RetriedConnection
         self.new_connection: Callable[[tuple[str, int], int], Connection] = (
@@ -83,23 +90,37 @@ class LoadLoop:
         )
         self._added = PassedAddresses(self.selector, self._pool.add)
         self._removed = PassedAddresses(self.selector, self._pool.remove)
+        self._alarm = Alarm(self.selector)
+
+    @property
+    def connected(self) -> tuple[int, bool]:
+        """Number of connections, and whether their limit was reached."""
+        return self._pool.connections, self._pool.limit_reached
 
     def run(self) -> LoadResult:
         """Run the load to its end."""
-        alarm = Alarm(self.selector)
         try:
-            self._drive(alarm)
+            self.open()
+            self.drive()
         finally:
-            self._pool.close()
-            self._added.close()
-            self._removed.close()
-            alarm.close()
-            self.selector.close()
-        return self._load_run.result()
+            self.close()
+        return self.load_run.result()
+
+    def open(self) -> None:
+        """Connect ahead of the load."""
+        self._pool.open()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+        self._added.close()
+        self._removed.close()
+        self._alarm.close()
+        self.selector.close()
 
     def open_at(self, at_ns: int) -> None:
         """Open the window of a shared load at this time. Thread-safe."""
-        self._load_run.open_at(at_ns)
+        self.load_run.open_at(at_ns)
 
     def add_address(self, address: tuple[str, int]) -> None:
         """Balance the load over one more server from now on. Thread-safe."""
@@ -111,16 +132,16 @@ class LoadLoop:
 
     def stop(self) -> None:
         """End the load: close the window and abandon requests in flight. Thread-safe."""
-        self._load_run.stop_early = True
+        self.load_run.stop_early = True
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         """Called by a connection that is idle again."""
-        again = self._load_run.answered(connection.due_ns, now_ns, failed=failed)
+        again = self.load_run.answered(connection.due_ns, now_ns, failed=failed)
         if not again:
             self._pool.release(connection)
         elif self._pool.several or self._pool.waiting:
             self._pool.release(connection)
-            self._pool.send(self._load_run.next_request(), None)
+            self._pool.send(self.load_run.next_request(), None)
         else:  # the usual case of a closed loop
             self._next.append(connection)
 
@@ -145,18 +166,18 @@ class LoadLoop:
 
         reading = StreamReading(
             arrived=self._arrived,
-            cancellations=self._load_run.cancellations,
+            cancellations=self.load_run.cancellations,
             answer=answers_to(job),
             protocol=protocol,
         )
         kind = StreamConnection if self.resending is None else RetriedStreamConnection
         return partial(kind, self, reading=reading)
 
-    def _drive(self, alarm: Alarm) -> None:
-        select, clock, pool, load_run = self.selector.select, perf_counter_ns, self._pool, self._load_run
-        answered, arrived, next_request = self._next, self._arrived, load_run.next_request
+    def drive(self) -> None:
+        """Send the load until its run drains, and await all answers."""
+        select, clock, pool, load_run = self.selector.select, perf_counter_ns, self._pool, self.load_run
+        alarm, answered, arrived, next_request = self._alarm, self._next, self._arrived, load_run.next_request
         now = clock()
-        pool.open()
         load_run.start(now)
         next_tick = now + load_run.first_tick_ns
         due_ns = load_run.next_due_ns
@@ -198,7 +219,7 @@ class LoadLoop:
 
     def _tick(self, now_ns: int) -> bool:
         """Expire requests and move the load run on. Returns whether it was stopped and has ended."""
-        pool, load_run = self._pool, self._load_run
+        pool, load_run = self._pool, self.load_run
         pool.expire(now_ns - self._timeout_ns)
         load_run.tick(now_ns, pool.connections, limit_reached=pool.limit_reached)
         return load_run.draining and load_run.stop_early

@@ -155,7 +155,7 @@ class LoadRun:
         self._start_ns = self._warmup_since_ns = self._last_tick_ns = now_ns
         closed = self._has_length or self._job.schedule.closed
         self._warmup_answers = WarmupAnswers(self._callers, now_ns, closed=closed)
-        if self._planned is not None and self._job.warmup_ns == 0:  # whose first requests count too
+        if self._opens_at_once:  # its first requests count too
             self._open_window(now_ns)
         self._arrivals.start(now_ns)
 
@@ -188,7 +188,6 @@ class LoadRun:
         cpu_ns = process_time_ns()
         self._loop_lag_ns = max(self._loop_lag_ns, now_ns - self._last_tick_ns - TICK_NS)
         self._last_tick_ns = now_ns
-        self._ticks += 1
         self._see_full(now_ns)
         if self._warmup is None and (self.stop_early or self._warm(now_ns)):
             if self._job.share.of == 1 or self.stop_early:
@@ -200,11 +199,16 @@ class LoadRun:
             self._close_window(now_ns, connections, limit_reached=limit_reached)
         if not self.draining:
             self._arrivals.tick(now_ns)
+        self._report_progress(now_ns)
+        self._ticks_cpu_ns += process_time_ns() - cpu_ns
+
+    def _report_progress(self, now_ns: int) -> None:
+        """Report the progress, at each fifth tick."""
+        self._ticks += 1
         if self._ticks % _PROGRESS_TICKS == 0:
             recent = max(self._window_row, len(self.recording) - 1000)
             latency, ttft = self.recording.median_latency_ns(recent), self.recording.median_ttft_ns(recent)
             self._emit(Progress(now_ns - self._start_ns, len(self.recording), latency, ttft))
-        self._ticks_cpu_ns += process_time_ns() - cpu_ns
 
     def result(self) -> LoadResult:
         """Everything recorded; valid once the window is closed."""
@@ -248,6 +252,11 @@ class LoadRun:
         if self._full and not self._full_seen:
             self._full_seen = True
             self._stop_ns = min(self._stop_ns, now_ns)
+
+    @property
+    def _opens_at_once(self) -> bool:
+        """Whether the window begins with the load."""
+        return self._planned is not None and self._job.warmup_ns == 0
 
     @property
     def _may_open(self) -> bool:

@@ -95,6 +95,8 @@ class LoadJob:
     ``retries`` decides which failed requests are sent again; None for none. ``timeout_ns`` bounds all attempts of a
     request together.
     ``classes`` are the requests of each class of callers if the schedule is a mix, in the order of its classes.
+    ``beside`` is another closed loop with which this one alternates, each in as many ``slices`` of its ``duration_ns``;
+    None for none.
     """
 
     endpoint: Endpoint
@@ -114,10 +116,14 @@ class LoadJob:
     stagger_ns: int = 0
     retries: Retries | None = None
     classes: tuple[ClassShare, ...] = ()
+    beside: LoadJob | None = None
+    slices: int = 1
 
     @property
     def most_ns(self) -> int:
         """The longest that the window can last."""
+        if self.beside is not None:
+            return self.slices * (self.duration_ns + self.beside.duration_ns)
         return self.duration_ns if self.window is None else max(self.duration_ns, self.window.longest_ns)
 
     @property
@@ -176,7 +182,9 @@ class LoadResult:
 
     ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes, and those of its
     streams if the job reads streams. ``failed`` has, by outcome, the first answer of the window that did not count and
-    has a reason; only of a job that reads streams. ``planned`` is the window if it ended by its requests.
+    has a reason; only of a job that reads streams. ``planned`` is the window if it ended by its requests. If the load
+    alternated with another one, ``slices`` are the parts of the window in which it was sent, and ``beside`` is the
+    result of the other.
     """
 
     columns: dict[str, Any]
@@ -187,3 +195,5 @@ class LoadResult:
     stopped_early: bool
     failed: dict[int, FailedAnswer] = field(default_factory=dict)
     planned: RequestWindow | None = None
+    slices: tuple[Window, ...] = ()
+    beside: LoadResult | None = None

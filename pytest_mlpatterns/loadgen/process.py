@@ -10,7 +10,7 @@ import gc
 import os
 import queue
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_mlpatterns.loadgen.messages import AddAddress, OpenWindow, RemoveAddress
 from pytest_mlpatterns.system.child import Channel
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
     from pytest_mlpatterns.loadgen.messages import Instruction, LoadJob
     from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
+    from pytest_mlpatterns.loadgen.slices import SlicedLoops
 
+    Loop: TypeAlias = LoadLoop | PyreqwestLoop | SlicedLoops
 
 __all__ = ["STOP", "main", "raise_priority"]
 
@@ -34,21 +36,22 @@ def main() -> None:
     """Run jobs until the parent closes the channel."""
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
     from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
+    from pytest_mlpatterns.loadgen.slices import SlicedLoops
 
     gc.disable()  # a collection during the load would count as latency of the server
     raise_file_limit()
     raise_priority()
     channel = Channel()
-    waiting: queue.SimpleQueue[LoadLoop | PyreqwestLoop | None] = queue.SimpleQueue()
-    latest: list[LoadLoop | PyreqwestLoop] = []
+    waiting: queue.SimpleQueue[Loop | None] = queue.SimpleQueue()
+    latest: list[Loop] = []
 
     def on_message(message: LoadJob | Instruction) -> None:
         if isinstance(message, OpenWindow | AddAddress | RemoveAddress | str):
             for loop in latest:
                 _instruct(loop, message)
         else:  # created here, so that a stop that follows at once finds it before it runs
-            is_remote = message.endpoint.remote is not None
-            loop = PyreqwestLoop(message, channel.send) if is_remote else LoadLoop(message, channel.send)
+            kind: type[Loop] = LoadLoop if message.endpoint.remote is None else PyreqwestLoop
+            loop = (kind if message.beside is None else SlicedLoops)(message, channel.send)
             latest[:] = [loop]
             waiting.put(loop)
 
@@ -66,9 +69,14 @@ def main() -> None:
         gc.collect()
 
 
-def _instruct(loop: LoadLoop | PyreqwestLoop, message: Instruction) -> None:
-    """Pass a message on to the present job."""
-    if isinstance(message, OpenWindow):
+def _instruct(loop: Loop, message: Instruction) -> None:
+    """Pass a message on to the present job; of loads that take turns only their end."""
+    from pytest_mlpatterns.loadgen.slices import SlicedLoops
+
+    if isinstance(loop, SlicedLoops):
+        if isinstance(message, str):
+            loop.stop()
+    elif isinstance(message, OpenWindow):
         loop.open_at(message.at_ns)
     elif isinstance(message, AddAddress):
         loop.add_address(message.address)

@@ -1,8 +1,10 @@
 """An interleaved run: two variants measured in the same minutes, in short alternating blocks.
 
 A paired launch starts both variants side by side, warms each up, and loads them in rounds of blocks A B B A. One
-variant is loaded at a time while the other stays up; then both are closed. The next launch begins with the other
-variant. The results are log ratios. This module must not know limits, baselines or pytest.
+variant is loaded at a time while the other stays up; then both are closed. Where both are plain closed loops, the two
+blocks of a pair are cut into slices of a few answers: a host whose speed changes from one moment to the next slows down
+both alike. The next launch begins with the other variant. The results are log ratios. This module must not know limits,
+baselines or pytest.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import (
@@ -21,8 +24,8 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
 )
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, stream_ratios
-from pytest_mlpatterns.measurement.variant import StartedDeployments, Variant, VariantRun, named_errors
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, own_part, stream_ratios
+from pytest_mlpatterns.measurement.variant import TRIES, StartedDeployments, Variant, VariantRun, named_errors
 from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_rate
@@ -275,12 +278,55 @@ class InterleavedRun:
 
 
 def _load(runs: Sequence[VariantRun], blocks: BlockPlan, rounds: int) -> None:
-    """Load rounds of blocks A B B A."""
+    """Load rounds of blocks A B B A, those of a pair in slices where both sides can."""
+    in_slices = blocks.slices > 1 and runs[0].may_alternate_with(runs[1])
     for number in range(2 * rounds):
         position = max(run.position for run in runs)  # both continue with the same input
-        for index in (0, 1) if number % 2 == 0 else (1, 0):
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        if in_slices:
+            pair = runs[order[0]], runs[order[1]]
+            lengths_ns = blocks.slice_ns[order[0]], blocks.slice_ns[order[1]]
+            _load_in_slices(pair, lengths_ns, position, core=number, slices=blocks.slices)
+            continue
+        for index in order:
             length_ns = blocks.lengths_ns[index]
             runs[index].load(length_ns, position, number, requests=blocks.requests, stagger_ns=blocks.stagger_ns)
+
+
+def _load_in_slices(
+    runs: tuple[VariantRun, VariantRun], lengths_ns: Sequence[int], position: int, *, core: int, slices: int
+) -> None:
+    """Measure a block of each variant. A pair in which one of them shows nothing is measured again.
+
+    Args:
+        runs: both, in the order of their slices.
+        lengths_ns: length of a slice of each.
+        position: index of the first input of both.
+        core: core on which their first processes start.
+        slices: of each.
+
+    Raises:
+        GeneratorLimitError, InvalidResultError, DeploymentError: as for :meth:`VariantRun.load`.
+    """
+    first, second = runs
+    lengths = list(lengths_ns)
+    for _ in range(TRIES):
+        for run in runs:
+            run.begin_block(core)
+        job, beside = (run.job_from(position, length_ns) for run, length_ns in zip(runs, lengths, strict=True))
+        result = first.send(replace(job, beside=beside, slices=slices), on_window=second.read_usage)
+        assert result.beside is not None
+        blocks = first.seen(result), second.seen(result.beside)
+        invalid = [(run, block) for run, block in zip(runs, blocks, strict=True) if block.why is not None]
+        if not invalid:
+            break
+        lengths = [length_ns * block.length_factor for length_ns, block in zip(lengths, blocks, strict=True)]
+    else:
+        run, block = invalid[0]
+        raise run.never_valid(block)
+    for run, block, other in zip(runs, blocks, blocks[::-1], strict=True):
+        recording = replace(block.recording, usage=own_part(block.recording, other.recording))
+        run.keep(replace(block, recording=recording), position)
 
 
 def _paired(first: VariantRun, second: VariantRun, *, second_began: bool) -> PairedLaunch:

@@ -42,10 +42,12 @@ __all__ = [
     "answer_rate",
     "block_latencies",
     "class_block_figures",
+    "joined_slices",
     "merge_reports",
     "merge_samples",
     "merge_usage",
     "merge_windows",
+    "own_part",
     "response_pace",
     "stream_figures",
     "stream_ratios",
@@ -61,6 +63,15 @@ _BACKOFFS = 5
 """Backoffs of a retry that a block has time for, so that most retries come back while it is loaded."""
 _LEAST_SHARE = 0.25
 """Smallest share of a launch that its blocks get."""
+_SHORTEST_SLICE_NS = 5_000_000
+"""Shortest slice of a side: the processes that alternate displace each other from the caches of a core, which is over
+after a small part of it."""
+_CYCLES_OF_A_SLICE = 1
+"""Answers to a single caller that a slice has time for."""
+_CYCLES_OF_A_SHARED_SLICE = 16
+"""Answers to each of several callers: at the begin of a slice all send at once, and at its end not all are busy."""
+_FEWEST_SLICES = 3
+"""Slices of a block from which they see more of the same moments than blocks one after the other."""
 _STAGGER = 0.25
 """Time between the first requests of two callers, of the time between two answers. Requests sent at once race for the
 service: it computes both prompts together or one after the other, and its times stay those of the winner for some
@@ -94,12 +105,19 @@ class BlockPlan:
         requests: of each block, on either side, and the length is about that of the slower one; None if blocks last
             their length.
         stagger_ns: time between the first requests of two callers of a block, on either side.
+        slices: slices of each side, where both blocks of a pair are measured at once; 1 if one follows the other.
     """
 
     lengths_ns: tuple[int, ...]
     rounds: int
     requests: int | None = None
     stagger_ns: int = 0
+    slices: int = 1
+
+    @property
+    def slice_ns(self) -> tuple[int, ...]:
+        """Length of a slice of each side."""
+        return tuple(length_ns // self.slices for length_ns in self.lengths_ns)
 
     def may_be_repeated(self, pairs: int) -> bool:
         """Whether a launch with these pairs of blocks may have further ones, since others disturbed too many.
@@ -174,7 +192,8 @@ class BlockDesign:
         lengths = tuple(
             one.length_ns or int(max(low, share * high)) for one, low, high in zip(paces, least, preferred, strict=True)
         )
-        return BlockPlan(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))))
+        slices = min(_slices_of(one, length_ns) for one, length_ns in zip(paces, lengths, strict=True))
+        return BlockPlan(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))), slices=slices)
 
     def _blocks_of_requests(self, paces: Sequence[ResponsePace], start_s: float, inputs: int) -> BlockPlan:
         """One round of long blocks with the same requests on both sides, whole rounds of the inputs if they fit.
@@ -198,6 +217,15 @@ class BlockDesign:
             if room_ns >= 2 * _ENOUGH_FOR_THEM * interval_ns:
                 return room_ns
         return max(self.launch_ns - start_s * 1e9, _LEAST_SHARE * self.launch_ns)
+
+
+def _slices_of(pace: ResponsePace, length_ns: int) -> int:
+    """Slices into which a block may be cut, so that each has some answers to each caller."""
+    if pace.length_ns is not None:
+        return 1
+    cycles = _CYCLES_OF_A_SLICE if pace.callers == 1 else _CYCLES_OF_A_SHARED_SLICE
+    slices = int(length_ns // max(_SHORTEST_SLICE_NS, cycles * pace.cycle_ns))
+    return slices if slices >= _FEWEST_SLICES else 1
 
 
 def response_pace(schedule: Schedule, latency_ns: float) -> ResponsePace:
@@ -323,6 +351,66 @@ class BlockRecording:
 def block_latencies(block: BlockRecording) -> NDArray[np.int64]:
     """Latencies, in nanoseconds, of the successful requests that were due in a block."""
     return block.samples.latency_ns[block.samples.successes_in(block.window)]
+
+
+def joined_slices(samples: Samples, slices: Sequence[Window]) -> tuple[Samples, Window]:
+    """The requests of all slices of one side as if one slice followed the other, and their window.
+
+    A slice lasts until each caller has its last answer, on average over the callers. So the rate of one caller is that
+    of its answers, however few of them a slice has.
+
+    Args:
+        samples: of the side, every request due in one of the slices, or a moment after it.
+        slices: the times in which it was sent.
+    """
+    parts, at_ns = [], slices[0].start_ns
+    slice_of = np.searchsorted([one.start_ns for one in slices], samples.due_ns, side="right") - 1
+    for number, one in enumerate(slices):
+        own = take_rows(samples, np.flatnonzero(slice_of == number))
+        parts.append(shift_samples(own, at_ns - one.start_ns))
+        last_ns = own.done_ns[own.done_ns >= one.end_ns]
+        at_ns += int(last_ns.mean() if last_ns.size else one.end_ns) - one.start_ns
+    return join_samples(parts), Window(slices[0].start_ns, at_ns)
+
+
+def own_part(block: BlockRecording, beside: BlockRecording) -> Usage | None:
+    """What one side, and the machine in its slices, used while two blocks alternated; None if a side does not know it.
+
+    What other processes used is divided by the time of the slices, since no one knows in which slice they used it.
+
+    Args:
+        block: of the side; its usage is that of the time of both.
+        beside: of the other side.
+    """
+    usage, window = block.usage, block.window
+    if usage is None or beside.usage is None:
+        return None
+    share = window.duration_ns / max(int(usage.time_ns[-1] - usage.time_ns[0]), 1)
+    own_ns, beside_ns = _gain(usage, "cpu_ns"), _gain(beside.usage, "cpu_ns")
+    sent_ns, all_sent_ns = block.report.cpu_ns, block.report.cpu_ns + beside.report.cpu_ns
+    busy_ns = _gain(usage, "machine_busy_ns") - own_ns - beside_ns - all_sent_ns
+    others_ns = _gain(usage, "others_ns") - beside_ns
+    if not usage.without_generator:
+        others_ns -= all_sent_ns
+    others_ns = round(max(others_ns, 0) * share) + (0 if usage.without_generator else sent_ns)
+
+    def grown(name: str, by_ns: float) -> NDArray[np.int64]:
+        first = int(getattr(usage, name)[0])
+        return np.array([first, first + round(by_ns)], dtype=np.int64)
+
+    return replace(
+        usage,
+        time_ns=np.array([window.start_ns, window.end_ns], dtype=np.int64),
+        machine_busy_ns=grown("machine_busy_ns", own_ns + sent_ns + max(busy_ns, 0) * share),
+        others_ns=grown("others_ns", others_ns),
+        steal_ns=grown("steal_ns", _gain(usage, "steal_ns") * share),
+        throttled_ns=grown("throttled_ns", _gain(usage, "throttled_ns") * share),
+    )
+
+
+def _gain(usage: Usage, name: str) -> int:
+    column = getattr(usage, name)
+    return int(column[-1] - column[0])
 
 
 def merge_windows(blocks: Sequence[BlockRecording]) -> Window:

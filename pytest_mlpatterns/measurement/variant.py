@@ -28,6 +28,8 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import VariantFigures
 from pytest_mlpatterns.analysis.verdicts.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.generator_process import LocalPool
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
 from pytest_mlpatterns.measurement.launch import inputs_of_requests, job_for
 from pytest_mlpatterns.measurement.load_source import CallLoop, LoadEvents, apart_from, load_source
@@ -37,6 +39,7 @@ from pytest_mlpatterns.measurement.paired_blocks import (
     answer_rate,
     block_latencies,
     class_block_figures,
+    joined_slices,
     merge_reports,
     merge_samples,
     merge_usage,
@@ -57,22 +60,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import LoadResult
+    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.outcomes import FailedAnswer, FirstFailure
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.workload.mix import MixedSchedule
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["StartedDeployments", "Variant", "VariantRun", "named_errors"]
+__all__ = ["TRIES", "SeenBlock", "StartedDeployments", "Variant", "VariantRun", "named_errors"]
 
 _POLL_S = 0.1
 """Interval of the samples of the monitor during a block, in seconds."""
-_TRIES = 5
+TRIES = 5
 """Attempts to measure one block."""
 _WARM_ANSWERS = 2
 """Answers to each caller in the warm-up of a slow variant; the first one alone may be a cold one."""
@@ -91,6 +92,27 @@ class Variant:
     name: str
     start: Callable[[], Deployment]
     plan: LoadPlan
+
+
+@dataclass(frozen=True, slots=True)
+class SeenBlock:
+    """One block, before it counts.
+
+    Attributes:
+        failed: by outcome, the first answer that did not count and has a reason.
+        used_ns: CPU time of the processes since the block before.
+        why: why it has no information about the variant; None if it has.
+    """
+
+    recording: BlockRecording
+    failed: Mapping[int, FailedAnswer]
+    used_ns: int
+    why: InvalidReason | None
+
+    @property
+    def length_factor(self) -> int:
+        """How many times as long the next attempt lasts: twice if no request was due."""
+        return 1 if self.recording.samples.due_in(self.recording.window).any() else 2
 
 
 class VariantRun:
@@ -145,6 +167,23 @@ class VariantRun:
         """Requests of a round of the inputs."""
         return len(self._order)
 
+    def may_alternate_with(self, other: VariantRun) -> bool:
+        """Whether the load generator can send both loads in slices: one process of it, callers that do not think."""
+        return self._generator is other._generator and self.is_whole and other.is_whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the load is a plain closed loop from one process of this machine, with answers that come whole."""
+        job, schedule = self._job, self._job.schedule
+        return (
+            isinstance(self._generator, Generator)
+            and isinstance(self._generator.pool, LocalPool)
+            and isinstance(schedule, ClosedLoop)
+            and not (schedule.think_time_ns or job.think_ns or job.in_pieces or job.retries or job.endpoint.remote)
+            and self._variant.plan.generators == 1
+            and self._deployment.cpu_share is None
+        )
+
     def warm_up(self, shortest_ns: int, longest_ns: int = 0) -> ResponsePace:
         """Load the variant, and estimate its pace from the second half of the answers.
 
@@ -160,7 +199,8 @@ class VariantRun:
         length_ns = max(shortest_ns, self._variant.plan.warmup_ns or 0)
         answers = _WARM_ANSWERS * schedule.concurrency if isinstance(schedule, ClosedLoop) else 0
         window = self._counted(answers, length_ns, longest_ns) if longest_ns > length_ns else None
-        result = self._drive(ClosedLoop(1) if has_length else schedule, length_ns, 0, window=window)
+        job = self.job_from(0, length_ns, window=window)
+        result = self.send(replace(job, schedule=ClosedLoop(1)) if has_length else job)
         samples = samples_of(result)
         if not samples.succeeded.any():
             self._refuse(samples, result.failed)
@@ -192,50 +232,103 @@ class VariantRun:
             InvalidResultError: no request was due in all attempts, or nothing succeeded, or it no longer answers.
             DeploymentError: one of its processes died.
         """
-        for _ in range(_TRIES):
-            self._monitor.sample()
-            put_on_cores([*self._monitor.pids, *self._generator.pids], core)
+        for _ in range(TRIES):
+            self.begin_block(core)
             window = None if requests is None else self._counted(requests, 0, _LONGEST_FACTOR * length_ns)
-            result = self._drive(self._job.schedule, length_ns, position, window=window, stagger_ns=stagger_ns)
-            self._monitor.sample()
-            samples = samples_of(result, self._variant.plan.tokens)
-            self._done_ns.append(samples.done_ns)
-            inside = samples.due_in(result.window)
-            good = inside & samples.succeeded
-            self._require_answers(samples, result)
-            why = self._why_limited(result, samples, good)
-            if why is None:
-                break
-            self.repeated += 1
-            length_ns *= 1 if inside.any() else 2
-        else:
-            assert why is not None
-            error = GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError
-            raise error(f"{self._variant.name}: in {_TRIES} blocks in a row {why}")
-        self.position = position + samples.outcome.size
-        self._count(samples, result.failed)
-        self._note_figures(result, samples, good)
+            job = self.job_from(position, length_ns, window=window, stagger_ns=stagger_ns)
+            block = self.seen(self.send(job))
+            if block.why is None:
+                return self.keep(block, position)
+            length_ns *= block.length_factor
+        raise self.never_valid(block)
 
-    def _note_figures(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> None:
-        """Note the figures of one block."""
+    def begin_block(self, core: int) -> None:
+        """Read what the processes used until now, and spread them over the cores.
+
+        Args:
+            core: core on which the first process starts.
+        """
+        self.read_usage()
+        put_on_cores([*self._monitor.pids, *self._generator.pids], core)
+
+    def job_from(
+        self, position: int, length_ns: int, *, window: RequestWindow | None = None, stagger_ns: int = 0
+    ) -> LoadJob:
+        """The load of a block; ``position`` is the index of its first input."""
+        start = position % len(self._order)
+        order = (self._order[start:] + self._order[:start]).tobytes()
+        classes = tuple(replace(one, order=_rotated(one.order, position)) for one in self._job.classes)
+        job = replace(self._job, duration_ns=length_ns, order=order, window=window, classes=classes)
+        return replace(job, stagger_ns=stagger_ns)
+
+    def read_usage(self) -> None:
+        """Read what the processes used until now."""
+        self._monitor.sample()
+
+    def send(self, job: LoadJob, *, on_window: Callable[[], None] | None = None) -> LoadResult:
+        """Send a load to its end.
+
+        Args:
+            on_window: called besides when the window opens.
+        """
+        processes = self._variant.plan.generators
+
+        def opened() -> None:
+            self.read_usage()
+            if on_window is not None:
+                on_window()
+
+        events = LoadEvents(self._on_progress, on_window=opened)
+        with named_errors(self._variant), apart_from(self._deployment, self._generator, processes):
+            return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
+
+    def seen(self, result: LoadResult) -> SeenBlock:
+        """What a block shows, once its load is over; one that shows nothing counts as repeated.
+
+        Raises:
+            InvalidResultError: nothing succeeded, or it no longer answers.
+            DeploymentError: one of its processes died.
+        """
+        self.read_usage()
+        usage = self._monitor.usage()  # before the block, when its window opened, and after it
+        samples, window = samples_of(result, self._variant.plan.tokens), result.window
+        self._done_ns.append(samples.done_ns)
+        self._require_answers(samples, result)
+        if result.slices:
+            samples, window = joined_slices(samples, result.slices)
+        recording = BlockRecording(samples, window, None if usage is None else usage.since(-2), result.generator)
+        why = self._why_limited(recording)
+        self.repeated += why is not None
+        used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
+        return SeenBlock(recording, result.failed, used_ns, why)
+
+    def never_valid(self, block: SeenBlock) -> MlpatternsError:
+        """The error of a block that no attempt gave information in."""
+        assert block.why is not None
+        error = GeneratorLimitError if block.why.fault is Fault.GENERATOR else InvalidResultError
+        return error(f"{self._variant.name}: in {TRIES} blocks in a row {block.why}")
+
+    def keep(self, block: SeenBlock, position: int) -> None:
+        """Note the figures of one block, which began with the input of this index."""
+        samples, window = block.recording.samples, block.recording.window
+        good = samples.successes_in(window)
+        self.position = position + samples.outcome.size
+        self._count(samples, block.failed)
         self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
         self.latency_mean_ns.append(location(samples.latency_ns[good]))
-        self.throughput_rps.append(answer_rate(samples, result.window, closed=self._closed))
-        for name, value in stream_figures(samples, result.window, good, closed=self._closed).items():
+        self.throughput_rps.append(answer_rate(samples, window, closed=self._closed))
+        for name, value in stream_figures(samples, window, good, closed=self._closed).items():
             self.streams.setdefault(name, []).append(value)
         if self._request_inputs is not None:
             inputs = self._request_inputs[samples.request]
-            rate = answer_rate(samples, result.window, closed=self._closed, weights=inputs)
+            rate = answer_rate(samples, window, closed=self._closed, weights=inputs)
             self.streams.setdefault("inputs", []).append(rate)
         for one in self._classes:
-            for name, value in class_block_figures(samples, result.window, one).items():
+            for name, value in class_block_figures(samples, window, one).items():
                 self.streams.setdefault(name, []).append(value)
-        usage = self._monitor.usage()  # before the block, when its window opened, and after it
-        used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
-        self.cpu_ns_per_request.append(used_ns / int(samples.succeeded.sum()))
-        since_opened = None if usage is None else usage.since(-2)
-        self._blocks.append(BlockRecording(samples, result.window, since_opened, result.generator))
-        self.disturbed.append(is_disturbed(since_opened, result.generator.cpu_ns))
+        self.cpu_ns_per_request.append(block.used_ns / int(samples.succeeded.sum()))
+        self._blocks.append(block.recording)
+        self.disturbed.append(is_disturbed(block.recording.usage, block.recording.report.cpu_ns))
 
     def end(self) -> None:
         """After the last block: check that all processes run and that few requests failed.
@@ -313,25 +406,6 @@ class VariantRun:
         alone = self._variant.plan.generators == 1 and requests > 0 and not self._classes
         return RequestWindow(requests, least_ns, longest_ns) if alone else None
 
-    def _drive(
-        self,
-        schedule: MixedSchedule,
-        length_ns: int,
-        position: int,
-        *,
-        window: RequestWindow | None = None,
-        stagger_ns: int = 0,
-    ) -> LoadResult:
-        events = LoadEvents(self._on_progress, on_window=self._monitor.sample)
-        start = position % len(self._order)
-        order = (self._order[start:] + self._order[:start]).tobytes()
-        classes = tuple(replace(one, order=_rotated(one.order, position)) for one in self._job.classes)
-        job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order, window=window, classes=classes)
-        job = replace(job, stagger_ns=stagger_ns)
-        processes = self._variant.plan.generators
-        with named_errors(self._variant), apart_from(self._deployment, self._generator, processes):
-            return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
-
     def _pace_of_classes(self, mix: Mix, samples: Samples) -> ResponsePace:
         """The pace of the class of callers whose requests are rarest, so that a block has enough of each."""
         paces = []
@@ -344,14 +418,16 @@ class VariantRun:
         slowest = max(paces, key=lambda pace: pace.interval_ns)
         return replace(slowest, length_ns=mix.length_ns)
 
-    def _why_limited(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> InvalidReason | None:
+    def _why_limited(self, recording: BlockRecording) -> InvalidReason | None:
         """Why a block has no information about the variant; None if it has."""
+        samples, report = recording.samples, recording.report
+        inside = samples.due_in(recording.window)
+        good = inside & samples.succeeded
         if not good.any():
             return InvalidReason("no request was due; measure with more load", Fault.SERVICE)
-        report = result.generator
         limited = why_limited(
             replace(report, ceiling_rps=self._generator.ceiling_of(self._job, report.rate_rps)),
-            send_lag_ns=None if self._closed else samples.send_lag_ns[samples.due_in(result.window)],
+            send_lag_ns=None if self._closed else samples.send_lag_ns[inside],
             latency_ns=float(np.median(samples.latency_ns[good])),
         )
         if limited is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,14 +12,20 @@ from support.synthetic import MS, START_NS, S, launch, samples, usage
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.measurement.paired_blocks import (
     BlockRecording,
+    answer_rate,
     block_latencies,
+    joined_slices,
     merge_reports,
     merge_samples,
     merge_usage,
     merge_windows,
+    own_part,
 )
 from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
 from pytest_mlpatterns.records.samples import Window
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.samples import Samples
 
 REPORT = GeneratorReport(cpu_ns=10 * MS, wall_ns=200 * MS, completed=20, connections=2, connect_ns=1000)
 
@@ -149,3 +156,50 @@ def test_nodes_of_a_cluster_that_have_replicas_in_all_blocks_are_merged_as_the_w
     assert (only.node, only.cpu_ns.tolist(), only.serve_cpu_ns.tolist()) == ("a", [0, 30, 70], [0, 60, 140])
     assert only.rss_bytes.tolist() == [5, 100, 90]
     assert merged.without_generator
+
+
+def in_slices(latency_ns: int, slices: int = 4, *, slice_ns: int = 5 * MS) -> tuple[Samples, list[Window]]:
+    """The requests of one caller in slices that begin every 20 ms."""
+    starts = [START_NS + 20 * MS * number for number in range(slices)]
+    due = [at for start in starts for at in range(start, start + slice_ns, latency_ns)]
+    return samples(due, latency_ns), [Window(start, start + slice_ns) for start in starts]
+
+
+@pytest.mark.parametrize("latency_ns", [1 * MS, 2 * MS, 3 * MS, 4 * MS, 7 * MS])
+def test_the_rate_of_a_caller_in_slices_is_that_of_its_answers(latency_ns: int) -> None:
+    found, window = joined_slices(*in_slices(latency_ns))
+    assert answer_rate(found, window, closed=True) == pytest.approx(1e9 / latency_ns)
+    assert (np.diff(np.sort(found.due_ns)) == latency_ns).all()
+    assert found.due_in(window).all()
+    assert (found.latency_ns == latency_ns).all()
+
+
+def test_a_slice_of_several_callers_lasts_until_each_has_its_last_answer_on_average() -> None:
+    start, end = START_NS, START_NS + 10 * MS
+    due = [start, start, start + 8 * MS, start + 6 * MS]
+    found, window = joined_slices(samples(due, [8 * MS, 6 * MS, 6 * MS, 6 * MS]), [Window(start, end)])
+    assert window == Window(start, start + 13 * MS)
+    assert found.due_ns.size == 4
+
+
+def test_a_slice_without_a_late_answer_lasts_as_long_as_it_was_sent() -> None:
+    found, window = joined_slices(samples([START_NS], 1 * MS), [Window(START_NS, START_NS + 5 * MS)])
+    assert (found.due_ns.size, window.duration_ns) == (1, 5 * MS)
+
+
+def test_a_side_has_what_it_used_itself_and_its_share_of_what_others_used() -> None:
+    report = replace(REPORT, cpu_ns=10 * MS)
+    usages = [block_usage(60 * MS, 300 * MS, 5), block_usage(80 * MS, 300 * MS, 5)]
+    usages[0] = replace(usages[0], others_ns=np.array([0, 160 * MS]))  # 80 of the other side, 20 of the generator
+    first, second = (replace(piece(START_NS, length_ns=100 * MS), usage=used, report=report) for used in usages)
+    own = own_part(first, second)
+    assert own is not None
+    assert own.time_ns.tolist() == [START_NS, START_NS + 100 * MS]
+    assert own.cpu_ns[-1] - own.cpu_ns[0] == 60 * MS
+    assert own.others_ns[-1] - own.others_ns[0] == 10 * MS + 60 * MS * 100 // 250
+    assert own.machine_busy_ns[-1] - own.machine_busy_ns[0] == 70 * MS + (300 - 60 - 80 - 20) * MS * 100 // 250
+    assert own.steal_ns[-1] - own.steal_ns[0] == 12 * MS
+    apart = own_part(replace(first, usage=replace(usages[0], without_generator=True)), second)
+    assert apart is not None
+    assert apart.others_ns[-1] - apart.others_ns[0] == 80 * MS * 100 // 250
+    assert own_part(first, replace(second, usage=None)) is None

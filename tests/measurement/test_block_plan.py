@@ -35,12 +35,16 @@ def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(
 @pytest.mark.parametrize(
     ("paces", "start_s", "expected"),
     [
-        ((QUICK, QUICK), 0.1, BlockPlan((100 * MS, 100 * MS), 2)),
-        ((QUICK, QUICK), 0.8, BlockPlan((100 * MS, 100 * MS), 2)),
-        ((QUICK, QUICK), 3.2, BlockPlan((100 * MS, 100 * MS), 4)),  # four times the start, twice the rounds
-        ((QUICK, QUICK), 60, BlockPlan((100 * MS, 100 * MS), 8)),  # a quarter of the time is theirs in any case
-        ((QUICK, ResponsePace(30 * MS, 30 * MS)), 0.8, BlockPlan((100 * MS, 600 * MS), 2)),  # twenty answers each
-        ((ResponsePace(30 * MS, 30 * MS),) * 2, 16, BlockPlan((156250000,) * 2, 8)),  # all the time there is
+        ((QUICK, QUICK), 0.1, BlockPlan((100 * MS, 100 * MS), 2, slices=20)),
+        ((QUICK, QUICK), 0.8, BlockPlan((100 * MS, 100 * MS), 2, slices=20)),
+        ((QUICK, QUICK), 3.2, BlockPlan((100 * MS, 100 * MS), 4, slices=20)),  # four times the start, twice the rounds
+        ((QUICK, QUICK), 60, BlockPlan((100 * MS, 100 * MS), 8, slices=20)),  # a quarter of the time in any case
+        (
+            (QUICK, ResponsePace(30 * MS, 30 * MS)),
+            0.8,
+            BlockPlan((100 * MS, 600 * MS), 2, slices=20),
+        ),  # 20 answers each
+        ((ResponsePace(30 * MS, 30 * MS),) * 2, 16, BlockPlan((156250000,) * 2, 8, slices=5)),  # all the time there is
         ((ResponsePace(1 * S, 16 * S), QUICK), 0.8, BlockPlan((32 * S, 100 * MS), 1)),  # of each of sixteen callers
         ((ResponsePace(MS, MS, 2 * S), ResponsePace(MS, MS, 2 * S)), 0.8, BlockPlan((2 * S, 2 * S), 2)),
         ((ResponsePace(MS, MS, 30 * S), ResponsePace(MS, MS, 30 * S)), 0.8, BlockPlan((30 * S, 30 * S), 1)),
@@ -50,6 +54,23 @@ def test_blocks_are_as_long_and_as_many_as_pays(
     paces: tuple[ResponsePace, ResponsePace], start_s: float, expected: BlockPlan
 ) -> None:
     assert BlockDesign().blocks(paces, start_s) == expected
+
+
+@pytest.mark.parametrize(
+    ("pace", "slices"),
+    [
+        (ResponsePace(0.3 * MS, 0.3 * MS), 20),  # of 5 ms
+        (ResponsePace(9 * MS, 9 * MS), 20),  # of an answer
+        (ResponsePace(0.5 * MS, 2 * MS), 3),  # of 16 answers to each of four callers
+        (ResponsePace(0.5 * MS, 4 * MS), 1),  # those of eight callers would be too few to pay
+        (ResponsePace(2 * MS, 2 * MS, 100 * MS), 1),  # the load has a length of its own
+    ],
+    ids=str,
+)
+def test_blocks_are_cut_into_slices_of_some_answers_to_each_caller(pace: ResponsePace, slices: int) -> None:
+    plan = BlockDesign().blocks((pace, pace), 0.8)
+    assert plan.slices == slices
+    assert plan.slice_ns == tuple(length_ns // slices for length_ns in plan.lengths_ns)
 
 
 @pytest.mark.parametrize(

@@ -314,12 +314,44 @@ class TestTurns:
                 )
             )
         generator.close()
-        starts = [int.from_bytes(job.order[:4], sys.byteorder) for job in generator.jobs[2:]]
-        assert starts[0] == starts[1] == 0
-        assert starts[2] == starts[3] > 0
+        pairs = [(job, job.beside) for job in generator.jobs[2:]]
+        starts = [[int.from_bytes(job.order[:4], sys.byteorder) for job in pair if job is not None] for pair in pairs]
+        assert starts[0] == [0, 0]
+        assert starts[1][0] == starts[1][1] > 0
         asked = [[json.loads(request.body)["instances"][0] for request in server.requests] for server in (one, other)]
-        before = [inputs[inputs.index(starts[2]) - 1] for inputs in asked]
-        assert max(before) == starts[2] - 1  # of the faster variant nothing is left out
+        before = [inputs[inputs.index(starts[1][0]) - 1] for inputs in asked]
+        assert max(before) == starts[1][0] - 1  # of the faster variant nothing is left out
+
+    def test_the_blocks_of_a_pair_are_sliced_where_both_sides_are_closed_loops(self, tmp_path: Path) -> None:
+        plan = replace(PLAN, schedule=ClosedLoop(1))
+        generator = Recording(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.004)) as other:
+            variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
+            run = InterleavedRun(*variants, generator, on_progress=silent, design=SHORT)
+            (found,) = measured(run)
+        generator.close()
+        blocks = [job for job in generator.jobs if job.beside is not None]
+        assert [job.endpoint.addresses for job in blocks[:2]] == [(one.address,), (other.address,)]
+        assert found.first.rtm_ns >= 2 * MS
+        assert found.second.rtm_ns >= 4 * MS
+        for side, figures in ((run.first_launches[0], found.first), (run.second_launches[0], found.second)):
+            inside = side.samples.due_in(side.window)
+            assert inside.sum() == figures.requests
+            assert side.samples.latency_ns[inside].sum() <= side.window.duration_ns  # one caller, one after the other
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"generators": 2}, {"schedule": ClosedLoop(1, think_time="1ms")}, {"schedule": ConstantRate(200)}],
+        ids=["two generators", "callers that think", "open loop"],
+    )
+    def test_other_loads_have_one_block_after_the_other(self, tmp_path: Path, changes: dict[str, Any]) -> None:
+        plan = replace(PLAN, **{"schedule": ClosedLoop(1), **changes})
+        generator = Recording(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
+            measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
+        generator.close()
+        assert {job.beside for job in generator.jobs} == {None}
 
     def test_slow_variants_get_the_same_inputs_in_every_block(self, tmp_path: Path) -> None:
         generator = Recording(tmp_path / "generator.log")
