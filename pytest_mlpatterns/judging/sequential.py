@@ -188,21 +188,24 @@ class SequentialMeasurement:
         finally:
             self._budget_ns = budget_ns
 
-    def measure_again(self, least: int, *, steady: bool = True) -> None:
+    def measure_again(self, least: int, *, steady: bool = True, is_enough: Callable[[], bool] = lambda: True) -> None:
         """Measure once more as many launches as were disturbed, at least one, and drop the disturbed ones.
 
         Args:
             least: launches that remain in any case; if fewer were undisturbed, all are kept.
             steady: whether the load is one that does not change, so that a trend through a window is a disturbance.
+            is_enough: whether the launches of now tell enough; if those that remain do not, all are kept.
         """
         disturbed = sum(_is_disturbed(launch, steady=steady) for launch in self._launches)
         for _ in range(max(disturbed, 1)):
             if self.may_launch_again():
                 self.launch_again()
-        quiet = [one for one in self._launches if one.silence or not _is_disturbed(one, steady=steady)]
+        everything = list(self._launches)
+        quiet = [one for one in everything if one.silence or not _is_disturbed(one, steady=steady)]
         if len(quiet) >= least:
-            self._launches = []
-            self._add(*quiet)
+            self._keep(quiet)
+            if not is_enough():
+                self._keep(everything)
 
     def take(
         self,
@@ -442,6 +445,11 @@ class SequentialMeasurement:
             tuple(self._launches), tuple(self._capacities), self._price, self._indices, tuple(self._starts_ns)
         )
 
+    def _keep(self, launches: Sequence[Launch]) -> None:
+        """Forget all other launches."""
+        self._launches = []
+        self._add(*launches)
+
     @contextmanager
     def _counted_time(self) -> Iterator[None]:
         started = time.perf_counter()
@@ -543,4 +551,9 @@ def measure_for_the_baseline(
     measurement.measure_while(lacks_a_kind, _LAUNCHES_OF_TWO_KINDS, _UPDATE_BUDGETS)
     found = result()
     if found is not None and reasons_not_to_record(found):
-        measurement.measure_again(_FEWEST_UPDATE_LAUNCHES, steady=steady)
+        is_known = not (is_wide() or lacks_a_kind())
+        measurement.measure_again(
+            _FEWEST_UPDATE_LAUNCHES,
+            steady=steady,
+            is_enough=lambda: not is_known or not (is_wide() or lacks_a_kind()),
+        )

@@ -265,6 +265,15 @@ def test_disturbed_launches_are_measured_again_and_dropped() -> None:
     assert measurement.metrics.launches == (GOOD,) * 4
 
 
+def test_disturbed_launches_are_kept_where_the_others_tell_too_little() -> None:
+    measurement, _ = make_measurement((GOOD, BUSY, GOOD), most=3)
+    measurement.measure_at_least(3)
+    measurement.measure_again(1, is_enough=lambda: len(measurement.metrics.launches) > 2)
+    assert measurement.metrics.launches == (GOOD, BUSY, GOOD)
+    measurement.measure_again(1)
+    assert measurement.metrics.launches == (GOOD, GOOD)
+
+
 def test_a_warm_up_that_ended_by_its_limit_is_no_disturbance() -> None:
     unsteady = replace(GOOD, warmup=Warmup(3 * S, 40, steady=False))
     measurement, runner = make_measurement((GOOD, unsteady, unsteady, GOOD), most=9)
