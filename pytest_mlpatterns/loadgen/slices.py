@@ -87,15 +87,19 @@ class SlicedRun(LoadRun):
 class _SlicedLoop(LoadLoop):
     """The connections of a load that alternates."""
 
-    load_run: SlicedRun
-
     def __init__(self, job: LoadJob, emit: Callable[[Event], None]) -> None:
         super().__init__(job, emit, run_kind=SlicedRun)
+
+    @property
+    def sliced(self) -> SlicedRun:
+        """What decides what is sent."""
+        assert isinstance(self.load_run, SlicedRun)
+        return self.load_run
 
     def result(self) -> LoadResult:
         """The recording of all slices."""
         connections, limit_reached = self.connected
-        return self.load_run.sliced_result(connections, limit_reached=limit_reached)
+        return self.sliced.sliced_result(connections, limit_reached=limit_reached)
 
 
 class SlicedLoops:
@@ -120,7 +124,7 @@ class SlicedLoops:
             for _ in range(self._slices):
                 if self._take(first) | (not self._stopped and self._take(second)):
                     break
-            results = [loop.result() for loop in self._loops if loop.load_run.slices]
+            results = [loop.result() for loop in self._loops if loop.sliced.slices]
         finally:
             first.close()
             second.close()
@@ -137,7 +141,7 @@ class SlicedLoops:
         began_ns = perf_counter_ns()
         loop.drive()
         now_ns = perf_counter_ns()
-        loop.load_run.note_answered(now_ns)
+        loop.sliced.note_answered(now_ns)
         return self._stopped or now_ns - began_ns >= self._timeout_ns
 
 
