@@ -29,6 +29,7 @@ class SlicedRun(LoadRun):
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
         super().__init__(job, send, emit)
         self.slices: list[Window] = []
+        self.draining: bool = False
         self._length_ns = job.duration_ns
         self._cpu_ns = self._wall_ns = self._began_cpu_ns = 0
 
