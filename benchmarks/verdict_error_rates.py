@@ -147,7 +147,7 @@ class Laboratory:
         options = (how, "--perf-profile=off", *(f"--perf-tolerance={tolerance}" for tolerance in own))
         with disturbed(case.beside):
             ran = self._pytest(self._added(case), _test_of(case), *options)
-        self._records.add({"kind": "run", "case": case.name, "outcome": _outcome(ran, case), **ran})
+        self._records.add({"kind": "run", "case": case.name, "outcome": _outcome(ran), **ran})
 
     def _added(self, case: Case) -> Added:
         walks = self._walks(case)
@@ -207,11 +207,11 @@ def _log_ratio(ran: dict[str, Any]) -> float:
     return float(median(value for value, _ in ran["log_ratios"]["rtm"]))
 
 
-def _outcome(ran: dict[str, Any], case: Case) -> str:
-    against = "revision" if case.mode == "against" else "baseline"
+def _outcome(ran: dict[str, Any]) -> str:
+    """The worst verdict on a metric; a baseline is settled by its revision, so that either may have it."""
     if not ran["result"]["passed"]:
         return "fail"  # also a result that is invalid
-    found = {one["outcome"] for one in ran["result"]["verdicts"] if one["against"] == against}
+    found = {one["outcome"] for one in ran["result"]["verdicts"] if one["against"] in ("baseline", "revision")}
     return next((outcome for outcome in ("fail", "inconclusive", "pass") if outcome in found), "not judged")
 
 
