@@ -51,8 +51,6 @@ __all__ = ["SPARE_REQUESTS", "SequentialMeasurement", "measure_for_the_baseline"
 
 _FEWEST_IN_TIME = 3
 """Launches that a limit on time does not reduce further."""
-
-
 _MOST_IN_VAIN = 3
 """Launches beyond the budget in which the load generator was the limit, until a failure stays unconfirmed."""
 

@@ -30,7 +30,6 @@ class SlicedRun(LoadRun):
         super().__init__(job, send, emit)
         self.slices: list[Window] = []
         self.draining: bool = False
-        self._length_ns = job.duration_ns
         self._cpu_ns = self._wall_ns = self._began_cpu_ns = 0
 
     @property
@@ -46,7 +45,7 @@ class SlicedRun(LoadRun):
             super().start(now_ns)
         else:
             assert isinstance(self._arrivals, ClosedLoopArrivals)
-            self._stop_ns = now_ns + self._length_ns
+            self._stop_ns = now_ns + self._job.duration_ns
             self._last_tick_ns = now_ns
             self._arrivals.begin_again()
         self.slices.append(Window(now_ns, self._stop_ns))

@@ -389,10 +389,7 @@ def own_part(block: BlockRecording, beside: BlockRecording) -> Usage | None:
     own_ns, beside_ns = _gain(usage, "cpu_ns"), _gain(beside.usage, "cpu_ns")
     sent_ns, all_sent_ns = block.report.cpu_ns, block.report.cpu_ns + beside.report.cpu_ns
     busy_ns = _gain(usage, "machine_busy_ns") - own_ns - beside_ns - all_sent_ns
-    others_ns = _gain(usage, "others_ns") - beside_ns
-    if not usage.without_generator:
-        others_ns -= all_sent_ns
-    others_ns = round(max(others_ns, 0) * share) + (0 if usage.without_generator else sent_ns)
+    others_ns = _gain(usage, "others_ns") - beside_ns - (0 if usage.without_generator else all_sent_ns)
 
     def grown(name: str, by_ns: float) -> NDArray[np.int64]:
         first = int(getattr(usage, name)[0])
@@ -402,13 +399,14 @@ def own_part(block: BlockRecording, beside: BlockRecording) -> Usage | None:
         usage,
         time_ns=np.array([window.start_ns, window.end_ns], dtype=np.int64),
         machine_busy_ns=grown("machine_busy_ns", own_ns + sent_ns + max(busy_ns, 0) * share),
-        others_ns=grown("others_ns", others_ns),
+        others_ns=grown("others_ns", max(others_ns, 0) * share + (0 if usage.without_generator else sent_ns)),
         steal_ns=grown("steal_ns", _gain(usage, "steal_ns") * share),
         throttled_ns=grown("throttled_ns", _gain(usage, "throttled_ns") * share),
     )
 
 
-def _gain(usage: Usage, name: str) -> int:
+def _gain(usage: Usage | NodeUsage, name: str) -> int:
+    """The growth of a column."""
     column = getattr(usage, name)
     return int(column[-1] - column[0])
 
@@ -475,8 +473,7 @@ def _merge_nodes(usages: Sequence[Usage]) -> tuple[NodeUsage, ...]:
 
 def _gained(parts: Sequence[Usage | NodeUsage], name: str) -> NDArray[np.int64]:
     """The growth of a column, cumulative over the blocks, from 0 on."""
-    columns = [getattr(part, name) for part in parts]
-    return np.cumsum([0, *(int(column[-1] - column[0]) for column in columns)], dtype=np.int64)
+    return np.cumsum([0, *(_gain(part, name) for part in parts)], dtype=np.int64)
 
 
 def _highest(parts: Sequence[Usage | NodeUsage], name: str) -> NDArray[np.int64]:
