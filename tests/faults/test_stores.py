@@ -52,7 +52,7 @@ def perf_payload():
     return list(range(500))
 
 
-@pytest.mark.perf(duration="SECONDS", warmup="0s", launches=1, timeout="2s", concurrency=4, pattern=PATTERN)
+@pytest.mark.perf(duration="SECONDS", warmup="0s", launches=1, timeout="TIMEOUT", concurrency=4, pattern=PATTERN)
 def test_it(perf):
     CHECK
 """
@@ -76,8 +76,11 @@ STRANGE_COMMANDS = [
 """What a client without the password may try."""
 
 
-def project(pattern: str, *, check: str = "assert perf.metrics.failures == {}", seconds: int = 3) -> Project:
+def project(
+    pattern: str, *, check: str = "assert perf.metrics.failures == {}", seconds: int = 3, timeout: str = "2s"
+) -> Project:
     text = TEST.replace("PATTERN", pattern).replace("CHECK", check).replace("SECONDS", f"{seconds}s")
+    text = text.replace("TIMEOUT", timeout)
     return Project().with_file("test_it.py", text)
 
 
@@ -274,7 +277,7 @@ def test_a_worker_that_is_killed_behind_a_queue_loses_no_accepted_request(
     tmp_path: Path, broker: str, workers: int, *, wait: bool
 ) -> None:
     pattern = f'Queued(broker="{broker}", workers={workers}, wait={wait})'
-    with start_fault(project(pattern), tmp_path) as running:
+    with start_fault(project(pattern, timeout="60s"), tmp_path) as running:  # a worker's start may take seconds
         running.await_file("loaded")
         worker = psutil.Process(int((running.project / "loaded").read_text()))
         worker.kill()
