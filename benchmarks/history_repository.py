@@ -184,7 +184,7 @@ def filled(repository: Repository, budget: str) -> None:
     commits = f"{repository.shas[0]}..main"
     place = str(repository.top.parent / "history.jsonl")
     options = ("--test", TEST, "--history", place, "--budget", budget, "--at-most", "600min")
-    done = command(repository, "backfill", commits, *options)
+    done = command(repository, "history", "backfill", commits, *options)
     print(done.stdout.splitlines()[-1], flush=True)
     lines = open_history(place, root=repository.top, invoked_in=repository.top).read().lines
     changes = [one for one in find_changes(series_of(lines, repository.shas)) if one.metric == "rtm"]

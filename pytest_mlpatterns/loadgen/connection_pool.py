@@ -140,7 +140,9 @@ class ConnectionPool:
             if attempt is not None:  # which was not sent
                 self._loop.recording.note_attempts(attempt.number - 1)
                 ready_ns = attempt.sent_ns
-            self._loop.recording.add(due_ns, ready_ns, perf_counter_ns(), Failure.TIMEOUT, request, 0, 0)
+            now = perf_counter_ns()
+            self._loop.recording.add(due_ns, ready_ns, now, Failure.TIMEOUT, request, 0, 0)
+            self._loop.expired(due_ns, now)
         for connection in self._all:
             if connection.busy and connection.due_ns < due_before_ns:
                 connection.fail(Failure.TIMEOUT)

@@ -145,6 +145,10 @@ class LoadLoop:
         else:  # the usual case of a closed loop
             self._next.append(connection)
 
+    def expired(self, due_ns: int, now_ns: int) -> None:
+        """Called for a request that no connection became free for in time; its caller, if it has one, goes on later."""
+        self.load_run.answered(due_ns, now_ns, failed=True)
+
     def release(self, connection: Connection) -> None:
         """Called by a connection that is idle again, and whose request is tried again later."""
         self._pool.release(connection)

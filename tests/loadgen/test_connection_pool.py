@@ -39,8 +39,12 @@ class Loop:
 
     def __init__(self) -> None:
         self.ended: list[tuple[int, int | None, int | None]] = []
+        self.expirations: list[tuple[int, int]] = []
         self.recording = SampleRecorder(None, RetryColumns(with_budget=False))
         self.pool = pool_module.ConnectionPool(cast("LoadLoop", self), a_job([("127.0.0.1", 1)], ConstantRate(100)))
+
+    def expired(self, due_ns: int, now_ns: int) -> None:
+        self.expirations.append((due_ns, now_ns))
 
 
 def test_many_waiting_requests_that_all_fail_at_once_end_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +81,7 @@ def test_an_attempt_that_found_no_connection_in_time_was_not_sent(monkeypatch: p
     assert columns["request"].tolist() == [1, 3]
     assert columns["attempts"].tolist() == [1, 2]
     assert columns["sent_ns"].tolist()[1] == 2_500
+    assert [due_ns for due_ns, _ in loop.expirations] == [4_000, 2_000]
 
 
 def test_an_attempt_that_waited_goes_with_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ from pytest_mlpatterns.loadgen import http1 as http1_module
 from pytest_mlpatterns.loadgen import load_run as load_run_module
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-from pytest_mlpatterns.loadgen.messages import WindowOpened
+from pytest_mlpatterns.loadgen.messages import ClassShare, WindowOpened
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.bursts import Bursts
+from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
 if TYPE_CHECKING:
@@ -296,6 +297,20 @@ class TestOpenLoop:
         assert set(samples.outcome.tolist()) == {Failure.TIMEOUT}
         assert (samples.done_ns - samples.due_ns >= 100 * MS).all()
         assert (samples.sent_ns >= samples.due_ns).all()
+
+    def test_a_caller_goes_on_after_its_request_waited_too_long_for_a_connection(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool_module, "MAX_OPEN_LOOP_CONNECTIONS", 0)
+        silent = 8
+        classes = tuple(ClassShare(one, one + 1, array("I", [one]).tobytes()) for one in range(2))
+        mix = Mix({"crowd": ConstantRate(60), "caller": ClosedLoop(1)})
+        with ScriptedServer(lambda request: [Silence()] if request.number < silent else [Send(answer())]) as server:
+            job = a_job([server.address], mix, classes=classes, timeout_ns=100 * MS, duration_ns=2_000 * MS)
+            samples = samples_of(drive(job))
+        of_caller = samples.outcome[samples.request == 1]
+        assert Failure.TIMEOUT in of_caller
+        assert 200 in of_caller
 
     def test_with_nothing_listening_every_request_is_a_connect_row(self) -> None:
         samples = samples_of(drive(a_job([("127.0.0.1", refused_port())], ConstantRate(100))))
