@@ -73,7 +73,8 @@ class Service:
 
     ``heavy`` requests have a Pareto tail of exponent 2.5 (a share), ``second`` take 2.5 times as long (a share),
     ``pauses`` come per second and hold five neighbouring requests for 10 ms each. On a ``disturbed`` host this share of
-    the time everything takes up to 1.8 times as long, for some launches in a row.
+    the time everything takes up to 1.8 times as long, for some launches in a row. A core changes between two speeds, 1
+    and ``flicker``: the fixed work meets one of them, the requests of a launch both many times.
     """
 
     label: str
@@ -85,6 +86,7 @@ class Service:
     pauses: float = 0.0
     failing: float = 0.0
     disturbed: float = 0.0
+    flicker: float = 1.0
 
 
 USUAL = Service("launches 1.7 %, lognormal")
@@ -135,13 +137,18 @@ class Sample:
 
     counts: list[RequestCounts] = field(default_factory=list)
     values: dict[str, list[LaunchValue]] = field(default_factory=dict)
-    fixed_ns: list[float] = field(default_factory=list)
+    moments_ns: list[list[float]] = field(default_factory=list)
 
     def of(self, launches: Sequence[int]) -> Sample:
         """Some of the launches, by their numbers from zero."""
         values = {name: [found[number] for number in launches] for name, found in self.values.items()}
-        fixed_ns = [self.fixed_ns[number] for number in launches if self.fixed_ns]
-        return Sample([self.counts[number] for number in launches if self.counts], values, fixed_ns)
+        moments_ns = [self.moments_ns[number] for number in launches if self.moments_ns]
+        return Sample([self.counts[number] for number in launches if self.counts], values, moments_ns)
+
+    @property
+    def fixed_ns(self) -> list[float]:
+        """Times of the fixed work at all moments."""
+        return [ns for moments in self.moments_ns for ns in moments]
 
     def first(self, launches: int) -> Sample:
         return self.of(range(launches))
@@ -156,7 +163,7 @@ class Sample:
             replace(one, latencies={round(ns * ratio): count for ns, count in one.latencies.items()})
             for one in self.counts
         ]
-        return Sample(counts, values, self.fixed_ns)
+        return Sample(counts, values, self.moments_ns)
 
 
 def metric_of(name: str) -> Metric:
@@ -235,8 +242,18 @@ def one_launch(found: NDArray[np.float64], failing: float, rng: np.random.Genera
     return RequestCounts(found.size, failed, counted(found[failed:].astype(np.int64)))
 
 
-def sample(rng: np.random.Generator, service: Service, change: Change, *, launches: int, window_s: float) -> Sample:
-    """Launches measured one after the other."""
+def fixed_ns(rng: np.random.Generator, service: Service, slowness: Slowness) -> float:
+    """Time of the fixed work, which takes a hundredth of a second, at one moment."""
+    moment = slowness.service if rng.random() < slowness.share else 1.0
+    moment *= 1 + rng.uniform(0, 0.5) * (rng.random() < FIXED_DISTURBED)
+    moment *= service.flicker if rng.random() < 0.5 else 1.0
+    return FIXED_NS * moment * math.exp(rng.normal(0, FIXED_SD))
+
+
+def sample(
+    rng: np.random.Generator, service: Service, change: Change, *, launches: int, window_s: float, moments: int = 2
+) -> Sample:
+    """Launches measured one after the other; the fixed work is done at several moments of each."""
     machine = (float(rng.random()), float(rng.uniform(30, 150)))
     found = Sample(values={name: [] for name in (*SPEED, LOCATION, *VALUES)})
     count = round(RATE_RPS * window_s)
@@ -245,9 +262,7 @@ def sample(rng: np.random.Generator, service: Service, change: Change, *, launch
         scatter = Scatter.draw(rng, service, number=number, machine=machine)
         requests = latencies(rng, service, change, scatter=scatter, count=count)
         requests[: round(slowness.share * count)] *= slowness.service
-        moment = slowness.service if fixed.random() < slowness.share else 1.0  # it takes a hundredth of a second
-        moment *= 1 + fixed.uniform(0, 0.5) * (fixed.random() < FIXED_DISTURBED)
-        found.fixed_ns.append(FIXED_NS * moment * math.exp(fixed.normal(0, FIXED_SD)))
+        found.moments_ns.append([fixed_ns(fixed, service, slowness) for _ in range(moments)])
         found.counts.append(one_launch(requests, service.failing + change.failing, rng))
         median, mean = float(np.median(requests)), float(requests.mean())
         error = 1.2533 * service.spread / math.sqrt(count)

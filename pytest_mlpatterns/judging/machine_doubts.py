@@ -5,7 +5,7 @@ worse than the baseline would be on such a machine: an excuse explains at most w
 (:mod:`pytest_mlpatterns.analysis.health.machine`).
 
 :class:`MachineSign` names what explains that the recorded code is slower today, too: neighbours, steal, throttling, or
-a fixed work that takes longer at the end of the launches. Without a sign the reason may be data, a variable or another
+a fixed work that takes longer in the launches. Without a sign the reason may be data, a variable or another
 service. This module must not know how launches are measured.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.health.machine import (
     CPU_FACTOR,
     SLOWER,
-    ratio_of_medians,
+    ratio_of_means,
     sorting_times_ns,
     taken_factor,
     taken_in,
@@ -154,10 +154,12 @@ class MachineSign:
     Attributes:
         entry: the baseline entry.
         launches: of the present, whose verdicts are explained.
+        beside: those that the recorded code was measured in, of both sides; they show the machine of these minutes.
     """
 
     entry: Entry
     launches: Sequence[Launch]
+    beside: Sequence[Launch] = ()
 
     def explains(self, verdict: Verdict, seen: Sequence[Verdict]) -> str:
         """The sign that explains a worse metric, in words; empty if none does.
@@ -174,7 +176,7 @@ class MachineSign:
         if self.busy and all(_times(one) <= self._beside_neighbours(one) for one in judged):
             return self.busy
         times = max((_times(one) for one in judged), default=1.0)
-        ratio = ratio_of_medians(sorting_times_ns(self.launches), self.entry.sorting_ns)
+        ratio = ratio_of_means(sorting_times_ns([*self.launches, *self.beside]), self.entry.sorting_ns)
         explains = ratio is not None and ratio >= SLOWER and times <= ratio * _MARGIN
         return "a fixed workload takes as much longer" if explains else ""
 

@@ -343,6 +343,7 @@ class _LaunchMeasurement:
         self._stats_before: PatternStats | None = None
         self._beside = None if plan.during is None else DuringRun(plan.during, deployment, generator)
         self._steps: tuple[DuringStep, ...] = ()
+        self._sorting_ns = 0.0
         self.planned: RequestWindow | None = None
 
     @property
@@ -353,6 +354,7 @@ class _LaunchMeasurement:
     def run(self, on_progress: Callable[[Progress], None], window: RequestWindow | WindowPlan | None = None) -> Launch:
         """Run the load, and check its answers if the plan has a check; ``window`` as of :class:`LoadJob`."""
         self._job = replace(self._job, window=window)
+        self._sorting_ns = sorting_time_ns()
         self._monitor.sample()
         events = LoadEvents(on_progress, self._open_window, self._poll, self._open_beside)
         try:
@@ -442,7 +444,7 @@ class _LaunchMeasurement:
             ),
             silence=silence,
             track=track_of(usage, samples.done_ns, (result.window,)),
-            sorting_ns=sorting_time_ns(),
+            sorting_ns=(self._sorting_ns, sorting_time_ns()),
             answer_form=self._deployment.answer_form,
             request_inputs=inputs_of_requests(self._plan.payload),
             is_whole=is_whole,

@@ -14,7 +14,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +51,7 @@ from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.cpu_share import put_on_cores
+from pytest_mlpatterns.system.machine import sorting_time_ns
 from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
@@ -77,6 +78,8 @@ TRIES = 5
 """Attempts to measure one block."""
 _WARM_ANSWERS = 2
 """Answers to each caller in the warm-up of a slow variant; the first one alone may be a cold one."""
+_SORTED_ROUNDS = 5
+"""Rounds of the fixed work before each block: 4 ms beside the 200 ms and more of two blocks."""
 _LONGEST_FACTOR = 3
 """How many times as long as planned a block of a number of requests may take."""
 
@@ -142,6 +145,7 @@ class VariantRun:
         self.disturbed: list[bool] = []
         self._blocks: list[BlockRecording] = []
         self._done_ns: list[NDArray[np.int64]] = []
+        self._sorting_ns: list[float] = []
         self._warm_ns = 0
         self._warmup = Warmup(0, 0, None)
         self._stats: PatternStats | None = None
@@ -243,11 +247,12 @@ class VariantRun:
         raise self.never_valid(block)
 
     def begin_block(self, core: int) -> None:
-        """Read what the processes used until now, and spread them over the cores.
+        """See how fast the machine is and what the processes used until now, and spread them over the cores.
 
         Args:
             core: core on which the first process starts.
         """
+        self._sorting_ns.append(sorting_time_ns(_SORTED_ROUNDS))
         self.read_usage()
         put_on_cores([*self._monitor.pids, *self._generator.pids], core)
 
@@ -389,6 +394,7 @@ class VariantRun:
             first_failure=self._first_failure,
             track=self._track(),
             facts=self._deployment.facts() if with_facts else {},
+            sorting_ns=(fmean(self._sorting_ns),),
             answer_form=self._deployment.answer_form,
             request_inputs=self._request_inputs,
             classes=self._classes,

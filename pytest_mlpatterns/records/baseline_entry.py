@@ -61,7 +61,7 @@ class Entry:
             older versions and outside git.
         taken: what of the machine the deployment could not have while it was recorded.
         accepted: the acceptances that held when it was recorded, whose change it has.
-        sorting_ns: CPU time of a fixed work at the end of each launch, by which later launches judge whether the
+        sorting_ns: CPU times of a fixed work in the launches, by which later launches judge whether the
             machine is faster or slower; empty in entries of older versions.
         classes: for each class of callers of a mix, by its name, what ``counts`` has of all requests.
     """

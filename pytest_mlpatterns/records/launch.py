@@ -249,14 +249,14 @@ class Launch:
     the first failed input of the window and its error; None if no request failed. ``silence`` says why the service is
     taken for dead at the end of the load; empty if it still answered. ``track`` is what the deployment held over the
     requests that it had answered; None if its processes are not known. ``facts`` is the environment of the service;
-    only the first launch of a run may have it. ``sorting_ns`` is the CPU time of a fixed work at the end of the load
-    (:mod:`pytest_mlpatterns.system.machine`); 0 if it was not done. ``answer_form`` is what its first answer
-    looked like, in words; empty if it was a stream, or is not known. ``given_window_ns`` is the length that the window
-    was to have, if a request was longer and so the window was; None otherwise. ``request_inputs`` are the
-    numbers of inputs in the requests of a bulk load, shape ``(requests,)``; None if each has one. ``is_whole`` is
-    whether the window has every request of the payload once, from the first one to the last answer. ``steps`` are those
-    of the function that ran beside the load; empty without one. ``classes`` are the classes of callers of a mix; empty
-    for another load.
+    only the first launch of a run may have it. ``sorting_ns`` are the CPU times of a fixed work before and after the
+    load, or their mean before all blocks (:mod:`pytest_mlpatterns.system.machine`); empty if it was not done.
+    ``answer_form`` is what its first answer looked like, in words; empty if it was a stream, or is not known.
+    ``given_window_ns`` is the length that the window was to have, if a request was longer and so the window was; None
+    otherwise. ``request_inputs`` are the numbers of inputs in the requests of a bulk load, shape ``(requests,)``; None
+    if each has one. ``is_whole`` is whether the window has every request of the payload once, from the first one to the
+    last answer. ``steps`` are those of the function that ran beside the load; empty without one. ``classes`` are the
+    classes of callers of a mix; empty for another load.
     """
 
     samples: Samples
@@ -273,7 +273,7 @@ class Launch:
     silence: str = ""
     track: ResourceTrack | None = None
     facts: EnvironmentFacts = field(default_factory=dict)
-    sorting_ns: float = 0.0
+    sorting_ns: tuple[float, ...] = ()
     answer_form: str = ""
     given_window_ns: int | None = None
     request_inputs: NDArray[np.int64] | None = None

@@ -348,7 +348,7 @@ class Conditions:
         noise: what disturbed the machine in the windows.
         unsteady: those of the notes that say that the load was not steady.
         taken: what of the machine the deployment could not have.
-        sorting_ns: CPU time of a fixed work at the end of each launch; empty if it is not known.
+        sorting_ns: CPU times of a fixed work in the launches; empty if it is not known.
         generator: figures of the load generator, by name.
         facts: the environment of the service; empty if it is not known.
         cluster: node types and counts of the cluster that took part; empty without one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ import pytest
 from support.synthetic import even_launch
 
 from pytest_mlpatterns.analysis.health.machine import (
-    ratio_of_medians,
+    least_ratio_of_means,
+    ratio_of_means,
     ratio_of_sorting,
     sorting_times_ns,
     taken_factor,
@@ -21,22 +23,35 @@ if TYPE_CHECKING:
 
 
 def test_the_fixed_work_is_known_only_if_each_launch_did_it() -> None:
-    first, second = (replace(even_launch(), sorting_ns=found) for found in (700_000.0, 710_000.0))
-    assert sorting_times_ns([first, second]) == (700_000.0, 710_000.0)
+    first, second = (replace(even_launch(), sorting_ns=found) for found in ((7e5, 7.2e5), (7.1e5,)))
+    assert sorting_times_ns([first, second]) == (7e5, 7.2e5, 7.1e5)
     assert sorting_times_ns([first, even_launch()]) == ()
+    assert sorting_times_ns([first, replace(first, sorting_ns=(7e5, 0.0))]) == ()  # a system without such a clock
 
 
 def test_a_disturbed_moment_is_not_the_machine_s_speed() -> None:
     assert ratio_of_sorting((105.0, 72.0), (71.0, 105.0, 72.0, 73.0, 72.0)) == 1.0
 
 
-def test_the_medians_include_what_disturbed_most_launches() -> None:
+def test_the_means_include_what_disturbed_some_launches() -> None:
     now, then = (105.0, 72.0, 108.0), (70.0, 100.0, 70.0)
     assert ratio_of_sorting(now, then) == pytest.approx(72 / 70)
-    assert ratio_of_medians(now, then) == 1.5
+    assert ratio_of_means(now, then) == pytest.approx(285 / 240)
 
 
-@pytest.mark.parametrize("ratio", [ratio_of_sorting, ratio_of_medians])
+@pytest.mark.parametrize(
+    ("then", "least"),
+    [
+        ([100.0] * 8, 1.0),
+        ([100.0, 100.0, 100.0, 100.0, 150.0] * 2, 1 / 1.1),  # one in five is disturbed
+        ([100.0, 160.0] * 8, math.exp(-math.log(1.6) / 1.349 * math.sqrt(1 / 2 + 1 / 16)) / 1.3),
+    ],
+)
+def test_a_host_that_changes_its_speed_shows_little_at_two_moments(then: list[float], least: float) -> None:
+    assert least_ratio_of_means([100.0, 100.0], then) == pytest.approx(least)
+
+
+@pytest.mark.parametrize("ratio", [ratio_of_sorting, ratio_of_means, least_ratio_of_means])
 @pytest.mark.parametrize(("now", "then"), [((), (70.0,)), ((70.0,), ())])
 def test_a_ratio_is_not_known_from_one_side_alone(
     ratio: Callable[[Sequence[float], Sequence[float]], float | None], now: Sequence[float], then: Sequence[float]

@@ -82,7 +82,7 @@ def make_launch(
         used=busy,
         cold_start_ns=round(start_s * machine * S * np.exp(rng.normal(0, 0.05))),
     )
-    return replace(measured, sorting_ns=SORTING_NS * machine * moment * np.exp(rng.normal(0, 0.02)))
+    return replace(measured, sorting_ns=(SORTING_NS * machine * moment * np.exp(rng.normal(0, 0.02)),))
 
 
 def make_entry(launches: Sequence[Launch]) -> Entry:

@@ -90,7 +90,7 @@ def settled(
     entry: bool = True,
     closed: bool = True,
     gap: BaselineGap | None = None,
-    sorting_ns: tuple[float, float] = (0.0, 0.0),
+    sorting_ns: tuple[Sequence[float], Sequence[float]] = ((), ()),
 ) -> tuple[dict[str, Verdict], SettledComparison]:
     """Compare some metrics, with these two sides; the fixed work took so long then, and takes so long now."""
 
@@ -100,7 +100,7 @@ def settled(
         return settlement or Settlement(SimpleNamespace(), NAME)  # type: ignore[arg-type]
 
     then_ns, now_ns = sorting_ns
-    stored = Entry(make_setup(), {}, {}, None, "2026-01-31", sorting_ns=(then_ns,) * bool(then_ns)) if entry else None
+    stored = Entry(make_setup(), {}, {}, None, "2026-01-31", sorting_ns=tuple(then_ns)) if entry else None
     experiment: Any = SimpleNamespace(
         smoke=False,
         settle=settle,
@@ -109,7 +109,7 @@ def settled(
         plan=SimpleNamespace(schedule=SimpleNamespace(closed=closed)),
         baseline=SimpleNamespace(entry=stored, name="the entry", details="", gap=gap),
     )
-    launches = (replace(even_launch(), sorting_ns=now_ns),) * bool(now_ns)
+    launches = (replace(even_launch(), sorting_ns=tuple(now_ns)),)
     measurement: Any = SimpleNamespace(metrics=SimpleNamespace(launches=launches), so_far=None)
     monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_: screen)
     monkeypatch.setattr(settled_comparison, "RevisionComparison", lambda *_, **__: recorded)
@@ -129,12 +129,22 @@ def test_what_the_file_decides_is_not_measured_again(monkeypatch: pytest.MonkeyP
     assert comparison.note == ""
 
 
-@pytest.mark.parametrize(("now_ns", "outcome"), [(0.90e6, FAIL), (0.94e6, FAIL), (0.96e6, PASS), (1.3e6, PASS)])
-def test_on_a_machine_that_became_faster_the_file_decides_nothing(
-    monkeypatch: pytest.MonkeyPatch, now_ns: float, outcome: Outcome
+@pytest.mark.parametrize(
+    ("then_ns", "now_ns", "outcome"),
+    [
+        ([1e6], [0.90e6], FAIL),
+        ([1e6], [0.94e6], FAIL),
+        ([1e6], [0.96e6], PASS),
+        ([1e6], [1.3e6], PASS),
+        ([1e6, 1.6e6] * 8, [1e6, 1.6e6], FAIL),  # a host whose cores change between two speeds: it may be faster now
+        ([1e6, 1.1e6] * 8, [1e6, 1.1e6], PASS),
+    ],
+)
+def test_on_a_machine_that_became_faster_or_may_have_the_file_decides_nothing(
+    monkeypatch: pytest.MonkeyPatch, then_ns: list[float], now_ns: list[float], outcome: Outcome
 ) -> None:
     recorded = Recorded([verdict(FAIL, of="revision")])
-    found, _ = settled(monkeypatch, Screen([verdict(PASS)]), recorded, sorting_ns=(1e6, now_ns))
+    found, _ = settled(monkeypatch, Screen([verdict(PASS)]), recorded, sorting_ns=(then_ns, now_ns))
     assert found["rtm"].outcome is outcome
 
 

@@ -52,10 +52,16 @@ def make_launch(*, others_cores: float = 0.0) -> Launch:
     return launch(samples(due, 4 * MS), seconds=1.0, used=used)
 
 
-def sign(*, others_cores: float = 0.0, sorting: float = 0.0, taken: Taken | None = None) -> MachineSign:
-    """A machine beside neighbours, on which the fixed work takes this multiple of its time then; 0 if unknown."""
+def sign(
+    *, others_cores: float = 0.0, sorting: float = 0.0, beside: float = 0.0, taken: Taken | None = None
+) -> MachineSign:
+    """A machine beside neighbours, on which the fixed work takes this multiple of its time then; 0 if unknown.
+
+    Beside the recorded code, it takes ``beside`` times its time then; 0 if that was not measured.
+    """
     now = make_launch(others_cores=others_cores)
-    return MachineSign(make_entry(taken=taken), [replace(now, sorting_ns=SORTING_NS * sorting)])
+    of_settling = [replace(now, sorting_ns=(SORTING_NS * beside,))] * 3 if beside else []
+    return MachineSign(make_entry(taken=taken), [replace(now, sorting_ns=(SORTING_NS * sorting,))], of_settling)
 
 
 class TestARateFollowsFromItsTimes:
@@ -150,6 +156,12 @@ class TestWhatBothSidesShare:
         verdict = merged(screened(FAIL, 0.5), judged(PASS), sign=machine)
         assert verdict.outcome is PASS
         assert why in verdict.reason
+
+    @pytest.mark.parametrize(("beside", "outcome"), [(1.5, PASS), (1.0, OPEN)])
+    def test_the_fixed_work_beside_the_recorded_code_counts_too(self, beside: float, outcome: Outcome) -> None:
+        """The launches by which the file judges have few moments of it, which may be those of a fast core."""
+        machine = sign(sorting=1.2, beside=beside)
+        assert merged(screened(FAIL, 0.5), judged(PASS), sign=machine).outcome is outcome
 
     @pytest.mark.parametrize(
         "machine",
