@@ -79,7 +79,7 @@ TRIES = 5
 _WARM_ANSWERS = 2
 """Answers to each caller in the warm-up of a slow variant; the first one alone may be a cold one."""
 _SORTED_ROUNDS = 5
-"""Rounds of the fixed work before each block: 4 ms beside the 200 ms and more of two blocks."""
+"""Rounds of the fixed work before each block: 4 ms beside its 100 ms and more."""
 _LONGEST_FACTOR = 3
 """How many times as long as planned a block of a number of requests may take."""
 
