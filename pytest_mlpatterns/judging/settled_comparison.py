@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.health.machine import least_ratio_of_means, ratio_of_sorting, sorting_times_ns
+from pytest_mlpatterns.analysis.health.machine import may_be_faster, sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import NOT_OF_THE_MACHINE, metric_named, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.settings import NoisePolicy
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, Comparison
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
@@ -44,13 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["SettledComparison", "SettledVerdicts", "comparison_of", "is_decided"]
 
 
-_FASTER = 0.95
-"""Ratio of the fixed work's time to that of the recording below which the machine counts as faster, which would hide a
-slower service. A change of 20 % passes the file only below 0.9. With launches that differ by 3 %, twice what was seen,
-a machine that stays the same is below in one of fifty runs; such a run takes the time of a settling."""
-_MAY_HIDE = 0.9
-"""The same ratio less its standard error, below which a change of 20 % may be hidden, on a host that changes its speed
-all the time (``benchmarks/settled_simulation.py``)."""
 _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
 _MOST_FACTS = 3
@@ -139,7 +133,7 @@ class SettledComparison:
     @property
     def is_interleaved(self) -> bool:
         """Whether the recorded code was measured too."""
-        return self._revision is not None and self._revision.run is not None
+        return self._run is not None
 
     def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
         """What of the environment differs from that of the entry; see :meth:`Comparison.facts_changed`."""
@@ -243,27 +237,30 @@ class SettledComparison:
         self._calm = ": ".join(filter(None, (both.calm(verdicts), f"settled by {name}"))) + (note and f", {note}")
         return verdicts
 
+    @property
+    def _run(self) -> InterleavedRun | None:
+        """What measures both sides; None if the file decides so far."""
+        return None if self._revision is None else self._revision.run
+
     def _is_faster(self) -> bool:
         """Whether the same work takes less time than when the entry was recorded, or may do: a faster machine."""
         entry = self._experiment.baseline.entry
         if entry is None:
             return True
-        now, then = sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns
-        ratio, least = ratio_of_sorting(now, then), least_ratio_of_means(now, then)
-        return ratio is not None and least is not None and (ratio < _FASTER or least < _MAY_HIDE)
+        return may_be_faster(sorting_times_ns(self._measurement.metrics.launches), entry.sorting_ns)
 
     def _sign(self) -> MachineSign | None:
         entry = self._experiment.baseline.entry
         so_far = self._measurement.so_far
         if entry is None or so_far is None or self._experiment.settings.noise is NoisePolicy.TRUST:
             return None
-        run = None if self._revision is None else self._revision.run
+        run = self._run
         return MachineSign(entry, so_far.launches, () if run is None else (*run.first_launches, *run.second_launches))
 
     def _today(self) -> Callable[[str], float | None] | None:
         """By how much the recorded code is worse than its entry in its launches; None if these are too few."""
         entry = self._experiment.baseline.entry
-        run = None if self._revision is None else self._revision.run
+        run = self._run
         if entry is None or run is None or len(run.first_launches) < _FEWEST_LAUNCHES:
             return None
         return functools.partial(_worsening, entry, metrics_of(run)[0])

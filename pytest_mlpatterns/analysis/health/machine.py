@@ -35,6 +35,7 @@ __all__ = [
     "disturbance_of",
     "is_disturbed",
     "least_ratio_of_means",
+    "may_be_faster",
     "node_figures",
     "noise_of",
     "ratio_of_means",
@@ -222,6 +223,13 @@ CPU_FACTOR = 1.5
 SLOWER = 1.06
 """Ratio of the fixed work's times from which the machine counts as slower. The times vary by 2 to 3 % between launches,
 three against eight by 2 %. From 1.10, one in a hundred unchanged tests on machines up to twice as slow would fail."""
+_FASTER = 0.95
+"""Ratio of the fixed work's time to that of the recording below which the machine counts as faster, which would hide a
+slower service. A change of 20 % passes the file only below 0.9. With launches that differ by 3 %, twice what was seen,
+a machine that stays the same is below in one of fifty runs; such a run takes the time of a settling."""
+_MAY_HIDE = 0.9
+"""The same ratio less its standard error, below which a change of 20 % may be hidden, on a host that changes its speed
+all the time (``benchmarks/settled_simulation.py``)."""
 _MIDDLE_HALF = 1.349
 """Width of the middle half of a normal distribution, in standard deviations."""
 _LEAST_LEFT = 0.05
@@ -250,8 +258,8 @@ def taken_factor(now: Taken, then: Taken, cores: int) -> float:
 
 def sorting_times_ns(launches: Sequence[Launch]) -> tuple[float, ...]:
     """CPU times of the fixed work at all moments of some launches; empty if a launch has none."""
-    times = [launch.sorting_ns for launch in launches]
-    return tuple(ns for moments in times for ns in moments) if all(map(all, times)) and all(times) else ()
+    times = tuple(ns for launch in launches for ns in launch.sorting_ns or (0.0,))
+    return times if all(times) else ()
 
 
 def ratio_of_sorting(now: Sequence[float], then: Sequence[float]) -> float | None:
@@ -292,8 +300,19 @@ def least_ratio_of_means(now: Sequence[float], then: Sequence[float]) -> float |
     ratio = ratio_of_means(now, then)
     if ratio is None:
         return None
-    low, _, high = np.log(np.percentile(then, (25, 50, 75)))
+    low, high = np.log(np.percentile(then, (25, 75)))
     return ratio * math.exp(-(high - low) / _MIDDLE_HALF * math.sqrt(1 / len(now) + 1 / len(then)))
+
+
+def may_be_faster(now: Sequence[float], then: Sequence[float]) -> bool:
+    """Whether the machine is faster than before, or may be by as much as hides a slower service; False if not known.
+
+    Args:
+        now: times of the fixed work.
+        then: those of before.
+    """
+    ratio, least = ratio_of_sorting(now, then), least_ratio_of_means(now, then)
+    return ratio is not None and least is not None and (ratio < _FASTER or least < _MAY_HIDE)
 
 
 def _lower_quartile(values: Sequence[float]) -> float:
