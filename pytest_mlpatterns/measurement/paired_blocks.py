@@ -17,6 +17,7 @@ from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.metric import class_metric_name
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes, join_samples, shift_samples, take_rows
 from pytest_mlpatterns.analysis.statistics.distributions import location
+from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import paired_log_ratio
 from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
 from pytest_mlpatterns.records.samples import Window
@@ -55,10 +56,16 @@ __all__ = [
 
 _QUICK_START_S = 0.8
 """Measured time to start two variants of a light model side by side, and to warm up both."""
-_LAUNCHES = 4
-"""Launches that the budget should have time for, more than a first verdict needs: each is evidence of its own."""
-_ENOUGH_FOR_THEM = 10
+_LAUNCHES = range(3, 13)
+"""Numbers of launches of slow variants among which the plan chooses; further ones hardly change Student's t."""
+_FEWEST_REQUESTS = 4
 """Requests of a block from which another launch is worth more than longer blocks."""
+_FEWEST_CYCLES = 2
+"""Answers to each caller, from which it is so: the first ones alone show how callers begin."""
+_ENOUGH_INPUTS = 10
+"""Requests of a block, up to which a round of the inputs in two blocks is worth more than another launch."""
+_CONFIDENCE = 0.99
+"""Confidence of the interval whose width the plan compares; about that of a verdict."""
 _BACKOFFS = 5
 """Backoffs of a retry that a block has time for, so that most retries come back while it is loaded."""
 _LEAST_SHARE = 0.25
@@ -141,8 +148,8 @@ class BlockDesign:
         warmup_ns: shortest warm-up of each variant; a longer one in its plan replaces it.
         launch_ns: time for a launch. At least a quarter of it belongs to the blocks, however slowly the variants start.
             To keep it, blocks are shortened down to two requests of a caller, then rounds are left out down to one.
-        budget_ns: time for all launches; the launches of slow variants get a quarter of it, or a third if the blocks
-            would have few requests. None if ``launch_ns`` holds for them too.
+        budget_ns: time for all launches of slow variants, which are as many as make the interval narrowest. None if
+            ``launch_ns`` holds for them too.
     """
 
     block_ns: int = 100_000_000
@@ -202,21 +209,42 @@ class BlockDesign:
         """
         interval_ns = sum(one.interval_ns for one in paces)
         callers = max(one.callers for one in paces)
-        most = self._room_ns(start_s, interval_ns) / (2 * interval_ns)
         half = -(-inputs // 2)
+        fewest = max(_FEWEST_REQUESTS, _FEWEST_CYCLES * callers, min(half, _ENOUGH_INPUTS))
+        most = self._room_ns(start_s, 2 * interval_ns, fewest) / (2 * interval_ns)
         shares_a_round = inputs > most or inputs % 2 == 0
         requests = whole_rounds(self.answers, most, half if shares_a_round else inputs, callers=callers)
         longest_ns = int(requests * max(one.interval_ns for one in paces))
         stagger_ns = round(_STAGGER * interval_ns / len(paces)) if callers > 1 else 0
         return BlockPlan((longest_ns,) * len(paces), 1, requests, stagger_ns)
 
-    def _room_ns(self, start_s: float, interval_ns: float) -> float:
-        """Time for the blocks of a launch."""
+    def _room_ns(self, start_s: float, request_ns: float, fewest: int) -> float:
+        """Time for the blocks of a launch, in as many launches as know most.
+
+        Args:
+            request_ns: time for one request of each block.
+            fewest: requests of a block for which there should be time.
+        """
+        start_ns = start_s * 1e9
         if self.budget_ns is not None:
-            room_ns = min(self.budget_ns / _LAUNCHES, self.launch_ns) - start_s * 1e9
-            if room_ns >= 2 * _ENOUGH_FOR_THEM * interval_ns:
-                return room_ns
-        return max(self.launch_ns - start_s * 1e9, _LEAST_SHARE * self.launch_ns)
+            rooms = {number: min(self.budget_ns / number, self.launch_ns) - start_ns for number in _LAUNCHES}
+            used_ns = {
+                number: min(room_ns, self.answers * request_ns)
+                for number, room_ns in rooms.items()
+                if room_ns >= fewest * request_ns
+            }
+            if used_ns:
+                return rooms[min(used_ns, key=lambda number: _width(number, used_ns[number]))]
+        return max(self.launch_ns - start_ns, _LEAST_SHARE * self.launch_ns)
+
+
+def _width(launches: int, room_ns: float) -> float:
+    """The width of an interval from so many launches with so much time for their blocks, in some unit.
+
+    The mean of the blocks scatters with the inverse square root of their time, and the prior adds to what launches know
+    of their scatter.
+    """
+    return t_quantile(_CONFIDENCE, launches - 1 + PRIOR_DEGREES) / math.sqrt(launches * room_ns)
 
 
 def _slices_of(pace: ResponsePace, length_ns: int) -> int:

@@ -95,11 +95,14 @@ MINUTE = BlockDesign().within(60 * S, 3)
 @pytest.mark.parametrize(
     ("design", "paces", "start_s", "inputs", "requests"),
     [
-        (MINUTE, (SLOW, SLOW), 4, 1, 10),  # four launches of 15 s, as many of each caller
-        (MINUTE, (SLOW, SLOW), 4, 11, 11),
-        (MINUTE, (SLOW, SLOW), 4, 15, 8),  # a round in both blocks of a side
-        (MINUTE, (SLOW, SLOW), 4, 40, 10),  # no round fits
-        (MINUTE, (SLOW, LONGER), 4, 1, 10),  # as many of the slower one, in three launches of 20 s
+        (MINUTE, (SLOW, SLOW), 4, 1, 6),  # six launches of 10 s, as many of each caller
+        (MINUTE, (SLOW, SLOW), 1, 1, 4),  # twelve of 5 s, since they start quickly
+        (MINUTE, (SLOW, SLOW), 10, 1, 10),  # three of 20 s, since they start slowly
+        (MINUTE, (SLOW, SLOW), 4, 11, 6),  # a round in both blocks of a side
+        (MINUTE, (SLOW, SLOW), 4, 15, 8),  # which makes it five launches
+        (MINUTE, (SLOW, SLOW), 4, 40, 10),  # no round fits, and half of one in a block would leave three launches
+        (MINUTE, (SLOW, LONGER), 4, 1, 4),  # as many of the slower one
+        (MINUTE, (ResponsePace(250 * MS, 1500 * MS),) * 2, 4, 1, 12),  # two of each of six callers
         (BlockDesign().within(30 * S, 3), (SLOW, SLOW), 4, 1, 6),  # three launches of 10 s
         (BlockDesign().within(30 * S, 3), (SLOW, SLOW), 60, 1, 2),  # one of each caller whatever it takes
         (BlockDesign().within(300 * S, 3), (SLOW, SLOW), 1, 1, 18),  # no launch is longer than 20 s
