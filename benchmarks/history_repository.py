@@ -183,7 +183,7 @@ def filled(repository: Repository, budget: str) -> None:
     """Measure every commit, and look for the steps in that history."""
     commits = f"{repository.shas[0]}..main"
     place = str(repository.top.parent / "history.jsonl")
-    options = ("--test", TEST, "--history", place, "--budget", budget, "--at-most", "600min")
+    options = ("--test", TEST, "--from", place, "--budget", budget, "--at-most", "600min")
     done = command(repository, "history", "backfill", commits, *options)
     print(done.stdout.splitlines()[-1], flush=True)
     lines = open_history(place, root=repository.top, invoked_in=repository.top).read().lines

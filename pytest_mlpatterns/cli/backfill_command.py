@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.cli.bisect_command import ended_by_signals, positive_time
+from pytest_mlpatterns.cli.project_history import add_history_option, history_place
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import count, listed
 
@@ -40,7 +41,7 @@ def add_backfill_command(
         "measured, 2 after an error, and 3 if there was no time for all; the same command goes on then.",
     )
     command.add_argument("backfill", metavar="GOOD..BAD", help="the commits, along first parents, such as v1.0..main")
-    command.add_argument("--history", metavar="PATH", required=True, help="a file, or git:NAME for notes")
+    add_history_option(command)
     command.add_argument(
         "--every", metavar="NUMBER", type=int, default=1, help="distance of the commits (default: %(default)s)"
     )
@@ -65,7 +66,6 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     from pytest_mlpatterns.history.backfill import Backfill
     from pytest_mlpatterns.history.checkout import position_in
     from pytest_mlpatterns.history.commit_runs import CommitRuns
-    from pytest_mlpatterns.history.place import open_history
     from pytest_mlpatterns.system.environment import environment
 
     def say(text: str) -> None:
@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
         sys.stdout.flush()
 
     project = Path.cwd()
-    history = open_history(options.history, root=project, invoked_in=project)
+    history = history_place(options.history).history
     plan = _plan(options, history)
     say(_announced(plan, history.name))
     machine = environment(name for name in engine_names() if name != "local").machine

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.cli.project_history import add_history_option, history_place
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.files import replace_file
 from pytest_mlpatterns.wording import count, did_you_mean, listed, shown, visible
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.changes.series import Series
+    from pytest_mlpatterns.cli.project_history import HistoryPlace
     from pytest_mlpatterns.history.exchange import OtavaTable
-    from pytest_mlpatterns.history.place import History
     from pytest_mlpatterns.records.change import Change
     from pytest_mlpatterns.records.history import HistoryLine
 
@@ -28,9 +29,6 @@ __all__ = ["add_history_command", "joined_action"]
 
 _ACTIONS = ("backfill", "push", "pull", "compact", "import", "export")
 """What can follow ``history`` in place of a test."""
-_FILE = "perf-history.jsonl"
-"""The history, if neither ``--from`` nor the project names one."""
-_KEY = "perf_history"
 _REMOTE = "origin"
 _MOST_NAMED = 5
 """Most tests that an error names."""
@@ -112,29 +110,11 @@ def _added(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    command.add_argument(
-        "--from",
-        dest="history",
-        metavar="PATH",
-        help=f"the history: a file, or git:NAME for git notes (default: {_KEY} of the project, or {_FILE})",
-    )
+    add_history_option(command)
     return command
 
 
 # --- what is there ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A history, and the project that it is of.
-
-    Attributes:
-        history: where its lines are.
-        root: a directory of the project's repository.
-    """
-
-    history: History
-    root: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,19 +136,7 @@ class _Everything:
     changes: tuple[Change, ...]
 
 
-def _place(options: argparse.Namespace) -> _Place:
-    from pytest_mlpatterns.cli.project_file import find_project
-    from pytest_mlpatterns.history.place import open_history
-
-    here = Path.cwd()
-    if options.history is not None:
-        return _Place(open_history(options.history, root=here, invoked_in=here), here)
-    project = find_project(here)
-    text = project.text(_KEY) or _FILE
-    return _Place(open_history(text, root=project.root, invoked_in=project.root), project.root)
-
-
-def _read(place: _Place) -> _Everything:
+def _read(place: HistoryPlace) -> _Everything:
     """Read a history and find its changes.
 
     Raises:
@@ -254,7 +222,7 @@ def _some(names: Sequence[str], joint: str = "and") -> str:
 
 
 def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
-    everything = _read(_place(options))
+    everything = _read(history_place(options.history))
     found = _selected(everything, options)
     if options.html is not None:
         from pytest_mlpatterns.reports.html.history_page import history_page
@@ -361,7 +329,7 @@ def _write(file: str, text: str) -> None:
 
 def _transfer(options: argparse.Namespace) -> int:
     """Push or pull."""
-    history = _place(options).history
+    history = history_place(options.history).history
     done = history.push(options.remote) if options.action == "push" else history.pull(options.remote)
     _say(
         f"{history.name}: lines of {count(done.received, 'commit')} received from {options.remote}, "
@@ -373,7 +341,7 @@ def _transfer(options: argparse.Namespace) -> int:
 def _compact(options: argparse.Namespace) -> int:
     from pytest_mlpatterns.units import format_size
 
-    history = _place(options).history
+    history = history_place(options.history).history
     done = history.compact(options.before)
     (lines, left), (size, smaller) = done.lines, done.size_bytes
     _say(f"{history.name}: {lines:,} lines became {left:,}, {format_size(size)} became {format_size(smaller)}")
@@ -384,7 +352,7 @@ def _import(options: argparse.Namespace) -> int:
     from pytest_mlpatterns.history.checkout import first_parents
     from pytest_mlpatterns.history.exchange import read_foreign, with_positions
 
-    place = _place(options)
+    place = history_place(options.history)
     found = read_foreign(Path(options.file))
     positions = {commit: number for number, commit in enumerate(first_parents(place.root), start=1)}
     lines = with_positions(found.lines, positions)
@@ -433,7 +401,7 @@ def _export(options: argparse.Namespace) -> int:
     from pytest_mlpatterns.history.exchange import otava_table
     from pytest_mlpatterns.records.change import Course
 
-    everything = _read(_place(options))
+    everything = _read(history_place(options.history))
     found = [one for one in _selected(everything, options) if one.course is Course.VALUES]
     by_test: dict[tuple[str, str], list[Series]] = {}
     for series in found:

@@ -29,7 +29,7 @@ def test_old_commits_become_lines_and_are_not_measured_again(
 ) -> None:
     repository, shas = repository_of(tmp_path / "shop", 0.01, 0.01, BROKEN, 0.05)
     monkeypatch.chdir(repository.top)
-    command = ["history", "backfill", f"{shas[0]}..main", "--history", "history.jsonl", "--budget", "3s"]
+    command = ["history", "backfill", f"{shas[0]}..main", "--from", "history.jsonl", "--budget", "3s"]
     assert main([*command, "--test", TEST]) == 0
     out = capsys.readouterr().out
     assert f"    2 left  {shas[3][:12]}  {TEST}: added" in out
@@ -65,5 +65,5 @@ def test_wrong_arguments_are_errors_of_one_line(
 ) -> None:
     repository, _ = repository_of(tmp_path / "shop", 0.01, 0.01)
     monkeypatch.chdir(repository.top)
-    assert main(["history", "backfill", "HEAD~1..main", "--history", "history.jsonl", *arguments]) == 2
+    assert main(["history", "backfill", "HEAD~1..main", *arguments]) == 2
     assert message in capsys.readouterr().err

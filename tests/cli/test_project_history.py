@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.cli.project_file import find_project
+from pytest_mlpatterns.cli.project_history import find_project
 from pytest_mlpatterns.errors import SettingError
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""A key of a project's pytest configuration, read without pytest: from the file that pytest would take.
+"""The history that a command is about: what its option names, else what the project's pytest configuration does.
 
-pytest looks in the directory and in those above it for the first file that configures it; paths in it are relative to
-the file's directory. Only plain values are read: what command lines, plugins and conftest files change is not known.
+The configuration is read without pytest, from the file that pytest would take: the first one that configures it, in the
+directory or in those above it. Paths in it are relative to the file's directory. Only plain values are read: what
+command lines, plugins and conftest files change is not known.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import configparser
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
@@ -16,11 +18,16 @@ from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wording import first_line, named
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping
-    from pathlib import Path
 
-__all__ = ["ProjectFile", "find_project"]
+    from pytest_mlpatterns.history.place import History
 
+__all__ = ["HistoryPlace", "ProjectFile", "add_history_option", "find_project", "history_place"]
+
+_FILE = "perf-history.jsonl"
+"""The history, if neither ``--from`` nor the project names one."""
+_KEY = "perf_history"
 _TOML = {"pytest.toml": ("pytest",), ".pytest.toml": ("pytest",), "pyproject.toml": ("tool", "pytest")}
 """Files in TOML with the table that configures pytest."""
 _INI = {"pytest.ini": "pytest", ".pytest.ini": "pytest", "tox.ini": "pytest", "setup.cfg": "tool:pytest"}
@@ -64,6 +71,48 @@ def find_project(directory: Path) -> ProjectFile:
             if file.is_file() and (values := _values_of(file)) is not None:
                 return ProjectFile(place, values)
     return ProjectFile(here, {})
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPlace:
+    """A history, and the project that it is of.
+
+    Attributes:
+        history: where its lines are.
+        root: a directory of the project's repository.
+    """
+
+    history: History
+    root: Path
+
+
+def add_history_option(command: argparse.ArgumentParser) -> None:
+    """Add the option that names the history to a command."""
+    command.add_argument(
+        "--from",
+        dest="history",
+        metavar="PATH",
+        help=f"the history: a file, or git:NAME for git notes (default: {_KEY} of the project, or {_FILE})",
+    )
+
+
+def history_place(named_by_option: str | None) -> HistoryPlace:
+    """The history that a command in the working directory is about.
+
+    Args:
+        named_by_option: what the option names; None if it was not given.
+
+    Raises:
+        SettingError: it names no place, or the project's configuration cannot be read.
+    """
+    from pytest_mlpatterns.history.place import open_history
+
+    here = Path.cwd()
+    if named_by_option is not None:
+        return HistoryPlace(open_history(named_by_option, root=here, invoked_in=here), here)
+    project = find_project(here)
+    text = project.text(_KEY) or _FILE
+    return HistoryPlace(open_history(text, root=project.root, invoked_in=project.root), project.root)
 
 
 def _values_of(file: Path) -> Mapping[str, Any] | None:
