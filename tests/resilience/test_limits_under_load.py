@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ HERE = sys.modules[__name__]
 MEAN_S = 0.02
 PLACES = 4
 KNEE = 16
+ABOVE = 1.1
+"""How far above the knee the rule settles: twice the headroom of a period, since its buffer is as large."""
 RATE_RPS = 300
 
 
@@ -93,7 +96,7 @@ def test_an_adaptive_limit_finds_the_knee_at_twice_the_load_and_answers_in_time(
 
     twice_rps = 2 * KNEE / 0.08
     plan = LoadPlan(
-        read_payload([1, 2, 3]), PoissonRate(twice_rps, seed=5), 4000 * MS, 8000 * MS, 10_000 * MS, note, overloads=True
+        read_payload([1, 2, 3]), PoissonRate(twice_rps, seed=5), 8000 * MS, 8000 * MS, 10_000 * MS, note, overloads=True
     )
     pattern = Limited("adaptive", max_waiting=2)
     with deployed(pattern, Narrow, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
@@ -103,7 +106,8 @@ def test_an_adaptive_limit_finds_the_knee_at_twice_the_load_and_answers_in_time(
     assert launch.stats is not None
     (layer,) = launch.stats.layers_named("limited")  # its clock: a busy machine delays clients
     limits = [value for _, value in layer.series["limit"]]
-    assert median(limits[len(limits) // 2 :]) == pytest.approx(KNEE, rel=0.2)
+    settled = [after for before, after in pairwise(limits) if abs(after - before) <= before / 10]  # else it searches
+    assert median(settled) == pytest.approx(ABOVE * KNEE, rel=0.2)
     waited_ns = layer.median("wait_ns")
     assert waited_ns is not None
     assert waited_ns < work_s * 1e9
