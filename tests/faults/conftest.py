@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Iterator
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -17,3 +20,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if rare:
         items[:] = [item for item in items if item.get_closest_marker("all_faults") is None]
         config.hook.pytest_deselected(items=rare)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ended_by_sighup() -> Iterator[None]:
+    """Runs that the tests start are ended by SIGHUP, although ``nohup make faults`` lets this one ignore it."""
+    if is_ignored := signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    if is_ignored:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
