@@ -98,13 +98,15 @@ def settled(rng: np.random.Generator, service: Service, change: Change, *, facto
     for name in {**screened, **judged}:
         seen, found = screened.get(name), judged.get(name)
         worse = seen is Outcome.FAIL
-        explained = name not in NOT_OF_THE_MACHINE and (
-            has_passed(then, beside, name) or (sign >= SLOWER and least_times(then, now, name) <= sign * MARGIN)
-        )
+        least, today = least_worsening(then, now, name), worsening(then, beside, shown_by(name))
+        explains = name not in NOT_OF_THE_MACHINE and sign >= SLOWER
+        explained = explains and 1 + least <= sign * MARGIN
+        has_passed = name not in NOT_OF_THE_MACHINE and worsening(then, beside, name) <= TOLERANCES.of(name)
+        shared = has_passed or (explains and 1 + min(least, today) <= sign * MARGIN)
         if found is None or (name in NOT_OF_THE_MACHINE and seen in (Outcome.PASS, Outcome.FAIL)):
             outcomes[name] = seen or Outcome.PASS
         elif found is Outcome.PASS and worse:
-            outcomes[name] = Outcome.PASS if explained else Outcome.INCONCLUSIVE
+            outcomes[name] = Outcome.PASS if shared else Outcome.INCONCLUSIVE
         elif found is Outcome.INCONCLUSIVE and worse and suspected[name] and not explained:
             outcomes[name] = Outcome.FAIL
         elif found is Outcome.INCONCLUSIVE and seen is Outcome.PASS and not suspected[name] and not is_faster:
@@ -133,20 +135,24 @@ def alone(rng: np.random.Generator, service: Service, change: Change, *, factor:
     return Run(Outcome.FAIL if failed else Outcome.INCONCLUSIVE, len(now.moments_ns), failed)
 
 
-def has_passed(then: Sample, beside: Sample, name: str) -> bool:
-    """Whether the recorded code is today as it was."""
+def worsening(then: Sample, beside: Sample, name: str) -> float:
+    """How much worse a metric of the recorded code is today than it was, by the medians of launches; inf if unknown."""
     before, today = (float(np.median([one.value for one in side.values.get(name, ())] or 0)) for side in (then, beside))
     if not before:
-        return False
-    worse = today / before - 1 if METRICS[name].better == "lower" else 1 - today / before
-    return worse <= TOLERANCES.of(name)
+        return math.inf
+    return today / before - 1 if METRICS[name].better == "lower" else 1 - today / before
 
 
-def least_times(then: Sample, now: Sample, name: str) -> float:
-    """How many times as long a request, or its CPU time, takes at least, by the better end of the interval."""
-    judged = "cpu_per_request" if name == "cpu_per_request" else "rtm"
+def shown_by(name: str) -> str:
+    """The metric that shows how many times as long a request, or its CPU time, takes."""
+    return "cpu_per_request" if name == "cpu_per_request" else "rtm"
+
+
+def least_worsening(then: Sample, now: Sample, name: str) -> float:
+    """How much longer a request, or its CPU time, takes at least, by the better end of the interval."""
+    judged = shown_by(name)
     change = judge_change(METRICS[judged], now.values[judged], then.values[judged], tolerance=0.10).change
-    return 1.0 if change is None else 1 + change.low
+    return 0.0 if change is None else change.low
 
 
 def interleaved(

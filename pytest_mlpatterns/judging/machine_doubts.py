@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_mlpatterns.analysis.health.machine import (
     CPU_FACTOR,
@@ -41,8 +41,10 @@ if TYPE_CHECKING:
 
     Judge = Callable[[Sequence[ComparedMetric], Entry, Metrics], Sequence[Verdict]]
 
-__all__ = ["MachineDoubts", "MachineSign"]
+__all__ = ["MachineDoubts", "MachineSign", "Today"]
 
+Today: TypeAlias = "Callable[[str], float | None]"
+"""By the name of a metric, how much worse it is than its entry in later launches; None if that is not known."""
 _QUIET_LAUNCHES = 2
 """Launches on a quiet machine that a failure may rest on while the others were disturbed."""
 _ADVICE = "run it again in a quieter moment, or compare interleaved (--perf-against)"
@@ -161,21 +163,22 @@ class MachineSign:
     launches: Sequence[Launch]
     beside: Sequence[Launch] = ()
 
-    def explains(self, verdict: Verdict, seen: Sequence[Verdict]) -> str:
+    def explains(self, verdict: Verdict, seen: Sequence[Verdict], today: Today | None = None) -> str:
         """The sign that explains a worse metric, in words; empty if none does.
 
         Args:
             verdict: that the metric is worse than the entry.
             seen: all verdicts of that look; the latency shows how much longer requests take.
+            today: by how much metrics are worse in the minutes after that look, if only that is to be explained.
         """
         if verdict.metric in NOT_OF_THE_MACHINE or verdict.change is None:
             return ""
         judged = [verdict] if not metric_named(verdict.metric).is_tail else []
         if verdict.metric not in with_role(Role.APART):  # it shows how much longer a request takes
             judged += [one for one in seen if one.metric in with_role(Role.LEADING) and one.change is not None][:1]
-        if self.busy and all(_times(one) <= self._beside_neighbours(one) for one in judged):
+        if self.busy and all(_times(one, today) <= self._beside_neighbours(one) for one in judged):
             return self.busy
-        times = max((_times(one) for one in judged), default=1.0)
+        times = max((_times(one, today) for one in judged), default=1.0)
         ratio = ratio_of_means(sorting_times_ns([*self.launches, *self.beside]), self.entry.sorting_ns)
         explains = ratio is not None and ratio >= SLOWER and times <= ratio * _MARGIN
         return "a fixed workload takes as much longer" if explains else ""
@@ -197,10 +200,11 @@ class MachineSign:
         return factor + _SLICES_NS / max(known[0].value, 1.0) if known else factor
 
 
-def _times(verdict: Verdict) -> float:
-    """How many times as long a request takes at least, by the better end of the interval."""
+def _times(verdict: Verdict, today: Today | None) -> float:
+    """How many times as long a request takes at least, by the better end of the interval, or today if that is less."""
     assert verdict.change is not None
-    low = verdict.change.low
+    later = None if today is None else today(verdict.metric)
+    worse = verdict.change.low if later is None else min(verdict.change.low, later)
     if metric_named(verdict.metric).better == "lower":
-        return 1 + low
-    return 1 / max(1 - low, 1e-9)
+        return 1 + worse
+    return 1 / max(1 - worse, 1e-9)

@@ -20,7 +20,7 @@ from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
-from pytest_mlpatterns.judging.machine_doubts import MachineSign
+from pytest_mlpatterns.judging.machine_doubts import MachineSign, Today
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
@@ -28,7 +28,7 @@ from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.judging.causes import Causes
@@ -257,7 +257,7 @@ class SettledComparison:
         run = self._run
         return MachineSign(entry, so_far.launches, () if run is None else (*run.first_launches, *run.second_launches))
 
-    def _today(self) -> Callable[[str], float | None] | None:
+    def _today(self) -> Today | None:
         """By how much the recorded code is worse than its entry in its launches; None if these are too few."""
         entry = self._experiment.baseline.entry
         run = self._run
@@ -348,7 +348,7 @@ class SettledVerdicts:
     sign: MachineSign | None = None
     is_faster: bool = False
     facts: str = ""
-    today: Callable[[str], float | None] | None = None
+    today: Today | None = None
 
     def merged(self, settled: Sequence[Verdict]) -> list[Verdict]:
         """The verdict on each metric.
@@ -368,11 +368,12 @@ class SettledVerdicts:
         """How much slower the machine is, if that is why the file decided nothing; empty otherwise."""
         worse = next((self.seen[name] for name in streams_first(with_role(Role.LEADING)) if self._is_worse(name)), None)
         passes = all(verdict.outcome is Outcome.PASS for verdict in verdicts)
-        if not passes or self.sign is None or worse is None or worse.change is None:
+        if not passes or worse is None or worse.change is None or not (why := self._shared_explanation(worse)):
             return ""
+        later = None if self.today is None else self.today(worse.metric)
+        times = 1 + (worse.change.value if later is None else min(worse.change.value, later))
         return (
-            f"this machine takes {worse.change.value + 1:.1f} times as long as when the baseline was recorded "
-            f"({self._explanation(worse)}); the code does not"
+            f"this machine takes {times:.1f} times as long as when the baseline was recorded ({why}); the code does not"
         )
 
     def _of_the_file(self, screened: Verdict) -> Verdict:
@@ -402,7 +403,7 @@ class SettledVerdicts:
         """The verdict on a metric that is worse than the entry, and no worse than the recorded code today."""
         who = "with the code that was recorded" if self.is_present else f"and so is {self.name} today"
         said = f"{_short(screened)}, {who}"
-        if why := self._explanation(screened):
+        if why := self._shared_explanation(screened):
             return replace(screened, outcome=Outcome.PASS, reason=f"{said}: {why}")
         if self.facts and screened.outcome is Outcome.FAIL:
             reason = f"{said}: not the code, but {self.facts} changed since the baseline was recorded"
@@ -421,6 +422,10 @@ class SettledVerdicts:
 
     def _explanation(self, screened: Verdict) -> str:
         return "" if self.sign is None else self.sign.explains(screened, list(self.seen.values()))
+
+    def _shared_explanation(self, screened: Verdict) -> str:
+        """What explains that both sides are worse than the entry: the first launches may also have been disturbed."""
+        return "" if self.sign is None else self.sign.explains(screened, list(self.seen.values()), self.today)
 
     def _is_worse(self, metric: str) -> bool:
         """Whether the file saw the metric worse than its tolerance, surely or by its estimate."""

@@ -176,6 +176,20 @@ class TestWhatBothSidesShare:
         for sorting, outcome in ((1.08, PASS), (1.04, OPEN), (0.9, OPEN)):
             assert merged(seen, judged(PASS), sign=sign(sorting=sorting)).outcome is outcome
 
+    @pytest.mark.parametrize(
+        ("metric", "seen", "later"), [("rtm", 0.9, 0.5), ("cpu_per_request", 0.9, 0.5), ("throughput", 0.47, 0.33)]
+    )
+    def test_only_what_the_recorded_code_shares_needs_a_sign(self, metric: str, seen: float, later: float) -> None:
+        """The first launches were disturbed besides: the machine takes 1.5 times as long, and they took 1.9 times."""
+        machine, first = sign(sorting=1.5), screened(FAIL, seen, half=0.01, metric=metric)
+        for today, outcome in ((None, OPEN), (lambda _: None, OPEN), (lambda _: seen, OPEN), (lambda _: later, PASS)):
+            assert merged(first, judged(PASS, metric=metric), sign=machine, today=today).outcome is outcome
+
+    def test_a_failure_of_both_measurements_is_not_excused_by_what_is_shared(self) -> None:
+        settled = judged(OPEN, 0.15, half=0.1)
+        verdict = merged(screened(FAIL, 0.9), settled, sign=sign(sorting=1.5), today=lambda _: 0.5)
+        assert verdict.outcome is FAIL
+
     def test_neighbours_that_were_there_at_the_recording_explain_less(self) -> None:
         same = Taken(others_cores=1.2)
         change = screened(FAIL, 4.0)  # 5 times as long
@@ -199,6 +213,17 @@ class TestWhatBothSidesShare:
             "this machine takes 1.4 times as long as when the baseline was recorded (other processes used 1.2 of the 2 "
             "cores); the code does not"
         )
+
+    def test_it_says_what_the_recorded_code_shares(self) -> None:
+        seen = {"rtm": screened(FAIL, 0.9)}
+        both = SettledVerdicts("a1b2c3d", False, seen, sign=sign(sorting=1.5), today=lambda _: 0.5)
+        assert both.calm(both.merged([judged(PASS)])).startswith("this machine takes 1.5 times as long as when")
+
+    def test_what_has_passed_has_no_calm_line(self) -> None:
+        both = SettledVerdicts("a1b2c3d", False, {"rtm": screened(FAIL, 0.9)}, sign=sign(), today=lambda _: 0.0)
+        verdicts = both.merged([judged(PASS)])
+        assert [verdict.outcome for verdict in verdicts] == [PASS]
+        assert both.calm(verdicts) == ""
 
     def test_a_test_that_fails_otherwise_has_no_calm_line(self) -> None:
         seen = {"rtm": screened(FAIL, 0.4), "throughput": screened(FAIL, 0.4, metric="throughput")}
