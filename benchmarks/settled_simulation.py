@@ -38,7 +38,7 @@ from verdict_simulation import (
     stored_outcomes,
 )
 
-from pytest_mlpatterns.analysis.health.machine import SLOWER, may_be_faster, ratio_of_means, ratio_of_sorting
+from pytest_mlpatterns.analysis.health.machine import SLOWER, may_be_faster, ratio_of_sorting, slower_explains
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, NOT_OF_THE_MACHINE
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.log_ratio import judge_ratio
@@ -56,8 +56,6 @@ CLAIM = (
     "1 % of unchanged runs fail on machines up to twice as slow"
 )
 RECORDED, SCREEN_LAUNCHES = 8, 3
-MARGIN = 1.1
-"""As in ``judging/machine_doubts.py``."""
 BLOCKS = 10
 """Moments of the fixed work in a paired launch."""
 FLICKERING = Service("cores change between two speeds, 1 and 1.6", launch_sd=0.045, flicker=1.6)
@@ -96,21 +94,25 @@ def settled(rng: np.random.Generator, service: Service, change: Change, *, facto
     paired = service if service.flicker == 1.0 else replace(service, launch_sd=SLICED_SD)
     judged, count, suspected = interleaved(rng, paired, change)
     beside = on_machine(sample(rng, service, UNCHANGED, launches=count, window_s=0.5, moments=BLOCKS), factor)
-    sign = ratio_of_means([*now.fixed_ns, *beside.fixed_ns], then.fixed_ns) or 1.0
+    fixed_ns = [*now.fixed_ns, *beside.fixed_ns]
+
+    def explained(name: str, today: float = math.inf) -> bool:
+        times = 1 + min(least_worsening(then, now, name), today)
+        return name not in NOT_OF_THE_MACHINE and slower_explains(times, fixed_ns, then.fixed_ns)
+
+    def shared(name: str) -> bool:
+        has_passed = name not in NOT_OF_THE_MACHINE and worsening(then, beside, name) <= TOLERANCES.of(name)
+        return has_passed or explained(name, worsening(then, beside, shown_by(name)))
+
     outcomes = {}
     for name in {**screened, **judged}:
         seen, found = screened.get(name), judged.get(name)
         worse = seen is Outcome.FAIL
-        least, today = least_worsening(then, now, name), worsening(then, beside, shown_by(name))
-        explains = name not in NOT_OF_THE_MACHINE and sign >= SLOWER
-        explained = explains and 1 + least <= sign * MARGIN
-        has_passed = name not in NOT_OF_THE_MACHINE and worsening(then, beside, name) <= TOLERANCES.of(name)
-        shared = has_passed or (explains and 1 + min(least, today) <= sign * MARGIN)
         if found is None or (name in NOT_OF_THE_MACHINE and seen in (Outcome.PASS, Outcome.FAIL)):
             outcomes[name] = seen or Outcome.PASS
         elif found is Outcome.PASS and worse:
-            outcomes[name] = Outcome.PASS if shared else Outcome.INCONCLUSIVE
-        elif found is Outcome.INCONCLUSIVE and worse and suspected[name] and not explained:
+            outcomes[name] = Outcome.PASS if shared(name) else Outcome.INCONCLUSIVE
+        elif found is Outcome.INCONCLUSIVE and worse and suspected[name] and not explained(name):
             outcomes[name] = Outcome.FAIL
         elif found is Outcome.INCONCLUSIVE and seen is Outcome.PASS and not suspected[name] and not is_faster:
             outcomes[name] = Outcome.PASS

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_mlpatterns.analysis.health.machine import (
     CPU_FACTOR,
-    SLOWER,
-    ratio_of_means,
+    slower_explains,
     sorting_times_ns,
     taken_factor,
     taken_in,
@@ -141,8 +140,6 @@ def _failed(verdicts: Sequence[Verdict]) -> frozenset[str]:
     return frozenset(verdict.metric for verdict in verdicts if verdict.outcome is Outcome.FAIL)
 
 
-_MARGIN = 1.1
-"""Factor on what a sign explains, since a service and the sign do not slow down by exactly the same."""
 _SHARING = 1.5
 """Factor on what neighbours explain beyond the cores that they take: they share caches and the threads of a core."""
 _SLICES_NS = 8_000_000
@@ -179,9 +176,8 @@ class MachineSign:
         if self.busy and all(_times(one, today) <= self._beside_neighbours(one) for one in judged):
             return self.busy
         times = max((_times(one, today) for one in judged), default=1.0)
-        ratio = ratio_of_means(sorting_times_ns([*self.launches, *self.beside]), self.entry.sorting_ns)
-        explains = ratio is not None and ratio >= SLOWER and times <= ratio * _MARGIN
-        return "a fixed workload takes as much longer" if explains else ""
+        now = sorting_times_ns([*self.launches, *self.beside])
+        return "a fixed workload takes as much longer" if slower_explains(times, now, self.entry.sorting_ns) else ""
 
     @functools.cached_property
     def busy(self) -> str:

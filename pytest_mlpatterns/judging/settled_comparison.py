@@ -368,9 +368,9 @@ class SettledVerdicts:
         """How much slower the machine is, if that is why the file decided nothing; empty otherwise."""
         worse = next((self.seen[name] for name in streams_first(with_role(Role.LEADING)) if self._is_worse(name)), None)
         passes = all(verdict.outcome is Outcome.PASS for verdict in verdicts)
-        if not passes or worse is None or worse.change is None or not (why := self._shared_explanation(worse)):
+        if not passes or worse is None or worse.change is None or not (why := self._explanation(worse, self._later)):
             return ""
-        later = None if self.today is None else self.today(worse.metric)
+        later = self._later(worse.metric)
         times = 1 + (worse.change.value if later is None else min(worse.change.value, later))
         return (
             f"this machine takes {times:.1f} times as long as when the baseline was recorded ({why}); the code does not"
@@ -403,7 +403,7 @@ class SettledVerdicts:
         """The verdict on a metric that is worse than the entry, and no worse than the recorded code today."""
         who = "with the code that was recorded" if self.is_present else f"and so is {self.name} today"
         said = f"{_short(screened)}, {who}"
-        if why := self._shared_explanation(screened):
+        if why := self._explanation(screened, self._later):  # the first launches may have been disturbed besides
             return replace(screened, outcome=Outcome.PASS, reason=f"{said}: {why}")
         if self.facts and screened.outcome is Outcome.FAIL:
             reason = f"{said}: not the code, but {self.facts} changed since the baseline was recorded"
@@ -417,15 +417,16 @@ class SettledVerdicts:
 
     def _has_passed(self, screened: Verdict) -> bool:
         """Whether the recorded code is today as it was, so that what slowed the first launches down has passed."""
-        change = None if self.today is None else self.today(screened.metric)
+        change = self._later(screened.metric)
         return change is not None and screened.tolerance is not None and change <= screened.tolerance
 
-    def _explanation(self, screened: Verdict) -> str:
-        return "" if self.sign is None else self.sign.explains(screened, list(self.seen.values()))
+    def _later(self, metric: str) -> float | None:
+        """By how much the recorded code is worse than its entry in these minutes; None if that is not known."""
+        return None if self.today is None else self.today(metric)
 
-    def _shared_explanation(self, screened: Verdict) -> str:
-        """What explains that both sides are worse than the entry: the first launches may also have been disturbed."""
-        return "" if self.sign is None else self.sign.explains(screened, list(self.seen.values()), self.today)
+    def _explanation(self, screened: Verdict, today: Today | None = None) -> str:
+        """What of the machine explains what the file saw, or what is left of it today; empty if nothing does."""
+        return "" if self.sign is None else self.sign.explains(screened, list(self.seen.values()), today)
 
     def _is_worse(self, metric: str) -> bool:
         """Whether the file saw the metric worse than its tolerance, surely or by its estimate."""

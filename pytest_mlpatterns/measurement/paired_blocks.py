@@ -239,7 +239,7 @@ class BlockDesign:
 
 
 def _width(launches: int, room_ns: float) -> float:
-    """The width of an interval from so many launches with so much time for their blocks, in some unit.
+    """The width of an interval from some launches, each with this time for its blocks, in some unit.
 
     The mean of the blocks scatters with the inverse square root of their time, and the prior adds to what launches know
     of their scatter.

@@ -40,6 +40,7 @@ __all__ = [
     "noise_of",
     "ratio_of_means",
     "ratio_of_sorting",
+    "slower_explains",
     "sorting_times_ns",
     "taken_factor",
     "taken_in",
@@ -230,6 +231,8 @@ a machine that stays the same is below in one of fifty runs; such a run takes th
 _MAY_HIDE = 0.9
 """The same ratio less its standard error, below which a change of 20 % may be hidden, on a host that changes its speed
 all the time (``benchmarks/settled_simulation.py``)."""
+_MARGIN = 1.1
+"""Factor on what the fixed work explains, since a service and it do not slow down by exactly the same."""
 _MIDDLE_HALF = 1.349
 """Width of the middle half of a normal distribution, in standard deviations."""
 _LEAST_LEFT = 0.05
@@ -313,6 +316,18 @@ def may_be_faster(now: Sequence[float], then: Sequence[float]) -> bool:
     """
     ratio, least = ratio_of_sorting(now, then), least_ratio_of_means(now, then)
     return ratio is not None and least is not None and (ratio < _FASTER or least < _MAY_HIDE)
+
+
+def slower_explains(times: float, now: Sequence[float], then: Sequence[float]) -> bool:
+    """Whether a slower machine explains that requests take longer than before; False if its speed is not known.
+
+    Args:
+        times: how many times as long they take at least.
+        now: times of the fixed work.
+        then: those of before.
+    """
+    ratio = ratio_of_means(now, then)
+    return ratio is not None and ratio >= SLOWER and times <= ratio * _MARGIN
 
 
 def _lower_quartile(values: Sequence[float]) -> float:
