@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.loadgen.messages import LoadResult
 
 __all__ = ["measure_ceiling", "measure_library_overhead"]
 
@@ -35,7 +36,11 @@ _CONCURRENCY = 32
 _WARMUP_NS = 50_000_000
 """Warm-up of a measurement of the ceiling, in nanoseconds; the code paths of Python are warm then."""
 _DURATION_NS = 150_000_000
-"""Window of a measurement of the ceiling, in nanoseconds: thousands of requests."""
+"""First window of a measurement, in nanoseconds: thousands of requests on a machine that is not held up."""
+_LEAST_COMPLETED = 100
+"""Requests that a measurement needs: beside other work a window may pass in which the server never runs."""
+_WINDOWS = 6
+"""Windows that a measurement may take, each twice as long as the last: 9.5 s together."""
 _REQUESTS = {
     Transport.HTTP1: b"POST / HTTP/1.1\r\nhost: null\r\ncontent-length: 17\r\n\r\n" + b'{"instances":[0]}',
     Transport.GRPC: message_prefix(64) + bytes(64),
@@ -52,7 +57,7 @@ def measure_ceiling(generator: Generator, directory: Path, transport: Transport 
     The null server may be slower than the generator: only the generator's CPU time counts.
     """
     with _null_server(directory, transport) as port:
-        report = generator.run(_job(port, _CONCURRENCY, transport), poll_s=_START_TIMEOUT_S, on_poll=_ignore).generator
+        report = _run(generator, _job(port, _CONCURRENCY, transport)).generator
     generator.ceilings_rps[transport] = report.completed * 1e9 / max(report.cpu_ns, 1)
 
 
@@ -66,9 +71,23 @@ def measure_library_overhead(generator: Generator, directory: Path) -> None:
         for remote in (None, Remote(f"http://127.0.0.1:{port}", http2=False)):
             job = _job(port, 1, Transport.HTTP1)
             job = replace(job, endpoint=replace(job.endpoint, remote=remote))
-            samples = samples_of(generator.run(job, poll_s=_START_TIMEOUT_S, on_poll=_ignore))
+            samples = samples_of(_run(generator, job))
             medians.append(float(np.median(samples.latency_ns)))
     generator.library_overhead_ns = medians[1] - medians[0]
+
+
+def _run(generator: Generator, job: LoadJob) -> LoadResult:
+    """The job's result in the first window that is long enough."""
+    for doubled in range(_WINDOWS):
+        longer = replace(job, duration_ns=job.duration_ns << doubled)
+        result = generator.run(longer, poll_s=_START_TIMEOUT_S, on_poll=_ignore)
+        if result.generator.completed >= _LEAST_COMPLETED:
+            return result
+    raise ChildError(
+        f"the load generator got {result.generator.completed} answers in {longer.duration_ns / 1e9:.1f} s from a "
+        f"server that does nothing, expected {_LEAST_COMPLETED} or more: this machine is too busy to measure; end "
+        f"what else runs on it and run the test again"
+    )
 
 
 @contextmanager
