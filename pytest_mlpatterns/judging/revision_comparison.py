@@ -25,6 +25,7 @@ from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricErr
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
+from pytest_mlpatterns.measurement.paired_blocks import LEAST_PAIRED_LAUNCHES
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.revision.client import NothingToCompareError
@@ -51,8 +52,6 @@ __all__ = ["NOT_IN_BLOCKS", "RevisionComparison", "check_length", "least_ns"]
 
 NOT_IN_BLOCKS = "its steps need a whole window, and two sides are measured in short blocks that alternate"
 """Why a test with a function beside its load is compared with a stored baseline only."""
-_LAUNCHES = 3
-"""Launches until the first verdict."""
 _BLOCKS = 4
 """Blocks A B B A of a launch."""
 
@@ -306,16 +305,17 @@ def check_length(schedule: Load, budget_ns: int, revision: str) -> None:
     Raises:
         SettingError: the repetitions take longer than the budget.
     """
-    times, needed_ns = _LAUNCHES * _BLOCKS, least_ns(schedule)
+    times, needed_ns = LEAST_PAIRED_LAUNCHES * _BLOCKS, least_ns(schedule)
     if schedule.length_ns is None or needed_ns <= budget_ns:
         return
     raise SettingError(
         f"{schedule} takes {format_duration(schedule.length_ns)}, and a comparison with {revision} sends it "
-        f"{times} times ({_LAUNCHES} launches of A B B A), {format_duration(needed_ns)} in all; expected at most the "
-        f'budget of {format_duration(budget_ns)}: shorten the load, or give budget="{math.ceil(needed_ns / 1e9)}s"'
+        f"{times} times ({LEAST_PAIRED_LAUNCHES} launches of A B B A), {format_duration(needed_ns)} in all; "
+        f"expected at most the budget of {format_duration(budget_ns)}: shorten the load, or give "
+        f'budget="{math.ceil(needed_ns / 1e9)}s"'
     )
 
 
 def least_ns(schedule: Load) -> int:
     """The time that a comparison sends a load with a length of its own, at least; 0 for one without."""
-    return _LAUNCHES * _BLOCKS * (schedule.length_ns or 0)
+    return LEAST_PAIRED_LAUNCHES * _BLOCKS * (schedule.length_ns or 0)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
+    "LEAST_PAIRED_LAUNCHES",
     "BlockDesign",
     "BlockPlan",
     "BlockRecording",
@@ -56,7 +57,9 @@ __all__ = [
 
 _QUICK_START_S = 0.8
 """Measured time to start two variants of a light model side by side, and to warm up both."""
-_LAUNCHES = range(3, 13)
+LEAST_PAIRED_LAUNCHES = 3
+"""Paired launches before the first verdict: fewer give no usable interval."""
+_LAUNCHES = range(LEAST_PAIRED_LAUNCHES, 13)
 """Numbers of launches of slow variants among which the plan chooses; further ones hardly change Student's t."""
 _FEWEST_REQUESTS = 4
 """Requests of a block from which another launch is worth more than longer blocks."""

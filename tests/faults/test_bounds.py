@@ -157,7 +157,7 @@ def test_the_functional_client_ends_with_its_time_limit(tmp_path: Path, name: st
     "name", [pytest.param("body-dribbles", marks=RARE), "floods", pytest.param("hangs", marks=RARE)]
 )
 def test_a_service_that_describes_itself_without_end_is_not_read(tmp_path: Path, name: str) -> None:
-    fault = run(tmp_path, command(f"/openapi.json={name}", "/predict=404"), startup="20s")
+    fault = run(tmp_path, command(f"/openapi.json={name}", "/predict=404"))
     fault.assert_ended({"failed": 1}, "answered 404 to its first request, POST /predict", "name the path")
 
 
@@ -170,7 +170,7 @@ def test_long_answers_are_checked_within_a_bound_of_memory(tmp_path: Path) -> No
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 900 * 1024
     """
     settings = "check=lambda inputs, outputs: len(outputs[0]) == 20 * 2**20, concurrency=2"
-    fault = run(tmp_path, command("/predict=20-mib"), startup="20s", settings=settings, body=body, apart=True)
+    fault = run(tmp_path, command("/predict=20-mib"), settings=settings, body=body, apart=True)
     fault.assert_ended({"passed": 1}, "check= saw fewer answers of a launch, because 64.0 MiB of them are kept at most")
 
 
