@@ -101,7 +101,15 @@ class ProfilerError(MlpatternsError):
 
 
 class InvalidResultError(MlpatternsError):
-    """A measurement supports no verdict: no request succeeded, too few samples, or the generator was the limit."""
+    """A measurement supports no verdict: no request succeeded, too few samples, or the generator was the limit.
+
+    Attributes:
+        side: the side of a comparison that failed; empty if no side did.
+    """
+
+    def __init__(self, message: str = "", *, side: str = "") -> None:
+        super().__init__(message)
+        self.side: str = side
 
 
 class GeneratorLimitError(InvalidResultError):

@@ -49,6 +49,8 @@ _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
 _MOST_FACTS = 3
 """Changed facts that a verdict names."""
+_MAY_HIDE = "this machine may be faster than when the baseline was recorded, which can hide a slower service"
+"""What a reader has to know if the file decides on such a machine."""
 
 
 def comparison_of(
@@ -95,6 +97,7 @@ class SettledComparison:
         self._is_settled = False
         self._settled: set[str] = set()
         self._why_not = ""
+        self._may_hide = False
         self._calm = ""
 
     @property
@@ -125,7 +128,7 @@ class SettledComparison:
         if self._experiment.smoke:
             return ""
         if not self._is_settled:
-            return "; ".join(filter(None, (self._screen.note, self._why_not)))
+            return "; ".join(filter(None, (self._screen.note, _MAY_HIDE if self._may_hide else "", self._why_not)))
         details = self._experiment.baseline.details
         elsewhere = f"its entry is of another environment ({details})" if details else ""
         return "; ".join(filter(None, (self._calm, elsewhere)))
@@ -159,12 +162,16 @@ class SettledComparison:
             return [*seen.values()]
         settled = self._settle(choice, seen)
         if settled is None and is_clear:  # the only doubt is a machine that may be faster
-            self._why_not = ""
+            self._may_hide = True
             return [*seen.values()]
         return self._screen.judge(choice) if settled is None else settled
 
     def _settle(self, choice: Choice, seen: Mapping[str, Verdict]) -> Sequence[Verdict] | None:
-        """The verdicts of the recorded code; None if it cannot be measured, and notes why."""
+        """The verdicts of the recorded code; None if it cannot be measured, and notes why.
+
+        Raises:
+            DeploymentError, InvalidResultError: the present fails.
+        """
         if self._why_not:
             return None
         stands = {name for name, verdict in seen.items() if name in NOT_OF_THE_MACHINE and is_decided(verdict)}
@@ -174,6 +181,8 @@ class SettledComparison:
         try:
             verdicts = self._by_the_recorded_code(rest)
         except (UnknownRevisionError, SettingError, InvalidResultError) as error:
+            if isinstance(error, InvalidResultError) and error.side not in ("", self._found().name):
+                raise  # the present fails
             self._why_not = f"not settled by the recorded revision: {error}"
             return None
         return self._merged(seen, verdicts)

@@ -356,7 +356,7 @@ class VariantRun:
         if why := why_too_many_failed(
             self._failures, self._requests, self._first_failure, may_refuse=self._variant.plan.overloads
         ):
-            raise InvalidResultError(f"{self._variant.name}: {why}")
+            raise self._failed_side(why)
 
     def figures(self) -> VariantFigures:
         """The figures of this variant over all its blocks."""
@@ -447,7 +447,7 @@ class VariantRun:
             with named_errors(self._variant):
                 silence = why_silent(self._deployment, self._variant.plan, samples, window=result.window)
         if silence:
-            raise InvalidResultError(f"{self._variant.name}: {silence}")
+            raise self._failed_side(silence)
         inside = samples.due_in(result.window)
         if inside.any() and not (inside & samples.succeeded).any():
             self._refuse(samples, result.failed)
@@ -465,10 +465,11 @@ class VariantRun:
         self._count(samples, answers)
         self.end()
         failures = Counter(samples.outcome[samples.failed].tolist())
-        raise InvalidResultError(
-            f"{self._variant.name}: nothing succeeded in a block, {failures.total():,} failed "
-            f"({describe_failures(failures, self._first_failure)})"
-        )
+        described = describe_failures(failures, self._first_failure)
+        raise self._failed_side(f"nothing succeeded in a block, {failures.total():,} failed ({described})")
+
+    def _failed_side(self, why: str) -> InvalidResultError:
+        return InvalidResultError(f"{self._variant.name}: {why}", side=self._variant.name)
 
 
 @contextmanager

@@ -199,6 +199,37 @@ def test_an_error_of_the_present_is_the_test_s(monkeypatch: pytest.MonkeyPatch) 
         settled(monkeypatch, Screen([verdict(OPEN)]), Recorded(DeploymentError("the present: a process ended")))
 
 
+@pytest.mark.parametrize("seen", [OPEN, PASS], ids=["open", "only the machine may be faster"])
+def test_requests_of_the_present_that_fail_beside_the_recorded_code_are_the_test_s_error(
+    monkeypatch: pytest.MonkeyPatch, seen: Outcome
+) -> None:
+    failed = InvalidResultError("the present: 300 of 1,000 requests failed", side="the present")
+    with pytest.raises(InvalidResultError, match="300 of 1,000 requests failed"):
+        settled(monkeypatch, Screen([verdict(seen)]), Recorded(failed), sorting_ns=([1e6], [0.7e6]))
+
+
+def test_requests_of_the_recorded_code_that_fail_leave_it_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = InvalidResultError(f"{NAME}: 300 of 1,000 requests failed", side=NAME)
+    _, comparison = settled(monkeypatch, Screen([verdict(OPEN)]), Recorded(failed))
+    assert comparison.note == f"not settled by the recorded revision: {failed}"
+
+
+def test_a_machine_that_may_be_faster_is_named_if_it_could_not_be_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded()
+    found, comparison = settled(
+        monkeypatch,
+        Screen([verdict(PASS)]),
+        recorded,
+        settlement=UnknownRevisionError("this clone is shallow"),
+        sorting_ns=([1e6], [0.7e6]),
+    )
+    assert found["rtm"].outcome is PASS
+    assert comparison.note == (
+        "this machine may be faster than when the baseline was recorded, which can hide a slower service; "
+        "not settled by the recorded revision: this clone is shallow"
+    )
+
+
 def test_code_that_is_not_known_leaves_it_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = UnknownRevisionError("this clone is shallow")
     found, comparison = settled(

@@ -514,8 +514,9 @@ class TestWhatDoesNotCount:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
             variants = scripted(one, events, "A"), scripted(other, events, "B")
             run = InterleavedRun(*variants, generator, on_progress=silent, design=SHORT)
-            with pytest.raises(InvalidResultError, match=words):
+            with pytest.raises(InvalidResultError, match=words) as failed:
                 measured(run)
+        assert failed.value.side == "B"
         assert run.launches == []
         assert sorted(events[2:]) == ["close A", "close B"]
 
@@ -528,8 +529,11 @@ class TestWhatDoesNotCount:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
             variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
             run = InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=400 * MS))
-            with pytest.raises(InvalidResultError, match=r"B: no answer .*: all 2 callers timed out after 1\.10 s"):
+            with pytest.raises(
+                InvalidResultError, match=r"B: no answer .*: all 2 callers timed out after 1\.10 s"
+            ) as raised:
                 measured(run)
+        assert raised.value.side == "B"
         assert len(other.requests) <= 42  # a caller that waits asks no more
 
     def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
@@ -598,8 +602,11 @@ class TestWhatDoesNotCount:
                 design=SHORT,
             )
             if times == 5:
-                with pytest.raises(InvalidResultError, match="A: in 5 blocks in a row no request was due; measure"):
+                with pytest.raises(
+                    InvalidResultError, match="A: in 5 blocks in a row no request was due; measure"
+                ) as raised:
                     measured(run)
+                assert raised.value.side == ""  # that it was asked nothing is not its failure
             else:
                 (found,) = measured(run)
                 assert found.repeated == 2
