@@ -33,7 +33,7 @@ from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
 from pytest_mlpatterns.analysis.verdicts.tolerances import STORED_TAIL_FACTOR, accepted_ceiling
 from pytest_mlpatterns.analysis.verdicts.verdicts import GUARD_ALPHA
-from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
+from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.units import format_count, format_duration
@@ -340,16 +340,21 @@ def why_left_out(choice: Choice, *, before: bool, now: bool) -> dict[str, LeftOu
 
 
 def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:
-    """A metric in each launch of the present; of a service that no longer streams, TTFT is that of whole answers.
+    """A metric in the launches of the present; of a service that no longer streams, TTFT is that of whole answers.
 
     Args:
         present: what was measured.
         metric: which one.
         before: the metric in the launches of the reference; empty if it is not known.
+
+    Raises:
+        InvalidResultError: it is a percentile that falls among the failed requests of each launch.
     """
-    found = present.launch_values(metric)
+    found = present.comparable_values(metric)
+    if not found and present.launch_values(metric):
+        raise InvalidResultError(f"there is no {metric.label}: in each launch it is among the requests that failed")
     whole = _of_whole_answers(metric)
-    return present.launch_values(whole) if not found and before and whole is not None else found
+    return present.comparable_values(whole) if not found and before and whole is not None else found
 
 
 def noted(verdict: Verdict, metric: Metric, present: Metrics) -> Verdict:

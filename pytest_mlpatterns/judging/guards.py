@@ -103,7 +103,7 @@ class MeasuredSample:
 
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch that has one."""
-        return [value for value in self.metrics.launch_values(metric) if math.isfinite(value.value)]
+        return self.metrics.comparable_values(metric)
 
 
 def left_out_by(error: Exception) -> LeftOut:

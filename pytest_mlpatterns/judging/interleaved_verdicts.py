@@ -79,6 +79,8 @@ __all__ = [
 ]
 
 
+_TOO_RARE = "has no request in some blocks; raise the rate of its class, or budget="
+"""Why a class of a mix is not compared."""
 _LEAST = 1e-9
 """Smallest limit on a ratio of rates, since 0 has no logarithm."""
 
@@ -441,7 +443,7 @@ class _RevisionJudge:
         metric, tolerance = compared.metric, compared.tolerance
         if Role.PAIRED in metric.roles:
             if all(launch.ratio(metric.name) is None for launch in found):
-                raise AbsentMetricError("is not known of both sides")
+                raise AbsentMetricError(_TOO_RARE if metric.caller_class else "is not known of both sides")
             judged_by = judged_statistic(metric, lambda of: ratio_deviation(_ratios(of.name, found)))
             question = self._question(compared, judged_by)
             verdict, kinds = _without_kinds(question, found, both)
@@ -452,7 +454,7 @@ class _RevisionJudge:
             samples = MeasuredSample(first), MeasuredSample(second)
             judged = judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
             return with_starts_named(judged, len(second.starts_ns))
-        before = first.launch_values(metric)
+        before = first.comparable_values(metric)
         now = present_values(second, metric, before)
         if not before or not now:
             raise AbsentMetricError("is not known of both sides")

@@ -28,6 +28,7 @@ from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.paired_blocks import LEAST_PAIRED_LAUNCHES
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.setup import differing_facts
+from pytest_mlpatterns.records.verdict import LeftOut
 from pytest_mlpatterns.revision.client import NothingToCompareError
 from pytest_mlpatterns.revision.messages import Reason
 from pytest_mlpatterns.system.environment_facts import environment_facts
@@ -37,14 +38,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.judging.causes import Causes
-    from pytest_mlpatterns.judging.compared_metrics import Choice
+    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.result_parts import Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
-    from pytest_mlpatterns.records.verdict import LeftOut, Verdict
+    from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.workload.mix import Load
 
@@ -52,6 +53,8 @@ __all__ = ["NOT_IN_BLOCKS", "RevisionComparison", "check_length", "least_ns"]
 
 NOT_IN_BLOCKS = "its steps need a whole window, and two sides are measured in short blocks that alternate"
 """Why a test with a function beside its load is compared with a stored baseline only."""
+_SEARCHED = LeftOut("is searched for on both sides only if compare= names it")
+"""Why NMRT and what comes with it are not compared although the test measured them."""
 _BLOCKS = 4
 """Blocks A B B A of a launch."""
 
@@ -264,13 +267,20 @@ class RevisionComparison:
                 continue
             if one.requested:
                 raise not_judged(one.metric, left_out_by(why), self._name)
-            if not isinstance(why, AbsentMetricError) or one.metric.name in asked:
+            if not (one.is_guard and isinstance(why, AbsentMetricError)) or one.metric.name in asked:
                 self._left_out[one.metric.label] = left_out_by(why)
+        self._left_out |= self._searched_alone([one for one in compared if one.metric.name not in asked])
         tails = tails_left_out([one.metric for one in compared], Metrics(tuple(run.second_launches)))
         self._left_out |= {label: why for label, why in tails.items() if label in self._left_out}
         self._left_out |= why_left_out(choice, **streams)
         self._judged |= bool(verdicts)
         return verdicts
+
+    def _searched_alone(self, compared: Sequence[ComparedMetric]) -> Mapping[str, LeftOut]:
+        """What the test's own searches gave, which take too long to repeat on both sides unasked."""
+        searched = [one.metric for one in compared if one.metric.of is None]
+        so_far = self._measurement.so_far
+        return {metric.label: _SEARCHED for metric in searched if so_far is not None and so_far.launch_values(metric)}
 
     def _streaming(self, run: InterleavedRun) -> dict[str, bool]:
         """Whether the answers streamed ``before``, and do ``now``, by the first paired launch."""

@@ -22,7 +22,7 @@ from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
 from pytest_mlpatterns.judging.machine_doubts import MachineSign, Today
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
-from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
+from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import listed
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.result_parts import BaselineGap, Reference
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange
-    from pytest_mlpatterns.records.verdict import LeftOut
 
 __all__ = ["SettledComparison", "SettledVerdicts", "comparison_of", "is_decided"]
 
@@ -49,6 +48,8 @@ _FEWEST_LAUNCHES = 3
 """Launches of the recorded code from which their median counts: one that was disturbed is not the median of three."""
 _MOST_FACTS = 3
 """Changed facts that a verdict names."""
+_ELSEWHERE = LeftOut("needs an entry of this machine: --perf-baseline update")
+"""Why what the recorded code cannot settle is not compared."""
 _MAY_HIDE = "this machine may be faster than when the baseline was recorded, which can hide a slower service"
 """What a reader has to know if the file decides on such a machine."""
 
@@ -96,6 +97,7 @@ class SettledComparison:
         self._revision: RevisionComparison | None = None
         self._is_settled = False
         self._settled: set[str] = set()
+        self._searched: dict[str, LeftOut] = {}
         self._why_not = ""
         self._may_hide = False
         self._calm = ""
@@ -115,7 +117,8 @@ class SettledComparison:
     def left_out(self) -> Mapping[str, LeftOut]:
         """Why each metric was not compared, by its label."""
         found = {} if self._revision is None else self._revision.left_out
-        return {label: why for label, why in {**self._screen.left_out, **found}.items() if label not in self._settled}
+        known = {**self._screen.left_out, **found, **self._searched}
+        return {label: why for label, why in known.items() if label not in self._settled}
 
     @property
     def gap(self) -> BaselineGap | None:
@@ -147,7 +150,17 @@ class SettledComparison:
         if self._experiment.smoke or not (choice(False) or choice(True)):
             return self._screen.judge(choice)
         settled = self._screened_or_settled(_only(choice, settled=True))
-        return [*settled, *(self._screen.judge(_only(choice, settled=False)) if _has_others(choice) else ())]
+        others = _only(choice, settled=False)
+        if not (others(False) or others(True)):
+            return settled
+        if self._experiment.baseline.entry is None and self._is_settled:
+            self._searched |= self._searched_alone(others)
+        return [*settled, *self._screen.judge(others)]
+
+    def _searched_alone(self, choice: Choice) -> Mapping[str, LeftOut]:
+        """What the test's own searches gave, which only an entry of this machine could be compared with."""
+        found = [one.metric for one in choice(self._measurement.metrics.streams)]
+        return {one.label: _ELSEWHERE for one in found if self._measurement.metrics.launch_values(one)}
 
     def _screened_or_settled(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts of the file if it decides, else of the recorded code if it can be measured, else of the file."""
@@ -295,10 +308,6 @@ def _worsening(entry: Entry, recorded: Metrics, name: str) -> float | None:
 def _can_be_settled(one: ComparedMetric) -> bool:
     """Whether an interleaved run gives the metric."""
     return one.metric.of is not None or (one.metric.is_nmrt and one.metric.objective is None)
-
-
-def _has_others(choice: Choice) -> bool:
-    return any(not _can_be_settled(one) for streams in (False, True) for one in choice(streams))
 
 
 def _only(choice: Choice, *, settled: bool) -> Choice:

@@ -115,12 +115,13 @@ class GrowthWindow:
         self._requests += int((~samples.cancelled).sum())
         self._failures.update(samples.outcome[samples.failed].tolist())
         may_refuse = self._plan.overloads
-        if why_too_many_failed(self._failures, self._requests, may_refuse=may_refuse):
+        if why := why_too_many_failed(self._failures, self._requests, may_refuse=may_refuse):
             stats = self._deployment.stats()
             first = describe_first_failure(
                 self._deployment, self._plan.payload, samples, window=None, stats=stats, answers=answers
             )
-            raise InvalidResultError(why_too_many_failed(self._failures, self._requests, first, may_refuse=may_refuse))
+            known = why_too_many_failed(self._failures, self._requests, first, may_refuse=may_refuse)
+            raise InvalidResultError(known or why)
 
     def _may_stop(
         self, track: ResourceTrack | None, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]

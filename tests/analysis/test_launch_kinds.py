@@ -118,6 +118,20 @@ def test_batches_of_another_size_are_of_neither_kind() -> None:
     assert not assignments(kinds, Side(side([30.0]).values, {"batch_size": [LaunchValue(3.0, 0.0)]}))
 
 
+def hitting(times_ms: Sequence[float], *, never: float) -> Side:
+    """Launches with these times: half of the requests of a fast one hit a cache, and this share of a slow one's."""
+    shares = [LaunchValue(0.5 if one < 19 else never, 0.0) for one in times_ms]
+    return Side(side(times_ms).values, {"cache_hit_ratio": shares})
+
+
+@pytest.mark.parametrize("never", [0.0, 0.1])
+def test_a_cache_that_never_hits_is_a_kind_too(never: float) -> None:
+    kinds = two_kinds(hitting(BOTH, never=never))
+    assert kinds is not None
+    for times, answer in (((16.0, 16.1), (False, False)), ((22.0, 16.0), (True, False))):
+        assert assignments(kinds, hitting(times, never=never)) == [answer]
+
+
 def judged(present: Side, reference: Side, *, rate: bool = False) -> Verdict:
     metric = RATE if rate else RTM
     judge = partial(judge_change, metric, tolerance=0.1)

@@ -12,7 +12,7 @@ from test_interleaved_verdicts import declared_launch, paired
 
 from pytest_mlpatterns import ClosedLoop, Stages
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, PairedCapacity
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import PerfFailure, SettingError
@@ -21,7 +21,7 @@ from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison, check_length, least_ns
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import LeftOut, Outcome
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import Setup
@@ -49,13 +49,15 @@ def settle(
     nmrt: tuple[float, float] = (300.0, 300.0),
     required: bool = False,
     theirs: Setup | None = None,
+    searched: bool = False,
     **marker: object,
 ) -> tuple[dict[str, Outcome], RevisionComparison]:
     """Compare with a revision in the metrics that ``compare=`` names; both sides have a declared NMRT.
 
-    ``theirs`` is the set-up there, if it is another one.
+    ``theirs`` is the set-up there, if it is another one. If the test ``searched`` for NMRT itself, nothing is named.
     """
-    settings = read_settings({"compare": names, "profile": "off", **marker}, {}, {})
+    named = {} if searched else {"compare": names}
+    settings = read_settings({**named, "profile": "off", **marker}, {}, {})
     run: Any = SimpleNamespace(
         launches=[],
         capacities=[],
@@ -106,12 +108,16 @@ def settle(
         facts=dict,
         start=None,
     )
-    runner: Any = SimpleNamespace(close=lambda: None, measure=declared_launch)
+    capacity = Capacity(LaunchValue(nmrt[1], 0.01), 4, (), "declared", at_least=False)
+    runner: Any = SimpleNamespace(close=lambda: None, measure=declared_launch, search=lambda *_: capacity)
     measurement = SequentialMeasurement(runner, 60 * S, 8)
+    if searched:
+        measurement.measure_at_least(1)
+        measurement.search(None)
     causes = Causes(experiment, measurement)
     comparison = RevisionComparison(experiment, revision, measurement, runner=runner, causes=causes)
     comparison._run = run if theirs is None else None
-    wanted = compared_metrics([METRICS[name] for name in names], settings.tolerance, comparison.alpha, requested=False)
+    wanted = compared_metrics(list(map(metric_named, names)), settings.tolerance, comparison.alpha, requested=False)
     return {one.metric: one.outcome for one in comparison.judge(lambda _streams: wanted)}, comparison
 
 
@@ -129,6 +135,19 @@ def test_a_metric_that_compare_names_and_no_comparison_judges_is_named(name: str
     assert comparison.reference is not None
     assert comparison.reference.revision_commit == "a6d79f5" + 33 * "0"
     assert METRICS[name].label in comparison.left_out
+
+
+def test_nmrt_that_the_test_searched_for_itself_is_named_as_not_compared() -> None:
+    found, comparison = settle("rtm", "nmrt", "sc", nmrt=(300.0, 100.0), searched=True)
+    assert found == {"rtm": Outcome.PASS}
+    assert comparison.left_out == {"NMRT": LeftOut("is searched for on both sides only if compare= names it")}
+
+
+def test_a_class_without_a_request_in_some_block_is_named() -> None:
+    found, comparison = settle("rtm", "rtm[gold]", searched=True)
+    assert found == {"rtm": Outcome.PASS}
+    why = "has no request in some blocks; raise the rate of its class, or budget="
+    assert comparison.left_out["RTM of gold"] == LeftOut(why)
 
 
 def test_a_test_with_a_function_beside_its_load_is_not_compared_and_passes() -> None:

@@ -18,7 +18,7 @@ from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.judging.settled_comparison import SettledComparison
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
@@ -85,7 +85,7 @@ def settled(
     monkeypatch: pytest.MonkeyPatch,
     screen: Screen,
     recorded: Recorded,
-    *metrics: str,
+    *names: str,
     settlement: Settlement | Exception | None = None,
     entry: bool = True,
     closed: bool = True,
@@ -110,13 +110,14 @@ def settled(
         baseline=SimpleNamespace(entry=stored, name="the entry", details="", gap=gap),
     )
     launches = (replace(even_launch(), sorting_ns=tuple(now_ns)),)
-    measurement: Any = SimpleNamespace(metrics=SimpleNamespace(launches=launches), so_far=None)
+    metrics = SimpleNamespace(launches=launches, streams=False, launch_values=lambda _: [LaunchValue(1.0, 0.0)])
+    measurement: Any = SimpleNamespace(metrics=metrics, so_far=None)
     monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_: screen)
     monkeypatch.setattr(settled_comparison, "RevisionComparison", lambda *_, **__: recorded)
     settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
     settled_comparison.RevisionComparison.alpha = 0.025  # type: ignore[misc]
     comparison = SettledComparison(experiment, measurement, runner=cast("Any", None), causes=cast("Any", None))
-    chosen = [METRICS[name] for name in metrics or ("rtm",)]
+    chosen = [METRICS[name] for name in names or ("rtm",)]
     compared = compared_metrics(chosen, Tolerances(), 0.01, requested=False)
     return {one.metric: one for one in comparison.judge(lambda _: compared)}, comparison
 
@@ -228,6 +229,14 @@ def test_a_machine_that_may_be_faster_is_named_if_it_could_not_be_settled(monkey
         "this machine may be faster than when the baseline was recorded, which can hide a slower service; "
         "not settled by the recorded revision: this clone is shallow"
     )
+
+
+@pytest.mark.parametrize("entry", [True, False])
+def test_what_only_an_entry_of_this_machine_has_is_named(monkeypatch: pytest.MonkeyPatch, entry: bool) -> None:
+    screen, recorded = Screen([verdict(OPEN)]), Recorded([verdict(PASS, of="revision")])
+    _, comparison = settled(monkeypatch, screen, recorded, "rtm", "asl_at_nmrt", entry=entry)
+    why = LeftOut("needs an entry of this machine: --perf-baseline update")
+    assert comparison.left_out == ({} if entry else {METRICS["asl_at_nmrt"].label: why})
 
 
 def test_code_that_is_not_known_leaves_it_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

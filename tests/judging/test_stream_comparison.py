@@ -71,9 +71,11 @@ def entry(**changes: Any) -> Entry:
     return Entry(SETUP, values, {}, None, "2026-01-31", metrics.request_counts)
 
 
-def judged(given: Iterable[Launch], before: Entry | None = None) -> tuple[Sequence[Verdict], BaselineComparison]:
-    """A comparison in the default metrics."""
-    settings, given = read_settings({"launches": 8}, {}, {}), iter(given)
+def judged(
+    given: Iterable[Launch], before: Entry | None = None, **marker: object
+) -> tuple[Sequence[Verdict], BaselineComparison]:
+    """A comparison in the default metrics, or in those of the marker."""
+    settings, given = read_settings({"launches": 8, **marker}, {}, {}), iter(given)
     experiment: Any = SimpleNamespace(
         settings=settings,
         setup=SETUP,
@@ -148,6 +150,22 @@ def run_of(ratio: float) -> Any:
 
     run.decide = decide
     return run
+
+
+def test_a_launch_whose_percentile_failed_is_none_of_those_that_are_compared() -> None:
+    slow = launches(8, ttft_ns=250 * MS)
+    slow[1] = stream_launch(jitter=0.03, rate_rps=40, seed=1, ttft_ns=250 * MS, failing=8)  # of 120
+    (found,), _ = judged(slow, compare=("ttft:p95",))
+    assert found.outcome is Outcome.FAIL
+    assert "p95 TTFT 5" in found.reason
+    assert "nan" not in found.reason
+
+
+def test_a_percentile_that_failed_in_every_launch_is_not_judged() -> None:
+    found, comparison = judged(launches(8, failing=3), compare=("ttft:p99", "tpot"))
+    assert [verdict.metric for verdict in found] == ["tpot"]
+    why = "there is no p99 TTFT: in each launch it is among the requests that failed"
+    assert comparison.left_out == {"p99 TTFT": LeftOut(why, is_sentence=True)}
 
 
 @pytest.mark.parametrize(("ratio", "outcome"), [(1.0, Outcome.PASS), (1.12, Outcome.FAIL)])

@@ -334,6 +334,10 @@ class Metrics(PatternMetrics, StreamMetrics):
                 values += [LaunchValue(float(start_ns), 0.0) for start_ns in self.starts_ns]
         return tuple(value for value in values if value is not None)
 
+    def comparable_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
+        """The finite launch values: a percentile among the failed requests of a launch is infinite."""
+        return tuple(value for value in self.launch_values(metric) if math.isfinite(value.value))
+
     def estimate(
         self, metric: Metric, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()
     ) -> Estimate | None:

@@ -282,9 +282,10 @@ def assignments(kinds: TwoKinds, present: Side) -> list[tuple[bool, ...]]:
 
 
 def _by_figure(low: float, high: float, values: Sequence[float]) -> list[tuple[bool, ...]]:
-    if min(values) <= 0:
-        return []
-    place = [math.log(value / low) / math.log(high / low) for value in values]  # 0 is the lower kind, 1 the higher
+    """By the figure of a layer: a ratio counts, but for a share that is 0, such as that of a cache that never hit."""
+    if min(low, high, *values) > 0:
+        low, high, *values = map(math.log, (low, high, *values))
+    place = [(value - low) / (high - low) for value in values]  # 0 is the lower kind, 1 the higher
     return [] if any(not -0.5 < one < 1.5 for one in place) else [tuple(one > 0.5 for one in place)]
 
 

@@ -64,7 +64,8 @@ class Tolerances:
     """The tolerance of each metric.
 
     A number sets RTM, throughput, NMRT and CPU per request, the same of streams (TTFT, ITL, TPOT, output tokens), twice
-    as much for percentiles beyond the median, and nothing else. A mapping sets the metrics that it names, and no other.
+    as much for percentiles beyond the median, and what else a test compares, but no guard such as memory, sizes or
+    failures. A mapping sets the metrics that it names, and no other.
 
     Args:
         given: a number, numbers by the name of the metric, or None for the defaults.
@@ -107,7 +108,7 @@ class Tolerances:
                 if name in self.given:
                     return float(self.given[name])
         elif self.given is not None:
-            if known.is_tail:
+            if known.is_tail or known.is_stream_tail:
                 return _TAIL_FACTOR * float(self.given)
             if Role.ALWAYS_GUARD not in known.roles:
                 return float(self.given)
