@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns
-from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named, standing_metrics
 from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, min_samples
 from pytest_mlpatterns.analysis.statistics.looks import BASELINE_ALPHA, looks_beside_entry
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
@@ -215,7 +215,9 @@ class BaselineComparison:
         return self._is_screen or self._experiment.settings.noise is NoisePolicy.TRUST
 
     def _doubts(self, entry: Entry) -> MachineDoubts:
-        return MachineDoubts(entry, self._measurement.metrics, functools.partial(self._judge_look, is_aside=True))
+        judge = functools.partial(self._judge_look, is_aside=True)
+        standing = standing_metrics(overloads=self._experiment.settings.overload)
+        return MachineDoubts(entry, self._measurement.metrics, judge, standing)
 
     def _slowdown(self, entry: Entry) -> float | None:
         """How many times as long a fixed work takes as when the entry was recorded; None if that is not known.

@@ -94,7 +94,7 @@ class ComparedMetric:
         requested: whether the test requested it itself; then a comparison that is not possible is an error.
         is_set: whether a user set the tolerance of this very metric.
         accepted: what allows more than the usual tolerance; None if nothing does.
-        usual: the tolerance without an acceptance.
+        usual: the tolerance without the acceptance, if there is one.
         ratio_prior: what the interval of an interleaved comparison starts from.
     """
 
@@ -111,7 +111,13 @@ class ComparedMetric:
     @property
     def stored_tolerance(self) -> float:
         """The tolerance against a stored baseline: wider for the tail, unless a user set it."""
-        return self.tolerance * (STORED_TAIL_FACTOR if self.metric.is_tail and not self.is_set else 1.0)
+        return max(self.tolerance, self.usual_beside("baseline"))
+
+    def usual_beside(self, against: str) -> float:
+        """The tolerance without an acceptance, beside a ``baseline`` or a ``revision``."""
+        usual = self.tolerance if self.accepted is None else self.usual
+        is_wider = against == "baseline" and self.metric.is_tail and not self.is_set
+        return usual * (STORED_TAIL_FACTOR if is_wider else 1.0)
 
 
 def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
@@ -215,7 +221,7 @@ def marked_accepted(verdict: Verdict, compared: ComparedMetric | None) -> Verdic
     """
     if compared is None or compared.accepted is None or verdict.change is None:
         return verdict
-    if verdict.outcome is Outcome.PASS and verdict.change.value > compared.usual:
+    if verdict.outcome is Outcome.PASS and verdict.change.value > compared.usual_beside(verdict.against):
         return replace(verdict, accepted=str(compared.accepted))
     if verdict.outcome is Outcome.FAIL:
         return replace(verdict, reason=f"{verdict.reason}; accepted was {compared.accepted}")
@@ -232,10 +238,9 @@ def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> C
     """The metric with the highest ceiling that is accepted, if that is above its tolerance."""
     known = [(ceiling, one) for one in accepted if (ceiling := accepted_ceiling(one, compared.metric)) is not None]
     ceiling, acceptance = max(known, key=lambda pair: pair[0], default=(0.0, None))
-    usual = compared.stored_tolerance
-    if acceptance is None or ceiling <= usual:
+    if acceptance is None or ceiling <= compared.tolerance:
         return compared
-    return replace(compared, tolerance=ceiling, is_set=True, accepted=acceptance, usual=usual)
+    return replace(compared, tolerance=ceiling, accepted=acceptance, usual=compared.tolerance)
 
 
 def _is_guard(metric: Metric, *, requested: bool) -> bool:

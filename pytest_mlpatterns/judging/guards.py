@@ -163,7 +163,7 @@ def judge_guarded(
         InvalidResultError: the reference has no such percentile, since too many of its requests failed.
     """
     metric, tolerance = compared.metric, compared.tolerance
-    if metric.percentile is None and metric.base_name != "error_rate":
+    if metric.percentile is None and not metric.counts_failures:
         judge = partial(judge_guard, metric, tolerance=tolerance, in_flight=in_flight)
         return replace(_judge_values(metric, reference, present, against=against, judge=judge), against=against)
     then, now = reference.counts_for(metric), present.counts_for(metric)

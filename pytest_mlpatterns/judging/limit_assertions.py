@@ -75,7 +75,7 @@ class LimitAssertions:
         scatter = () if entry is None else entry.metrics.get(metric.name, ())
 
         def judge() -> Verdict:
-            self._measurement.require_valid(errors_count=metric.base_name != "error_rate")
+            self._measurement.require_valid(errors_count=not metric.counts_failures)
             size = self._measurement.sample_size(metric)
             confidence, metrics = plan.confidence(size.launches), self._metrics_of(metric)
             measured = metrics.interval_of(metric, confidence, scatter=scatter)
@@ -100,7 +100,7 @@ class LimitAssertions:
         the time is left to the other assertions.
         """
         metrics = self._metrics_of(metric)
-        if metric.base_name != "error_rate" or not metrics.requests or metrics.failures:
+        if not metric.counts_failures or not metrics.requests or metrics.failures:
             return ""
         last = self._measurement.reachable_launches
         requests = metrics.requests * last // len(metrics.launches)

@@ -57,11 +57,13 @@ class MachineDoubts:
         entry: the baseline entry.
         metrics: of the launches that were measured.
         judge: compares metrics with an entry, over given launches.
+        standing: names of the metrics that no machine changes.
     """
 
     entry: Entry
     metrics: Metrics
     judge: Judge
+    standing: frozenset[str] = NOT_OF_THE_MACHINE
 
     def leave_open(self, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
         """The verdicts, with every failure left open that the machine during the launches may explain.
@@ -103,7 +105,7 @@ class MachineDoubts:
 
     def _standing(self, verdicts: Sequence[Verdict]) -> frozenset[str]:
         """Names of the metrics whose failures no machine explains."""
-        return NOT_OF_THE_MACHINE | failed_by_whole_answers(verdicts, self.entry, self.metrics)
+        return self.standing | failed_by_whole_answers(verdicts, self.entry, self.metrics)
 
     def _explained(
         self,
@@ -120,6 +122,7 @@ class MachineDoubts:
             *_failed(self.judge(of_wall, scaled(self.entry, bounds.wall), self.metrics)),
             *_failed(self.judge(of_cpu, scaled(self.entry, bounds.cpu), self.metrics)),
         }
+        beyond -= {one.metric for one in verdicts if _counts_failures(one) and _times(one) <= bounds.wall}
         return [
             verdict.left_open(WhyOpen(OpenBy.MACHINE, why), f"but {why}: {_ADVICE}")
             if verdict.outcome is Outcome.FAIL and verdict.metric not in standing | beyond
@@ -154,11 +157,13 @@ class MachineSign:
         entry: the baseline entry.
         launches: of the present, whose verdicts are explained.
         beside: those that the recorded code was measured in, of both sides; they show the machine of these minutes.
+        standing: names of the metrics that no machine changes.
     """
 
     entry: Entry
     launches: Sequence[Launch]
     beside: Sequence[Launch] = ()
+    standing: frozenset[str] = NOT_OF_THE_MACHINE
 
     def explains(self, verdict: Verdict, seen: Sequence[Verdict], today: Today | None = None) -> str:
         """The sign that explains a worse metric, in words; empty if none does.
@@ -168,7 +173,7 @@ class MachineSign:
             seen: all verdicts of that look; the latency shows how much longer requests take.
             today: by how much metrics are worse in the minutes after that look, if only that is to be explained.
         """
-        if verdict.metric in NOT_OF_THE_MACHINE or verdict.change is None:
+        if verdict.metric in self.standing or verdict.change is None:
             return ""
         judged = [verdict] if not metric_named(verdict.metric).is_tail else []
         if verdict.metric not in with_role(Role.APART):  # it shows how much longer a request takes
@@ -196,11 +201,18 @@ class MachineSign:
         return factor + _SLICES_NS / max(known[0].value, 1.0) if known else factor
 
 
-def _times(verdict: Verdict, today: Today | None) -> float:
+def _times(verdict: Verdict, today: Today | None = None) -> float:
     """How many times as long a request takes at least, by the better end of the interval, or today if that is less."""
     assert verdict.change is not None
     later = None if today is None else today(verdict.metric)
     worse = verdict.change.low if later is None else min(verdict.change.low, later)
+    if _counts_failures(verdict):  # of a load beyond the capacity: what is not refused is served
+        served = 1 - (verdict.reference_value or 0.0)
+        return served / max(served - worse, 1e-9)
     if metric_named(verdict.metric).better == "lower":
         return 1 + worse
     return 1 / max(1 - worse, 1e-9)
+
+
+def _counts_failures(verdict: Verdict) -> bool:
+    return metric_named(verdict.metric).counts_failures

@@ -10,11 +10,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.health.machine import may_be_faster, sorting_times_ns
-from pytest_mlpatterns.analysis.metrics.definitions import NOT_OF_THE_MACHINE, metric_named, streams_first, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import (
+    NOT_OF_THE_MACHINE,
+    metric_named,
+    standing_metrics,
+    streams_first,
+    with_role,
+)
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
@@ -93,6 +99,7 @@ class SettledComparison:
         self._runner = runner
         self._causes = causes
         self._screen = BaselineComparison(experiment, measurement)
+        self._standing = standing_metrics(overloads=experiment.settings.overload)
         self._settlement: Settlement | None = None
         self._revision: RevisionComparison | None = None
         self._is_settled = False
@@ -170,7 +177,7 @@ class SettledComparison:
             if not self._experiment.plan.schedule.closed:
                 raise  # the load was not sustained, which the short blocks of both revisions do not show
             seen = {}  # the machine is too busy for the file; both revisions may still be compared
-        is_clear = bool(seen) and all(is_decided(verdict) for verdict in seen.values())
+        is_clear = bool(seen) and all(is_decided(verdict, self._standing) for verdict in seen.values())
         if is_clear and not self._is_faster():
             return [*seen.values()]
         settled = self._settle(choice, seen)
@@ -187,7 +194,7 @@ class SettledComparison:
         """
         if self._why_not:
             return None
-        stands = {name for name, verdict in seen.items() if name in NOT_OF_THE_MACHINE and is_decided(verdict)}
+        stands = {name for name, one in seen.items() if name in self._standing and is_decided(one, self._standing)}
         rest = _settled(choice, stands)
         if not (rest(False) or rest(True)):
             return [*seen.values()]
@@ -252,6 +259,7 @@ class SettledComparison:
             is_faster=self._is_faster(),
             facts=self._changed_facts(),
             today=self._today(),
+            standing=self._standing,
         )
         verdicts = both.merged(settled)
         self._is_settled = True
@@ -277,7 +285,8 @@ class SettledComparison:
         if entry is None or so_far is None or self._experiment.settings.noise is NoisePolicy.TRUST:
             return None
         run = self._run
-        return MachineSign(entry, so_far.launches, () if run is None else (*run.first_launches, *run.second_launches))
+        beside = () if run is None else (*run.first_launches, *run.second_launches)
+        return MachineSign(entry, so_far.launches, beside, self._standing)
 
     def _today(self) -> Today | None:
         """By how much the recorded code is worse than its entry in its launches; None if these are too few."""
@@ -296,12 +305,20 @@ class SettledComparison:
 
 
 def _worsening(entry: Entry, recorded: Metrics, name: str) -> float | None:
-    """How much worse the recorded code is than its entry, by the medians of launches; None if that is not known."""
-    metric, then = metric_named(name), entry.metrics.get(name, ())
-    now = recorded.launch_values(metric)
-    if not now or not then or not (before := median(launch.value for launch in then)):
+    """How much worse the recorded code is than its entry, by the medians of launches; None if that is not known.
+
+    Failures are rare, so that their shares are compared by their means, and by the difference as everywhere.
+    """
+    metric = metric_named(name)
+    then = [launch.value for launch in entry.metrics.get(name, ())]
+    now = [launch.value for launch in recorded.launch_values(metric)]
+    if not now or not then:
         return None
-    change = median(launch.value for launch in now) / before - 1
+    if metric.counts_failures:
+        return fmean(now) - fmean(then)
+    if not (before := median(then)):
+        return None
+    change = median(now) / before - 1
     return change if metric.better == "lower" else -change
 
 
@@ -338,10 +355,10 @@ def _settled(choice: Choice, stands: set[str]) -> Choice:
     return settled
 
 
-def is_decided(screened: Verdict) -> bool:
-    """Whether the file alone decides: the metric passes, or it fails and no machine changes it."""
+def is_decided(screened: Verdict, standing: frozenset[str] = NOT_OF_THE_MACHINE) -> bool:
+    """Whether the file alone decides: the metric passes, or it fails and is one of those that no machine changes."""
     if screened.outcome is Outcome.FAIL:
-        return screened.metric in NOT_OF_THE_MACHINE
+        return screened.metric in standing
     return screened.outcome is Outcome.PASS
 
 
@@ -358,6 +375,7 @@ class SettledVerdicts:
         facts: what of the environment a person changed since then, in words; empty if nothing.
         today: how much worse than its entry the recorded code is now, by metric, each None if that is not known;
             None if none is.
+        standing: names of the metrics that no machine changes.
     """
 
     name: str
@@ -367,6 +385,7 @@ class SettledVerdicts:
     is_faster: bool = False
     facts: str = ""
     today: Today | None = None
+    standing: frozenset[str] = NOT_OF_THE_MACHINE
 
     def merged(self, settled: Sequence[Verdict]) -> list[Verdict]:
         """The verdict on each metric.
@@ -396,7 +415,7 @@ class SettledVerdicts:
 
     def _of_the_file(self, screened: Verdict) -> Verdict:
         """The verdict on a metric that only the file knows, or that needs no more."""
-        if is_decided(screened):
+        if is_decided(screened, self.standing):
             return screened
         if not self.is_present:
             why = self._explanation(screened) if screened.outcome is Outcome.FAIL else ""

@@ -25,11 +25,11 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging import baseline_comparison
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
 from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
-from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Taken
+from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Taken
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -502,3 +502,17 @@ def test_each_metric_that_compare_names_is_judged_or_named(name: str) -> None:
     assert verdicts == {}
     assert METRICS[name].label in comparison.left_out
     assert METRICS[name].label in comparison.missing
+
+
+@pytest.mark.parametrize(("ceiling", "beside_revision", "stored"), [(15, 0.2, 0.5), (45, 0.45, 0.5), (80, 0.8, 0.8)])
+def test_an_acceptance_of_the_tail_holds_beside_a_revision_below_what_a_file_allows(
+    ceiling: int, beside_revision: float, stored: float
+) -> None:
+    settings = read_settings({"accept": f"p99 +{ceiling} %: a larger model"}, {}, {})
+    (compared,) = compared_metrics(
+        [METRICS["p99"]], settings.tolerance, 0.01, requested=False, accepted=settings.accept
+    )
+    assert (compared.tolerance, compared.stored_tolerance) == (beside_revision, stored)
+    for against, change, is_shown in (("revision", 0.3, ceiling > 30), ("baseline", 0.3, False)):
+        passed = Verdict("p99", against, Outcome.PASS, "", Estimate(change, 0.2, 0.4))  # type: ignore[arg-type]
+        assert bool(marked_accepted(passed, compared).accepted) is is_shown

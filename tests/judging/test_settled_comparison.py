@@ -105,7 +105,7 @@ def settled(
         smoke=False,
         settle=settle,
         setup=make_setup(),
-        settings=SimpleNamespace(noise=NoisePolicy.TRUST),
+        settings=SimpleNamespace(noise=NoisePolicy.TRUST, overload=False),
         plan=SimpleNamespace(schedule=SimpleNamespace(closed=closed)),
         baseline=SimpleNamespace(entry=stored, name="the entry", details="", gap=gap),
     )

@@ -69,6 +69,7 @@ __all__ = [
     "objectives_of",
     "own_metrics",
     "priced_metric",
+    "standing_metrics",
     "streams_first",
     "with_locations",
     "with_role",
@@ -408,6 +409,11 @@ NOT_OF_THE_MACHINE = frozenset(
     name for name, metric in with_role(Role.ALWAYS_GUARD).items() if metric.unit is not Unit.DURATION
 )
 """Metrics that neither busy neighbours nor a slower machine change, so that a stored baseline alone judges them."""
+
+
+def standing_metrics(*, overloads: bool) -> frozenset[str]:
+    """Metrics that no machine changes; where the load exceeds the capacity, a slower one refuses more of it."""
+    return frozenset(name for name in NOT_OF_THE_MACHINE if not (overloads and METRICS[name].counts_failures))
 
 
 def nmrt_metric(objective: Objective | None) -> Metric:

@@ -244,6 +244,11 @@ class Metric:
         """Its name without that of a class of callers."""
         return self.name.removesuffix(f"[{self.caller_class}]") if self.caller_class else self.name
 
+    @property
+    def counts_failures(self) -> bool:
+        """Whether it is the share of requests that failed, which is compared by its difference."""
+        return self.base_name == "error_rate"
+
     def show(self, value: float) -> str:
         """Print a value for people."""
         shown = self.unit.show(value)

@@ -302,7 +302,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         """
         if (owner := self._owner(metric)) is not self:
             return owner.interval_of(metric, confidence, scatter=scatter)
-        if metric.base_name == "error_rate":
+        if metric.counts_failures:
             return self.error_share(confidence)
         if metric.promise is not None:
             return self.promised(metric.promise, goodput=True, confidence=confidence)

@@ -129,7 +129,7 @@ def can_more_than_double(metric: object) -> bool:
         known = _named(str(metric))
     except (KeyError, SettingError):
         return False
-    return known.better == "lower" and known.name != "error_rate"
+    return known.better == "lower" and not known.counts_failures
 
 
 def _family(metric: Metric) -> str:
