@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from datetime import date
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.reports.files.result_file import Results
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["add_accept_command"]
 
 _TABLE = "[[accepted]]"
+_TABLES = re.compile(r"(?m)^(?=[ \t]*\[\[\s*accepted\s*\]\])")
+"""Begins of the tables of a file, whose comments may name tables too."""
 
 
 def add_accept_command(
@@ -77,11 +81,19 @@ def _check_day(text: str) -> None:
 
 
 def _result_of(test: str, results: Sequence[TestResult]) -> TestResult:
-    for result in results:
-        if test in (result.test, result.definition.group):
-            return result
-    known = listed([result.test for result in results]) or "none"
-    raise SettingError(f"there is no result of {shown(test)}; the file has results of {known}")
+    """The result of a test; of a group the one whose change can be accepted."""
+    of_group = [result for result in results if result.definition.group == test]
+    worse = [result for result in of_group if _failed(result)]
+    found = [result for result in results if result.test == test] or worse or of_group
+    if not found:
+        known = listed([result.test for result in results]) or "none"
+        raise SettingError(f"there is no result of {shown(test)}; the file has results of {known}")
+    if len(found) > 1 and worse:
+        names = listed([result.test for result in worse], "or")
+        raise SettingError(
+            f"{shown(test)} has {count(len(worse), 'test')} that became worse, expected one; name {names}"
+        )
+    return found[0]
 
 
 def _wanted(result: TestResult, metrics: Sequence[str] | None) -> list[Verdict]:
@@ -91,11 +103,16 @@ def _wanted(result: TestResult, metrics: Sequence[str] | None) -> list[Verdict]:
         if unknown := [name for name in metrics if name not in compared]:
             raise SettingError(f"{unknown[0]} of {result.test} was not compared; compared are {listed([*compared])}")
         return [compared[name] for name in metrics]
-    failed = [one for one in compared.values() if one.outcome is Outcome.FAIL or one.suspected]
-    found = [compared[name] for name, _ in changes_to_accept(failed)]
+    found = [compared[name] for name, _ in changes_to_accept(_failed(result))]
     if not found:
         raise SettingError(f"{result.test} has no change beyond its tolerance, so there is nothing to accept")
     return found
+
+
+def _failed(result: TestResult) -> list[Verdict]:
+    """The changes that failed, or may have."""
+    compared = [one for one in result.verdicts if one.change is not None]
+    return [one for one in compared if one.outcome is Outcome.FAIL or one.suspected]
 
 
 def _table(verdict: Verdict, test: str, options: argparse.Namespace, *, since: str | None) -> str:
@@ -128,22 +145,28 @@ def _extend(file: Path, tables: Sequence[str]) -> None:
 
 
 def _pruned(file: Path, results: Sequence[TestResult]) -> str:
-    """Remove the acceptances that no result needs and that ended in one; what was removed, in a sentence."""
+    """Remove the acceptances that ended for a test of these results and hold for none; what it was, in a sentence."""
     from pytest_mlpatterns.config.acceptances import read_acceptances
 
-    states = [state for result in results for state in result.judged.accepted.items()]
-    needed = {text for text, why in states if not why}
-    over = {text for text, why in states if why} - needed
+    def is_over(one: Acceptance) -> bool:
+        whys = [result.judged.accepted.get(one.identity) for result in results if one.is_of(result.test)]
+        return any(whys) and "" not in whys
+
     removed: list[str] = []
 
     def rest() -> str:
         text = read_text(file)
         accepted = read_acceptances(file, text)
-        head, *tables = text.split(_TABLE)
-        kept = [table for table, one in zip(tables, accepted, strict=True) if str(one) not in over]
-        removed.extend(str(one) for one in accepted if str(one) in over)
-        return head + "".join(_TABLE + table for table in kept)
+        head, *tables = _TABLES.split(text)
+        if len(tables) != len(accepted):
+            raise SettingError(
+                f"{file} has {count(len(accepted), 'table')}, of which {len(tables)} begin with a line {_TABLE}; "
+                "write each so, or remove by hand what ended"
+            )
+        kept = [table for table, one in zip(tables, accepted, strict=True) if not is_over(one)]
+        removed.extend(str(one) for one in accepted if is_over(one))
+        return head + "".join(kept)
 
-    if over and file.exists():
+    if file.exists() and any(why for result in results for why in result.judged.accepted.values()):
         replace_file(file, rest)
     return f"removed from {file}: {'; '.join(removed)}" if removed else f"{file} has nothing that these results ended"

@@ -199,13 +199,14 @@ def _ranking(options: argparse.Namespace) -> str:
     for result in results.results:
         criteria.check_currency(result.definition.price)
     measured = {result.test for result in results.results}
-    unmeasured = [
+    failed = [Unmeasured(one.test, one.group, one.pattern) for one in results.unmeasured if one.pattern]
+    ranked = [
         Unmeasured(row["test"], ranking["group"], row["pattern"])
         for ranking in results.ranking
         for row in ranking["rows"]
         if row["test"] not in measured
     ]
-    rankings = rank(results.results, criteria, unmeasured)
+    rankings = rank(results.results, criteria, [*{one.test: one for one in [*failed, *ranked]}.values()])
     return "\n".join(ranking_lines(rankings, results.results, shutil.get_terminal_size().columns)) + "\n"
 
 

@@ -67,7 +67,9 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     facts, notes = _measured(options, tolerances) if options.history is None else _kept(options, tolerances)
     plans = [plan for one in facts if (plan := plan_of(one)) is not None]
     if not plans:
-        raise SettingError("no test has two launches, expected as many to know their scatter; give --at-most 30min")
+        helps = "give --at-most 30min" if options.history is None else "leave --from out to measure here"
+        kept = "" if options.history is None else " in lines of one run; those of a compaction have none"
+        raise SettingError(f"no test has two launches{kept}, expected as many to know their scatter; {helps}")
     sys.stdout.write(for_people(_text(plans, notes, as_json=options.json)))
     return 0
 

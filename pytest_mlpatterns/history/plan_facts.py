@@ -166,8 +166,10 @@ def facts_of_lines(
 def _facts_of_test(test: str, lines: Sequence[HistoryLine], tolerances: Tolerances) -> TestFacts:
     last = lines[-1]
     alike = [
-        line for line in lines if (line.setup, line.facts) == (last.setup, last.facts) and line.kind not in _OTHER_KINDS
-    ]
+        line
+        for line in lines
+        if (line.setup, line.facts) == (last.setup, last.facts) and line.kind not in _OTHER_KINDS and line.runs == 1
+    ]  # a line of several runs, of a compaction, has the mean of their launches alone
     values = [
         {name: [(one.value, one.relative_error) for one in launches] for name, launches in line.values.items()}
         for line in alike

@@ -60,7 +60,7 @@ class Acceptances:
         if self._worktree is not None:
             name = self._worktree.revision.name
             return f"{name} has it already" if self._is_in_the_revision(one, item) else ""
-        return "the baseline was recorded with it" if str(one) in match.accepted else ""
+        return "the baseline was recorded with it" if one.identity in match.accepted else ""
 
     def _is_in_the_revision(self, one: Acceptance, item: pytest.Item) -> bool:
         if not one.written:

@@ -115,6 +115,8 @@ class RunOutput:
         known = self._failures.get(failure.test)
         if known is None or known.gate is Gate.WARN:  # a failure that counts is not hidden by one that does not
             self._failures[failure.test] = failure
+        elif not measured:  # its teardown failed besides
+            self._failures[failure.test] = replace(failure, reason=f"{known.reason}\n{failure.reason}")
         if measured:
             return
         number = next((n for n, one in enumerate(self._results) if one.test == failure.test), None)

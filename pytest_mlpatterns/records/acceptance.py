@@ -28,7 +28,7 @@ class Acceptance:
         metric: its name.
         ceiling: largest accepted worsening, such as 0.6; of a share the difference.
         reason: why, in the team's words.
-        test: glob pattern of pytest's ids.
+        test: pattern of pytest's ids, in which ``*`` and ``?`` stand for others; brackets are those of an id.
         issue: where it was discussed; empty if nowhere.
         since: commit from which on it holds; empty if unknown.
         until: last day on which it holds; None without an end.
@@ -50,9 +50,14 @@ class Acceptance:
         until = "" if self.until is None else f", until {self.until.isoformat()}"
         return f"{self.metric} +{round(100 * self.ceiling, 6):g} %: {self.reason}{issue}{until}"
 
+    @property
+    def identity(self) -> str:
+        """Its text and the commit from which on it holds, which tells it from a later one for the same reason."""
+        return f"{self}, since {self.since}" if self.since else str(self)
+
     def is_of(self, test: str) -> bool:
         """Whether it holds for a test: the pattern matches its id, or its id without the brackets of parameters."""
-        return fnmatchcase(test, self.test) or self.test in (test, test.partition("[")[0])
+        return fnmatchcase(test, self.test.replace("[", "[[]")) or self.test == test.partition("[")[0]
 
 
 def rounded_ceiling(share: float) -> float:
@@ -75,8 +80,8 @@ class Accepted:
 
     @property
     def states(self) -> dict[str, str]:
-        """Why each no longer holds, by its text; empty while it holds."""
-        return {str(one): "" for one in self.in_force} | {str(one): why for one, why in self.ended}
+        """Why each no longer holds, by its identity; empty while it holds."""
+        return {one.identity: "" for one in self.in_force} | {one.identity: why for one, why in self.ended}
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -134,6 +134,15 @@ class TestResult:
         is_open = any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in self.verdicts)
         return State.UNDECIDED if is_open else State.PASSED
 
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why the test failed: its verdicts, and what else ended it; empty if it did not fail."""
+        if self.outcome is not State.FAILED:
+            return ()
+        worst = Outcome.INCONCLUSIVE if self.kind is Kind.UNDECIDED else Outcome.FAIL
+        reasons = [verdict.reason for verdict in self.verdicts if verdict.outcome is worst]
+        return (*reasons, *([] if self.judged.unjudged is None else [self.judged.unjudged.reason]))
+
     def with_notes(self, notes: Iterable[str]) -> TestResult:
         """The result with further notes."""
         return replace(self, judged=replace(self.judged, notes=(*self.judged.notes, *notes)))

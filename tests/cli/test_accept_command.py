@@ -102,8 +102,49 @@ def test_what_ended_is_removed(here: Path, capsys: pytest.CaptureFixture[str]) -
     time, cpu = accepted(here)
     assert main(["accept", "results.json", "--prune"]) == 0
     assert (here / "perf-accepted.toml").read_text(encoding="utf-8") == before
-    write(here, result(TEST, accepted={str(time): "main has it already", str(cpu): ""}))
+    write(here, result(TEST, accepted={time.identity: "main has it already", cpu.identity: ""}))
     capsys.readouterr()
     assert main(["accept", "results.json", "--prune"]) == 0
     assert f"removed from perf-accepted.toml: {time}" in capsys.readouterr().out
     assert accepted(here) == (cpu,)
+
+
+def of_larger_model(test: str, *, opening: str = "[[accepted]]") -> str:
+    return f'{opening}\ntest = "{test}"\nmetric = "rtm"\nceiling = 0.6\nreason = "larger model"\n'
+
+
+OVER = {"rtm +60 %: larger model": "the baseline was recorded with it"}
+
+
+def test_what_is_accepted_of_a_test_that_was_not_in_the_run_stays(here: Path) -> None:
+    tables = [of_larger_model(test) for test in ("test_a.py::test_calm", TEST, "test_a.py::*")]
+    (here / "perf-accepted.toml").write_text("\n".join(["# [[accepted]]", *tables]), encoding="utf-8")
+    write(
+        here,
+        result("test_a.py::test_calm", accepted=OVER),
+        result("test_a.py::test_b", accepted=dict.fromkeys(OVER, "")),
+    )
+    assert main(["accept", "results.json", "--prune"]) == 0
+    assert (here / "perf-accepted.toml").read_text(encoding="utf-8") == "\n".join(["# [[accepted]]", *tables[1:]])
+
+
+def test_tables_that_cannot_be_told_apart_are_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quoted = of_larger_model(TEST).replace('"larger model"', '"""\nsee\n[[accepted]]"""')
+    text = of_larger_model("test_a.py::test_calm", opening="[[ accepted ]]") + quoted
+    (here / "perf-accepted.toml").write_text(text, encoding="utf-8")
+    write(here, result("test_a.py::test_calm", accepted=OVER))
+    assert main(["accept", "results.json", "--prune"]) == 2
+    assert "has 2 tables, of which 3 begin with a line [[accepted]]; write each so" in capsys.readouterr().err
+    assert (here / "perf-accepted.toml").read_text(encoding="utf-8") == text
+
+
+def test_of_a_group_the_test_that_became_worse_is_accepted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    group = "test_a.py::test_digits"
+    calm, slower, other = (f"{group}[{name}]" for name in ("cached", "single", "batched"))
+    worse = result(slower, group=group, passed=False, verdicts=SLOWER)
+    write(here, result(calm, group=group), worse)
+    assert main(["accept", "results.json", group, "--reason", "why"]) == 0
+    assert {one.test for one in accepted(here)} == {slower}
+    write(here, result(calm, group=group), worse, result(other, group=group, passed=False, verdicts=SLOWER))
+    assert main(["accept", "results.json", group, "--reason", "why"]) == 2
+    assert f"has 2 tests that became worse, expected one; name {slower} or {other}" in capsys.readouterr().err

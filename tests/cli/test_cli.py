@@ -14,6 +14,7 @@ from support.synthetic import ENVIRONMENT, make_setup, result
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.analysis.choice.ranking import Unmeasured, rank
 from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
 
@@ -102,6 +103,19 @@ def test_stored_results_are_ranked_by_other_weights(patterns: Path, capsys: pyte
     assert "cached first; batched second; single and" in said
     assert "left out of the weights: ASL" in said
     assert "queued: not measured: its test failed" in said
+
+
+def test_a_pattern_whose_test_gave_no_result_is_named_by_a_file_without_a_ranking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group, path = "test_perf.py::test_shop", tmp_path / "results.json"
+    measured = [
+        result(f"{group}[{name}]", group=group, setup=make_setup(pattern=name)) for name in ("single", "cached")
+    ]
+    absent = FailedTest(f"{group}[batched]", "it did not start", None, group=group, pattern="batched")
+    path.write_text(results_json([*measured, absent], ENVIRONMENT, "2026-11-30", baseline={}), encoding="utf-8")
+    assert main(["rank", str(path), "rtm=1"]) == 0
+    assert "batched: not measured: its test failed" in capsys.readouterr().out
 
 
 @pytest.mark.processes

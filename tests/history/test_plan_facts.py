@@ -98,6 +98,7 @@ def test_lines_alike_are_sittings() -> None:
         line(2, 9.0, 9.1, setup="9876543210"),
         line(2, 9.0, 9.1, kind=Kind.INVALID),
         line(2, 9.0, 9.1, machine="another"),
+        line(2, 4.1, 4.1, runs=4),  # of a compaction, which keeps the means of runs
     ]
     (facts,) = facts_of_lines(lines, machine=MACHINE)
     assert [len(one) for one in facts.launches["rtm"]] == [3, 2]

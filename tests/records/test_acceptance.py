@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 
 import pytest
 from support.synthetic import verdict
@@ -27,6 +28,8 @@ def test_its_text_is_what_the_marker_takes() -> None:
         ("test_a.py::test_b[single]", "test_a.py::test_b[single]", True),
         ("test_a.py::test_b[single]", "test_a.py::test_b[cached]", False),
         ("test_a.py::*", "test_b.py::test_b", False),
+        ("test_a.py::test_b[1]", "test_a.py::test_b1", False),  # brackets are no class of characters
+        ("test_a.py::test_b[small-*]", "test_a.py::test_b[small-cached]", True),
     ],
 )
 def test_an_acceptance_is_of_the_tests_that_its_pattern_names(pattern: str, test: str, expected: bool) -> None:
@@ -57,3 +60,12 @@ def test_an_ended_one_says_so() -> None:
     accepted = Accepted((), ((LARGER, "that day is over"),))
     assert accepted.states == {str(LARGER): "that day is over"}
     assert accepted.notes == (f"accepted is {LARGER}; that day is over, so remove it",)
+
+
+def test_one_for_the_same_reason_from_another_commit_on_is_another_one() -> None:
+    first, second = (replace(LARGER, since=since) for since in ("1a2b3c4", "5d6e7f8"))
+    assert str(first) == str(second)
+    assert Accepted((second,), ((first, "main has it already"),)).states == {
+        f"{LARGER}, since 5d6e7f8": "",
+        f"{LARGER}, since 1a2b3c4": "main has it already",
+    }

@@ -6,6 +6,7 @@ break cannot begin another workflow command.
 
 from __future__ import annotations
 
+import html
 import re
 from typing import TYPE_CHECKING
 
@@ -176,7 +177,7 @@ def _details(result: TestResult) -> str:
     drawn = [*changed, *function_table_lines(result.causes.profile), *_pictures(result), *load_picture(result)]
     if not drawn:
         return ""
-    title = escaped(result.test)
+    title = html.escape(" ".join(result.test.split()))  # a block of HTML, in which Markdown escapes nothing
     return f"<details><summary>{title}</summary>\n\n```\n{chr(10).join(drawn)}\n```\n\n</details>"
 
 

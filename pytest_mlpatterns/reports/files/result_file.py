@@ -24,7 +24,7 @@ from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, shown
 from pytest_mlpatterns.records.result import FailedTest, State, TestResult
 from pytest_mlpatterns.records.setup import Environment
-from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
+from pytest_mlpatterns.records.verdict import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,13 +105,9 @@ def results_json(  # noqa: PLR0913 - the members of the file, most of them by na
 
 def _failed_test(result: TestResult) -> FailedTest:
     """The failure of a test that was measured."""
-    judged = Outcome.INCONCLUSIVE if result.kind is Kind.UNDECIDED else Outcome.FAIL
-    reasons = [one.reason for one in result.verdicts if one.outcome is judged]
-    if result.judged.unjudged is not None:
-        reasons = [result.judged.unjudged.reason]
     return FailedTest(
         result.test,
-        "\n".join(reasons) or "failed",
+        "\n".join(result.failures) or "failed",
         result.definition.location,
         kind=result.kind,
         gate=Gate.WARN if result.advisory else Gate.FAIL,

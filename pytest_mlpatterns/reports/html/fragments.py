@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.reports.html.chart import Chart
 
 __all__ = [
+    "NO_VERDICT",
     "STATES",
     "anchors_for",
     "anchors_of",
@@ -28,7 +29,6 @@ __all__ = [
     "labels_of",
     "link_to",
     "most_urgent_first",
-    "other_reason",
     "scrolling",
     "state_mark",
     "state_of",
@@ -37,6 +37,8 @@ __all__ = [
 
 STATES = ("failed", "undecided", "interrupted", "passed", "measured")
 """The outcomes of a test, the most urgent first; ``measured``: no verdict was asked for."""
+NO_VERDICT = "the test failed for a reason other than a verdict"
+"""Of a test that failed and says no more."""
 _URGENT = {"failed": 0, "undecided": 1}
 _IN_FRAGMENT = "/?:@!$&'()*+,;=[]|"
 """Characters of test ids that browsers leave as they are behind the ``#`` of an address."""
@@ -47,15 +49,6 @@ _BY_NAME = ("changes", "intervals", "parts", "waterfall")
 def state_of(result: TestResult) -> str:
     """One of :data:`STATES`."""
     return "measured" if result.outcome == "passed" and not result.verdicts else str(result.outcome)
-
-
-def other_reason(result: TestResult) -> str:
-    """Why a test failed whose verdicts do not say it."""
-    return (
-        "the test failed for a reason other than a verdict"
-        if result.judged.unjudged is None
-        else result.judged.unjudged.reason
-    )
 
 
 def most_urgent_first(results: Sequence[TestResult]) -> list[TestResult]:

@@ -18,17 +18,17 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
 )
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.layer_kinds import layer_kind
-from pytest_mlpatterns.records.verdict import Kind, Outcome
+from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
 from pytest_mlpatterns.reports.html.charts import interval_chart
 from pytest_mlpatterns.reports.html.fragments import (
+    NO_VERDICT,
     STATES,
     anchors_of,
     breakable,
     chart_figure,
     labels_of,
     link_to,
-    other_reason,
     scrolling,
     state_mark,
     state_of,
@@ -112,9 +112,8 @@ def _failure(name: Markup, reasons: Sequence[str]) -> Markup:
 
 def _reasons(result: TestResult) -> list[str]:
     """Why a test failed, and where its time is."""
-    fails = [verdict.reason for verdict in result.verdicts if verdict.outcome is Outcome.FAIL]
     where = where_sentence(result)
-    return [*(fails or [other_reason(result)]), *([where] if where else [])]
+    return [*(result.failures or [NO_VERDICT]), *([where] if where else [])]
 
 
 def history_section(history: Mapping[str, Any], results: Sequence[TestResult], page: str = "") -> Markup | None:

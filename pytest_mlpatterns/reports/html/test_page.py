@@ -12,11 +12,11 @@ from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.html.flame_graph import flame_graph
 from pytest_mlpatterns.reports.html.fragments import (
+    NO_VERDICT,
     anchors_of,
     breakable,
     chart_figure,
     link_to,
-    other_reason,
     scrolling,
     state_mark,
     state_of,
@@ -122,10 +122,12 @@ def _reasons(result: TestResult) -> Markup:
         )
         for verdict in shown
     ]
+    if result.judged.unjudged is not None:
+        reasons.append(tag("li", state_mark("failed"), tag("span", result.judged.unjudged.reason)))
     if not reasons:
         calm = "no compared metric is worse beyond its tolerance" if result.verdicts else ""
         failed = state_of(result) == "failed"
-        word = other_reason(result) if failed else calm or "no limit and no baseline to compare with"
+        word = NO_VERDICT if failed else calm or "no limit and no baseline to compare with"
         reasons = [tag("li", state_mark(state_of(result)), tag("span", word))]
     return tag("ul", *reasons, class_="reasons")
 
