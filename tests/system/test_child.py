@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from pytest_mlpatterns import ChildError
 from pytest_mlpatterns.system import child as system_child
 from pytest_mlpatterns.system import log_file
 from pytest_mlpatterns.system.child import Child
-from pytest_mlpatterns.system.orphans import Stopped
+from pytest_mlpatterns.system.orphans import Stopped, alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -275,9 +276,19 @@ class TestTheEnd:
 
     @pytest.mark.parametrize("how", ["stopped", "killed"])
     def test_a_daemon_of_the_child_ends_with_it_and_is_named_if_it_does_not_end_by_itself(
-        self, child: Child, how: str
+        self, child: Child, how: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         daemons = [ask(child, "daemonize", ignored) for ignored in ("", "SIGTERM")]
+        wait = psutil.wait_procs
+
+        def wait_for_the_willing(processes: list[psutil.Process], timeout: float) -> Any:
+            """First for the one that ends by itself, however long it saves what coverage measured."""
+            until = time.monotonic() + PATIENCE_S
+            while alive(one for one in processes if one.pid == daemons[0]) and time.monotonic() < until:
+                time.sleep(0.01)
+            return wait(processes, timeout)
+
+        monkeypatch.setattr(psutil, "wait_procs", wait_for_the_willing)
         if how == "killed":
             os.kill(child.pid, signal.SIGKILL)
             with pytest.raises(ChildError, match="signal SIGKILL"):  # although the daemons hold its pipe open

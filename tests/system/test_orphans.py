@@ -78,7 +78,8 @@ def test_what_does_not_end_after_sigterm_is_killed_and_named(ends_by: signal.Sig
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_what_is_started_meanwhile_is_killed_too() -> None:
+def test_what_is_started_meanwhile_is_killed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "_KILL_S", 10.0)  # it ends when nothing is left
     first: Any = FakeProcess("first", signal.SIGKILL)
     second: Any = FakeProcess("second", signal.SIGKILL)
     looks = iter([{first}, {first, second}])

@@ -22,4 +22,4 @@ def test_disturbed_rounds_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sorting_takes_a_hundredth_of_a_second_and_is_measured() -> None:
     first, second = sorting_time_ns(), sorting_time_ns()
     assert 1e4 < first < 1e8
-    assert 0.2 < first / second < 5
+    assert 0.05 < first / second < 20  # a busy machine may be some times as slow from one moment to the next

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import subprocess
 import sys
 import textwrap
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -23,19 +23,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READY, INFER = "/v2/health/ready", "/v2/models/m/infer"
+PATIENCE_S = 30
+"""Longest wait of a peer for a client, which may have given up before it came, in seconds."""
 
 
 def serve_once(
     listener: socket.socket, data: bytes, greeting: bytes = peer2.SERVER_SETTINGS, end: str = "close"
 ) -> None:
-    """Greet one client, send these bytes after its request, and then "close", "reset" or "wait"."""
-    connection, _ = listener.accept()
+    """Greet one client, send these bytes after its request, and then "close", "reset" or "wait"; or until it leaves."""
+    with contextlib.suppress(OSError):  # it may leave at any moment
+        connection, _ = listener.accept()
+        connection.settimeout(PATIENCE_S)
+        serve(connection, data, greeting, end)
+
+
+def serve(connection: socket.socket, data: bytes, greeting: bytes, end: str) -> None:
     with connection:
         connection.sendall(greeting)
         received = b""
         last = frame(Frame.DATA, 1, 1)[3:] if greeting else PREFACE  # type, flags and stream of a request's last frame
         while last not in received:
-            received += connection.recv(65_536)
+            if not (part := connection.recv(65_536)):
+                return
+            received += part
         connection.sendall(data)
         if end == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -43,16 +53,21 @@ def serve_once(
             pass
 
 
-@contextmanager
+@contextlib.contextmanager
 def caller(data: bytes, **behaviour: Any) -> Iterator[httpx.Client]:
     """A client of a peer that behaves as :func:`serve_once`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
         thread = threading.Thread(target=serve_once, args=(listener, data), kwargs=behaviour)
         thread.start()
         base = "http://{}:{}".format(*listener.getsockname())
-        with httpx.Client(base_url=base, transport=GrpcTransport(), timeout=10) as client:
-            yield client
-        thread.join()
+        try:
+            with httpx.Client(base_url=base, transport=GrpcTransport(), timeout=PATIENCE_S) as client:
+                yield client
+        finally:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # a client that gave up may never have come
+            thread.join()
 
 
 IS_SO, IS_NOT = peer2.answer(b"\x08\x01"), peer2.answer(b"")
@@ -141,6 +156,7 @@ def test_a_refused_connection_is_a_connect_error(host: str) -> None:
 def test_a_service_that_starts_after_a_refusal_is_reached_at_once() -> None:
     with socket.socket() as listener, httpx.Client(transport=GrpcTransport(), timeout=30) as client:
         listener.bind(("127.0.0.1", 0))
+        listener.settimeout(PATIENCE_S)
         url = "http://{}:{}".format(*listener.getsockname()) + READY
         with pytest.raises(httpx.ConnectError):
             client.get(url)
@@ -193,22 +209,29 @@ def test_a_large_message_goes_as_the_service_takes_it() -> None:
     wide = frame(Frame.WINDOW_UPDATE, 0, 0, payload=(1 << 20).to_bytes(4, "big"))
     wide += frame(Frame.WINDOW_UPDATE, 0, 1, payload=(1 << 20).to_bytes(4, "big"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
         received = bytearray()
+
+        def receive(connection: socket.socket) -> None:
+            part = connection.recv(65_536)
+            assert part, "the client left"
+            received.extend(part)
 
         def serve() -> None:
             connection, _ = listener.accept()
             with connection:
+                connection.settimeout(PATIENCE_S)
                 connection.sendall(peer2.SERVER_SETTINGS)
                 while len(received) < 65_536:
-                    received.extend(connection.recv(65_536))
+                    receive(connection)
                 connection.sendall(wide)
                 while frame(Frame.DATA, 1, 1)[3:] not in received or received.count(b"7") < 200_000:
-                    received.extend(connection.recv(65_536))
+                    receive(connection)
                 connection.sendall(peer2.answer(b"all"))
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with httpx.Client(transport=GrpcTransport(), timeout=10) as client:
+        with httpx.Client(transport=GrpcTransport(), timeout=PATIENCE_S) as client:
             response = client.post("http://{}:{}".format(*listener.getsockname()) + INFER, content=b"7" * 200_000)
         thread.join()
     assert response.text == "all"

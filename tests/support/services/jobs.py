@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["MESSAGES", "MS", "a_job", "message"]
+__all__ = ["MESSAGES", "MS", "a_job", "message", "window_of"]
 
 MS = 1_000_000
 
@@ -24,6 +25,11 @@ def message(body: bytes) -> bytes:
 
 
 MESSAGES = tuple(message(b"input %d" % number) for number in range(5))
+
+
+def window_of(requests: int) -> RequestWindow:
+    """A window that ends when so many requests were due in it, however long that takes."""
+    return RequestWindow(requests, least_ns=0, longest_ns=600_000 * MS)
 
 
 def a_job(
