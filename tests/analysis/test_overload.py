@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.overloaded import NMRT_RPS, RATIOS, SERVICE_NS, STEP_S, offered
-from support.synthetic import MS, PROPERTY, S
+from support.synthetic import MS, PROPERTY, S, samples
 
 from pytest_mlpatterns.analysis.capacity.overload import (
+    OfferedLoad,
+    _step,
     default_limit_ns,
     goodput_metric,
     goodput_share,
@@ -21,10 +25,11 @@ from pytest_mlpatterns.analysis.capacity.overload import (
     plan_overload,
     recovery_time,
 )
-from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
+from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, t_quantile
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.overload import Behaviour, Overload
+from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -125,11 +130,29 @@ def test_the_goodput_of_one_measurement_has_the_error_of_its_eight_pieces() -> N
         assert interval.value - interval.low == pytest.approx(half, rel=1e-3)
 
 
+@pytest.mark.parametrize("rate_rps", [10, 20, 30, 200])
+def test_the_goodput_of_few_requests_is_known_no_better_than_it_is(rate_rps: int) -> None:
+    """Half of the answers come in time, each by chance; an interval of 98 % should have the truth in as many runs."""
+    rng, held, runs = np.random.default_rng(1), 0, 300
+    due_ns = np.arange(0, 2 * S, S // (2 * rate_rps), dtype=np.int64)
+    for _ in range(runs):
+        latency_ns = np.where(rng.random(due_ns.size) < 0.5, MS, 900 * MS).astype(np.int64)
+        window = Window(0, 2 * S)
+        step = _step(OfferedLoad(2.0, samples(due_ns, latency_ns), window, 0, None), window, LIMIT_NS)
+        ratios = {2.0: step.goodput_rps / rate_rps}
+        one: Any = SimpleNamespace(steps=[step], nmrt_rps=rate_rps, goodput_ratio=ratios.__getitem__)
+        found = goodput_share([one], LaunchValue(rate_rps, 0.0), 2.0, confidence=0.98)
+        assert found.low < found.high
+        held += found.low <= 1 <= found.high
+    assert held / runs >= 0.96
+
+
 def test_several_measurements_share_their_error_and_differ_by_a_launch() -> None:
     found = measured(places=10)
     error = found.peak.goodput_error_rps / NMRT_RPS
     one, two = (goodput_share([found] * count, LaunchValue(NMRT_RPS, 0.0), 2.0, confidence=0.98) for count in (1, 2))
-    ratio = math.hypot(error / math.sqrt(2), LAUNCH_SD * two.value) / error
+    known_better = t_quantile(0.98, 14) / t_quantile(0.98, 7)  # by the pieces of both
+    ratio = known_better * math.hypot(error / math.sqrt(2), LAUNCH_SD * two.value) / error
     assert two.value == pytest.approx(one.value)
     assert (two.high - two.value) / (one.high - one.value) == pytest.approx(ratio, rel=1e-3)
 

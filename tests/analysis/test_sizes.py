@@ -36,6 +36,12 @@ def test_sizes_that_the_input_decides_are_exact_but_for_an_incomplete_round() ->
     assert incomplete.relative_error == pytest.approx(np.std([100, 300, 100, 300, 100], ddof=1) / 5 / 180)
 
 
+def test_inputs_that_are_drawn_are_in_no_rounds() -> None:
+    inputs = [0, 0, 0, 1]
+    sizes = [100, 100, 100, 300]
+    assert size(inputs, sizes).relative_error == pytest.approx(np.std(sizes, ddof=1) / 2 / 150)
+
+
 @pytest.mark.parametrize(
     ("inputs", "sizes"), [([0, 0, 0, 0], [100, 300, 100, 300]), ([0, 1, 2, 3], [100, 300, 100, 300])]
 )

@@ -195,7 +195,7 @@ def goodput_share(overloads: Sequence[Overload], nmrt: LaunchValue, at: float, *
     of_launches = LAUNCH_SD if count > 1 else 0.0  # the NMRT is that of the first launch
     of_steps_squared = sum(error**2 for error in of_steps) / count**2
     error = math.sqrt(of_steps_squared + value**2 * (nmrt.relative_error**2 + of_launches**2))
-    half = t_quantile(confidence, _PIECES - 1) * error
+    half = t_quantile(confidence, sum(_pieces_of(step.requests) - 1 for step in steps)) * error
     return Estimate(value, max(value - half, 0.0), value + half)
 
 
@@ -284,6 +284,16 @@ def _settled(window: Window) -> Window:
     return Window(window.start_ns + round(_FILLING * window.duration_ns), window.end_ns)
 
 
+def _pieces_of(requests: int) -> int:
+    """Pieces of a window whose scatter is the error of its goodput."""
+    return max(2, min(_PIECES, requests // PIECE_REQUESTS))
+
+
+def _least_error(in_time: int, requests: int) -> float:
+    """Standard error of the answers in time, each by chance; of few requests, whose pieces may be alike by chance."""
+    return math.sqrt(in_time * (requests - in_time) / requests) if _pieces_of(requests) < _PIECES else 0.0
+
+
 def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: float | None = None) -> OverloadStep:
     samples = load.samples
     inside = samples.due_in(window)
@@ -294,15 +304,16 @@ def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: flo
     failed = ~good & ~rejected & ~timed_out
     kinds = Counter(outcome[failed].tolist()).most_common(1)
     total, seconds = max(int(inside.sum()), 1), window.duration_ns / SECOND_NS
-    pieces = max(2, min(_PIECES, total // PIECE_REQUESTS))
+    pieces = _pieces_of(total)
     edges = np.linspace(window.start_ns, window.end_ns, pieces + 1)
     rates = np.histogram(due_ns[in_time], edges)[0] * pieces / seconds
+    error_rps = max(float(np.std(rates, ddof=1)) / math.sqrt(pieces), _least_error(int(in_time.sum()), total) / seconds)
     return OverloadStep(
         load_ratio=load.load_ratio if load_ratio is None else load_ratio,
         offered_rps=int(inside.sum()) / seconds,
         requests=int(inside.sum()),
         goodput_rps=int(in_time.sum()) / seconds,
-        goodput_error_rps=float(np.std(rates, ddof=1)) / math.sqrt(pieces),
+        goodput_error_rps=error_rps,
         in_time_ratio=float(in_time.sum()) / total,
         late_ratio=float((good & ~in_time).sum()) / total,
         rejected_ratio=float(rejected.sum()) / total,

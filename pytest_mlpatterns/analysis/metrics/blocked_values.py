@@ -240,11 +240,11 @@ _UNKNOWN = 1e-9
 def mean_size(inputs: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]]) -> LaunchValue:
     """The mean size with its relative standard error.
 
-    If every input that was sent again had the same size again, sizes are fixed by the input. The inputs are sent in
-    rounds, so the mean is exact but for those of the last, incomplete round: of n requests, r are in it, and with a
-    deviation s between inputs their error is s sqrt(r) / n. Otherwise it is s / sqrt(n) with the deviation s of all.
-    The error of a single request is not known. It counts as next to nothing, so that the scatter between launches
-    decides.
+    If every input that was sent again had the same size again, sizes are fixed by the input. Of inputs that are sent in
+    rounds, the mean is then exact but for those of the last, incomplete round: of n requests, r are in it, and with a
+    deviation s between inputs their error is s sqrt(r) / n. Otherwise, and for inputs that are drawn, it is s / sqrt(n)
+    with the deviation s of all. The error of a single request is not known. It counts as next to nothing, so that the
+    scatter between launches decides.
 
     Args:
         inputs: index of the input of each request, shape ``(requests,)``, at least one.
@@ -257,8 +257,9 @@ def mean_size(inputs: NDArray[np.integer[Any]], sizes: NDArray[np.integer[Any]])
         return LaunchValue(mean, 0.0)
     deviation = float(np.std(sizes, ddof=1))
     pairs = np.unique(np.stack([inputs, sizes]), axis=1)
-    distinct = int(np.unique(inputs).size)
-    if distinct < requests and pairs.shape[1] == distinct:
+    times_sent = np.unique(inputs, return_counts=True)[1]
+    distinct, in_rounds = times_sent.size, np.ptp(times_sent) <= 1
+    if distinct < requests and pairs.shape[1] == distinct and in_rounds:
         error = deviation * math.sqrt(requests % distinct) / requests
     else:
         error = deviation / math.sqrt(requests)
