@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.workermanage import NodeManager
 
 import pytest_mlpatterns.plugin.session  # noqa: F401 - numpy loads once a process, and runs in this process forget modules
 
@@ -25,6 +26,7 @@ _COVERAGE = "COVERAGE_PROCESS_CONFIG"
 _running: list[pytest.Item] = []
 """The test that runs, if one does."""
 
+NodeManager.EXIT_TIMEOUT = 300  # seconds; 10 are too few on a busy machine, and the coverage of a killed worker is lost
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it runs in its background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
