@@ -196,6 +196,7 @@ class Connection:
             if outcome < 0 or protocol.used_up or self._unsent:
                 self.close()
             elif protocol.outbox:
+                self.busy = False  # a peer that is gone by now loses no answer
                 self._answer_peer()
             self._finish(now, outcome, failed=outcome < 0)
         elif protocol.outbox:
@@ -213,9 +214,9 @@ class Connection:
 
     def _answer_peer(self) -> None:
         """Send what the protocol has queued."""
-        outbox = self._protocol.outbox
-        self._write(list(outbox))
-        outbox.clear()
+        queued = list(self._protocol.outbox)
+        self._protocol.outbox.clear()
+        self._write(queued)
 
     def _finish(self, now_ns: int, outcome: int, *, failed: bool) -> None:
         self.busy = False
@@ -268,7 +269,7 @@ class Connection:
             sent = self._send(message)
         except BlockingIOError:
             sent = 0
-        except OSError:
+        except OSError:  # the peer closed before it saw any of this request, so it has answered none of it
             self.fail(Failure.CLOSED)
             return
         if sent < len(message):
@@ -292,9 +293,27 @@ class Connection:
         except BlockingIOError:
             pass
         except OSError:
-            self.fail(Failure.CLOSED)
+            self._on_broken_pipe()
             return
         self._watch(_READ | _WRITE if unsent else _READ)
+
+    def _on_broken_pipe(self) -> None:
+        """The peer closed while bytes were sent to it: its answer may be there already, or the request is lost."""
+        protocol = self._protocol
+        while self.busy and (data := self._left_behind(_PIECE)):
+            self._received += len(data)
+            if outcome := protocol.take(data):
+                self.close()
+                self._finish(perf_counter_ns(), outcome, failed=outcome < 0)
+                return
+        self.fail(Failure.CLOSED)
+
+    def _left_behind(self, size: int) -> bytes:
+        """What a peer that is gone had sent and nobody has read, up to a size; empty if that is all."""
+        try:
+            return self._recv(size)
+        except OSError:
+            return b""
 
     def _on_writable(self) -> None:
         assert self._socket is not None
@@ -455,13 +474,18 @@ class StreamConnection(Connection):
 
     def _parse_pieces(self, *, more: bool) -> bool:
         """Parse what has arrived. Returns whether the request has ended."""
-        pieces, stamps = self._pieces, self._stamps
-        self._pieces, self._stamps = [], []
-        last = len(pieces) - 1
-        for number, data in enumerate(pieces):
-            if self._take_at(data, stamps[number], more=more or number < last):
+        while self._pieces:  # in place, since a piece may end in a failure, which parses those after it
+            data, stamp_ns = self._pieces.pop(0), self._stamps.pop(0)
+            if self._take_at(data, stamp_ns, more=more or len(self._pieces) > 0):
                 return True
         return False
+
+    def _on_broken_pipe(self) -> None:
+        """The same; what arrived before is parsed first."""
+        while self.busy and (data := self._left_behind(_PIECE_OF_STREAM)):
+            self._pieces.append(data)
+            self._stamps.append(perf_counter_ns())
+        self.fail(Failure.CLOSED)
 
     def _take_at(self, data: bytes, now_ns: int, *, more: bool) -> bool:
         """Take a piece of the response, which arrived then. Returns whether the request has ended."""
@@ -477,6 +501,7 @@ class StreamConnection(Connection):
             if failed or more or protocol.used_up or self._unsent:
                 self.close()
             elif protocol.outbox:
+                self.busy = False  # as in _take
                 self._answer_peer()
             self._finish(now_ns, outcome, failed=failed)
             return True
@@ -484,7 +509,7 @@ class StreamConnection(Connection):
             if not protocol.duplex:  # the protocol asks again
                 answer.begin(self.request)
             self._go_on()
-        return self._socket is None
+        return self._socket is None or protocol is not self._protocol
 
     def _cancel(self, due_ns: int) -> None:
         """Cancel the request that was due then, if it is still in flight."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.addressing import Balancer
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.system.process_limits import allowed_connections
 from pytest_mlpatterns.workload.mix import Mix, most_callers
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -31,6 +32,14 @@ __all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "PassedAddresses"]
 
 MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
+
+
+def _most_beside(callers: int) -> int:
+    """Most connections of an open loop beside those of callers; fewer if the system allows fewer open files."""
+    allowed = allowed_connections()
+    if allowed is None:
+        return MAX_OPEN_LOOP_CONNECTIONS
+    return min(MAX_OPEN_LOOP_CONNECTIONS, max(allowed - callers, 1))
 
 
 class ConnectionPool:
@@ -52,7 +61,7 @@ class ConnectionPool:
         self._callers = job.share.part_of(most_callers(job.schedule))
         self._limit = self._callers * len(job.endpoint.addresses)
         if not job.schedule.closed:
-            self._limit += MAX_OPEN_LOOP_CONNECTIONS
+            self._limit += _most_beside(self._limit)
         self._open_ahead = self._callers if isinstance(job.schedule, ClosedLoop | Mix) and self._callers else 1
         self.limit_reached: bool = False
 

@@ -229,8 +229,9 @@ class Http1Stream(Http1):
 
     def on_headers_complete(self) -> None:
         """Called by the parser after the head of a response."""
-        accepted = self._follow and self._status() == ACCEPTED
-        if not (accepted or self._status_code):
+        status = self._status()
+        accepted = self._follow and status == ACCEPTED
+        if status >= 200 and not (accepted or self._status_code):  # below: the final response follows
             head = self.head()
             found, coding = _TYPE.search(head), _CODING.search(head)
             self._answer.read_type(

@@ -272,8 +272,19 @@ class LoadRun:
         planned = isinstance(self._job.window, WindowPlan) and self._job.warmup_ns is not None
         return planned and self._job.schedule.closed and not self._has_length
 
+    @property
+    def _has_no_callers(self) -> bool:
+        """Whether this generator sends nothing in the warm-up: it shares a load that has fewer callers then."""
+        schedule, share = self._job.schedule, self._job.share
+        if self._has_length:
+            return not share.part_of(1)
+        parts = [one.schedule for one in schedule.classes] if isinstance(schedule, Mix) else [schedule]
+        return all(isinstance(one, ClosedLoop) and not share.part_of(one.concurrency) for one in parts)
+
     def _warm(self, now_ns: int) -> bool:
         """Whether the warm-up is over: its time is up, or the load is steady."""
+        if self._has_no_callers:
+            return True
         elapsed = now_ns - self._start_ns
         if self._job.warmup_ns is not None:
             is_answered = not self._waits_for_answers or self._warmup_answers.count >= self._callers
@@ -288,6 +299,7 @@ class LoadRun:
 
     def _open_window(self, now_ns: int) -> None:
         steady = self._warmup_answers.is_steady if self._warm_by_answers else is_steady(self._warmup_windows)
+        steady = steady or self._has_no_callers  # the others decide whether the load is
         fixed = self._job.warmup_ns is not None
         self._warmup = Warmup(now_ns - self._start_ns, len(self.recording), None if fixed else steady)
         self._window_start_ns, self._window_row = now_ns, len(self.recording)

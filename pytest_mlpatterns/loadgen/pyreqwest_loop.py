@@ -211,7 +211,7 @@ class _Received:
                 else:
                     answer.keep_opening(pieces[-1])
         self.body = b"".join(pieces)
-        return answer.outcome(int(response.status))
+        return answer.outcome(int(response.status), delimited=_is_delimited(response))
 
 
 def parse_message(message: bytes) -> tuple[str, str, list[tuple[str, str]], bytes]:
@@ -226,6 +226,13 @@ def parse_message(message: bytes) -> tuple[str, str, list[tuple[str, str]], byte
 def _head_of(headers: Mapping[str, str]) -> bytes:
     """The response head in the form our own connections give; the status line is ignored."""
     return "\r\n".join(["", *(f"{name}: {value}" for name, value in headers.items())]).encode("latin-1")
+
+
+def _is_delimited(response: Any) -> bool:
+    """Whether HTTP marked the end of an answer that is over; not if it lasted until the connection was closed."""
+    if not response.version.startswith("HTTP/1"):
+        return True
+    return any(response.get_header(name) is not None for name in ("content-length", "transfer-encoding"))
 
 
 def _client_of(remote: Remote, timeout_ns: int) -> Any:

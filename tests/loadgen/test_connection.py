@@ -14,10 +14,13 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 import pytest
+from support.services import peer2
 from support.services.scripted import answer, refused_port
 
 from pytest_mlpatterns.loadgen.connection import Connection
 from pytest_mlpatterns.loadgen.http1 import Http1
+from pytest_mlpatterns.loadgen.http2 import HeaderReader, Http2, RequestBlocks
+from pytest_mlpatterns.loadgen.http2_frames import Frame
 from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
 from pytest_mlpatterns.records.outcomes import Failure
 
@@ -483,6 +486,54 @@ def test_a_server_that_resets_while_a_request_is_being_sent_is_one_closed_row() 
         while not bench.rows:
             bench.turn()
         assert bench.rows == [Failure.CLOSED]
+        assert not bench.connection.busy
+
+
+CLOSING = b"HTTP/1.1 413 Too Large\r\nconnection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    ("left", "outcome"),
+    [
+        (CLOSING + b"content-length: 3\r\n\r\nbig", 413),
+        (CLOSING + b"\r\nbig", Failure.CLOSED),  # a reset does not tell whether that is all
+    ],
+    ids=["whole", "without-length"],
+)
+def test_what_a_server_answered_to_half_a_request_before_it_went_counts_if_it_is_whole(
+    bench: Bench, left: bytes, outcome: int
+) -> None:
+    bench.messages = (b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%s" % (1 << 24, bytes(1 << 24)), SECOND)
+    bench.protocol = lambda address: Http1(bench.messages, address[0], follow=False, keep=bench.answers is not None)
+    bench.connection.send(0)
+    peer = bench.accept()
+    bench.turn()
+    peer.sendall(left)
+    peer.close()  # resets, since it leaves bytes unread
+    while not bench.rows:
+        bench.turn()
+    expect(bench, outcome, len(left), None)
+    assert not bench.connection.busy
+    bench.deliver(bench.request(1), LENGTH)
+    assert bench.rows == [outcome, 200]
+
+
+def test_a_call_whose_server_is_gone_before_its_ping_is_answered_is_one_row() -> None:
+    call = peer2.message(b"text")
+    address = ("127.0.0.1", 1)
+    blocks = RequestBlocks.of(address, "/service/Method")
+    with Bench((call,), keep=True) as bench:
+        bench.protocol = lambda _address: Http2((call,), blocks, HeaderReader(), keep=True)
+        bench.connection.send(0)
+        peer = bench.accept()
+        bench.turn()
+        assert peer.recv(1 << 16)
+        peer.sendall(peer2.settings() + peer2.answer(b"hello") + peer2.frame(Frame.PING, 0, 0, bytes(8)))
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        bench.end(peer)
+        assert bench.rows == [200]
+        assert bench.failures == [False]
+        assert bench.kept == [(0, b"hello")]
         assert not bench.connection.busy
 
 

@@ -13,10 +13,12 @@ from pytest_mlpatterns.loadgen import connection_pool as pool_module
 from pytest_mlpatterns.loadgen.recorder import RetryColumns, SampleRecorder
 from pytest_mlpatterns.loadgen.retrier import Attempt
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.workload.schedule import ConstantRate
+from pytest_mlpatterns.workload.mix import Mix
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 
 class FailingConnection:
@@ -95,6 +97,31 @@ def test_an_attempt_that_waited_goes_with_its_connection(monkeypatch: pytest.Mon
     assert connection.attempt == attempt
 
 
+@pytest.mark.parametrize(("allowed", "connections"), [(None, 5), (1_000, 5), (3, 3), (0, 1)])
+def test_an_open_loop_opens_no_more_connections_than_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch, allowed: int | None, connections: int
+) -> None:
+    monkeypatch.setattr(pool_module, "allowed_connections", lambda: allowed)
+    loop = BalancedLoop()
+    for number in range(5):
+        loop.pool.send(number, 1_000 * number)
+
+    assert loop.pool.connections == connections
+    assert [request for request, _, _, _ in loop.pool.waiting] == list(range(connections, 5))
+    assert loop.pool.limit_reached == (connections < 5)
+
+
+def test_the_callers_of_a_mix_leave_an_open_loop_the_rest_of_what_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool_module, "allowed_connections", lambda: 6)
+    loop = BalancedLoop(schedule=Mix({"steady": ClosedLoop(2), "random": ConstantRate(10)}))
+    for number in range(8):
+        loop.pool.send(number, 1_000)
+
+    assert loop.pool.connections == 6
+
+
 class HeldConnection:
     """A connection whose answers come when the test says so."""
 
@@ -112,14 +139,17 @@ class HeldConnection:
         self.is_closed = True
 
 
+RATE = ConstantRate(100)
+
+
 class BalancedLoop:
     new_connection: Any = None
 
-    def __init__(self, balance: Balance = Balance.ROUND_ROBIN) -> None:
+    def __init__(self, balance: Balance = Balance.ROUND_ROBIN, schedule: Schedule | Mix = RATE) -> None:
         self.made: list[HeldConnection] = []
         self.sent: list[tuple[int, int]] = []
         self.new_connection = partial(HeldConnection, self)
-        job = a_job([("127.0.0.1", port) for port in (1, 2)], ConstantRate(100))
+        job = a_job([("127.0.0.1", port) for port in (1, 2)], schedule)  # type: ignore[arg-type]
         job = replace(job, endpoint=replace(job.endpoint, balance=balance))
         self.pool = pool_module.ConnectionPool(cast("LoadLoop", self), job)
 

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from pytest_mlpatterns.loadgen.http1 import Http1Stream
+from pytest_mlpatterns.loadgen.http1 import Http1Pieces, Http1Stream
 from pytest_mlpatterns.loadgen.recorder import StreamColumns
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire import REST_JSON, Wire
+from pytest_mlpatterns.wire.stream_form import read_stream
 
 OPENAI = Wire.parse("openai")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream; charset=utf-8\r\n"
@@ -19,6 +20,7 @@ ROLE = b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\
 TOKENS = [b'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n' % text.encode() for text in ("a", "tök", "€")]
 USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}}\n\n'
 DONE = b"data: [DONE]\n\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n"
 
 
 def chunked(*parts: bytes, end: bool = True) -> bytes:
@@ -148,6 +150,42 @@ def test_an_interim_response_is_no_answer() -> None:
     reading = Reading()
     assert reading.take(b"HTTP/1.1 100 Continue\r\n\r\n", WHOLE) == 200
     assert reading.chunks() == [2, 2, 2]
+
+
+LINES = b'{"response": "a", "done": false}\n{"response": "b", "done": true}\n'
+
+
+@pytest.mark.parametrize(("setting", "kind"), [("lines", Http1Stream), ("chunks", Http1Pieces)])
+@pytest.mark.parametrize("cut", [0, 1, 20, len(HINTS)])
+@pytest.mark.parametrize(
+    ("framing", "tail", "ends"),
+    [(CHUNKED, b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINES), LINES), False), (b"connection: close\r\n", LINES, True)],
+    ids=["chunked", "until-the-end"],
+)
+def test_early_hints_of_their_own_are_no_stream(
+    setting: str, kind: type[Http1Stream], cut: int, framing: bytes, tail: bytes, ends: bool
+) -> None:
+    answer = StreamedAnswer(stream=read_stream(setting, "stream"))
+    protocol = kind([b"request"], "host", follow=False, keep=False, answer=answer)
+    protocol.ask(0)
+    data = HINTS + b"HTTP/1.1 200 OK\r\nx-of: the answer\r\n" + framing + b"\r\n" + tail
+    outcomes = [protocol.take(piece) for piece in (data[:cut], data[cut:]) if piece]
+    if ends:
+        outcomes.append(protocol.end())
+    assert protocol.head().startswith(b"HTTP/1.1 200 OK\r\nx-of: the answer")
+    assert [outcome for outcome in outcomes if outcome] == [200 if setting == "lines" or not ends else Failure.CUT_OFF]
+
+
+@pytest.mark.parametrize("setting", ["lines", "chunks"])
+def test_a_whole_answer_after_early_hints_of_their_own_is_no_stream(setting: str) -> None:
+    answer = StreamedAnswer(stream=read_stream(setting, "stream"))
+    protocol = Http1Pieces([b"request"], "host", follow=False, keep=False, answer=answer)
+    protocol.ask(0)
+    assert protocol.take(HINTS) == 0
+    assert not answer.is_stream
+    sized = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+    assert protocol.take(sized) == Failure.NO_STREAM
+    assert protocol.head() == sized.partition(b"\r\n\r\n")[0]
 
 
 def test_a_second_response_in_the_same_bytes_is_noticed() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
+from dataclasses import replace
+
 import pytest
 from support.services.jobs import MS, a_job
 
 from pytest_mlpatterns.loadgen.load_run import LoadRun
-from pytest_mlpatterns.loadgen.messages import Event, Share, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.messages import ClassShare, Event, Share, Warm, WindowOpened
+from pytest_mlpatterns.workload.bursts import Bursts
+from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule, Stages
 
 RAMP = Stages((("100ms", 100),), start=100)
@@ -68,3 +73,55 @@ def test_waits_for_connections_count_from_when_the_window_opens() -> None:
 
     report = run.result().generator
     assert (report.connection_wait_ns, report.connection_waits) == (5 * MS, 2)
+
+
+LEVELS = Stages((("100ms", 4),), of="concurrency")
+
+
+def sharing(schedule: Schedule | Mix, number: int) -> tuple[LoadRun, list[Event]]:
+    """A generator of two whose load decides when it is warm, at its first tick; and its events."""
+    events: list[Event] = []
+    classes = tuple(ClassShare(at, at + 1, b"") for at in range(2)) if isinstance(schedule, Mix) else ()
+    job = a_job(
+        [("127.0.0.1", 1)],
+        schedule,  # type: ignore[arg-type]
+        warmup_ns=None,
+        share=Share(number, 2),
+        classes=tuple(replace(one, order=array("I", [one.first]).tobytes()) for one in classes),
+    )
+    run = LoadRun(job, lambda _request, _due_ns: None, events.append)
+    run.start(START_NS)
+    run.tick(START_NS + 50 * MS, 0, limit_reached=False)
+    return run, events
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [RAMP, LEVELS, Bursts(10, 100), ClosedLoop(1), Mix({"one": ClosedLoop(1), "other": ClosedLoop(1)})],
+    ids=["stages", "levels", "bursts", "one-caller", "mix"],
+)
+def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule: Schedule | Mix) -> None:
+    run, events = sharing(schedule, 1)
+    assert events == [Warm()]
+
+    run.open_at(OPEN_NS)
+    run.send_due(OPEN_NS)
+    assert events[1:] == [WindowOpened(OPEN_NS)]
+    run.tick(OPEN_NS + 600_000 * MS, 0, limit_reached=False)
+    assert run.result().warmup.steady, "it would make the load of all unsteady"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "number"),
+    [
+        (RAMP, 0),
+        (ClosedLoop(1), 0),
+        (ClosedLoop(2), 1),
+        (ConstantRate(1), 1),
+        (Mix({"one": ClosedLoop(1), "other": ClosedLoop(2)}), 1),
+        (Mix({"one": ClosedLoop(1), "other": ConstantRate(1)}), 1),
+    ],
+    ids=["stages", "first", "two-callers", "rate", "mix", "open-mix"],
+)
+def test_any_other_generator_waits_for_answers(schedule: Schedule | Mix, number: int) -> None:
+    assert sharing(schedule, number)[1] == []

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import trustme
 from support import SERVICES
-from support.services.jobs import MS, a_job
+from support.services.jobs import MS, a_job, window_of
+from support.services.scripted import Close, ScriptedServer, Send
 
 from pytest_mlpatterns import Url
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -142,6 +143,37 @@ def test_every_chunk_of_a_stream_is_counted_over_encryption_and_over_http2(
     assert (samples.sent_ns <= stream.first_byte_ns).all()
     assert (stream.chunk_ns[ends - stream.chunk_count] >= stream.first_byte_ns).all()
     assert (stream.chunk_ns[ends - 1] <= samples.done_ns).all()
+
+
+LINES = b'{"a": 1}\n{"a": 2}\n'
+EVENT, DONE = b'data: {"a": 1}\n\n', b"data: [DONE]\n\n"
+JSON_LINES, EVENT_STREAM = b"content-type: application/x-ndjson\r\n", b"content-type: text/event-stream\r\n"
+SIZED = b"content-length: %d\r\n" % len(EVENT)
+CHUNKED = b"transfer-encoding: chunked\r\n"
+IN_CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(LINES), LINES)
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "outcome"),
+    [
+        (JSON_LINES, LINES, Failure.CUT_OFF),
+        (EVENT_STREAM, EVENT, Failure.CUT_OFF),
+        (EVENT_STREAM, EVENT + DONE, 200),
+        (EVENT_STREAM + SIZED, EVENT, 200),
+        (JSON_LINES + CHUNKED, IN_CHUNKS, 200),
+    ],
+    ids=["lines", "event", "event-and-done", "sized-event", "chunked-lines"],
+)
+def test_a_stream_that_lasts_until_the_connection_is_closed_needs_its_last_event(
+    head: bytes, body: bytes, outcome: int
+) -> None:
+    data = b"HTTP/1.1 200 OK\r\nconnection: close\r\n" + head + b"\r\n" + body
+    with ScriptedServer(lambda _: [Send(data), Close()]) as service:
+        remote = Remote(f"http://127.0.0.1:{service.address[1]}", http2=False)
+        job = a_job([service.address], ClosedLoop(1), stream=True, window=window_of(3))
+        job = replace(job, endpoint=replace(job.endpoint, remote=remote))
+        samples = samples_of(PyreqwestLoop(job, lambda _event: None).run())
+    assert samples.outcome.tolist() == [outcome] * 3
 
 
 def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.services import peer2
 
 from pytest_mlpatterns.loadgen.arrivals import Cancellations
 from pytest_mlpatterns.loadgen.connection import StreamConnection, StreamReading
 from pytest_mlpatterns.loadgen.http1 import Http1Stream
+from pytest_mlpatterns.loadgen.http2 import HeaderReader, Http2, RequestBlocks
+from pytest_mlpatterns.loadgen.http2_frames import Frame
 from pytest_mlpatterns.loadgen.messages import Share
 from pytest_mlpatterns.loadgen.recorder import SampleRecorder, StreamColumns
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import Cancellation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.loadgen.connection import ClientProtocol
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CHUNK = b'b\r\ndata: "a"\n\n\r\n'
@@ -27,6 +35,7 @@ class FakeSocket:
 
     def __init__(self) -> None:
         self.arriving: list[bytes | OSError] = []
+        self.is_broken = False
 
     def recv(self, _size: int) -> bytes:
         if not self.arriving:
@@ -37,6 +46,11 @@ class FakeSocket:
 
     def send(self, data: bytes) -> int:
         return len(data)
+
+    def sendmsg(self, pieces: Sequence[bytes]) -> int:
+        if self.is_broken:
+            raise BrokenPipeError
+        return sum(map(len, pieces))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -56,6 +70,9 @@ class Owner:
         self.again = False
 
     def unregister(self, _socket: object) -> None:
+        """There is no selector."""
+
+    def modify(self, _socket: object, _events: int, _data: object) -> None:
         """There is no selector."""
 
     def completed(self, connection: StreamConnection, _now_ns: int, *, failed: bool) -> None:
@@ -82,18 +99,33 @@ class Connected(StreamConnection):
         for _ in pieces:
             self.on_ready(1)
 
+    def break_pipe(self) -> None:
+        """Let everything that is sent from now on fail."""
+        self._socket.is_broken = True
+
+
+def http1_stream(address: tuple[str, int], answer: StreamedAnswer) -> ClientProtocol:
+    return Http1Stream([b"first", b"second"], address[0], follow=False, keep=False, answer=answer)
+
+
+def http2(_address: tuple[str, int], _answer: StreamedAnswer) -> ClientProtocol:
+    messages = [peer2.message(b"first"), peer2.message(b"second")]
+    return Http2(messages, RequestBlocks.of(("host", 1), "/service/Method"), HeaderReader(), keep=False)
+
 
 class Scene:
-    def __init__(self, cancellation: Cancellation | None = None) -> None:
+    def __init__(
+        self,
+        cancellation: Cancellation | None = None,
+        protocol: Callable[[tuple[str, int], StreamedAnswer], ClientProtocol] = http1_stream,
+    ) -> None:
         self.owner = Owner()
         self.cancellations = None if cancellation is None else Cancellations(cancellation, Share())
         self.reading = StreamReading(
             arrived=deque(),
             cancellations=self.cancellations,
             answer=StreamedAnswer,
-            protocol=lambda address, answer: Http1Stream(
-                [b"first", b"second"], address[0], follow=False, keep=False, answer=answer
-            ),
+            protocol=protocol,
         )
         owner: Any = self.owner
         self.connection = Connected(owner, ("host", 1), 0, reading=self.reading)
@@ -200,3 +232,37 @@ def test_an_answer_that_is_complete_is_not_cancelled_and_neither_is_the_next_req
     scene.cancellations.run(110)
     scene.parse()
     assert scene.rows == [(0, 200, 1), (1, Failure.CANCELLED, 0)]
+
+
+PING = peer2.frame(Frame.PING, 0, 0, bytes(8))
+
+
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize(
+    "pieces",
+    [(peer2.settings() + peer2.answer() + PING,), (peer2.settings(), peer2.answer()), (peer2.settings(), PING)],
+    ids=["answer-and-ping", "settings-before-answer", "no-answer"],
+)
+def test_a_call_whose_server_is_gone_is_one_row_with_what_it_answered(pieces: tuple[bytes, ...], again: bool) -> None:
+    scene = Scene(protocol=http2)
+    scene.owner.again = again
+    scene.connection.break_pipe()
+    scene.connection.arrive(*pieces)
+    scene.parse()
+    answered = any(peer2.answer() in piece for piece in pieces)
+    assert scene.rows == [(0, 200 if answered else Failure.CLOSED, 0)]
+    assert scene.connection.busy == again
+    scene.parse()
+    assert len(scene.rows) == 1
+
+
+def test_an_answer_that_came_before_sending_failed_counts_and_keeps_its_chunks() -> None:
+    scene = Scene()
+    scene.connection._unsent = [b"the rest"]
+    scene.connection.arrive(HEAD + CHUNK)
+    scene.connection.break_pipe()
+    scene.connection._socket.arriving += [CHUNK, END, b""]
+    scene.connection.on_ready(3)
+    assert scene.rows == [(0, 200, 2)]
+    scene.parse()
+    assert len(scene.rows) == 1
