@@ -54,7 +54,7 @@ def state(run: Run) -> tuple[int, str]:
 def test_a_marker_accepts_until_the_baseline_has_the_change(shop: Repository) -> None:
     assert run_here(shop.top, "--perf-baseline=update", "--perf-settle=off").exit_code == 0
     accepted = ', accept="rtm +900 %: larger model, #1"'
-    shop.write(files(0.03, accepted))
+    shop.write(files(0.05, accepted))
     options = ("--perf-settle=off", JSON)
     green = run_here(shop.top, *options)
     assert state(green) == (0, "rtm +900 %: larger model, #1")
@@ -63,7 +63,7 @@ def test_a_marker_accepts_until_the_baseline_has_the_change(shop: Repository) ->
     again = run_here(shop.top, *options)
     assert state(again) == (1, "")
     assert "the baseline was recorded with it, so remove it" in again.out
-    shop.write(files(0.03, accepted.replace("#1", "until 2026-01-31")))
+    shop.write(files(0.05, accepted.replace("#1", "until 2026-01-31")))
     over = run_here(shop.top, *options)
     assert "that day is over, so remove it" in over.out
 

@@ -13,17 +13,30 @@ import pytest
 from support import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
 EXAMPLE = ROOT / "examples" / "during_load"
+PATIENT = {"test_perf.py": {'p95="100ms"': 'p95="5s"'}, "test_replicas.py": {'p95="500ms"': 'p95="5s"'}}
+"""Limits that a busy machine keeps too, in place of those of the example: by file, old and new text."""
+SLOW = {"service.py": {"LOADS_S = 0.5": "LOADS_S = 2"}, "test_perf.py": {'p95="100ms"': 'p95="400ms"'}}
+"""A limit that is so long that a lag of the generator does not matter beside it, and a reload that is longer than three
+times as much, which busy neighbours do not explain."""
 
 
-def run(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    directory: Path, *arguments: str, changes: Mapping[str, Mapping[str, str]] | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     project = directory / "during_load"
-    if not project.exists():
-        shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__", ".*", "perf-*"))
+    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__", ".*", "perf-*"))
+    for name, texts in (changes or {}).items():
+        source = (project / name).read_text(encoding="utf-8")
+        for old, new in texts.items():
+            assert old in source
+            source = source.replace(old, new)
+        (project / name).write_text(source, encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COVERAGE_"))}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
@@ -37,15 +50,15 @@ def run(directory: Path, *arguments: str, **environment: str) -> subprocess.Comp
 
 
 def test_replicas_and_a_reload_beside_requests_pass(tmp_path: Path) -> None:
-    kept = run(tmp_path)
+    kept = run(tmp_path, changes=PATIENT)
     assert kept.returncode == 0, kept.stdout + kept.stderr
     assert "step kill" in kept.stdout
 
 
 def test_a_reload_that_lets_requests_wait_fails(tmp_path: Path) -> None:
-    blocked = run(tmp_path, "test_perf.py", BLOCKING="1")
+    blocked = run(tmp_path, "test_perf.py", changes=SLOW, BLOCKING="1")
     assert blocked.returncode == 1, blocked.stdout + blocked.stderr
-    assert re.search(r"LimitFailure: p95 latency \d+ ms around the step reload", blocked.stdout)
+    assert re.search(r"LimitFailure: p95 latency [\d.]+ m?s around the step reload", blocked.stdout)
 
 
 def test_one_request_of_each_is_enough_to_see_that_the_functions_run(tmp_path: Path) -> None:

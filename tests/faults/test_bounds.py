@@ -37,7 +37,8 @@ def perf_payload():
     return [[1, 2]]
 
 
-@pytest.mark.perf(duration="300ms", warmup="0s", launches=1, startup_timeout="{startup}", timeout="1s", {settings})
+@pytest.mark.perf(duration="300ms", warmup="0s", launches=1, startup_timeout="{startup}", timeout="{timeout}")
+@pytest.mark.perf({settings})
 def test_it(perf):
     {body}
 """
@@ -48,11 +49,12 @@ def run(
     target: str,
     *options: str,
     startup: str = "60s",
+    timeout: str = "1s",
     settings: str = "",
     body: str = "perf.assert_rtm_below('10s')",
     apart: bool = False,
 ) -> FaultRun:
-    text = TEST.format(target=target, startup=startup, settings=settings, body=body)
+    text = TEST.format(target=target, startup=startup, timeout=timeout, settings=settings, body=body)
     run = run_fault if apart else run_fault_here
     return run(Project().with_file("test_it.py", text), directory, *options)
 
@@ -170,7 +172,7 @@ def test_long_answers_are_checked_within_a_bound_of_memory(tmp_path: Path) -> No
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 900 * 1024
     """
     settings = "check=lambda inputs, outputs: len(outputs[0]) == 20 * 2**20, concurrency=2"
-    fault = run(tmp_path, command("/predict=20-mib"), settings=settings, body=body, apart=True)
+    fault = run(tmp_path, command("/predict=20-mib"), timeout="30s", settings=settings, body=body, apart=True)
     fault.assert_ended({"passed": 1}, "check= saw fewer answers of a launch, because 64.0 MiB of them are kept at most")
 
 

@@ -24,7 +24,8 @@ class Model:
 
     async def __call__(self, batch):
         self.calls += 1
-        if self.calls == 40:
+        if self.calls == 40 and not os.path.exists("fault"):
+            open("fault", "w").close()
             {fault}
         await asyncio.sleep(0.001)
         return [2 * one for one in batch]
@@ -46,7 +47,7 @@ def both(inputs, outputs):
 SAFE = Fallback(other, timeout="200ms", window="500ms", retry_after="200ms")
 
 @pytest.mark.perf(
-    pattern={pattern}, concurrency=4, duration="600ms", warmup="0s", launches=1, timeout="5s", check=both, budget="20s"
+    pattern={pattern}, concurrency=4, duration="3s", warmup="0s", launches=1, timeout="5s", check=both, budget="20s"
 )
 def test_it(perf):
     perf.assert_error_rate_below("1%")

@@ -91,7 +91,9 @@ def test_a_late_request_is_answered_by_another_replica_and_cancelled_at_the_firs
             threading.Event().wait(0.005)
         (layer,) = deployment.stats().layers_named("replicated")
         assert layer.counters["hedged"] >= 1
-        assert sum(deployment.stats().replica_requests) == sum(layer.histograms["ahead"].values())
+        while sum(deployment.stats().replica_requests) != sum(layer.histograms["ahead"].values()):
+            assert time.monotonic() < deadline  # a replica may count a request late that was cancelled there
+            threading.Event().wait(0.005)
 
 
 @pytest.mark.parametrize("balance", ["round-robin", "two-choices", "least-latency", "prefix"])

@@ -37,7 +37,8 @@ def double(batch):
     global calls
     calls += 1
     if calls == 5:
-        Path("loaded").write_text(str(os.getpid()))
+        Path(f"loaded-{os.getpid()}").write_text(str(os.getpid()))
+        os.replace(f"loaded-{os.getpid()}", "loaded")  # so that it is never there without its text
     time.sleep(0.002)
     return [2 * value for value in batch]
 
@@ -77,8 +78,14 @@ STRANGE_COMMANDS = [
 
 
 def project(
-    pattern: str, *, check: str = "assert perf.metrics.failures == {}", seconds: int = 3, timeout: str = "2s"
+    pattern: str, *, check: str = "assert perf.metrics.failures == {}", seconds: int = 6, timeout: str = "60s"
 ) -> Project:
+    """A test of a pattern; by default no request of it may fail, and none that a busy machine delays does.
+
+    Args:
+        seconds: length of the load. What a test does to it must happen in this time.
+        timeout: short where a request may stay without an answer.
+    """
     text = TEST.replace("PATTERN", pattern).replace("CHECK", check).replace("SECONDS", f"{seconds}s")
     text = text.replace("TIMEOUT", timeout)
     return Project().with_file("test_it.py", text)
@@ -116,7 +123,7 @@ def valkey() -> Iterator[Valkey]:
 def test_the_failure_names_the_own_server_that_ended(
     tmp_path: Path, pattern: str, number: signal.Signals, how: str
 ) -> None:
-    with start_fault(project(pattern, check=SOME_FAIL), tmp_path) as running:
+    with start_fault(project(pattern, check=SOME_FAIL, timeout="2s"), tmp_path) as running:
         running.await_file("loaded")
         _, server = supervisor_and_server(running)
         server.send_signal(number)
@@ -262,7 +269,7 @@ def test_a_broker_that_forgets_loses_no_accepted_request(
 @pytest.mark.parametrize("fault", ["kill", pytest.param("suspend", marks=pytest.mark.all_faults)])
 @pytest.mark.parametrize("pattern", ["Queued(broker='{}')", "Cached(store='{}')"])
 def test_a_running_server_that_goes_away_ends_no_run(tmp_path: Path, valkey: Valkey, pattern: str, fault: str) -> None:
-    with start_fault(project(pattern.format(valkey.url), check=SOME_FAIL), tmp_path) as running:
+    with start_fault(project(pattern.format(valkey.url), check=SOME_FAIL, timeout="2s"), tmp_path) as running:
         running.await_file("loaded")
         getattr(valkey, fault)()
         run = running.end()
@@ -277,7 +284,7 @@ def test_a_worker_that_is_killed_behind_a_queue_loses_no_accepted_request(
     tmp_path: Path, broker: str, workers: int, *, wait: bool
 ) -> None:
     pattern = f'Queued(broker="{broker}", workers={workers}, wait={wait})'
-    with start_fault(project(pattern, timeout="60s"), tmp_path) as running:  # a worker's start may take seconds
+    with start_fault(project(pattern), tmp_path) as running:
         running.await_file("loaded")
         worker = psutil.Process(int((running.project / "loaded").read_text()))
         worker.kill()

@@ -172,7 +172,7 @@ class TestTimeouts:
                 assert may_end.wait(PATIENCE_S)
                 return heavy(batch)
 
-            ask, tally = fallback(model, timeout="20ms", open_after=None)
+            ask, tally = fallback(model, timeout="500ms", open_after=None)
             assert [await ask([number]) for number in range(3)] == [[0], [-1], [-2]]
             assert given == [0]
             may_end.set()

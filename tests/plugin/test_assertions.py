@@ -231,7 +231,7 @@ def assert_says_all(judged: Run, test: str, verdict: str) -> None:
     assert re.fullmatch(f"LimitFailure: {verdict}", messages[0])
     facts = judged.facts(test)
     assert facts["set-up"] == "load closed(2)"
-    assert re.fullmatch(r"1 launch, 8 blocks, [\d,]+ requests, 0 failed, [\d.]+ s", facts["measured"])
+    assert re.fullmatch(r"1 launch, \d blocks?, [\d,]+ requests, 0 failed, [\d.]+ s", facts["measured"])
     assert facts["metrics"]
     assert "test_perf.py" in facts["next"]
     assert "pytest_mlpatterns/" not in text  # nobody wants to read frames of ours
@@ -322,7 +322,7 @@ def test_an_undecided_test_becomes_what_was_asked_for(
     assert run.exit_code == exit_code
     assert run.outcomes == {name.replace("warning", "warnings"): count for name, count in outcomes.items()}
     assert run.table == {"test_ten_requests": verdict}
-    reason = r"error rate 0\.0–\d\d\.\d % includes the limit of 5\.0 % after 1 launch, 8 blocks"
+    reason = r"error rate 0\.0–\d\d\.\d % includes the limit of 5\.0 % after 1 launch, \d blocks?"
     if "warning" in outcomes:
         (line,) = [one for one in run.section("warnings summary").splitlines() if "InconclusiveWarning" in one]
         assert re.fullmatch(r" +\S*test_perf\.py:\d+: InconclusiveWarning: undecided: error rate, see below", line)
@@ -360,7 +360,7 @@ def test_what_no_launch_within_the_budget_can_decide_is_undecided_after_one(tmp_
     body = UNDECIDED.replace("launches=1", "launches=3")
     run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail", "--perf-budget", "300s")
     said = run.failure("test_ten_requests")
-    assert re.search(r"measured  1 launch, 8 blocks, \d+ requests, 0 failed", said)
+    assert re.search(r"measured  1 launch, \d blocks?, \d+ requests, 0 failed", said)
     assert re.search(r"none of \d+ requests failed, and 109 without a failure decide it", said)
 
 

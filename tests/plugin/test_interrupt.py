@@ -137,20 +137,20 @@ def test_a_deployment_that_dies_under_load_fails_its_test_and_no_other(tmp_path:
     import os
 
     class Dies:
-        """Ends its process in the middle of the load."""
+        """Ends its process under the load, at a request that comes in every load."""
 
         def __init__(self):
             self.answered = 0
 
         def __call__(self, batch):
             self.answered += 1
-            if self.answered == 100:
+            if self.answered == 5:
                 print("out of memory", flush=True)
                 os._exit(9)
             time.sleep(0.001)
             return batch
 
-    @pytest.mark.perf(model=Dies, duration="500ms")
+    @pytest.mark.perf(model=Dies, duration="5s")
     def test_dies(perf):
         perf.assert_rtm_below("60s")
 

@@ -40,11 +40,12 @@ def perf_payload():
     return [1]
 
 
-@pytest.mark.perf(duration="460ms", warmup="0s", tolerance=0.25, launches=6, compare=("rtm",))
+@pytest.mark.perf(duration="460ms", warmup="0s", tolerance=0.5, launches=6, compare=("rtm",))
 def test_it(perf):
     pass
 """
-"""Every second request takes twice as long, so the median is 20, 30 or 40 ms by which requests a window holds."""
+"""Every second request takes twice as long, so the median is 20, 30 or 40 ms by which requests a window holds. Twice as
+much is beyond the tolerance, and what a busy machine adds to the mean is not."""
 
 
 def test_unchanged_it_passes_by_its_mean_and_slower_it_fails(tmp_path: Path) -> None:
@@ -57,6 +58,6 @@ def test_unchanged_it_passes_by_its_mean_and_slower_it_fails(tmp_path: Path) -> 
     (verdict,) = unchanged.json("out.json")["results"][0]["verdicts"]
     assert (verdict["metric"], verdict["judged_by"]) == ("rtm", "latency_mean")
 
-    slower = project.run(tmp_path, environment={"SLOWER": "1.6"})
+    slower = project.run(tmp_path, environment={"SLOWER": "2.5"})
     assert slower.table == {"test_it": "FAIL"}
     assert "RegressionFailure: mean latency " in slower.failure("test_it")

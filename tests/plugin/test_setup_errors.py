@@ -67,10 +67,10 @@ class Sleeps:
 
 
 class Fragile:
-    # serves for a while, and then kills its process under load
+    # serves a little, and then kills its process under load
 
     def __init__(self):
-        self.left = 20
+        self.left = 3
 
     def __call__(self, batch):
         self.left -= 1
@@ -148,7 +148,7 @@ def test_model_answers_what_cannot_be_sent(perf): pass
 def test_model_takes_too_long(perf): pass
 
 
-@pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice", duration="300ms", warmup="0s")
+@pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice", duration="5s", warmup="0s")
 def test_service_is_killed_under_load(perf): pass
 
 

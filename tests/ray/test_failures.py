@@ -102,7 +102,7 @@ class Where:
 
 
 @pytest.mark.perf(model=Where, payload=[1, 2], pattern=Replicated(3), concurrency=3, launches=1)
-@pytest.mark.perf(duration="5s", warmup="0s", timeout="1s")
+@pytest.mark.perf(duration="30s", warmup="0s", timeout="1s")
 def test_load(perf):
     perf.assert_rtm_below("60s")
 """

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from support.deployed import CALLERS, MS, Killer, callers_for, deployed
 from support.project import Project
@@ -87,9 +88,10 @@ def test_a_breaker_opens_within_its_window_and_closes_after_the_model_is_well(
     states = layer.series["breaker"]
     opened_ns = next(at for at, state in states if state == OPEN)
     closed_ns = next(at for at, state in states if state == CLOSED and at > opened_ns)
+    pause_ns = int(np.diff(np.sort(launch.samples.done_ns)).max())  # one of 16 callers has an answer every few ms
     # at the latest when no success before it is in the window any more, which is counted in tenths
-    assert 0 < opened_ns - broke_ns < 1.1 * WINDOW_MS * MS
-    assert 0 < closed_ns - answers.well_since_ns < 2 * REST_MS * MS
+    assert 0 < opened_ns - broke_ns < 1.1 * WINDOW_MS * MS + pause_ns
+    assert 0 < closed_ns - answers.well_since_ns < 2 * REST_MS * MS + pause_ns
     assert states[-1] == (closed_ns, CLOSED)
     assert answers.by_other
     probes = layer.counters["opened"]

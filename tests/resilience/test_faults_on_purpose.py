@@ -43,7 +43,7 @@ class Counts:
 
 
 def measured(pattern: Pattern, model: object, generator: Generator, directory: Path, **given: Any) -> Metrics:
-    plan = callers_for(INPUTS, 700, given.get("check"))
+    plan = callers_for(INPUTS, 3000, given.get("check"))
     with deployed(pattern, model, plan, module=HERE, generator=generator, directory=directory) as runner:
         return Metrics((runner.measure(),))
 

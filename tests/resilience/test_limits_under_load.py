@@ -116,7 +116,7 @@ REGRESSION = """
 import asyncio
 
 import pytest
-from pytest_mlpatterns import Limited
+from pytest_mlpatterns import Limited, Pipeline
 
 
 class Model:
@@ -135,21 +135,29 @@ def perf_payload():
     return [1, 2, 3]
 
 
+async def rest(batch):
+    await asyncio.sleep(0.02)
+    return batch
+
+
 @pytest.mark.perf(
-    pattern=Limited(4, max_waiting=0), rate_rps=300, overload=True, compare=("admitted_share",), duration="1s"
+    pattern=Pipeline([rest, "model"]) | Limited(4, max_waiting=0),
+    concurrency=12,
+    overload=True,
+    compare=("admitted_share",),
+    duration="1s",
 )
 def test_limited(perf):
     pass
 """
+"""Callers that rest come as often as in an open loop, but no lag of the generator makes a launch invalid."""
 
 
 def test_a_limit_that_lets_less_in_is_a_regression_of_its_revision(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": REGRESSION.format(seconds=0.01)})
 
-    run = (
-        Project().with_file("test_perf.py", REGRESSION.format(seconds=0.03)).run(repository.top, "--perf-against=main")
-    )
+    run = Project().with_file("test_perf.py", REGRESSION.format(seconds=0.1)).run(repository.top, "--perf-against=main")
 
     assert run.exit_code == 1
     assert "RegressionFailure: share of requests let in" in run.failure("test_limited")

@@ -127,7 +127,7 @@ class TestMultiModel:
         self, generator: Generator, tmp_path: Path, kind: type, before: Pattern | None
     ) -> None:
         check = Checked(answer_of)
-        plan = callers_for(for_names(random.Random(7).choices(NAMES, k=500)), 400, check)
+        plan = callers_for(for_names(random.Random(7).choices(NAMES, k=500)), 2000, check)
         pattern: Pattern = MultiModel(tenants(6, kind, load_ms=3), max_loaded=2)
         if before is not None:
             pattern = before | pattern
@@ -146,7 +146,7 @@ class TestMultiModel:
     def test_a_model_that_cannot_be_loaded_fails_its_requests_only(self, generator: Generator, tmp_path: Path) -> None:
         check = Checked(answer_of)
         names = ["a", "b", "x", "a"]
-        plan = callers_for(for_names(names * 25), 500, check)
+        plan = callers_for(for_names(names * 25), 2000, check)
         pattern = MultiModel({**tenants(2), "x": Broken}, max_loaded=2)
         with deployed(pattern, None, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
             metrics = Metrics((runner.measure(),))
@@ -203,7 +203,7 @@ class TestShadowed:
         check = Checked(tenfold)
         inputs = random.Random(3).sample(range(1000), 1000)
         pattern = Shadowed(WrongForFifths, share=share, processes=processes, max_waiting=1000)
-        plan = callers_for(inputs, 600, check)
+        plan = callers_for(inputs, 2000, check)
         with deployed(pattern, Live, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
             metrics = Metrics((runner.measure(),))
             layer, stats = one_layer(runner, "shadowed"), runner.deployment.stats()
@@ -224,7 +224,7 @@ class TestShadowed:
         self, generator: Generator, tmp_path: Path, processes: bool
     ) -> None:
         check = Checked(tenfold)
-        plan = callers_for(list(range(64)), 600, check)
+        plan = callers_for(list(range(64)), 2000, check)
         pattern = Shadowed(Slow, max_waiting=4, processes=processes)
         with deployed(pattern, Live, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
             metrics = Metrics((runner.measure(),))
@@ -260,7 +260,7 @@ class TestShadowed:
 
 def test_streams_pass_a_shadow_and_models_on_demand_and_are_compared(generator: Generator, tmp_path: Path) -> None:
     check = Checked(lambda one: [one["model"], str(one["at"])])
-    plan = callers_for(for_names("ab" * 50), 500, check)
+    plan = callers_for(for_names("ab" * 50), 2000, check)
     pattern = Shadowed(partial(Tenant, "a"), processes=True) | MultiModel(tenants(2, Speaker), max_loaded=1)
     with deployed(pattern, None, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
         metrics = Metrics((runner.measure(),))

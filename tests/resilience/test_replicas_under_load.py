@@ -38,6 +38,10 @@ pytestmark = pytest.mark.processes
 HERE = sys.modules[__name__]
 
 
+LATE_S = 3.0
+"""Time of a late answer, which is longer than a busy machine holds up a process."""
+
+
 class SlowNowAndThen:
     """Every fiftieth answer of a replica takes three seconds, the others ten milliseconds."""
 
@@ -46,7 +50,7 @@ class SlowNowAndThen:
 
     async def __call__(self, batch: list[Any]) -> list[Any]:
         self.number += 1
-        await asyncio.sleep(3 if self.number % 50 == 0 else 0.01)
+        await asyncio.sleep(LATE_S if self.number % 50 == 0 else 0.01)
         return [2 * one for one in batch]
 
 
@@ -103,7 +107,7 @@ class Doubled:
 
 
 def test_a_hedge_cuts_the_tail_for_six_percent_more_load(generator: Generator, tmp_path: Path) -> None:
-    p99_ns = {}
+    late = {}
     for hedge in (None, "p95"):
         check = Doubled()
         plan = LoadPlan(
@@ -115,9 +119,10 @@ def test_a_hedge_cuts_the_tail_for_six_percent_more_load(generator: Generator, t
             stats = runner.deployment.stats()
         assert check.seen
         assert metrics.failures == {}
-        p99_ns[hedge] = metrics.latency_ns(99).value
+        late[hedge] = float((metrics.latencies_ns >= LATE_S * 1e9).mean())
 
-    assert p99_ns[None] > 5 * p99_ns["p95"]
+    assert late[None] > 0.01  # a fiftieth
+    assert late[None] > 5 * late["p95"]  # both replicas must be slow, or the hedges used up after a pause
     layer = layer_of(stats)
     extra = sum(stats.replica_requests) - asked(layer)  # as the replicas counted
     assert 0.01 < extra / asked(layer) <= 0.06
@@ -264,7 +269,7 @@ def perf_payload():
     return list(range(3000))
 
 
-pytestmark = pytest.mark.perf(rate_rps=100, duration="1s")
+pytestmark = pytest.mark.perf(concurrency=4, duration="1s")
 
 
 @pytest.mark.perf(pattern=Replicated(2, hedge="80ms"), compare=("hedged_share", "extra_load"))
@@ -272,7 +277,14 @@ def test_hedged(perf):
     pass
 
 
-@pytest.mark.perf(pattern=Replicated(2, "two-choices"), compare=("requests_ahead",))
+async def rest(batch):
+    await asyncio.sleep(random.expovariate(5))  # so that requests come to the replicas as in an open loop
+    return batch
+
+
+@pytest.mark.perf(
+    pattern=Pipeline([rest, "model"]) | Replicated(2, "two-choices"), concurrency=16, compare=("requests_ahead",)
+)
 def test_two_choices(perf):
     pass
 
@@ -292,6 +304,7 @@ def template(numbers):
 def test_prefix(perf):
     pass
 """
+"""Each caller waits for its answer, so that no lag of the generator makes a launch invalid."""
 
 
 def test_each_figure_that_gets_worse_is_a_regression_of_its_revision(tmp_path: Path) -> None:

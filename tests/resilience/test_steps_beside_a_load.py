@@ -201,7 +201,7 @@ closed = dict(pattern=Replicated(2), concurrency=2, duration="2s", launches=2)
 
 @pytest.mark.perf(during=kill, **settings)
 def test_lost(perf):
-    perf.assert_unhurt(step="kill", errors=0)
+    perf.assert_unhurt(step="kill", p99="5s", errors=0)  # beside which no lag of the generator matters
 
 
 @pytest.mark.perf(during=look, **closed)
