@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import re
 import sys
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.verdicts.tolerances import changes_to_accept
+from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double, changes_to_accept
+from pytest_mlpatterns.cli.output import require_other
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, rounded_ceiling
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system.files import read_text, replace_file
-from pytest_mlpatterns.wording import count, listed, shown
+from pytest_mlpatterns.units import format_percent, parse_ratio, parse_share
+from pytest_mlpatterns.wording import count, listed, named, shown
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.result import TestResult
@@ -55,29 +58,79 @@ def add_accept_command(
 
 
 def _run(options: argparse.Namespace, read: Results) -> int:
+    require_other("--file", options.file)
     file = Path(options.file)
     if options.prune:
-        sys.stdout.write(f"{_pruned(file, read.results)}\n")
+        if not file.exists() and options.file != ACCEPTED_FILE:
+            raise SettingError(f"{named(file)} does not exist, expected a file of acceptances; name it with --file")
+        with _problems_of(file):
+            done = _pruned(file, read.results)
+        sys.stdout.write(f"{done}\n")
         return 0
     if options.test is None or not (options.reason or "").strip():
         raise SettingError('accept needs a test and a reason; write accept RESULTS TEST --reason "larger model"')
     if options.until is not None:
         _check_day(options.until)
     result = _result_of(options.test, read.results)
-    tables = [_table(verdict, result.test, options, since=read.commit) for verdict in _wanted(result, options.metric)]
-    _extend(file, tables)
-    sys.stdout.write(f"{file} accepts {count(len(tables), 'change')} of {result.test}; commit it with the change\n")
+    wanted = _wanted(result, options.metric)
+    if options.ceiling is not None:
+        for verdict in wanted:
+            _check_ceiling(options.ceiling, verdict)
+    tables = [_table(verdict, result.test, options, since=read.commit) for verdict in wanted]
+    with _problems_of(file):
+        replaced = _extend(file, tables)
+    instead = f", {count(replaced, 'table')} of them in place of an earlier one" if replaced else ""
+    sys.stdout.write(
+        f"{file} accepts {count(len(tables), 'change')} of {result.test}{instead}; commit it with the change\n"
+    )
     return 0
+
+
+@contextlib.contextmanager
+def _problems_of(file: Path) -> Iterator[None]:
+    """Name the file of acceptances in an error of the system."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise SettingError(
+            f"{named(file)} is not in UTF-8, expected TOML; convert it, or name another --file"
+        ) from None
+    except OSError as error:
+        raise SettingError(
+            f"{named(file)} cannot be read or written: {error.strerror or error}; name a file that can be, in a "
+            "directory that exists: --file PATH"
+        ) from error
 
 
 def _check_day(text: str) -> None:
     """Check ``--until``, which stands in the file without quotes."""
     try:
-        is_day = date.fromisoformat(text).isoformat() == text
+        is_day = datetime.date.fromisoformat(text).isoformat() == text
     except ValueError:
         is_day = False
     if not is_day:
         raise SettingError(f"--until is {shown(text)}, expected a day; write --until 2026-12-31")
+    today = datetime.datetime.now().astimezone().date()
+    if datetime.date.fromisoformat(text) < today:
+        raise SettingError(
+            f"--until is {text}, which is over, expected a day from {today} on; name the last day on which it holds"
+        )
+
+
+def _check_ceiling(text: str, verdict: Verdict) -> None:
+    """Check that ``--ceiling`` covers what was measured."""
+    assert verdict.change is not None
+    plain = text.replace(" ", "").removeprefix("+")
+    parse = parse_ratio if plain.endswith("%") and can_more_than_double(verdict.metric) else parse_share
+    ceiling, change = parse(plain, name="--ceiling"), verdict.change
+    if ceiling <= 0:
+        raise SettingError(f"--ceiling is {shown(text)}, expected more than 0; write --ceiling 60%")
+    if ceiling < change.value:
+        value, low, high = (format_percent(one, signed=True) for one in (change.value, change.low, change.high))
+        raise SettingError(
+            f"--ceiling is {shown(text)}, below what was measured of {verdict.metric}: {value} ({low} to {high}); "
+            f"write --ceiling {rounded_ceiling(change.high):g}%, leave it out, or name another --metric"
+        )
 
 
 def _result_of(test: str, results: Sequence[TestResult]) -> TestResult:
@@ -100,6 +153,8 @@ def _wanted(result: TestResult, metrics: Sequence[str] | None) -> list[Verdict]:
     """The changes to accept: those that failed or are suspected, without what follows from another one."""
     compared = {one.metric: one for one in result.verdicts if one.change is not None}
     if metrics:
+        if twice := next((name for name in metrics if metrics.count(name) > 1), None):
+            raise SettingError(f"--metric names {twice} twice, expected each metric once; leave one out")
         if unknown := [name for name in metrics if name not in compared]:
             raise SettingError(f"{unknown[0]} of {result.test} was not compared; compared are {listed([*compared])}")
         return [compared[name] for name in metrics]
@@ -131,17 +186,50 @@ def _table(verdict: Verdict, test: str, options: argparse.Namespace, *, since: s
     return "\n".join([_TABLE, *lines, *([f"until = {options.until}"] if options.until else [])]) + "\n"
 
 
-def _extend(file: Path, tables: Sequence[str]) -> None:
-    """Add tables to the file, which is read with them before it is written."""
+def _extend(file: Path, tables: Sequence[str]) -> int:
+    """Add tables to the file, which is read with them before it is written; the number of those that they replace.
+
+    A table of the same test, metric and commit is replaced: it is of the same results.
+    """
     from pytest_mlpatterns.config.acceptances import read_acceptances
 
+    replaced = 0
+
     def extended() -> str:
+        nonlocal replaced
         before = read_text(file) if file.exists() else ""
+        new = {_subject_of(one) for one in read_acceptances(file, "\n".join(tables))}
+        over = [_subject_of(one) in new for one in read_acceptances(file, before)]
+        replaced = sum(over)
+        if replaced:
+            head, old = _split(file, before, len(over))
+            before = head + "".join(table for table, is_over in zip(old, over, strict=True) if not is_over)
         text = "\n".join([*([before.rstrip("\n") + "\n"] if before.strip() else []), *tables])
         read_acceptances(file, text)
         return text
 
     replace_file(file, extended)
+    return replaced
+
+
+def _subject_of(one: Acceptance) -> tuple[str, str, str]:
+    """What two acceptances of the same results have in common."""
+    return one.test, one.metric, one.since
+
+
+def _split(file: Path, text: str, number: int) -> tuple[str, list[str]]:
+    """What stands above the tables of a file, and its tables.
+
+    Raises:
+        SettingError: it has another number of tables than begin with a line of their own.
+    """
+    head, *tables = _TABLES.split(text)
+    if len(tables) != number:
+        raise SettingError(
+            f"{file} has {count(number, 'table')}, of which {len(tables)} begin with a line {_TABLE}; write each so, "
+            "or remove by hand what is replaced"
+        )
+    return head, tables
 
 
 def _pruned(file: Path, results: Sequence[TestResult]) -> str:

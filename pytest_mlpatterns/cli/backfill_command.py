@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.cli.bisect_command import ended_by_signals, positive_time
+from pytest_mlpatterns.cli.bisect_command import ended_by_signals, search_times
 from pytest_mlpatterns.cli.project_history import add_history_option, history_place
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import count, listed
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_backfill_command"]
 
+_NOT_MEASURED = 1
+"""Exit code if commits gave no line, such as those that do not have the test."""
 _LEFT = 3
 """Exit code if there was no time for all commits."""
 _INTERRUPTED = 130
@@ -38,7 +40,8 @@ def add_backfill_command(
         "history backfill",
         help=what,
         description=f"{what[0].upper()}{what[1:]}, each interleaved with one reference. Exits with 0 if all were "
-        "measured, 2 after an error, and 3 if there was no time for all; the same command goes on then.",
+        "measured, 1 if some could not be, 2 after an error, and 3 if there was no time for all; the same command goes "
+        "on then.",
     )
     command.add_argument("backfill", metavar="GOOD..BAD", help="the commits, along first parents, such as v1.0..main")
     add_history_option(command)
@@ -87,7 +90,9 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
         say("interrupted; the same command goes on where it ended")
         return _INTERRUPTED
     say(_summary(end, history.name))
-    return _LEFT if end.left else 0
+    if end.left:
+        return _LEFT
+    return _NOT_MEASURED if end.skipped else 0
 
 
 def _plan(options: argparse.Namespace, history: History) -> BackfillPlan:
@@ -97,7 +102,7 @@ def _plan(options: argparse.Namespace, history: History) -> BackfillPlan:
 
     if options.every < 1:
         raise SettingError(f"--every is {options.every}, expected at least 1; write --every 5")
-    budget_ns, most_ns = positive_time(options.budget, "--budget"), positive_time(options.at_most, "--at-most")
+    budget_ns, most_ns = search_times(options)
     project = Path.cwd()
     commits = read_range(project, options.backfill)
     with_tag = tagged(project, commits.shas)

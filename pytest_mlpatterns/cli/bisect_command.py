@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.cli.output import require_other
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import parse_duration, parse_ratio
 from pytest_mlpatterns.wording import count, did_you_mean, shown
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.history.bisect import BisectPlan
     from pytest_mlpatterns.records.bisect import BisectResult
 
-__all__ = ["add_bisect_command", "ended_by_signals", "positive_time"]
+__all__ = ["add_bisect_command", "ended_by_signals", "positive_time", "search_times"]
 
 _NOTHING = 1
 """Exit code if both ends do not differ."""
@@ -130,8 +131,10 @@ def _plan(options: argparse.Namespace) -> BisectPlan:
         raise SettingError(f"--metric is {shown(options.metric)}, {hint}expected one of {', '.join(known)}")
     smallest = parse_ratio(options.smallest, name="--smallest")
     if not 0 < smallest < 1:
-        raise SettingError(f"--smallest is {shown(options.smallest)}, expected a share above 0; write 1%")
-    budget_ns = positive_time(options.budget, "--budget")
+        raise SettingError(
+            f"--smallest is {shown(options.smallest)}, expected a share above 0 and below 100 %; write 1%"
+        )
+    budget_ns, at_most_ns = search_times(options)
     project = Path.cwd()
     commits = read_range(project, options.commits)
     return BisectPlan(
@@ -140,7 +143,7 @@ def _plan(options: argparse.Namespace) -> BisectPlan:
         commits,
         commit_names(project, commits.shas),
         budget_ns,
-        positive_time(options.at_most, "--at-most"),
+        at_most_ns,
         SearchRules(smallest=smallest),
     )
 
@@ -161,11 +164,30 @@ def positive_time(text: str, name: str) -> int:
     return time_ns
 
 
+def search_times(options: argparse.Namespace) -> tuple[int, int]:
+    """The time of one measurement, ``--budget``, and of all together, ``--at-most``, in nanoseconds.
+
+    Raises:
+        SettingError: one is no time, or there is none for a single measurement.
+    """
+    budget_ns = positive_time(options.budget, "--budget")
+    at_most_ns = positive_time(options.at_most, "--at-most")
+    if at_most_ns <= budget_ns:
+        raise SettingError(
+            f"--at-most is {shown(options.at_most)}, expected more than the {options.budget} of one measurement, which "
+            "takes longer than its --budget; write a longer --at-most, or a shorter --budget"
+        )
+    return budget_ns, at_most_ns
+
+
 def _state_file(options: argparse.Namespace) -> Path:
     from pytest_mlpatterns.revision.worktree import common_directory
     from pytest_mlpatterns.system.git import Git
 
-    return Path(options.state) if options.state else common_directory(Git(Path.cwd())) / _STATE
+    if options.state is not None:
+        require_other("--state", options.state)
+        return Path(options.state)
+    return common_directory(Git(Path.cwd())) / _STATE
 
 
 def _plain(result: BisectResult) -> dict[str, object]:

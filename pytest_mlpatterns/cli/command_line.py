@@ -6,19 +6,31 @@ A result file is read without measuring again. An error is reported in one line.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.cli.accept_command import add_accept_command
 from pytest_mlpatterns.cli.backfill_command import add_backfill_command
 from pytest_mlpatterns.cli.bisect_command import add_bisect_command
 from pytest_mlpatterns.cli.history_command import add_history_command, joined_action
 from pytest_mlpatterns.cli.new_command import add_new_command
+from pytest_mlpatterns.cli.output import (
+    discard_output,
+    for_people,
+    open_streams,
+    require_other,
+    write_document,
+    write_file,
+)
 from pytest_mlpatterns.cli.plan_command import add_plan_command
 from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
 from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultFileError
-from pytest_mlpatterns.system.files import read_text, replace_file
+from pytest_mlpatterns.system.files import MOST_BYTES, read_text
+from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.wording import count, visible
 
 if TYPE_CHECKING:
@@ -31,27 +43,57 @@ __all__ = ["add_baseline_command", "main"]
 
 _FAILED = 2
 """Exit code of a command that failed, as of a usage error."""
+_NO_READER = 141
+"""Exit code if the reader of the output went before the command was done, as of a shell."""
+_OF_PYTEST = " with --perf-baseline-file"
+"""Part of an error that names an option of pytest; a merge has files for arguments."""
 _OF_PROFILES = ("speedscope", "collapsed")
 """Formats of profiles."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
+    open_streams()
     options = _parsed(sys.argv[1:] if arguments is None else arguments)
     try:
-        if "run" in options:
-            run: Callable[[argparse.Namespace], int] = options.run
-            return run(options)
-        make: Callable[[argparse.Namespace], str] = options.make
-        text = make(options)
-        if options.output is None:
-            sys.stdout.write(_for_people(text, sys.stdout) if options.for_people else text)
-        else:
-            _write(options.output, text)
+        code = _done(options)
+    except BrokenPipeError:
+        discard_output()
+        return _NO_READER
     except (MlpatternsError, OSError) as error:
-        sys.stderr.write(_for_people(f"ERROR: {error}\n", sys.stderr))
-        return int(getattr(options, "failed", _FAILED))
+        return _failure(error, options)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # all was done, and the reader has seen enough
+        discard_output()
+    except OSError as error:
+        discard_output()
+        return _failure(error, options)
+    return code
+
+
+def _done(options: argparse.Namespace) -> int:
+    """Do what the options ask for; the exit code."""
+    if "run" in options:
+        run: Callable[[argparse.Namespace], int] = options.run
+        return run(options)
+    require_other("-o", options.output, getattr(options, "results", None))
+    make: Callable[[argparse.Namespace], str] = options.make
+    text = make(options)
+    if options.output is not None:
+        write_file(options.output, text)
+    elif options.for_people:
+        sys.stdout.write(for_people(text, sys.stdout))
+    else:
+        write_document(text)
     return 0
+
+
+def _failure(error: Exception, options: argparse.Namespace) -> int:
+    """Say what went wrong, if someone reads that; the exit code."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(for_people(f"ERROR: {error}\n", sys.stderr))
+    return int(getattr(options, "failed", _FAILED))
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -72,11 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     add_new_command(commands)
     add_accept_command(commands, _read)
     add_baseline_command(commands)
-    add_backfill_command(commands, lambda text: _for_people(text, sys.stdout))
-    add_bisect_command(commands, lambda text: _for_people(text, sys.stdout))
-    add_verdict_command(commands, _read, lambda text: _for_people(text, sys.stdout))
-    add_plan_command(commands, lambda text: _for_people(text, sys.stdout))
-    add_history_command(commands, lambda text: _for_people(text, sys.stdout))
+    add_backfill_command(commands, lambda text: for_people(text, sys.stdout))
+    add_bisect_command(commands, lambda text: for_people(text, sys.stdout))
+    add_verdict_command(commands, _read, lambda text: for_people(text, sys.stdout))
+    add_plan_command(commands, lambda text: for_people(text, sys.stdout))
+    add_history_command(commands, lambda text: for_people(text, sys.stdout))
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",
@@ -117,25 +159,6 @@ def _add_command(
     command.add_argument("-o", "--output", metavar="PATH", help="file to write (default: standard output)")
     command.set_defaults(make=make, for_people=False)
     return command
-
-
-def _for_people(text: str, stream: TextIO) -> str:
-    """The text with hidden characters spelled, in characters that the stream can encode."""
-    from pytest_mlpatterns.reports.text.terminal_text import in_ascii
-
-    text = visible(text)
-    try:
-        text.encode(stream.encoding or "ascii")
-    except UnicodeEncodeError:
-        return in_ascii(text)
-    return text
-
-
-def _write(file: str, text: str) -> None:
-    try:
-        replace_file(Path(file), lambda: text)
-    except OSError as error:
-        raise OSError(f"{file} cannot be written: {error.strerror or error}; name another file") from error
 
 
 def _read(file: str) -> Results:
@@ -231,7 +254,7 @@ def _merge_baselines(options: argparse.Namespace) -> str:
     """The merged file; standard error has what was chosen."""
     from pytest_mlpatterns.baseline.file import baselines_text, merged
 
-    base = None if options.base is None else _read_part(options.base)
+    base = None if options.base is None else _read_part(options.base, is_base=True)
     found, choices = merged([_read_part(file) for file in options.files], base)
     lines = [
         f"{one.test} on {one.machine}: the entry of {options.files[one.file]}, of {one.date}, which is the latest"
@@ -245,12 +268,46 @@ def _merge_baselines(options: argparse.Namespace) -> str:
     return baselines_text(found)
 
 
-def _read_part(file: str) -> Baselines:
+def _read_part(file: str, *, is_base: bool = False) -> Baselines:
+    """The entries of a baseline file, which may be a pipe.
+
+    Args:
+        file: as the user wrote it.
+        is_base: it may be empty, as git's common ancestor is where both branches added the file.
+    """
     from pytest_mlpatterns.baseline.file import read_baselines
 
     path = Path(file)
     if not path.exists():
         raise BaselineFileError(f"{file} does not exist; name files that pytest --perf-baseline update wrote")
-    if path.stat().st_size == 0:  # git's common ancestor where both branches added the file
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode):
+        return _read_pipe(file)
+    is_empty = stat.S_ISREG(mode) and path.stat().st_size == 0
+    if path.samefile(os.devnull) or (is_empty and is_base):
         return {}
-    return read_baselines(path)
+    if is_empty:
+        raise BaselineFileError(
+            f"{file} is empty, expected a file that pytest --perf-baseline update wrote; only --base may be empty"
+        )
+    try:
+        return read_baselines(path)
+    except BaselineFileError as error:  # the option is one of pytest
+        raise BaselineFileError(str(error).replace(_OF_PYTEST, "")) from None
+
+
+def _read_pipe(file: str) -> Baselines:
+    """The entries that a pipe holds."""
+    from pytest_mlpatterns.baseline.file import read_baselines
+
+    with Path(file).open("rb") as pipe:
+        content = pipe.read(MOST_BYTES + 1)
+    if not content.strip():
+        raise BaselineFileError(f"{file} is a pipe that holds nothing, expected a baseline file; see what writes to it")
+    with temporary_directory("mlpatterns-merge-") as directory:
+        copy = directory / "baseline.json"
+        copy.write_bytes(content)
+        try:
+            return read_baselines(copy)
+        except BaselineFileError as error:
+            raise BaselineFileError(str(error).replace(str(copy), file).replace(_OF_PYTEST, "")) from None

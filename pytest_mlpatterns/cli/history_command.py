@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.cli.output import require_other, write_document, write_file
 from pytest_mlpatterns.cli.project_history import add_history_option, history_place
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.files import replace_file
 from pytest_mlpatterns.wording import count, did_you_mean, listed, shown, visible
 
 if TYPE_CHECKING:
@@ -29,16 +29,26 @@ __all__ = ["add_history_command", "joined_action"]
 
 _ACTIONS = ("backfill", "push", "pull", "compact", "import", "export")
 """What can follow ``history`` in place of a test."""
+_FROM = "--from"
+"""The option that names the history."""
 _REMOTE = "origin"
 _MOST_NAMED = 5
 """Most tests that an error names."""
 
 
 def joined_action(arguments: Sequence[str]) -> list[str]:
-    """The arguments with ``history push`` as one command; argparse knows no action in place of an optional test."""
+    """The arguments with ``history push`` as one command; argparse knows no action in place of an optional test.
+
+    The history may be named before the action: ``history --from git:perf push``.
+    """
     words = list(arguments)
-    if words[:1] == ["history"] and words[1:2] and words[1] in _ACTIONS:
-        return [f"history {words[1]}", *words[2:]]
+    if words[:1] != ["history"]:
+        return words
+    place = 1
+    while place < len(words) and (words[place] == _FROM or words[place].startswith(f"{_FROM}=")):
+        place += 2 if words[place] == _FROM else 1
+    if words[place : place + 1] and words[place] in _ACTIONS:
+        return [f"history {words[place]}", *words[1:place], *words[place + 1 :]]
     return words
 
 
@@ -147,6 +157,7 @@ def _read(place: HistoryPlace) -> _Everything:
     from pytest_mlpatterns.history.checkout import first_parents
     from pytest_mlpatterns.records.history import CommitPosition
 
+    place.require_file()
     read = place.history.read()
     _warn(read.warnings)
     name = place.history.name
@@ -222,13 +233,16 @@ def _some(names: Sequence[str], joint: str = "and") -> str:
 
 
 def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
-    everything = _read(history_place(options.history))
+    place = history_place(options.history)
+    require_other("--html", options.html, place.file)
+    require_other("-o", options.output, place.file)
+    everything = _read(place)
     found = _selected(everything, options)
     if options.html is not None:
         from pytest_mlpatterns.reports.html.history_page import history_page
 
         _make_directory(Path(options.html).parent)
-        _write(options.html, history_page(found, everything.changes, everything.name))
+        write_file(options.html, history_page(found, everything.changes, everything.name))
     if options.json:
         from pytest_mlpatterns.reports.files.history_json import history_json
         from pytest_mlpatterns.reports.text.history_text import in_order
@@ -240,7 +254,10 @@ def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
         sys.stdout.write(for_people(f"{options.html} has the history of {_tests(found)}\n"))
         return 0
     text = _text(everything, found, is_asked=options.test is not None or bool(options.metric))
-    return _put(options.output, text if options.output is not None else for_people(text))
+    if options.output is not None:
+        return _put(options.output, text)
+    sys.stdout.write(for_people(text))
+    return 0
 
 
 def _put_issue(output: str | None, text: str) -> int:
@@ -304,9 +321,9 @@ def _tests(found: Sequence[Series]) -> str:
 
 def _put(output: str | None, text: str) -> int:
     if output is None:
-        sys.stdout.write(text)
+        write_document(text)
     else:
-        _write(output, text)
+        write_file(output, text)
     return 0
 
 
@@ -315,13 +332,6 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{directory} cannot be made: {error.strerror or error}; name another directory") from error
-
-
-def _write(file: str, text: str) -> None:
-    try:
-        replace_file(Path(file), lambda: text)
-    except OSError as error:
-        raise OSError(f"{file} cannot be written: {error.strerror or error}; name another file") from error
 
 
 # --- care -------------------------------------------------------------------------------------------------------------
@@ -341,7 +351,9 @@ def _transfer(options: argparse.Namespace) -> int:
 def _compact(options: argparse.Namespace) -> int:
     from pytest_mlpatterns.units import format_size
 
-    history = history_place(options.history).history
+    place = history_place(options.history)
+    place.require_file()
+    history = place.history
     done = history.compact(options.before)
     (lines, left), (size, smaller) = done.lines, done.size_bytes
     _say(f"{history.name}: {lines:,} lines became {left:,}, {format_size(size)} became {format_size(smaller)}")
@@ -401,7 +413,9 @@ def _export(options: argparse.Namespace) -> int:
     from pytest_mlpatterns.history.exchange import otava_table
     from pytest_mlpatterns.records.change import Course
 
-    everything = _read(history_place(options.history))
+    place = history_place(options.history)
+    require_other("-o", options.output, place.file)
+    everything = _read(place)
     found = [one for one in _selected(everything, options) if one.course is Course.VALUES]
     by_test: dict[tuple[str, str], list[Series]] = {}
     for series in found:
@@ -430,8 +444,8 @@ def _write_tables(directory: Path, tables: Mapping[str, OtavaTable]) -> int:
     _make_directory(directory)
     files = {name: directory / f"{_plain(name)}-{digest_of({'name': name})[:6]}.csv" for name in tables}
     for name, table in tables.items():
-        _write(str(files[name]), table.text)
-    _write(
+        write_file(str(files[name]), table.text)
+    write_file(
         str(directory / "otava.yaml"),
         otava_config({name: (str(files[name]), table) for name, table in tables.items()}),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.cli.first_test import first_test
+from pytest_mlpatterns.cli.output import require_other
 from pytest_mlpatterns.cli.subject import (
     MODEL_FILES,
     Candidate,
@@ -44,6 +46,8 @@ _PROBE_S = 300
 """Time limit for loading a model, in seconds."""
 _UNREAD = frozenset({SubjectKind.ONNX, SubjectKind.TORCHSCRIPT, SubjectKind.EXPORTED})
 """Model files that are loaded by the test alone."""
+_ADDRESS = re.compile(r"(localhost|\d+\.\d+\.\d+\.\d+|\[[0-9A-Fa-f:]+\]|[\w.-]+:\d+(?=/|$))(:\d+)?(/.*)?$")
+"""An address without ``http://``: a host that is one, or any name with a port."""
 _FAILED_RUN = 1
 """Exit code if the file was written and its test failed."""
 
@@ -75,6 +79,7 @@ def run_new(options: argparse.Namespace) -> int:
     """
     directory = Path.cwd()
     candidate = _read_subject(options.what) if options.what else _chosen(find_candidates(directory))
+    require_other("-o", options.output)
     if options.output is not None:
         _require_new(Path(options.output))
     _say(f"looking at {candidate.name} …")
@@ -133,17 +138,33 @@ def _read_subject(text: str) -> Candidate:
     """What the command line names."""
     if text.startswith(("http://", "https://")):
         return Candidate(SubjectKind.URL, text)
+    if _ADDRESS.match(text):
+        raise SettingError(f"{named(text)}, expected an address with its scheme; write http://{text}")
     kind = MODEL_FILES.get(Path(text).suffix)
     if kind is not None or Path(text).is_file():
+        if kind is None and Path(text).suffix == ".py":
+            raise SettingError(f"{named(text)} is a Python file, expected what in it is measured; {_object_in(text)}")
         if kind is None:
             raise SettingError(f"{named(text)}, expected a model file that ends in {listed([*MODEL_FILES], 'or')}")
         if not Path(text).is_file():
             raise SettingError(f"{named(text)} does not exist; name a model file")
         return Candidate(kind, Path(text).as_posix())
     module, colon, name = text.partition(":")
+    if module.endswith(".py"):
+        raise SettingError(f"{named(text)}, expected a module without .py; {_object_in(module, name)}")
     if not colon or not name or "/" in module:
         raise SettingError(f"{named(text)}, expected {_WHAT}")
     return Candidate(SubjectKind.MODEL, text)
+
+
+def _object_in(file: str, name: str = "") -> str:
+    """What to write for an object of a Python file, by what the project has."""
+    here, path = Path.cwd(), Path(os.path.abspath(file))
+    below = path.relative_to(here) if path.is_relative_to(here) else Path(path.name)
+    module = ".".join(below.with_suffix("").parts)
+    known = [one.name for one in find_candidates(here) if one.name.partition(":")[0] == module]
+    names = [f"{module}:{name}"] if name else known or [f"{module}:NAME"]
+    return f"write {listed(names, 'or')}" + ("" if name or known else ", of a model or an application in it")
 
 
 def _chosen(found: Sequence[Candidate]) -> Candidate:
@@ -198,7 +219,9 @@ def _of_address(url: str, path: str) -> Subject:
 
     target = Url(url)
     given = path or (target.path if urlsplit(url).path not in ("", "/") else "")
-    return requested(SubjectKind.URL, f"{target.origin}{given or '/'}", given)
+    given = given if given.startswith("/") or not given else f"/{given}"
+    whole = Url(f"{target.origin}{given or '/'}")
+    return requested(SubjectKind.URL, whole.url, given)
 
 
 def _inputs_in(file: str) -> SampleInputs:
@@ -229,6 +252,8 @@ def _default_file(subject: Subject, directory: Path) -> Path:
 
 
 def _require_new(file: Path) -> None:
+    if file.is_dir():
+        raise SettingError(f"{file} is a directory, expected a file to write: -o {file / 'test_perf.py'}")
     if file.exists():
         raise SettingError(f"{file} exists; name another file to write: -o {file.with_stem(f'{file.stem}_2')}")
     if not file.parent.is_dir():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.cli.bisect_command import positive_time
+from pytest_mlpatterns.cli.project_history import find_project, history_place
 from pytest_mlpatterns.errors import BaselineFileError, SettingError
 from pytest_mlpatterns.wording import visible
 
@@ -116,13 +117,16 @@ def _measured(options: argparse.Namespace, tolerances: Tolerances | None) -> tup
 
 def _kept(options: argparse.Namespace, tolerances: Tolerances | None) -> tuple[tuple[TestFacts, ...], list[str]]:
     """What a history shows, and what a reader should know of it."""
-    from pytest_mlpatterns.history.place import open_history
-    from pytest_mlpatterns.history.plan_facts import facts_of_lines
+    from pytest_mlpatterns.history.plan_facts import facts_of_lines, name_in_ids
     from pytest_mlpatterns.system.environment import environment
 
     here = Path.cwd()
-    read = open_history(options.history, root=here, invoked_in=here).read()
-    facts = facts_of_lines(read.lines, machine=environment().machine, tests=options.tests, tolerances=tolerances)
+    place = history_place(options.history)
+    place.require_file()
+    read = place.history.read()
+    root = find_project(here).root
+    tests = [name_in_ids(name, here=here, root=root) for name in options.tests]
+    facts = facts_of_lines(read.lines, machine=environment().machine, tests=tests, tolerances=tolerances)
     notes = ["A history does not hold the time of a launch, so that launches are counted instead of seconds."]
     return facts, [*notes, *read.warnings]
 
@@ -135,7 +139,10 @@ def _baselines(file: Path, *, is_asked: bool) -> Baselines:
         if is_asked:
             raise BaselineFileError(f"{file} does not exist; name a file that pytest --perf-baseline update wrote")
         return {}
-    return read_baselines(file)
+    try:
+        return read_baselines(file)
+    except BaselineFileError as error:
+        raise BaselineFileError(str(error).replace("--perf-baseline-file", "--baseline-file")) from None
 
 
 def _report(text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import configparser
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,26 @@ class HistoryPlace:
     history: History
     root: Path
 
+    @property
+    def file(self) -> Path | None:
+        """The file that holds the history; None if it is kept as git notes."""
+        from pytest_mlpatterns.history.file import FileHistory
+
+        return self.history.path if isinstance(self.history, FileHistory) else None
+
+    def require_file(self) -> None:
+        """Check that a history which is a file is there.
+
+        Raises:
+            SettingError: it is not.
+        """
+        if self.file is not None and not self.file.exists():
+            name = named(self.history.name)
+            raise SettingError(
+                f"the history {name} does not exist, expected one with lines of runs; add them with pytest "
+                f"--perf-history {name}, or name another history: --from PATH or --from git:NAME"
+            )
+
 
 def add_history_option(command: argparse.ArgumentParser) -> None:
     """Add the option that names the history to a command."""
@@ -109,10 +129,18 @@ def history_place(named_by_option: str | None) -> HistoryPlace:
 
     here = Path.cwd()
     if named_by_option is not None:
-        return HistoryPlace(open_history(named_by_option, root=here, invoked_in=here), here)
+        return HistoryPlace(_of_a_command(open_history(named_by_option, root=here, invoked_in=here)), here)
     project = find_project(here)
     text = project.text(_KEY) or _FILE
-    return HistoryPlace(open_history(text, root=project.root, invoked_in=project.root), project.root)
+    return HistoryPlace(_of_a_command(open_history(text, root=project.root, invoked_in=project.root)), project.root)
+
+
+def _of_a_command(history: History) -> History:
+    """The history with messages that name the option of commands, ``--from``."""
+    from pytest_mlpatterns.history.file import FileHistory
+    from pytest_mlpatterns.history.notes import NotesHistory
+
+    return replace(history, option="--from") if isinstance(history, FileHistory | NotesHistory) else history
 
 
 def _values_of(file: Path) -> Mapping[str, Any] | None:

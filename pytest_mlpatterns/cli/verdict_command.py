@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.cli.output import discard_output
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.summary_table import headline, kind_word, kinds_of
@@ -65,9 +66,14 @@ def _run(options: argparse.Namespace, results: Results, for_people: Callable[[st
     if options.format == "json":
         counts = Counter(kind.value for kind in kinds.values())
         data = {"exit_code": code, "headline": headline(kinds.values()), "counts": counts, "tests": tests}
-        sys.stdout.write(json.dumps(data, indent=2) + "\n")
+        text = json.dumps(data, indent=2) + "\n"
     else:
-        sys.stdout.write(for_people("\n".join([*_lines(tests), headline(kinds.values())]) + "\n"))
+        text = for_people("\n".join([*_lines(tests), headline(kinds.values())]) + "\n")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the exit code is the verdict, also if nobody reads the text
+        discard_output()
     return code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +28,15 @@ __all__ = ["BaselineMode", "BaselineSource", "HistoryFail", "RunSettings", "Sett
 _TRUTHS = ("true", "false")
 """Truth values of an ini file, which would be odd names of files."""
 _Choice = TypeVar("_Choice", bound=StrEnum)
+_HEAD_BYTES = 4096
+"""Beginning of a file by which it is seen whether a run may replace it."""
+_RESULTS = b'"pytest-mlpatterns-results"'
+"""Stands at the beginning of each result file; :mod:`pytest_mlpatterns.reports.files.result_file` defines it."""
+_PAGE = (b"<!doctype html", b"<html")
+"""Beginnings of pages."""
+_KINDS = {"json": "result file", "html": "page"}
+"""What a run replaces, by the name of its option; a baseline and a history are read before they are written."""
+_EXAMPLES = {"html": "report.html", "json": "results.json", "history": "perf-history.jsonl"}
 
 
 class BaselineMode(StrEnum):
@@ -111,11 +121,14 @@ def read_run_settings(
     given = _Given(options, ini, invoked_in, root)
     against = _reference(options.get("against"), ini.get("against"))
     mode, history = _mode(given.text("baseline"), against), given.history()
+    baseline_file = given.path("baseline-file") or root / "perf-baseline.json"
+    html_file, json_file = given.path("html"), given.path("json")
+    given.require_apart({"baseline-file": baseline_file, "html": html_file, "json": json_file, "history": history})
     return RunSettings(
         baseline=mode,
-        baseline_file=given.path("baseline-file") or root / "perf-baseline.json",
-        html_file=given.path("html"),
-        json_file=given.path("json"),
+        baseline_file=baseline_file,
+        html_file=html_file,
+        json_file=json_file,
         smoke=given.flag("smoke"),
         rank=_criteria(options.get("rank"), ini.get("rank")),
         always_ranks=options.get("rank") is None,
@@ -126,7 +139,7 @@ def read_run_settings(
         settle=given.choice("settle", SettleMode.AUTO),
         baseline_source=_source(given.choice("baseline-from", BaselineSource.RUN), mode, history),
         history=history,
-        history_fail=given.choice("history-fail", HistoryFail.NEVER),
+        history_fail=given.history_fail(history),
     )
 
 
@@ -143,10 +156,35 @@ class _Given:
         """A file; None if not given."""
         is_option = self.options.get(name) is not None
         given, base = (self.options[name], self.invoked_in) if is_option else (self.ini.get(name), self.root)
+        if is_option and not str(given).strip():
+            raise SettingError(
+                f"--perf-{name} is {shown(str(given))}, expected the path of a file; if a variable of the shell names "
+                "it, the variable is empty"
+            )
         if not given:
             return None
-        source = f"--perf-{name}" if is_option else f"ini key perf_{name.replace('-', '_')}"
-        return _writable(base / str(given), f"{source} {named(given)}", is_option=is_option)
+        source = f"{self._source(name)} {named(given)}"
+        file = _writable(base / str(given), source, is_option=is_option)
+        _require_replaceable(name, file, source)
+        return file
+
+    def require_apart(self, files: Mapping[str, Path | str | None]) -> None:
+        """Check that no two files are one, since the last one written would be all that is left.
+
+        Args:
+            files: by the name of the option; None, empty text or ``git:NAME`` for what is no file.
+        """
+        known: dict[str, str] = {}
+        for name, file in files.items():
+            if not file or str(file).startswith(NOTES_PREFIX) or (Path(file).exists() and not Path(file).is_file()):
+                continue
+            place = os.path.realpath(file)
+            if place in known:
+                raise SettingError(
+                    f"{self._source(known[place])} and {self._source(name)} are both {named(file)}, expected a file "
+                    "for each; name another one"
+                )
+            known[place] = name
 
     def flag(self, name: str) -> bool:
         """A switch; off if not given."""
@@ -167,9 +205,29 @@ class _Given:
     def history(self) -> str:
         """Where the history is: ``git:NAME``, or the absolute path of a file; empty if not given."""
         given = self.options["history"] if self.options.get("history") is not None else self.ini.get("history")
-        if str(given or "").startswith(NOTES_PREFIX):
-            return str(given)
+        if not given or str(given).startswith(NOTES_PREFIX):  # an empty option leaves out that of the ini file
+            return str(given or "")
         return str(self.path("history") or "")
+
+    def history_fail(self, history: str) -> HistoryFail:
+        """Which changes in the history fail the run.
+
+        Args:
+            history: where the history is; empty without one, which a run without the one of CI has in an ini file.
+        """
+        chosen = self.choice("history-fail", HistoryFail.NEVER)
+        if chosen is HistoryFail.NEW and not history and self.options.get("history-fail"):
+            raise SettingError(
+                "--perf-history-fail new without a history, expected one to find changes in; name it: "
+                "--perf-history PATH"
+            )
+        return chosen
+
+    def _source(self, name: str) -> str:
+        """Where the user gave a value, for messages."""
+        if self.options.get(name) is not None or not self.ini.get(name):
+            return f"--perf-{name}"
+        return f"ini key perf_{name.replace('-', '_')}"
 
 
 def _writable(file: Path, given: str, *, is_option: bool) -> Path:
@@ -187,6 +245,34 @@ def _writable(file: Path, given: str, *, is_option: bool) -> Path:
         problem = "is a directory" if file.is_dir() else f"is in {named(file.parent)}, which does not exist"
         raise SettingError(f"{given} {problem}; name a file in a directory that exists")
     return file
+
+
+def _require_replaceable(name: str, file: Path, given: str) -> None:
+    """Check that a run may write to a file: a forgotten value makes the next word, such as a test file, the value.
+
+    Args:
+        name: of the option.
+        file: it need not exist.
+        given: names it in the message.
+    """
+    if file.suffix == ".py" or ".py::" in file.name:
+        raise SettingError(
+            f"{given} is a Python file or a test, expected a file to write; name one, such as --perf-{name}="
+            f"{_EXAMPLES.get(name, 'perf.json')}"
+        )
+    if name not in _KINDS or not file.is_file():
+        return
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD_BYTES)
+    except OSError as error:
+        raise SettingError(f"{given} cannot be read: {error.strerror or error}; name another file") from None
+    is_ours = _RESULTS in head if name == "json" else head.lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith(_PAGE)
+    if head.strip() and not is_ours:
+        raise SettingError(
+            f"{given} exists and is no {_KINDS[name]}, expected a new file or one that --perf-{name} wrote; name "
+            "another one, or move this one away"
+        )
 
 
 def _reference(option: object, ini: object) -> str | None:

@@ -3,7 +3,7 @@
 Format, version 1 (2026): ``{"format": "pytest-mlpatterns-bisect", "version": 1, "search": {...}, "events": [...]}``.
 ``search`` is what makes two searches the same. An event is a measurement, ``{"commit": SHA, "figure": NAME, "launches":
 [[log ratio, standard error], ...]}``, or a commit that does not run, ``{"commit": SHA, "skipped": TEXT}``. A file of
-another search, of another version or a damaged one counts as none.
+another search, of another version or with damaged events counts as none. One of another format is left alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.system.owned_files import remove_file
+from pytest_mlpatterns.wording import named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +32,7 @@ _FORMAT = "pytest-mlpatterns-bisect"
 _VERSION = 1
 _MOST_EVENTS = 10_000
 """Most events that are read; a search has some tens."""
+_OTHER = "name another file with --state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,18 @@ class SearchState:
     Attributes:
         events: in the order in which they were added.
         was_other: whether the file was there and was not one of this search.
+
+    Raises:
+        SettingError: the file cannot be written, or holds something else, which would be lost.
     """
 
     def __init__(self, file: Path, search: Mapping[str, str | float]) -> None:
         self._file = file
         self._search = dict(search)
-        found = _read(file, self._search)
+        data = _own_data(file)
+        found = _events(data, self._search)
         self.events: list[SearchEvent] = found or []
-        self.was_other: bool = found is None and file.exists()
+        self.was_other: bool = found is None and bool(data)
 
     def add(self, event: SearchEvent) -> None:
         """Add an event, and write the file.
@@ -84,9 +91,7 @@ class SearchState:
         try:
             replace_file(self._file, lambda: json.dumps(data, indent=1, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise SettingError(
-                f"{self._file} cannot be written: {error.strerror or error}; name another file with --state"
-            ) from error
+            raise SettingError(f"{named(self._file)} cannot be written: {error.strerror or error}; {_OTHER}") from error
 
     def forget(self) -> None:
         """Begin anew: no events; the file is replaced with the next one."""
@@ -106,16 +111,39 @@ def _plain(event: SearchEvent) -> dict[str, Any]:
     return {"commit": event.commit, "figure": event.figure, "launches": launches}
 
 
-def _read(file: Path, search: Mapping[str, object]) -> list[SearchEvent] | None:
-    """The events of a file; None if it is absent, damaged, or of another search."""
+def _own_data(file: Path) -> dict[str, Any]:
+    """What a file of this format holds; nothing if it is absent or empty.
+
+    Raises:
+        SettingError: it cannot be written, or is of another format.
+    """
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        why = "cannot be written" if file.parent.is_dir() else "does not exist"
+        raise SettingError(f"{named(file)} is in {named(file.parent)}, which {why}; {_OTHER}")
+    if file.is_dir():
+        raise SettingError(f"{named(file)} is a directory, expected a file; {_OTHER}")
     try:
-        data = parsed(read_text(file))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(data, dict) or (data.get("format"), data.get("version")) != (_FORMAT, _VERSION):
-        return None
+        text = read_text(file)
+        data = parsed(text) if text.strip() else {}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingError(f"{named(file)} cannot be read: {error.strerror or error}; {_OTHER}") from error
+    except ValueError:  # no JSON, or no text
+        data = None
+    if not isinstance(data, dict) or (data and data.get("format") != _FORMAT):
+        raise SettingError(
+            f"{named(file)} is not what a search wrote, and would be lost; {_OTHER}, or move this one away"
+        )
+    return data
+
+
+def _events(data: Mapping[str, Any], search: Mapping[str, object]) -> list[SearchEvent] | None:
+    """The events of a search; None if there are none, or if they are damaged or of another search."""
     events = data.get("events")
-    if data.get("search") != search or not isinstance(events, list) or len(events) > _MOST_EVENTS:
+    if data.get("version") != _VERSION or data.get("search") != search:
+        return None
+    if not isinstance(events, list) or len(events) > _MOST_EVENTS:
         return None
     found = [_event(one) for one in events]
     return None if None in found else [one for one in found if one is not None]

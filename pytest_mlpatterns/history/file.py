@@ -7,7 +7,7 @@ lines that a merge leaves twice count once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_mlpatterns.errors import DeploymentError, HistoryError, SettingError
@@ -40,10 +40,12 @@ class FileHistory:
     Attributes:
         path: the file; it may be absent.
         name: the path as the user wrote it.
+        option: that names another history, for messages.
     """
 
     path: Path
     name: str
+    option: str = field(default="--perf-history", compare=False)
 
     def read(self) -> HistoryRead:
         """Every line, as :meth:`pytest_mlpatterns.history.place.History.read` describes."""
@@ -52,7 +54,7 @@ class FileHistory:
         except FileNotFoundError:
             return HistoryRead(())
         except OSError as error:
-            raise HistoryError(f"{self.name} cannot be read: {error.strerror or error}; {_OTHER_FILE}") from error
+            raise HistoryError(f"{self.name} cannot be read: {error.strerror or error}; {self._other_file}") from error
         self._require_history(content)
         reader = LineReader(self.name)
         reader.add(content)
@@ -86,7 +88,7 @@ class FileHistory:
         try:
             with shared_file(self.path) as file:
                 if file.size_bytes > MOST_BYTES:
-                    raise HistoryError(f"{self.name} is larger than {MOST_BYTES >> 20} MiB; {_OTHER_FILE}")
+                    raise HistoryError(f"{self.name} is larger than {MOST_BYTES >> 20} MiB; {self._other_file}")
                 old = file.read(MOST_BYTES)
                 self._require_history(old)
                 new = compacted(old, first)
@@ -112,7 +114,7 @@ class FileHistory:
             begin = shown(next(text for _, text in numbered(content))[:40].decode(errors="replace"))
             raise HistoryError(
                 f"{self.name} is no history of pytest-mlpatterns, its first line is {begin}; "
-                f"expected lines of JSON that begin with the member at; {_OTHER_FILE}, or move this one away"
+                f"expected lines of JSON that begin with the member at; {self._other_file}, or move this one away"
             )
 
     def _refuse(self, error: OSError) -> NoReturn:
@@ -125,13 +127,18 @@ class FileHistory:
             raise HistoryError(f"{self.name} is unchanged: {error.strerror}, then compact again") from error
         raise HistoryError(
             f"{self.name} cannot be written: {error.strerror or error}; it is unchanged, make its directory, "
-            f"make both writable, or {_OTHER_FILE}"
+            f"make both writable, or {self._other_file}"
         ) from error
 
     def _refuse_transfer(self, command: str) -> NoReturn:
         raise SettingError(
             f"{self.name} is a file, expected git notes such as git:perf; commit the file and use `{command}`"
         )
+
+    @property
+    def _other_file(self) -> str:
+        """What to do instead."""
+        return f"name another file with {self.option}"
 
     def _offer(self) -> tuple[str, ...]:
         attribute = union_attribute(self.path)
@@ -141,9 +148,6 @@ class FileHistory:
             f"{self.name} is new. If you commit it, add this line to .gitattributes, so that git keeps the lines of "
             f"both sides of a merge: {attribute}",
         )
-
-
-_OTHER_FILE = "name another file with --perf-history"
 
 
 def union_attribute(path: Path) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.credentials import without_users
@@ -47,10 +47,12 @@ class NotesHistory:
     Attributes:
         notes: the last part of the ref, ``perf`` for ``refs/notes/perf``.
         directory: any directory in the repository.
+        option: that names another history, for messages.
     """
 
     notes: str
     directory: Path
+    option: str = field(default="--perf-history", compare=False)
 
     @property
     def name(self) -> str:
@@ -176,14 +178,14 @@ class NotesHistory:
             except SettingError:
                 raise SettingError(
                     f"{self.directory} is not in a git repository, expected one for the history {self.name}; "
-                    "name a file with --perf-history instead"
+                    f"name a file with {self.option} instead"
                 ) from None
             raise HistoryError(f"{self.name} {what}: {without_users(str(error))}") from error
 
     def _offer(self) -> str:
         return (
             f"{self.name} is new. Git sends and fetches its notes only on request: "
-            f"python -m pytest_mlpatterns history push, and history pull"
+            f"python -m pytest_mlpatterns history push --from {self.name}, and history pull --from {self.name}"
         )
 
 

@@ -6,7 +6,9 @@ This module must not know what is concluded from them.
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from pytest_mlpatterns.baseline.updates import UPDATE_LAUNCHES
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.history.plan import USUAL_LAUNCHES, TestFacts
 from pytest_mlpatterns.records.verdict import Kind
-from pytest_mlpatterns.wording import listed, shown
+from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,10 +30,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.history import HistoryLine
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["facts_of_lines", "facts_of_trials"]
+__all__ = ["facts_of_lines", "facts_of_trials", "name_in_ids"]
 
 _OTHER_KINDS = (Kind.TEST_ERROR, Kind.INVALID)
 """Kinds of runs whose launches show nothing of the service."""
+_MOST_NAMED = 5
+"""Most tests that an error names."""
 
 
 def facts_of_trials(
@@ -141,19 +145,18 @@ def facts_of_lines(
     Args:
         lines: in any order.
         machine: whose lines count.
-        tests: ids, files or parts of an id before a bracket or ``::``; empty for all.
+        tests: ids, files or parts of an id before a bracket or ``::``, as ids have them; empty for all.
         tolerances: those that are to be planned for; None for the default ones.
 
     Raises:
-        SettingError: no line is of this machine and these tests.
+        SettingError: one of the tests has no line, or no line is of this machine and these tests.
     """
+    _require_known(tests, lines)
     chosen = [line for line in lines if not tests or any(_is_of(line.test, name) for name in tests)]
     mine = sorted((line for line in chosen if line.machine == machine), key=lambda line: line.date)
     if not mine:
         others = sorted({line.machine for line in chosen})
-        have = f"has lines of {listed([shown(name) for name in others])}" if others else "has no line of these tests"
-        if not lines:
-            have = "has no line"
+        have = f"has lines of {listed([shown(name) for name in others])}" if others else "has no line"
         raise SettingError(
             f"the history {have}, expected lines of this machine, {shown(machine)}; leave --from out to measure here"
         )
@@ -189,6 +192,32 @@ def _facts_of_test(test: str, lines: Sequence[HistoryLine], tolerances: Toleranc
     )
 
 
+def _require_known(tests: Sequence[str], lines: Sequence[HistoryLine]) -> None:
+    """Check that each of the names is of a test of the history, if that has any."""
+    known = list(dict.fromkeys(line.test for line in lines))
+    unknown = next((name for name in tests if not any(_is_of(test, name) for test in known)), None)
+    if known and unknown is not None:
+        more = [f"{len(known) - _MOST_NAMED:,} more"] if len(known) > _MOST_NAMED else []
+        raise SettingError(
+            f"the history has no line of {shown(unknown)}, {did_you_mean(unknown, known)}expected a test of it: "
+            f"{listed([*known[:_MOST_NAMED], *more], 'or')}"
+        )
+
+
 def _is_of(test: str, name: str) -> bool:
-    """Whether a test is the one that a name selects, as pytest's command line selects it."""
-    return test == name or test.startswith((f"{name}::", f"{name}[", f"{name.rstrip('/')}/"))
+    """Whether a test is the one that a name selects, as pytest's command line selects it; a dot selects all."""
+    return name in (".", test) or test.startswith((f"{name}::", f"{name}[", f"{name.rstrip('/')}/"))
+
+
+def name_in_ids(name: str, *, here: Path, root: Path) -> str:
+    """A test as pytest takes it on its command line, with its path as ids have it.
+
+    Args:
+        name: an id, a file or a directory; its path is absolute or relative to ``here``.
+        here: the working directory.
+        root: pytest's root directory, to which the paths in ids are relative.
+    """
+    path, colons, rest = name.partition("::")
+    whole = here / path
+    whole = whole.resolve() if whole.is_dir() else whole.parent.resolve() / whole.name
+    return Path(os.path.relpath(whole, root.resolve())).as_posix() + colons + rest

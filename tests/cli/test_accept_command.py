@@ -47,11 +47,11 @@ def accepted(directory: Path) -> tuple[Acceptance, ...]:
 
 def test_what_failed_is_accepted_with_its_reason(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "perf-accepted.toml").write_text("# agreed by all\n", encoding="utf-8")
-    options = ["--reason", 'a "larger"\nmodel', "--issue", "#123", "--until", "2026-12-31"]
+    options = ["--reason", 'a "larger"\nmodel', "--issue", "#123", "--until", "2999-12-31"]
     assert main(["accept", "results.json", TEST, *options]) == 0
     assert f"perf-accepted.toml accepts 2 changes of {TEST}" in capsys.readouterr().out
     time, cpu = accepted(here)
-    assert str(time) == 'rtm +55 %: a "larger" model, #123, until 2026-12-31'
+    assert str(time) == 'rtm +55 %: a "larger" model, #123, until 2999-12-31'
     assert (cpu.metric, cpu.ceiling, cpu.since) == ("cpu_per_request", 0.9, "1a2b3c4")
     assert time.is_of(TEST)
     assert not time.is_of("test_a.py::test_calm")
@@ -77,7 +77,14 @@ def test_one_metric_with_a_ceiling_of_its_own(here: Path) -> None:
         ),
         (["test_a.py::test_calm", "--reason", "why"], "has no change beyond its tolerance"),
         ([TEST, "--reason", "why", "--metric", "p95"], "p95 of test_a.py::test_digits[single] was not compared"),
-        ([TEST, "--reason", "why", "--ceiling", "much"], "ceiling is 'much'"),
+        ([TEST, "--reason", "why", "--ceiling", "much"], "ERROR: --ceiling is 'much', expected"),
+        ([TEST, "--reason", "why", "--ceiling", "0"], "--ceiling is '0', expected more than 0; write --ceiling 60%"),
+        (
+            [TEST, "--reason", "why", "--ceiling", "30%"],
+            "--ceiling is '30%', below what was measured of rtm: +47.0 % (+43.0 % to +51.0 %); write --ceiling 55%",
+        ),
+        ([TEST, "--reason", "why", "--metric", "rtm", "--metric", "rtm"], "--metric names rtm twice, expected each"),
+        ([TEST, "--reason", "why", "--until", "2020-01-01"], "--until is 2020-01-01, which is over, expected a day"),
         ([TEST, "--reason", "why", "--until", "soon"], "--until is 'soon', expected a day; write --until 2026-12-31"),
         ([TEST, "--reason", "why", "--until", "20261231"], "--until is '20261231', expected a day"),
     ],
@@ -107,6 +114,39 @@ def test_what_ended_is_removed(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["accept", "results.json", "--prune"]) == 0
     assert f"removed from perf-accepted.toml: {time}" in capsys.readouterr().out
     assert accepted(here) == (cpu,)
+
+
+def test_the_same_command_again_replaces_its_tables(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "perf-accepted.toml").write_text(f"# ours\n{of_larger_model(TEST)}", encoding="utf-8")
+    for reason in ("why", "why", "because"):
+        assert main(["accept", "results.json", TEST, "--reason", reason]) == 0
+    assert "accepts 2 changes of" in (said := capsys.readouterr().out.splitlines())[0]
+    assert ", 2 tables of them in place of an earlier one; commit it" in said[2]
+    assert [(one.metric, one.reason) for one in accepted(here)] == [
+        ("rtm", "larger model"),
+        ("rtm", "because"),
+        ("cpu_per_request", "because"),
+    ]
+    assert (here / "perf-accepted.toml").read_text(encoding="utf-8").startswith("# ours\n")
+
+
+@pytest.mark.parametrize("arguments", [[TEST, "--reason", "why"], ["--prune"]])
+def test_a_file_that_cannot_be_used_is_named(
+    here: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, result(TEST, passed=False, verdicts=SLOWER, accepted=OVER))
+    (here / "binary").write_bytes(b"\xff\xfe")
+    (here / "folder").mkdir()
+    told = {}
+    for name in ("binary", "folder", "absent/x", ""):
+        assert main(["accept", "results.json", *arguments, "--file", name]) == 2
+        told[name] = capsys.readouterr().err
+    assert "binary is not in UTF-8, expected TOML; convert it" in told["binary"]
+    assert "folder cannot be read or written: " in told["folder"]
+    words = "does not exist, expected a file of acceptances" if arguments[0] == "--prune" else "cannot be read or"
+    assert words in told["absent/x"]
+    assert "--file is '', expected the path of a file" in told[""]
+    assert not [text for text in told.values() if "Errno" in text]
 
 
 def of_larger_model(test: str, *, opening: str = "[[accepted]]") -> str:

@@ -245,3 +245,47 @@ def test_pytest_runs_without_the_current_directory_on_its_path(monkeypatch: pyte
     new_command._pytest(["-q"], is_shown=True)
     assert seen["command"][1:] == ["-P", "-m", "pytest", "-q"]
     assert seen["capture_output"] is False
+
+
+@pytest.mark.parametrize("address", ["localhost:8000", "127.0.0.1:8000/predict", "scorer:80", "[::1]:80", "localhost"])
+def test_an_address_without_its_scheme_is_told_to_have_one(
+    project: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", address, "--no-run"]) == 2
+    assert f"{address}, expected an address with its scheme; write http://{address}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("app.py", "app.py is a Python file, expected what in it is measured; write app:api\n"),
+        ("./app.py", "write app:api\n"),
+        ("shop/rank.py", "write shop.rank:NAME, of a model or an application in it\n"),
+        ("app.py:api", "app.py:api, expected a module without .py; write app:api\n"),
+        ("absent.py", "absent.py, expected a module without .py; write absent:NAME, of a model"),
+    ],
+)
+def test_of_a_python_file_an_object_is_named(
+    project: Path, what: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "app.py").write_text("api = FastAPI()\n", encoding="utf-8")
+    (project / "shop").mkdir()
+    (project / "shop" / "rank.py").write_text("class Ranker: ...\n", encoding="utf-8")
+    assert main(["new", what, "--no-run"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_path_follows_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "http://127.0.0.1:1", "--path", "nope", "--no-run"]) == 0
+    assert 'Url("http://127.0.0.1:1/nope")' in (tmp_path / "test_perf.py").read_text(encoding="utf-8")
+    assert main(["new", "http://127.0.0.1:1", "--path", "ä b", "-o", "test_two.py", "--no-run"]) == 2
+    assert "expected a path of printable ASCII; quote it" in capsys.readouterr().err
+
+
+def test_a_directory_is_no_file_to_write(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "tests").mkdir()
+    assert main(["new", "model.joblib", "-o", "tests", "--no-run"]) == 2
+    assert "tests is a directory, expected a file to write: -o tests/test_perf.py" in capsys.readouterr().err

@@ -188,3 +188,31 @@ def test_a_history_with_single_launches_is_an_error(
     said = capsys.readouterr().err
     assert "no test has two launches in lines of one run; those of a compaction have none, expected as many" in said
     assert "leave --from out to measure here" in said
+
+
+@pytest.mark.parametrize("name", ["./test_quick.py", "../{0}/test_quick.py", "{1}/test_quick.py::test_quick", "."])
+def test_tests_of_a_history_are_named_as_for_pytest(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    read = HistoryRead(lines(machine=environment().machine))
+    monkeypatch.setattr(place, "open_history", lambda *_, **__: SimpleNamespace(name="h", read=lambda: read))
+    assert main(["plan", "--from", "git:perf", name.format(here.name, here)]) == 0
+    capsys.readouterr()
+    assert main(["plan", "--from", "git:perf", "test_quik.py"]) == 2
+    assert "expected a test of it: test_quick.py::test_quick" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_a_history_that_does_not_exist_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--from", "absent.jsonl"]) == 2
+    assert "the history absent.jsonl does not exist" in capsys.readouterr().err
+
+
+def test_another_baseline_file_is_named_by_the_option_of_the_command(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "other.json").write_text("{}", encoding="utf-8")
+    assert main(["plan", "--baseline-file", "other.json"]) == 2
+    assert "name another one with --baseline-file, or move" in capsys.readouterr().err
+    assert main(["baseline", "merge", "other.json"]) == 2
+    assert "; name another one, or move this one away" in capsys.readouterr().err

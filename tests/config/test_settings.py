@@ -25,6 +25,7 @@ from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Gate
+from pytest_mlpatterns.reports.files.result_file import FORMAT
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.mix import Mix
@@ -743,6 +744,71 @@ def test_a_path_that_no_file_can_have_is_named_by_where_it_was_given(
     assert str(given[name]) in message
     assert ("is a directory" if kind == "directory" else "does not exist") in message
     assert message.endswith("; name a file in a directory that exists")
+
+
+BASELINE_TEXT = '{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {}}'
+
+
+@pytest.mark.parametrize("name", ["baseline-file", "history", "html", "json"])
+@pytest.mark.parametrize("file", ["test_q.py", "test_q.py::test_a[b]"])
+def test_a_test_that_stands_where_a_value_was_forgotten_is_no_file_to_write(
+    tmp_path: Path, name: str, file: str
+) -> None:
+    with pytest.raises(SettingError, match=rf"--perf-{name} .*is a Python file or a test, expected a file to write"):
+        run_settings(tmp_path, {name: file})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("json", BASELINE_TEXT, "exists and is no result file, expected a new file or one that --perf-json wrote"),
+        ("json", '{"at":["1a2b3c4",7]}', "is no result file"),
+        ("html", "x = 1\n", "exists and is no page, expected a new file or one that --perf-html wrote"),
+        ("json", "", ""),
+        ("json", f'{{\n "format": "{FORMAT}",\n', ""),
+        ("html", "", ""),
+        ("html", "\n<!DOCTYPE html>\n<html>", ""),
+    ],
+)
+def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, name: str, text: str, words: str) -> None:
+    file = tmp_path / "given"
+    file.write_text(text, encoding="utf-8")
+    if words:
+        with pytest.raises(SettingError, match=words):
+            run_settings(tmp_path, {name: str(file)})
+    else:
+        assert getattr(run_settings(tmp_path, {name: str(file)}), f"{name}_file") == file
+
+
+@pytest.mark.parametrize(
+    ("options", "ini", "words"),
+    [
+        ({"json": "x.json", "html": "./x.json"}, {}, "--perf-html and --perf-json are both "),
+        ({"json": "x", "history": "x"}, {}, "--perf-json and --perf-history are both "),
+        ({"baseline-file": "x"}, {"html": "../invoked/x"}, "--perf-baseline-file and ini key perf_html are both "),
+        ({}, {"json": "perf-baseline.json"}, "--perf-baseline-file and ini key perf_json are both "),
+    ],
+)
+def test_two_files_that_are_one_are_refused(
+    tmp_path: Path, options: dict[str, object], ini: dict[str, object], words: str
+) -> None:
+    with pytest.raises(SettingError, match=f"{words}.*, expected a file for each; name another one"):
+        run_settings(tmp_path, options, ini)
+    assert run_settings(tmp_path, {"json": "/dev/null", "html": "/dev/null"}).json_file is not None
+
+
+@pytest.mark.parametrize("name", ["baseline-file", "html", "json"])
+def test_an_empty_path_on_the_command_line_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingError, match=f"--perf-{name} is '', expected the path of a file; if a variable"):
+        run_settings(tmp_path, {name: ""})
+
+
+def test_a_gate_on_the_history_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="--perf-history-fail new without a history, expected one"):
+        run_settings(tmp_path, {"history-fail": "new"})
+    found = run_settings(tmp_path, {"history-fail": "new", "history": "runs.jsonl"})
+    assert found.history_fail is HistoryFail.NEW
+    assert run_settings(tmp_path, {}, {"history-fail": "new"}).history_fail is HistoryFail.NEW
 
 
 def test_a_share_of_the_requests_can_be_cancelled() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +24,6 @@ from pytest_mlpatterns.revision.commits import Revision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 BUDGET_NS = 10 * 10**9
 ERROR = NotRun(WhyNotRun.IMPORT, "ImportError: no")
@@ -187,6 +188,21 @@ def test_the_time_is_over_and_the_search_goes_on(file: Path) -> None:
     assert len(result.searched) == 4
 
 
+def test_the_time_may_be_over_before_both_ends_are_compared(file: Path) -> None:
+    result = search_of(plan_of(8, at_most_s=5.0), Measured(steps(8, 3)), file)[0].run()
+    assert (result.end, result.why, result.searched) == (SearchEnd.RANGE, WhyRange.TIME, ())
+    first, second = result_lines(result)
+    assert first == "nothing was measured from c0 to c8, so it is not known whether RTM changed"
+    assert second == "the time of the search is over; the same command with a longer --at-most goes on where it ended"
+    noisy = Measured([0.0] * 8 + [0.1])
+    search, _ = search_of(plan_of(8, at_most_s=25.0), noisy, file)
+    search._measure = lambda *_, **__: run_with_ratios({"rtm": ((0.0, 0.3), (0.05, 0.3))})  # type: ignore[assignment]
+    search._clock = iter([0.0, 30.0]).__next__
+    result = search.run()
+    assert [one.likeness for one in result.searched] == [""]
+    assert result_lines(result)[0].startswith("it is not decided whether RTM changed from c0 to c8: +")
+
+
 def test_a_measurement_that_the_end_of_the_time_cuts_is_no_reason(file: Path) -> None:
     levels = steps(8, 3)
     levels[4] = NotRun(WhyNotRun.TIMEOUT, "took longer than 25 s")
@@ -246,10 +262,26 @@ def test_a_damaged_state_counts_as_none(file: Path, damage: Mapping[str, object]
     assert SearchState(file, plan_of(8).key).events == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '"text"'])
-def test_what_is_no_state_counts_as_none(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
-    assert SearchState(file, plan_of(8).key).was_other
+@pytest.mark.parametrize("content", [b"[]", b"{", b'"text"', b'{"format": "pytest-mlpatterns-results"}', b"\xff"])
+def test_a_file_of_another_format_is_left_alone(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(SettingError, match="is not what a search wrote, and would be lost; name another file with"):
+        SearchState(file, plan_of(8).key)
+    assert file.read_bytes() == content
+
+
+def test_an_empty_file_is_a_new_state(file: Path) -> None:
+    file.touch()
+    state = SearchState(file, plan_of(8).key)
+    assert (state.events, state.was_other) == ([], False)
+
+
+def test_a_state_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    for place, words in ((tmp_path, "is a directory"), (tmp_path / "absent" / "state", "which does not exist")):
+        with pytest.raises(SettingError, match=f"{words}.*; name another file with --state"):
+            SearchState(place, plan_of(8).key)
+    with pytest.raises(SettingError, match="It is no regular file; name another file with --state"):
+        SearchState(Path(os.devnull), plan_of(8).key)
 
 
 @pytest.mark.parametrize(
@@ -274,8 +306,10 @@ def test_events_that_do_not_fit_begin_anew(file: Path, events: object) -> None:
 
 
 def test_a_state_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="name another file with --state"):
-        search_of(plan_of(8), Measured(steps(8, 3)), tmp_path / "absent" / "state")[0].run()
+    search, _ = search_of(plan_of(8), Measured(steps(8, 3)), tmp_path / "state")
+    (tmp_path / "state").mkdir()
+    with pytest.raises(SettingError, match=r"cannot be written: .*; name another file with --state"):
+        search.run()
 
 
 def test_several_steps_name_one_of_them_and_offer_the_rest(file: Path) -> None:

@@ -75,7 +75,7 @@ def test_lines_stand_in_the_note_on_their_commit(repository: Repository) -> None
     (offer,) = history.append([first, second])
     assert offer == (
         "git:perf is new. Git sends and fetches its notes only on request: "
-        "python -m pytest_mlpatterns history push, and history pull"
+        "python -m pytest_mlpatterns history push --from git:perf, and history pull --from git:perf"
     )
     assert history.append([third]) == ()
     assert history.append([replace(first, machine="other")]) == ()

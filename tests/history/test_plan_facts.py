@@ -12,7 +12,7 @@ from support.synthetic import ENVIRONMENT, changed, counterpart, result
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.baseline.updates import RunFacts, update_of
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.history.plan_facts import facts_of_lines, facts_of_trials
+from pytest_mlpatterns.history.plan_facts import facts_of_lines, facts_of_trials, name_in_ids
 from pytest_mlpatterns.history.trial_runs import Trials
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -20,6 +20,8 @@ from pytest_mlpatterns.records.result_parts import Terms
 from pytest_mlpatterns.records.verdict import Kind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_mlpatterns.records.result import TestResult
 
 TEST = "test_perf.py::test_digits"
@@ -130,7 +132,26 @@ def test_tests_are_chosen_as_pytest_does() -> None:
 def test_a_history_of_other_machines_is_an_error_that_names_them() -> None:
     with pytest.raises(SettingError, match="has lines of 'another', expected lines of this machine"):
         facts_of_lines([line(1, 4.0, machine="another")], machine=MACHINE)
-    with pytest.raises(SettingError, match="has no line of these tests"):
-        facts_of_lines([line(1, 4.0)], machine=MACHINE, tests=["test_other.py"])
+    with pytest.raises(SettingError, match=r"has no line of 'test_other.py', .*expected a test of it: "):
+        facts_of_lines([line(1, 4.0)], machine=MACHINE, tests=[TEST, "test_other.py"])
     with pytest.raises(SettingError, match="the history has no line, expected"):
         facts_of_lines([], machine=MACHINE)
+
+
+def test_a_path_is_as_ids_have_it(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    file = "tests/test_perf.py"
+    for here, given, expected in (
+        ("", "./tests/test_perf.py", file),
+        ("", f"{tmp_path}/tests/test_perf.py::test_x[a/../b::c]", f"{file}::test_x[a/../b::c]"),
+        ("", f"{tmp_path}/link/tests/test_perf.py", file),
+        ("other", "../tests/test_perf.py", file),
+        ("tests", "test_perf.py::test_x", f"{file}::test_x"),
+        ("tests", ".", "tests"),
+        ("", "tests/", "tests"),
+        ("", ".", "."),
+    ):
+        assert name_in_ids(given, here=tmp_path / here, root=tmp_path) == expected
+    assert facts_of_lines([line(1, 4.0, 4.1)], machine=MACHINE, tests=["."])

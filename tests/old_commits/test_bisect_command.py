@@ -79,10 +79,10 @@ def test_an_interrupted_search_leaves_nothing_and_goes_on(tmp_path: Path) -> Non
     assert our_children() == set()
     state = repository.top / ".git" / "mlpatterns-bisect.json"
     assert len(json.loads(state.read_text(encoding="utf-8"))["events"]) == 1
-    done = bisect(repository, f"{shas[0]}..main", "--smallest", "2%", "--at-most", "1s")
+    done = bisect(repository, f"{shas[0]}..main", "--smallest", "2%", "--at-most", "3000.001ms")
     assert done.returncode == 3
     assert "the state file is of another search" in done.stdout
-    done = bisect(repository, f"{shas[0]}..main", "--at-most", "1s")
+    done = bisect(repository, f"{shas[0]}..main", "--at-most", "3000.001ms")
     assert done.returncode == 3
     assert "the search goes on after 1 measurement" in done.stdout
     assert "the same command goes on where it ended" in done.stdout

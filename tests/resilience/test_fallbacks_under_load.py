@@ -153,7 +153,8 @@ def test_the_other_answers_while_a_process_that_was_killed_is_replaced(
     assert launch.stats is not None
     assert launch.stats.replaced == 1
     (layer,) = launch.stats.layers_named("fallback")
-    assert layer.counters["on_error"] > 0  # the requests that were in the process when it died
+    # the requests that were in the process when it died; a busy machine notices after their time is up
+    assert layer.counters.get("on_error", 0) + layer.counters.get("on_timeout", 0) > 0
 
 
 STALLS_AT = 50

@@ -122,6 +122,8 @@ def _range(result: BisectResult) -> list[str]:
             f"{first.short} ({_subject(first)}) was found, but beside its parent {before.short} it changes it by "
             f"{change_text(result.step)}; search again in a quieter moment, or with a longer --budget",
         ]
+    if result.why is WhyRange.TIME and not any(one.likeness for one in result.searched):
+        return _open_ends(result)
     lines = [f"{_figure(result)} changed{whole} after {before.short} and up to {first.short} ({_subject(first)})"]
     match result.why:
         case WhyRange.GRADUAL:
@@ -130,6 +132,16 @@ def _range(result: BisectResult) -> list[str]:
             return [*lines, "the time of the search is over; the same command goes on where it ended"]
         case _:
             return [*lines, "the commits between could not be measured or decided:", *_not_decided(result)]
+
+
+def _open_ends(result: BisectResult) -> list[str]:
+    """That the time did not suffice to see whether both ends differ; the first commit of a search is its bad end."""
+    ends = f"from {result.good.short} to {result.bad.short}"
+    if result.whole is None:
+        found = f"nothing was measured {ends}, so it is not known whether {_figure(result)} changed"
+    else:
+        found = f"it is not decided whether {_figure(result)} changed {ends}: {change_text(result.whole)} so far"
+    return [found, "the time of the search is over; the same command with a longer --at-most goes on where it ended"]
 
 
 def _not_decided(result: BisectResult) -> list[str]:

@@ -1,0 +1,100 @@
+"""What the commands write: text for people, documents in UTF-8, and files that are not those that are read.
+
+A stream that is closed, or whose reader has gone, is no error of a command. A document goes to standard output in
+UTF-8, whatever the terminal's encoding is, as it goes to a file. Which text is written is of no concern here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.files import replace_file
+from pytest_mlpatterns.wording import named, shown, visible
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+__all__ = ["discard_output", "for_people", "open_streams", "require_other", "write_document", "write_file"]
+
+
+def open_streams() -> None:
+    """Make both streams fit to write to: a closed one takes everything, and a character it lacks is spelled."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def discard_output() -> None:
+    """Let what is left for standard output go nowhere, so that the end of the interpreter reports nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        target = sys.stdout.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, target)
+        os.close(nowhere)
+
+
+def for_people(text: str, stream: TextIO) -> str:
+    """The text with hidden characters spelled, in characters that the stream can encode."""
+    from pytest_mlpatterns.reports.text.terminal_text import in_ascii
+
+    text = visible(text)
+    try:
+        text.encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return in_ascii(text)
+    return text
+
+
+def write_document(text: str) -> None:
+    """Write a document to standard output, in UTF-8 as in a file."""
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:
+        sys.stdout.write(text)
+        return
+    sys.stdout.flush()
+    binary.write(text.encode("utf-8", "replace"))
+
+
+def write_file(file: str, text: str) -> None:
+    """Replace a file as a whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; the message names it.
+    """
+    try:
+        replace_file(Path(file), lambda: text)
+    except OSError as error:
+        raise OSError(f"{file} cannot be written: {error.strerror or error}; name another file") from error
+
+
+def require_other(option: str, file: str | None, read: str | Path | None = None) -> None:
+    """Check the name of a file to write, before anything is done.
+
+    Args:
+        option: that names it.
+        file: as the user wrote it; None if not given.
+        read: the file that the command reads, which must not be the same; None for what is no file.
+
+    Raises:
+        SettingError: the name is empty, or the file is the one that is read.
+    """
+    if file is None:
+        return
+    if not file.strip():
+        raise SettingError(
+            f"{option} is {shown(file)}, expected the path of a file; if a variable of the shell names it, the "
+            "variable is empty"
+        )
+    if read is not None and Path(read).is_file() and os.path.realpath(file) == os.path.realpath(read):
+        raise SettingError(
+            f"{option} {named(file)} is the file that is read, and would be lost; expected another one, name it"
+        )

@@ -1,0 +1,71 @@
+"""``bisect`` and ``history backfill``: what is refused before anything is measured, and the exit codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.repository import Repository
+
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.history import backfill, commit_runs
+from pytest_mlpatterns.history.backfill import BackfillEnd
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes  # git
+
+TEST = "test_perf.py::test_digits"
+BISECT = ("bisect", TEST, "HEAD~1..HEAD")
+BACKFILL = ("history", "backfill", "HEAD~1..HEAD", "--from", "h.jsonl", "--test", TEST)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of two commits, of which none may be measured."""
+    repository = Repository.made(tmp_path / "project")
+    for number in range(2):
+        repository.commit({"test_perf.py": f"# {number}\n"}, f"commit {number}")
+    monkeypatch.chdir(repository.top)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a commit is measured")
+
+    monkeypatch.setattr(commit_runs.CommitRuns, "of", lambda *_: refuse)
+    return repository.top
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*BISECT, "--at-most", "3s"), "--at-most is '3s', expected more than the 30s of one measurement"),
+        ((*BACKFILL, "--at-most", "30s"), "write a longer --at-most, or a shorter --budget"),
+        ((*BISECT, "--smallest", "100%"), "--smallest is '100%', expected a share above 0 and below 100 %; write 1%"),
+        ((*BISECT, "--state", "."), "is a directory, expected a file; name another file with --state"),
+        ((*BISECT, "--state", "absent/state.json"), "which does not exist; name another file with --state"),
+        ((*BISECT, "--state", "test_perf.py"), "is not what a search wrote, and would be lost"),
+        ((*BISECT, "--state", ""), "--state is '', expected the path of a file"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_measurement(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("skipped", "left", "code"), [(0, 0, 0), (1, 0, 1), (1, 1, 3)])
+def test_a_backfill_that_measured_not_all_tells_so_by_its_code(
+    project: Path, monkeypatch: pytest.MonkeyPatch, skipped: int, left: int, code: int
+) -> None:
+    monkeypatch.setattr(backfill.Backfill, "run", lambda *_: BackfillEnd(1, 0, skipped, left))
+    assert main(BACKFILL) == code
+    assert (project / "test_perf.py").read_text(encoding="utf-8") == "# 1\n"
+
+
+def test_another_history_is_named_by_the_commands_option(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "notes.txt").write_text("not a history\n", encoding="utf-8")
+    assert main(["history", "--from", "notes.txt"]) == 2
+    assert "; name another file with --from, or move this one away" in capsys.readouterr().err
