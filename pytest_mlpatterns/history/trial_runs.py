@@ -45,6 +45,7 @@ _INTERLEAVED = ("--perf-against", "HEAD", "--perf-baseline", "off")
 _QUIET = (
     *("-q", "-p", "no:cacheprovider", "--perf-profile", "off", "--perf-gate", "warn", "--perf-inconclusive", "pass"),
     *("-o", "perf_html=", "-o", "perf_rank=", "-o", "perf_history=", "-o", "perf_baseline_from="),
+    *("--perf-history-fail", "never"),
 )
 """Nothing else is written, no profile is made, and no verdict ends the run early."""
 
