@@ -219,7 +219,13 @@ def test_a_run_like_the_baseline_passes(directory: Path) -> None:
 
 
 def test_a_run_better_than_its_baseline_says_so(directory: Path) -> None:
-    _edit(directory / FILE, _much_slower)
+    def change(machines: dict[str, Any]) -> None:
+        """A slower service; of a machine that may be faster now, nothing is offered to be recorded."""
+        _much_slower(machines)
+        for entry in machines.values():
+            entry.pop("sorting_ns", None)
+
+    _edit(directory / FILE, change)
     run = ONE.run(directory)
     assert run.outcomes == {"passed": 1}
     assert re.search(
