@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import traceback
 from dataclasses import replace
 from importlib import import_module
@@ -28,6 +29,10 @@ __all__ = ["main", "serve_calls"]
 _CLUSTER = "pytest_mlpatterns.engines.ray.remote.cluster"
 _END_S = 20.0
 """Time limit for removing applications, and ending a cluster, after the parent is gone."""
+_REMOVE_S = 10.0
+"""Time in which processes of Ray that are about to end may write files among those that are removed."""
+_AGAIN_S = 0.1
+"""Time between two attempts."""
 _PREFIX = "mlp-"
 """Beginning of the names of the directories, which is short as Ray's sockets need it."""
 
@@ -139,5 +144,10 @@ class _Driver:
 
     def _remove_files(self) -> None:
         with self._removing:
-            if self._scratch is not None:
+            if self._scratch is None:
+                return
+            self._scratch.remove()
+            until_s = time.monotonic() + _REMOVE_S
+            while self._scratch.path.exists() and time.monotonic() < until_s:
+                time.sleep(_AGAIN_S)
                 self._scratch.remove()
