@@ -67,44 +67,50 @@ _ALWAYS = ("pattern", "load", "wire", "payload")
 _ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
 
 
-def read_baselines(path: Path) -> Baselines:
+def read_baselines(path: Path, *, name: str = "", option: str = "--perf-baseline-file") -> Baselines:
     """Read a baseline file; an absent one is empty.
+
+    Args:
+        path: the file.
+        name: of the file in messages; empty for its path.
+        option: that names another file, for messages; empty if none does.
 
     Raises:
         BaselineFileError: damaged, foreign or newer; the message is one line with the file and what to do.
     """
+    name = name or str(path)
     try:
         text = read_text(path)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise BaselineFileError(f"{path} cannot be read: {why}; {_ADVICE}") from error
+        raise BaselineFileError(f"{name} cannot be read: {why}; {_ADVICE}") from error
     try:
         data = parsed(text)
     except ValueError as error:
-        raise BaselineFileError(f"{path} is damaged: {error}; {_ADVICE}") from error
+        raise BaselineFileError(f"{name} is damaged: {error}; {_ADVICE}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BaselineFileError(
-            f"{path} is not a baseline file of pytest-mlpatterns; "
-            "name another one with --perf-baseline-file, or move this one away"
+            f"{name} is not a baseline file of pytest-mlpatterns; "
+            f"name another one{option and f' with {option}'}, or move this one away"
         )
     version = data.get("version")
     if not isinstance(version, int) or version < 1:
-        raise BaselineFileError(f"{path} is damaged: its format version is {shown(version)}; {_ADVICE}")
+        raise BaselineFileError(f"{name} is damaged: its format version is {shown(version)}; {_ADVICE}")
     if version > VERSION:
         raise BaselineFileError(
-            f"{path} has format version {shown(version)}, this pytest-mlpatterns reads up to {VERSION}; "
+            f"{name} has format version {shown(version)}, this pytest-mlpatterns reads up to {VERSION}; "
             "upgrade the package"
         )
     if fault := _schema().fault(data):
-        raise BaselineFileError(f"{path} is damaged: {fault}; {_ADVICE}")
+        raise BaselineFileError(f"{name} is damaged: {fault}; {_ADVICE}")
     found: Baselines = {}
     for test, machines in data["tests"].items():
         try:
             found[test] = {machine: _entry(entry) for machine, entry in machines.items()}
         except ValueError as error:
-            raise BaselineFileError(f"{path} is damaged: the entry of {shown(test)} {error}; {_ADVICE}") from None
+            raise BaselineFileError(f"{name} is damaged: the entry of {shown(test)} {error}; {_ADVICE}") from None
     return found
 
 

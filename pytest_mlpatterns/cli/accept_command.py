@@ -227,7 +227,7 @@ def _split(file: Path, text: str, number: int) -> tuple[str, list[str]]:
     if len(tables) != number:
         raise SettingError(
             f"{file} has {count(number, 'table')}, of which {len(tables)} begin with a line {_TABLE}; write each so, "
-            "or remove by hand what is replaced"
+            "or remove by hand what is over"
         )
     return head, tables
 
@@ -245,12 +245,7 @@ def _pruned(file: Path, results: Sequence[TestResult]) -> str:
     def rest() -> str:
         text = read_text(file)
         accepted = read_acceptances(file, text)
-        head, *tables = _TABLES.split(text)
-        if len(tables) != len(accepted):
-            raise SettingError(
-                f"{file} has {count(len(accepted), 'table')}, of which {len(tables)} begin with a line {_TABLE}; "
-                "write each so, or remove by hand what ended"
-            )
+        head, tables = _split(file, text, len(accepted))
         kept = [table for table, one in zip(tables, accepted, strict=True) if not is_over(one)]
         removed.extend(str(one) for one in accepted if is_over(one))
         return head + "".join(kept)

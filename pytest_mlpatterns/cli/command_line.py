@@ -45,8 +45,6 @@ _FAILED = 2
 """Exit code of a command that failed, as of a usage error."""
 _NO_READER = 141
 """Exit code if the reader of the output went before the command was done, as of a shell."""
-_OF_PYTEST = " with --perf-baseline-file"
-"""Part of an error that names an option of pytest; a merge has files for arguments."""
 _OF_PROFILES = ("speedscope", "collapsed")
 """Formats of profiles."""
 
@@ -290,10 +288,7 @@ def _read_part(file: str, *, is_base: bool = False) -> Baselines:
         raise BaselineFileError(
             f"{file} is empty, expected a file that pytest --perf-baseline update wrote; only --base may be empty"
         )
-    try:
-        return read_baselines(path)
-    except BaselineFileError as error:  # the option is one of pytest
-        raise BaselineFileError(str(error).replace(_OF_PYTEST, "")) from None
+    return read_baselines(path, option="")
 
 
 def _read_pipe(file: str) -> Baselines:
@@ -307,7 +302,4 @@ def _read_pipe(file: str) -> Baselines:
     with temporary_directory("mlpatterns-merge-") as directory:
         copy = directory / "baseline.json"
         copy.write_bytes(content)
-        try:
-            return read_baselines(copy)
-        except BaselineFileError as error:
-            raise BaselineFileError(str(error).replace(str(copy), file).replace(_OF_PYTEST, "")) from None
+        return read_baselines(copy, name=file, option="")

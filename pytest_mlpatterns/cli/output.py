@@ -1,7 +1,7 @@
 """What the commands write: text for people, documents in UTF-8, and files that are not those that are read.
 
-A stream that is closed, or whose reader has gone, is no error of a command. A document goes to standard output in
-UTF-8, whatever the terminal's encoding is, as it goes to a file. Which text is written is of no concern here.
+A command does not fail if its output is closed or its reader ends early. Documents are written in UTF-8, to a file and
+to standard output, whatever the encoding of the terminal is. This module must not know what the texts say.
 """
 
 from __future__ import annotations

@@ -139,10 +139,7 @@ def _baselines(file: Path, *, is_asked: bool) -> Baselines:
         if is_asked:
             raise BaselineFileError(f"{file} does not exist; name a file that pytest --perf-baseline update wrote")
         return {}
-    try:
-        return read_baselines(file)
-    except BaselineFileError as error:
-        raise BaselineFileError(str(error).replace("--perf-baseline-file", "--baseline-file")) from None
+    return read_baselines(file, option="--baseline-file")
 
 
 def _report(text: str) -> None:

@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace, results: Results, for_people: Callable[[st
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # the exit code is the verdict, also if nobody reads the text
+    except BrokenPipeError:  # the reader ended early, such as head; the exit code still has to be the verdict
         discard_output()
     return code
 

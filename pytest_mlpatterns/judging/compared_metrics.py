@@ -68,6 +68,7 @@ __all__ = [
     "failed_by_whole_answers",
     "in_classes",
     "is_asked_for",
+    "left_out_if_measured",
     "marked_accepted",
     "noted",
     "present_values",
@@ -342,6 +343,19 @@ def why_left_out(choice: Choice, *, before: bool, now: bool) -> dict[str, LeftOu
     why = "is not known: the answers no longer stream" if before else "is not known before: the answers stream now only"
     whole = {one.metric.name for one in choice(False)} | ({leading_time(streams=True).name} if before else set())
     return {one.metric.label: LeftOut(why) for one in choice(True) if one.metric.name not in whole}
+
+
+def left_out_if_measured(
+    compared: Iterable[ComparedMetric], measured: Metrics | None, why: LeftOut
+) -> dict[str, LeftOut]:
+    """The reason why metrics are not compared, by the label of each that the test measured itself.
+
+    Args:
+        compared: metrics that are not compared.
+        measured: everything that was measured so far; None before the first launch.
+        why: the reason.
+    """
+    return {} if measured is None else {one.metric.label: why for one in compared if measured.launch_values(one.metric)}
 
 
 def present_values(present: Metrics, metric: Metric, before: Sequence[LaunchValue]) -> Sequence[LaunchValue]:

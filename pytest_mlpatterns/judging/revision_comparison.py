@@ -17,6 +17,7 @@ from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.compared_metrics import (
     choose,
     is_asked_for,
+    left_out_if_measured,
     tails_left_out,
     why_left_out,
     with_own_scatter,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.judging.causes import Causes
-    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
+    from pytest_mlpatterns.judging.compared_metrics import Choice
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
@@ -269,18 +270,13 @@ class RevisionComparison:
                 raise not_judged(one.metric, left_out_by(why), self._name)
             if not (one.is_guard and isinstance(why, AbsentMetricError)) or one.metric.name in asked:
                 self._left_out[one.metric.label] = left_out_by(why)
-        self._left_out |= self._searched_alone([one for one in compared if one.metric.name not in asked])
+        unasked = [one for one in compared if one.metric.of is None and one.metric.name not in asked]
+        self._left_out |= left_out_if_measured(unasked, self._measurement.so_far, _SEARCHED)
         tails = tails_left_out([one.metric for one in compared], Metrics(tuple(run.second_launches)))
         self._left_out |= {label: why for label, why in tails.items() if label in self._left_out}
         self._left_out |= why_left_out(choice, **streams)
         self._judged |= bool(verdicts)
         return verdicts
-
-    def _searched_alone(self, compared: Sequence[ComparedMetric]) -> Mapping[str, LeftOut]:
-        """What the test's own searches gave, which take too long to repeat on both sides unasked."""
-        searched = [one.metric for one in compared if one.metric.of is None]
-        so_far = self._measurement.so_far
-        return {metric.label: _SEARCHED for metric in searched if so_far is not None and so_far.launch_values(metric)}
 
     def _streaming(self, run: InterleavedRun) -> dict[str, bool]:
         """Whether the answers streamed ``before``, and do ``now``, by the first paired launch."""

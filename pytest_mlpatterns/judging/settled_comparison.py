@@ -25,6 +25,7 @@ from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.compared_metrics import left_out_if_measured
 from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
 from pytest_mlpatterns.judging.machine_doubts import MachineSign, Today
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
@@ -56,7 +57,7 @@ _MOST_FACTS = 3
 """Changed facts that a verdict names."""
 _ELSEWHERE = LeftOut("needs an entry of this machine: --perf-baseline update")
 """Why what the recorded code cannot settle is not compared."""
-_MAY_HIDE = "this machine may be faster than when the baseline was recorded, which can hide a slower service"
+_MAY_BE_FASTER = "this machine may be faster than when the baseline was recorded, which can hide a slower service"
 """What a reader has to know if the file decides on such a machine."""
 
 
@@ -138,7 +139,7 @@ class SettledComparison:
         if self._experiment.smoke:
             return ""
         if not self._is_settled:
-            return "; ".join(filter(None, (self._screen.note, _MAY_HIDE if self._may_hide else "", self._why_not)))
+            return "; ".join(filter(None, (self._screen.note, _MAY_BE_FASTER if self._may_hide else "", self._why_not)))
         details = self._experiment.baseline.details
         elsewhere = f"its entry is of another environment ({details})" if details else ""
         return "; ".join(filter(None, (self._calm, elsewhere)))
@@ -161,13 +162,9 @@ class SettledComparison:
         if not (others(False) or others(True)):
             return settled
         if self._experiment.baseline.entry is None and self._is_settled:
-            self._searched |= self._searched_alone(others)
+            metrics = self._measurement.metrics
+            self._searched |= left_out_if_measured(others(metrics.streams), metrics, _ELSEWHERE)
         return [*settled, *self._screen.judge(others)]
-
-    def _searched_alone(self, choice: Choice) -> Mapping[str, LeftOut]:
-        """What the test's own searches gave, which only an entry of this machine could be compared with."""
-        found = [one.metric for one in choice(self._measurement.metrics.streams)]
-        return {one.label: _ELSEWHERE for one in found if self._measurement.metrics.launch_values(one)}
 
     def _screened_or_settled(self, choice: Choice) -> Sequence[Verdict]:
         """The verdicts of the file if it decides, else of the recorded code if it can be measured, else of the file."""

@@ -309,7 +309,7 @@ class Connection:
         self.fail(Failure.CLOSED)
 
     def _left_behind(self, size: int) -> bytes:
-        """What a peer that is gone had sent and nobody has read, up to a size; empty if that is all."""
+        """Read up to ``size`` bytes that the peer sent before it closed the connection; empty if there are no more."""
         try:
             return self._recv(size)
         except OSError:

@@ -52,7 +52,7 @@ class Acceptance:
 
     @property
     def identity(self) -> str:
-        """Its text and the commit from which on it holds, which tells it from a later one for the same reason."""
+        """Its text and its first commit. A later acceptance may have the same text, but not the same first commit."""
         return f"{self}, since {self.since}" if self.since else str(self)
 
     def is_of(self, test: str) -> bool:

@@ -290,8 +290,8 @@ def _pieces_of(requests: int) -> int:
 
 
 def _least_error(in_time: int, requests: int) -> float:
-    """Standard error of the answers in time, each by chance; of few requests, whose pieces may be alike by chance."""
-    return math.sqrt(in_time * (requests - in_time) / requests) if _pieces_of(requests) < _PIECES else 0.0
+    """Standard error of the answers in time, each by chance."""
+    return math.sqrt(in_time * (requests - in_time) / requests)
 
 
 def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: float | None = None) -> OverloadStep:
@@ -307,7 +307,9 @@ def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: flo
     pieces = _pieces_of(total)
     edges = np.linspace(window.start_ns, window.end_ns, pieces + 1)
     rates = np.histogram(due_ns[in_time], edges)[0] * pieces / seconds
-    error_rps = max(float(np.std(rates, ddof=1)) / math.sqrt(pieces), _least_error(int(in_time.sum()), total) / seconds)
+    error_rps = float(np.std(rates, ddof=1)) / math.sqrt(pieces)
+    if pieces < _PIECES:  # few pieces may be alike by chance
+        error_rps = max(error_rps, _least_error(int(in_time.sum()), total) / seconds)
     return OverloadStep(
         load_ratio=load.load_ratio if load_ratio is None else load_ratio,
         offered_rps=int(inside.sum()) / seconds,
