@@ -8,17 +8,18 @@ EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py t
 PATTERNS := tests/every_pattern
 FAULTS := tests/faults
 CAPACITY := tests/capacity
+RUNS := tests/runs
 COMPARISONS := tests/comparisons
 COMMITS := tests/old_commits
 RESILIENCE := tests/resilience
 RAY := tests/ray
 RAY_OWN := tests/ray/test_own_cluster.py
 PACKAGE := tests/package
-OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(COMPARISONS) $(COMMITS) $(RESILIENCE) $(RAY) $(PACKAGE)
+OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RUNS) $(COMPARISONS) $(COMMITS) $(RESILIENCE) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test patterns examples capacity comparisons commits resilience faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
+.PHONY: demo test runs patterns examples capacity comparisons commits resilience faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -37,6 +38,9 @@ covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 endif
+
+runs: compiled  ## whole runs of pytest with the plugin, with and without xdist: baselines, streams, interrupts, reports
+	$(BIN)/python -m pytest -q -n 5 --dist loadfile --no-loadscope-reorder $(RUNS)
 
 patterns: compiled  ## every pattern, many compositions and all wires, really deployed and under load
 	$(BIN)/python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder $(PATTERNS)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.simulation
+
 MODULES = sorted((ROOT / "pytest_mlpatterns").rglob("*.py"))
 MOST_LEFT = 30
 """Sentences that break a rule; it may only fall."""

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
+import pytest
 from support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+pytestmark = pytest.mark.simulation
 
 PACKAGE = ROOT / "pytest_mlpatterns"
 GUARDED = {

@@ -11,6 +11,8 @@ from support import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.simulation
+
 PACKAGE = ROOT / "pytest_mlpatterns"
 SENTENCES = frozenset(
     """

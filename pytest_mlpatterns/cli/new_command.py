@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,6 +29,7 @@ from pytest_mlpatterns.cli.subject import (
     requested,
 )
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.json_text import parsed
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.wording import listed, named, visible
@@ -92,7 +94,7 @@ def run_new(options: argparse.Namespace) -> int:
     replace_file(file, lambda: text)
     _say(f"{file} is written.")
     if options.no_run:
-        _say(f"next: send one request: pytest {file} --perf-smoke")
+        _say(f"next: send one request: pytest {shlex.quote(str(file))} --perf-smoke")
         return 0
     return _first_runs(file, subject, record=options.record)
 
@@ -100,13 +102,14 @@ def run_new(options: argparse.Namespace) -> int:
 def _first_runs(file: Path, subject: Subject, *, record: bool) -> int:
     """Run the test in smoke mode; then measure it, or name the command that does."""
     done = _pytest([str(file), "--perf-smoke", "-q"], is_shown=False)
+    run = f"pytest {shlex.quote(str(file))}"
     if done.returncode:
         sys.stdout.write(visible(done.stdout + done.stderr))
         guess = "; perf_payload holds made-up inputs, which may be the reason" if subject.inputs.is_guess else ""
-        _say(f"\nThe smoke run, one request, failed{guess}.\nEdit {file}, and run it again: pytest {file} --perf-smoke")
+        _say(f"\nThe smoke run, one request, failed{guess}.\nEdit {file}, and run it again: {run} --perf-smoke")
         return _FAILED_RUN
     _say("smoke run: one request was answered, and nothing is judged yet.")
-    measure = f"pytest {file} --perf-baseline update"
+    measure = f"{run} --perf-baseline update"
     if not record and not _is_wanted():
         _say(f"next: measure it, and record its baseline: {measure}")
         return 0
@@ -231,14 +234,15 @@ def _inputs_in(file: str) -> SampleInputs:
         raise SettingError(f"--payload {named(file)}, expected a .json file with a list, or a .jsonl file")
     try:
         text = read_text(path)
-        if path.suffix == ".json" and not (isinstance(found := json.loads(text), list) and found):
-            raise SettingError(f"--payload {named(file)} holds no list of inputs; write [[5.1, 3.5], [4.9, 3.0]]")
+        found = parsed(text) if path.suffix == ".json" else [text]
     except ValueError as error:
         raise SettingError(f"--payload {named(file)} is not JSON: {error}") from None
     except OSError as error:
         raise SettingError(
             f"--payload {named(file)} cannot be read: {error.strerror or error}; name a .json or .jsonl file of inputs"
         ) from None
+    if not isinstance(found, list) or not found:
+        raise SettingError(f"--payload {named(file)} holds no list of inputs; write [[5.1, 3.5], [4.9, 3.0]]")
     return SampleInputs(InputKind.FILE, file=path.as_posix())
 
 

@@ -6,6 +6,7 @@ Loading runs code of the user's and imports large packages; both stay out of the
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import pkgutil
 import sys
@@ -86,11 +87,22 @@ def _imported(kind: SubjectKind | None, name: str, path: str) -> Subject:
     except AttributeError as error:
         hint = did_you_mean(str(error.name), dir(error.obj))
         raise SettingError(f"{name}: {error}; {hint}".rstrip("; ")) from None
-    if kind is SubjectKind.APP or hasattr(found, "openapi") or hasattr(found, "asgi"):
+    if kind is SubjectKind.APP or _is_application(found):
         return requested(SubjectKind.APP, name, path, is_local=is_local)
     if not callable(found):
         raise SettingError(f"{name} is {type(found).__name__}, expected a model: a function or a class")
     return Subject(SubjectKind.MODEL, name, SampleInputs(is_guess=True), is_local=is_local)
+
+
+def _is_application(found: object) -> bool:
+    """Whether an object takes the arguments of ASGI: scope, receive and send; frameworks wrap them in other names."""
+    if hasattr(found, "openapi") or hasattr(found, "asgi"):
+        return True
+    try:
+        names = [*inspect.signature(found).parameters] if callable(found) else []
+    except (TypeError, ValueError):  # of a callable that is written in C
+        return False
+    return names == ["scope", "receive", "send"]
 
 
 def main(arguments: list[str]) -> int:

@@ -30,6 +30,7 @@ __all__ = ["SearchEvent", "SearchState"]
 
 _FORMAT = "pytest-mlpatterns-bisect"
 _VERSION = 1
+"""Version of the state file's form; a file of another one is refused."""
 _MOST_EVENTS = 10_000
 """Most events that are read; a search has some tens."""
 _OTHER = "name another file with --state"

@@ -56,6 +56,7 @@ def listed(module: Path) -> Iterator[list[str]]:
             yield found
 
 
+@pytest.mark.simulation
 def test_no_module_outside_the_definitions_lists_metrics() -> None:
     found = {
         module.relative_to(PACKAGE).as_posix(): names

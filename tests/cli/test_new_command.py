@@ -161,18 +161,27 @@ def test_failed_measurement_is_the_exit_code(project: Path, monkeypatch: pytest.
         (["-o", "perf.py"], "perf.py, expected a name that pytest collects; write -o test_perf.py"),
         (["-o", "test_a.py", "--payload", "inputs.csv"], "inputs.csv, expected a .json file"),
         (["-o", "test_a.py", "--payload", "wrong.json"], "wrong.json is not JSON"),
-        (["-o", "test_a.py", "--payload", "empty.json"], "empty.json holds no list of inputs"),
+        (["-o", "test_a.py", "--payload", "empty.json"], "--payload empty.json holds no list of inputs"),
+        (["-o", "test_a.py", "--payload", "object.json"], "--payload object.json holds no list of inputs"),
         (["-o", "test_a.py", "--payload", "gone.json"], "--payload gone.json cannot be read: No such file"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
     project: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, text in {"notes.txt": "", "test_perf.py": "", "wrong.json": "{", "empty.json": "[]"}.items():
+    files = {"notes.txt": "", "test_perf.py": "", "wrong.json": "{", "empty.json": "[]", "object.json": '{"x": 1}'}
+    for name, text in files.items():
         (project / name).write_text(text, encoding="utf-8")
     assert main(["new", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_commands_name_a_file_with_a_space_as_a_shell_reads_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "--no-run", "-o", "test_my model.py"]) == 0
+    assert "pytest 'test_my model.py' --perf-smoke" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

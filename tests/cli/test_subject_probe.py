@@ -89,6 +89,15 @@ class Api:
         return {}
 
 app = Api()
+
+async def served(scope, receive, send):
+    pass
+
+class Wrapped:
+    async def __call__(self, scope, receive, send):
+        pass
+
+wrapped = Wrapped()
 """
 
 
@@ -116,6 +125,11 @@ def test_application_gets_what_its_path_takes(shop: str, kind: SubjectKind | Non
     found = probe(kind, f"{shop}:app", "/predict")
     assert (found.kind, found.path, found.inputs.kind) == (SubjectKind.APP, "/predict", InputKind.UNKNOWN)
     assert probe(kind, f"{shop}:app").inputs.kind is InputKind.GET
+
+
+@pytest.mark.parametrize("name", ["served", "wrapped"])
+def test_application_of_no_known_framework_is_one_by_what_it_takes(shop: str, name: str) -> None:
+    assert probe(None, f"{shop}:{name}").kind is SubjectKind.APP
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,7 @@ def quoted_messages() -> list[str]:
     return list(dict.fromkeys(" ".join(one.split()) for one in bold + cells))
 
 
+@pytest.mark.simulation
 def test_quoted_messages_are_those_of_the_code() -> None:
     texts = texts_in_the_code()
     assert [one for one in quoted_messages() if not any(comes_from(one, pieces) for pieces in texts)] == []

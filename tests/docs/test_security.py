@@ -157,6 +157,7 @@ def test_there_are_promises_of_each_topic() -> None:
         assert "| promise | shown by |" in part, part.partition("\n")[0]
 
 
+@pytest.mark.simulation
 def test_only_these_modules_unpickle() -> None:
     assert modules_that()[unpickles] == set(UNPICKLING)
     assert not modules_that()[unpickles_arrays]

@@ -76,6 +76,7 @@ def test_other_words_are_left_alone(name: str) -> None:
     assert not NAME.search(name)
 
 
+@pytest.mark.simulation
 def test_no_module_outside_of_its_room_names_ray() -> None:
     assert naming(PACKAGE, PACKAGE / "engines" / "ray") == set(NAMING)
 

@@ -61,6 +61,7 @@ __all__ = [
 BACK_RATIO = 0.8
 """Load after the peak, and the one before it that the recovery is compared with."""
 _RATIOS = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0)
+"""Loads that are offered one after the other, in multiples of NMRT."""
 _STEP_S, _SHORTEST_STEP_S = 2.0, 0.6
 _WATCHED_STEPS = 3.0
 """Length of the load after the peak, in steps, if no limit asks for more."""

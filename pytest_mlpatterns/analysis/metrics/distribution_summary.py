@@ -38,6 +38,7 @@ __all__ = [
 STORED_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)
 """Percentiles that a baseline entry stores."""
 _PERCENTS = (0, 1, 2, *range(5, 95, 5), 92.5, *range(95, 100), 97.5, 98.5, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 100)
+"""Percentiles that a result stores: a chart draws its curve through them, so they are denser in the tails."""
 _BINS = 64
 """Bins of a histogram, on a logarithmic scale."""
 

@@ -30,6 +30,7 @@ MONITORS = "pytest_mlpatterns.engines.ray.remote.node_monitor"
 _POLL_NS = 250_000_000
 """Shortest time between two polls: each is a message to every node."""
 _BEGIN_TIMEOUT_S = 5.0
+"""Time limit for asking the nodes, which wait for no answer; Ray may be busy with starting workers meanwhile."""
 
 
 class ClusterMonitor:

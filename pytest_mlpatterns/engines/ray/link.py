@@ -31,9 +31,11 @@ __all__ = ["Hello", "LinkAddress", "LinkClient", "LinkServer", "own_output"]
 
 _HOST = "127.0.0.1"
 _KEY_BYTES = 32
+"""Length of the random key of a run: 256 bits, as of a key of AES."""
 _KEY_TIMEOUT_S = 30.0
 """Time limit for the key of a connection; one that sends none is no replica."""
 ANSWER_TIMEOUT_S = 5.0
+"""Time limit for a replica's answer; a thread of its own gives it, so only a model that holds the GIL is later."""
 SILENT = "does not respond; does the model hold the GIL?"
 """Text of a replica that is ready and does not answer."""
 

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Kind", "NodeMonitor", "NodeProcesses", "kind_of", "monitor_name"]
 
-
 _SEARCH_NS = 500_000_000
+"""Time between two searches for new processes, which read every process of the node."""
 _TAIL_BYTES = 4096
+"""Most bytes of a log that a message shows, its last ones: about forty lines."""
 _MARKS_OF_RAY = (":job_id:", ":actor_name:", ":task_name:")
 """Beginning of lines that Ray writes into the output of its workers."""
 
@@ -171,6 +172,7 @@ def _tail(file: Path) -> str:
 
 
 _RAY_SEARCH_NS = 2_000_000_000
+"""The same for processes of Ray, which it seldom starts."""
 _OF_RAY = ("raylet", "gcs_server")
 """Names of programs of Ray."""
 _ACTORS_OF_RAY = (

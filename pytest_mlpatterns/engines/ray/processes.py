@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_REPLACEMENTS", "KnownReplica", "RayProcesses", "ReplicaRecords"]
 
-
 _APPLICATIONS = "pytest_mlpatterns.engines.ray.remote.applications"
 _READ_TIMEOUT_S = 60.0
+"""Time limit for the answers of all nodes: three times that of one, which is asked twice."""
 _DELETE_TIMEOUT_S = 60.0
+"""Time limit for the end of an application; Ray Serve kills a replica after 20 s by default."""
 _POLL_S = 0.1
+"""Time between two looks, each a message to the driver."""
 _STATUS_S = 1.0
 """Time between two looks at the state of the application in Ray Serve while it starts."""
 _FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluation_section", "overload_chart", "scaling_chart"]
 
-
 _CONFIDENCE = 0.95
+"""Confidence of the interval of a goodput, as of all intervals on the page."""
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["gone_lines", "update_lines"]
 
 _MOST_GONE = 10
+"""Most entries without a test that are listed; of further ones their number is."""
 _DISTURBED = "recorded although disturbed; record them again while the machine does nothing else:"
 
 

@@ -38,7 +38,9 @@ _LONGEST_LABEL = 18
 _LEVEL_WIDTH = 22
 """Columns of a level with its interval, ``1,234 req/s ±10.2 %``."""
 _INDENT = 4
+"""Columns before the label of a metric."""
 _GAP = 2
+"""Columns between label, sparkline and level."""
 _FEWEST_COLUMNS, _MOST_COLUMNS = 12, 72
 """Narrowest and widest sparkline, in columns."""
 _LEAST_RANGE = 0.08

@@ -76,6 +76,7 @@ _LONGEST_SERVICE = 24
 _INDENT = "  "
 _MIN_TEST, _MIN_PATTERN = 6, 6
 _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
+"""Percentiles of a single test that are shown below its row."""
 
 
 @dataclass(frozen=True, slots=True)

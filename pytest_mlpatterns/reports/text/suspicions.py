@@ -46,12 +46,15 @@ __all__ = [
 _LONGEST_S = 600.0
 """Longest measuring time that is recommended: one test of a suite for which ten minutes are too long is rewritten."""
 _DEFAULT_S = 120
+"""Budget that is recommended where none can be computed: four times the usual one."""
 _STEP_S = 10
+"""Step to which a computed budget is rounded up."""
 _MOST_ROWS = 7
 """Rows of the text on an undecided test: with its row in the table and the line that pytest writes, 12 at most."""
 _MOST_LIMITS = 2
 """Limits that are shown with their reasons: each fills two rows of 80 columns."""
 _LABEL = 6
+"""Columns of a label, such as ``next``, and the space after it."""
 
 
 class Command(str):

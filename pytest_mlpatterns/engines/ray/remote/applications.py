@@ -26,8 +26,11 @@ __all__ = ["addresses", "delete", "deploy", "status"]
 _PROXIES_WITHIN_S = 10.0
 """Time limit for the proxies of new nodes; then those that answer take the load."""
 _POLL_S = 0.1
+"""Time between two looks at the state of the cluster, each a message to its head."""
 _FREED_WITHIN_S = 5.0
+"""Time in which Ray frees the CPUs of a service that has just ended."""
 _DELETED_WITHIN_S = 60.0
+"""Time limit for the end of an application; Ray Serve kills a replica after 20 s by default."""
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY, ApplicationStatus.DELETING)
 _MOST_ADDRESSES = 255
 """Most addresses that a load generator distinguishes."""

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ReplicaLink", "begin_read", "collect", "forget", "log_tail", "offsets", "open_monitors", "read"]
 
-
 _GONE = (RayActorError, ActorUnschedulableError, GetTimeoutError)
 """What a call to a monitor raises whose node is gone or does not answer."""
 _REFRESH_S = 1.0
+"""Shortest time between two looks for new nodes."""
 _ANSWER_TIMEOUT_S = 20.0
 """Time limit for the answer of a node: longer than its replicas have to answer, and than a busy machine stalls."""
 _RETRY_S = 0.5
+"""Time after which a node is asked again whose monitor was unavailable: Ray calls it so while it reconnects."""
 
 
 def open_monitors(run: str) -> None:
@@ -185,7 +186,9 @@ def _clock_of(actor: Any) -> tuple[str, int]:
 
 
 _LINK_PATIENCE_S = 30.0
+"""Time in which a replica finds the monitor of its node, which starts with the first deployment there."""
 _LINK_POLL_S = 0.1
+"""Time between two of its tries."""
 
 
 class ReplicaLink:
