@@ -20,6 +20,27 @@ def test_the_time_of_each_request_in_service_follows_from_arrivals_and_answers(s
     assert np.allclose(found, takes_ns, atol=2)
 
 
+def test_a_single_server_may_take_waiting_requests_in_any_order() -> None:
+    queue, rng = Queue(100, service="M"), np.random.default_rng(3)
+    due_ns = queue.arrivals_ns(90, 10 * S, rng)
+    takes_ns = queue.service_ns(due_ns.size, rng)
+    done_ns, waiting, now_ns = np.zeros(due_ns.size), list[int](), 0
+    for number, due in enumerate([*due_ns.tolist(), np.inf]):
+        while waiting and now_ns < due:
+            newest = waiting.pop()
+            now_ns += int(takes_ns[newest])
+            done_ns[newest] = now_ns
+        if number < due_ns.size:
+            waiting.append(number)
+            now_ns = max(now_ns, due)
+    overtaken = (np.diff(done_ns) < 0).mean()
+
+    found = service_times_ns(due_ns.astype(float), done_ns, 1)
+
+    assert overtaken > 0.1
+    assert np.allclose(np.sort(found), np.sort(takes_ns), atol=2)
+
+
 @pytest.mark.parametrize(
     ("queue", "limit_ms", "allowed", "truth_rps"),
     [

@@ -391,15 +391,22 @@ _MODEL_ERROR = 0.02
 
 
 def service_times_ns(due_ns: NDArray[np.float64], done_ns: NDArray[np.float64], servers: int) -> NDArray[np.float64]:
-    """Time of each request in service, in the order of arrival.
+    """Time of each request in service, in no order that a caller may rely on.
 
-    A request begins when it has come and at most ``servers - 1`` of those before it are not answered yet.
+    A request begins when it has come and at most ``servers - 1`` of those before it are not answered yet. A single
+    server need not take them as they came: which of several waiting connections an event loop reads first is open. It
+    begins with a request when the one that it answered before is done.
 
     Args:
         due_ns: arrivals, ascending.
         done_ns: when each was answered.
         servers: requests that are served at a time.
     """
+    if servers == 1:
+        order = np.argsort(done_ns, kind="stable")
+        due_ns, done_ns = due_ns[order], done_ns[order]
+        begun = np.maximum(due_ns, np.concatenate(([-np.inf], done_ns[:-1])))
+        return np.maximum(done_ns - begun, 0.0)
     begun, answered = np.array(due_ns, dtype=np.float64), list[float]()
     for number, done in enumerate(done_ns.tolist()):
         if number >= servers:
