@@ -95,7 +95,7 @@ def _imported(kind: SubjectKind | None, name: str, path: str) -> Subject:
 
 
 def _is_application(found: object) -> bool:
-    """Whether an object takes the arguments of ASGI: scope, receive and send; frameworks wrap them in other names."""
+    """Whether an object is an ASGI application: one of a known framework, or what takes scope, receive and send."""
     if hasattr(found, "openapi") or hasattr(found, "asgi"):
         return True
     try:
