@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.cli.bisect_command import ended_by_signals, search_times
+from pytest_mlpatterns.cli.bisect_command import ended_by_signals, require_here, search_times
 from pytest_mlpatterns.cli.project_history import add_history_option, history_place
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import count, listed
@@ -110,6 +110,8 @@ def _plan(options: argparse.Namespace, history: History) -> BackfillPlan:
     tests = tuple(options.tests or sorted({line.test for line in history.read().lines}))
     if not tests:
         raise SettingError(f"{history.name} has no line that names a test; name tests with --test ID")
+    for test in tests:
+        require_here(test, project)
     return BackfillPlan(
         tests,
         commits,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.cli.output import require_other
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import parse_duration, parse_ratio
-from pytest_mlpatterns.wording import count, did_you_mean, shown
+from pytest_mlpatterns.wording import count, did_you_mean, named, shown
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.history.bisect import BisectPlan
     from pytest_mlpatterns.records.bisect import BisectResult
 
-__all__ = ["add_bisect_command", "ended_by_signals", "positive_time", "search_times"]
+__all__ = ["add_bisect_command", "ended_by_signals", "positive_time", "require_here", "search_times"]
 
 _NOTHING = 1
 """Exit code if both ends do not differ."""
@@ -136,6 +137,7 @@ def _plan(options: argparse.Namespace) -> BisectPlan:
         )
     budget_ns, at_most_ns = search_times(options)
     project = Path.cwd()
+    require_here(options.test, project)
     commits = read_range(project, options.commits)
     return BisectPlan(
         options.test,
@@ -178,6 +180,29 @@ def search_times(options: argparse.Namespace) -> tuple[int, int]:
             "takes longer than its --budget; write a longer --at-most, or a shorter --budget"
         )
     return budget_ns, at_most_ns
+
+
+def require_here(test: str, project: Path) -> None:
+    """Check that the file of a test is not one that lies at this path from the top of the repository only.
+
+    A file that is in neither place may be that of an old commit.
+
+    Args:
+        test: its id.
+        project: the working directory, to which ids are relative.
+
+    Raises:
+        SettingError: it lies there.
+    """
+    from pytest_mlpatterns.system.git import Git
+
+    file, *name = test.split("::", 1)
+    top = Git(project).position().top
+    if not (project / file).exists() and (top / file).exists():
+        below = Path(os.path.relpath(top / file, project)).as_posix()
+        raise SettingError(
+            f"{named(file)} is not in this directory, expected pytest's id from here; write {'::'.join([below, *name])}"
+        )
 
 
 def _state_file(options: argparse.Namespace) -> Path:

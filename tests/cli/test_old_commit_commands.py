@@ -56,6 +56,17 @@ def test_what_cannot_work_is_refused_before_the_first_measurement(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [BISECT, BACKFILL])
+def test_an_id_from_the_top_of_the_repository_is_answered_with_the_one_from_here(
+    project: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "below").mkdir()
+    monkeypatch.chdir(project / "below")
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "test_perf.py is not in this directory, expected pytest's id from here; write ../test_perf.py::" in said
+
+
 @pytest.mark.parametrize(("skipped", "left", "code"), [(0, 0, 0), (1, 0, 1), (1, 1, 3)])
 def test_a_backfill_that_measured_not_all_tells_so_by_its_code(
     project: Path, monkeypatch: pytest.MonkeyPatch, skipped: int, left: int, code: int
