@@ -10,7 +10,13 @@ import pytest
 from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
-from pytest_mlpatterns.analysis.verdicts.count_comparison import judge_failures, judge_tail
+from pytest_mlpatterns.analysis.verdicts.count_comparison import (
+    COUNT_ALPHA,
+    STORED_TAIL_ALPHA,
+    TAIL_ALPHA,
+    judge_failures,
+    judge_tail,
+)
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.verdict import Outcome
@@ -194,3 +200,35 @@ def test_the_interval_of_an_error_rate_is_as_wide_as_launches_scatter() -> None:
     assert uneven is not None
     assert uneven.value == even.value == pytest.approx(0.01)
     assert uneven.high - uneven.low > 2 * (even.high - even.low)
+
+
+FAIL, OPEN = Outcome.FAIL, Outcome.INCONCLUSIVE
+
+
+def alike(slow: int = 0, failed: int = 0) -> list[RequestCounts]:
+    """Six launches of 1,000 requests with the same number of slow and of failed ones."""
+    quick = {3 * MS: 995 - slow - failed, 4 * MS: 5}
+    return [RequestCounts(1000, failed, quick | ({12 * MS: slow} if slow else {}))] * 6
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "alpha", "outcome"),
+    [
+        (2, 7, TAIL_ALPHA, OPEN),  # fails at 0.002
+        (4, 13, TAIL_ALPHA, FAIL),  # open at 0.0005
+        (4, 13, STORED_TAIL_ALPHA, OPEN),  # fails at 0.001
+        (2, 8, STORED_TAIL_ALPHA, FAIL),  # open at 0.00025
+    ],
+)
+def test_slow_requests_fail_at_their_level(before: int, after: int, alpha: float, outcome: Outcome) -> None:
+    found = judge_tail(alike(slow=before), alike(slow=after), percentile=99, tolerance=0.2, alpha=alpha)
+    assert found.outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [(0, 4, OPEN), (2, 8, FAIL)],  # these fail at 0.004, and are open at 0.001
+)
+def test_failures_fail_at_their_level(before: int, after: int, outcome: Outcome) -> None:
+    found = judge_failures(alike(failed=before), alike(failed=after), tolerance=0.001, alpha=COUNT_ALPHA)
+    assert found.outcome is outcome

@@ -34,6 +34,7 @@ class FakeRunner:
         self._launches = launches
         self._seconds = seconds
         self.measured = 0
+        self.left_ns: list[int] = []
 
     def measure(self) -> Launch:
         time.sleep(self._seconds)
@@ -45,7 +46,8 @@ class FakeRunner:
             raise KeyboardInterrupt
         return found
 
-    def search(self, *_: object) -> Capacity:
+    def search(self, _decided: object, _objective: object, left_ns: int) -> Capacity:
+        self.left_ns.append(left_ns)
         return capacity()
 
 
@@ -305,3 +307,11 @@ def test_a_search_has_half_of_the_budget_whatever_was_measured_before_it() -> No
     measurement.search(None)
     assert measurement.left_s < 0.2
     assert runner.measured < 10
+
+
+def test_a_search_gets_what_is_left_of_the_budget() -> None:
+    measurement, runner = make_measurement(seconds=0.05)
+    measurement.measure_at_least(2)
+    measurement.search(None)
+    (left_ns,) = runner.left_ns
+    assert MINUTE // 2 <= left_ns <= MINUTE - 100 * MS
