@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.analysis.statistics.looks import REVISION_ALPHA
+from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS, REVISION_ALPHA
 from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.compared_metrics import (
@@ -26,7 +26,6 @@ from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricErr
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.leaks import confirm_growths
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
-from pytest_mlpatterns.measurement.paired_blocks import LEAST_PAIRED_LAUNCHES
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.setup import differing_facts
 from pytest_mlpatterns.records.verdict import LeftOut
@@ -311,12 +310,12 @@ def check_length(schedule: Load, budget_ns: int, revision: str) -> None:
     Raises:
         SettingError: the repetitions take longer than the budget.
     """
-    times, needed_ns = LEAST_PAIRED_LAUNCHES * _BLOCKS, least_ns(schedule)
+    times, needed_ns = FEWEST_PAIRS * _BLOCKS, least_ns(schedule)
     if schedule.length_ns is None or needed_ns <= budget_ns:
         return
     raise SettingError(
         f"{schedule} takes {format_duration(schedule.length_ns)}, and a comparison with {revision} sends it "
-        f"{times} times ({LEAST_PAIRED_LAUNCHES} launches of A B B A), {format_duration(needed_ns)} in all; "
+        f"{times} times ({FEWEST_PAIRS} launches of A B B A), {format_duration(needed_ns)} in all; "
         f"expected at most the budget of {format_duration(budget_ns)}: shorten the load, or give "
         f'budget="{math.ceil(needed_ns / 1e9)}s"'
     )
@@ -324,4 +323,4 @@ def check_length(schedule: Load, budget_ns: int, revision: str) -> None:
 
 def least_ns(schedule: Load) -> int:
     """The time that a comparison sends a load with a length of its own, at least; 0 for one without."""
-    return LEAST_PAIRED_LAUNCHES * _BLOCKS * (schedule.length_ns or 0)
+    return FEWEST_PAIRS * _BLOCKS * (schedule.length_ns or 0)

@@ -22,9 +22,10 @@ from pytest_mlpatterns.analysis.statistics.log_ratio import (
     paired_log_ratio,
     wants_more_pairs,
 )
+from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.measurement.paired_blocks import LEAST_PAIRED_LAUNCHES, BlockDesign, own_part, stream_ratios
+from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, own_part, stream_ratios
 from pytest_mlpatterns.measurement.variant import TRIES, StartedDeployments, Variant, VariantRun, named_errors
 from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.verdict import Outcome
@@ -103,7 +104,7 @@ class InterleavedRun:
         budget_ns: int,
         *,
         max_launches: int,
-        min_launches: int = LEAST_PAIRED_LAUNCHES,
+        min_launches: int = FEWEST_PAIRS,
     ) -> Outcome:
         """Measure until a verdict is decided, the budget is spent, or the last launch is measured.
 
@@ -133,7 +134,7 @@ class InterleavedRun:
         Raises:
             DeploymentError, InvalidResultError: as for :meth:`decide`.
         """
-        self._timed(lambda: self._measure(self._design.within(budget_ns, LEAST_PAIRED_LAUNCHES)))
+        self._timed(lambda: self._measure(self._design.within(budget_ns, FEWEST_PAIRS)))
 
     def start_again(self, budget_ns: int, *, most: int) -> bool:
         """Start both variants once more, side by side as for a launch, and close them without a load.

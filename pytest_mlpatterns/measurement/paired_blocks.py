@@ -19,6 +19,7 @@ from pytest_mlpatterns.analysis.metrics.samples import StreamTimes, join_samples
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import paired_log_ratio
+from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS
 from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
-    "LEAST_PAIRED_LAUNCHES",
     "BlockDesign",
     "BlockPlan",
     "BlockRecording",
@@ -57,9 +57,7 @@ __all__ = [
 
 _QUICK_START_S = 0.8
 """Measured time to start two variants of a light model side by side, and to warm up both."""
-LEAST_PAIRED_LAUNCHES = 3
-"""Paired launches before the first verdict: fewer give no usable interval."""
-_LAUNCHES = range(LEAST_PAIRED_LAUNCHES, 13)
+_LAUNCHES = range(FEWEST_PAIRS, 13)
 """Numbers of launches of slow variants among which the plan chooses; further ones hardly change Student's t."""
 _FEWEST_REQUESTS = 4
 """Requests of a block from which another launch is worth more than longer blocks."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.synthetic import result, verdict
 
@@ -12,6 +14,8 @@ from pytest_mlpatterns.records.verdict import Gate, Outcome
 
 OVER = verdict(Outcome.FAIL, against="limit")
 OPEN = verdict(Outcome.INCONCLUSIVE)
+HERE = "tests/judging/test_verdict_log.py"
+DIGITS = replace(result(passed=False), test=f"{HERE}::test_digits")
 
 
 def log(gate: Gate, policy: InconclusivePolicy = InconclusivePolicy.WARN) -> VerdictLog:
@@ -38,6 +42,12 @@ def test_a_gate_that_warns_keeps_each_failure_with_its_whole_text() -> None:
     assert advising.all == [OVER, OPEN]
     assert OVER.reason in str(advising.advised[0])
     assert "\n  next" in str(advising.advised[0])
+
+
+def test_a_failure_names_the_file_of_its_test_from_the_root() -> None:
+    failing = VerdictLog(f"{HERE}::test_digits", InconclusivePolicy.WARN, lambda: DIGITS)
+    with pytest.raises(LimitFailure, match=rf"{HERE}:\d+"):
+        failing.add([OVER], LimitFailure)
 
 
 def test_a_warning_that_a_filter_makes_an_error_fails_no_test_whose_gate_warns() -> None:
