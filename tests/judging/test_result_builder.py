@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from support.reported import report
+from support.profiles import slower_normalize
+from support.reported import OVERLOAD, SCALING, report
 from support.synthetic import MS, START_NS, S, counterpart, even_launch, launch, result, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.judging.result_builder import estimate_or_none, unsteady_notes, with_compared_figures
+from pytest_mlpatterns.judging.result_builder import (
+    estimate_or_none,
+    unsteady_notes,
+    with_compared_figures,
+    with_further,
+)
 from pytest_mlpatterns.records.launch import Estimate, Warmup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
@@ -66,3 +74,11 @@ def test_every_report_has_the_figure_that_was_compared() -> None:
         assert page.count(f">{shown}<") >= 2  # the comparison and the table of metrics
         assert f">{changed}<" in page
     assert with_compared_figures(built) == built
+
+
+def test_a_result_has_what_was_measured_beside_its_launches() -> None:
+    causes: Any = SimpleNamespace(profile=slower_normalize(), held=None)
+    found = with_further(result(), [OVERLOAD], followed=None, scaling=SCALING, causes=causes)
+    assert (found.limits.overloads, found.limits.scaling) == ((OVERLOAD,), SCALING)
+    assert found.causes.profile == causes.profile
+    assert found.judged.notes[0].startswith("the service sheds load: at 2 times the NMRT")
