@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, S, even_launch, usage
 
-from pytest_mlpatterns.analysis.health.machine import disturbance_of, is_disturbed, noise_of
+from pytest_mlpatterns.analysis.health.machine import Disturbance, disturbance_of, is_disturbed, noise_of, why_busy_in
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch
@@ -65,6 +65,17 @@ def test_a_load_generator_that_the_others_leave_out_is_not_left_out_twice() -> N
 def test_on_a_machine_of_many_cores_a_single_busy_one_is_no_noise() -> None:
     assert told(noisy(others_cores=1.0, cores=64)) == ()
     assert told(noisy(others_cores=4.0, cores=64))
+
+
+@pytest.mark.parametrize(
+    ("others_cores", "machine_ratio", "is_busy"),
+    [(0.25, 0.9, False), (0.35, 0.9, True), (0.35, 0.55, False), (0.35, 0.65, True)],
+)
+def test_neighbours_take_time_if_they_use_a_third_of_a_core_and_few_cores_are_idle(
+    others_cores: float, machine_ratio: float, is_busy: bool
+) -> None:
+    seen = Disturbance(S, 2, others_cores, 0.0, 0.0, (0, 0), machine_ratio)
+    assert why_busy_in([seen]) == (f"other processes used {others_cores:.1f} of the 2 cores" if is_busy else None)
 
 
 def test_steal_is_told_as_a_share_of_the_machine() -> None:
