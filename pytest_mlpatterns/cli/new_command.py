@@ -94,7 +94,7 @@ def run_new(options: argparse.Namespace) -> int:
     replace_file(file, lambda: text)
     _say(f"{file} is written.")
     if options.no_run:
-        _say(f"next: send one request: pytest {shlex.quote(str(file))} --perf-smoke")
+        _say(f"next: send one request: {_command(file)} --perf-smoke")
         return 0
     return _first_runs(file, subject, record=options.record)
 
@@ -102,14 +102,14 @@ def run_new(options: argparse.Namespace) -> int:
 def _first_runs(file: Path, subject: Subject, *, record: bool) -> int:
     """Run the test in smoke mode; then measure it, or name the command that does."""
     done = _pytest([str(file), "--perf-smoke", "-q"], is_shown=False)
-    run = f"pytest {shlex.quote(str(file))}"
     if done.returncode:
         sys.stdout.write(visible(done.stdout + done.stderr))
         guess = "; perf_payload holds made-up inputs, which may be the reason" if subject.inputs.is_guess else ""
-        _say(f"\nThe smoke run, one request, failed{guess}.\nEdit {file}, and run it again: {run} --perf-smoke")
+        _say(f"\nThe smoke run, one request, failed{guess}.")
+        _say(f"Edit {file}, and run it again: {_command(file)} --perf-smoke")
         return _FAILED_RUN
     _say("smoke run: one request was answered, and nothing is judged yet.")
-    measure = f"{run} --perf-baseline update"
+    measure = f"{_command(file)} --perf-baseline update"
     if not record and not _is_wanted():
         _say(f"next: measure it, and record its baseline: {measure}")
         return 0
@@ -125,6 +125,11 @@ def _first_runs(file: Path, subject: Subject, *, record: bool) -> int:
         "the model gets slower."
     )
     return 0
+
+
+def _command(file: Path) -> str:
+    """The command that runs a test file, as a shell reads it."""
+    return f"pytest {shlex.quote(str(file))}"
 
 
 def _is_recorded(file: Path) -> bool:
@@ -234,14 +239,14 @@ def _inputs_in(file: str) -> SampleInputs:
         raise SettingError(f"--payload {named(file)}, expected a .json file with a list, or a .jsonl file")
     try:
         text = read_text(path)
-        found = parsed(text) if path.suffix == ".json" else [text]
+        found = parsed(text) if path.suffix == ".json" else None
     except ValueError as error:
         raise SettingError(f"--payload {named(file)} is not JSON: {error}") from None
     except OSError as error:
         raise SettingError(
             f"--payload {named(file)} cannot be read: {error.strerror or error}; name a .json or .jsonl file of inputs"
         ) from None
-    if not isinstance(found, list) or not found:
+    if path.suffix == ".json" and not (isinstance(found, list) and found):
         raise SettingError(f"--payload {named(file)} holds no list of inputs; write [[5.1, 3.5], [4.9, 3.0]]")
     return SampleInputs(InputKind.FILE, file=path.as_posix())
 

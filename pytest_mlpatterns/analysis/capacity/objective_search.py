@@ -11,11 +11,11 @@ above the level that the objective allows. The standard error is that of what is
 windows.
 
 Service times that vary leave few late requests to fit. So the times that the requests took in service are read off
-the answers too, and give a rate of their own (:mod:`pytest_mlpatterns.analysis.capacity.objective_search`). If both
-agree, the one that is known better counts; if they do not, the service is no such queue, and the curve counts.
+the answers too, and give a rate of their own. If both agree, the one that is known better counts; if they do not, the
+service is no such queue, and the curve counts.
 
-Pure. A queue that serves first come, first served begins with a request when it has come and a server is free. So the
-time that the request took follows from the arrivals and answers alone (Lindley, "The theory of queues with a single
+A queue whose servers never rest while requests wait begins with one of them when a server is free. So the time that
+the request took follows from the arrivals and answers alone (Lindley, "The theory of queues with a single
 server", Proceedings of the Cambridge Philosophical Society 48, 1952). A few hundred such times show far more of the
 tail of the waits in the long run than the few late requests among them do.
 """
