@@ -22,7 +22,7 @@ from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.patterns import Queued, Single
 from pytest_mlpatterns.records.overload import Behaviour
-from pytest_mlpatterns.reports.text.evaluation_notes import describe_overload, overload_picture
+from pytest_mlpatterns.reports.text.notes import describe_overload, overload_picture
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload

@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
 
 def _plan(options: argparse.Namespace, history: History) -> BackfillPlan:
     from pytest_mlpatterns.history.backfill import BackfillPlan, chosen_positions
-    from pytest_mlpatterns.history.commit_range import read_range, tagged
+    from pytest_mlpatterns.history.checkout import read_range, tagged
     from pytest_mlpatterns.revision.commits import resolve_revision
 
     if options.every < 1:

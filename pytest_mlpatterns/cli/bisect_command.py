@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
 def _plan(options: argparse.Namespace) -> BisectPlan:
     from pytest_mlpatterns.analysis.changes.bisection import SearchRules
     from pytest_mlpatterns.history.bisect import BisectPlan, searchable_metrics
-    from pytest_mlpatterns.history.commit_range import commit_names, read_range
+    from pytest_mlpatterns.history.checkout import commit_names, read_range
 
     known = searchable_metrics()
     if options.metric not in known:

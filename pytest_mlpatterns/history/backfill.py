@@ -20,7 +20,7 @@ from pytest_mlpatterns.history.lines import RunOfLines, line_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from pytest_mlpatterns.history.commit_range import CommitRange
+    from pytest_mlpatterns.history.checkout import CommitRange
     from pytest_mlpatterns.history.commit_runs import Measures
     from pytest_mlpatterns.history.place import History
     from pytest_mlpatterns.records.history import CommitPosition, HistoryLine

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
     from pytest_mlpatterns.history.bisect_state import SearchState
-    from pytest_mlpatterns.history.commit_range import CommitRange
+    from pytest_mlpatterns.history.checkout import CommitRange
     from pytest_mlpatterns.history.commit_runs import Measures
     from pytest_mlpatterns.records.bisect import CommitName
     from pytest_mlpatterns.revision.commits import Revision

@@ -38,8 +38,8 @@ from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
-from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.mix import Mix
+from pytest_mlpatterns.workload.schedule import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -25,12 +25,12 @@ from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_p
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.mixed_payload import read_mix
 from pytest_mlpatterns.workload.payload import read_chunks, read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
+from pytest_mlpatterns.workload.schedule import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

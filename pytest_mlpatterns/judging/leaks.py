@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
+    from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.records.resource_track import ResourceTrack
 
     Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]

@@ -25,7 +25,7 @@ from pytest_mlpatterns.judging.mixed_load import require_one_class
 from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.reports.text.evaluation_notes import describe_behaviour, describe_step
+from pytest_mlpatterns.reports.text.notes import describe_behaviour, describe_step
 from pytest_mlpatterns.units import SECOND_NS, format_rate, parse_number
 from pytest_mlpatterns.wording import shown
 

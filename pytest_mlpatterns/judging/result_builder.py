@@ -61,13 +61,15 @@ from pytest_mlpatterns.records.result_parts import (
 )
 from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.text.comparison import figure_of
-from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices, describe_overload, describe_scaling
 from pytest_mlpatterns.reports.text.notes import (
     describe_bulk,
     describe_capacity,
     describe_class,
     describe_cycle,
+    describe_indices,
     describe_layer,
+    describe_overload,
+    describe_scaling,
     describe_steps,
 )
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
@@ -82,7 +84,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.compared_metrics import Comparison
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
+    from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.latency import Percentiles

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.analysis.metrics.metric import Metric
     from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
-    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
+    from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective

@@ -17,11 +17,12 @@ from pytest_mlpatterns.loadgen.arrivals import (
     Arrivals,
     Cancellations,
     ConversationArrivals,
+    MixArrivals,
+    MixedRequests,
     Timed,
     arrivals_of,
 )
 from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
-from pytest_mlpatterns.loadgen.mix_arrivals import MixArrivals, MixedRequests
 from pytest_mlpatterns.loadgen.recorder import (
     KEPT_BYTES,
     ResponseSample,

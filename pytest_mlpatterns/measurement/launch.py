@@ -20,9 +20,8 @@ from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import ClassShare, LoadJob
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
-from pytest_mlpatterns.measurement.during_run import DuringRun, run_alone
-from pytest_mlpatterns.measurement.further_load import FurtherLoad, ScaleOutRun, offer_overload
-from pytest_mlpatterns.measurement.growth_window import GrowthWindow
+from pytest_mlpatterns.measurement.during import DuringRun, run_alone
+from pytest_mlpatterns.measurement.further_load import FurtherLoad, GrowthWindow, ScaleOutRun, offer_overload
 from pytest_mlpatterns.measurement.last_answer import (
     describe_first_failure,
     require_answer,
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.measurement.capacity import Climbed
-    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
+    from pytest_mlpatterns.measurement.further_load import FollowedGrowth
     from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_mlpatterns.measurement.answer_check import check_outputs
-from pytest_mlpatterns.measurement.during_run import call_beside
+from pytest_mlpatterns.measurement.during import call_beside
 
 __all__ = ["cut_to_function"]
 

@@ -170,7 +170,7 @@ class AutoscaleLayer:
     Args:
         pattern: the numbers.
         replicas: the handler of the replicas.
-        tally: counts what :mod:`pytest_mlpatterns.records.resilience_layers` names for autoscaling.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for autoscaling.
 
     Attributes:
         parallelism: largest number of replicas.

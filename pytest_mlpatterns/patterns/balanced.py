@@ -49,7 +49,7 @@ class BalancedLayer:
     Args:
         pattern: has the balance and the hedge.
         replicas: the handler of the process group.
-        tally: counts what :mod:`pytest_mlpatterns.records.resilience_layers` names for replicas.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for replicas.
         clock_ns: reads a clock in nanoseconds.
 
     Attributes:

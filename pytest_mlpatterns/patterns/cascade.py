@@ -113,7 +113,7 @@ class CascadeLayer:
     Args:
         pattern: the cascade.
         inside: the handlers of its models, in their order, and of the decision.
-        tally: counts what :mod:`pytest_mlpatterns.records.resilience_layers` names for cascades.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for cascades.
 
     Attributes:
         needs_loop: whether a model must be called on the event loop.

@@ -197,7 +197,7 @@ class FallbackLayer:
     Args:
         pattern: the reasons and limits.
         inside: the handlers of the model and of the other.
-        tally: counts what :mod:`pytest_mlpatterns.records.resilience_layers` names for fallbacks.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for fallbacks.
         clock: the time of the breaker, in nanoseconds.
 
     Attributes:

@@ -140,7 +140,7 @@ class FaultyLayer:
     Args:
         pattern: the faults and their share.
         inside: the handler.
-        tally: counts what :mod:`pytest_mlpatterns.records.resilience_layers` names for faults.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for faults.
         wire: the sizes of inputs and outputs for a bandwidth are those of this wire.
 
     Attributes:

@@ -106,7 +106,7 @@ class LimitLayer:
     Args:
         pattern: the limits.
         inside: the handler.
-        tally: counts what :mod:`pytest_mlpatterns.records.resilience_layers` names for limits.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for limits.
 
     Attributes:
         parallelism: how many calls the handler inside works on at the same time.

@@ -212,7 +212,7 @@ class MultiModelLayer:
         pattern: the models' names, and how many may be loaded.
         models: the models, not loaded, by name.
         key: takes the inputs of a request and returns the name of the model for each.
-        tally: counts what :mod:`pytest_mlpatterns.records.resilience_layers` names for several models.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for several models.
 
     Attributes:
         parallelism: how many models are loaded at a time.

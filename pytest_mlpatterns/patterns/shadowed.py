@@ -1,4 +1,7 @@
-"""The pattern ``Shadowed``: a copy of the traffic goes to another model, whose answers are compared and dropped."""
+"""The pattern ``Shadowed``: a copy of the traffic goes to another model, whose answers are compared and dropped.
+
+Outputs are compared as a person sees them: numbers, text, nested lists and arrays.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import inspect
 import random
 import threading
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter_ns
@@ -16,7 +20,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import MAX_SEED, check_truth, plain_number, set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.equality import are_equal
 from pytest_mlpatterns.patterns.layer import DecodedInputs, copy_of, matched, needs_loop, parallelism, retries
 from pytest_mlpatterns.patterns.model_list import checked_model, distinct_names
 from pytest_mlpatterns.patterns.model_thread import ModelThread
@@ -26,12 +29,14 @@ from pytest_mlpatterns.patterns.stream import Stream, StreamSource, streams
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Comparison", "ShadowLayer", "Shadowed"]
+
+__all__ = ["Comparison", "ShadowLayer", "Shadowed", "are_equal"]
+
 
 _MOST = 100_000
 """Most copies that wait or are answered; each holds its inputs and the outputs of the live path."""
@@ -125,7 +130,7 @@ class Comparison:
     """The user's comparison for several outputs: takes ``(live, other)`` pairs, returns a truth value for each.
 
     Args:
-        same: compares two outputs; None: by :func:`~pytest_mlpatterns.patterns.equality.are_equal`.
+        same: compares two outputs; None: by :func:`~pytest_mlpatterns.patterns.shadowed.are_equal`.
     """
 
     def __init__(self, same: Callable[[Any, Any], object] | None) -> None:
@@ -162,7 +167,7 @@ class ShadowLayer:
     Args:
         pattern: the share and the bound.
         inside: the handlers of the live path, of the other model, and of the comparison.
-        tally: counts what :mod:`pytest_mlpatterns.records.resilience_layers` names for shadows.
+        tally: counts what :mod:`pytest_mlpatterns.records.package_layers` names for shadows.
 
     Attributes:
         needs_loop: whether the live path must be called on the event loop.
@@ -407,3 +412,51 @@ def _is_asynchronous(outputs: Any) -> bool:
 def _joined(chunks: list[Any]) -> Any:
     """The whole answer of a stream: its text, since models cut the same text in different places, else its chunks."""
     return "".join(chunks) if chunks and all(isinstance(chunk, str) for chunk in chunks) else chunks
+
+
+def are_equal(left: Any, right: Any) -> bool:
+    """Whether two outputs are equal.
+
+    Lists and tuples are equal to arrays with the same values, because the wire between two processes may have turned
+    one into the other. Floating point numbers that are no numbers are equal to each other. Arrays of different
+    precision are compared in the smaller one.
+
+    Args:
+        left: an output.
+        right: the other one.
+
+    Raises:
+        Exception: the exception of a comparison of the user's.
+    """
+    if _is_array(left) or _is_array(right):
+        return _are_equal_arrays(left, right)
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(are_equal(value, right[key]) for key, value in left.items())
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(are_equal, left, right))
+    if isinstance(left, float) and isinstance(right, float):
+        return left == right or (left != left and right != right)  # noqa: PLR0124 - only NaN differs from itself
+    return bool(left == right)
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a value is an array, or a number of numpy's types."""
+    return hasattr(type(value), "__array__")
+
+
+def _are_equal_arrays(left: Any, right: Any) -> bool:
+    import numpy as np
+
+    try:
+        first, second = np.asarray(left), np.asarray(right)
+    except ValueError:  # lists of different lengths
+        return False
+    if first.shape != second.shape:
+        return False
+    if first.dtype.kind == second.dtype.kind == "f":
+        smaller = min(first.dtype, second.dtype, key=lambda dtype: dtype.itemsize)
+        first, second = first.astype(smaller), second.astype(smaller)
+    if "O" in (first.dtype.kind, second.dtype.kind):
+        return all(map(are_equal, first.ravel().tolist(), second.ravel().tolist()))
+    has_nan = first.dtype.kind in "fc" and second.dtype.kind in "fc"
+    return bool(np.array_equal(first, second, equal_nan=has_nan))

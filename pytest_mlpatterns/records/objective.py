@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
+from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wording import did_you_mean, shown
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.records.latency import StreamRecord
 from pytest_mlpatterns.records.result_parts import (
     CauseRecord,
     Conditions,
@@ -27,7 +28,6 @@ from pytest_mlpatterns.records.result_parts import (
     read_estimates,
 )
 from pytest_mlpatterns.records.setup import Setup
-from pytest_mlpatterns.records.stream_record import StreamRecord
 from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, Outcome, Verdict, judged_kind
 from pytest_mlpatterns.wording import listed
 

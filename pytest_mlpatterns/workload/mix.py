@@ -15,8 +15,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.bulk import Bulk
-from pytest_mlpatterns.workload.schedule import ClosedLoop, Schedule, Stages
+from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop, Schedule, Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,8 +26,8 @@ from pytest_mlpatterns.workload.text_file import read_json_lines
 if TYPE_CHECKING:
     import httpx
 
-    from pytest_mlpatterns.workload.bulk import Bulk
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
+    from pytest_mlpatterns.workload.schedule import Bulk
 
 __all__ = [
     "MAX_INPUTS",

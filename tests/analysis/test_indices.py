@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import SCALING_INDICES
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.price import Price
-from pytest_mlpatterns.reports.text.evaluation_notes import describe_indices
+from pytest_mlpatterns.reports.text.notes import describe_indices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -33,9 +33,8 @@ LISTS = {
     "analysis/verdicts/launch_kinds.py": "figures of layers, in the order in which they are tried as a cause",
     "judging/perf.py": "default of an argument, which the reference shows",
     "profiling/frame_names.py": "names of functions",
-    "records/latency.py": "the times of which a result holds the parts, as a type",
-    "records/stream_record.py": "fields of the record",
-    "reports/text/evaluation_notes.py": "indices of one paper, in its order",
+    "records/latency.py": "the times of which a result holds the parts, as a type; fields of the record of streams",
+    "reports/text/notes.py": "indices of one paper, in its order",
     "reports/text/where.py": "figures of layers, and which parts of a time explain a metric",
 }
 """Modules that list names of metrics, and why."""

@@ -14,7 +14,7 @@ from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.scaling import ScalingRecord
-from pytest_mlpatterns.reports.text.evaluation_notes import describe_scaling
+from pytest_mlpatterns.reports.text.notes import describe_scaling
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch

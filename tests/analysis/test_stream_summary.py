@@ -11,8 +11,8 @@ from support.synthetic import MS, START_NS, S, even_launch, launch
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import stream_percentiles, stream_record
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.records.latency import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 
 
 def record_of(*launches: object) -> StreamRecord:

@@ -12,9 +12,8 @@ from support.synthetic import PROPERTY, SETUP, make_setup
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.baseline.lookup import scaled
 from pytest_mlpatterns.records.baseline_entry import Anchor, Entry
-from pytest_mlpatterns.records.latency import RequestCounts
+from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 
 TIMES = (
     *("rtm", "p90", "p95", "p99", "bulk_time", "cpu_per_request", "cold_start"),

@@ -27,10 +27,9 @@ from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import FORMAT
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.retries import Retries
-from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.schedule import Bulk, Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages
 
 if TYPE_CHECKING:
     from pathlib import Path

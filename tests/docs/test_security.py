@@ -61,7 +61,7 @@ CONNECTING = {
     "serving/redis/embedded_server.py": "finds a free port",
     "serving/redis/queue.py": "the broker that the user names",
     "serving/redis/queue_worker.py": "the broker that the user names",
-    "engines/ray/address.py": "the name of a host",
+    "engines/ray/settings.py": "the name of a host",
     "system/sockets.py": "listens, for the deployment",
     "workload/request_builder.py": "none: requests as values",
 }

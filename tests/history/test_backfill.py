@@ -21,7 +21,7 @@ from pytest_mlpatterns.history.backfill import (
     chosen_positions,
     halving_order,
 )
-from pytest_mlpatterns.history.commit_range import CommitRange
+from pytest_mlpatterns.history.checkout import CommitRange
 from pytest_mlpatterns.history.commit_runs import CommitRun, MeasuredAs, NotRun, WhyNotRun
 from pytest_mlpatterns.history.place import open_history
 from pytest_mlpatterns.records.history import CommitPosition

@@ -8,7 +8,7 @@ import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.history.commit_range import commit_names, read_range, tagged
+from pytest_mlpatterns.history.checkout import commit_names, read_range, tagged
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_mlpatterns.analysis.verdicts.count_comparison import TAIL_ALPHA, judge_tail
-from pytest_mlpatterns.history.plan import TestFacts, plan_of
-from pytest_mlpatterns.history.plan_tails import is_judged, seen_tail
+from pytest_mlpatterns.history.plan import TestFacts, is_judged, plan_of, seen_tail
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.plan import Advice, Help
 from pytest_mlpatterns.records.verdict import Outcome

@@ -11,7 +11,7 @@ import pytest
 from pytest_mlpatterns import Cached, Single
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.leaks import LeakAssertions
-from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
+from pytest_mlpatterns.measurement.further_load import FollowedGrowth
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.records.verdict import Outcome

@@ -15,7 +15,7 @@ import pytest
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
-from pytest_mlpatterns.measurement.during_run import DuringRun, run_alone
+from pytest_mlpatterns.measurement.during import DuringRun, run_alone
 from pytest_mlpatterns.measurement.user_frames import cut_to_function
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.samples import Window

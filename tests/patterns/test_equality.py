@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import FEW
 
-from pytest_mlpatterns.patterns.equality import are_equal
+from pytest_mlpatterns.patterns.shadowed import are_equal
 
 NAN = float("nan")
 VALUES = st.recursive(

@@ -11,11 +11,10 @@ from support.synthetic import SETUP, make_setup
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
 from pytest_mlpatterns.serving.targets import App, Command, Url
-from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.bursts import Bursts
 from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.retries import Retries
-from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
+from pytest_mlpatterns.workload.schedule import Bulk, Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,7 @@ from __future__ import annotations
 from support.synthetic import changed, result
 
 from pytest_mlpatterns.records.launch import GeneratorPart, NodeFigures
-from pytest_mlpatterns.reports.html.tables import node_table
-from pytest_mlpatterns.reports.html.test_page import details_section
+from pytest_mlpatterns.reports.html.test_page import details_section, node_table
 from pytest_mlpatterns.reports.text.notes import generators_text, nodes_text
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import text_of

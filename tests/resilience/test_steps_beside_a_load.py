@@ -224,7 +224,7 @@ def test_whole_runs_fail_by_lost_requests_and_by_the_error_of_the_function(tmp_p
     broken = run.failure("test_broken")
     assert "return 1 / 0" in broken
     assert "ZeroDivisionError: division by zero" in broken
-    assert "during_run.py" not in broken
+    assert "measurement/during.py" not in broken
     steps = {one["test"].rpartition("::")[2]: one["steps"] for one in run.json("results.json")["results"]}
     assert {one["name"] for one in steps["test_lost"]} == {"kill"}
     assert all(one["hurt"] >= one["failed"] > 20 for one in steps["test_lost"])

@@ -59,13 +59,13 @@ def start_serve_on_a_single_node() -> tuple[int, dict[str, object], tuple[str, .
     from unittest.mock import patch
 
     from pytest_mlpatterns.engines.ray.messages import RayJob
-    from pytest_mlpatterns.engines.ray.remote import attached
+    from pytest_mlpatterns.engines.ray.remote import cluster
 
     with (
-        patch.object(attached, "_get_global_client", return_value=None),
-        patch.object(attached.serve, "start") as start,
+        patch.object(cluster, "_get_global_client", return_value=None),
+        patch.object(cluster.serve, "start") as start,
     ):
-        proxies = attached.serve_proxies(RayJob("127.0.0.1:6379"), nodes=1)
+        proxies = cluster.serve_proxies(RayJob("127.0.0.1:6379"), nodes=1)
     host, port = proxies.http
     assert proxies.port is not None
     with proxies.port as held:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from pytest_mlpatterns.records.latency import PARTS, Latency, LatencyHistogram, LatencySplit, RequestCounts, SplitPart
+from pytest_mlpatterns.records.latency import (
+    PARTS,
+    Latency,
+    LatencyHistogram,
+    LatencySplit,
+    RequestCounts,
+    SplitPart,
+    StreamedRequest,
+    StreamRecord,
+)
 from pytest_mlpatterns.records.launch import (
     Capacity,
     Estimate,
@@ -34,7 +43,6 @@ from pytest_mlpatterns.records.result_parts import BaselineGap, Beside, Location
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.setup import FactChange
 from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
-from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Gate, Kind, LeftOut, OpenBy, Outcome, Unjudged, Verdict, WhyOpen
 from support.synthetic import changed, make_setup, result

@@ -17,12 +17,11 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.experiment import load_plan, read_inputs, setup_of
 from pytest_mlpatterns.measurement.answer_check import of_inputs
 from pytest_mlpatterns.wire import REST_JSON, Wire
-from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.input_order import InOrder, Uniform, Zipf
 from pytest_mlpatterns.workload.payload import Payload, read_chunks
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
-from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
 
 MS = 1_000_000

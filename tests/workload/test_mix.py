@@ -14,12 +14,11 @@ import pytest
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.caller_classes import ClassRequests
 from pytest_mlpatterns.wire import REST_JSON, Wire
-from pytest_mlpatterns.workload.bulk import Bulk
 from pytest_mlpatterns.workload.input_order import InOrder, Zipf
 from pytest_mlpatterns.workload.mix import Mix, most_callers
 from pytest_mlpatterns.workload.mixed_payload import read_mix
 from pytest_mlpatterns.workload.plan import LoadPlan
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop, ConstantRate, PoissonRate, Stages
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.workload.payload import Payload

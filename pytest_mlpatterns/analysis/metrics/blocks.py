@@ -29,7 +29,7 @@ from pytest_mlpatterns.analysis.metrics.stream_blocks import PromiseBlocks, Stre
 from pytest_mlpatterns.analysis.statistics.intervals import block_weights
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.resilience_layers import RETRY_LAYER
+from pytest_mlpatterns.records.package_layers import RETRY_LAYER
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.units import format_percent
 

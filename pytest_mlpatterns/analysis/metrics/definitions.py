@@ -37,10 +37,10 @@ from pytest_mlpatterns.analysis.metrics.metric_makers import (
 from pytest_mlpatterns.analysis.metrics.stream_blocks import StreamBlocks
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.records.layer_description import CPU_FLOOR_NS, LATENCY_FLOOR_NS
 from pytest_mlpatterns.records.layer_kinds import own_figures, package_figures
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
-from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:

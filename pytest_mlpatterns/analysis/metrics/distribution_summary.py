@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
-from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
-from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES, StreamedRequest, StreamRecord
+from pytest_mlpatterns.records.latency import (
+    STREAM_QUANTITIES,
+    Latency,
+    LatencyHistogram,
+    StreamedRequest,
+    StreamRecord,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

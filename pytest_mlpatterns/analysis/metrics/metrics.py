@@ -25,8 +25,8 @@ from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, 
 from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
+from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.result import FailedTest, State
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 from pytest_mlpatterns.reports.text.comparison import accepted_sentences, is_accepted
-from pytest_mlpatterns.reports.text.function_lines import function_table_lines
 from pytest_mlpatterns.reports.text.notes import changed_facts
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.summary_table import (
@@ -29,6 +28,7 @@ from pytest_mlpatterns.reports.text.summary_table import (
     verdict_of,
 )
 from pytest_mlpatterns.reports.text.suspicions import suspected_sentences
+from pytest_mlpatterns.reports.text.where import function_table_lines
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:

@@ -1,26 +1,32 @@
 """Charts of results: the measurement and the verdict of one test, and the comparison of several.
 
-Without data there is no chart. Pure.
+The steps of the function beside the load are marks on all that goes over time. Without data there is no chart. Pure.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, leading_time, metric_named
 from pytest_mlpatterns.records.layer_description import LevelChart, PartsChart, SizesChart
 from pytest_mlpatterns.records.layer_kinds import layer_kind
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column, heading_of, thinned, unit_of
-from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart, split_charts
-from pytest_mlpatterns.reports.html.step_charts import latency_course, with_steps
-from pytest_mlpatterns.reports.html.stream_charts import stream_charts
+from pytest_mlpatterns.reports.html.latency_charts import (
+    histogram_chart,
+    other_name,
+    percentile_chart,
+    split_charts,
+    stream_charts,
+)
 from pytest_mlpatterns.reports.text.comparison import comparisons_of
 from pytest_mlpatterns.reports.text.notes import describe_capacity
-from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_size
+from pytest_mlpatterns.units import SECOND_NS, format_count, format_duration, format_percent, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.resource_track import GrowthRecord
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.telemetry import LayerStats
+
 
 __all__ = ["charts_of", "deciding_charts", "growth_chart", "interval_chart", "layer_charts"]
 
@@ -401,3 +408,35 @@ def _quantile(histogram: Mapping[int, int], share: float) -> float:
     wanted = sum(histogram.values()) * share
     reached = accumulate(histogram[value] for value in ordered)
     return float(next((value for value, count in zip(ordered, reached, strict=True) if count >= wanted), ordered[-1]))
+
+
+_OVER_TIME = ("course_of_latency", "depth", "load", "memory", "tokens")
+"""Kinds of charts over the time of the last launch's window."""
+
+
+def with_steps(chart: Chart, result: TestResult) -> Chart:
+    """A chart over time with the steps of the last launch marked on it; any other chart as it is."""
+    if chart.kind not in _OVER_TIME:
+        return chart
+    steps = [one for one in result.causes.steps if one.launch == result.measured.launch_count]
+    return replace(chart, spans=tuple((one.begin_ns / SECOND_NS, one.end_ns / SECOND_NS, one.name) for one in steps))
+
+
+def latency_course(result: TestResult) -> Chart | None:
+    """The latency through the window of the last launch; None if it had no steps."""
+    moments = result.causes.latency_over_time
+    if len(moments) < 2:
+        return None
+    steps = [one for one in result.causes.steps if one.launch == result.measured.launch_count]
+    return Chart(
+        "course_of_latency",
+        "Latency over time",
+        "; ".join(f"{one.name}: {describe_impact(one)}" for one in steps),
+        (
+            Column("time", "seconds"),
+            Column("median latency", "duration"),
+            Column("longest latency", "duration"),
+            Column("failed requests", "count"),
+        ),
+        tuple((one.seconds, one.median_ns, one.worst_ns, one.failed) for one in moments),
+    )

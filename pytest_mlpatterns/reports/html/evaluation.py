@@ -21,7 +21,7 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
 from pytest_mlpatterns.reports.html.fragments import breakable, chart_figure, labels_of
 from pytest_mlpatterns.reports.html.markup import Markup, tag
-from pytest_mlpatterns.reports.text.evaluation_notes import (
+from pytest_mlpatterns.reports.text.notes import (
     BEHAVIOURS,
     describe_missing_indices,
     describe_recovery,

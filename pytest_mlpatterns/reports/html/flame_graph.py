@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.reports.html.fragments import scrolling
 from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
-from pytest_mlpatterns.reports.text.function_lines import profiling_cost, signed_duration
+from pytest_mlpatterns.reports.text.where import profiling_cost, signed_duration
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import count
 

@@ -34,8 +34,8 @@ from pytest_mlpatterns.reports.html.fragments import (
     state_of,
     tone_of,
 )
+from pytest_mlpatterns.reports.html.latency_charts import goodput_charts
 from pytest_mlpatterns.reports.html.markup import Markup, tag
-from pytest_mlpatterns.reports.html.stream_charts import goodput_charts
 from pytest_mlpatterns.reports.text.comparison import figure_of, named_change, worst_comparison
 from pytest_mlpatterns.reports.text.notes import found_nmrt
 from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING

@@ -19,13 +19,11 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
-from pytest_mlpatterns.reports.text.evaluation_notes import overload_picture
-from pytest_mlpatterns.reports.text.function_lines import functions_explain
-from pytest_mlpatterns.reports.text.notes import changed_facts, tokens_text
+from pytest_mlpatterns.reports.text.notes import changed_facts, overload_picture, tokens_text
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture, load_varies
 from pytest_mlpatterns.reports.text.suspicions import Command, beside_recorded, open_step, run_again
 from pytest_mlpatterns.reports.text.terminal_text import width_of, wrapped
-from pytest_mlpatterns.reports.text.where import where_texts
+from pytest_mlpatterns.reports.text.where import functions_explain, where_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -1,5 +1,6 @@
-"""Notes on results, one line each: what a capacity search found, what a pattern's layer counted, and what steps
-beside the load hurt.
+"""Notes on results, one line each: what layers counted, what steps hurt, capacity, scalability indices and overload.
+
+Pure: takes a measurement, returns text.
 """
 
 from __future__ import annotations
@@ -9,39 +10,54 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact, worst_of
-from pytest_mlpatterns.analysis.metrics.definitions import objectives_of
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, objectives_of
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS, layer_kind
+from pytest_mlpatterns.records.outcomes import describe_outcome
+from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.units import SECOND_NS, format_count, format_duration, format_percent, format_rate, format_size
-from pytest_mlpatterns.wording import count
+from pytest_mlpatterns.wording import count, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metrics.metrics import Metrics
     from pytest_mlpatterns.records.caller_classes import ClassRequests
+    from pytest_mlpatterns.records.latency import StreamRecord
     from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, NodeFigures
     from pytest_mlpatterns.records.layer_description import Figure
+    from pytest_mlpatterns.records.overload import Overload, OverloadStep
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.scaling import Interval, ScaleOutRecord, ScalingRecord, ScalingStepRecord
     from pytest_mlpatterns.records.step_impact import StepImpact
-    from pytest_mlpatterns.records.stream_record import StreamRecord
     from pytest_mlpatterns.records.telemetry import LayerStats
 
+
 __all__ = [
+    "BEHAVIOURS",
     "changed_facts",
     "changed_note",
+    "describe_behaviour",
     "describe_bulk",
     "describe_capacity",
     "describe_class",
     "describe_cycle",
+    "describe_indices",
     "describe_layer",
+    "describe_missing_indices",
+    "describe_overload",
+    "describe_recovery",
+    "describe_scaling",
+    "describe_step",
     "describe_steps",
     "found_nmrt",
     "generators_text",
     "nodes_text",
+    "overload_picture",
+    "scale_out_spread",
     "tokens_text",
 ]
 
@@ -244,3 +260,213 @@ def describe_steps(impacts: Sequence[StepImpact]) -> list[str]:
 def _span(impact: StepImpact) -> str:
     begin, end = (f"{at_ns / SECOND_NS:.2f} s" for at_ns in (impact.begin_ns, impact.end_ns))
     return f"at {begin}" if begin == end else f"{begin} to {end}"
+
+
+_WHOLE_INDEX = ("hsx", "sc")
+_INDEX_PARTS = ("hsxt", "hsxe", "hsxc")
+
+
+def describe_indices(result: TestResult) -> list[str]:
+    """``HSX 90.2 % (88.1 % to 92.3 %), SC 1.80 (1.70 to 1.91); HSXt 95.0 %, …``, and what is missing."""
+    metrics = result.metrics
+    whole = [_with_interval(name, metrics[name]) for name in _WHOLE_INDEX if name in metrics]
+    parts = [
+        f"{METRICS[name].label} {METRICS[name].show(metrics[name][0])}" for name in _INDEX_PARTS if name in metrics
+    ]
+    known = "; ".join(", ".join(some) for some in (whole, parts) if some)
+    return [*filter(None, [known]), *describe_missing_indices(result.limits.missing_indices)]
+
+
+def describe_missing_indices(missing: Mapping[str, str]) -> list[str]:
+    """A sentence for each reason: ``HSX and SC are not known: the test has no price; set …``."""
+    names: dict[str, list[str]] = {}
+    for name in _WHOLE_INDEX:
+        if name in missing:
+            names.setdefault(missing[name], []).append(METRICS[name].label)
+    return [f"{listed(some)} {'are' if some[1:] else 'is'} not known: {why}" for why, some in names.items()]
+
+
+def _with_interval(name: str, found: Sequence[float]) -> str:
+    value, low, high = map(METRICS[name].show, found)
+    return f"{METRICS[name].label} {value} ({low} to {high})"
+
+
+_FEWEST_PASSES = 3
+"""Passes from which their interval is shown; that of two spans a hundred times its lower end for figures 5 % apart."""
+_SHOWN: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("asl", "ASL", format_percent),
+    ("cpu_per_request", "CPU per request", format_duration),
+    ("peak_memory", "peak memory", format_size),
+)
+
+
+def describe_scaling(scaling: ScalingRecord | None) -> list[str]:
+    """A scaling measurement in a few lines; none without one."""
+    if scaling is None:
+        return []
+    lines = [*map(_step_line, scaling.steps)]
+    if scaling.cpus_per_replica is not None:
+        lines.append(f"each replica ran alone on {count(scaling.cpus_per_replica, 'core')}")
+    if scaling.law:
+        coefficients = [f"{name} {_range(found, _coefficient)}" for name, found in scaling.law.items()]
+        peak = scaling.peak_replicas
+        most = "each further replica adds capacity" if peak is None else f"the most at {peak:,.0f} replicas"
+        lines.append(f"scalability law: {', '.join(coefficients)}; by it {most}")
+    return [*lines, *filter(None, [scaling.ended_by, _scale_out_line(scaling.scale_out)])]
+
+
+def _step_line(step: ScalingStepRecord) -> str:
+    """``2 replicas: NMRT 198 req/s (195 req/s to 201 req/s) at concurrency 4, efficiency 99 % (96 % to 102 %), …``."""
+    if nmrt := step.figures.get("nmrt"):
+        found = [f"NMRT {_range(nmrt, format_rate)} at concurrency {step.concurrency:g}"]
+    else:
+        found = [f"NMRT is not known ({step.bound})"]
+    if (efficiency := step.figures.get("scaling_efficiency")) and step.replicas > 1:
+        found.append(f"efficiency {_range(efficiency, format_percent)}")
+    found += [f"{label} {show(step.figures[name][0])}" for name, label, show in _SHOWN if name in step.figures]
+    return f"{count(step.replicas, 'replica')}: {', '.join(found)}"
+
+
+def _scale_out_line(found: ScaleOutRecord | None) -> str:
+    """``one more replica carries its share 840 ms (2 passes: 820 ms, 860 ms) after it was asked for, …``."""
+    if found is None:
+        return ""
+    if found.duration is None:
+        parts = [f"the scale-out time is not known: {found.unknown}"]
+    else:
+        took = f"{format_duration(found.duration[0])} ({scale_out_spread(found)})"
+        parts = [f"one more replica under load carries its share {took} after it was asked for"]
+    if found.p99_ns is not None and found.p99_before_ns is not None:
+        before, after = format_duration(found.p99_before_ns), format_duration(found.p99_ns)
+        parts.append(f"meanwhile p99 was up to {after} (before: {before})")
+    if found.requests:
+        parts.append(f"{found.failed:,} of {count(found.requests, 'request')} failed")
+    return ", ".join(parts)
+
+
+def scale_out_spread(found: ScaleOutRecord) -> str:
+    """How sure the scale-out time is: its interval, or each pass if there are too few for one; empty if not known."""
+    if found.duration is None:
+        return ""
+    passes = [format_duration(one) for one in found.passes_ns if one is not None]
+    if len(passes) < _FEWEST_PASSES:
+        return f"{count(len(passes), 'pass', 'passes')}: {', '.join(passes)}"
+    return "{} to {}".format(*map(format_duration, found.duration[1:]))
+
+
+def _range(found: Interval, show: Callable[[float], str]) -> str:
+    value, low, high = map(show, found)
+    return f"{value} ({low} to {high})"
+
+
+def _coefficient(value: float) -> str:
+    return f"{value:.3f}"
+
+
+BEHAVIOURS = {
+    Behaviour.SHEDS: "sheds load",
+    Behaviour.HOLDS: "keeps its goodput",
+    Behaviour.DEGRADES: "degrades",
+    Behaviour.COLLAPSES: "collapses",
+}
+"""What the goodput of a service does beyond its NMRT, in a word or two."""
+
+_OVERLOAD_BARS = " ▁▂▃▄▅▆▇█"
+_COLUMN = 7
+"""Width of a column of figures."""
+_OVERLOAD_LABEL = 10
+"""Width of the labels in the table of loads."""
+
+
+def describe_step(step: OverloadStep, overload: Overload) -> str:
+    """What became of the requests of one load: ``at 2 times the NMRT 51 % of the requests in time, 49 % rejected``."""
+    others = (
+        (step.late_ratio, f"later than {format_duration(overload.limit_ns)}"),
+        (step.rejected_ratio, "rejected"),
+        (step.timed_out_ratio, "timed out"),
+        (step.failed_ratio, f"failed{_kind_of_failure(step)}"),
+    )
+    shares = [(step.in_time_ratio, "in time"), *(one for one in others if one[0])]
+    parts = [f"{format_percent(share)} {word}" for share, word in shares]
+    p99 = "" if step.p99_ns is None else f", p99 of the answers {format_duration(step.p99_ns)}"
+    return f"at {step.load_ratio:g} times the NMRT the requests were {', '.join(parts)}{p99}"
+
+
+def describe_overload(overload: Overload) -> str:
+    """A measurement in one sentence: what the goodput does, how long recovery takes, and what disturbed it."""
+    limited = next((step.limited for step in overload.steps if step.limited), "")
+    busy = next((step.busy for step in overload.steps if step.busy), "")
+    return "; ".join(filter(None, [describe_behaviour(overload), limited, busy]))
+
+
+def describe_behaviour(overload: Overload) -> str:
+    """What the goodput does, and how long the service takes to recover."""
+    peak = overload.peak
+    goodput = format_percent(peak.goodput_rps / overload.nmrt_rps)
+    load = f"{peak.load_ratio:g} times the NMRT of {format_rate(overload.nmrt_rps)}"
+    words = {
+        Behaviour.SHEDS: f"the service sheds load: at {load} its goodput is {goodput} of the NMRT, and it rejects "
+        f"{format_percent(peak.rejected_ratio)} of the requests",
+        Behaviour.HOLDS: f"the service keeps its goodput: at {load} it is {goodput} of the NMRT",
+        Behaviour.DEGRADES: f"the service degrades: at {load} its goodput is {goodput} of the NMRT, {_loss(peak)}",
+        Behaviour.COLLAPSES: f"the service collapses: at {load} its goodput is {goodput} of the NMRT, {_loss(peak)}",
+    }[overload.behaviour]
+    cut = f"cut: {overload.cut}" if overload.cut else ""
+    return "; ".join(filter(None, [words, describe_recovery(overload), cut]))
+
+
+def describe_recovery(overload: Overload) -> str:
+    """How long the service takes to recover after the peak."""
+    if overload.recovery_ns is None:
+        return f"it has not recovered {format_duration(overload.watched_ns)} after the peak"
+    if overload.recovery_ns == 0:
+        return "it recovers at once"
+    return f"it recovers in {format_duration(overload.recovery_ns)}"
+
+
+def _loss(step: OverloadStep) -> str:
+    """How most of the requests of a load are lost, and what would help."""
+    words = {
+        "since requests wait until their answers are too late (congestion collapse); let it reject sooner, as "
+        "Queued(capacity=...) with a small capacity does": step.late_ratio,
+        f"since {format_percent(step.timed_out_ratio)} of the requests get no answer within their time-out; look for "
+        "what they wait for, and let it reject sooner": step.timed_out_ratio,
+        f"since it rejects {format_percent(step.rejected_ratio)} of the requests, more than the load exceeds the NMRT; "
+        "let it hold more of them": step.rejected_ratio,
+        f"since {format_percent(step.failed_ratio)} of the requests fail{_kind_of_failure(step)}; "
+        "its log may say why": step.failed_ratio,
+    }
+    return max(words, key=words.__getitem__)
+
+
+def _kind_of_failure(step: OverloadStep) -> str:
+    """The most frequent failure in brackets; empty without one."""
+    return "" if step.failed_outcome is None else f" ({describe_outcome(step.failed_outcome)})"
+
+
+def overload_picture(overload: Overload) -> list[str]:
+    """The curve of goodput against offered load, with rejected and late requests, a column for each load."""
+    steps = (*overload.steps, overload.back)
+    loads = [f"{step.load_ratio:g}" for step in overload.steps] + [f"→{overload.back.load_ratio:g}"]
+    rows = {
+        "offered": loads,
+        "goodput": [_percent(step.goodput_rps / overload.nmrt_rps) for step in steps],
+        "": [_bar(step.goodput_rps / overload.nmrt_rps) for step in steps],
+        "rejected": [_percent(step.rejected_ratio) for step in steps],
+        "late": [_percent(step.late_ratio + step.timed_out_ratio) for step in steps],
+    }
+    units = {"offered": "× NMRT", "goodput": "of NMRT", "rejected": "of offered", "late": "of offered"}
+    lines = (
+        f"{label:<{_OVERLOAD_LABEL}}{''.join(f'{text:>{_COLUMN}}' for text in texts)}  {units.get(label, '')}"
+        for label, texts in rows.items()
+    )
+    return [line.rstrip() for line in lines]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%"
+
+
+def _bar(share: float) -> str:
+    top = len(_OVERLOAD_BARS) - 1
+    return 4 * _OVERLOAD_BARS[min(max(round(share * top), 0), top)]

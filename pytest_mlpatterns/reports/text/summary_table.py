@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, priced_metric, streams_first, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.setup import SystemKind
-from pytest_mlpatterns.records.stream_record import STREAM_QUANTITIES
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
 from pytest_mlpatterns.reports.text.comparison import (
     accepted_sentences,
@@ -24,7 +24,6 @@ from pytest_mlpatterns.reports.text.comparison import (
     named_change,
     worst_comparison,
 )
-from pytest_mlpatterns.reports.text.function_lines import missing_profile
 from pytest_mlpatterns.reports.text.notes import changed_note, found_nmrt, generators_text, nodes_text, tokens_text
 from pytest_mlpatterns.reports.text.suspicions import is_of_the_machine, undecided_lines
 from pytest_mlpatterns.reports.text.terminal_text import (
@@ -39,6 +38,7 @@ from pytest_mlpatterns.reports.text.terminal_text import (
     table_lines,
     wrapped,
 )
+from pytest_mlpatterns.reports.text.where import missing_profile
 from pytest_mlpatterns.units import Unit, format_count, format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:

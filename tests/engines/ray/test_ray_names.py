@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from support.fake_ray import node_facts
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.engines.ray.address import checked_address, host_and_port, require_reachable, why_refused
 from pytest_mlpatterns.engines.ray.cluster import describe
 from pytest_mlpatterns.engines.ray.run import (
     age_of,
@@ -26,6 +25,7 @@ from pytest_mlpatterns.engines.ray.run import (
     removed_note,
     with_absolute_paths,
 )
+from pytest_mlpatterns.engines.ray.settings import checked_address, host_and_port, require_reachable, why_refused
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.import_redirect import Stray
 

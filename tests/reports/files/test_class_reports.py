@@ -18,7 +18,7 @@ from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
 from pytest_mlpatterns.reports.files.gauges import openmetrics_text
 from pytest_mlpatterns.reports.files.result_file import Results, results_json
-from pytest_mlpatterns.reports.html.tables import metric_table
+from pytest_mlpatterns.reports.html.test_page import metric_table
 from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 

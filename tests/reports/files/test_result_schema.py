@@ -20,7 +20,7 @@ from support.synthetic import ENVIRONMENT, FEW, LAYERS, capacity, counterpart, r
 from pytest_mlpatterns.analysis.choice.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.change import Change, ChangeForm, Course, NewChange
 from pytest_mlpatterns.records.history import CommitPosition
-from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
+from pytest_mlpatterns.records.latency import Latency, LatencyHistogram, StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures, Noise, SearchEnd, Step, Taken, Warmup
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileRecord
@@ -29,7 +29,6 @@ from pytest_mlpatterns.records.result import FailedTest, TestResult
 from pytest_mlpatterns.records.result_parts import Location, Reference, Terms
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
 from pytest_mlpatterns.records.setup import Environment, Setup
-from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged, Verdict
 from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, read_results, results_json
 

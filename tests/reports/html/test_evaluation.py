@@ -12,7 +12,7 @@ from support.synthetic import changed, result
 from pytest_mlpatterns.records.overload import Behaviour
 from pytest_mlpatterns.reports.html.evaluation import evaluation_section, overload_chart, scaling_chart
 from pytest_mlpatterns.reports.html.fragments import chart_figure
-from pytest_mlpatterns.reports.text.evaluation_notes import describe_overload
+from pytest_mlpatterns.reports.text.notes import describe_overload
 
 
 def section(*results: Any, ranking: Any = ()) -> str:

@@ -16,8 +16,7 @@ from support.histories import CHANGES, SERIES, change_of, series_from
 from support.reported import HOSTILE
 
 from pytest_mlpatterns.records.change import Course
-from pytest_mlpatterns.reports.html.history_charts import MOST_RUNS, course_chart
-from pytest_mlpatterns.reports.html.history_page import history_page
+from pytest_mlpatterns.reports.html.history_page import MOST_RUNS, course_chart, history_page
 
 RTM, THROUGHPUT, P95, RATIO, MEMORY, IMPORTED = SERIES
 

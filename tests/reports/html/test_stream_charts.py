@@ -11,8 +11,8 @@ from support.synthetic import MS, capacity, counterpart, make_setup, result
 
 from pytest_mlpatterns.records.result_parts import Beside
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
+from pytest_mlpatterns.reports.html.latency_charts import goodput_charts, is_goodput, stream_charts
 from pytest_mlpatterns.reports.html.overview import goodput_section, overview_section
-from pytest_mlpatterns.reports.html.stream_charts import goodput_charts, is_goodput, stream_charts
 from pytest_mlpatterns.reports.html.test_page import details_section
 
 if TYPE_CHECKING:

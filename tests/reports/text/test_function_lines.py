@@ -14,10 +14,16 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import FunctionChange, NativeChange, ProfileRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import next_step
-from pytest_mlpatterns.reports.text.function_lines import cause_ns, function_texts, missing_profile, profile_texts
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import text_of
-from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
+from pytest_mlpatterns.reports.text.where import (
+    cause_ns,
+    function_texts,
+    missing_profile,
+    profile_texts,
+    where_sentence,
+    where_texts,
+)
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import Setup

@@ -10,7 +10,7 @@ from support.synthetic import result
 from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.reports.files.ci_reports import job_summary
-from pytest_mlpatterns.reports.text.function_lines import function_table_lines
+from pytest_mlpatterns.reports.text.where import function_table_lines
 
 
 def test_each_function_has_its_time_on_both_sides_and_its_change() -> None:

@@ -10,7 +10,7 @@ from support.overloaded import NMRT_RPS, RATIOS, offered
 from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.capacity.overload import overload_of
-from pytest_mlpatterns.reports.text.evaluation_notes import describe_overload, describe_step, overload_picture
+from pytest_mlpatterns.reports.text.notes import describe_overload, describe_step, overload_picture
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.overload import Overload

@@ -14,7 +14,7 @@ from pytest_mlpatterns.analysis.changes.series import series_of
 from pytest_mlpatterns.errors import ResultFileError, SettingError
 from pytest_mlpatterns.history.exchange import otava_table, read_foreign
 from pytest_mlpatterns.records.history import HistoryLine
-from pytest_mlpatterns.reports.html.history_charts import course_chart
+from pytest_mlpatterns.reports.html.history_page import course_chart
 from pytest_mlpatterns.reports.text.history_text import history_lines
 from pytest_mlpatterns.revision.dependencies import installs_project, locked_versions, named_dependencies
 from pytest_mlpatterns.serving.prometheus import Prometheus, read_prometheus
