@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from support.made_series import noise, of_neighbours, of_release, of_values, stepped
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
+from pytest_mlpatterns.analysis.changes.series import Segment
 from pytest_mlpatterns.records.change import ChangeForm
 
 if TYPE_CHECKING:
@@ -82,6 +84,22 @@ def test_a_chain_drifts_if_its_increments_do() -> None:
     increments = noise(13, 80, 0.006)
     increments[40] += 0.1
     assert forms(of_neighbours(increments)) == [ChangeForm.STEP]
+
+
+@pytest.mark.parametrize("off", [0.3, -0.3])
+def test_a_run_that_is_far_off_hardly_changes_the_drift_of_a_chain(off: float) -> None:
+    increments = noise(11, 80, 0.006) + 0.006
+    increments[40] += off
+    increments[41] -= off
+    assert the_drift(of_neighbours(increments)).factor[0] == pytest.approx(np.exp(80 * 0.006), rel=0.15)
+
+
+def test_a_chain_of_unchanged_code_has_no_drift_if_each_commit_ran_four_times() -> None:
+    chain = of_neighbours(np.zeros(60))
+    for seed in range(6):
+        levels = noise(seed, 4 * 60, 0.02)
+        points = tuple(replace(chain.points[place // 4], level=float(level)) for place, level in enumerate(levels))
+        assert not forms(replace(chain, points=points, segments=(Segment(0, len(points)),)))
 
 
 def test_two_drifts_of_a_long_course_are_two() -> None:

@@ -57,7 +57,7 @@ def test_unchanged_splits_name_nothing_but_know_the_largest() -> None:
     assert split_change(BEFORE, BEFORE).parts == ()
 
 
-@pytest.mark.parametrize(("callers", "first"), [(8.0, "model_cpu"), (1.0, "socket")])
+@pytest.mark.parametrize(("callers", "first"), [(8.0, "model_cpu"), (2.0, "model_cpu"), (1.0, "socket")])
 def test_the_wait_follows_from_the_service_as_far_as_callers_share_a_process(callers: float, first: str) -> None:
     before = {"model_cpu": 1.5 * MS, "socket": 10.5 * MS}
     now = {"model_cpu": 3 * MS, "socket": 21 * MS}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from support.experiments import declared_experiment
 from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usage
 
 from pytest_mlpatterns import PerfFailure
@@ -27,6 +28,7 @@ from pytest_mlpatterns.judging import baseline_comparison
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, marked_accepted
 from pytest_mlpatterns.judging.guards import AbsentMetricError, UnknownMetricError
+from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Taken
@@ -113,6 +115,9 @@ class Runner:
     def search(self, _decided: Any, objective: Any, _left_ns: int) -> Capacity:
         self.searches += 1
         return Capacity(LaunchValue(self._nmrt_rps, 0.01), 4, (), "declared", at_least=False, objective=objective)
+
+    def close(self) -> None:
+        """Nothing runs."""
 
 
 def compare(
@@ -516,3 +521,12 @@ def test_an_acceptance_of_the_tail_holds_beside_a_revision_below_what_a_file_all
     for against, change, is_shown in (("revision", 0.3, ceiling > 30), ("baseline", 0.3, False)):
         passed = Verdict("p99", against, Outcome.PASS, "", Estimate(change, 0.2, 0.4))  # type: ignore[arg-type]
         assert bool(marked_accepted(passed, compared).accepted) is is_shown
+
+
+def test_a_test_that_passes_by_an_acceptance_names_it_in_its_verdict() -> None:
+    accept = "rtm +60 %: a larger model"
+    perf = Perf(declared_experiment(BEFORE, accept=accept), Runner(rtm_ns=3.75 * MS))  # type: ignore[arg-type]
+    perf.assert_no_regression(("rtm",))
+    found = perf.result(passed=True)
+    assert found is not None
+    assert [(one.outcome, one.accepted) for one in found.verdicts] == [(Outcome.PASS, accept)]

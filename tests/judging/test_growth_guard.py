@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.leaks import confirm_growths
-from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
+from pytest_mlpatterns.measurement.further_load import FollowedGrowth
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -101,13 +102,14 @@ def test_a_suspicion_stays_open_if_the_long_load_has_no_readings() -> None:
     )
 
 
-def test_a_suspicion_stays_open_if_the_long_load_has_too_few_readings() -> None:
+@pytest.mark.parametrize(("readings", "requests"), [(5, 100), (0, 0)])
+def test_a_suspicion_stays_open_if_the_long_load_has_too_few_readings(readings: int, requests: int) -> None:
     def follow(_longest_ns: int, _is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
-        few = REQUESTS[:5]
+        few = REQUESTS[:readings]
         return FollowedGrowth(ResourceTrack(few, few), PatternStats(), PatternStats(), is_whole=False)
 
     memory, threads = confirm_growths([suspicion(Outcome.FAIL), calm()], COMPARED, follow)
 
     assert memory.outcome is Outcome.INCONCLUSIVE
-    assert "5 readings over 100 requests are too few" in memory.reason
+    assert f"since {readings} readings over {requests} requests are too few" in memory.reason
     assert threads.outcome is Outcome.PASS

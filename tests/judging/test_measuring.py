@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_mlpatterns import App, SettingError, Single, Stages, Url, measure
+from pytest_mlpatterns.loadgen.generator import Generator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +57,14 @@ def double(batch: list[Any]) -> list[Any]:
 def test_argument_that_cannot_be_used_is_refused_before_anything_starts(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingError, match=words):
         measure(double, [1], **arguments)
+
+
+def test_a_refused_target_leaves_no_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Generator, "start", lambda _generator, _processes: None)
+    with pytest.raises(SettingError, match=r"measure\(target=...\) is 'service:app'"):
+        measure(double, [1], target="service:app")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_payload_is_needed() -> None:

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+from support.experiments import declared_experiment
 from support.profiles import slower_normalize
 from support.reported import OVERLOAD, SCALING, report
 from support.synthetic import MS, START_NS, S, counterpart, even_launch, launch, result, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.result_builder import (
+    build_result,
     estimate_or_none,
     unsteady_notes,
     with_compared_figures,
     with_further,
 )
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.launch import Estimate, Warmup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.ci_reports import properties_of
 from pytest_mlpatterns.reports.text.summary_table import cells_of
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.result import TestResult
 
 
 @pytest.mark.parametrize(("outcome", "known"), [(500, False), (200, True)])
@@ -82,3 +90,24 @@ def test_a_result_has_what_was_measured_beside_its_launches() -> None:
     assert (found.limits.overloads, found.limits.scaling) == ((OVERLOAD,), SCALING)
     assert found.causes.profile == causes.profile
     assert found.judged.notes[0].startswith("the service sheds load: at 2 times the NMRT")
+
+
+def built(found: Launch, *, spent_s: float = 0.0) -> TestResult:
+    """The result of a test whose only launch an interleaved run made."""
+    experiment, measurement = declared_experiment(), SequentialMeasurement(cast("Any", None), 60 * S, 8)
+    measurement.take([found], spent_s=spent_s)
+    comparison = BaselineComparison(experiment, measurement)
+    whole = build_result(experiment, measurement, comparison, verdicts=(), passed=True)
+    assert whole is not None
+    return whole
+
+
+def test_the_time_of_interleaved_runs_is_part_of_what_a_test_spent() -> None:
+    assert built(even_launch(), spent_s=20.0).measured.seconds_spent == 20.0
+
+
+@pytest.mark.parametrize(("core_share", "limited"), [(0.1, False), (1.0, True)])
+def test_a_result_says_whether_the_load_generator_was_the_limit(core_share: float, limited: bool) -> None:
+    one = even_launch()
+    report = replace(one.generator, cpu_ns=int(core_share * one.generator.wall_ns))
+    assert built(replace(one, generator=report)).conditions.generator["limited"] is limited
