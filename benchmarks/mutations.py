@@ -192,7 +192,7 @@ class Copy:
 
     def _run(self, tests: Sequence[str], limit_s: float) -> int | None:
         """The exit code of pytest; None if it was ended."""
-        command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not processes"]
+        command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         with subprocess.Popen(
             [*command, *tests],
             cwd=self._directory,

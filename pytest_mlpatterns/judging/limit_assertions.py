@@ -298,8 +298,9 @@ def check_percentile(percentile: object, name: str) -> None:
     """
     if not isinstance(percentile, int | float) or isinstance(percentile, bool):
         given = shown(percentile)
-        number = re.sub(r"[^\d.]", "", given)[:9] or "95"
-        raise SettingError(f"{name}(...): percentile is {given}, expected a number; write percentile={number}")
+        number = re.search(r"[1-9]\d?(\.\d+)?", percentile) if isinstance(percentile, str) else None
+        example = "95" if number is None else number[0]
+        raise SettingError(f"{name}(...): percentile is {given}, expected a number; write percentile={example}")
     try:
         min_samples(percentile)
     except ValueError as error:

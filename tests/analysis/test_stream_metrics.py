@@ -44,6 +44,14 @@ def test_tokens_are_counted_by_usage_where_the_server_tells_it_and_else_by_chunk
     assert by_usage.output_tokens_rps_per_user.value == pytest.approx(200, rel=0.01)  # type: ignore[union-attr]
 
 
+def test_a_request_without_a_token_counts_in_the_mean() -> None:
+    due_ns = [START_NS + number * 50 * MS for number in range(40)]
+    tokens = [20 * (number % 2) for number in range(40)]
+    found = Metrics((launch(streamed(due_ns, [[10 * MS, 20 * MS]] * 40, input_tokens=tokens)),)).input_tokens
+    assert found is not None
+    assert found.value == 10
+
+
 @pytest.mark.parametrize(("told", "tokens"), [({}, 10), ({"output_tokens": 30}, 30)])
 def test_the_rate_of_tokens_is_that_of_the_window(told: dict[str, float], tokens: int) -> None:
     found = metrics(**told).output_tokens_rps

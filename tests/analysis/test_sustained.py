@@ -9,7 +9,7 @@ import pytest
 from support.queueing import Queue, Run, served_ns
 from support.synthetic import MS, START_NS, S, launch, samples
 
-from pytest_mlpatterns.analysis.health.sustained import backlog_of, why_not_sustained
+from pytest_mlpatterns.analysis.health.sustained import Backlog, backlog_of, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.samples import Window
 
@@ -67,6 +67,17 @@ def test_several_short_launches_find_together_what_one_does_not() -> None:
 
     assert share_found(queue, 1.1, window_s=0.7) < 0.5
     assert share_found(queue, 1.1, window_s=0.7, launches=8) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("rate_rps", "answers", "is_sustained"),
+    [(10_000, 9_750, True), (10_000, 9_650, False), (100, 96, True), (100, 94, False)],
+)
+def test_a_load_is_not_sustained_if_three_per_cent_and_five_requests_stay_without_answer(
+    rate_rps: int, answers: int, is_sustained: bool
+) -> None:
+    backlog = Backlog(float(rate_rps), S, rate_rps, answers, rate_rps - answers, 0.0, 0.0, saturated=False, degrees=50)
+    assert (why_not_sustained([backlog]) is None) is is_sustained
 
 
 @pytest.mark.parametrize("at_s", [1.5, 2.9, 3.7])

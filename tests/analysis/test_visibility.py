@@ -228,8 +228,11 @@ def test_launches_that_differ_less_than_by_chance_are_noticed() -> None:
     assert not differs_less([((0.0, 0.01),)], 0.05)
 
 
-def test_one_launch_has_no_scatter() -> None:
+def test_one_launch_of_a_sitting_has_no_scatter_and_two_have_one() -> None:
     assert scatter_of([((0.0, 0.01),), ((0.1, 0.01),)], LAUNCH_SD, PRIOR_DEGREES) is None
+    found = scatter_of([((0.0, 0.01), (0.1, 0.01))], LAUNCH_SD, PRIOR_DEGREES)
+    assert found is not None
+    assert found.found == pytest.approx(0.1 / math.sqrt(2))
 
 
 def test_sittings_that_differ_widen_what_a_file_sees_and_not_what_a_revision_sees() -> None:

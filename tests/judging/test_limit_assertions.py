@@ -10,8 +10,8 @@ import pytest
 from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.errors import TooFewSamplesError
-from pytest_mlpatterns.judging.limit_assertions import LimitAssertions
+from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
+from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -120,3 +120,12 @@ def test_an_error_rate_that_further_launches_may_decide_is_measured_on() -> None
     verdict, launches = error_rate(*[sent(60, failed=2)] * 8)
     assert verdict.outcome is Outcome.FAIL
     assert launches > 1
+
+
+@pytest.mark.parametrize(
+    ("given", "example"),
+    [("p99", "99"), ("p99.9", "99.9"), ("0.95.1", "95.1"), ("...", "95"), ("tail", "95"), (True, "95"), (None, "95")],
+)
+def test_a_percentile_that_is_no_number_is_refused_with_one_that_can_be_written(given: object, example: str) -> None:
+    with pytest.raises(SettingError, match=rf"is {given!r}, expected a number; write percentile={example}$"):
+        check_percentile(given, "assert_latency_below")

@@ -11,6 +11,7 @@ import pytest
 from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, samples, usage
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.launch import Warmup
@@ -126,6 +127,13 @@ def test_a_failure_is_confirmed_by_the_first_launch_that_the_generator_does_not_
     measurement, runner = make_measurement((GOOD, LIMITED, LIMITED, GOOD), seconds=0.02, budget_ns=MS)
     assert measurement.decide(judge_in_turn(measurement, FAIL)).outcome is FAIL
     assert (runner.measured, measurement.dropped) == (4, 2)
+
+
+@pytest.mark.parametrize("launches", [1, 2])
+def test_a_verdict_rests_on_the_launches_so_far(launches: int) -> None:
+    measurement, _ = make_measurement()
+    measurement.measure_at_least(launches)
+    assert measurement.sample_size(METRICS["rtm"]).launches == launches
 
 
 def test_an_open_verdict_does_not_go_over_the_budget() -> None:
