@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ from pytest_mlpatterns.analysis.changes.bisection import (
     check_step,
     most_steps,
 )
-from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
+from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio, ratio_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -108,6 +109,17 @@ def test_a_commit_is_measured_again_until_it_is_decided() -> None:
     assert found.likeness is None
     assert search.step == Measure(2, 2, 0, 4)
     assert search.add_run(exact(0.0)).launches == 42
+
+
+@pytest.mark.parametrize(("halves", "likeness"), [(1.98, None), (2.02, Likeness.BAD)])
+def test_the_ends_differ_from_twice_a_half_interval_that_errs_to_either_side(
+    halves: float, likeness: Likeness | None
+) -> None:
+    """Of an error of 5 % the comparison of the ends has a half, and the first look at them a half of that."""
+    apart = [LogRatio(-0.02, 0.004), LogRatio(0.02, 0.004)]
+    half = math.log(ratio_estimate(apart, confidence=1 - 0.05 / 4).high)
+    moved = [LogRatio(launch.value + halves * half, launch.error) for launch in apart]
+    assert Bisection(1).add_run(moved).likeness is likeness
 
 
 def test_ends_that_do_not_differ_end_the_search() -> None:
@@ -201,6 +213,14 @@ def test_a_step_that_is_none_is_not_confirmed() -> None:
     wide = [LogRatio(-0.3, 0.2), LogRatio(0.5, 0.2)]
     assert check_step([wide], bracket, SearchRules()).is_confirmed is None
     assert check_step([wide] * 12, bracket, SearchRules()).is_confirmed is False
+
+
+def test_few_launches_that_agree_confirm_no_step_on_a_machine_whose_launches_scatter() -> None:
+    quiet = ended(searched(steps(4, at2=0.05)))
+    busy = replace(quiet, launches=tuple(LogRatio(value, 0.004) for value in (-0.01, 0.11) * 4))
+    pair = [LogRatio(0.05, 0.004)] * 2
+    assert check_step([pair], quiet, SearchRules()).is_confirmed is True
+    assert check_step([pair], busy, SearchRules()).is_confirmed is None
 
 
 @pytest.mark.parametrize(("last", "steps_needed"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (40, 6)])

@@ -227,6 +227,17 @@ def test_drifting_blocks_are_less_sure_than_even_ones() -> None:
     assert drifting.relative_error > 0.1
 
 
+def test_the_last_blocks_are_as_unsure_as_any_others() -> None:
+    def error(first: int) -> float:
+        due = START_NS + first * BLOCK_NS + np.arange(150) * 5 * MS
+        found = LaunchBlocks(launch(samples(due, np.repeat([2 * MS, 4 * MS, 8 * MS], 50)))).location()
+        assert found is not None
+        return found.relative_error
+
+    assert error(9) == pytest.approx(error(4), rel=0.25)
+    assert error(9) > 0.1
+
+
 def test_the_same_launch_gives_the_same_values() -> None:
     one, other = LaunchBlocks(noisy_launch(1)), LaunchBlocks(noisy_launch(1))
     assert one.percentile(95) == other.percentile(95)

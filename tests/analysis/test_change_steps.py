@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.made_series import RELEASE, commit, noise, of_neighbours, of_release, of_values, stepped
 
-from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, corrected, steps_of
+from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, corrected, layers_of_windows, steps_of
 from pytest_mlpatterns.analysis.changes.stretches import stretches_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ def test_a_step_is_found_at_its_place_with_its_size() -> None:
 def test_steps_are_found_between_others_also_if_the_last_level_is_the_first() -> None:
     series = of_values(stepped(100, (30, 0.08), (45, -0.08), (70, 0.05)) + noise(2, 100))
     assert places(series) == pytest.approx([30, 45, 70], abs=1)
+
+
+def test_windows_of_one_length_lie_as_evenly_as_whole_runs_allow() -> None:
+    for starts, length in layers_of_windows(100, 10, overlap=2):
+        evenly = np.linspace(0, 100 - length, starts.size)
+        assert np.abs(starts - evenly).max() <= 0.5
 
 
 @pytest.mark.parametrize("runs", [0, 1, 2, 6, 7, 12, 100])
