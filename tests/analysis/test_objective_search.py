@@ -33,6 +33,7 @@ class SimulatedService:
     seed: int
     left_s: float = FULL
     plans: list[ProbePlan] = field(default_factory=list)
+    pauses_s: dict[int, float] = field(default_factory=dict)  # for how long the service stops once, by window
 
     def arrivals_ns(self, rate_rps: float, length_ns: int, seed: int) -> np.ndarray:
         return self.queue.arrivals_ns(rate_rps, length_ns, np.random.default_rng((self.seed, seed)))
@@ -52,6 +53,8 @@ class SimulatedService:
         arrivals_ns = self.arrivals_ns(plan.rate_rps, 2 * end_ns + S, seed)
         arrivals_ns = arrivals_ns[arrivals_ns < end_ns]
         service_ns = self.queue.service_ns(arrivals_ns.size, np.random.default_rng((self.seed, seed, 1)))
+        if plan.number in self.pauses_s:
+            service_ns[np.searchsorted(arrivals_ns, start_ns + S // 4)] += int(self.pauses_s[plan.number] * S)
         latency_ns = served_ns(arrivals_ns, service_ns, self.queue.servers) - arrivals_ns
         done_ns = (arrivals_ns + latency_ns).astype(float)
         return probe_of(arrivals_ns, latency_ns > self.limit_s * S, Window(start_ns, end_ns), done_ns=done_ns)
@@ -146,6 +149,47 @@ def test_with_a_failed_request_in_a_window_the_late_requests_count_alone() -> No
         return highest_rate(make, Objective.of(95, 100_000_000), reference, left_s=lambda: service.left_s).rate.value
 
     assert found(1) == found(*range(99)) != found()
+
+
+@pytest.mark.parametrize("window", [0, 1, 2])
+@pytest.mark.parametrize("pause_s", [0.1, 0.5])
+def test_one_pause_of_the_service_does_not_count(window: int, pause_s: float) -> None:
+    service = SimulatedService(Queue(400), 0.01, 95, seed=1, pauses_s={window: pause_s})
+    found = service.search()
+    assert found.rate.value == pytest.approx(247, rel=0.03)
+    assert len(found.levels) == 1
+
+
+def test_a_second_pause_of_the_service_counts() -> None:
+    service = SimulatedService(Queue(400), 0.01, 95, seed=1, pauses_s={0: 0.5, 1: 0.5})
+    found = service.search()
+    assert found.rate.value < 0.8 * 247 or found.rate.relative_error > 0.1
+    assert found.levels == ()
+
+
+@pytest.mark.parametrize(("longest_s", "windows"), [(0.032, 4), (0.028, 3)])
+def test_a_request_that_takes_twelve_times_as_long_as_others_is_a_pause(longest_s: float, windows: int) -> None:
+    def make(plan: ProbePlan) -> Probe:
+        made.append(plan)
+        probe = constant(0.0)(plan)
+        takes_ns = np.full(probe.due_ns.size, S // 400)
+        takes_ns[5] = longest_s * S
+        return replace(probe, done_ns=served_ns(probe.due_ns.astype(int), takes_ns).astype(float))
+
+    made = list[ProbePlan]()
+    highest_rate(make, Objective.of(95, 10_000_000), ReferenceQueue(400.0, 1), left_s=lambda: 0.0)
+    assert len(made) == windows
+
+
+def test_a_window_that_kept_the_objective_contradicts_that_no_rate_does() -> None:
+    def make(plan: ProbePlan) -> Probe:
+        rates.append(plan.rate_rps)
+        return constant(0.0 if plan.number else 1.0)(plan)
+
+    rates = list[float]()
+    found = highest_rate(make, Objective.of(95, 10_000_000), ReferenceQueue(400.0, 1), left_s=lambda: 0.0)
+    assert (found.rate.value, found.rate.relative_error) == (max(rates[1:]), 1.0)
+    assert found.levels == ()
 
 
 def search(make: Callable[[ProbePlan], Probe], limit_ns: int = 10_000_000) -> Found:

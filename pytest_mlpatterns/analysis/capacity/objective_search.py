@@ -14,6 +14,9 @@ Service times that vary leave few late requests to fit. So the times that the re
 the answers too, and give a rate of their own. If both agree, the one that is known better counts; if they do not, the
 service is no such queue, and the curve counts.
 
+A service that stops for a moment, for reasons of its own or of the machine, makes all requests late that wait
+meanwhile, at whatever rate. So the first window with a pause is measured again; a second pause counts.
+
 A queue whose servers never rest while requests wait begins with one of them when a server is free. So the time that
 the request took follows from the arrivals and answers alone (Lindley, "The theory of queues with a single
 server", Proceedings of the Cambridge Philosophical Society 48, 1952). A few hundred such times show far more of the
@@ -97,6 +100,10 @@ _STEP = 0.1
 """Half of the step, on the logarithm of the level, over which the slope of the curve is taken."""
 _LAG_CHANGES = 0.03
 """Largest part of the answer that the lag of the generator may make."""
+_PAUSE = 12.0
+"""Mean service times that a request takes if the service paused: of a thousand exponential ones 0.6 % are as long."""
+_SURE = 0.25
+"""Relative standard error up to which a further search begins where this one ended."""
 _AGREE = 2.5
 """Standard errors by which two accounts of one rate may differ, that of the windows doubled: a handful of late requests
 shows half of its own scatter."""
@@ -188,7 +195,7 @@ def highest_rate(
     """
     starts = levels or [math.nan] * len(objective.bounds)
     fits = [_Fit(bound, reference, level) for bound, level in zip(objective.bounds, starts, strict=True)]
-    longest_s, answer, last = objective.longest_ns / 1e9, LaunchValue(0.0, 0.0), 0.0
+    longest_s, answer, last, has_paused = objective.longest_ns / 1e9, LaunchValue(0.0, 0.0), 0.0, False
     for number in range(MAX_WINDOWS):
         rate = min(fit.next_rate for fit in fits)
         if last:
@@ -196,11 +203,14 @@ def highest_rate(
             rate = min(max(rate, last / step), last * step)
         warm_s = warmup_s(longest_s, rate / min(fit.capacity_rps for fit in fits))
         window_s = min(max(left_s() - warm_s - _OVERHEAD_S, _MIN_WINDOW_S), max(_WINDOW_S, 3 * warm_s))
-        if number >= _MIN_WINDOWS and (_enough(answer, number) or left_s() < warm_s + window_s / 2):
+        done = number - has_paused
+        if done >= _MIN_WINDOWS and (_enough(answer, done) or left_s() < warm_s + window_s / 2):
             break
         window = probe(ProbePlan(rate, warm_s, window_s, number))
         if window.limited:
             return Found(answer, window.limited, ())
+        if not has_paused and (has_paused := _pauses(window, reference.servers, limit_ns=objective.longest_ns)):
+            continue
         for fit, tally in zip(fits, window.tallies, strict=True):
             fit.add(rate, tally, window)
         answer, last = _lowest(fits, unlagged=False), rate
@@ -209,7 +219,17 @@ def highest_rate(
     if abs(_lowest(fits, unlagged=True).value - answer.value) > _LAG_CHANGES * capacity_rps:
         late = f"the load generator sent too late to tell whether {objective} holds at {format_rate(last)}"
     both = min((fit.answer_of_both() for fit in fits), key=lambda found: found.value)
-    return Found(both, late, tuple(fit.level for fit in fits))
+    is_sure = both.value > 0 and both.relative_error <= _SURE
+    return Found(both, late, tuple(fit.level for fit in fits) if is_sure else ())
+
+
+def _pauses(probe: Probe, servers: int, *, limit_ns: float) -> bool:
+    """Whether the service stopped for longer than the limit, and much longer than it works on a request."""
+    if probe.done_ns is None:
+        return False
+    takes = np.sort(service_times_ns(probe.due_ns, probe.done_ns, servers))
+    others = takes[:-servers]  # a pause meets all requests that are being served
+    return others.size > 0 and float(takes[-1]) > max(limit_ns, _PAUSE * float(others.mean()))
 
 
 def _agreed(windows: LaunchValue, times: LaunchValue | None) -> LaunchValue:
@@ -291,11 +311,20 @@ class _Fit:
             self.level = level
         load = self._long_run.load_at(level)
         if load <= max(_LOWEST, LOWEST_LOAD):
-            return LaunchValue(0.0, 0.0)
+            return LaunchValue(kept, 1.0) if (kept := self._kept(unlagged=unlagged)) else LaunchValue(0.0, 0.0)
         sd = self._level_error(level, weights, unlagged=unlagged)
         low, high = (self._long_run.load_at(level * math.exp(sign * sd)) for sign in (-1, 1))
         rate = self.capacity_rps * (1.0 if load >= HIGHEST_LOAD else load)
         return LaunchValue(rate, math.hypot((high - low) / 2 / load, _TABLE_ERROR))
+
+    def _kept(self, *, unlagged: bool) -> float:
+        """The highest rate of a window that kept the objective, with as many requests as show that; 0 for none."""
+        kept = [
+            one.rate_rps
+            for one in self._windows
+            if (allowed := self._allowed * one.tally.judged.sum()) >= 1 and one.late(unlagged=unlagged).sum() <= allowed
+        ]
+        return max(kept, default=0.0)
 
     def answer_of_both(self) -> LaunchValue:
         """The rate by the late requests and by the service times together."""
@@ -381,7 +410,7 @@ class _Window:
 
 
 _LONG_RUN = 50_000
-"""Requests of a long run: the rate for p99 is known to 2 %, that for p95 to 1 %."""
+"""Requests of a long run: beside the exact M/M/1 the rate is 1 % off from a load of 0.7 on, and 4 % at a quarter."""
 _SERVICE_BISECTIONS = 9
 """Halvings of the range of loads, which leave a five-hundredth of it."""
 _LOWEST_LOAD, _HIGHEST_LOAD = 0.02, 0.98
