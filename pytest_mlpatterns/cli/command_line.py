@@ -205,7 +205,7 @@ def _summary(options: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.files.ci_reports import job_summary
 
     found = _read(options.results)
-    return job_summary(found.results, found.failures, {})
+    return job_summary(found.results, found.failures, {}, run=found.run)
 
 
 def _ranking(options: argparse.Namespace) -> str:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.cli.output import discard_output
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome
-from pytest_mlpatterns.reports.text.summary_table import headline, kind_word, kinds_of
+from pytest_mlpatterns.reports.text.summary_table import headline, incompleteness, kind_word, kinds_of
 from pytest_mlpatterns.reports.text.suspicions import open_step, run_again
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
 
-    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.result import RunEnd, TestResult
     from pytest_mlpatterns.records.result_parts import Location
     from pytest_mlpatterns.reports.files.result_file import Results
 
@@ -38,6 +39,10 @@ _EXIT_CODES: Mapping[Kind, int] = {
 }
 """Exit code for each kind. Of several the lowest above zero counts: an error hides no regression from its reader, but a
 script that allows regressions must not allow an error with them."""
+_INCOMPLETE = 3
+"""Exit code if perf tests were not run, as of one that is undecided."""
+_MOST_NAMED = 20
+"""Number of tests without a result that people see by name; programs see all."""
 
 
 def add_verdict_command(
@@ -46,7 +51,10 @@ def add_verdict_command(
     for_people: Callable[[str], str],
 ) -> None:
     """Add the command to a parser."""
-    what = "exit with 0 if all tests passed, 1 after an error, 2 after a regression or a missed limit, 3 if one is open"
+    what = (
+        "exit with 0 if all tests passed, 1 after an error, 2 after a regression or a missed limit, "
+        "3 if one is open or the run was not completed"
+    )
     command = commands.add_parser("verdict", help=what, description=f"{what[0].upper()}{what[1:]}.")
     command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
     command.add_argument(
@@ -56,25 +64,49 @@ def add_verdict_command(
 
 
 def _run(options: argparse.Namespace, results: Results, for_people: Callable[[str], str]) -> int:
-    kinds = kinds_of(results.results, results.unmeasured)
-    if not kinds:
+    kinds, run = kinds_of(results.results, results.unmeasured), results.run
+    codes = [*(_EXIT_CODES[kind] for kind in kinds.values()), *_codes_of(run)]
+    if not codes:
         raise ResultFileError(
             f"{options.results} has no perf test, expected at least one; select tests that use the fixture perf"
         )
-    code = min((found for kind in kinds.values() if (found := _EXIT_CODES[kind])), default=0)
+    code = min(filter(None, codes), default=0)
     tests = _tests(results, options.results)
+    of_results = headline(kinds.values()) if kinds else ""
+    whole = "; ".join(filter(None, (of_results, incompleteness(run), _others(run))))
     if options.format == "json":
         counts = Counter(kind.value for kind in kinds.values())
-        data = {"exit_code": code, "headline": headline(kinds.values()), "counts": counts, "tests": tests}
+        data = {"exit_code": code, "headline": whole, "counts": counts, "tests": tests, "run": run.to_json()}
         text = json.dumps(data, indent=2) + "\n"
     else:
-        text = for_people("\n".join([*_lines(tests), headline(kinds.values())]) + "\n")
+        text = for_people("\n".join([*_lines(tests), *_lines_of_run(run), whole]) + "\n")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader ended early, such as head; the exit code still has to be the verdict
         discard_output()
     return code
+
+
+def _codes_of(run: RunEnd) -> list[int]:
+    """The exit codes of what is no result of a perf test."""
+    return [VERDICT_ERROR] * bool(run.other_failures) + [_INCOMPLETE] * bool(incompleteness(run))
+
+
+def _others(run: RunEnd) -> str:
+    """How much failed beside perf tests; empty if nothing did."""
+    return count(len(run.other_failures), "other failure") if run.other_failures else ""
+
+
+def _lines_of_run(run: RunEnd) -> list[str]:
+    """The tests that have no result and need attention, a paragraph for those that failed and one for the others."""
+    lines: list[str] = []
+    for heading, tests in (("failed beside the perf tests:", run.other_failures), ("not run:", run.not_run or ())):
+        if tests:
+            left = len(tests) - _MOST_NAMED
+            more = [f"  and {left:,} more"] if left > 0 else []
+            lines += [heading, *(f"  {test}" for test in tests[:_MOST_NAMED]), *more, ""]
+    return lines
 
 
 def _tests(results: Results, file: str) -> list[dict[str, Any]]:

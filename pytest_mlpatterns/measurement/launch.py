@@ -81,7 +81,7 @@ MAX_OBJECTIVE_SEARCH_NS = 30_000_000_000
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during the load; ``launch`` has the requests until then, which may be none."""
+    """Ctrl-C during the window of a load; ``launch`` has the requests until then, which may be none."""
 
     def __init__(self, launch: Launch) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class LaunchRunner:
             DeploymentError: it did not start, or one of its processes died.
             InvalidResultError: a check is given and an answer could not be read.
             Interrupted: Ctrl-C; carries the launch so far.
-            KeyboardInterrupt: Ctrl-C, and the deployment has ended too.
+            KeyboardInterrupt: Ctrl-C, and the window had not begun, or the deployment has ended too.
             BaseException: any that the check raises, or the function beside the load.
         """
         if self._measured:
@@ -364,6 +364,8 @@ class _LaunchMeasurement:
             if self._beside is not None:
                 self._steps = self._beside.finish(result.window)
         except LoadInterrupted as stop:
+            if stop.result.window.duration_ns <= 0:  # the warm-up was not over: nothing of this launch counts
+                raise KeyboardInterrupt from None
             try:
                 launch = self._launch(stop.result)
             except MlpatternsError:  # what interrupted the load may have ended the deployment too

@@ -24,11 +24,14 @@ __all__ = [
     "MarkerReading",
     "PerfItem",
     "may_ask_later",
+    "measures",
     "parameter_names",
     "uses_our_fixtures",
 ]
 
-_FIXTURES = ("perf", "perf_deploy", "perf_deploy_session")
+_MEASURES = "perf"
+"""The fixture that measures; the others deploy."""
+_FIXTURES = (_MEASURES, "perf_deploy", "perf_deploy_session")
 """Fixtures by whose use a test is a perf test."""
 _DEFINED_IN = "pytest_mlpatterns.plugin.entry"
 PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()
@@ -39,6 +42,12 @@ def uses_our_fixtures(item: pytest.Item) -> bool:
     """Whether a test uses a fixture of this plugin that measures or deploys, and not another one of that name."""
     found: Mapping[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
     return any(_leads_to_ours(name, found.get(name, ())) for name in _FIXTURES)
+
+
+def measures(item: pytest.Item) -> bool:
+    """Whether a test uses the fixture of this plugin that measures, so that it may be recorded as a baseline."""
+    found: Mapping[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return _leads_to_ours(_MEASURES, found.get(_MEASURES, ()))
 
 
 def may_ask_later(item: pytest.Item) -> bool:
@@ -74,15 +83,19 @@ class Collection:
 
     Attributes:
         files: ids of the files that were collected as a whole, and whether that went without errors.
+        failed: ids of what could not be collected, such as a file that raises an error.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bool] = {}
+        self.failed: list[str] = []
         self.tests: dict[str, pytest.Item] = {}
         self._readings: dict[tuple[int, ...], tuple[list[pytest.Mark], MarkerReading]] = {}
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note a file and its tests. A file of which single tests were named has no report of its own."""
+        if report.failed:
+            self.failed.append(report.nodeid)
         file, _, inside = report.nodeid.partition("::")
         if not inside or not report.passed:
             self.files[file] = report.passed and self.files.get(file, True)

@@ -17,7 +17,8 @@ import pytest
 from pytest_mlpatterns.analysis.choice.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
-from pytest_mlpatterns.records.result import FailedTest, TestResult
+from pytest_mlpatterns.plugin.collection import PERF_ITEM
+from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
 from pytest_mlpatterns.records.verdict import Gate, Unjudged
 from pytest_mlpatterns.reports.files.ci_reports import (
     accepted_annotation,
@@ -32,6 +33,7 @@ from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 from pytest_mlpatterns.reports.text.summary_table import (
     headline,
     headline_style,
+    incompleteness,
     kind_word,
     kinds_of,
     let_pass,
@@ -71,6 +73,8 @@ class RunOutput:
 
     Attributes:
         revision: what the tests are compared with; None if it is the baseline.
+        selected: ids of the perf tests that this process was to run; None if other processes run them.
+        uncollected: ids of what could not be collected.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class RunOutput:
     ) -> None:
         self.lines: list[str] = []
         self.revision: Revision | None = None
+        self.selected: Sequence[str] | None = None
+        self.uncollected: Sequence[str] = ()
         self._run = run
         self._baseline = baseline
         self._environment = environment
@@ -95,6 +101,10 @@ class RunOutput:
         self._failures: dict[str, FailedTest] = {}
         self._unmeasured: dict[str, FailedTest] = {}
         self._rankings: tuple[Ranking, ...] = ()
+        self._ended: set[str] = set()
+        self._failed_tests: dict[str, None] = {}
+        self._skipped_perf = False
+        self._run_end = RunEnd()
 
     def take_result(self, data: Mapping[str, Any]) -> TestResult:
         """Add the plain values of :meth:`TestResult.to_json`.
@@ -126,6 +136,15 @@ class RunOutput:
             result, unjudged = self._results[number], Unjudged(failure.kind, first_line(failure.reason))
             self._results[number] = replace(result, judged=replace(result.judged, passed=False, unjudged=unjudged))
 
+    def take_any_failure(self, test: str) -> None:
+        """Note that a test failed, whether or not it is a perf test."""
+        self._failed_tests[test] = None
+
+    def take_end(self, test: str, *, is_skipped_perf: bool) -> None:
+        """Note that a test came to an end; ``is_skipped_perf`` if it would have measured and was skipped."""
+        self._ended.add(test)
+        self._skipped_perf = self._skipped_perf or is_skipped_perf
+
     def close(self, exitstatus: int, *, complete: bool, measured: bool) -> int:
         """Write the files.
 
@@ -145,12 +164,14 @@ class RunOutput:
         if self._run.rank is not None and not self._run.smoke:
             unmeasured = [Unmeasured(one.test, one.group, one.pattern) for one in self._unmeasured.values()]
             self._rankings = rank(self._results, self._run.rank, unmeasured)
+        self._run_end = self._end_of_run(complete=complete, measured=measured)
         done = self._write_files() and done
         self._write_job_summary()
         if not done:
             return pytest.ExitCode.USAGE_ERROR
         is_green = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-        ran = bool(self._results or self._unmeasured)  # tests without a deployment under load record nothing
+        # Tests without a deployment under load record nothing; those that are skipped would have.
+        ran = bool(self._results or self._unmeasured or self._skipped_perf)
         fails = (measured and ran and self._baseline.recorded_nothing) or self._baseline.refused
         fails = fails or (self._history is not None and self._history.fails)
         return pytest.ExitCode.TESTS_FAILED if is_green and fails else exitstatus
@@ -192,7 +213,7 @@ class RunOutput:
                 lines += [(), line(failure.test, Style.BAD), line(f"  {first}", Style.BAD)]
                 lines += [line(f"  {text}".rstrip()) for text in others]
         advisory = let_pass([*self._failures.values()])
-        text = f"performance: {headline(kinds)}{f'; {advisory}' if advisory else ''}"
+        text = "; ".join(filter(None, (f"performance: {headline(kinds)}", advisory, incompleteness(self._run_end))))
         return [*lines, (), line(text, headline_style(kinds))]
 
     def _compared_with(self, revision: Revision) -> str:
@@ -250,6 +271,17 @@ class RunOutput:
             self.lines += self._baseline.lines
         return True
 
+    def _end_of_run(self, *, complete: bool, measured: bool) -> RunEnd:
+        """How the run ended, beside its results."""
+        others = [one for one in (*self.uncollected, *self._failed_tests) if one not in self._failures]
+        not_run: tuple[str, ...] | None = ()
+        if measured and self.selected is not None:
+            done = self._ended | {one.test for one in self._results} | {*self._unmeasured}
+            not_run = tuple(dict.fromkeys(test for test in self.selected if test not in done))
+        elif not complete:
+            not_run = None
+        return RunEnd(complete, not_run, tuple(dict.fromkeys(others)))
+
     def _write_files(self) -> bool:
         """Write the requested files, and return whether all were written.
 
@@ -267,6 +299,7 @@ class RunOutput:
             history={} if self._history is None else self._history.report(),
             ranking=[ranking.to_json() for ranking in self._rankings],
             commit=commit(self._root),
+            run=self._run_end,
         )
         done = json_file is None or self._replace(json_file, text, "results")
         if html_file is not None:
@@ -303,7 +336,8 @@ class RunOutput:
             return
         rankings = {ranking.group: ranking.sentence for ranking in self._rankings}
         failures = [*self._failures.values()]
-        text = job_summary(self._results, failures, rankings, changes=self._new_changes, notes=self.lines)
+        changes = self._new_changes
+        text = job_summary(self._results, failures, rankings, changes=changes, notes=self.lines, run=self._run_end)
         try:
             append_text(Path(file), text)
         except OSError as error:  # it is a copy of what the terminal shows
@@ -330,8 +364,14 @@ class ReportHooks:
         Of a test with subtests only the test's own report counts, which comes after theirs. Of a test that is rerun
         only the last attempt counts.
         """
-        if type(report) is not pytest.TestReport or str(report.outcome) == _RERUN:
+        if str(report.outcome) == _RERUN:
             return
+        if report.failed and not hasattr(report, "wasxfail"):
+            self._output.take_any_failure(report.nodeid)
+        if type(report) is not pytest.TestReport:
+            return
+        if report.when != "setup" or not report.passed:
+            self._output.take_end(report.nodeid, is_skipped_perf=hasattr(report, "perf_skipped"))
         data = getattr(report, "perf_result", None)
         failure = getattr(report, "perf_failure", None)
         if data is not None:
@@ -340,6 +380,10 @@ class ReportHooks:
                 self._config.hook.pytest_mlpatterns_result(config=self._config, result=result.to_json())
         if failure is not None:
             self._output.take_failure(FailedTest.from_json(failure), measured=data is not None)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note which perf tests this process is to run; the controller of a distributed run collects none."""
+        self._output.selected = [item.nodeid for item in session.items if PERF_ITEM in item.stash]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, tuple[str, Mapping[str, bool]]] | None:

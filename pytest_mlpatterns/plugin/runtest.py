@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure, PerfWarning
-from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, measures, parameter_names
 from pytest_mlpatterns.plugin.failures import (
     Failures,
     death_of,
@@ -138,6 +138,8 @@ class RuntestHooks:
         failures = Failures.of(state, report, failure)
         if not report.skipped:  # nor failed as expected
             self._attach_result(item, state, report, failures=failures)
+        elif measures(item):
+            report.perf_skipped = True  # type: ignore[attr-defined]
         return report
 
     def _attach_result(

@@ -222,6 +222,7 @@ class PerfSession:
                     report_layer_kinds(self._config)
                 else:
                     complete = exitstatus in _COMPLETE
+                    self._output.uncollected = self._collection.failed
                     session.exitstatus = self._output.close(exitstatus, complete=complete, measured=measured)
             self._driver.close()
             self._engines.close()

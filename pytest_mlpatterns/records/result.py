@@ -34,7 +34,7 @@ from pytest_mlpatterns.wording import listed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["FailedTest", "State", "TestResult", "group_of"]
+__all__ = ["FailedTest", "RunEnd", "State", "TestResult", "group_of"]
 
 
 class State(StrEnum):
@@ -234,3 +234,28 @@ class FailedTest:
         """The inverse of :meth:`to_json`."""
         location = None if data["location"] is None else Location(**data["location"])
         return cls(**{**data, "location": location, "kind": Kind(data["kind"]), "gate": Gate(data["gate"])})
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended.
+
+    Attributes:
+        complete: whether it ran to its end; an interrupt, an exit or an internal error of pytest ends it before.
+        not_run: ids of the perf tests that were selected and did not come to an end; None if they are not known.
+        other_failures: ids of what failed beside the perf tests: ordinary tests, and files that were not collected.
+    """
+
+    complete: bool = True
+    not_run: tuple[str, ...] | None = ()
+    other_failures: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as a dictionary of plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunEnd:
+        """The inverse of :meth:`to_json`."""
+        not_run = None if data["not_run"] is None else tuple(data["not_run"])
+        return cls(data["complete"], not_run, tuple(data["other_failures"]))

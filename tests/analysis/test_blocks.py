@@ -207,6 +207,10 @@ def test_without_the_processes_there_is_no_load(metric: str) -> None:
     assert blocks.memory_over_time() == []
 
 
+def test_a_window_without_length_has_no_course_of_the_load() -> None:
+    assert LaunchBlocks(launch(samples([START_NS - MS], MS), seconds=0, used=usage())).load_over_time() == []
+
+
 def test_a_launch_without_success_has_only_error_rate_and_load() -> None:
     due = START_NS + np.arange(100) * 10 * MS
     blocks = LaunchBlocks(launch(samples(due, MS, outcome=503), used=usage()))

@@ -10,7 +10,7 @@ import pytest
 from support.synthetic import ENVIRONMENT, changed, counterpart, result, verdict
 
 from pytest_mlpatterns.cli import main
-from pytest_mlpatterns.records.result import FailedTest
+from pytest_mlpatterns.records.result import FailedTest, RunEnd
 from pytest_mlpatterns.records.result_parts import BaselineGap, Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged
 from pytest_mlpatterns.reports.files.result_file import results_json
@@ -38,8 +38,12 @@ INVALID = FailedTest("t.py::test_invalid", "SettingError: typo", None, Kind.INVA
 BROKEN = FailedTest("t.py::test_broken", "OSError: no disk", Location("t.py", 3))
 
 
-def write(file: Path, *tests: TestResult | FailedTest) -> str:
-    file.write_text(results_json(tests, ENVIRONMENT, "2026-11-24", baseline={}), encoding="utf-8")
+CUT = RunEnd(complete=False, not_run=("t.py::test_b",))
+FAILED = RunEnd(other_failures=("t.py::test_ordinary",))
+
+
+def write(file: Path, *tests: TestResult | FailedTest, run: RunEnd | None = None) -> str:
+    file.write_text(results_json(tests, ENVIRONMENT, "2026-11-24", baseline={}, run=run), encoding="utf-8")
     return str(file)
 
 
@@ -61,6 +65,46 @@ def test_of_several_exit_codes_the_lowest_above_zero_counts(
     tmp_path: Path, tests: list[TestResult | FailedTest], code: int
 ) -> None:
     assert main(["verdict", write(tmp_path / "r.json", *tests)]) == code
+
+
+@pytest.mark.parametrize(
+    ("tests", "run", "code", "headline"),
+    [
+        ([PASSED], CUT, 3, "1 passed; the run was not completed, 1 perf test not run"),
+        ([PASSED], RunEnd(complete=False, not_run=None), 3, "1 passed; the run was not completed"),
+        ([PASSED], RunEnd(not_run=("t.py::test_b", "t.py::test_c")), 3, "1 passed; 2 perf tests not run"),
+        ([SLOW], CUT, 2, "1 regression; the run was not completed, 1 perf test not run"),
+        ([], CUT, 3, "the run was not completed, 1 perf test not run"),
+        ([OPEN], FAILED, 1, "1 undecided; 1 other failure"),
+        ([], FAILED, 1, "1 other failure"),
+    ],
+)
+def test_a_run_that_was_cut_or_failed_elsewhere_is_no_pass(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    tests: list[TestResult | FailedTest],
+    run: RunEnd,
+    code: int,
+    headline: str,
+) -> None:
+    file = write(tmp_path / "r.json", *tests, run=run)
+    assert main(["verdict", file, "--format", "json"]) == code
+    data = json.loads(capsys.readouterr().out)
+    assert (data["exit_code"], data["headline"], data["run"]) == (code, headline, json.loads(json.dumps(run.to_json())))
+
+
+def test_people_read_which_tests_have_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    many = RunEnd(False, tuple(f"t.py::test_{number}" for number in range(22)), ("t.py::test_ordinary",))
+    main(["verdict", write(tmp_path / "r.json", PASSED, run=many)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == ["failed beside the perf tests:", "  t.py::test_ordinary", "", "not run:"]
+    assert lines[4:24] == [f"  {test}" for test in (many.not_run or ())[:20]]
+    assert lines[24:] == [
+        "  and 2 more",
+        "",
+        "1 passed; the run was not completed, 22 perf tests not run; 1 other failure",
+    ]
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"format": "other"}'])

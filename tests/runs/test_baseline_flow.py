@@ -210,6 +210,27 @@ def test_update_with_nothing_that_passed_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / FILE).exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"), [((), 1), (("-k", "ordinary"), 0), (("-k", "deploys"), 0)], ids=["all", "none", "deploys"]
+)
+def test_an_update_whose_perf_tests_are_all_skipped_is_no_success(
+    tmp_path: Path, distribution: tuple[str, ...], *, arguments: tuple[str, ...], code: int
+) -> None:
+    body = """
+    def test_on_a_gpu(perf):
+        pytest.skip("no GPU")
+
+    def test_that_deploys(perf_deploy):
+        pytest.skip("no GPU")
+
+    def test_ordinary():
+        pass
+    """
+    run = Project().with_tests(body, marker=None).run(tmp_path, *RECORD, *arguments, *distribution)
+    assert run.exit_code == code
+    assert not (tmp_path / FILE).exists()
+
+
 def test_a_run_like_the_baseline_passes(directory: Path) -> None:
     _edit(directory / FILE, _slower)
     run = ONE.run(directory, "--perf-tolerance", "100%")

@@ -13,6 +13,10 @@ import psutil
 import pytest
 from support.project import APART, RECORD, Project, Run, clean_environment, command
 
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.records.result import RunEnd
+from pytest_mlpatterns.reports.files.result_file import read_results
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -26,6 +30,10 @@ PROJECT = Project().with_tests(
 
     @pytest.mark.perf(duration="60s", model="started:model")
     def test_long(perf):
+        perf.assert_rtm_below("60s")
+
+    @pytest.mark.perf(warmup="60s", model="started:model")
+    def test_warming(perf):
         perf.assert_rtm_below("60s")
 
     def test_never(perf):
@@ -107,6 +115,20 @@ def test_ctrl_c_keeps_what_was_measured_and_ends_every_process(tmp_path: Path) -
     assert results == {"test_first": False, "test_long": True}
 
 
+def test_ctrl_c_in_a_warm_up_keeps_the_other_results_and_the_verdict_is_no_pass(tmp_path: Path) -> None:
+    with _under_load(tmp_path, "--perf-html", "out.html", "-k", "first or warming or never") as (process, _):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    run = Run(process.returncode, out, err, tmp_path)
+    assert run.exit_code == pytest.ExitCode.INTERRUPTED
+    assert run.table == {"test_first": "pass"}
+    found = read_results((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [one.test for one in found.results] == ["test_perf.py::test_first"]
+    assert found.run == RunEnd(False, ("test_perf.py::test_warming", "test_perf.py::test_never"))
+    assert "the run was not completed, 2 perf tests not run" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert main(["verdict", str(tmp_path / "out.json")]) == 3
+
+
 def test_ctrl_c_ends_every_process_of_a_distributed_run(tmp_path: Path) -> None:
     with _under_load(tmp_path, *APART, "-k", "long") as (process, family):
         assert len(family) >= 3  # a worker, a deployment and a load generator
@@ -115,6 +137,8 @@ def test_ctrl_c_ends_every_process_of_a_distributed_run(tmp_path: Path) -> None:
         _, alive = psutil.wait_procs(family, timeout=DEADLINE_S)
     assert alive == []
     assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert read_results((tmp_path / "out.json").read_text(encoding="utf-8")).run == RunEnd(False, None)
+    assert main(["verdict", str(tmp_path / "out.json")]) == 3
     assert "INTERNALERROR" not in out + err
     assert (tmp_path / FILE).read_text(encoding="utf-8") == OLD
 

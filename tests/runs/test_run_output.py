@@ -31,6 +31,12 @@ def test_plain():
     assert False
 """
 PROJECT = Project().with_tests(BODY)
+SKIPPED = """
+import pytest
+
+pytest.skip("no GPU", allow_module_level=True)
+"""
+"""A file that is skipped as a whole, which is no failure."""
 
 
 def on_github(directory: Path, top: Path, *arguments: str, summary: str = "summary.md") -> tuple[list[str], str]:
@@ -92,6 +98,24 @@ def test_a_job_summary_that_cannot_be_written_is_a_warning(tmp_path: Path) -> No
     assert run.exit_code == pytest.ExitCode.OK
     assert "WARNING: the job summary " in run.section("performance")
     assert "no/summary.md (GITHUB_STEP_SUMMARY) cannot be written: No such file" in run.section("performance")
+
+
+def test_the_result_file_names_what_failed_beside_the_perf_tests(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    project = PROJECT.with_file("test_broken.py", "import absent").with_file("test_gpu.py", SKIPPED)
+    arguments = ("--perf-json=out.json", "--continue-on-collection-errors", "-k", "passes or breaks or plain")
+    run = project.run(tmp_path, *arguments, *distribution)
+    assert run.outcomes["failed"] == 2
+    end = run.json("out.json")["run"]
+    assert (end["complete"], end["not_run"]) == (True, [])
+    assert sorted(end["other_failures"]) == ["test_broken.py", "test_perf.py::test_plain"]
+
+
+def test_the_result_file_names_the_perf_tests_behind_the_first_failure(tmp_path: Path) -> None:
+    run = PROJECT.run(tmp_path, "--perf-json=out.json", "--perf-smoke", "-x", "-k", "passes or breaks or fails")
+    assert run.exit_code == pytest.ExitCode.TESTS_FAILED
+    assert run.json("out.json")["run"]["not_run"] == []
+    run = PROJECT.run(tmp_path, "--perf-json=out.json", "-x", "-k", "breaks or fails")
+    assert run.json("out.json")["run"]["not_run"] == ["test_perf.py::test_breaks"]
 
 
 def test_elsewhere_nothing_of_that_is_said(tmp_path: Path) -> None:

@@ -274,9 +274,12 @@ class LaunchBlocks:
         )
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
-        """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block."""
+        """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block.
+
+        Empty without the processes, and if the window has no length.
+        """
         usage = self._launch.usage
-        if usage is None:
+        if usage is None or self._launch.window.duration_ns <= 0:
             return []
         lengths = np.diff(self._edges)
         own = self._gained(usage.cpu_ns) / (usage.cores * lengths)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.records.result import FailedTest, State
+from pytest_mlpatterns.records.result import FailedTest, RunEnd, State
 from pytest_mlpatterns.records.verdict import Gate, Outcome
 from pytest_mlpatterns.reports.text.comparison import accepted_sentences, is_accepted
 from pytest_mlpatterns.reports.text.notes import changed_facts
@@ -22,6 +22,7 @@ from pytest_mlpatterns.reports.text.summary_table import (
     by_kind,
     cells_of,
     headline,
+    incompleteness,
     kind_word,
     kinds_of,
     let_pass,
@@ -93,6 +94,7 @@ def job_summary(
     *,
     changes: Sequence[NewChange] = (),
     notes: Sequence[str] = (),
+    run: RunEnd | None = None,
 ) -> str:
     """A job summary: the failures with their reasons, the table of all results, and the rankings.
 
@@ -102,9 +104,11 @@ def job_summary(
         rankings: the decision in a sentence, by group of tests.
         changes: what the run made known in the history.
         notes: further lines of the run.
+        run: how it ended; None if it was complete.
     """
     kinds = kinds_of(results, failures)
     parts = [f"### Performance: {headline(kinds.values())}"]
+    parts += [f"{missing.capitalize()}." for missing in [incompleteness(run or RunEnd())] if missing]
     parts += [f"{advisory}." for advisory in [let_pass(failures)] if advisory]
     parts += [_failure_item(failure, kinds[failure.test]) for failure in failures]
     parts += [_undecided_item(result) for result in results if result.outcome is State.UNDECIDED]

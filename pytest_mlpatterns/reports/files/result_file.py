@@ -7,7 +7,8 @@ result is :class:`pytest_mlpatterns.records.result.TestResult` with its ``outcom
 baseline file: its ``mode``, the tests that were ``recorded``, those of them ``recorded_although_worse`` with the
 verdict, the entries ``without_test``, and those that were ``pruned``. ``ranking`` orders the patterns of each test with
 several, if the run asked for it. ``history`` is what the run added to the history, and which changes that made known;
-empty without a history. ``unmeasured`` are the tests that failed before anything was measured.
+empty without a history. ``unmeasured`` are the tests that failed before anything was measured. ``run`` has whether the
+run was complete, the perf tests that were not run, and what failed beside perf tests.
 
 ``results.schema.json`` beside this module describes every member. Version 1 had no latency distributions, no
 references and no ranking. It is not read.
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, shown
-from pytest_mlpatterns.records.result import FailedTest, State, TestResult
+from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResult
 from pytest_mlpatterns.records.setup import Environment
 from pytest_mlpatterns.records.verdict import Gate
 
@@ -38,6 +39,8 @@ SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 """The JSON Schema of the format, which ships with the package."""
 MOST = 1e18
 """Largest number in the file, which stands for one without bound."""
+_BY_NAME = ("metrics", "present_metrics", "law")
+"""Members that hold figures by name."""
 _ADVICE = "measure again with --perf-json"
 
 
@@ -54,6 +57,7 @@ class Results:
         ranking: the order of the patterns of each test that has several, as plain values.
         commit: the measured commit, with a plus sign if files differed from it; None outside a git repository.
         unmeasured: tests that failed before anything was measured.
+        run: how it ended; files of older releases have nothing of it, and are taken for complete.
     """
 
     results: tuple[TestResult, ...]
@@ -64,6 +68,7 @@ class Results:
     commit: str | None = None
     unmeasured: tuple[FailedTest, ...] = ()
     history: Mapping[str, Any] = field(default_factory=dict)
+    run: RunEnd = field(default_factory=RunEnd)
 
     @property
     def failures(self) -> tuple[FailedTest, ...]:
@@ -81,12 +86,14 @@ def results_json(  # noqa: PLR0913 - the members of the file, most of them by na
     history: Mapping[str, object] | None = None,
     ranking: Sequence[Mapping[str, object]] = (),
     commit: str | None = None,
+    run: RunEnd | None = None,
 ) -> str:
     """The file's text.
 
     Args:
         tests: the results, and the tests that failed before anything was measured.
         environment: as the further arguments, see :class:`Results`.
+        run: None for one that was complete.
     """
     data = {
         "format": FORMAT,
@@ -95,10 +102,11 @@ def results_json(  # noqa: PLR0913 - the members of the file, most of them by na
         "commit": commit,
         "environment": {**asdict(environment), "machine": environment.machine},
         "baseline": dict(baseline),
-        "history": dict(history or {}),
-        "ranking": [dict(ranked) for ranked in ranking],
+        "history": _finite(dict(history or {})),
+        "ranking": [_finite(dict(ranked)) for ranked in ranking],
         "results": [_finite(result.to_json()) for result in tests if isinstance(result, TestResult)],
         "unmeasured": [failed.to_json() for failed in tests if isinstance(failed, FailedTest)],
+        "run": (run or RunEnd()).to_json(),
     }
     return laid_out(data, counts_inline=True) + "\n"
 
@@ -116,13 +124,29 @@ def _failed_test(result: TestResult) -> FailedTest:
     )
 
 
-def _finite(value: Any) -> Any:
-    """Plain values without infinities, which JSON does not have: the bound of an interval that has none."""
+def _finite(value: Any, *, by_name: bool = False) -> Any:
+    """Plain values without infinities and NaN, which JSON does not have.
+
+    An infinity is the bound of an interval that has none. NaN is what cannot be known: a row with one is left out of
+    its list, and a metric with one out of the metrics, so that the file stays readable; elsewhere it is null.
+
+    Args:
+        value: any plain value.
+        by_name: whether its members are figures by name, of which one may be absent.
+    """
     if isinstance(value, dict):
-        return {name: _finite(member) for name, member in value.items()}
+        kept = {name: member for name, member in value.items() if not (by_name and _is_unknown(member))}
+        return {name: _finite(member, by_name=name in _BY_NAME) for name, member in kept.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return math.copysign(MOST, value) if isinstance(value, float) and math.isinf(value) else value
+        return None if _is_unknown(value) else [_finite(item) for item in value if not _is_unknown(item)]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else math.copysign(MOST, value)
+
+
+def _is_unknown(value: object) -> bool:
+    """Whether a value is a row of numbers of which one is NaN."""
+    return isinstance(value, list | tuple) and any(isinstance(one, float) and math.isnan(one) for one in value)
 
 
 def read_results(text: str) -> Results:
@@ -156,6 +180,7 @@ def read_results(text: str) -> Results:
         commit=data["commit"],
         unmeasured=tuple(map(FailedTest.from_json, data.get("unmeasured", ()))),
         history=data.get("history", {}),
+        run=RunEnd.from_json(data["run"]) if "run" in data else RunEnd(),
     )
 
 

@@ -39,7 +39,7 @@ from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.text.comparison import figure_of, named_change, worst_comparison
 from pytest_mlpatterns.reports.text.notes import found_nmrt
 from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
-from pytest_mlpatterns.reports.text.summary_table import counted, kinds_of
+from pytest_mlpatterns.reports.text.summary_table import counted, incompleteness, kinds_of
 from pytest_mlpatterns.reports.text.where import where_sentence
 from pytest_mlpatterns.units import format_count, format_percent
 from pytest_mlpatterns.wording import count
@@ -74,9 +74,11 @@ _MOST_OPEN = 3
 
 
 def tally(results: Results) -> Markup:
-    """The number of tests of each kind, the most urgent first."""
+    """The number of tests of each kind, the most urgent first, and what is missing from the run."""
     kinds = kinds_of(results.results, results.unmeasured).values()
     items = [tag("li", state_mark(_STATE_OF_KIND.get(kind, "failed"), text)) for kind, text in counted(kinds).items()]
+    if missing := incompleteness(results.run):
+        items.append(tag("li", state_mark("interrupted", missing)))
     return tag("ul", *items or [tag("li", "no perf test was measured")], class_="tally")
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.records.latency import Latency
-    from pytest_mlpatterns.records.result import FailedTest, TestResult
+    from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "counted",
     "headline",
     "headline_style",
+    "incompleteness",
     "kind_word",
     "kinds_of",
     "let_pass",
@@ -433,6 +434,15 @@ def counted(kinds: Iterable[Kind]) -> dict[Kind, str]:
 def headline(kinds: Iterable[Kind]) -> str:
     """How many tests are of each kind: ``1 regression, 1 broken test, 12 passed``."""
     return ", ".join(counted(kinds).values()) or "no perf test"
+
+
+def incompleteness(run: RunEnd) -> str:
+    """What is missing from a run, beside the headline: ``the run was not completed, 2 perf tests not run``.
+
+    Empty if all perf tests came to an end.
+    """
+    missing = f"{wording.count(len(run.not_run), 'perf test')} not run" if run.not_run else ""
+    return ", ".join(filter(None, ("" if run.complete else "the run was not completed", missing)))
 
 
 def headline_style(kinds: Iterable[Kind]) -> Style:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,12 @@ from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigure
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, NativeChange, ProfileRecord
 from pytest_mlpatterns.records.resource_track import GrowthRecord, HeldRecord, MemorySite
-from pytest_mlpatterns.records.result import FailedTest, TestResult
+from pytest_mlpatterns.records.result import FailedTest, RunEnd, TestResult
 from pytest_mlpatterns.records.result_parts import Location, Reference, Terms
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged, Verdict
-from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, read_results, results_json
+from pytest_mlpatterns.reports.files.result_file import MOST, SCHEMA_FILE, VERSION, read_results, results_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,7 @@ SINCE_0_2_0 = {
     "order",
     "recorded_commit",
     "revision_commit",
+    "run",
     "sorting_ns",
     "taken",
     "terms",
@@ -134,6 +136,30 @@ def test_what_a_run_did_with_the_history_is_valid_and_read() -> None:
     read = read_results(json.dumps(data)).history
     assert read == json.loads(json.dumps(history))
     assert Change.from_json({name: read["changes"][0][name] for name in change.to_json()}) == change
+
+
+@pytest.mark.parametrize(
+    "run", [RunEnd(), RunEnd(complete=False, not_run=None), RunEnd(False, ("t.py::test_b",), ("t.py::test_ordinary",))]
+)
+def test_how_the_run_ended_is_valid_and_read(run: RunEnd) -> None:
+    data = written([result()], run=run)
+    VALIDATOR.validate(data)
+    assert set(SCHEMA["properties"]["run"]["required"]) == {field.name for field in fields(RunEnd)}
+    assert read_results(json.dumps(data)).run == run
+
+
+def test_what_is_no_number_is_left_out_and_the_file_stays_readable() -> None:
+    known, unknown = (0.25, 0.1, 0.2), (0.5, math.nan, math.nan)
+    odd = result(
+        metrics={"rtm": (4e6, 3e6, math.inf), "asl": (math.nan, math.nan, math.nan)},
+        launches={"rtm": ((4e6, 0.01), (math.nan, 0.01))},
+        load_over_time=(known, unknown),
+    )
+    data = written([odd])["results"][0]
+    assert data["metrics"] == {"rtm": [4e6, 3e6, MOST]}
+    assert data["launches"] == {"rtm": [[4e6, 0.01]]}
+    assert data["load_over_time"] == [list(known)]
+    assert read_results(json.dumps(written([odd]))).results[0].metrics == {"rtm": (4e6, 3e6, MOST)}
 
 
 def test_a_file_of_0_2_0_is_read() -> None:
