@@ -28,7 +28,9 @@ from pytest_mlpatterns.patterns.layer import (
     parallelism,
     retries,
 )
+from pytest_mlpatterns.patterns.model_thread import OffLoop
 from pytest_mlpatterns.patterns.request_clock import HOP, SHARED_WAIT, charge
+from pytest_mlpatterns.patterns.stream import streams
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 
@@ -84,6 +86,9 @@ class CacheLayer:
     nor a stage that changes outputs in place changes an entry. A store returns outputs as the wire decodes them, also
     at the first call, so that clients always get the same types. Without its store, the layer calls the handler.
 
+    A layer before this one may call it in a thread. If the handler returns an awaitable or a stream there, this layer
+    works on the event loop from then on, and calls the handler in a thread of its own.
+
     Args:
         pattern: capacity and lifetime of the entries.
         inside: the handler.
@@ -127,9 +132,12 @@ class CacheLayer:
         self._streams = CacheStreams(_own_copy)
         self._pending: PendingByKey = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_moved = False
 
     def __call__(self, instances: list[Any]) -> Answer:
         """The outputs of these inputs, or an awaitable of them."""
+        if self._is_moved and not _is_on_loop():
+            return self._call_on_loop(instances)
         started_ns = perf_counter_ns()
         request = CacheRequest(
             started_ns,
@@ -154,12 +162,30 @@ class CacheLayer:
         """Without a store. If the handler returns its outputs directly, so does this, without the event loop."""
         shared, own = self._divide(request, missing)
         if own:
-            outputs = self._inside(request.inputs_of(own))
-            if inspect.isawaitable(outputs):
+            outputs: Any = self._inside(request.inputs_of(own))
+            is_awaited = inspect.isawaitable(outputs)
+            if (is_awaited or streams(outputs)) and not _is_on_loop():
+                return self._move(request, own, outputs)
+            if is_awaited:
                 shared |= self._start(own, partial(self._resolve_awaited, own, outputs))
             else:
                 request.outputs |= self._remember(own, outputs)
         return self._await(request, shared) if shared else self._finish(request)
+
+    def _move(self, request: CacheRequest, own: dict[bytes, Any], outputs: Any) -> Awaitable[Sequence[Any]]:
+        """Finish this request on the event loop, and work there from now on: the thread and the loop share no state."""
+        self._inside, self._is_moved = OffLoop(self._inside, "cached model"), True
+        return self._await_moved(request, own, outputs)
+
+    async def _await_moved(self, request: CacheRequest, own: dict[bytes, Any], outputs: Any) -> Sequence[Any]:
+        if inspect.isawaitable(outputs):
+            return await self._await(request, self._start(own, partial(self._resolve_awaited, own, outputs)))
+        request.outputs |= self._remember(own, outputs)
+        return self._finish(request)  # type: ignore[no-any-return]
+
+    async def _call_on_loop(self, instances: list[Any]) -> Sequence[Any]:
+        answer: Any = self(instances)
+        return await answer if inspect.isawaitable(answer) else answer  # type: ignore[no-any-return]
 
     async def _call_with_store(self, store: Store, request: CacheRequest, instances: list[Any]) -> Sequence[Any]:
         """With a store. Look-ups are pending too, so that two requests never both miss an input."""
@@ -326,6 +352,15 @@ class CacheLayer:
         return [outputs[key] for key in request.keys]
 
 
+def _is_on_loop() -> bool:
+    """False in a thread in which another layer calls plain functions."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _own_copy(output: Any) -> Any:
     try:
         return copy_of(output)
@@ -348,10 +383,10 @@ _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
 def key_of(instance: Any) -> bytes:
     """The SHA-256 of an input: equal for inputs that are equal in JSON, or as arrays in type, shape and elements.
 
-    The order of the keys of an object does not matter.
+    The order of the keys of an object does not matter. An array of Python objects counts as the list of them.
     """
     named = instance if isinstance(instance, dict) else {"": instance}
-    if all(isinstance(value, bytes) or hasattr(value, "dtype") for value in named.values()) and named:
+    if named and all(map(_has_bytes, named.values())):
         return _key_of_arrays(named)
     try:
         text = orjson.dumps(instance, default=_plain, option=_CANONICAL)
@@ -366,9 +401,18 @@ def key_of(instance: Any) -> bytes:
     return hashlib.sha256(text).digest()
 
 
+def _has_bytes(value: Any) -> bool:
+    """Whether the bytes of a value are its content; those of an array of Python objects are their addresses."""
+    return isinstance(value, bytes) or not getattr(getattr(value, "dtype", None), "hasobject", True)
+
+
 def _plain(value: Any) -> Any:
     """A JSON form of bytes and of numpy's types."""
-    return ["bytes", value.hex()] if isinstance(value, bytes) else value.tolist()
+    if isinstance(value, bytes):
+        return ["bytes", value.hex()]
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"Type is not JSON serializable: {type(value).__name__}")
+    return value.tolist()
 
 
 def _key_of_arrays(named: Mapping[str, Any]) -> bytes:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.stream import Recording, StreamSource, check_one_input, refuse_stream, replayed
+from pytest_mlpatterns.patterns.stream import Recording, StreamSource, check_one_input, replayed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -15,12 +13,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.stream import Stream
 
 __all__ = ["CacheStreams", "Chunks", "is_streamed"]
-
-
-_NO_LOOP = (
-    "the model streams its answers, and Batched() before a cache gathers whole ones; write "
-    "Cached() | Continuous(max_batch_size=8), and give it a model with start and step"
-)
 
 
 class Chunks(tuple[Any, ...]):
@@ -63,8 +55,6 @@ class CacheStreams:
             RequestError: there are several inputs.
         """
         keys = list(keys)
-        if not _is_on_loop():
-            refuse_stream(outputs, _NO_LOOP)
         stream = self._reader.read(outputs, len(keys), "the model")
         if stream is None:
             return {}
@@ -72,14 +62,15 @@ class CacheStreams:
         recording = Recording(
             stream,
             keep=lambda chunks: keep(key, Chunks(chunks)),
-            forget=partial(self._forget, key),
+            forget=lambda: self._forget(key, recording),
             own=self._own,
         )
         self._running[key] = recording
         return {key: recording}
 
-    def _forget(self, key: bytes) -> None:
-        del self._running[key]
+    def _forget(self, key: bytes, recording: Recording) -> None:
+        if self._running.get(key) is recording:  # not the one that a later request began
+            del self._running[key]
 
     def answer(self, output: Recording | Chunks, count: int, *, copies: bool) -> Stream:
         """A stream for one request.
@@ -117,15 +108,6 @@ class CacheStreams:
     def _close_unread(self, output: Any) -> None:
         if isinstance(output, Recording) and not output.is_read:
             output.reader().discard()
-
-
-def _is_on_loop() -> bool:
-    """False in the thread in which ``Batched`` calls a plain model."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def is_streamed(output: Any) -> bool:

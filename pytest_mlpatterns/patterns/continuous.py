@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -193,9 +194,10 @@ class ContinuousLayer:
                 sequence.add(chunk)
 
     async def _call(self, method: Any, argument: Any) -> Any:
-        if not needs_loop(method):
-            return await self._thread.call(method, argument)
-        answer = await method(argument)
+        answer: Any = method(argument) if needs_loop(method) else await self._thread.call(method, argument)
+        if not inspect.isawaitable(answer):
+            return answer
+        answer = await answer
         for _ in range(_SENDING):
             await asyncio.sleep(0)
         return answer

@@ -372,16 +372,16 @@ class _Rest:
         if self._ready:
             return self._ready.pop()
         try:
-            chunk = await anext(self._stream)
+            return await anext(self._stream)
         except StopAsyncIteration:
             self._report(failed=False)
             raise
         except (Exception, SystemExit):
             self._report(failed=True)
             raise
-        if self._request is not None:
-            self._request.take(self._own.report())
-        return chunk
+        finally:
+            if self._request is not None:
+                self._request.take(self._own.report())
 
     async def aclose(self) -> None:
         self._report(failed=None)

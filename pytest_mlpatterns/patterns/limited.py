@@ -100,8 +100,8 @@ class Limited(Pattern):
 class LimitLayer:
     """Lets requests in up to the limit, makes some wait and refuses the rest.
 
-    A model that is a plain function runs in a thread of its own, so that requests can be refused meanwhile. A stream is
-    in flight until it has ended.
+    A model that is a plain function runs in a thread of its own, so that requests can be refused meanwhile. It is in
+    flight until it has returned, also if its caller has gone, and a stream until it has ended.
 
     Args:
         pattern: the limits.
@@ -139,8 +139,8 @@ class LimitLayer:
         """The outputs of a request that is let in, or its stream."""
         await self._enter()
         began_ns = perf_counter_ns()
+        outputs = await self._inside(instances, on_failure=self._leave)
         try:
-            outputs = await self._inside(instances)
             on_end = partial(self._answered, began_ns)
             stream = self._reader.read(outputs, len(instances), "the model", on_end=on_end)
         except BaseException:

@@ -9,16 +9,16 @@ import threading
 import weakref
 from functools import partial
 from queue import SimpleQueue
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import needs_loop
-from pytest_mlpatterns.patterns.request_clock import current_clock, set_clock
+from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge, current_clock, set_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.patterns.layer import Handler
-    from pytest_mlpatterns.patterns.request_clock import RequestClock
 
 __all__ = ["ROOT", "ModelThread", "OffLoop"]
 
@@ -36,22 +36,103 @@ class ModelThread:
     def __init__(self, name: str) -> None:
         calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.begin: Callable[[Callable[[], None]], None] = calls.put
+        self._work = _Work()
         weakref.finalize(self, calls.put, None)
         # a daemon, because a model that hangs must not keep the process
-        threading.Thread(target=_run_all, args=[calls], name=name, daemon=True).start()
+        threading.Thread(target=_run_all, args=[calls, self._work], name=name, daemon=True).start()
+
+    def started(self, function: Callable[..., Any], *arguments: Any) -> ThreadCall:
+        """Have a function called in the thread, on the clock of this task."""
+        call = ThreadCall(partial(function, *arguments), self._work)
+        self.begin(call.run)
+        return call
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the thread, which charges the clock of this task; raises its exception.
 
         A call whose caller has gone before it began is left out.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_Outcome] = loop.create_future()
-        self.begin(partial(_call, loop, future, partial(function, *arguments), clock=current_clock()))
-        value, error = await future
+        return await self.started(function, *arguments).value()
+
+
+class _Work:
+    """What a thread has done.
+
+    Attributes:
+        free_ns: when its last call ended, on the clock of ``perf_counter_ns``; 0 before the first.
+    """
+
+    __slots__ = ("free_ns",)
+
+    def __init__(self) -> None:
+        self.free_ns = 0
+
+
+class ThreadCall:
+    """One call in a thread, made on the event loop; what it waits there for other calls is charged as a queue's wait.
+
+    Args:
+        function: what is called.
+        work: of the thread.
+    """
+
+    __slots__ = ("_clock", "_ended", "_function", "_is_over", "_loop", "_outcome", "_since_ns", "_unclaimed", "_work")
+
+    def __init__(self, function: Callable[[], Any], work: _Work) -> None:
+        self._function = function
+        self._work = work
+        self._clock = current_clock()
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[_Outcome] = self._loop.create_future()
+        self._unclaimed = [True]
+        self._is_over = False
+        self._ended: Callable[[], None] | None = None
+        self._since_ns = perf_counter_ns()
+
+    async def value(self) -> Any:
+        """What the function returns; raises its exception."""
+        value, error = await self._outcome
         if error is not None:
             raise error
         return value
+
+    def when_over(self, act: Callable[[], None]) -> None:
+        """Act once the thread does not work on the call: now, or after it if its caller has gone meanwhile."""
+        if self._is_over or self._claim():
+            act()
+        else:
+            self._ended = act
+
+    def _claim(self) -> bool:
+        """Whether the call has not begun; then it never does, unless the thread claimed it."""
+        try:
+            return self._unclaimed.pop()  # of two threads only one can pop it
+        except IndexError:
+            return False
+
+    def run(self) -> None:
+        """Call the function; in the thread."""
+        if self._outcome.done() or not self._claim():  # cancelled, since nothing else ends it before
+            return
+        outcome: _Outcome
+        set_clock(self._clock)
+        if (waited_ns := self._work.free_ns - self._since_ns) > 0:
+            charge(QUEUE_WAIT, waited_ns)
+        try:
+            outcome = self._function(), None
+        except BaseException as error:  # any exception: the caller waits for an answer
+            outcome = None, error
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its callers with it
+            self._loop.call_soon_threadsafe(self._end, outcome)
+
+    def _end(self, outcome: _Outcome) -> None:
+        self._is_over = True
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
+        elif inspect.iscoroutine(outcome[0]):  # its caller has gone
+            outcome[0].close()
+        if self._ended is not None:
+            self._ended()
 
 
 class OffLoop:
@@ -66,46 +147,37 @@ class OffLoop:
         self._handler = handler
         self._thread = None if needs_loop(handler) else ModelThread(name)
 
-    async def __call__(self, instances: list[Any]) -> Any:
-        """What the handler returns; raises its exception."""
-        if self._thread is not None:
-            return await self._thread.call(self._handler, instances)
-        answer: Any = self._handler(instances)
-        return await answer if inspect.isawaitable(answer) else answer
+    async def __call__(self, instances: list[Any], *, on_failure: Callable[[], None] | None = None) -> Any:
+        """What the handler returns; raises its exception.
+
+        Args:
+            instances: the inputs.
+            on_failure: called if there are no outputs: the handler failed, or the caller has gone. In the second case a
+                plain function works on in the thread, and it is called after that.
+        """
+        call: ThreadCall | None = None
+        try:
+            if self._thread is None:
+                answer: Any = self._handler(instances)
+            else:
+                call = self._thread.started(self._handler, instances)
+                answer = await call.value()
+            return await answer if inspect.isawaitable(answer) else answer
+        except BaseException:
+            if on_failure is not None:
+                (on_failure if call is None else partial(call.when_over, on_failure))()
+            raise
 
 
 _Outcome = tuple[Any, BaseException | None]
 
 
-def _call(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[_Outcome],
-    function: Callable[[], Any],
-    *,
-    clock: RequestClock | None,
-) -> None:
-    outcome: _Outcome
-    if future.done():  # cancelled, since nothing else ends it before
-        return
-    set_clock(clock)
-    try:
-        outcome = function(), None
-    except BaseException as error:  # any exception: the caller waits for an answer
-        outcome = None, error
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and its callers with it
-        loop.call_soon_threadsafe(_resolve, future, outcome)
-
-
-def _resolve(future: asyncio.Future[_Outcome], outcome: _Outcome) -> None:
-    if not future.done():
-        future.set_result(outcome)
-
-
-def _run_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+def _run_all(calls: SimpleQueue[Callable[[], None] | None], work: _Work) -> None:
     """The thread. It keeps no reference to its owner while it waits, so that it ends with the owner."""
     while (call := calls.get()) is not None:
         call()
         del call
+        work.free_ns = perf_counter_ns()
 
 
 ROOT = _run_all.__name__

@@ -318,8 +318,7 @@ class ShadowLayer:
             if inspect.isawaitable(outputs):
                 outputs = await outputs
             if _is_asynchronous(outputs):
-                chunks = outputs[0] if isinstance(outputs, list | tuple) else outputs
-                outputs = [_joined([chunk async for chunk in chunks])]
+                outputs = [await _read(outputs[0] if isinstance(outputs, list | tuple) else outputs)]
         except BaseException as error:  # any exception: the live path does not depend on it
             self._thread.begin(partial(self._end, copy, error))
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -407,6 +406,15 @@ def _is_asynchronous(outputs: Any) -> bool:
     """Whether an answer comes in chunks that are awaited."""
     first = outputs[0] if isinstance(outputs, list | tuple) and outputs else outputs
     return hasattr(type(first), "__anext__")
+
+
+async def _read(chunks: Any) -> Any:
+    """The whole answer of a stream that is read here, which is closed also if it fails."""
+    try:
+        return _joined([chunk async for chunk in chunks])
+    finally:
+        if (close := getattr(chunks, "aclose", None)) is not None:
+            await close()
 
 
 def _joined(chunks: list[Any]) -> Any:

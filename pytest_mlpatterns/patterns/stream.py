@@ -200,7 +200,7 @@ class Recording:
     Args:
         stream: what is read.
         keep: awaited with all chunks when the stream has ended well, before its readers reach the end.
-        forget: called when the stream is over, however it ended.
+        forget: called when no further request may read it: its readers have gone, or it is over. May be called twice.
         own: makes the copy of a chunk that is kept.
     """
 
@@ -217,6 +217,7 @@ class Recording:
         self._chunks: list[Any] = []
         self._error: BaseException | None = None
         self._is_over = False
+        self._is_left = False
         self._readers = 0
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
@@ -237,9 +238,10 @@ class Recording:
 
     async def _record(self) -> None:
         try:
-            while await self._record_next():
+            while not self._is_left and await self._record_next():
                 pass
-            await self._keep(self._chunks)
+            if not self._is_left:  # a model may catch its cancellation
+                await self._keep(self._chunks)
         except (Exception, SystemExit) as error:  # for the readers; a model that exits must not end the loop
             self._error = error
         finally:
@@ -301,6 +303,8 @@ class Recording:
         if self._readers:
             return
         if not self._is_over:
+            self._is_left = True
+            self._forget()
             self._task.cancel()
         await asyncio.wait([self._task])
         await self._end()  # if the task had not begun

@@ -141,13 +141,14 @@ class SplitTally:
             first_ns: its time in the server until then, in nanoseconds.
             parts: times of its clock at the end.
             total_ns: its time in the server, in nanoseconds.
-            chunks: number of chunks after the first.
+            chunks: number of chunks; a stream without any counts as a whole only.
         """
         self._whole.add(parts, total_ns)
-        self._first.add(first, first_ns)
-        if chunks:
+        if chunks > 0:
+            self._first.add(first, first_ns)
+        if chunks > 1:
             rest = {key: value - first.get(key, 0) for key, value in parts.items()}
-            self._rest.add({**rest, "chunks": chunks}, total_ns - first_ns)
+            self._rest.add({**rest, "chunks": chunks - 1}, total_ns - first_ns)
 
     def snapshot(self) -> LayerStats:
         """Everything counted so far; may be called from another thread."""

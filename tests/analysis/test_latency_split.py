@@ -173,7 +173,7 @@ def test_streams_have_a_split_until_the_first_token_and_of_each_further_one() ->
     for _ in range(100):
         first = {"model_cpu": 8 * MS, "queue_wait": 10 * MS}
         rest = {"model_cpu": 23 * MS, "queue_wait": 10 * MS, "calls": 1}
-        tally.add_stream(first, 19 * MS, rest, total_ns=49 * MS, chunks=3)
+        tally.add_stream(first, 19 * MS, rest, total_ns=49 * MS, chunks=4)
     one = replace(stream_launch(ttft_ns=20 * MS, chunks=4), stats=PatternStats(layers=(tally.snapshot(),)))
 
     found = splits_of([one])

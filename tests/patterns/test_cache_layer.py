@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 from collections import OrderedDict
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,7 @@ class TestInputs:
             (np.array([[1, 3], [2, 4]]), np.array([[1, 2], [3, 4]]).T),
             ({"a": np.ones(2), "b": b"x"}, {"b": b"x", "a": np.ones(2)}),
             (np.float32(1.5), np.array(1.5, dtype=np.float32)),
+            (np.array([30, "Ada"], dtype=object), np.array(["Ada", 30], dtype=object)[::-1]),
         ],
         ids=str,
     )
@@ -224,6 +226,7 @@ class TestInputs:
         inputs += [np.array([math.inf, 1.0]), np.array([1.0, math.inf]), np.array([[math.inf, 1.0]])]
         inputs += [np.array([1], dtype="u1"), np.array([1], dtype="i1"), {"a": np.array([1])}, {"b": np.array([1])}]
         inputs += [b"1", b"1\0", b"", [b"1"], np.array([], dtype="f4"), {}]
+        inputs += [np.array([30, "Ada"], dtype=object), np.array([30, None], dtype=object)]
         model = Model()
         layer, _ = caching(model)
         layer(inputs)
@@ -231,7 +234,24 @@ class TestInputs:
         layer([math.nan, [math.nan]])
         assert len(model.calls) == 1
 
-    @pytest.mark.parametrize("instance", [object(), {1: 2}, {1, 2}], ids=lambda value: type(value).__name__)
+    @pytest.mark.parametrize("dtype", [object, [("rows", object)]], ids=["objects", "records"])
+    def test_an_array_of_objects_is_known_by_their_values_not_by_their_addresses(self, dtype: Any) -> None:
+        row = [1]
+        array = np.empty(2, dtype=dtype)[::-1]  # not contiguous
+        fields = array["rows"] if array.dtype.names else array
+        fields[:] = [row, row]
+        model = Model()
+        layer, _ = caching(model)
+        layer([array])
+        row[0] = 2
+        layer([array])
+        assert len(model.inputs) == 2
+
+    @pytest.mark.parametrize(
+        "instance",
+        [object(), {1: 2}, {1, 2}, np.array([object(), None]), [date(2026, 1, 1), None]],
+        ids=lambda value: type(value).__name__,
+    )
     def test_an_input_that_json_cannot_hold_is_refused_with_what_to_do(self, instance: Any) -> None:
         layer, _ = caching(Model())
         with pytest.raises(RequestError, match=f"inputs of type {type(instance).__name__}: .*put it before") as caught:

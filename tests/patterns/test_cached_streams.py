@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -166,6 +167,60 @@ def test_the_model_is_closed_when_all_readers_have_gone(model_and_store: tuple[M
         model.feed("new", None)
         assert await read(again) == ["new"]
         assert len(model.calls) == 2
+
+    run(scenario())
+
+
+def test_a_request_that_comes_while_the_model_is_closed_has_a_stream_of_its_own() -> None:
+    async def scenario() -> None:
+        calls, may_go_on, may_close = [], asyncio.Event(), asyncio.Event()
+
+        async def model(batch: list[Any]) -> AsyncIterator[Any]:
+            calls.append(batch)
+            try:
+                yield "a"
+                await may_go_on.wait()
+                yield "b"
+            finally:
+                await may_close.wait()
+
+        cache = Cache(model)
+        leaving = asyncio.create_task(read(await cache.ask()))
+        await settle()
+        leaving.cancel()
+        await settle()
+        reading = asyncio.create_task(read(await cache.ask()))
+        may_go_on.set()
+        may_close.set()
+        assert await reading == await read(await cache.ask()) == ["a", "b"]
+        await asyncio.wait([leaving])
+        assert len(calls) == 2
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_stream_whose_model_catches_its_cancellation_is_not_remembered(goes_on: bool) -> None:
+    async def scenario() -> None:
+        calls = []
+
+        async def model(batch: list[Any]) -> AsyncIterator[Any]:
+            calls.append(batch)
+            yield "a"
+            if len(calls) == 1:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+            if len(calls) > 1 or goes_on:
+                yield "b"
+
+        cache = Cache(model)
+        left = await cache.ask()
+        assert await anext(left) == "a"
+        reading = asyncio.ensure_future(anext(left))
+        await settle()
+        reading.cancel()
+        await left.aclose()
+        assert await read(await cache.ask()) == ["a", "b"]
 
     run(scenario())
 

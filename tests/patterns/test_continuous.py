@@ -69,6 +69,19 @@ class PlainCountdown:
         return chunks
 
 
+class WrappedCountdown(PlainCountdown):
+    """The same with plain methods that return awaitables, as a decorator around ``async`` ones makes them."""
+
+    def start(self, given: int) -> Any:
+        return self._later(super().start, given)
+
+    def step(self, active: list[list[int]]) -> Any:
+        return self._later(super().step, active)
+
+    async def _later(self, method: Any, argument: Any) -> Any:
+        return method(argument)
+
+
 class SlowStart(Countdown):
     """Starts a sequence when the test lets it."""
 
@@ -196,6 +209,12 @@ class TestSteps:
             served = Layer(PlainCountdown())
             assert await asyncio.gather(*(read(served.ask(number)) for number in (2, 3))) == [[2, 1], [3, 2, 1]]
             assert served.model.threads == {"continuous model"}
+
+        run(scenario())
+
+    def test_plain_methods_may_return_awaitables(self) -> None:
+        async def scenario() -> None:
+            assert await read(Layer(WrappedCountdown()).ask(2)) == [2, 1]
 
         run(scenario())
 

@@ -343,6 +343,24 @@ class TestStreams:
 
         run(scenario())
 
+    def test_times_that_come_at_the_end_of_a_stream_are_charged(self) -> None:
+        async def chunks(batch: list[int], clock: RequestClock | None) -> AsyncIterator[int]:
+            yield batch[0]
+            assert clock is not None
+            clock.add("model/model_cpu", 7)
+
+        async def model(batch: list[int]) -> Any:
+            return Stream(chunks(batch, current_clock()))
+
+        async def scenario() -> None:
+            request = RequestClock()
+            set_clock(request)
+            ask, _ = fallback(model)
+            assert await read(await ask([1])) == [1]
+            assert request.parts == {"model/model_cpu": 7}
+
+        run(scenario())
+
     def test_generators_of_this_process_are_streams_too(self) -> None:
         async def scenario() -> None:
             def model(batch: list[int]) -> Any:

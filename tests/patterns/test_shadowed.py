@@ -364,6 +364,28 @@ class TestStreams:
 
         run(scenario())
 
+    def test_a_stream_of_the_shadow_that_fails_is_closed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        async def scenario() -> None:
+            closed = []
+
+            class Broken:
+                def __aiter__(self) -> Broken:
+                    return self
+
+                async def __anext__(self) -> str:
+                    raise ValueError("lost")
+
+                async def aclose(self) -> None:
+                    closed.append(True)
+
+            ask = Asked(one_by_one, lambda _: Stream(Broken()))
+            assert [chunk async for chunk in await ask("ab")] == ["a", "b"]
+            assert await ask.compared(1) == {"copied": 1, "failed": 1}
+            assert closed
+
+        run(scenario())
+        assert "ValueError: lost" in capsys.readouterr().err
+
     def test_a_stream_for_several_inputs_is_refused_as_without_a_shadow(self) -> None:
         async def scenario() -> None:
             with pytest.raises(RequestError, match="the model streams its answer, and the request has 2 inputs"):

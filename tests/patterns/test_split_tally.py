@@ -37,8 +37,8 @@ def test_times_in_the_server_are_rounded_in_histograms_only() -> None:
 
 def test_a_stream_counts_as_a_whole_until_its_first_chunk_and_after_it() -> None:
     tally = SplitTally(0)
-    tally.add_stream({"model_cpu": 3}, 10, {"model_cpu": 9, "wire": 1}, total_ns=50, chunks=4)
-    tally.add_stream({"model_cpu": 3}, 20, {"model_cpu": 3}, total_ns=21, chunks=0)  # of one chunk: there is no rest
+    tally.add_stream({"model_cpu": 3}, 10, {"model_cpu": 9, "wire": 1}, total_ns=50, chunks=5)
+    tally.add_stream({"model_cpu": 3}, 20, {"model_cpu": 3}, total_ns=21, chunks=1)  # of one chunk: there is no rest
     assert tally.snapshot().counters == {
         "requests": 2,
         "total_ns": 71,
@@ -53,6 +53,12 @@ def test_a_stream_counts_as_a_whole_until_its_first_chunk_and_after_it() -> None
         "tpot:wire": 1,
         "tpot:chunks": 4,
     }
+
+
+def test_a_stream_without_chunks_counts_as_a_whole_only() -> None:
+    tally = SplitTally(0)
+    tally.add_stream({"model_cpu": 3}, 10, {"model_cpu": 4}, total_ns=11, chunks=0)
+    assert tally.snapshot().counters == {"requests": 1, "total_ns": 11, "model_cpu": 4}
 
 
 def test_a_split_adds_up_over_processes_and_windows() -> None:

@@ -121,7 +121,7 @@ class StreamTimes:
     def count(self, tally: SplitTally, chunks: int) -> None:
         """The stream ends well; ``chunks`` were sent."""
         total_ns = perf_counter_ns() - self._started_ns
-        tally.add_stream(self._first, self._first_ns, self._clock.parts, total_ns=total_ns, chunks=chunks - 1)
+        tally.add_stream(self._first, self._first_ns, self._clock.parts, total_ns=total_ns, chunks=chunks)
 
 
 @dataclass(slots=True)

@@ -111,6 +111,20 @@ def test_a_stream_counts_until_its_first_chunk_and_after_it(path: str, body: Any
     assert counters["ttft:total_ns"] + counters["tpot:total_ns"] == counters["total_ns"]
 
 
+def test_an_empty_stream_has_no_time_to_a_first_chunk_and_none_after_it() -> None:
+    def nothing(_: list[Any]) -> Iterator[str]:
+        yield from ()
+
+    async def scenario() -> LayerStats:
+        app = app_of(nothing)
+        assert (await answer(app, V1, {"instances": [1]}))[0] == 200
+        return split_of(app)
+
+    found = run(scenario()).counters
+    assert found["requests"] == 1
+    assert not [name for name in found if name.startswith(("ttft:", "tpot:"))]
+
+
 @pytest.mark.parametrize("reads", [0, 1])
 def test_a_stream_that_fails_or_whose_client_goes_away_does_not_count(reads: int) -> None:
     async def scenario() -> LayerStats:
