@@ -99,8 +99,9 @@ class Settings:
     ``warmup_ns`` is None if the warm-up ends when the load is steady. ``compare`` names the metrics that are compared;
     None for the default ones. ``overload`` expects that the service cannot sustain the load. ``stretches`` lets a
     window of few requests be longer than ``duration_ns``. ``price`` is None if there is no cost. ``model`` and
-    ``payload`` are None if they come from the fixtures. ``engine`` is a name as given, and so is
-    ``generators_on``, where the load generators run; the registry of engines checks both.
+    ``payload`` are None if they come from the fixtures. ``budget_in_marker`` means that no option changes the budget.
+    ``engine`` is a name as given, and so is ``generators_on``, where the load generators run; the registry of engines
+    checks both.
     ``cpus`` is None if the deployment may use all cores. ``cancel`` is None if every request is awaited.
     ``accept`` are the worsenings that its marker accepts. ``gate`` is what a failing verdict does.
     ``tokens`` is None if each chunk counts as a token where the server reports no usage. ``retries`` is None if every
@@ -114,6 +115,7 @@ class Settings:
     timeout_ns: int
     startup_timeout_ns: int
     budget_ns: int
+    budget_in_marker: bool
     launches: int
     generators: int
     tolerance: Tolerances
@@ -253,7 +255,7 @@ def read_settings(
         settings["warmup"] = 0
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
-    return Settings(**settings)
+    return Settings(**settings, budget_in_marker=marker.get("budget") is not None)
 
 
 def given_value(

@@ -94,10 +94,12 @@ def line_of(result: TestResult, run: RunOfLines, position_of: Callable[[str], Co
 def kept_metrics(result: TestResult) -> tuple[str, ...]:
     """The metrics of a result that its line keeps, by name: those that a comparison or the test judges, and NMRT.
 
-    A cost is left out, which follows from other metrics and from a setting. So is an NMRT that is a lower bound only.
+    What the test asks to compare is kept although nothing was compared, as in a run that records a baseline. A cost is
+    left out, which follows from other metrics and from a setting. So is an NMRT that is a lower bound only.
     """
     judged = {name for role in (Role.PRIMARY, Role.GUARD) for name in with_role(role)}
-    asked = {verdict.metric for verdict in result.verdicts}
+    terms = result.definition.terms
+    asked = {verdict.metric for verdict in result.verdicts} | {*(() if terms is None else terms.tolerances)}
     bounds: set[object] = {search.objective for search in result.limits.capacities if search.at_least}
     return tuple(name for name in result.measured.launches if _is_kept(name, judged | asked, bounds))
 

@@ -18,6 +18,7 @@ from pytest_mlpatterns.history.lines import RunOfLines, lines_of
 from pytest_mlpatterns.history.place import open_history
 from pytest_mlpatterns.records.change import NewChange
 from pytest_mlpatterns.records.history import NOTES_PREFIX, HistoryRead
+from pytest_mlpatterns.records.result import id_from
 from pytest_mlpatterns.reports.text.change_sentence import bisect_command, change_sentence
 from pytest_mlpatterns.wording import count
 
@@ -44,6 +45,7 @@ class HistorySession:
         run: names the place of the history, which must not be empty.
         environment: the machine and its software.
         root: directory that test ids are relative to.
+        invoked_in: directory that pytest was started in, and so that of the commands to run next.
 
     Attributes:
         lines: what was done with the history, in sentences for the terminal.
@@ -54,10 +56,11 @@ class HistorySession:
         HistoryError: the history cannot be read, which is better known before anything is measured.
     """
 
-    def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
+    def __init__(self, run: RunSettings, environment: Environment, *, root: Path, invoked_in: Path) -> None:
         self._run = run
         self._environment = environment
         self._root = root
+        self._invoked_in = invoked_in
         file = Path(run.history)  # git:NAME is relative to nothing
         place = str(file.relative_to(root)) if file.is_relative_to(root) else run.history
         if place != run.history and place.startswith(NOTES_PREFIX):  # a file of such a name
@@ -157,5 +160,6 @@ class HistorySession:
         tolerance = Tolerances(result.definition.tolerance).of(change.metric) if is_known else None
         sentence = change_sentence(change, passed=each_passed(change, lines), tolerance=tolerance)
         fails = self._run.history_fail is HistoryFail.NEW and change.is_worse and change.is_confirmed
-        command = bisect_command(change) if change.is_worse else ""
+        test = id_from(self._invoked_in, change.test, self._root)
+        command = bisect_command(change, test) if change.is_worse else ""
         return NewChange(change, sentence, command, fails, result.definition.location)

@@ -36,7 +36,7 @@ from pytest_mlpatterns.judging.leaks import LeakAssertions, check_leak_limits
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile, cost_limit
 from pytest_mlpatterns.judging.mixed_load import of_class
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, require_goodput
-from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_further, with_steps
+from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_asked, with_further, with_steps
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement, measure_for_the_baseline
 from pytest_mlpatterns.judging.settled_comparison import comparison_of
@@ -490,6 +490,7 @@ class Perf:
         if tolerance is not None:
             share = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
             tolerances = Tolerances({metric.name: share for metric in requested})
+        self._verdicts.ask({metric.name: tolerances.of(metric) for metric in requested})
         self._compare(lambda _streams: requested, tolerances, requested=True)
 
     def finish(self, warn: Callable[[Warning], None] | None = None) -> None:
@@ -543,7 +544,7 @@ class Perf:
         found = build_result(self._experiment, self._measurement, self._comparison, verdicts=verdicts, passed=passed)
         overloads, growth, scaling = self._overload.overloads, self._measurement.growth, self._scaling.record
         found = found and with_further(found, overloads, followed=growth, scaling=scaling, causes=self._causes)
-        return found and with_steps(found, self._unhurt.impacts, self._unhurt.course)
+        return found and with_steps(with_asked(found, self._verdicts.asked), self._unhurt.impacts, self._unhurt.course)
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""

@@ -104,6 +104,7 @@ __all__ = [
     "reference_from_interleaved",
     "searched_for",
     "unsteady_notes",
+    "with_asked",
     "with_compared_figures",
     "with_further",
     "with_steps",
@@ -171,8 +172,16 @@ def _definition(experiment: Experiment, metrics: Metrics) -> Definition:
         gate=settings.gate,
         overload=settings.overload,
         price=metrics.price,
-        terms=Terms(settings.budget_ns, settings.launches, tolerances),
+        terms=Terms(settings.budget_ns, settings.launches, tolerances, settings.budget_in_marker),
     )
+
+
+def with_asked(result: TestResult, asked: Mapping[str, float]) -> TestResult:
+    """The result with the metrics that the test's own assertions compare, by name with the tolerance of each."""
+    if (terms := result.definition.terms) is None or not asked:
+        return result
+    terms = replace(terms, tolerances={**terms.tolerances, **asked})
+    return replace(result, definition=replace(result.definition, terms=terms))
 
 
 def _judged(experiment: Experiment, comparison: Comparison, *, has_verdicts: bool, passed: bool) -> Judged:

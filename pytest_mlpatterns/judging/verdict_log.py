@@ -64,6 +64,7 @@ class VerdictLog:
     Attributes:
         all: every verdict so far.
         advised: failures that were not raised, because the gate only warns; the body of the test goes on after each.
+        asked: tolerance of each metric that an assertion compares, by name, also if there is nothing to compare with.
         warn: takes the warning of an open verdict.
     """
 
@@ -78,6 +79,7 @@ class VerdictLog:
     ) -> None:
         self.all: list[Verdict] = []
         self.advised: list[PerfFailure] = []
+        self.asked: dict[str, float] = {}
         self.warn: Callable[[Warning], None] = _warn_at_the_test
         self._test = test
         self._policy = policy
@@ -104,6 +106,10 @@ class VerdictLog:
             self.fail(self._failure(InconclusiveFailure, undecided))
         if undecided and self._policy is InconclusivePolicy.WARN:
             self._warn_of(undecided)
+
+    def ask(self, tolerances: Mapping[str, float]) -> None:
+        """Note the metrics that an assertion compares, with their tolerances; of two the smaller one counts."""
+        self.asked |= {name: min(share, self.asked.get(name, share)) for name, share in tolerances.items()}
 
     def _warn_of(self, undecided: Sequence[Verdict]) -> None:
         reasons = "; ".join(verdict.reason for verdict in undecided)

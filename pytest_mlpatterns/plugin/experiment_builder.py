@@ -30,6 +30,7 @@ from pytest_mlpatterns.judging.experiment import (
 from pytest_mlpatterns.plugin.collection import PerfItem
 from pytest_mlpatterns.plugin.name_hints import misspelled_fixture
 from pytest_mlpatterns.plugin.options import ENGINE_OPTIONS, given_options
+from pytest_mlpatterns.records.result import id_from
 from pytest_mlpatterns.serving.model_version import model_version
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.wording import shown
@@ -184,11 +185,12 @@ class ExperimentBuilder:
         return f"; there is {given}, rename it to {fixture}" if given else ""
 
     def _command(self, item: pytest.Item) -> str:
-        """The command line that runs this test alone, compared with the same."""
+        """The command line that runs this test alone, compared with the same, from where pytest was started."""
         given = given_options(self._config)
         options = [f"--perf-{name}={given[name]}" for name in _OF_COMMAND if given[name] is not None]
         file = self._config.option.inifilename
-        return shlex.join(["pytest", *(["-c", str(file)] if file else ()), item.nodeid, *options])
+        test = id_from(self._config.invocation_params.dir, item.nodeid, self._config.rootpath)
+        return shlex.join(["pytest", *(["-c", str(file)] if file else ()), test, *options])
 
     def _start_options(
         self, settings: Settings, payload: Payload | None, builder: RequestBuilder | None

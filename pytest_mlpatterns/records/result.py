@@ -11,6 +11,7 @@ A test that fails before anything is measured has no result; this stands for it 
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,9 @@ from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
-__all__ = ["FailedTest", "RunEnd", "State", "TestResult", "group_of"]
+__all__ = ["FailedTest", "RunEnd", "State", "TestResult", "group_of", "id_from", "name_of"]
 
 
 class State(StrEnum):
@@ -186,6 +188,24 @@ class TestResult:
             limits=Limits.from_json(data),
             causes=CauseRecord.from_json(data),
         )
+
+
+def name_of(test: str) -> str:
+    """A test's id without its file and classes; its brackets may hold any text, such as ``test_digits[cv::Mat]``."""
+    path, bracket, inside = (test.partition("::")[2] or test).partition("[")  # a directory may have brackets too
+    return f"{path.rpartition('::')[2]}{bracket}{inside}"
+
+
+def id_from(directory: Path, test: str, root: Path) -> str:
+    """A test's id as a command in a directory takes it; pytest's ids are relative to its root.
+
+    Args:
+        directory: where the command runs, absolute.
+        test: its id.
+        root: pytest's root directory, absolute.
+    """
+    file, colons, name = test.partition("::")
+    return f"{os.path.relpath(root / file, directory)}{colons}{name}"
 
 
 def group_of(test: str, parts: Sequence[str]) -> str:

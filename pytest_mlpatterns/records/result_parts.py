@@ -175,17 +175,20 @@ class Terms:
         launches: most launches beside a stored baseline.
         tolerances: largest acceptable worsening by the name of each metric that a comparison judges; of an error rate
             the difference.
+        budget_in_marker: whether the test's marker sets the budget, so that no option changes it.
     """
 
     budget_ns: int
     launches: int
     tolerances: Mapping[str, float]
+    budget_in_marker: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Terms:
         """The inverse of ``dataclasses.asdict``."""
         tolerances = {str(name): float(share) for name, share in data["tolerances"].items()}
-        return cls(int(data["budget_ns"]), int(data["launches"]), tolerances)
+        in_marker = bool(data.get("budget_in_marker", False))
+        return cls(int(data["budget_ns"]), int(data["launches"]), tolerances, in_marker)
 
 
 @dataclass(frozen=True, slots=True)

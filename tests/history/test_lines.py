@@ -6,11 +6,12 @@ import math
 from dataclasses import replace
 
 import pytest
-from support.synthetic import ENVIRONMENT, capacity, counterpart, make_setup, result, verdict
+from support.synthetic import ENVIRONMENT, S, capacity, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.history.lines import RunOfLines, kept_metrics, line_of, lines_of
 from pytest_mlpatterns.records.history import CommitPosition, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.result_parts import Terms
 from pytest_mlpatterns.records.verdict import Kind, Outcome, Unjudged
 
 HEAD = CommitPosition("a" * 40, 12)
@@ -77,6 +78,12 @@ def test_a_line_keeps_what_is_judged_and_nothing_that_follows_from_it() -> None:
     assert kept_metrics(result(launches=launches)) == ("rtm", "p99", "error_rate", "nmrt")
     asked = result(launches=launches, verdicts=(replace(verdict(Outcome.PASS), metric="p90", against="limit"),))
     assert kept_metrics(asked) == ("rtm", "p90", "p99", "error_rate", "nmrt")
+
+
+def test_a_line_keeps_what_the_test_asks_to_compare_although_nothing_was_compared() -> None:
+    asks = result(launches=dict.fromkeys(("rtm", "asl", "p90", "cost"), RTM))
+    asks = replace(asks, definition=replace(asks.definition, terms=Terms(30 * S, 8, {"asl": 0.1, "cost": 0.1})))
+    assert kept_metrics(asks) == ("rtm", "asl")
 
 
 def test_a_line_keeps_no_lower_bound() -> None:

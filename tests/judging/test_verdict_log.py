@@ -33,6 +33,14 @@ def test_a_gate_that_fails_raises_a_failing_verdict() -> None:
     assert (failing.all, failing.advised) == ([OVER], [])
 
 
+def test_of_two_assertions_that_compare_a_metric_the_smaller_tolerance_counts() -> None:
+    asking = log(Gate.FAIL)
+    asking.ask({"rtm": 0.1, "asl": 0.2})
+    asking.ask({"rtm": 0.05})
+    asking.ask({"asl": 0.3})
+    assert asking.asked == {"rtm": 0.05, "asl": 0.2}
+
+
 def test_a_gate_that_warns_keeps_each_failure_with_its_whole_text() -> None:
     advising = log(Gate.WARN, InconclusivePolicy.FAIL)
     advising.add([OVER], LimitFailure)

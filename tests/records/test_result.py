@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import execnet
 import pytest
@@ -20,6 +21,8 @@ from pytest_mlpatterns.records.result import (
     State,
     TestResult,
     group_of,
+    id_from,
+    name_of,
 )
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
@@ -167,3 +170,28 @@ def test_a_result_says_what_became_of_its_test(changes: dict[str, object], state
 )
 def test_the_patterns_of_one_test_are_a_group(test: str, parts: list[str], group: str) -> None:
     assert group_of(test, parts) == group
+
+
+@pytest.mark.parametrize(
+    ("directory", "test", "shown"),
+    [
+        ("/shop", "t/test_a.py::test_a[x::y]", "t/test_a.py::test_a[x::y]"),
+        ("/shop/t", "t/test_a.py::test_a", "test_a.py::test_a"),
+        ("/shop/docs", "t/test_a.py::C::test_a", "../t/test_a.py::C::test_a"),
+    ],
+)
+def test_a_command_takes_an_id_from_where_it_runs(directory: str, test: str, shown: str) -> None:
+    assert id_from(Path(directory), test, Path("/shop")) == shown
+
+
+@pytest.mark.parametrize(
+    ("test", "name"),
+    [
+        ("t.py::C::test_a", "test_a"),
+        ("t.py::test_a[x::y-[z]]", "test_a[x::y-[z]]"),
+        ("t[1]/t.py::test_a", "test_a"),
+        ("test_a", "test_a"),
+    ],
+)
+def test_the_name_of_a_test_has_its_brackets_and_not_its_file(test: str, name: str) -> None:
+    assert name_of(test) == name

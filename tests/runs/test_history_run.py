@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.processes
@@ -45,15 +47,16 @@ def written(repository: Repository) -> dict[str, Any]:
     return found
 
 
-def with_earlier_runs(repository: Repository, *factors: float) -> None:
-    """Replace the one line of the history by lines of new commits, with multiples of its RTM that scatter by 1 %."""
+def with_earlier_runs(repository: Repository, *factors: float, metrics: Sequence[str] = ("rtm",)) -> None:
+    """Replace the one line of the history by lines of new commits, with multiples of its values that scatter by 1 %."""
     (line,) = lines(repository)
     draw = random.Random(5)
     seeded = []
     for number, factor in enumerate(factors, 2):
         at = CommitPosition(repository.commit({}), number)
         values = {
-            "rtm": tuple(LaunchValue(line.values["rtm"][0].value * factor * draw.gauss(1, 0.01), 0.01) for _ in "ab")
+            name: tuple(LaunchValue(line.values[name][0].value * factor * draw.gauss(1, 0.01), 0.01) for _ in "ab")
+            for name in metrics
         }
         seeded.append(replace(line, at=at, kind=Kind.PASSED, values=values))
     repository.commit({})
@@ -102,6 +105,22 @@ def test_a_change_is_reported_once_and_fails_the_run_that_confirms_it(repository
     assert "changed in the history: RTM +" in summary.read_text(encoding="utf-8").replace("\\", "")
     again = run_here(repository.top, *options)
     assert (again.exit_code, written(repository)["changes"]) == (0, [])
+
+
+def test_the_commands_of_a_run_in_a_sub_directory_run_there(repository: Repository) -> None:
+    (repository.top / "sub").mkdir()
+    repository.git("mv", "test_perf.py", "sub/test_perf.py")
+    repository.commit({})
+    history = ("--perf-history", "../runs.jsonl")
+    run_here(repository.top / "sub", *history)
+    with_earlier_runs(repository, *[0.001] * 12, *[1.0] * 4)
+    run = run_here(repository.top / "sub", *history, "-c", "../pytest.ini", "--perf-json", "out.json")
+    assert f"  which commit it was: python -m pytest_mlpatterns bisect {TEST} " in run.out
+    (result,) = json.loads((repository.top / "sub/out.json").read_text(encoding="utf-8"))["results"]
+    assert result["test"] == f"sub/{TEST}"
+    assert result["command"] == f"pytest -c ../pytest.ini {TEST}"
+    again = run_here(repository.top / "sub", *shlex.split(result["command"])[1:], "--collect-only")
+    assert again.exit_code == 0
 
 
 def test_a_change_fails_no_run_unless_that_is_asked_for(repository: Repository) -> None:
@@ -187,6 +206,27 @@ def test_a_baseline_is_recorded_from_the_runs_since_the_last_change(repository: 
     launches = [launch for line in lines(repository)[-6:] for launch in line.values["rtm"]]
     assert [value for value, _ in entry["metrics"]["rtm"]] == pytest.approx([one.value for one in launches], rel=1e-3)
     assert "latency_mean" not in entry["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "body"),
+    [
+        ('@pytest.mark.perf(compare=("rtm", "asl"))', "pass"),
+        ("", 'perf.assert_no_regression(("asl",))'),
+    ],
+    ids=["compare=", "assert_no_regression"],
+)
+def test_a_metric_that_a_test_asks_for_is_recorded_from_the_history_and_compared(
+    repository: Repository, mark: str, body: str
+) -> None:
+    repository.commit(PROJECT.with_tests(f"{mark}\ndef test_a(perf): {body}\n").files)
+    run_here(repository.top, *HISTORY)
+    with_earlier_runs(repository, *[1.0] * 5, metrics=("rtm", "asl"))
+    assert run_here(repository.top, *HISTORY, *RECORD, "--perf-baseline-from", "history").exit_code == 0
+    run = run_here(repository.top, "--perf-settle", "off", "--perf-json", "out.json")
+    assert "is not recorded yet" not in run.out
+    (result,) = run.json("out.json")["results"]
+    assert "asl" in [verdict["metric"] for verdict in result["verdicts"]]
 
 
 def test_a_baseline_is_not_recorded_from_too_few_runs(repository: Repository) -> None:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.records.latency import Latency, interpolated
+from pytest_mlpatterns.records.result import name_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
@@ -48,7 +49,7 @@ def benchmark_json(results: Results) -> str:
 
 
 def _benchmark(result: TestResult, latency: Latency) -> dict[str, Any]:
-    name = result.test.rpartition("::")[2]
+    name = name_of(result.test)
     _, bracket, inside = name.partition("[")
     return {
         "group": result.definition.group if result.definition.group != result.test else None,

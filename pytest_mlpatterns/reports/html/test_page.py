@@ -5,7 +5,6 @@ The tables are of every metric, of the nodes of a cluster, and of what changed i
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
@@ -46,7 +45,7 @@ from pytest_mlpatterns.reports.text.comparison import (
 )
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text
-from pytest_mlpatterns.reports.text.suspicions import Command
+from pytest_mlpatterns.reports.text.suspicions import Command, run_again
 from pytest_mlpatterns.reports.text.where import where_texts
 from pytest_mlpatterns.units import format_percent, format_size
 from pytest_mlpatterns.wording import count
@@ -242,7 +241,7 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
     if result.definition.location is not None:
         where = tag("code", f"{result.definition.location.file}:{result.definition.location.line}")
         items += [tag("dt", "Defined at"), tag("dd", where)]
-    items += [tag("dt", "Run again"), tag("dd", tag("code", breakable(f"pytest {shlex.quote(result.test)}")))]
+    items += [tag("dt", "Run again"), tag("dd", tag("code", breakable(run_again(result))))]
     items += [tag("dt", "Link"), tag("dd", link_to(anchor, "#", breakable(anchor)))]
     notes = [tag("li", text) for text in (*result.judged.notes, *map(str, result.conditions.noise))]
     return Markup(tag("dl", *items, class_="facts") + (tag("ul", *notes, class_="notes") if notes else ""))

@@ -46,10 +46,14 @@ def change_sentence(change: Change, *, passed: bool = False, tolerance: float | 
     return "; ".join(filter(None, (found, beside, _certainty(change), _verdicts(change, tolerance) if passed else "")))
 
 
-def bisect_command(change: Change) -> str:
+def bisect_command(change: Change, test: str = "") -> str:
     """The command that finds the commit of a change; empty if its commits are not known, or are the same.
 
     A metric that is not measured as a ratio, such as p95, is searched for by RTM.
+
+    Args:
+        change: in the course of a test.
+        test: its id from where the command is to run; empty for pytest's root.
     """
     old, new = change.old.commit, change.new.commit
     if not old or not new or old == new:
@@ -57,7 +61,7 @@ def bisect_command(change: Change) -> str:
     commits = f"{old[:_GIVEN_DIGITS]}..{new[:_GIVEN_DIGITS]}"
     is_searched = change.metric in with_role(Role.PAIRED) and change.metric != _USUAL
     metric = f" --metric {change.metric}" if is_searched else ""
-    return f"python -m pytest_mlpatterns bisect {shlex.quote(change.test)} {commits}{metric}"
+    return f"python -m pytest_mlpatterns bisect {shlex.quote(test or change.test)} {commits}{metric}"
 
 
 def new_change_lines(changes: Sequence[NewChange]) -> list[Line]:

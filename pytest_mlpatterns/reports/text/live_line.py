@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.result import name_of
 from pytest_mlpatterns.reports.text.terminal_text import cut, width_of
 from pytest_mlpatterns.units import format_duration
 
@@ -75,7 +76,7 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
         progress: progress of the load; None while the deployment starts.
         width: columns to use.
     """
-    name = standing.test.rpartition("::")[2]
+    name = name_of(standing.test)
     count = f" {standing.number}/{standing.of}" if standing.of > 1 else ""
     if progress is None:
         parts = ["starting"]

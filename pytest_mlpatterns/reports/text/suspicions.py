@@ -51,8 +51,16 @@ _STEP_S = 10
 """Step to which a computed budget is rounded up."""
 _MOST_ROWS = 7
 """Rows of the text on an undecided test: with its row in the table and the line that pytest writes, 12 at most."""
-_MOST_LIMITS = 2
-"""Limits that are shown with their reasons: each fills two rows of 80 columns."""
+_MOST_REASONS = 2
+"""Verdicts that are shown with their reasons: each fills two rows of 80 columns."""
+_MORE = 4
+"""Factor of the measurement that is recommended where none can be computed: it halves an interval."""
+_MOST_LAUNCHES = 100
+"""Most launches that a marker takes."""
+_BY_LAUNCHES = ("limit", "baseline")
+"""References beside which the test's launches are limited by its marker."""
+_OF_SIDES = ("limit", "pattern", "service")
+"""References without a change in tolerances, so that the reason of a verdict has its figures."""
 _LABEL = 6
 """Columns of a label, such as ``next``, and the space after it."""
 
@@ -133,7 +141,7 @@ def open_in_short(verdicts: Sequence[Verdict]) -> str:
     """Open verdicts in a few words, for the line that pytest lists: ``undecided: mean +8.9 %``."""
     first = most_severe_first(verdicts)[0]
     label = metric_named(first.metric).label if is_known_metric(first.metric) else first.metric
-    text = label if first.change is None else named_change(first)
+    text = label if first.change is None or _is_beyond(first) else named_change(first)
     return f"undecided: {text}, see below"
 
 
@@ -148,16 +156,33 @@ def open_step(result: TestResult, verdicts: Sequence[Verdict] | None = None) -> 
     still = most_severe_first([one for one in found if one.outcome is Outcome.INCONCLUSIVE])
     reasons = [one for one in still if one.why_open]
     if by_machine := [one for one in reasons if one.by_machine]:
-        why = "" if by_machine[0].change is None else str(by_machine[0].why_open)
-        return _in_another_moment(result, why)
-    compared = [one for one in still if one.change is not None and one.tolerance is not None]
+        return _in_another_moment(result, _unsaid(by_machine[0]))
+    compared = [one for one in still if _has_time(one)]
     if reasons and (not compared or reasons[0] is still[0]):
-        return OpenStep("" if reasons[0].change is None else str(reasons[0].why_open))
-    if not compared:
-        how = "measure longer: raise budget= and launches= in the marker of the test, or run"
-        longer = run_again(result, f"--perf-budget {_DEFAULT_S}s")
-        return OpenStep("", how, longer, sign="") if still else OpenStep()
-    return _by_measuring(result, compared)
+        return OpenStep(_unsaid(reasons[0]))
+    if compared:
+        return _by_measuring(result, compared, is_all=not any(map(_is_beyond, still)))
+    if not still:
+        return OpenStep()
+    write, command = _longer(result, still)
+    how = f"{write}, and run" if write else "raise budget= and launches= in the marker of the test, or run"
+    return OpenStep("", f"measure longer: {how}", command, sign="")
+
+
+def _is_beyond(verdict: Verdict) -> bool:
+    """Whether a tail is open by requests beyond its percentile, whose own change is within the tolerance."""
+    is_tail = is_known_metric(verdict.metric) and metric_named(verdict.metric).is_tail
+    return is_tail and verdict.change is not None and verdict.tolerance is not None and not verdict.suspected
+
+
+def _has_time(verdict: Verdict) -> bool:
+    """Whether it follows from the change of an open verdict how long it takes to decide it."""
+    return verdict.change is not None and verdict.tolerance is not None and not _is_beyond(verdict)
+
+
+def _unsaid(verdict: Verdict) -> str:
+    """Why a verdict is open; empty if its figures are its reason, which ends with that."""
+    return "" if verdict.change is None or _is_beyond(verdict) else str(verdict.why_open)
 
 
 def _in_another_moment(result: TestResult, why: str) -> OpenStep:
@@ -177,29 +202,76 @@ def beside_recorded(result: TestResult) -> str:
     return run_again(result, f"--perf-against {commit}")
 
 
-def _by_measuring(result: TestResult, compared: Sequence[Verdict]) -> OpenStep:
-    """What more measuring would decide, or what to do where it would not."""
+def _by_measuring(result: TestResult, compared: Sequence[Verdict], *, is_all: bool) -> OpenStep:
+    """What more measuring would decide, or what to do where it would not.
+
+    Args:
+        result: of the test.
+        compared: open verdicts from whose changes follows how long it takes to decide them.
+        is_all: whether no other one is open.
+    """
     suspected = [one for one in compared if one.suspected] or compared
     times = [_time(one, result) for one in suspected]
     known = [time for time in times if time is not None]
     if known:
         seconds = max(known)
         spent = math.ceil(result.measured.seconds_spent)
-        more = "" if len(known) == len(times) else " of what can be decided"
-        why = f"about {math.ceil(seconds)} s of measuring would decide it{more}, {spent} s were spent"
-        return OpenStep(why, "", run_again(result, f"--perf-budget {math.ceil(seconds / _STEP_S) * _STEP_S}s"))
+        it = "it" if is_all and len(known) == len(times) else "what can be decided"
+        why = f"about {math.ceil(seconds)} s of measuring would decide {it}, {spent} s were spent"
+        write, command = _longer(result, compared, seconds)
+        return OpenStep(why, f"{write}, and run" if write else "", command, sign="")
     recorded = 0 if result.reference is None or suspected[0].against == "revision" else result.reference.launches
     if recorded:
         launches = wording.count(recorded, "launch", "launches")
+        write, command = _longer(result, (), None, "--perf-baseline update")
         return OpenStep(
             f"more measuring would hardly decide it beside a baseline of {launches}",
-            "record it with more, from the code that it is of",
-            run_again(result, f"--perf-baseline update --perf-budget {_DEFAULT_S}s"),
+            f"{write and f'{write}, and '}record it with more, from the code that it is of",
+            command,
         )
     return OpenStep(
         "it is too close to the tolerance to be decided in reasonable time",
         f'give the metric a tolerance of its own: tolerance={{"{suspected[0].metric}": {_roomy(suspected[0])}}}',
     )
+
+
+def _longer(
+    result: TestResult, still: Sequence[Verdict], seconds: float | None = None, *options: str
+) -> tuple[str, Command]:
+    """What to write in the marker of the test, empty if nothing, and the command, so that it is measured longer.
+
+    The budget of a marker counts before that of the option, and launches have no option.
+
+    Args:
+        result: of the test.
+        still: the verdicts that it is to decide.
+        seconds: of measuring that decide them; None if that is not known.
+        options: further ones of the command.
+    """
+    terms, measured = result.definition.terms, result.measured
+    if terms is None:
+        return "", run_again(result, *options, f"--perf-budget {_rounded(seconds or _DEFAULT_S)}s")
+    budget_s, spent_s, count = terms.budget_ns / 1e9, measured.seconds_spent, measured.launch_count
+    launches = math.ceil(count * seconds / spent_s) if seconds and spent_s else _MORE * count
+    written = []
+    is_counted = any(one.against in _BY_LAUNCHES for one in still)
+    if is_counted and (count >= terms.launches or (seconds and launches > terms.launches)):
+        launches = min(max(launches, terms.launches + 1), _MOST_LAUNCHES)
+        needed_s = _rounded(spent_s * launches / max(count, 1))
+        written.append(f"launches={launches}")
+    else:
+        needed_s = _rounded(seconds or _DEFAULT_S)
+        needed_s = needed_s if needed_s > budget_s else _rounded(2 * budget_s)
+    if needed_s > budget_s and terms.budget_in_marker:
+        written.append(f'budget="{needed_s}s"')
+    elif needed_s > budget_s:
+        options = (*options, f"--perf-budget {needed_s}s")
+    return f"write {' and '.join(written)} in the marker of the test" if written else "", run_again(result, *options)
+
+
+def _rounded(seconds: float) -> int:
+    """A budget in whole steps, not below a time."""
+    return math.ceil(seconds / _STEP_S) * _STEP_S
 
 
 def _roomy(verdict: Verdict) -> str:
@@ -215,23 +287,23 @@ def _open_comparisons(result: TestResult) -> list[Verdict]:
 
 
 def _figures(result: TestResult, width: int) -> list[str]:
-    """The most severe open comparison with its interval, the others in short, and open limits with their reasons."""
-    compared = _open_comparisons(result)
+    """The most severe open comparison with its interval, the others in short, and what else is open with its reason."""
+    compared = [one for one in _open_comparisons(result) if not _is_beyond(one)]
     rows = wrapped(_figure(compared[0]), width, "  ", others="    ") if compared else []
     if compared[1:]:
         rows += wrapped(f"also {', '.join(map(labelled_change, compared[1:]))}", width, "  ", others="    ")[:1]
     named = {one.metric for one in compared}
-    limits = list(
+    reasons = list(
         dict.fromkeys(
             one.reason
             for one in result.verdicts
-            if one.outcome is Outcome.INCONCLUSIVE and (one.against in ("limit", "pattern") or one.metric not in named)
+            if one.outcome is Outcome.INCONCLUSIVE and (one.against in _OF_SIDES or one.metric not in named)
         )
     )
-    for reason in limits[:_MOST_LIMITS]:
+    for reason in reasons[:_MOST_REASONS]:
         rows += wrapped(reason, width, "  ", others="    ")
-    if (more := len(limits) - _MOST_LIMITS) > 0:
-        rows.append(f"  and {wording.count(more, 'more limit')}")
+    if (more := len(reasons) - _MOST_REASONS) > 0:
+        rows.append(f"  and {wording.count(more, 'more open verdict')}")
     return rows
 
 

@@ -49,6 +49,11 @@ def test_a_test_is_a_benchmark_of_its_latency() -> None:
     assert stats["outliers"] == f"{stats['stddev_outliers']};0"
 
 
+def test_brackets_may_hold_colons_and_brackets() -> None:
+    (one,) = exported(result("test_perf.py::TestShop::test_digits[cv::Mat-x[1]]"))["benchmarks"]
+    assert (one["name"], one["param"]) == ("test_digits[cv::Mat-x[1]]", "cv::Mat-x[1]")
+
+
 def test_a_test_without_brackets_belongs_to_no_group() -> None:
     (one,) = exported(result(group="test_perf.py::test_digits"))["benchmarks"]
     assert (one["group"], one["params"], one["param"]) == (None, None, None)

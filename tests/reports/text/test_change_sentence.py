@@ -79,6 +79,9 @@ def test_a_metric_of_a_later_version_has_its_name() -> None:
 def test_the_command_names_the_test_for_a_shell_and_the_commits() -> None:
     command = "python -m pytest_mlpatterns bisect 'test_perf.py::test_digits[small-cached]' a1b2c3d00000..d4e5f6a00000"
     assert bisect_command(CHANGE) == command
+    assert bisect_command(CHANGE, "../t.py::test_a") == command.replace(
+        "'test_perf.py::test_digits[small-cached]'", "../t.py::test_a"
+    )
 
 
 def test_new_changes_stand_by_test_with_one_command_each() -> None:

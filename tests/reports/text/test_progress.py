@@ -22,6 +22,11 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
     ("standing", "progress", "text"),
     [
         (FIRST, None, "test_digits[single] ██████·········· starting, about 3 s left"),
+        (
+            replace(FIRST, test="t[1]/test_perf.py::test_digits[cv::Mat]"),
+            None,
+            "test_digits[cv::Mat] ██████·········· starting, about 3 s left",
+        ),
         (FIRST, PROGRESS, "test_digits[single] ██████·········· 2 s, RTM 4.00 ms, 1,234 requests, about 3 s left"),
         (
             FIRST,
@@ -40,7 +45,7 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
             "test_a 2/2 ████████████████ 90 s, RTM 4.00 ms, 1,234 requests",
         ),
     ],
-    ids=["starting", "first", "streams", "third", "many", "longer than expected"],
+    ids=["starting", "brackets with colons", "first", "streams", "third", "many", "longer than expected"],
 )
 def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progress: Progress | None, text: str) -> None:
     assert live_text(standing, progress, 120) == text

@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import pytest
 from support.golden import LESS, SLOWER
-from support.synthetic import MS, counterpart, make_setup, result
+from support.synthetic import MS, S, counterpart, make_setup, result
 
 from pytest_mlpatterns.config.converters import read_tolerances
 from pytest_mlpatterns.errors import InconclusiveWarning
 from pytest_mlpatterns.records.launch import Estimate, Noise
+from pytest_mlpatterns.records.result_parts import Terms
 from pytest_mlpatterns.records.verdict import OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.reports.text.failure import next_step
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
-from pytest_mlpatterns.reports.text.suspicions import open_in_short, suspected_sentences, undecided_lines
+from pytest_mlpatterns.reports.text.suspicions import open_in_short, open_step, suspected_sentences, undecided_lines
 from pytest_mlpatterns.reports.text.terminal_text import text_of, width_of
 
 TEST = "test_perf.py::test_digits"
@@ -24,6 +25,17 @@ SUSPECTED = Verdict(
 )
 OPEN = Verdict("rtm", "revision", Outcome.INCONCLUSIVE, "rtm may", Estimate(0.04, -0.1, 0.2), 0.1, 2.0 * MS, 2.1 * MS)
 LIMIT = Verdict("rtm", "limit", Outcome.INCONCLUSIVE, "RTM 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch")
+BEYOND = Verdict(
+    "p99",
+    "baseline",
+    Outcome.INCONCLUSIVE,
+    "p99 latency 5.04 ms → 5.16 ms: 0.37 % of 3,000 requests took over 6.99 ms, 0.0 % of 6,000 took over 5.82 ms before"
+    "; tolerance 20.0 %",
+    Estimate(0.023, -0.017, 0.085),
+    0.2,
+    5.04 * MS,
+    5.16 * MS,
+)
 AGAINST = {"reference": counterpart(kind="revision"), "command": f"pytest {TEST} --perf-against=main"}
 BUSY = "other processes used 1.9 of the 2 cores, which explains 4.00 times"
 
@@ -140,6 +152,94 @@ def test_a_limit_is_left_open_with_its_reason_and_a_command_only_if_that_decides
     assert lines[1] == f"  {verdict.reason}"
     assert lines[3:] == end
     assert ("--perf-budget" in "".join(next_step([verdict], result(TEST, verdicts=(verdict,))))) is bool(end)
+
+
+def bound(verdict: Verdict, terms: Terms, *, launches: int, spent_s: float, recorded: int = 0) -> tuple[str, str]:
+    """What to do about a test that was measured within these terms: the advice, and the options of the command."""
+    beside = replace(counterpart(), launches=recorded)
+    open_one = result(TEST, verdicts=(verdict,), reference=beside, launch_count=launches, seconds_spent=spent_s)
+    open_one = replace(open_one, definition=replace(open_one.definition, command=f"pytest {TEST}", terms=terms))
+    step = open_step(open_one)
+    return step.lead, step.command.removeprefix(f"pytest {TEST}").strip()
+
+
+EITHER = "measure longer: raise budget= and launches= in the marker of the test, or run"
+TIMED = replace(SUSPECTED, against="baseline")
+
+
+@pytest.mark.parametrize(
+    ("terms", "launches", "spent_s", "advice", "options"),
+    [
+        (Terms(30 * S, 8, {}), 3, 29.0, EITHER, "--perf-budget 120s"),
+        (Terms(120 * S, 8, {}), 6, 119.0, EITHER, "--perf-budget 240s"),
+        (Terms(8 * S, 8, {}, budget_in_marker=True), 6, 7.5, 'write budget="120s"', ""),
+        (Terms(30 * S, 2, {}), 2, 1.5, "write launches=8", ""),
+        (Terms(8 * S, 2, {}, budget_in_marker=True), 2, 7.5, 'write launches=8 and budget="30s"', ""),
+        (Terms(30 * S, 8, {}), 8, 25.0, "write launches=32", "--perf-budget 100s"),
+        (Terms(30 * S, 60, {}), 60, 25.0, "write launches=100", "--perf-budget 50s"),
+    ],
+)
+def test_a_limit_is_measured_longer_by_what_ended_its_measurement(
+    terms: Terms, launches: int, spent_s: float, advice: str, options: str
+) -> None:
+    said = advice if advice == EITHER else f"measure longer: {advice} in the marker of the test, and run"
+    assert bound(LIMIT, terms, launches=launches, spent_s=spent_s) == (said, options)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "terms", "advice", "options"),
+    [
+        (TIMED, Terms(15 * S, 60, {}), "", "--perf-budget 20s"),
+        (TIMED, Terms(30 * S, 60, {}), "", "--perf-budget 60s"),
+        (TIMED, Terms(15 * S, 60, {}, budget_in_marker=True), 'budget="20s"', ""),
+        (TIMED, Terms(30 * S, 4, {}), "launches=9", ""),
+        (TIMED, Terms(15 * S, 4, {}, budget_in_marker=True), 'launches=9 and budget="30s"', ""),
+        (SUSPECTED, Terms(15 * S, 4, {}), "", "--perf-budget 20s"),  # a revision takes the launches that fit
+    ],
+)
+def test_a_time_that_decides_is_given_where_it_counts(
+    verdict: Verdict, terms: Terms, advice: str, options: str
+) -> None:
+    said = f"write {advice} in the marker of the test, and run" if advice else ""
+    assert bound(verdict, terms, launches=4, spent_s=9.0) == (said, options)
+
+
+def test_a_baseline_is_recorded_longer_within_the_budget_of_the_marker() -> None:
+    hard, terms = replace(TIMED, change=Estimate(0.5, -0.2, 2.0)), Terms(15 * S, 8, {}, budget_in_marker=True)
+    advice = 'write budget="120s" in the marker of the test, and record it with more, from the code that it is of:'
+    assert bound(hard, terms, launches=4, spent_s=9.0, recorded=3) == (advice, "--perf-baseline update")
+
+
+def test_a_tail_that_is_open_by_requests_beyond_its_percentile_shows_them() -> None:
+    lines = block(BEYOND, reference=counterpart(), command="")
+    assert lines == [
+        f"{TEST}: undecided",
+        f"  {BEYOND.reason}",
+        f"  next  {EITHER}",
+        f"        pytest {TEST} --perf-budget 120s",
+    ]
+    assert open_in_short([BEYOND]) == "undecided: p99 latency, see below"
+
+
+def test_a_change_beside_such_a_tail_keeps_its_figures_and_its_time() -> None:
+    lines = block(replace(TIMED, metric="rtm"), BEYOND, reference=counterpart(), command="")
+    assert lines[1:4] == [
+        "  RTM 2.00 ms → 3.00 ms: +50.0 % (+10.0 % to +100 %), tolerance 20.0 %",
+        f"  {BEYOND.reason}",
+        "  why   about 19 s of measuring would decide what can be decided, 9 s were spent",
+    ]
+
+
+def test_such_a_tail_that_the_machine_explains_has_that_reason_once() -> None:
+    text = " ".join(block(by_machine(BEYOND), reference=counterpart(), command="", width=500))
+    assert BEYOND.reason in text
+    assert text.count(BUSY) == 1
+
+
+@pytest.mark.parametrize("against", ["pattern", "service"])
+def test_another_side_is_shown_beside_an_open_change_of_the_same_metric(against: str) -> None:
+    side = replace(LIMIT, against=against, reason="RTM 4 ms against 4.2 ms, which may or may not be at least 1")  # type: ignore[arg-type]
+    assert f"  {side.reason}" in block(OPEN, side)
 
 
 def rows(lines: list[str]) -> int:
