@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, copy_of, matched, needs_loop, parallelism
+from pytest_mlpatterns.patterns.layer import (
+    DecodedInputs,
+    RequestError,
+    copy_of,
+    ends_task,
+    error_of_one_caller,
+    matched,
+    needs_loop,
+    parallelism,
+)
 from pytest_mlpatterns.patterns.model_thread import ModelThread
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, RequestClock, counts_calls, current_clock, set_clock
@@ -43,7 +52,6 @@ __all__ = [
     "Request",
     "copies_of",
     "distribute",
-    "error_of_one_caller",
     "inputs_of",
     "share_times",
 ]
@@ -213,19 +221,6 @@ def distribute(group: list[Request], outputs: Any) -> None:
     for request, part in zip(group, parts, strict=True):
         if not request.outputs.done():
             request.outputs.set_result(part)
-
-
-def error_of_one_caller(failure: BaseException) -> BaseException:
-    """The error for one caller: one instance raised in several tasks would mix their tracebacks."""
-    if isinstance(failure, StopIteration):  # futures refuse it
-        own: BaseException = RuntimeError(f"it raised StopIteration: {failure}")
-    elif isinstance(failure, RequestError):
-        own = type(failure).__new__(type(failure), *failure.args)
-        own.__dict__.update(failure.__dict__)
-    else:
-        return failure
-    own.__cause__ = failure
-    return own
 
 
 UNAVAILABLE = frozenset({429, NOT_STREAMED, 502, 503, 504})
@@ -398,8 +393,8 @@ class BatchLayer:
             outputs = call()
             if inspect.isawaitable(outputs):
                 outputs = await outputs
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # an exit would end the loop
-            if (task := asyncio.current_task()) is not None and task.cancelling():
+        except BaseException as error:  # any exception: the callers wait for a response
+            if ends_task(error):
                 raise  # the loop ends, and its callers with it
             failure = error
         self._called(batch, group, outputs, failure=failure, took_ns=perf_counter_ns() - started_ns)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
-from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
+from pytest_mlpatterns.patterns.layer import ends_task, error_of_one_caller, matched, needs_loop
 from pytest_mlpatterns.patterns.model_thread import ModelThread
 from pytest_mlpatterns.patterns.pattern import Node, Pattern
 from pytest_mlpatterns.patterns.request_clock import (
@@ -159,8 +159,10 @@ class ContinuousLayer:
             set_clock(sequence.clock)
             try:
                 sequence.state = await self._call(self._model.start, sequence.input)
-            except (Exception, SystemExit) as error:  # a model that exits must not end the loop
-                sequence.end(error)
+            except BaseException as error:  # any exception: the client waits for an answer
+                if ends_task(error):
+                    raise
+                sequence.end(error_of_one_caller(error))
             else:
                 took_ns = perf_counter_ns() - started_ns
                 for other in self._active:
@@ -176,9 +178,11 @@ class ContinuousLayer:
         try:
             found = await self._call(self._model.step, [sequence.state for sequence in stepped])
             chunks = list(matched(found, len(stepped), "step(active) of the model"))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # any exception: the clients wait for an answer
+            if ends_task(error):
+                raise
             for sequence in stepped:
-                sequence.end(_own(error))
+                sequence.end(error_of_one_caller(error))
             return
         self._tally.count("steps")
         self._tally.observe("size", len(stepped))
@@ -254,8 +258,3 @@ class _Sequence:
             self._error = error
             self.state = None
             self._changed.set()
-
-
-def _own(error: BaseException) -> BaseException:
-    """The error for one request: one instance raised in several tasks would mix their tracebacks."""
-    return RequestError(error.status, str(error)) if isinstance(error, RequestError) else error

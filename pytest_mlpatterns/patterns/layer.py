@@ -7,6 +7,7 @@ only :meth:`Tally.snapshot` may be called from another thread.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -33,6 +34,8 @@ __all__ = [
     "Resources",
     "copy_of",
     "counted",
+    "ends_task",
+    "error_of_one_caller",
     "matched",
     "needs_loop",
     "parallelism",
@@ -173,6 +176,35 @@ def needs_loop(handler: Handler) -> bool:
     if isinstance(declared, bool):
         return declared
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def ends_task(error: BaseException) -> bool:
+    """Whether an exception ends the task that runs, so that it is no error of the model that the task awaits.
+
+    Such exceptions are a cancellation of the task, the end of its event loop, and Ctrl+C.
+    """
+    if isinstance(error, GeneratorExit | KeyboardInterrupt):
+        return True
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def error_of_one_caller(failure: BaseException) -> BaseException:
+    """The error for one caller: one instance raised in several tasks would mix their tracebacks.
+
+    What is no ``Exception``, such as a panic of a library written in Rust, becomes one; otherwise it would end the task
+    of the caller instead of its request.
+    """
+    # futures refuse the first, and every layer treats an exit as an error of the model
+    if isinstance(failure, StopIteration) or not isinstance(failure, Exception | SystemExit):
+        own: BaseException = RuntimeError(f"it raised {type(failure).__name__}: {failure}")
+    elif isinstance(failure, RequestError):
+        own = type(failure).__new__(type(failure), *failure.args)
+        own.__dict__.update(failure.__dict__)
+    else:
+        return failure
+    own.__cause__ = failure
+    return own
 
 
 def parallelism(handler: Handler) -> int:

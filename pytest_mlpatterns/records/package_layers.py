@@ -33,8 +33,9 @@ retries     once, again, denied, attempts_ns, answered_ns, observed_ns the serie
 ==========  =========================================================  ================================================
 
 ``coalesced`` inputs waited for a model call that another input had started. ``failed_alone`` inputs failed although
-other inputs of their batch did not. ``foreign`` entries of a broker's streams came from another program. A ``wire``
-layer is the server of a process: sizes of its bodies as they were transferred, and ``plain``, that is uncompressed.
+other inputs of their batch did not. ``foreign`` entries of a broker's streams came from another program, or answered a
+gateway that was replaced. A ``wire`` layer is the server of a process: sizes of its bodies as they were transferred,
+and ``plain``, that is uncompressed.
 ``ahead`` is the number of requests in flight at a replica when it gets another one. ``hedged`` requests were asked
 twice because the first replica was late, ``failed_over`` ones because it was lost. Only a gateway before the replicas
 counts.

@@ -308,6 +308,32 @@ def test_a_model_that_wants_to_exit_fails_its_requests_and_nothing_else(model: A
     run(scenario())
 
 
+class Panic(BaseException):
+    """As the panics of libraries in Rust: no ``Exception``."""
+
+
+def _panics(inputs: list[int]) -> list[int]:
+    if 0 in inputs:
+        raise Panic("index out of bounds")
+    return doubled(inputs)
+
+
+async def _panics_awaited(inputs: list[int]) -> list[int]:
+    return _panics(inputs)
+
+
+@pytest.mark.parametrize("model", [_panics, _panics_awaited])
+def test_a_panic_is_an_error_of_its_request_and_the_next_one_is_answered(model: Any) -> None:
+    async def scenario() -> None:
+        layer, _ = batching(model)
+        with pytest.raises(RuntimeError, match=r"^it raised Panic: index out of bounds$") as caught:
+            await layer([0])
+        assert isinstance(caught.value.__cause__, Panic)
+        assert await layer([1]) == [2]
+
+    run(scenario())
+
+
 def test_an_iteration_that_stops_in_a_plain_model_reaches_its_caller() -> None:
     async def scenario() -> None:
         with pytest.raises(RuntimeError, match="StopIteration") as caught:
@@ -390,8 +416,8 @@ def test_a_call_that_is_cancelled_from_inside_ends_its_batch_and_the_next_goes()
         asked = ask_each(layer, [1])
         await settle()
         model._open.popleft().cancel()
-        await settle()
-        assert asked[0].cancelled() or isinstance(asked[0].exception(), asyncio.CancelledError)
+        with pytest.raises(RuntimeError, match="it raised CancelledError"):
+            await asked[0]
         assert await _with(model, layer) == [10]
 
     run(scenario())

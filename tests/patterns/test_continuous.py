@@ -82,6 +82,28 @@ class WrappedCountdown(PlainCountdown):
         return method(argument)
 
 
+class Panic(BaseException):
+    """As the panics of libraries in Rust: no ``Exception``."""
+
+
+class Panicking(Countdown):
+    """Raises in ``start`` or in ``step`` for a sequence with that name."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    async def start(self, given: tuple[str, int]) -> dict[str, Any]:
+        if given[0] == "start":
+            raise self.error
+        return await super().start(given)
+
+    async def step(self, active: list[dict[str, Any]]) -> list[Any]:
+        if active[0]["name"] == "step":
+            raise self.error
+        return await super().step(active)
+
+
 class SlowStart(Countdown):
     """Starts a sequence when the test lets it."""
 
@@ -264,6 +286,20 @@ class TestErrors:
             assert await read(third) == ["c1"]
 
         with_countdown(scenario, most=2)
+
+    @pytest.mark.parametrize("error", [Panic("13"), asyncio.CancelledError("13")])
+    def test_one_that_is_no_exception_ends_its_sequences_and_no_other(self, error: BaseException) -> None:
+        async def scenario() -> None:
+            served = Layer(Panicking(error), most=2)
+            failing = [served.ask(name, 1) for name in ("start", "step", "b")]
+            last = served.ask("c", 1)
+            served.model.let_go(9)
+            for stream in failing:
+                with pytest.raises(RuntimeError, match=f"it raised {type(error).__name__}: 13"):
+                    await read(stream)
+            assert await read(last) == ["c1"]
+
+        run(scenario())
 
     def test_one_in_the_thread_is_raised_too(self) -> None:
         async def scenario() -> None:

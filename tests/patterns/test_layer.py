@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.patterns import tally as tally_module
-from pytest_mlpatterns.patterns.layer import LostError, RequestError, matched, needs_loop
+from pytest_mlpatterns.patterns.layer import LostError, RequestError, ends_task, matched, needs_loop
 from pytest_mlpatterns.patterns.tally import Tally, rounded
 from pytest_mlpatterns.records.telemetry import LayerStats
 
@@ -278,6 +279,27 @@ async def later(batch: list[Any]) -> list[Any]:
 )
 def test_handler_needs_the_loop_if_it_is_a_coroutine_function_or_declares_it(inner: Any, needs: bool) -> None:
     assert needs_loop(inner) is needs
+
+
+class TestEnds:
+    """Whether an exception ends the task that awaits a model."""
+
+    @pytest.mark.parametrize("error", [GeneratorExit(), KeyboardInterrupt()])
+    def test_the_end_of_a_loop_and_of_a_process_do(self, error: BaseException) -> None:
+        assert ends_task(error)
+
+    @pytest.mark.parametrize("error", [ValueError(), SystemExit(), asyncio.CancelledError(), BaseException()])
+    def test_another_does_once_the_task_was_cancelled(self, error: BaseException) -> None:
+        async def scenario() -> None:
+            assert not ends_task(error)
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            assert ends_task(error)
+
+        asyncio.run(scenario())
 
 
 class TestRefusals:

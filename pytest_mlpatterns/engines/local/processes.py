@@ -366,17 +366,16 @@ class SupervisedWorker:
     def _on_end(self, number: int) -> None:
         """Replace the process number ``number``, which has ended; called in a thread of its own."""
         with self._changed:
-            if not self._guarded or number != self.replaced:
-                call = self._when_ended
-            else:
-                call = None
-                self._replace()
+            is_over = number == self.replaced and not (self._guarded and self._replace())
+            call = self._when_ended if is_over else None
         if call is not None:
             call()
 
-    def _replace(self) -> None:
+    def _replace(self) -> bool:
+        """Start the next process; returns False if there were too many, so that the worker is given up."""
         with self._changed:
-            if self.replaced == MAX_REPLACEMENTS:
+            is_given_up = self.replaced == MAX_REPLACEMENTS
+            if is_given_up:
                 self._guarded = False
             else:
                 self.replaced += 1
@@ -386,3 +385,4 @@ class SupervisedWorker:
                 with contextlib.suppress(ChildError):  # it ended before it had its job; its end calls this again
                     self.child = self._start(partial(self._on_end, self.replaced))
             self._changed.notify_all()
+            return not is_given_up

@@ -3,7 +3,8 @@
 Requests wait in the stream ``NAME:requests``, which the workers read as one consumer group; answers come back in
 ``NAME:answers``. The gateway remembers each accepted request until its answer arrives. After an outage it creates
 missing streams and submits again the requests that the broker has lost. So the broker may lose its memory, and a worker
-may answer twice. Only the gateway creates keys; they expire if it crashes. Entries of other programs are skipped.
+may answer twice. Only the gateway creates keys; they expire if it crashes. Entries of other programs are skipped, and
+so are answers to a gateway that was replaced: the ids of requests begin with a mark of their process.
 
 arq, rq, taskiq and faststream were considered. They hand a task to the broker and leave it there: none submits accepted
 requests again after the broker has lost them ("no accepted request is lost"), and none refuses at once, with 503, what
@@ -16,6 +17,7 @@ import asyncio
 import contextlib
 import itertools
 import re
+import secrets
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,7 @@ _CONNECTIONS = 32
 _CLOSE_S = 1
 """Time limit for the removal of the keys, in seconds."""
 _STATUS = re.compile(rb"[1-5][0-9]{2}|lost")
+_WHOLE = re.compile(rb"[0-9]{1,18}")
 _TIMEOUT_S = 5
 """Time limit of the broker; after it the broker is considered unavailable."""
 
@@ -99,6 +102,7 @@ class RedisQueue:
         self._client = connect(url, _CONNECTIONS)
         self._accept = self._client.register_script(_ACCEPT)
         self._find = self._client.register_script(_RESTORE)
+        self._mark = b"%s-" % secrets.token_hex(4).encode()  # its replacement reads the same stream
         self._numbers = itertools.count()
         self._unanswered: dict[bytes, _Request] = {}
         self._last: bytes = b"0"
@@ -153,7 +157,7 @@ class RedisQueue:
         except WireError as error:
             raise RequestError(500, f"inputs cannot be sent through the queue: {error}") from error
         charge(WIRE, request.accepted_ns - began_ns)
-        number = b"%d" % next(self._numbers)
+        number = b"%s%d" % (self._mark, next(self._numbers))
         self._unanswered[number] = request  # first, because the answer may arrive before the acceptance
         outages = self._outages
         try:
@@ -249,7 +253,9 @@ class RedisQueue:
     def _take(self, answer: dict[bytes, bytes]) -> None:
         status, body = answer[b"status"], answer[b"body"]
         request = self._unanswered.pop(answer[b"id"], None)
-        if request is None:
+        if not answer[b"id"].startswith(self._mark):
+            self._tally.count("foreign")
+        elif request is None:
             self._tally.count("duplicated")
         elif status == LOST:
             self._tally.count("lost")
@@ -260,7 +266,9 @@ class RedisQueue:
                 request.charge(answer)
                 self._succeed(request, body)
             else:
-                request.fail(RequestError(int(status), decode_error(body)))
+                request.fail(
+                    RequestError(int(status), decode_error(body), retry_after_s=_whole_in(answer, b"retry_after"))
+                )
 
     def _succeed(self, request: _Request, body: bytes) -> None:
         started_ns = perf_counter_ns()
@@ -287,10 +295,10 @@ class _Request:
 
     def charge(self, answer: Mapping[bytes, bytes]) -> None:
         """Charge the times that the worker sent, and what the broker took; another program may have sent anything."""
-        spent_ns = answer.get(b"spent", b"")
-        if self.clock is not None and spent_ns.isdigit():
+        spent_ns = _whole_in(answer, b"spent")
+        if self.clock is not None and spent_ns is not None:
             self.clock.take(parts_in(answer.get(b"clock", b"")))
-            self.clock.add(HOP, max(perf_counter_ns() - self.accepted_ns - int(spent_ns), 0))
+            self.clock.add(HOP, max(perf_counter_ns() - self.accepted_ns - spent_ns, 0))
 
     def succeed(self, outputs: Sequence[Any]) -> None:
         if not self.outputs.done():
@@ -299,6 +307,12 @@ class _Request:
     def fail(self, error: RequestError) -> None:
         if not self.outputs.done():
             self.outputs.set_exception(error)
+
+
+def _whole_in(answer: Mapping[bytes, bytes], field: bytes) -> int | None:
+    """The whole number in a field of an answer; None without one."""
+    found = answer.get(field, b"")
+    return int(found) if _WHOLE.fullmatch(found) else None
 
 
 def connect(url: str, connections: int) -> Any:

@@ -146,6 +146,7 @@ class _Consumer:
         clock, started_ns = RequestClock(), perf_counter_ns()
         clock.add(QUEUE_WAIT, waited_ns)
         set_clock(clock)
+        more: dict[str, bytes] = {}
         try:
             decode = partial(self._codec.decode_inputs, *unpack(entry[b"body"]))
             inputs = decode()
@@ -156,10 +157,12 @@ class _Consumer:
             clock.add(WIRE, perf_counter_ns() - answered_ns)
         except RequestError as error:
             status, body = b"%d" % error.status, encode_error(str(error))
+            if error.retry_after_s is not None:
+                more = {"retry_after": b"%d" % error.retry_after_s}
         except Exception as error:  # for example, outputs that cannot be encoded; each request gets an answer
             status, body = b"500", encode_error(f"the worker failed with {type(error).__name__}: {error}")
         times = {"clock": written_parts(clock.parts), "spent": b"%d" % (waited_ns + perf_counter_ns() - started_ns)}
-        await self._settle(entry_id, {**_answer(entry, status, body), **times})
+        await self._settle(entry_id, {**_answer(entry, status, body), **times, **more})
 
     async def _settle(self, entry_id: bytes, answer: dict[str, bytes] | None) -> None:
         """Send the answer, if there is one, and delete the entry."""

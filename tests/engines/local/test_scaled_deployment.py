@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,8 @@ from support.fault_run import await_true
 from support.services.deploy import deployed
 from support.services.processes import our_children
 
-from pytest_mlpatterns import Autoscaled
+from pytest_mlpatterns import Autoscaled, Queued
+from pytest_mlpatterns.engines.local.processes import MAX_REPLACEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,3 +63,19 @@ def test_one_more_of_the_whole_service_scales_by_itself(tmp_path: Path) -> None:
         assert answer.json() == {"predictions": [6]}
         assert added.requests() == 1
         assert len(deployment.pids) == 3
+
+
+def test_a_replica_whose_worker_is_given_up_is_replaced(tmp_path: Path) -> None:
+    with deployed(double, tmp_path, Autoscaled(min=1, max=1) | Queued(), by_value=[HERE]) as deployment:
+        worker = next(one for one in deployment.processes.workers if one.role == "worker")
+        for number in range(MAX_REPLACEMENTS + 1):
+            assert deployment.predict(number) == 2 * number
+            dead = worker.child
+            os.kill(dead.pid, signal.SIGKILL)
+            await_true(lambda dead=dead: worker.child is not dead or worker.has_retired, PATIENCE_S, "it stays")  # type: ignore[misc]
+        await_true(
+            lambda: deployment.stats().layers_named("autoscaled")[0].counters.get("died_replicas") == 1,
+            PATIENCE_S,
+            "its gateway does not know that it died",
+        )
+        assert deployment.predict(7) == 14

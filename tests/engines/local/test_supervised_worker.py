@@ -191,7 +191,10 @@ class TestReplacement:
             first.receive(PATIENCE_S)
         member.guard()
         assert member.child is starter.next() is not first
+        ended = threading.Event()
+        member.when_ended(ended.set)
         starter.on_ends[0]()  # its end is told late, and is none of the second's
+        assert not ended.is_set()
         assert member.replaced == 1
         assert starter.children.empty()
 
@@ -425,6 +428,18 @@ class TestRetirement:
         late = threading.Event()
         replica.when_ended(late.set)
         assert late.is_set()
+
+    def test_a_worker_in_it_that_is_given_up_is_reported(self, replica: SupervisedWorker, starter: Starter) -> None:
+        assert isinstance(starter.next().receive(PATIENCE_S), Ready)
+        replica.is_starting = False
+        replica.guard()
+        ended = threading.Event()
+        replica.when_ended(ended.set)
+        for _ in range(MAX_REPLACEMENTS):
+            last = replaced(replica, starter)
+        assert not ended.is_set()
+        kill(last)
+        assert ended.wait(PATIENCE_S)
 
     def test_the_listener_of_a_worker_in_it_is_closed(self, starter: Starter) -> None:
         listener = listening_socket()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.fake_serve import fake_serve
+from support.scenarios import run
 
 from pytest_mlpatterns import Batched
 from pytest_mlpatterns.engines.ray.remote.serve_layers import ServeBatchLayer
@@ -40,11 +41,11 @@ def outcomes_of(model: Callable[[list[Any]], Any], *requests: list[Any]) -> tupl
     """What concurrent requests get: outputs or errors."""
     tally = Tally(0, "batched")
 
-    async def run() -> list[Any]:
+    async def scenario() -> list[Any]:
         layer = ServeBatchLayer(Batched(8), model, tally)
         return await asyncio.gather(*map(layer, requests), return_exceptions=True)
 
-    return asyncio.run(run()), tally
+    return run(scenario()), tally
 
 
 @pytest.mark.parametrize("model", [double, double_later, returns_awaitable])
@@ -158,3 +159,17 @@ def test_a_model_that_exits_fails_its_request() -> None:
 
     with pytest.raises(SystemExit):  # the server makes it an error of the request
         outcomes_of(model, [1])
+
+
+def test_a_panic_of_a_library_is_an_error_of_its_request_and_of_no_other() -> None:
+    class Panic(BaseException):
+        """As the panics of libraries in Rust: no ``Exception``."""
+
+    async def model(batch: list[int]) -> list[int]:
+        if 0 in batch:
+            raise Panic("index out of bounds")
+        return double(batch)
+
+    (panicked, answered), _ = outcomes_of(model, [0], [1])
+    assert str(panicked) == "it raised Panic: index out of bounds"
+    assert answered == [2]

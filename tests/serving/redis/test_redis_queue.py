@@ -16,11 +16,13 @@ from support.services.valkey import Valkey, valkey_server
 from pytest_mlpatterns import DeploymentError
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import Queued
+from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.redis import queue as broker
 from pytest_mlpatterns.serving.redis import queue_worker as consumer
 from pytest_mlpatterns.serving.redis.queue import GROUP, PAUSE_S, RedisQueue
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription, consume
+from pytest_mlpatterns.wire import REST_JSON, codec_of, pack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -72,6 +74,15 @@ class Service:
 
     async def accepted(self, count: int) -> list[asyncio.Future[Any]]:
         return [await self.ask.enqueue([number]) for number in range(count)]
+
+    async def ids(self) -> list[bytes]:
+        """The ids of the requests that the broker has."""
+        return [entry[b"id"] for _, entry in await self.broker.xrange(REQUESTS)]
+
+    def die(self) -> None:
+        """End as if killed: its keys stay, and nothing reads its answers."""
+        assert self.ask._maintenance is not None
+        self.ask._maintenance.cancel()
 
     async def taken(self) -> int:
         return int((await self.broker.xpending(REQUESTS, GROUP))["pending"])
@@ -210,6 +221,7 @@ def test_how_many_wait_is_seen_while_they_wait(lasting: Valkey) -> None:
     ("answer", "status", "text"),
     [
         (RequestError(418, "the model is a teapot"), 418, "the model is a teapot"),
+        (RequestError(503, "too many requests", retry_after_s=2), 503, "too many requests"),
         (ValueError("broken"), 500, "ValueError: broken"),
         ([object()], 500, "WireError: .*object"),
     ],
@@ -227,6 +239,7 @@ def test_what_went_wrong_at_the_worker_is_told_to_the_caller(
             with pytest.raises(RequestError, match=text) as raised:
                 await front.ask([1])
             assert raised.value.status == status
+            assert raised.value.retry_after_s == getattr(answer, "retry_after_s", None)
             assert front.counted() == {"accepted": 1, "answered": 1}
 
     run(scenario())
@@ -290,10 +303,12 @@ FOREIGN_REQUESTS: list[dict[Any, Any]] = [
     {"cmd": "FLUSHALL"},
 ]
 FOREIGN_ANSWERS: list[dict[Any, Any]] = [
-    {"id": "0", "body": b"forged"},
-    {"id": "0", "status": "fine", "body": b"forged"},
+    {"body": b"forged"},
+    {"status": "fine", "body": b"forged"},
+    {"id": "0", "status": "200", "body": b"forged"},
     {b"\xff": b"\xff"},
 ]
+"""Where there is no id, it is that of a request."""
 
 
 class TestForeignEntries:
@@ -331,7 +346,8 @@ class TestForeignEntries:
         async def scenario() -> None:
             async with service(lasting.url) as front:
                 waiting = await front.accepted(1)
-                await front.broker.xadd(ANSWERS, entry)
+                (known,) = await front.ids()
+                await front.broker.xadd(ANSWERS, {"id": known, **entry})
                 async with worker(lasting.url, double):
                     assert await asyncio.gather(*waiting) == outputs(1)
                 assert front.counted() == {"accepted": 1, "answered": 1, "foreign": 1}
@@ -342,7 +358,8 @@ class TestForeignEntries:
         async def scenario() -> None:
             async with service(lasting.url) as front:
                 (waiting,) = await front.accepted(1)
-                await front.broker.xadd(ANSWERS, {"id": "0", "status": "200", "body": b"\xff" * 20})
+                (known,) = await front.ids()
+                await front.broker.xadd(ANSWERS, {"id": known, "status": "200", "body": b"\xff" * 20})
                 with pytest.raises(RequestError, match="an answer in the broker's stream cannot be read") as failed:
                     await waiting
                 assert failed.value.status == 500
@@ -350,6 +367,38 @@ class TestForeignEntries:
                     assert await front.ask([2]) == [4]
 
         run(scenario())
+
+    @pytest.mark.parametrize("number", ["soon", "-1", "9" * 5000])
+    def test_a_number_in_an_answer_that_cannot_be_read_is_left_out(self, lasting: Valkey, number: str) -> None:
+        body = pack(codec_of(REST_JSON).encode_outputs([2]))
+
+        async def scenario() -> None:
+            set_clock(RequestClock())
+            async with service(lasting.url) as front:
+                for status, failure in ((b"503", RequestError), (b"200", None)):
+                    (waiting,) = await front.accepted(1)
+                    known = (await front.ids())[-1]
+                    answer = {"id": known, "status": status, "body": body, "retry_after": number, "spent": number}
+                    await front.broker.xadd(ANSWERS, answer)
+                    (found,) = await asyncio.gather(waiting, return_exceptions=True)
+                    assert getattr(found, "retry_after_s", None) is None
+                    assert found == [2] if failure is None else isinstance(found, failure)
+
+        run(scenario())
+
+
+def test_answers_to_a_gateway_that_died_reach_no_request_of_the_one_in_its_place(lasting: Valkey) -> None:
+    async def scenario() -> None:
+        async with service(lasting.url) as dead, service(lasting.url) as front:
+            old = await dead.accepted(3)
+            dead.die()
+            new = [await front.ask.enqueue([number]) for number in (10, 20, 30)]
+            async with worker(lasting.url, double):
+                assert await asyncio.gather(*new) == [[20], [40], [60]]
+            assert front.counted() == {"accepted": 3, "answered": 3, "foreign": 3}
+            assert [one.cancel() for one in old] == [True] * 3
+
+    run(scenario())
 
 
 class TestCallersThatGoAway:

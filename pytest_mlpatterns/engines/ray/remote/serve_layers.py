@@ -15,8 +15,17 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.batched import NO_STREAM, UNAVAILABLE, copies_of, error_of_one_caller, share_times
-from pytest_mlpatterns.patterns.layer import DecodedInputs, LostError, RequestError, matched, needs_loop, parallelism
+from pytest_mlpatterns.patterns.batched import NO_STREAM, UNAVAILABLE, copies_of, share_times
+from pytest_mlpatterns.patterns.layer import (
+    DecodedInputs,
+    LostError,
+    RequestError,
+    ends_task,
+    error_of_one_caller,
+    matched,
+    needs_loop,
+    parallelism,
+)
 from pytest_mlpatterns.patterns.model_thread import ModelThread
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS, refusal_of_full
 from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, RequestClock, current_clock, set_clock
@@ -141,8 +150,8 @@ class ServeBatchLayer:
             outputs = await self._outputs(
                 _again(inputs) if is_retry else [one.request.inputs[one.number] for one in inputs]
             )
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # an exit would end the loop
-            if (task := asyncio.current_task()) is not None and task.cancelling():
+        except BaseException as error:  # any exception: the callers wait for a response
+            if ends_task(error):
                 raise  # the loop ends, and its callers with it
             failure = error
         share_times(clock, [one.request.clock for one in inputs if not one.number])
