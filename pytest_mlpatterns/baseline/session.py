@@ -163,6 +163,7 @@ class BaselineSession:
         """What was done with the file, as plain values for the result file."""
         return {
             "mode": str(self._run.baseline),
+            "accepted_file": self._run.accepted_from_here,
             "recorded": [update.test for update in self._updates],
             "not_recorded": self._not_recorded,
             "recorded_although_disturbed": {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.verdicts.tolerances import can_more_than_double, changes_to_accept
 from pytest_mlpatterns.cli.output import require_other
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, rounded_ceiling
+from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, pattern_of, rounded_ceiling
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.units import format_percent, parse_ratio, parse_share
@@ -52,16 +52,19 @@ def add_accept_command(
     command.add_argument("--until", metavar="DAY", help="last day on which it holds, such as 2026-12-31")
     command.add_argument("--prune", action="store_true", help="remove the acceptances that ended by these results")
     command.add_argument(
-        "--file", metavar="PATH", default=ACCEPTED_FILE, help="beside the baseline file (default: %(default)s)"
+        "--file", metavar="PATH", help=f"file of acceptances (default: {ACCEPTED_FILE} beside the run's baseline file)"
     )
     command.set_defaults(run=lambda options: _run(options, read(options.results)))
 
 
 def _run(options: argparse.Namespace, read: Results) -> int:
-    require_other("--file", options.file)
-    file = Path(options.file)
+    from pytest_mlpatterns.config.acceptances import require_no_day
+
+    if options.file is not None:
+        require_other("--file", options.file)
+    file = _file_of(read) if options.file is None else Path(options.file)
     if options.prune:
-        if not file.exists() and options.file != ACCEPTED_FILE:
+        if not file.exists() and options.file is not None:
             raise SettingError(f"{named(file)} does not exist, expected a file of acceptances; name it with --file")
         with _problems_of(file):
             done = _pruned(file, read.results)
@@ -71,6 +74,7 @@ def _run(options: argparse.Namespace, read: Results) -> int:
         raise SettingError('accept needs a test and a reason; write accept RESULTS TEST --reason "larger model"')
     if options.until is not None:
         _check_day(options.until)
+    require_no_day(options.reason, "--reason", "the day in an option of its own; write --until 2026-12-31")
     result = _result_of(options.test, read.results)
     wanted = _wanted(result, options.metric)
     if options.ceiling is not None:
@@ -84,6 +88,11 @@ def _run(options: argparse.Namespace, read: Results) -> int:
         f"{file} accepts {count(len(tables), 'change')} of {result.test}{instead}; commit it with the change\n"
     )
     return 0
+
+
+def _file_of(read: Results) -> Path:
+    """The file of acceptances that the run read, as it is seen from where that was started; here in older results."""
+    return Path(read.baseline.get("accepted_file", "")).parent / ACCEPTED_FILE
 
 
 @contextlib.contextmanager
@@ -120,16 +129,23 @@ def _check_day(text: str) -> None:
 def _check_ceiling(text: str, verdict: Verdict) -> None:
     """Check that ``--ceiling`` covers what was measured."""
     assert verdict.change is not None
+    assert verdict.needed_ceiling is not None
     plain = text.replace(" ", "").removeprefix("+")
     parse = parse_ratio if plain.endswith("%") and can_more_than_double(verdict.metric) else parse_share
     ceiling, change = parse(plain, name="--ceiling"), verdict.change
     if ceiling <= 0:
         raise SettingError(f"--ceiling is {shown(text)}, expected more than 0; write --ceiling 60%")
+    advice = f"write --ceiling {rounded_ceiling(verdict.needed_ceiling):g}%, leave it out, or name another --metric"
+    if verdict.ceiling is not None and ceiling < verdict.ceiling:
+        raise SettingError(
+            f"--ceiling is {shown(text)}, with which the slowest requests still fail {verdict.metric}, expected at "
+            f"least {format_percent(verdict.ceiling)}; {advice}"
+        )
     if ceiling < change.value:
         value, low, high = (format_percent(one, signed=True) for one in (change.value, change.low, change.high))
         raise SettingError(
             f"--ceiling is {shown(text)}, below what was measured of {verdict.metric}: {value} ({low} to {high}); "
-            f"write --ceiling {rounded_ceiling(change.high):g}%, leave it out, or name another --metric"
+            f"{advice}"
         )
 
 
@@ -151,31 +167,49 @@ def _result_of(test: str, results: Sequence[TestResult]) -> TestResult:
 
 def _wanted(result: TestResult, metrics: Sequence[str] | None) -> list[Verdict]:
     """The changes to accept: those that failed or are suspected, without what follows from another one."""
-    compared = {one.metric: one for one in result.verdicts if one.change is not None}
+    compared = {one.metric: one for one in _compared(result)}
     if metrics:
         if twice := next((name for name in metrics if metrics.count(name) > 1), None):
             raise SettingError(f"--metric names {twice} twice, expected each metric once; leave one out")
         if unknown := [name for name in metrics if name not in compared]:
             raise SettingError(f"{unknown[0]} of {result.test} was not compared; compared are {listed([*compared])}")
-        return [compared[name] for name in metrics]
-    found = [compared[name] for name, _ in changes_to_accept(_failed(result))]
-    if not found:
+        return _acceptable([compared[name] for name in metrics], result)
+    failed = _acceptable(_failed(result), result)
+    if not failed:
         raise SettingError(f"{result.test} has no change beyond its tolerance, so there is nothing to accept")
-    return found
+    return [compared[name] for name, _ in changes_to_accept(failed)]
+
+
+def _acceptable(verdicts: list[Verdict], result: TestResult) -> list[Verdict]:
+    """The verdicts, all of which an acceptance lets pass.
+
+    Raises:
+        SettingError: of one of them it does not.
+    """
+    if (found := next((one for one in verdicts if one.needed_ceiling is None), None)) is not None:
+        raise SettingError(
+            f"{found.metric} of {result.test} became worse without bound, as among failed requests, expected a "
+            "change that a ceiling covers; repair it, or name another --metric"
+        )
+    return verdicts
+
+
+def _compared(result: TestResult) -> list[Verdict]:
+    """The verdicts of comparisons; a percentile among failed requests has no change."""
+    return [one for one in result.verdicts if one.change is not None or one.tolerance is not None]
 
 
 def _failed(result: TestResult) -> list[Verdict]:
     """The changes that failed, or may have."""
-    compared = [one for one in result.verdicts if one.change is not None]
-    return [one for one in compared if one.outcome is Outcome.FAIL or one.suspected]
+    return [one for one in _compared(result) if one.outcome is Outcome.FAIL or one.suspected]
 
 
 def _table(verdict: Verdict, test: str, options: argparse.Namespace, *, since: str | None) -> str:
     """One table of the file."""
-    assert verdict.change is not None
-    ceiling = options.ceiling or f"{rounded_ceiling(verdict.change.high):g} %"
+    assert verdict.needed_ceiling is not None
+    ceiling = options.ceiling or f"{rounded_ceiling(verdict.needed_ceiling):g} %"
     values = {
-        "test": test,
+        "test": pattern_of(test),
         "metric": verdict.metric,
         "ceiling": ceiling,
         "reason": " ".join(options.reason.split()),

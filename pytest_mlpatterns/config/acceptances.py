@@ -17,11 +17,13 @@ from pytest_mlpatterns.wording import did_you_mean, named, shown
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_accept", "read_acceptances"]
+__all__ = ["read_accept", "read_acceptances", "require_no_day"]
 
 _EXAMPLE = 'accept="rtm +60 %: larger model, #123"'
 _TEXT = re.compile(r"\s*(?P<metric>\S+?)\s*\+\s*(?P<ceiling>[\d.]+\s*%)\s*:\s*(?P<reason>.*?)\s*", re.DOTALL)
 _UNTIL = re.compile(r"(?P<reason>.*?),?\s+until\s+(?P<date>\d{4}-\d{2}-\d{2})", re.DOTALL)
+_DAY = re.compile(r"\buntil\b\W*\d{4}-\d{2}-\d{2}", re.IGNORECASE)
+"""What reads as the last day of an acceptance, and is none inside a reason."""
 _NEEDED = ("test", "metric", "ceiling", "reason")
 _ALLOWED = (*_NEEDED, "issue", "since", "until")
 
@@ -59,6 +61,20 @@ def read_acceptances(file: Path, text: str) -> tuple[Acceptance, ...]:
     return tuple(_from_table(table, f"{named(file)}, table {number}") for number, table in enumerate(tables, start=1))
 
 
+def require_no_day(reason: str, source: str, expected: str) -> None:
+    """Refuse a reason that names a last day, which would end nothing.
+
+    Args:
+        source: what has the reason, for the message.
+        expected: where the day belongs, and what to write.
+
+    Raises:
+        SettingError: it names one.
+    """
+    if (found := _DAY.search(reason)) is not None:
+        raise SettingError(f"{source} has {shown(found[0])} inside its reason, expected {expected}")
+
+
 def _from_text(text: object, source: str) -> Acceptance:
     match = _TEXT.fullmatch(text) if isinstance(text, str) else None
     if not isinstance(text, str) or match is None or not match["reason"]:
@@ -66,8 +82,9 @@ def _from_text(text: object, source: str) -> Acceptance:
     reason, until = match["reason"], None
     if (ended := _UNTIL.fullmatch(reason)) is not None and ended["reason"]:
         reason, until = ended["reason"], _date(ended["date"], source)
+    require_no_day(reason, source, 'the day at its end; write accept="rtm +60 %: larger model, #123, until 2026-12-31"')
     metric = _metric(match["metric"], source)
-    return Acceptance(metric, _ceiling(metric, match["ceiling"], source), reason, until=until, written=text)
+    return Acceptance(metric, _ceiling(metric, match["ceiling"], source), reason, until=until)
 
 
 def _from_table(table: object, source: str) -> Acceptance:
@@ -79,6 +96,7 @@ def _from_table(table: object, source: str) -> Acceptance:
             raise SettingError(f"{source} has {named(name)}, {hint}expected some of {', '.join(_ALLOWED)}")
     texts = {name: _text(table, name, source) for name in ("test", "metric", "reason", "issue", "since")}
     metric = _metric(texts["metric"], source)
+    require_no_day(texts["reason"], source, "the day in a line of its own; write until = 2026-12-31, unquoted")
     until = table.get("until")
     if until is not None and (not isinstance(until, datetime.date) or isinstance(until, datetime.datetime)):
         raise SettingError(f"{source} has until = {shown(until)}, expected a day; write until = 2026-12-31, unquoted")

@@ -15,6 +15,7 @@ from pytest_mlpatterns.config.converters import (
     read_flag,
 )
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE
 from pytest_mlpatterns.records.history import NOTES_PREFIX
 from pytest_mlpatterns.wording import named, shown
 
@@ -78,8 +79,10 @@ class RunSettings:
     ``always_ranks``: the weights come from the ini file, so a run without alternatives to rank is not an error.
     ``against_required``: a test that is not compared with the revision fails, also if it is new.
     ``history``: absolute path of the history file, or ``git:NAME`` for git notes; empty without a history.
+    ``invoked_in``: directory in which the run was started.
     """
 
+    invoked_in: Path
     baseline: BaselineMode
     baseline_file: Path
     html_file: Path | None
@@ -95,6 +98,16 @@ class RunSettings:
     baseline_source: BaselineSource = BaselineSource.RUN
     history: str = ""
     history_fail: HistoryFail = HistoryFail.NEVER
+
+    @property
+    def accepted_file(self) -> Path:
+        """The file of acceptances."""
+        return self.baseline_file.with_name(ACCEPTED_FILE)
+
+    @property
+    def accepted_from_here(self) -> str:
+        """The same as a command names it that is run in the same directory."""
+        return Path(os.path.relpath(self.accepted_file, self.invoked_in)).as_posix()
 
     @property
     def results_files(self) -> tuple[Path, ...]:
@@ -125,6 +138,7 @@ def read_run_settings(
     html_file, json_file = given.path("html"), given.path("json")
     given.require_apart({"baseline-file": baseline_file, "html": html_file, "json": json_file, "history": history})
     return RunSettings(
+        invoked_in=invoked_in,
         baseline=mode,
         baseline_file=baseline_file,
         html_file=html_file,

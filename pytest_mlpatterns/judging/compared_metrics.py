@@ -222,7 +222,8 @@ def marked_accepted(verdict: Verdict, compared: ComparedMetric | None) -> Verdic
     """
     if compared is None or compared.accepted is None or verdict.change is None:
         return verdict
-    if verdict.outcome is Outcome.PASS and verdict.change.value > compared.usual_beside(verdict.against):
+    worse = max(verdict.change.value, verdict.ceiling or 0.0)
+    if verdict.outcome is Outcome.PASS and worse > compared.usual_beside(verdict.against):
         return replace(verdict, accepted=str(compared.accepted))
     if verdict.outcome is Outcome.FAIL:
         return replace(verdict, reason=f"{verdict.reason}; accepted was {compared.accepted}")

@@ -18,7 +18,7 @@ from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.patterns.pattern import describe_env, name_of
-from pytest_mlpatterns.records.acceptance import NOTHING_ACCEPTED, Accepted
+from pytest_mlpatterns.records.acceptance import NOTHING_ACCEPTED, Accepted, held_by
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_plan
@@ -217,7 +217,7 @@ class Experiment:
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
         ranked: names of the metrics that a ranking weighs or limits.
         cluster: the machines that take part beside this one; None if none do.
-        accepted: worsenings that the team has agreed to.
+        accepted: worsenings that the team has agreed to, whatever the marker has at the other revision.
         results_file: that the run will write, as a command names it; empty if it writes none.
         scatter: by how much the launches of this test differ, where its history knows it.
     """
@@ -244,6 +244,14 @@ class Experiment:
     def smoke(self) -> bool:
         """Whether one request is sent instead of a load, and no verdict is made."""
         return self.driver.smoke
+
+    @property
+    def agreed(self) -> Accepted:
+        """What is accepted now: once the revision has answered, without what the marker of the test has there too."""
+        if self.revision is None or not self.accepted.in_force:
+            return self.accepted
+        theirs = [one.identity for one in self.revision.accept]
+        return self.accepted.without(theirs, held_by(self.revision.worktree.revision.name))
 
     @property
     def changes(self) -> bool:

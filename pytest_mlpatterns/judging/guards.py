@@ -17,6 +17,7 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     TAIL_ALPHA,
     judge_failures,
     judge_tail,
+    tail_ceiling,
 )
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_guard
@@ -170,14 +171,15 @@ def judge_guarded(
     if not then:
         raise UnknownMetricError("is not recorded yet")
     if metric.percentile is None:
-        found = judge_failures(then, now, tolerance=tolerance)
+        found, ceiling = judge_failures(then, now, tolerance=tolerance), None
     else:
         alpha = STORED_TAIL_ALPHA if against == "baseline" else TAIL_ALPHA
         found = judge_tail(then, now, percentile=metric.percentile, tolerance=tolerance, alpha=alpha)
+        usual = min(compared.usual_beside(against), tolerance)
+        ceiling = tail_ceiling(then, now, percentile=metric.percentile, tolerance=usual, alpha=alpha)
     value = found.present_value if math.isfinite(found.present_value) else None
-    return Verdict(
-        metric.name, against, found.outcome, found.reason, found.change, tolerance, found.reference_value, value
-    )
+    figures = (found.change, tolerance, found.reference_value, value)
+    return Verdict(metric.name, against, found.outcome, found.reason, *figures, ceiling=ceiling)
 
 
 def _judge_values(

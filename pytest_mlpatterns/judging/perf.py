@@ -580,11 +580,10 @@ class Perf:
             self._verdicts.warn(UnequalAnswersWarning(text))
 
     def _compare(self, metrics: Callable[[bool], Sequence[Metric]], tolerances: Tolerances, *, requested: bool) -> None:
-        accepted = self._experiment.accepted.in_force
         known: dict[str, ComparedMetric] = {}
 
         def choice(streams: bool) -> Sequence[ComparedMetric]:
-            alpha = self._comparison.alpha
+            alpha, accepted = self._comparison.alpha, self._experiment.agreed.in_force
             chosen = compared_metrics(metrics(streams), tolerances, alpha, requested=requested, accepted=accepted)
             known.update({one.metric.name: one for one in chosen})
             return chosen

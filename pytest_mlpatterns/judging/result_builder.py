@@ -191,7 +191,7 @@ def _judged(experiment: Experiment, comparison: Comparison, *, has_verdicts: boo
     return Judged(
         passed=passed,
         unjudged=Unjudged(Kind.NOT_COMPARED, comparison.missing) if asks and is_open else None,
-        accepted=experiment.accepted.states,
+        accepted=experiment.agreed.states,
         baseline_note=comparison.note,
         baseline_gap=comparison.gap,
         not_compared=dict(comparison.left_out),
@@ -377,7 +377,7 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Experiment) -> tuple[str, ...]:
     silences = [launch.silence for launch in metrics.launches if launch.silence]
     changes = experiment.changes
-    notes = [*silences, *experiment.accepted.notes, *unsteady_notes(metrics, changes=changes), *_load_notes(metrics)]
+    notes = [*silences, *experiment.agreed.notes, *unsteady_notes(metrics, changes=changes), *_load_notes(metrics)]
     if metrics.failures:
         failed = sum(metrics.failures.values())
         kinds = describe_failures(metrics.failures, metrics.first_failure)

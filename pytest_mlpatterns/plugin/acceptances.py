@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.config.acceptances import read_acceptances
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE, Accepted
+from pytest_mlpatterns.records.acceptance import Accepted, held_by
 from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wording import named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import pytest
 
@@ -29,8 +30,12 @@ __all__ = ["Acceptances"]
 class Acceptances:
     """The acceptances of one session.
 
+    What the marker has at the revision is not known here: its process answers that later, see
+    :attr:`pytest_mlpatterns.judging.experiment.Experiment.agreed`.
+
     Args:
-        run: names the baseline file, beside which the file of acceptances is.
+        root: pytest's root directory.
+        run: names the file of acceptances.
         worktree: of the revision that is compared with; None without one.
 
     Raises:
@@ -38,46 +43,35 @@ class Acceptances:
     """
 
     def __init__(self, root: Path, run: RunSettings, worktree: Worktree | None) -> None:
-        file = run.baseline_file.with_name(ACCEPTED_FILE)
-        self._root, self._worktree = root, worktree
+        file = run.accepted_file
+        self._worktree = worktree
         self._of_the_file = _read(file)
-        self._of_the_revision = self._there(file)
+        self._of_the_revision = self._there(root, file)
 
     def of(self, item: pytest.Item, settings: Settings, match: BaselineMatch) -> Accepted:
-        """What is accepted of one test.
+        """What is accepted of one test, as far as that is known before the revision answers.
 
         Args:
             settings: its own; its marker may accept something.
         """
-        known = [*settings.accept, *(one for one in self._of_the_file if one.is_of(item.nodeid))]
-        ends = [(one, self._why_ended(one, item, match)) for one in known]
-        return Accepted(tuple(one for one, why in ends if not why), tuple((one, why) for one, why in ends if why))
+        known = Accepted((*settings.accept, *(one for one in self._of_the_file if one.is_of(item.nodeid))))
+        today = datetime.datetime.now().astimezone().date()
+        over = {one.identity for one in known.in_force if one.until is not None and today > one.until}
+        known = known.without(over, "that day is over")
+        if self._worktree is None:
+            return known.without(match.accepted, "the baseline was recorded with it")
+        theirs = {one.identity for one in self._of_the_revision if one.is_of(item.nodeid)}
+        return known.without(theirs, held_by(self._worktree.revision.name))
 
-    def _why_ended(self, one: Acceptance, item: pytest.Item, match: BaselineMatch) -> str:
-        """Why an acceptance no longer holds; empty while it does."""
-        if one.until is not None and datetime.datetime.now().astimezone().date() > one.until:
-            return "that day is over"
-        if self._worktree is not None:
-            name = self._worktree.revision.name
-            return f"{name} has it already" if self._is_in_the_revision(one, item) else ""
-        return "the baseline was recorded with it" if one.identity in match.accepted else ""
-
-    def _is_in_the_revision(self, one: Acceptance, item: pytest.Item) -> bool:
-        if not one.written:
-            return one in self._of_the_revision
-        assert self._worktree is not None
-        try:
-            file = self._worktree.root / item.path.relative_to(self._root)
-            return one.written in file.read_text(encoding="utf-8", errors="replace")
-        except (OSError, ValueError):  # the test was elsewhere then, or lies outside the root directory
-            return False
-
-    def _there(self, file: Path) -> Sequence[Acceptance]:
-        """The acceptances of the revision; none if its file has a mistake, as those of the present count then."""
-        if self._worktree is None or not file.is_relative_to(self._root):
+    def _there(self, root: Path, file: Path) -> Sequence[Acceptance]:
+        """The acceptances of the revision's file; none if it has a mistake, as those of the present count then."""
+        if self._worktree is None:
+            return ()
+        place = Path(os.path.normpath(self._worktree.directory / os.path.relpath(file, root)))
+        if not place.is_relative_to(self._worktree.root):  # outside the repository, so it has one state only
             return ()
         try:
-            return _read(self._worktree.root / file.relative_to(self._root))
+            return _read(place)
         except SettingError:
             return ()
 

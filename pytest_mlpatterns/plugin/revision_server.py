@@ -159,7 +159,8 @@ class _Server:
         try:
             if (session := experiment.system.options.session) is not None:
                 session.join()  # before the other side measures
-            self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
+            payload, accept = experiment.plan.payload.bare(), experiment.settings.accept
+            self._channel.send(RevisionSetup(experiment.setup, payload, accept))
             while (request := self._requests.get()) is not None:
                 answer = served.answer(request)
                 if isinstance(request, StartDeployment) and (strays := modules_from(*self.trees)):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import datetime
+    from collections.abc import Collection
 
-__all__ = ["ACCEPTED_FILE", "NOTHING_ACCEPTED", "Acceptance", "Accepted", "rounded_ceiling"]
+__all__ = ["ACCEPTED_FILE", "NOTHING_ACCEPTED", "Acceptance", "Accepted", "held_by", "pattern_of", "rounded_ceiling"]
 
 ACCEPTED_FILE = "perf-accepted.toml"
 """The file of a team's acceptances, beside the baseline file."""
+_ITSELF = re.compile(r"\\([*?])|(\[)")
+"""What in a pattern stands for itself, although it does not for :mod:`fnmatch`."""
 _COARSE = 0.05
 """Ceilings are whole multiples of this share, since what is measured again differs by some per cent."""
 _FINE = 0.01
@@ -28,11 +32,11 @@ class Acceptance:
         metric: its name.
         ceiling: largest accepted worsening, such as 0.6; of a share the difference.
         reason: why, in the team's words.
-        test: pattern of pytest's ids, in which ``*`` and ``?`` stand for others; brackets are those of an id.
+        test: pattern of pytest's ids, in which ``*`` and ``?`` stand for others, and after a backslash for themselves;
+            brackets are those of an id.
         issue: where it was discussed; empty if nowhere.
         since: commit from which on it holds; empty if unknown.
         until: last day on which it holds; None without an end.
-        written: as a marker has it; empty if it is from a file.
     """
 
     metric: str
@@ -42,7 +46,6 @@ class Acceptance:
     issue: str = ""
     since: str = ""
     until: datetime.date | None = None
-    written: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """As the marker writes it: ``rtm +60 %: larger model, #123, until 2026-12-31``."""
@@ -56,8 +59,18 @@ class Acceptance:
         return f"{self}, since {self.since}" if self.since else str(self)
 
     def is_of(self, test: str) -> bool:
-        """Whether it holds for a test: the pattern matches its id, or its id without the brackets of parameters."""
-        return fnmatchcase(test, self.test.replace("[", "[[]")) or self.test == test.partition("[")[0]
+        """Whether it holds for a test: the pattern is or matches its id, or is its id without those brackets."""
+        return self.test in (test, test.partition("[")[0]) or _matches(self.test, test)
+
+
+def pattern_of(test: str) -> str:
+    """The pattern that matches this id of a test and no other."""
+    return re.sub(r"[*?]", r"\\\g<0>", test)
+
+
+def _matches(pattern: str, test: str) -> bool:
+    """Whether a pattern matches an id as a whole."""
+    return fnmatchcase(test, _ITSELF.sub(lambda found: f"[{found[1] or found[2]}]", pattern))
 
 
 def rounded_ceiling(share: float) -> float:
@@ -78,6 +91,16 @@ class Accepted:
     in_force: tuple[Acceptance, ...] = ()
     ended: tuple[tuple[Acceptance, str], ...] = ()
 
+    def without(self, ended: Collection[str], why: str) -> Accepted:
+        """The same, but those in force that are among these no longer hold.
+
+        Args:
+            ended: identities.
+            why: they no longer hold.
+        """
+        over = tuple((one, why) for one in self.in_force if one.identity in ended)
+        return Accepted(tuple(one for one in self.in_force if one.identity not in ended), (*self.ended, *over))
+
     @property
     def states(self) -> dict[str, str]:
         """Why each no longer holds, by its identity; empty while it holds."""
@@ -87,6 +110,11 @@ class Accepted:
     def notes(self) -> tuple[str, ...]:
         """What to do about those that ended, a sentence each."""
         return tuple(f"accepted is {one}; {why}, so remove it" for one, why in self.ended)
+
+
+def held_by(revision: str) -> str:
+    """Why an acceptance ends that this revision has too: its change is on both sides."""
+    return f"{revision} has it already"
 
 
 NOTHING_ACCEPTED = Accepted()

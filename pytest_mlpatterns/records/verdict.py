@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ERRORS",
+    "NO_CEILING",
     "Gate",
     "Kind",
     "LeftOut",
@@ -74,6 +75,10 @@ class WhyOpen:
         return self.words
 
 
+NO_CEILING = 1e18
+"""Ceiling of what no acceptance covers: a number, since JSON has no infinity."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One verdict on one metric.
@@ -91,6 +96,8 @@ class Verdict:
         judged_by: name of the metric that was judged in its place and that the figures are of, such as
             ``latency_mean`` for RTM; empty if it was judged itself.
         why_open: why it is open although more measuring would not decide it; None for all others.
+        ceiling: of an acceptance with which these figures pass, :data:`NO_CEILING` if there is none; None if that is
+            the upper end of ``change``.
     """
 
     metric: str
@@ -104,6 +111,15 @@ class Verdict:
     accepted: str = ""
     judged_by: str = ""
     why_open: WhyOpen | None = None
+    ceiling: float | None = None
+
+    @property
+    def needed_ceiling(self) -> float | None:
+        """The ceiling of an acceptance with which these figures pass; None if no acceptance lets them pass."""
+        if self.change is None:
+            return None
+        found = self.change.high if self.ceiling is None else self.ceiling
+        return found if found < NO_CEILING else None
 
     @property
     def figure(self) -> str:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns.engines.engine import EngineSession
+    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.revision.messages import Wanted
@@ -114,6 +115,7 @@ class RevisionClient:
         self._session = session
         self._child: Child | None = None
         self._setup: RevisionSetup | DeploymentError | None = None
+        self._accept: tuple[Acceptance, ...] = ()
 
     @property
     def name(self) -> str:
@@ -129,6 +131,11 @@ class RevisionClient:
     def worktree(self) -> Worktree:
         """The files of the revision."""
         return self._worktree
+
+    @property
+    def accept(self) -> tuple[Acceptance, ...]:
+        """What the marker of the test accepts at the revision; nothing before the process has answered."""
+        return self._accept
 
     def start_process(self) -> None:
         """Start the process, which collects the test in the background; a second call does nothing.
@@ -150,7 +157,8 @@ class RevisionClient:
         """Wait until the started process has collected the test and is idle; :meth:`setup` raises the error if any."""
         if self._child is not None and self._setup is None:
             try:
-                self._setup = self._answer(self._child, self._timeout_ns / 1e9)
+                self._setup = found = self._answer(self._child, self._timeout_ns / 1e9)
+                self._accept = found.accept
             except DeploymentError as error:
                 self._setup = error
 

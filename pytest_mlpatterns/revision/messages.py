@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.system.cpu_share import CpuShare
@@ -82,10 +83,12 @@ class RevisionSetup:
     Args:
         setup: pattern, load and other facts, to compare with those of the working tree.
         payload: what is sent; without inputs if their encoded bodies are enough.
+        accept: what the marker of the test accepts there.
     """
 
     setup: Setup
     payload: Payload
+    accept: tuple[Acceptance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

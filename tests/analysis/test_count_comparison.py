@@ -16,10 +16,11 @@ from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     TAIL_ALPHA,
     judge_failures,
     judge_tail,
+    tail_ceiling,
 )
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.latency import RequestCounts
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -232,3 +233,33 @@ def test_slow_requests_fail_at_their_level(before: int, after: int, alpha: float
 def test_failures_fail_at_their_level(before: int, after: int, outcome: Outcome) -> None:
     found = judge_failures(alike(failed=before), alike(failed=after), tolerance=0.001, alpha=COUNT_ALPHA)
     assert found.outcome is outcome
+
+
+def slower(times: float, share: float, seed: int = 100) -> list[RequestCounts]:
+    """Six launches of a service of 4 ms, of whose requests a share takes this many times as long."""
+    found = []
+    for number in range(6):
+        latency = 4 * MS * np.exp(np.random.default_rng(seed + number).normal(0, 0.1, 1000))
+        latency[: int(1000 * share)] *= times
+        found.append(RequestCounts(1000, 0, counted(latency.round(-3).astype(np.int64))))
+    return found
+
+
+@pytest.mark.parametrize("percentile", [90, 95, 99, 99.9])
+@pytest.mark.parametrize(("times", "share"), [(10, 0.008), (10, 0.004), (30, 0.003), (3, 0.02), (1.5, 1.0)])
+def test_with_its_ceiling_a_tail_passes_and_one_that_is_slower_still_fails(
+    percentile: float, times: float, share: float
+) -> None:
+    before, now = slower(1, 0, seed=0), slower(times, share)
+    ceiling = tail_ceiling(before, now, percentile=percentile, tolerance=0.2)
+    passes = tail(before, now, percentile).outcome is Outcome.PASS
+    assert (ceiling is None) is passes
+    if ceiling is not None:
+        assert ceiling < NO_CEILING
+        assert tail(before, now, percentile, ceiling).outcome is Outcome.PASS
+        assert tail(before, slower(3 * times, share), percentile, ceiling).outcome is Outcome.FAIL
+
+
+def test_no_ceiling_covers_a_percentile_among_failed_requests() -> None:
+    failing = launches(6, seed=1, failing=0.03)
+    assert tail_ceiling(launches(6), failing, percentile=99, tolerance=0.2) == NO_CEILING

@@ -353,6 +353,7 @@ def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> N
     ]
     assert session.report() == {
         "mode": "update",
+        "accepted_file": "perf-accepted.toml",
         "recorded": [TEST, "test_c.py::test"],
         "not_recorded": {"test_b.py::test": "the test failed"},
         "recorded_although_disturbed": {},

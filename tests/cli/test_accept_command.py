@@ -10,7 +10,7 @@ from support.synthetic import ENVIRONMENT, result, verdict
 
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.acceptances import read_acceptances
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome
 from pytest_mlpatterns.reports.files.result_file import results_json
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.verdict import Verdict
 
 TEST = "test_a.py::test_digits[single]"
 SLOWER = (
@@ -85,6 +86,10 @@ def test_one_metric_with_a_ceiling_of_its_own(here: Path) -> None:
         ),
         ([TEST, "--reason", "why", "--metric", "rtm", "--metric", "rtm"], "--metric names rtm twice, expected each"),
         ([TEST, "--reason", "why", "--until", "2020-01-01"], "--until is 2020-01-01, which is over, expected a day"),
+        (
+            [TEST, "--reason", "until 2999-12-31, as agreed"],
+            "--reason has 'until 2999-12-31' inside its reason, expected the day in an option of its own; write",
+        ),
         ([TEST, "--reason", "why", "--until", "soon"], "--until is 'soon', expected a day; write --until 2026-12-31"),
         ([TEST, "--reason", "why", "--until", "20261231"], "--until is '20261231', expected a day"),
     ],
@@ -188,3 +193,50 @@ def test_of_a_group_the_test_that_became_worse_is_accepted(here: Path, capsys: p
     write(here, result(calm, group=group), worse, result(other, group=group, passed=False, verdicts=SLOWER))
     assert main(["accept", "results.json", group, "--reason", "why"]) == 2
     assert f"has 2 tests that became worse, expected one; name {slower} or {other}" in capsys.readouterr().err
+
+
+TAIL = replace(verdict(Outcome.FAIL, metric="p99", change=(0.07, 0.01, 0.1)), tolerance=0.2, ceiling=8.3)
+
+
+def test_the_ceiling_of_a_tail_is_the_one_with_which_it_passes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, result(TEST, passed=False, verdicts=(TAIL,)))
+    assert main(["accept", "results.json", TEST, "--reason", "why", "--ceiling", "100%"]) == 2
+    assert "the slowest requests still fail p99, expected at least 830 %; write --ceiling 830%" in (
+        capsys.readouterr().err
+    )
+    assert main(["accept", "results.json", TEST, "--reason", "why"]) == 0
+    assert [(one.metric, one.ceiling) for one in accepted(here)] == [("p99", 8.3)]
+
+
+@pytest.mark.parametrize("options", [[], ["--metric", "p99"], ["--ceiling", "900%"]])
+@pytest.mark.parametrize("failing", [replace(TAIL, change=None), replace(TAIL, ceiling=NO_CEILING)])
+def test_what_no_ceiling_covers_is_not_accepted(
+    here: Path, failing: Verdict, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, result(TEST, passed=False, verdicts=(failing, SLOWER[0])))
+    assert main(["accept", "results.json", TEST, "--reason", "why", *options]) == 2
+    assert f"p99 of {TEST} became worse without bound" in capsys.readouterr().err
+    assert not (here / "perf-accepted.toml").exists()
+    assert main(["accept", "results.json", TEST, "--reason", "why", "--metric", "rtm"]) == 0
+
+
+@pytest.mark.parametrize("place", ["ci/perf-accepted.toml", "../perf-accepted.toml", "perf-accepted.toml"])
+def test_the_file_lies_where_the_run_reads_it(here: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    below = here / "below"
+    (below / "ci").mkdir(parents=True)
+    monkeypatch.chdir(below)
+    told = {"accepted_file": place}
+    text = results_json([result(TEST, passed=False, verdicts=SLOWER)], ENVIRONMENT, "2026-11-24", baseline=told)
+    (below / "results.json").write_text(text, encoding="utf-8")
+    assert main(["accept", "results.json", TEST, "--reason", "why"]) == 0
+    assert len(accepted((below / place).parent)) == 2
+    assert main(["accept", "results.json", "--prune"]) == 0
+
+
+def test_a_test_whose_id_reads_as_a_pattern_is_accepted_alone(here: Path) -> None:
+    test = "test_a.py::test_q[SELECT *-single]"
+    write(here, result(test, passed=False, verdicts=SLOWER[:1]))
+    assert main(["accept", "results.json", test, "--reason", "why"]) == 0
+    (one,) = accepted(here)
+    assert one.is_of(test)
+    assert not one.is_of("test_a.py::test_q[SELECT id FROM big-single]")

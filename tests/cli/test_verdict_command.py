@@ -14,6 +14,7 @@ from pytest_mlpatterns.records.result import FailedTest, RunEnd
 from pytest_mlpatterns.records.result_parts import BaselineGap, Location
 from pytest_mlpatterns.records.verdict import Gate, Kind, Outcome, Unjudged
 from pytest_mlpatterns.reports.files.result_file import results_json
+from pytest_mlpatterns.reports.text.failure import next_step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,6 +171,16 @@ def test_an_intended_change_of_a_stored_baseline_is_recorded(
     worse = result("t.py::test_a[b c]", passed=False, verdicts=(verdict(Outcome.FAIL),))
     assert main(["verdict", write(tmp_path / "r.json", worse)]) == 2
     assert "    pytest 't.py::test_a[b c]' --perf-baseline update\n" in capsys.readouterr().out
+
+
+def test_what_no_acceptance_covers_has_no_command_that_accepts_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = verdict(Outcome.FAIL, metric="p95", against="revision")
+    worse = result("t.py::test_a", passed=False, verdicts=(failing,), reference=counterpart(kind="revision"))
+    assert main(["verdict", write(tmp_path / "r.json", worse)]) == 2
+    assert "accept" not in capsys.readouterr().out
+    assert next_step([failing], worse, "r.json") == ["find the change that is slower; no ceiling can accept it"]
 
 
 def test_people_read_what_needs_attention_and_the_headline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

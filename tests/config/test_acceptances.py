@@ -66,6 +66,13 @@ def test_a_marker_may_have_several_or_none() -> None:
         ("rtm +0 %: why", "expected more than 0"),
         ("rtm +60 %: why, until 2026-02-31", "holds until 2026-02-31, which is no day"),
         (["rtm +60 %: a", "rtm +70 %: b"], "accepts rtm twice"),
+        (
+            "rtm +60 %: larger, until 2026-12-31, #123",
+            "has 'until 2026-12-31' inside its reason, expected the day at its end; write accept=",
+        ),
+        ("rtm +60 %: larger (until 2026-12-31)", "has 'until 2026-12-31' inside its reason"),
+        ("rtm +60 %: larger, Until: 2026-12-31", "has 'Until: 2026-12-31' inside its reason"),
+        ("rtm +60 %: until 2026-12-31", "has 'until 2026-12-31' inside its reason"),
     ],
 )
 def test_a_mistake_in_the_marker_is_named(value: object, message: str) -> None:
@@ -103,6 +110,10 @@ def test_a_file_has_a_table_for_each() -> None:
         (TABLE.replace('"60 %"', "60"), "table 1: ceiling is 60, expected at most 1 (100 %)"),
         (TABLE + 'until = "2026-12-31"\n', "write until = 2026-12-31, unquoted"),
         (TABLE + "issue = 3\n", "has issue = 3, expected text"),
+        (
+            TABLE.replace("larger model", "larger model until 2026-12-31"),
+            "has 'until 2026-12-31' inside its reason, expected the day in a line of its own; write until = 2026-12-31",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_is_named(text: str, message: str) -> None:

@@ -489,6 +489,24 @@ def test_files_to_take_along_are_separated_by_commas_or_spaces_unless_quoted(tmp
         read_run_settings({"against-files": "'a"}, {}, invoked_in=tmp_path, root=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("ini", "below", "expected"),
+    [
+        ({}, "", "perf-accepted.toml"),
+        ({}, "tests", "../perf-accepted.toml"),
+        ({"baseline-file": "ci/base.json"}, "", "ci/perf-accepted.toml"),
+        ({"baseline-file": "ci/base.json"}, "tests", "../ci/perf-accepted.toml"),
+    ],
+)
+def test_the_file_of_acceptances_is_named_from_where_the_run_was_started(
+    ini: dict[str, object], below: str, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ci").mkdir()
+    found = read_run_settings({}, ini, invoked_in=tmp_path / below, root=tmp_path)
+    assert found.accepted_from_here == expected
+    assert found.accepted_file.name == "perf-accepted.toml"
+
+
 @pytest.mark.parametrize("ini", [{}, {"baseline": "require"}, {"baseline": "check"}])
 def test_against_a_revision_the_baseline_file_is_left_alone(ini: dict[str, object], tmp_path: Path) -> None:
     found = read_run_settings({"against": "main"}, ini, invoked_in=tmp_path, root=tmp_path)

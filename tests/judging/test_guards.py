@@ -10,7 +10,9 @@ from support.synthetic import MS
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_tail
+from pytest_mlpatterns.judging.compared_metrics import ComparedMetric, marked_accepted
 from pytest_mlpatterns.judging.guards import judge_guarded, launches_for_tail
+from pytest_mlpatterns.records.acceptance import Acceptance
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -40,7 +42,7 @@ def launches_with(slow: int) -> list[RequestCounts]:
 
 def fewest_slow(against: Literal["baseline", "revision"]) -> int:
     """The fewest slow requests of a launch with which the tail fails, beside two of the reference."""
-    compared: Any = SimpleNamespace(metric=METRICS["p99"], tolerance=0.2)
+    compared = ComparedMetric(METRICS["p99"], 0.2, TAIL_ALPHA, is_guard=True, requested=False)
     before = SimpleNamespace(counts_for=lambda _metric: launches_with(2))
 
     def outcome(slow: int) -> Outcome:
@@ -59,3 +61,19 @@ def test_a_tail_fails_at_the_level_of_its_reference() -> None:
             for slow in (fewest - 1, fewest)
         ]
         assert found == [Outcome.INCONCLUSIVE, Outcome.FAIL], against
+
+
+@pytest.mark.parametrize(("ceiling", "outcome"), [(0.3, Outcome.FAIL), (4.0, Outcome.PASS)])
+def test_a_tail_that_an_acceptance_lets_pass_names_it_although_p99_is_as_it_was(
+    ceiling: float, outcome: Outcome
+) -> None:
+    agreed = Acceptance("p99", ceiling, "larger model")
+    compared = ComparedMetric(
+        METRICS["p99"], ceiling, TAIL_ALPHA, is_guard=True, requested=False, accepted=agreed, usual=0.2
+    )
+    before, now = (SimpleNamespace(counts_for=lambda _metric, slow=slow: launches_with(slow)) for slow in (0, 4))
+    found = judge_guarded(compared, before, now, against="revision", in_flight=None)  # type: ignore[arg-type]
+    assert (found.outcome, found.needed_ceiling) == (outcome, 4.0)
+    assert found.change is not None
+    assert found.change.value == 0
+    assert bool(marked_accepted(found, compared).accepted) is (outcome is Outcome.PASS)

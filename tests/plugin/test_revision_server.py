@@ -52,8 +52,8 @@ def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay,
     server = _Server(SimpleNamespace(send=sent.append), requests, job)  # type: ignore[arg-type]
     shared = SharedRay(cluster)  # type: ignore[arg-type]
     system = SimpleNamespace(start=lambda **_: deployment, options=SimpleNamespace(session=shared))
-    plan = SimpleNamespace(payload=read_payload([1], REST_JSON))
-    server.serve(SimpleNamespace(system=system, setup=SETUP, plan=plan))  # type: ignore[arg-type]
+    plan, settings = SimpleNamespace(payload=read_payload([1], REST_JSON)), SimpleNamespace(accept=())
+    server.serve(SimpleNamespace(system=system, setup=SETUP, plan=plan, settings=settings))  # type: ignore[arg-type]
     return sent
 
 

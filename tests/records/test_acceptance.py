@@ -10,7 +10,7 @@ from support.synthetic import verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import accepted_ceiling, changes_to_accept
-from pytest_mlpatterns.records.acceptance import Acceptance, Accepted, rounded_ceiling
+from pytest_mlpatterns.records.acceptance import Acceptance, Accepted, pattern_of, rounded_ceiling
 from pytest_mlpatterns.records.verdict import Outcome
 
 LARGER = Acceptance("rtm", 0.6, "larger model", "tests/*::test_digits", issue="#123", until=datetime.date(2026, 12, 31))
@@ -30,10 +30,23 @@ def test_its_text_is_what_the_marker_takes() -> None:
         ("test_a.py::*", "test_b.py::test_b", False),
         ("test_a.py::test_b[1]", "test_a.py::test_b1", False),  # brackets are no class of characters
         ("test_a.py::test_b[small-*]", "test_a.py::test_b[small-cached]", True),
+        (r"test_a.py::test_b[\*-?]", "test_a.py::test_b[*-1]", True),
+        (r"test_a.py::test_b[\*-?]", "test_a.py::test_b[a-1]", False),
+        (r"test_a.py::test_b[a\?]", "test_a.py::test_b[ab]", False),
+        (r"test_a.py::test_b[\u4e2d\*]", r"test_a.py::test_b[\u4e2d*]", True),
+        (r"test_a.py::test_b[\*]", r"test_a.py::test_b[\*]", True),  # equal texts match
     ],
 )
 def test_an_acceptance_is_of_the_tests_that_its_pattern_names(pattern: str, test: str, expected: bool) -> None:
     assert Acceptance("rtm", 0.6, "why", pattern).is_of(test) is expected
+
+
+@pytest.mark.parametrize("inside", ["SELECT *", "a?", r"\*", r"a\\*?", r"\u4e2d", "[!a]", "[a]*"])
+def test_the_pattern_of_an_id_is_of_that_test_alone(inside: str) -> None:
+    accepted = replace(LARGER, test=pattern_of(f"test_a.py::test_q[{inside}-single]"))
+    assert accepted.is_of(f"test_a.py::test_q[{inside}-single]")
+    others = (inside.replace("*", "x").replace("?", "y"), f"{inside}x", f"x{inside}")
+    assert not [one for one in others if one != inside and accepted.is_of(f"test_a.py::test_q[{one}-single]")]
 
 
 @pytest.mark.parametrize(("metric", "ceiling"), [("rtm", 0.6), ("throughput", 0.375), ("p95", None), ("tpot", None)])

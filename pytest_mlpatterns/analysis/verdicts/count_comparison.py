@@ -21,8 +21,9 @@ from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail, with_uncertain_scale
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.records.acceptance import rounded_ceiling
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import NO_CEILING, Outcome
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
@@ -32,7 +33,15 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.latency import RequestCounts
 
-__all__ = ["COUNT_ALPHA", "STORED_TAIL_ALPHA", "TAIL_ALPHA", "CountVerdict", "judge_failures", "judge_tail"]
+__all__ = [
+    "COUNT_ALPHA",
+    "STORED_TAIL_ALPHA",
+    "TAIL_ALPHA",
+    "CountVerdict",
+    "judge_failures",
+    "judge_tail",
+    "tail_ceiling",
+]
 
 COUNT_ALPHA = 0.002
 """Probability, at each interim look, of failing a share of failed requests exactly at the tolerance."""
@@ -148,6 +157,10 @@ class _Pool:
         """The highest latency of a successful request; infinite without one."""
         return float(self._values[-2]) if self._values.size > 1 else math.inf
 
+    def within(self, share: float) -> float:
+        """The latency that this share of the requests exceeds, at most that of a successful one."""
+        return min(self.value(1 - share), self.highest)
+
     def beyond(self, latency_ns: float) -> _Events:
         """How many requests of each launch took longer."""
         later = self._values > latency_ns
@@ -191,17 +204,69 @@ def judge_tail(
     label = percentile_metric(percentile).label
     _require_percentile(then, now, percentile)
     before, after = then.value(percentile / 100), now.value(percentile / 100)
+    signs = _signs(then, now, percentile, tolerance=tolerance, alpha=alpha)
+    change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
+    reason = (
+        f"{label} {format_duration(before)} → {_finite_or(after, 'never')}: "
+        f"{_described(signs.most)}; tolerance {format_percent(tolerance)}"
+    )
+    return CountVerdict(signs.outcome, change, reason, before, after)
+
+
+def tail_ceiling(
+    reference: Sequence[RequestCounts],
+    present: Sequence[RequestCounts],
+    *,
+    percentile: float,
+    tolerance: float,
+    alpha: float = TAIL_ALPHA,
+) -> float | None:
+    """The ceiling of an acceptance with which slower requests pass.
+
+    It is the upper end of the percentile's change, or if a threshold further out needs more, the worsening there.
+
+    Args:
+        reference: as the other arguments, see :func:`judge_tail`.
+
+    Returns:
+        None if they pass with the tolerance; ``NO_CEILING`` if too many requests fail.
+    """
+    then, now = _Pool(reference), _Pool(present)
+
+    def passes(allowed: float) -> bool:
+        return _signs(then, now, percentile, tolerance=allowed, alpha=alpha).outcome is Outcome.PASS
+
+    if passes(tolerance):
+        return None
+    change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
+    least = tolerance if change is None else max(change.high, tolerance)
+    worsenings = [now.within(one) / then.within(one) - 1 for one in _shares(then, now, percentile)]
+    ceilings = sorted(rounded_ceiling(max(one, least)) / 100 for one in worsenings if math.isfinite(one))
+    return next(filter(passes, (rounded_ceiling(least) / 100, *ceilings)), NO_CEILING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signs:
+    """What the thresholds of a percentile show.
+
+    Attributes:
+        outcome: of the comparison.
+        most: the threshold that shows most.
+    """
+
+    outcome: Outcome
+    most: _Threshold
+
+
+def _signs(then: _Pool, now: _Pool, percentile: float, *, tolerance: float, alpha: float) -> _Signs:
+    """Judge a percentile by its thresholds, see :func:`judge_tail`."""
+    before, after = then.value(percentile / 100), now.value(percentile / 100)
     thresholds = _thresholds(then, now, percentile, tolerance=tolerance)
     surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds))]
     changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _TAIL_SIGN
     suspected = [one for one in thresholds if _chance(one.reference, one.present) < _TAIL_SIGN]
     outcome = Outcome.FAIL if surely else Outcome.INCONCLUSIVE if changed or suspected else Outcome.PASS
-    change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
-    reason = (
-        f"{label} {format_duration(before)} → {_finite_or(after, 'never')}: "
-        f"{_described((surely or suspected or thresholds)[0])}; tolerance {format_percent(tolerance)}"
-    )
-    return CountVerdict(outcome, change, reason, before, after)
+    return _Signs(outcome, (surely or suspected or thresholds)[0])
 
 
 def judge_failures(
@@ -245,17 +310,20 @@ def _thresholds(then: _Pool, now: _Pool, percentile: float, *, tolerance: float)
     A lower percentile leaves the tail to p99 if there are enough requests for it; if not, it judges a fifth of its
     share too. Failed requests are no threshold: the highest latency of the others is.
     """
-    share, floor = 1 - percentile / 100, percentile_metric(percentile).floor
-    shares: tuple[float, ...] = (share,)
-    if percentile >= _FAR:
-        shares = (share, share / _DEEPER, 0.0)
-    elif min(then.requests, now.requests) < min_samples(_FAR):
-        shares = (share, share / _DEEPER)
+    floor = percentile_metric(percentile).floor
     found = []
-    for latency in dict.fromkeys(min(then.value(1 - one), then.highest) for one in shares):
+    for latency in dict.fromkeys(then.within(one) for one in _shares(then, now, percentile)):
         allowed = max(latency * (1 + tolerance), latency + floor)
         found.append(_Threshold(latency, allowed, then.beyond(latency), now.beyond(allowed)))
     return found
+
+
+def _shares(then: _Pool, now: _Pool, percentile: float) -> tuple[float, ...]:
+    """The shares of slow requests at the thresholds, that of the percentile first; 0 for the highest latency."""
+    share = 1 - percentile / 100
+    if percentile >= _FAR:
+        return share, share / _DEEPER, 0.0
+    return (share, share / _DEEPER) if min(then.requests, now.requests) < min_samples(_FAR) else (share,)
 
 
 def _described(threshold: _Threshold) -> str:

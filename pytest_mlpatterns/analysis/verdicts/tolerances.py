@@ -173,15 +173,15 @@ def accepted_ceiling(acceptance: Acceptance, metric: Metric) -> float | None:
 
 
 def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
-    """Metrics to accept and the upper end of their change, without those that follow from another one.
+    """Metrics to accept and the ceiling that each needs, without those that follow from another one.
 
     Args:
         verdicts: of comparisons, at most one of a metric.
     """
-    changes = [(one.metric, one.change.high) for one in verdicts if one.change is not None]
+    changes = [(one.metric, needed) for one in verdicts if (needed := one.needed_ceiling) is not None]
     names = {name for name, _ in changes}
     times = {name: metric_named(name).times for name in names if is_known_metric(name)}
-    return [(name, high) for name, high in changes if names.isdisjoint(times.get(name, ()))]
+    return [(name, needed) for name, needed in changes if names.isdisjoint(times.get(name, ()))]
 
 
 _CLEARLY = 0.95

@@ -229,6 +229,8 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult, results_file: str
     if result.reference is not None and result.reference.entry:
         return [f"find the change that {wrong}; if it is intended, record it:", record]
     if any(verdict.against == "revision" for verdict in verdicts):
+        if any(verdict.needed_ceiling is None for verdict in verdicts if verdict.against == "revision"):
+            return [f"find the change that {wrong}; no ceiling can accept it"]
         return [
             f"find the change that {wrong}; if it is intended, accept it",
             *_accepted_by(verdicts, result, results_file),

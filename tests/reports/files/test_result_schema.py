@@ -41,7 +41,9 @@ SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 SINCE_0_2_0 = {
     "accepted",
+    "accepted_file",
     "by_machine",
+    "ceiling",
     "classes",
     "end",
     "entry",

@@ -146,7 +146,7 @@ def test_after_a_leak_the_next_step_is_to_find_it(against: Literal["revision", "
     ],
 )
 def test_failed_requests_are_no_slowness(against: Literal["revision", "baseline", "limit"], said: str) -> None:
-    failing = Verdict("error_rate", against, Outcome.FAIL, "error rate 3 %")
+    failing = Verdict("error_rate", against, Outcome.FAIL, "error rate 3 %", Estimate(0.03, 0.02, 0.04))
     assert said in failure_text([failing], result(verdicts=(failing,)))
 
 
