@@ -12,7 +12,7 @@ import inspect
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, retries
+from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, ends_task, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.stream import Stream, StreamSource
 from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, advice_on, user_traceback
 
@@ -115,7 +115,9 @@ class ModelCaller:
             return await outputs if inspect.isawaitable(outputs) else outputs
         except RequestError:
             raise
-        except (Exception, SystemExit) as error:  # a model that wants to exit does not end the service
+        except BaseException as error:  # a model that exits or panics does not end the service
+            if ends_task(error):
+                raise
             raise self.failure(error) from error
 
     def failure(self, error: BaseException) -> RequestError:
@@ -147,7 +149,9 @@ class _ModelChunks:
         except RequestError:
             self._caller.statistics.add_failure(self._started_ns)
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if ends_task(error):
+                raise
             self._caller.statistics.add_failure(self._started_ns)
             raise self._caller.failure(error) from error
 

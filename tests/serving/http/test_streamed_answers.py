@@ -197,9 +197,35 @@ async def breaks_later(batch: list[Any]) -> AsyncIterator[Any]:
     raise SystemExit(3)
 
 
+class Panic(BaseException):
+    """As the panics of libraries in Rust: no ``Exception``."""
+
+
+async def panics(batch: list[Any]) -> AsyncIterator[Any]:
+    for letter in batch[0]:
+        yield letter
+    raise Panic("no token")
+
+
+async def panics_at_once(_batch: list[Any]) -> list[Any]:
+    raise Panic("no token")
+
+
 class TestErrors:
+    def test_a_panic_of_a_library_is_an_error_of_its_request(self) -> None:
+        async def scenario() -> None:
+            app = app_of(panics_at_once)
+            async with Call(app, V1, {"instances": ["a"]}) as call:
+                body = await call.whole()
+            assert call.status == 500
+            assert b"the model raised" in body
+            assert app._caller.tracebacks[0].endswith("Panic: no token")
+
+        run(scenario())
+
     @pytest.mark.parametrize(
-        ("model", "error"), [(breaks, "ValueError: out of words"), (breaks_later, "SystemExit: 3")]
+        ("model", "error"),
+        [(breaks, "ValueError: out of words"), (breaks_later, "SystemExit: 3"), (panics, "Panic: no token")],
     )
     def test_an_error_in_the_middle_is_the_last_event_and_its_traceback_is_kept(self, model: Any, error: str) -> None:
         async def scenario() -> None:
