@@ -68,7 +68,8 @@ def _run(options: argparse.Namespace, results: Results, for_people: Callable[[st
     codes = [*(_EXIT_CODES[kind] for kind in kinds.values()), *_codes_of(run)]
     if not codes:
         raise ResultFileError(
-            f"{options.results} has no perf test, expected at least one; select tests that use the fixture perf"
+            f"{options.results} has no result of a perf test, expected at least one; select tests that use the fixture "
+            "perf, and do not skip all of them"
         )
     code = min(filter(None, codes), default=0)
     tests = _tests(results, options.results)

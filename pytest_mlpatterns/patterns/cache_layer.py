@@ -388,6 +388,14 @@ def key_of(instance: Any) -> bytes:
     named = instance if isinstance(instance, dict) else {"": instance}
     if named and all(map(_has_bytes, named.values())):
         return _key_of_arrays(named)
+    arrays = {name: value for name, value in named.items() if _has_bytes(value)}
+    others = {name: value for name, value in named.items() if name not in arrays}
+    if arrays and all(hasattr(value, "dtype") for value in others.values()):
+        return hashlib.sha256(_key_of_arrays(arrays) + _key_of_json(others)).digest()
+    return _key_of_json(instance)
+
+
+def _key_of_json(instance: Any) -> bytes:
     try:
         text = orjson.dumps(instance, default=_plain, option=_CANONICAL)
         if b"null" in text:  # orjson writes NaN and the infinities so

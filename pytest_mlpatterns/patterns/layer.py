@@ -185,6 +185,8 @@ def ends_task(error: BaseException) -> bool:
     """
     if isinstance(error, GeneratorExit | KeyboardInterrupt):
         return True
+    if not isinstance(error, asyncio.CancelledError):  # a model may end its own task in time, and raise what it likes
+        return False
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -227,6 +227,9 @@ class TestInputs:
         inputs += [np.array([1], dtype="u1"), np.array([1], dtype="i1"), {"a": np.array([1])}, {"b": np.array([1])}]
         inputs += [b"1", b"1\0", b"", [b"1"], np.array([], dtype="f4"), {}]
         inputs += [np.array([30, "Ada"], dtype=object), np.array([30, None], dtype=object)]
+        texts = np.array(["Ada"], dtype=object)
+        inputs += [{"text": texts, "x": np.array([1], dtype=dtype)} for dtype in ("i1", "i8")]
+        inputs += [{"text": texts, "x": np.zeros(shape)} for shape in ((0,), (0, 3))]
         model = Model()
         layer, _ = caching(model)
         layer(inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
@@ -298,6 +299,22 @@ class TestErrors:
                 with pytest.raises(RuntimeError, match=f"it raised {type(error).__name__}: 13"):
                     await read(stream)
             assert await read(last) == ["c1"]
+
+        run(scenario())
+
+    def test_a_time_limit_of_the_model_s_own_is_an_error_of_its_sequences(self) -> None:
+        class Limited(Countdown):
+            async def step(self, active: list[dict[str, Any]]) -> list[Any]:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+                raise TimeoutError("too slow")
+
+        async def scenario() -> None:
+            with pytest.raises(TimeoutError, match="too slow"):
+                await read(Layer(Limited()).ask("a", 1))
 
         run(scenario())
 

@@ -288,8 +288,13 @@ class TestEnds:
     def test_the_end_of_a_loop_and_of_a_process_do(self, error: BaseException) -> None:
         assert ends_task(error)
 
-    @pytest.mark.parametrize("error", [ValueError(), SystemExit(), asyncio.CancelledError(), BaseException()])
-    def test_another_does_once_the_task_was_cancelled(self, error: BaseException) -> None:
+    @pytest.mark.parametrize(
+        ("error", "ends"),
+        [(asyncio.CancelledError(), True), (ValueError(), False), (SystemExit(), False), (BaseException(), False)],
+    )
+    def test_a_cancellation_does_once_the_task_was_cancelled_and_what_a_model_makes_of_it_does_not(
+        self, error: BaseException, ends: bool
+    ) -> None:
         async def scenario() -> None:
             assert not ends_task(error)
             task = asyncio.current_task()
@@ -297,7 +302,7 @@ class TestEnds:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.sleep(0)
-            assert ends_task(error)
+            assert ends_task(error) is ends
 
         asyncio.run(scenario())
 
