@@ -174,6 +174,13 @@ class LoadRun:
             self._left -= 1
         return again
 
+    def due_at_once(self, asked_ns: int, sent_ns: int) -> int:
+        """When a request was due that was to be sent at once: as it was sent, or asked for if the window began between.
+
+        It belongs to the warm-up then.
+        """
+        return asked_ns if asked_ns < self._window_start_ns <= sent_ns else sent_ns
+
     def send_due(self, now_ns: int) -> None:
         """Send every request that is due by now, and cancel those whose time is up or try them again."""
         self._see_full(now_ns)

@@ -8,11 +8,13 @@ result reports it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
 from datetime import timedelta
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.loadgen.arrivals import NEVER_NS
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
 from pytest_mlpatterns.loadgen.retrier import Attempt
 from pytest_mlpatterns.loadgen.streamed_answer import answers_to
@@ -44,6 +46,8 @@ class PyreqwestLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Any = None
         self._logged = False
+        self._paced_until_ns = NEVER_NS
+        self._is_due_earlier = asyncio.Event()
         self._in_pieces = job.in_pieces
         self._new_answer = answers_to(job)
         self._load_run = LoadRun(job, self._start_request, emit)
@@ -77,7 +81,11 @@ class PyreqwestLoop:
             try:
                 while not (load_run.draining and (load_run.stop_early or not self._tasks)):
                     await asyncio.sleep(TICK_NS / 1e9)
-                    load_run.tick(perf_counter_ns(), len(self._tasks), limit_reached=False)
+                    now = perf_counter_ns()
+                    if now >= load_run.next_due_ns:  # what is due in the window is sent before the tick that closes it
+                        load_run.send_due(now)
+                    load_run.tick(now, len(self._tasks), limit_reached=False)
+                    self._note_due()
             finally:
                 pacing.cancel()
                 for task in self._tasks:
@@ -87,22 +95,32 @@ class PyreqwestLoop:
     async def _pace(self) -> None:
         """Send requests when they are due by the clock."""
         while True:
-            left_ns = self._load_run.next_due_ns - perf_counter_ns()
-            if left_ns > 0:
-                await asyncio.sleep(min(left_ns, TICK_NS) / 1e9)
+            now = perf_counter_ns()
+            due_ns = self._load_run.next_due_ns
+            if due_ns > now:
+                self._paced_until_ns = min(due_ns, now + TICK_NS)
+                self._is_due_earlier.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout((self._paced_until_ns - now) / 1e9):
+                        await self._is_due_earlier.wait()
             else:
-                self._load_run.send_due(perf_counter_ns())
+                self._load_run.send_due(now)
                 await asyncio.sleep(0)
 
+    def _note_due(self) -> None:
+        """Wake the pace if a request is due earlier than it waits for: an answer or the window's begin made it so."""
+        if self._load_run.next_due_ns < self._paced_until_ns:
+            self._is_due_earlier.set()
+
     def _start_request(self, request: int, due_ns: int | None) -> None:
-        task = asyncio.create_task(self._request(request, due_ns))
+        task = asyncio.create_task(self._request(request, due_ns, asked_ns=perf_counter_ns()))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _request(self, request: int, due_ns: int | None) -> None:
-        sent_ns = perf_counter_ns()
-        due_ns = sent_ns if due_ns is None else due_ns
-        load_run, attempt = self._load_run, Attempt(request, due_ns, sent_ns)
+    async def _request(self, request: int, due_ns: int | None, *, asked_ns: int) -> None:
+        load_run, sent_ns = self._load_run, perf_counter_ns()
+        due_ns = load_run.due_at_once(asked_ns, sent_ns) if due_ns is None else due_ns
+        attempt = Attempt(request, due_ns, sent_ns)
         while True:
             received = _Received(self._new_answer())
             received.answer.begin(request)
@@ -117,6 +135,7 @@ class PyreqwestLoop:
             load_run.answers.offer(request, received.body, received.head)
         if load_run.answered(due_ns, now, failed=outcome in _REFUSED):
             self._start_request(load_run.next_request(), None)
+        self._note_due()
 
     def _wait_ns(self, attempt: Attempt, received: _Received, *, outcome: int, now_ns: int) -> int | None:
         """How long to wait before the next attempt; None if this one was the last."""

@@ -48,6 +48,7 @@ def commit(directory: Path) -> str | None:
         answer = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607 - git from the PATH
             cwd=directory,
+            env=_environment(),
             capture_output=True,
             text=True,
             timeout=10,
@@ -56,6 +57,15 @@ def commit(directory: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
+
+
+def _environment() -> dict[str, str]:
+    """The environment without what selects a repository, as git sets it for its hooks."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or _ENVIRONMENT_KEPT.match(name)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +140,10 @@ class Git:
         if executable is None:
             raise DeploymentError("found no `git` on PATH, expected it to lay out a revision: install git")
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        passed = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("GIT_") or _ENVIRONMENT_KEPT.match(name)
-        }
         index = {} if self.index is None else {"GIT_INDEX_FILE": str(self.index)}
         return subprocess.run(
             [executable, "-C", str(self.directory), *settings, *self.options, *arguments],
-            env={**passed, **index, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
+            env={**_environment(), **index, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
             input=stdin,
             capture_output=True,
             check=False,
@@ -225,6 +230,8 @@ def _present(git: Git, paths: Iterable[str]) -> dict[str, str]:
 def _commit_and_changes(repository: Path) -> str:
     """The commit of a repository in this one, and the digest of its files if they differ from it."""
     git = Git(repository)
+    if not git.succeeds("rev-parse", "--verify", "--quiet", "HEAD"):
+        return tree_digest(repository)  # it has no commit yet
     sha = git.run("rev-parse", "HEAD").strip()
     return sha if git.run("status", "--porcelain") == "" else f"{sha} {tree_digest(repository)}"
 

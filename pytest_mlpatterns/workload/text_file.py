@@ -21,13 +21,13 @@ __all__ = ["JsonLine", "read_json_lines", "read_lines"]
 
 
 def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
-    """Read the lines of a regular file in UTF-8.
+    """Read the lines of a regular file in UTF-8, with or without a byte order mark.
 
     Raises:
         OSError: it cannot be read, is no regular file, or is too large.
         UnicodeDecodeError: it is not in UTF-8.
     """
-    with open(path, encoding="utf-8", opener=_open_at_once) as file:
+    with open(path, encoding="utf-8-sig", opener=_open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is a pipe, a socket or a device; name a regular file")

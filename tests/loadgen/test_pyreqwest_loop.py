@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from array import array
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -22,6 +23,7 @@ from pytest_mlpatterns.loadgen import pyreqwest_loop
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.load_run import TICK_NS
 from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop, parse_message
 from pytest_mlpatterns.measurement.launch import LaunchRunner
@@ -31,13 +33,14 @@ from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.samples import Samples, Window
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 
@@ -174,6 +177,35 @@ def test_a_stream_that_lasts_until_the_connection_is_closed_needs_its_last_event
         job = replace(job, endpoint=replace(job.endpoint, remote=remote))
         samples = samples_of(PyreqwestLoop(job, lambda _event: None).run())
     assert samples.outcome.tolist() == [outcome] * 3
+
+
+def sent_by_the_library(schedule: Schedule, **changes: Any) -> tuple[Samples, Window]:
+    """What a load over plain HTTP came to, and its window."""
+    with ScriptedServer() as service:
+        job = a_job([service.address], schedule, **{"warmup_ns": 50 * MS, **changes})
+        remote = Remote(f"http://127.0.0.1:{service.address[1]}", http2=False)
+        result = PyreqwestLoop(replace(job, endpoint=replace(job.endpoint, remote=remote)), lambda _event: None).run()
+    return samples_of(result), result.window
+
+
+@pytest.mark.parametrize(
+    ("schedule", "think_ns"),
+    [(ClosedLoop(1, think_time="5ms"), b""), (ClosedLoop(1), array("q", [0, 0, 5 * MS, -1]).tobytes())],
+    ids=["think time", "conversation"],
+)
+def test_a_request_that_an_answer_makes_due_is_sent_before_the_next_tick(schedule: Schedule, think_ns: bytes) -> None:
+    order = array("I", [0]).tobytes() if think_ns else b""
+    samples, _ = sent_by_the_library(schedule, duration_ns=600 * MS, think_ns=think_ns, order=order)
+    assert np.median(samples.sent_ns - samples.due_ns) < TICK_NS / 2
+
+
+def test_a_trace_is_sent_whole_up_to_its_last_request(tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text("timestamp\n0\n" + "".join(f"0.1{number}\n" for number in range(5)))
+    trace = Trace(file)
+    for _ in range(5):
+        samples, window = sent_by_the_library(trace, duration_ns=trace.length_ns, warmup_ns=60 * MS)
+        assert np.count_nonzero(samples.due_ns >= window.start_ns) == 6
 
 
 def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:

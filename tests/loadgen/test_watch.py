@@ -116,10 +116,10 @@ def test_a_server_for_the_ceiling_that_does_not_listen_is_ended(
 
 
 def test_a_generator_that_reports_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warm-up, window and time-out are 14 s; half a minute more is late."""
+    """Warm-up, window and the time-outs of both are 24 s; half a minute more is late."""
     clock = itertools.count(0.0, 0.25)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     child = FakeChild(*[PROGRESS] * 1000)
-    with pytest.raises(ChildError, match=r"\(process 4711\) is not done with its load after 44 s"):
+    with pytest.raises(ChildError, match=r"\(process 4711\) is not done with its load after 54 s"):
         run(tmp_path, child)
     assert child.ended

@@ -9,7 +9,7 @@ import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.git import commit_digest, tree_digest
+from pytest_mlpatterns.system.git import commit, commit_digest, tree_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,3 +105,23 @@ def test_a_large_file_that_no_commit_holds_is_not_read(repository: Repository, m
     before = tree_digest(repository.top)
     os.utime(repository.top / "weights.bin", ns=(20, 20))
     assert tree_digest(repository.top) != before
+
+
+def test_a_repository_in_it_that_has_no_commit_counts_by_its_files(repository: Repository) -> None:
+    inner = Repository.made(repository.top / "data")
+    empty = tree_digest(repository.top)
+    inner.write({"rows.csv": "1\n"})
+    one = tree_digest(repository.top)
+    inner.write({"rows.csv": "2\n"})
+    assert len({empty, one, tree_digest(repository.top)}) == 3
+
+
+def test_the_commit_is_that_of_the_directory_also_in_a_hook_of_another_repository(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Repository.made(tmp_path / "other")
+    other.commit({"a.py": "a = 1\n"})
+    monkeypatch.setenv("GIT_DIR", str(other.top / ".git"))
+    found = commit(repository.top)
+    monkeypatch.delenv("GIT_DIR")
+    assert found == repository.git("rev-parse", "--short=12", "HEAD")

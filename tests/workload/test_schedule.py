@@ -325,6 +325,7 @@ def test_independent_callers_of_several_generators_are_as_random_as_one_stream(o
         ("a.jsonl", '{"timestamp": 10.5}\n\n{"timestamp": 10, "x": 1}\n12\n', "timestamp"),
         ("a.jsonl", '{"at": 10.5}\n{"at": "10"}\n{"at": 12}\n', "at"),
         ("a.csv", "path,timestamp\n/a,10.5\n/b,10\n/c,12\n", "timestamp"),
+        ("a.csv", "\ufefftimestamp\n10.5\n10\n12\n", "timestamp"),
         ("A.CSV", "at\n10.5\n10\n12\n", "at"),
         ("a.jsonl", '{"timestamp": 10.5, "x": "\u2028"}\r\n10\r\n12\r\n', "timestamp"),
         ("a.csv", "path,timestamp\n/\u2028\x85a,10.5\n/b,10\n/c,12\n", "timestamp"),
