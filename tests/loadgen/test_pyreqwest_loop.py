@@ -190,7 +190,7 @@ def sent_by_the_library(schedule: Schedule, **changes: Any) -> tuple[Samples, Wi
 
 @pytest.mark.parametrize(
     ("schedule", "think_ns"),
-    [(ClosedLoop(1, think_time="5ms"), b""), (ClosedLoop(1), array("q", [0, 0, 5 * MS, -1]).tobytes())],
+    [(ClosedLoop(1, think_time="5ms"), b""), (ClosedLoop(1), array("q", [5 * MS] * 3 + [-1]).tobytes())],
     ids=["think time", "conversation"],
 )
 def test_a_request_that_an_answer_makes_due_is_sent_before_the_next_tick(schedule: Schedule, think_ns: bytes) -> None:
@@ -201,7 +201,7 @@ def test_a_request_that_an_answer_makes_due_is_sent_before_the_next_tick(schedul
 
 def test_a_trace_is_sent_whole_up_to_its_last_request(tmp_path: Path) -> None:
     file = tmp_path / "trace.csv"
-    file.write_text("timestamp\n0\n" + "".join(f"0.1{number}\n" for number in range(5)))
+    file.write_text("timestamp\n0\n" + "".join(f"0.100{number}\n" for number in range(5)))
     trace = Trace(file)
     for _ in range(5):
         samples, window = sent_by_the_library(trace, duration_ns=trace.length_ns, warmup_ns=60 * MS)
