@@ -65,7 +65,7 @@ class _Work:
     __slots__ = ("free_ns",)
 
     def __init__(self) -> None:
-        self.free_ns = 0
+        self.free_ns: int = 0
 
 
 class ThreadCall:
