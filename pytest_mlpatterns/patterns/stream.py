@@ -10,7 +10,7 @@ from time import perf_counter_ns
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.layer import RequestError, ends_task, error_of_one_caller
 from pytest_mlpatterns.patterns.request_clock import SHARED_WAIT, charge
 
 if TYPE_CHECKING:
@@ -242,8 +242,10 @@ class Recording:
                 pass
             if not self._is_left:  # a model may catch its cancellation
                 await self._keep(self._chunks)
-        except (Exception, SystemExit) as error:  # for the readers; a model that exits must not end the loop
-            self._error = error
+        except BaseException as error:  # for the readers; a model that exits or panics must not end the loop
+            if ends_task(error):
+                raise
+            self._error = error_of_one_caller(error)
         finally:
             await self._end()
 

@@ -199,6 +199,23 @@ def test_a_request_that_comes_while_the_model_is_closed_has_a_stream_of_its_own(
     run(scenario())
 
 
+def test_a_panic_of_a_library_in_a_stream_is_an_error_of_its_reader_and_is_not_remembered() -> None:
+    class Panic(BaseException):
+        """As the panics of libraries in Rust: no ``Exception``."""
+
+    async def model(_batch: list[Any]) -> AsyncIterator[Any]:
+        yield "a"
+        raise Panic("no token")
+
+    async def scenario() -> None:
+        cache = Cache(model)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="it raised Panic: no token"):
+                await read(await cache.ask())
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_a_stream_whose_model_catches_its_cancellation_is_not_remembered(goes_on: bool) -> None:
     async def scenario() -> None:
