@@ -39,8 +39,6 @@ _EXIT_CODES: Mapping[Kind, int] = {
 }
 """Exit code for each kind. Of several the lowest above zero counts: an error hides no regression from its reader, but a
 script that allows regressions must not allow an error with them."""
-_INCOMPLETE = 3
-"""Exit code if perf tests were not run, as of one that is undecided."""
 _MOST_NAMED = 20
 """Number of tests without a result that people see by name; programs see all."""
 
@@ -90,8 +88,8 @@ def _run(options: argparse.Namespace, results: Results, for_people: Callable[[st
 
 
 def _codes_of(run: RunEnd) -> list[int]:
-    """The exit codes of what is no result of a perf test."""
-    return [VERDICT_ERROR] * bool(run.other_failures) + [_INCOMPLETE] * bool(incompleteness(run))
+    """The exit codes of what is no result of a perf test; one that was not run counts as undecided."""
+    return [VERDICT_ERROR] * bool(run.other_failures) + [_EXIT_CODES[Kind.UNDECIDED]] * bool(incompleteness(run))
 
 
 def _others(run: RunEnd) -> str:

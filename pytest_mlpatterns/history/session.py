@@ -45,7 +45,6 @@ class HistorySession:
         run: names the place of the history, which must not be empty.
         environment: the machine and its software.
         root: directory that test ids are relative to.
-        invoked_in: directory that pytest was started in, and so that of the commands to run next.
 
     Attributes:
         lines: what was done with the history, in sentences for the terminal.
@@ -56,11 +55,10 @@ class HistorySession:
         HistoryError: the history cannot be read, which is better known before anything is measured.
     """
 
-    def __init__(self, run: RunSettings, environment: Environment, *, root: Path, invoked_in: Path) -> None:
+    def __init__(self, run: RunSettings, environment: Environment, *, root: Path) -> None:
         self._run = run
         self._environment = environment
         self._root = root
-        self._invoked_in = invoked_in
         file = Path(run.history)  # git:NAME is relative to nothing
         place = str(file.relative_to(root)) if file.is_relative_to(root) else run.history
         if place != run.history and place.startswith(NOTES_PREFIX):  # a file of such a name
@@ -160,6 +158,6 @@ class HistorySession:
         tolerance = Tolerances(result.definition.tolerance).of(change.metric) if is_known else None
         sentence = change_sentence(change, passed=each_passed(change, lines), tolerance=tolerance)
         fails = self._run.history_fail is HistoryFail.NEW and change.is_worse and change.is_confirmed
-        test = id_from(self._invoked_in, change.test, self._root)
+        test = id_from(self._run.invoked_in, change.test, self._root)
         command = bisect_command(change, test) if change.is_worse else ""
         return NewChange(change, sentence, command, fails, result.definition.location)

@@ -217,7 +217,7 @@ class Experiment:
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
         ranked: names of the metrics that a ranking weighs or limits.
         cluster: the machines that take part beside this one; None if none do.
-        accepted: worsenings that the team has agreed to, whatever the marker has at the other revision.
+        accepted: worsenings that the team has agreed to, by the files and markers of this tree; :attr:`agreed` is less.
         results_file: that the run will write, as a command names it; empty if it writes none.
         scatter: by how much the launches of this test differ, where its history knows it.
     """

@@ -170,13 +170,15 @@ def judge_guarded(
     then, now = reference.counts_for(metric), present.counts_for(metric)
     if not then:
         raise UnknownMetricError("is not recorded yet")
+    ceiling: float | None = None
     if metric.percentile is None:
-        found, ceiling = judge_failures(then, now, tolerance=tolerance), None
+        found = judge_failures(then, now, tolerance=tolerance)
     else:
         alpha = STORED_TAIL_ALPHA if against == "baseline" else TAIL_ALPHA
         found = judge_tail(then, now, percentile=metric.percentile, tolerance=tolerance, alpha=alpha)
         usual = min(compared.usual_beside(against), tolerance)
-        ceiling = tail_ceiling(then, now, percentile=metric.percentile, tolerance=usual, alpha=alpha)
+        if found.outcome is not Outcome.PASS or usual < tolerance:  # otherwise it passes without an acceptance
+            ceiling = tail_ceiling(then, now, percentile=metric.percentile, tolerance=usual, alpha=alpha)
     value = found.present_value if math.isfinite(found.present_value) else None
     figures = (found.change, tolerance, found.reference_value, value)
     return Verdict(metric.name, against, found.outcome, found.reason, *figures, ceiling=ceiling)

@@ -40,14 +40,17 @@ PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()
 
 def uses_our_fixtures(item: pytest.Item) -> bool:
     """Whether a test uses a fixture of this plugin that measures or deploys, and not another one of that name."""
-    found: Mapping[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    return any(_leads_to_ours(name, found.get(name, ())) for name in _FIXTURES)
+    return any(_uses_ours(item, name) for name in _FIXTURES)
 
 
 def measures(item: pytest.Item) -> bool:
     """Whether a test uses the fixture of this plugin that measures, so that it may be recorded as a baseline."""
+    return _uses_ours(item, _MEASURES)
+
+
+def _uses_ours(item: pytest.Item, fixture: str) -> bool:
     found: Mapping[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    return _leads_to_ours(_MEASURES, found.get(_MEASURES, ()))
+    return _leads_to_ours(fixture, found.get(fixture, ()))
 
 
 def may_ask_later(item: pytest.Item) -> bool:

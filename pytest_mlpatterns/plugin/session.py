@@ -279,12 +279,7 @@ class PerfSession:
             return None
         from pytest_mlpatterns.history.session import HistorySession
 
-        return HistorySession(
-            self._run,
-            self._machine,
-            root=self._config.rootpath,
-            invoked_in=self._config.invocation_params.dir,
-        )
+        return HistorySession(self._run, self._machine, root=self._config.rootpath)
 
     def _other_revision(self, worktree: Worktree) -> OtherRevision:
         other = OtherRevision(self._config, worktree, self._directory)

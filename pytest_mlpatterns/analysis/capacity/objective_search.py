@@ -14,13 +14,13 @@ Service times that vary leave few late requests to fit. So the times that the re
 the answers too, and give a rate of their own. If both agree, the one that is known better counts; if they do not, the
 service is no such queue, and the curve counts.
 
-A service that stops for a moment, for reasons of its own or of the machine, makes all requests late that wait
-meanwhile, at whatever rate. So the first window with a pause is measured again; a second pause counts.
-
 A queue whose servers never rest while requests wait begins with one of them when a server is free. So the time that
 the request took follows from the arrivals and answers alone (Lindley, "The theory of queues with a single
 server", Proceedings of the Cambridge Philosophical Society 48, 1952). A few hundred such times show far more of the
 tail of the waits in the long run than the few late requests among them do.
+
+A service that stops for a moment, for reasons of its own or of the machine, makes all requests late that wait
+meanwhile. A lower rate does not help. So the first window with a pause is measured again; a second pause counts.
 """
 
 from __future__ import annotations
