@@ -192,7 +192,9 @@ class LoadRun:
         self._arrivals.send_due(min(now_ns, self._stop_ns))
 
     def tick(self, now_ns: int, connections: int, *, limit_reached: bool) -> None:
-        """Begin the next phase if it is time; called every 50 ms."""
+        """Begin the next phase if it is time; called every 50 ms. What is due is sent before, so that none is lost."""
+        if now_ns >= self.next_due_ns:
+            self.send_due(now_ns)
         cpu_ns = process_time_ns()
         self._loop_lag_ns = max(self._loop_lag_ns, now_ns - self._last_tick_ns - TICK_NS)
         self._last_tick_ns = now_ns

@@ -81,10 +81,7 @@ class PyreqwestLoop:
             try:
                 while not (load_run.draining and (load_run.stop_early or not self._tasks)):
                     await asyncio.sleep(TICK_NS / 1e9)
-                    now = perf_counter_ns()
-                    if now >= load_run.next_due_ns:  # what is due in the window is sent before the tick that closes it
-                        load_run.send_due(now)
-                    load_run.tick(now, len(self._tasks), limit_reached=False)
+                    load_run.tick(perf_counter_ns(), len(self._tasks), limit_reached=False)
                     self._note_due()
             finally:
                 pacing.cancel()
