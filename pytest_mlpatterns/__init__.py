@@ -17,7 +17,7 @@ layer     packages
 4         ``config``: settings; ``reports``: results as text
 3         ``analysis``: mathematics; ``patterns``; ``workload``: what is sent, and when; ``system``: the machine
 2         ``records``: values that travel; ``wire``: formats of requests and responses
-1         ``errors``, ``units``, ``fields``, ``wording``, ``credentials``
+1         ``errors``, ``units``, ``fields``, ``wording``, ``credentials``, ``removed``
 ========  ===============================================================================================
 
 To read the code, begin with ``records``, then follow a test from the top: ``plugin/entry``, ``plugin/session``,
@@ -47,7 +47,9 @@ __all__ = ["__version__", *_HOME_OF]  # noqa: PLE0604 - computed from the stub
 def __getattr__(name: str) -> object:
     """Load a public name when it is first used, so that pytest without perf tests pays nothing."""
     if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from pytest_mlpatterns.removed import why_removed
+
+        raise AttributeError(why_removed(name) or f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     if (

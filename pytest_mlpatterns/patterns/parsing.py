@@ -12,6 +12,7 @@ from pytest_mlpatterns import patterns
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import read_variables
 from pytest_mlpatterns.patterns.pattern import Composed, Pattern
+from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def _unknown(text: str, name: str) -> str:
     """What is wrong with a text that names no pattern, and what to write."""
     if name in _NEED_CODE:
         return f"{shown(text)}, which needs code; write the value: {_NEED_CODE[name].__name__}(...)"
+    if gone := why_removed(name):
+        return f"the pattern {shown(text)}: {gone}"
     hint = did_you_mean(name or text.lower(), _NAMED)
     return f"the pattern {shown(text)}, {hint}expected one of {', '.join(_NAMED)}, or several joined by |"
 

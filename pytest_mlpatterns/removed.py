@@ -1,0 +1,42 @@
+"""What left the package: names that files, tests and command lines of earlier versions may still have.
+
+Each is refused by its name, with what to use instead, and not as a typing error. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["why_removed"]
+
+_LAST = "5b1580bb"
+"""The last commit that has what left in 0.3."""
+_OWN_PATTERN = "a pattern of your own takes a file, see docs/how-to/own-pattern.md"
+_REMOVED: Mapping[str, str] = {
+    "Autoscaled": "compare Replicated(replicas=...) at several sizes, or perf.measure_scaling()",
+    "Bulk": "a number of requests ends with a duration",
+    "Bursts": 'write Stages([("1s", 1000), ("9s", 100)])',
+    "Fallback": _OWN_PATTERN,
+    "Faulty": _OWN_PATTERN,
+    "Mix": "write a test for each class of callers",
+    "MultiModel": "write a test for each model",
+    "Retries": "the error rate counts each failed request",
+    "Shadowed": _OWN_PATTERN,
+}
+"""Public name that left in 0.3 → what to do instead."""
+
+
+def why_removed(name: str) -> str:
+    """Why a name is refused that an earlier version had; empty for any other.
+
+    Args:
+        name: as users write it; upper and lower case are the same.
+
+    Returns:
+        ``"Shadowed left in 0.3 (commit 5b1580bb is the last that has it); write a test for each model"``.
+    """
+    known = {known.lower(): known for known in _REMOVED}.get(name.lower())
+    return f"{known} left in 0.3 (commit {_LAST} is the last that has it); {_REMOVED[known]}" if known else ""
