@@ -25,6 +25,7 @@ _REMOVED: Mapping[str, str] = {
     "MultiModel": "write a test for each model",
     "Retries": "the error rate counts each failed request",
     "Shadowed": _OWN_PATTERN,
+    "pytest-benchmark": "write --format openmetrics, or read the file of --perf-json",
 }
 """Public name that left in 0.3 → what to do instead."""
 

@@ -29,6 +29,7 @@ from pytest_mlpatterns.cli.output import (
 from pytest_mlpatterns.cli.plan_command import add_plan_command
 from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
 from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultFileError
+from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.system.files import MOST_BYTES, read_text
 from pytest_mlpatterns.system.owned_files import temporary_directory
 from pytest_mlpatterns.wording import count, visible
@@ -120,11 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",
-        choices=("pytest-benchmark", "openmetrics", "otlp-json", "speedscope", "collapsed"),
-        default="pytest-benchmark",
+        required=True,
+        type=_export_format,
+        choices=("openmetrics", "otlp-json", "speedscope", "collapsed"),
         help="openmetrics, otlp-json: each metric as a gauge, for Prometheus and OpenTelemetry; "
-        "speedscope: profiles for speedscope.app; collapsed: profiles for flamegraph.pl and inferno "
-        "(default: %(default)s)",
+        "speedscope: profiles for speedscope.app; collapsed: profiles for flamegraph.pl and inferno",
     )
     export.add_argument("--test", metavar="ID", help="speedscope and collapsed: the profile of this test alone")
     export.add_argument(
@@ -142,6 +143,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     ranking.set_defaults(for_people=True)
     return parser
+
+
+def _export_format(name: str) -> str:
+    """The name of a format; one that left is refused with what to use instead."""
+    if why := why_removed(name):
+        raise argparse.ArgumentTypeError(why)
+    return name
 
 
 def _add_command(
@@ -176,10 +184,8 @@ def _exported(options: argparse.Namespace) -> str:
 
     from pytest_mlpatterns.reports.files.gauges import openmetrics_text, otlp_json
     from pytest_mlpatterns.reports.files.profiles import collapsed_stacks, speedscope_json
-    from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
 
     written: dict[str, Callable[[Results], str]] = {
-        "pytest-benchmark": benchmark_json,
         "openmetrics": openmetrics_text,
         "otlp-json": otlp_json,
         "speedscope": partial(speedscope_json, test=options.test, side=options.side or "both"),

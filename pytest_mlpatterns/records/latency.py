@@ -79,8 +79,8 @@ class Latency:
     Attributes:
         percentiles: from 0 to 100, as far into the tail as the number of requests allows; observed values, not bounds.
         histogram: the same requests, counted by latency.
-        mean_ns: arithmetic mean, for formats that require one; reports show the median.
-        sd_ns: standard deviation, for these formats too.
+        mean_ns: arithmetic mean, for programs that read the result file; reports show the median.
+        sd_ns: standard deviation, for these programs too.
     """
 
     percentiles: Percentiles

@@ -21,6 +21,8 @@ from pytest_mlpatterns.reports.html.page import html_report
 if TYPE_CHECKING:
     from pathlib import Path
 
+EXPORT = ("export", "--format", "otlp-json")
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -30,9 +32,15 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_export_writes_the_file_that_was_named(file: Path) -> None:
-    assert main(["export", str(file), "-o", str(file.parent / "benchmark.json")]) == 0
-    data = json.loads((file.parent / "benchmark.json").read_text(encoding="utf-8"))
-    assert [one["fullname"] for one in data["benchmarks"]] == ["test_perf.py::test_digits"]
+    assert main([*EXPORT, str(file), "-o", str(file.parent / "gauges.json")]) == 0
+    assert "test_perf.py::test_digits" in (file.parent / "gauges.json").read_text(encoding="utf-8")
+
+
+def test_the_format_that_left_is_refused_by_its_name(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(file), "--format", "pytest-benchmark"])
+    assert ended.value.code == 2
+    assert "pytest-benchmark left in 0.3" in capsys.readouterr().err
 
 
 def test_report_writes_the_page_of_the_results(file: Path) -> None:
@@ -43,9 +51,9 @@ def test_report_writes_the_page_of_the_results(file: Path) -> None:
 
 @pytest.mark.processes
 def test_without_a_name_it_goes_to_standard_output(file: Path) -> None:
-    command = [sys.executable, "-m", "pytest_mlpatterns", "export", str(file)]
+    command = [sys.executable, "-m", "pytest_mlpatterns", *EXPORT, str(file)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-    assert json.loads(done.stdout)["benchmarks"]
+    assert json.loads(done.stdout)["resourceMetrics"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +72,7 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(
         file.unlink()
     else:
         file.write_bytes(content)
-    assert main(["export", str(file)]) == 2
+    assert main([*EXPORT, str(file)]) == 2
     told = capsys.readouterr()
     assert told.out == ""
     (line,) = told.err.splitlines()
@@ -73,7 +81,7 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(
 
 
 def test_a_file_that_cannot_be_written_is_told_in_one_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(file), "-o", str(file.parent / "no" / "such.json")]) == 2
+    assert main([*EXPORT, str(file), "-o", str(file.parent / "no" / "such.json")]) == 2
     assert "no/such.json" in capsys.readouterr().err
 
 

@@ -46,7 +46,7 @@ def run(*arguments: str, shell: str = "", environment: Mapping[str, str] | None 
 
 
 @pytest.mark.parametrize("output", ["r.json", "./r.json", "link.json"])
-@pytest.mark.parametrize("command", [["report"], ["summary"], ["export"]])
+@pytest.mark.parametrize("command", [["report"], ["summary"], ["export", "--format=openmetrics"]])
 def test_the_results_are_not_overwritten(
     file: Path, command: list[str], output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,6 @@
 """The workflows of examples/ci: they parse, and every command in them does what its job says, on a tiny project.
 
-What a runner offers is stood in for where it would reach out: pip and bencher only note how they were called.
+What a runner offers is stood in for where it would reach out: pip only notes how it was called.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Runner:
         self._offered.mkdir()
         self._offer("pytest", f'exec "{sys.executable}" -m pytest {" ".join(WITHOUT_NEIGHBOURS)} "$@"')
         self._offer("python", f'exec "{sys.executable}" "$@"')
-        for name in ("pip", "bencher", "gh"):
+        for name in ("pip", "gh"):
             self._offer(name, f'echo "{name} $*" >> "{directory}/called.txt"')
         self._called = directory / "called.txt"
 
@@ -210,20 +210,6 @@ def test_a_baseline_that_is_the_same_is_no_commit(runner: Runner) -> None:
     runner.run(commit)
 
     assert runner.checkout.git("rev-parse", "HEAD") == before
-
-
-def test_trackers_get_the_export(runner: Runner) -> None:
-    job = workflow("track.yml")["jobs"]["track"]
-
-    runner.run_all(commands(job))
-
-    exported = json.loads((runner.top / "perf-benchmark.json").read_text(encoding="utf-8"))
-    assert exported["benchmarks"]
-    settings = next(step for step in job["steps"] if "github-action-benchmark" in step.get("uses", ""))["with"]
-    assert (settings["tool"], settings["output-file-path"]) == ("pytest", "perf-benchmark.json")
-    assert any(
-        call.startswith("bencher run --adapter python_pytest --file perf-benchmark.json ") for call in runner.called
-    )
 
 
 def test_a_history_is_kept_in_notes_of_the_remote_with_a_page(runner: Runner) -> None:

@@ -446,8 +446,8 @@ def test_a_hostile_result_file_paints_no_terminal(tmp_path: Path, command: str) 
     file = tmp_path / "project" / "r.json"
     for text in (file.read_text(encoding="utf-8").replace("test_it", json.dumps(PAINT)[1:-1]), f'{{"{PAINT}"'):
         file.write_text(text, encoding="utf-8")
-        weights = ["rtm=1"] if command == "rank" else []
-        arguments = [sys.executable, "-m", "pytest_mlpatterns", command, str(file), *weights]
+        more = {"rank": ["rtm=1"], "export": ["--format=openmetrics"]}.get(command, [])
+        arguments = [sys.executable, "-m", "pytest_mlpatterns", command, str(file), *more]
         done = subprocess.run(arguments, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode in (0, 2)
         assert not HIDDEN & set(done.stdout + done.stderr)

@@ -1,1 +1,1 @@
-"""Reports that other programs read: the result file, GitHub, JUnit, pytest-benchmark."""
+"""Reports that other programs read: the result file, GitHub, JUnit, gauges, profiles."""

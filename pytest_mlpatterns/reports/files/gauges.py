@@ -16,9 +16,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.files.result_file import MOST
 from pytest_mlpatterns.units import Unit
+from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,4 +205,8 @@ def _attributes(labels: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _end_ns(results: Results) -> int:
-    return round(datetime.fromisoformat(results.date).timestamp()) * 1_000_000_000
+    """When the run ended; a file that was changed by hand may have a date that is none."""
+    try:
+        return round(datetime.fromisoformat(results.date).timestamp()) * 1_000_000_000
+    except (ValueError, OverflowError) as error:
+        raise ResultFileError(f"has the date {visible(results.date)}, expected one of ISO 8601") from error

@@ -155,7 +155,11 @@ def test_whatever_is_changed_in_a_result_file_the_command_line_ends_with_its_own
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chance, path, codes = random.Random(7), tmp_path / "results.json", set()
-    commands = [["report", str(path)], ["export", str(path)], ["rank", str(path), "rtm=0.5,nmrt=0.5,p95<50ms"]]
+    commands = [
+        ["report", str(path)],
+        ["export", str(path), "--format=openmetrics"],
+        ["rank", str(path), "rtm=0.5,nmrt=0.5,p95<50ms"],
+    ]
     for number in range(90):
         path.write_text(json.dumps(damaged(RESULTS, chance, chance.choice((1, 1, 2)))), encoding="utf-8")
         code = main(commands[number % 3])

@@ -132,5 +132,5 @@ class TestCommand:
         assert capsys.readouterr().out == collapsed_stacks(run(COMPARED), side="both")
 
     def test_a_test_and_a_side_are_for_profiles(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["export", str(file), "--test", "t"]) == 2
+        assert main(["export", str(file), "--format", "openmetrics", "--test", "t"]) == 2
         assert "--test and --side are for --format speedscope and collapsed" in capsys.readouterr().err

@@ -120,8 +120,8 @@ def use_result_file(case: tuple[str, bytes]) -> None:
     with tempfile.TemporaryDirectory(dir=DIRECTORY) as directory:
         path = Path(directory, "results.json")
         path.write_bytes(content)
-        weights = [",".join(f"{name}=1" for name in METRICS)] if command == "rank" else []
-        assert_one_line_at_most([command, str(path), *weights, "-o", str(Path(directory, "out"))])
+        more = {"rank": [",".join(f"{name}=1" for name in METRICS)], "export": ["--format=openmetrics"]}
+        assert_one_line_at_most([command, str(path), *more.get(command, ()), "-o", str(Path(directory, "out"))])
 
 
 def assert_one_line_at_most(arguments: list[str]) -> None:
