@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.statistics.log_ratio import paired_log_ratio
 from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS
+from pytest_mlpatterns.records.columns import Source, columns_of
 from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
@@ -424,17 +424,21 @@ def own_part(block: BlockRecording, beside: BlockRecording) -> Usage | None:
         first = int(getattr(usage, name)[0])
         return np.array([first, first + round(by_ns)], dtype=np.int64)
 
+    shared: dict[str, Any] = {
+        column.name: grown(column.name, _gain(usage, column.name) * share)
+        for column in columns_of(Usage)
+        if column.source is Source.MACHINE and column.is_counter
+    }
+    shared["machine_busy_ns"] = grown("machine_busy_ns", own_ns + sent_ns + max(busy_ns, 0) * share)
     return replace(
         usage,
         time_ns=np.array([window.start_ns, window.end_ns], dtype=np.int64),
-        machine_busy_ns=grown("machine_busy_ns", own_ns + sent_ns + max(busy_ns, 0) * share),
         others_ns=grown("others_ns", max(others_ns, 0) * share + (0 if usage.without_generator else sent_ns)),
-        steal_ns=grown("steal_ns", _gain(usage, "steal_ns") * share),
-        throttled_ns=grown("throttled_ns", _gain(usage, "throttled_ns") * share),
+        **shared,
     )
 
 
-def _gain(usage: Usage | NodeUsage, name: str) -> int:
+def _gain(usage: Usage, name: str) -> int:
     """The growth of a column."""
     column = getattr(usage, name)
     return int(column[-1] - column[0])
@@ -461,30 +465,14 @@ def merge_samples(blocks: Sequence[BlockRecording]) -> Samples:
 
 def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:
     """Resources that the processes used in the blocks; None if one block does not know them."""
-    known = [(block, block.usage) for block in blocks if block.usage is not None]
-    if len(known) < len(blocks):
+    usages = [block.usage for block in blocks if block.usage is not None]
+    if len(usages) < len(blocks):
         return None
     lengths = [0, *(block.window.duration_ns for block in blocks)]
-    usages = [usage for _, usage in known]
-
-    gained, highest = partial(_gained, usages), partial(_highest, usages)
-
-    return Usage(
-        time_ns=blocks[0].window.start_ns + np.cumsum(lengths, dtype=np.int64),
-        cpu_ns=gained("cpu_ns"),
-        rss_bytes=highest("rss_bytes"),
-        machine_busy_ns=gained("machine_busy_ns"),
-        others_ns=gained("others_ns"),
-        steal_ns=gained("steal_ns"),
-        throttled_ns=gained("throttled_ns"),
-        frequency_hz=highest("frequency_hz"),
-        cores=usages[0].cores,
-        machine_cores=usages[0].machine_cores,
-        busy_threads=max((usage.busy_threads for usage in usages), key=sum),
-        limited=usages[0].limited,
-        nodes=_merge_nodes(usages),
-        without_generator=usages[0].without_generator,
-    )
+    columns = _merged_columns(usages)
+    columns["time_ns"] = blocks[0].window.start_ns + np.cumsum(lengths, dtype=np.int64)
+    busy_threads = max((usage.busy_threads for usage in usages), key=sum)
+    return replace(usages[0], busy_threads=busy_threads, nodes=_merge_nodes(usages), **columns)
 
 
 def _merge_nodes(usages: Sequence[Usage]) -> tuple[NodeUsage, ...]:
@@ -493,22 +481,25 @@ def _merge_nodes(usages: Sequence[Usage]) -> tuple[NodeUsage, ...]:
     merged = []
     for name, last in by_name[-1].items():
         if all(name in nodes for nodes in by_name):
-            parts = [nodes[name] for nodes in by_name]
-            cpu_ns, serve_cpu_ns = (_gained(parts, column) for column in ("cpu_ns", "serve_cpu_ns"))
-            rss_bytes = _highest(parts, "rss_bytes")
-            merged.append(replace(last, cpu_ns=cpu_ns, rss_bytes=rss_bytes, serve_cpu_ns=serve_cpu_ns))
+            merged.append(replace(last, **_merged_columns([nodes[name] for nodes in by_name])))
     return tuple(merged)
 
 
-def _gained(parts: Sequence[Usage | NodeUsage], name: str) -> NDArray[np.int64]:
-    """The growth of a column, cumulative over the blocks, from 0 on."""
-    return np.cumsum([0, *(_gain(part, name) for part in parts)], dtype=np.int64)
+def _merged_columns(parts: Sequence[Usage | NodeUsage]) -> dict[str, Any]:
+    """Every column over the blocks: the growth of a counter from 0 on; of another one its first and each highest value.
 
-
-def _highest(parts: Sequence[Usage | NodeUsage], name: str) -> NDArray[np.int64]:
-    """The first value of a column, and its highest of each block."""
-    first = int(getattr(parts[0], name)[0])
-    return np.array([first, *(int(getattr(part, name).max()) for part in parts)], dtype=np.int64)
+    One that a block does not know is None.
+    """
+    found: dict[str, Any] = {}
+    for column in columns_of(parts[0]):
+        values = [getattr(part, column.name) for part in parts]
+        if any(value is None for value in values):
+            found[column.name] = None
+        elif column.is_counter:
+            found[column.name] = np.cumsum([0, *(value[-1] - value[0] for value in values)], dtype=np.int64)
+        else:
+            found[column.name] = np.array([values[0][0], *(value.max() for value in values)], dtype=np.int64)
+    return found
 
 
 def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:

@@ -5,10 +5,12 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from pytest_mlpatterns.records.columns import Source, columns_of, counter, level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,9 +66,9 @@ class NodeUsage:
     node: str
     cores: float
     replicas: int
-    cpu_ns: NDArray[np.int64]
-    rss_bytes: NDArray[np.int64]
-    serve_cpu_ns: NDArray[np.int64]
+    cpu_ns: NDArray[np.int64] = field(metadata=counter(Source.TREE))
+    rss_bytes: NDArray[np.int64] = field(metadata=level(Source.TREE))
+    serve_cpu_ns: NDArray[np.int64] = field(metadata=counter(Source.OTHER))
 
     def since(self, moment: int) -> NodeUsage:
         """The samples from the moment with this index on."""
@@ -76,6 +78,8 @@ class NodeUsage:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Resource usage of a deployment, sampled over time; arrays of shape ``(moments,)``.
+
+    Each array is a column (:mod:`pytest_mlpatterns.records.columns`).
 
     Attributes:
         time_ns: moments on the clock of ``time.perf_counter_ns``.
@@ -98,22 +102,22 @@ class Usage:
         threads: threads of the tree, as the descriptors.
     """
 
-    time_ns: NDArray[np.int64]
-    cpu_ns: NDArray[np.int64]
-    rss_bytes: NDArray[np.int64]
-    machine_busy_ns: NDArray[np.int64]
-    others_ns: NDArray[np.int64]
-    steal_ns: NDArray[np.int64]
-    throttled_ns: NDArray[np.int64]
-    frequency_hz: NDArray[np.int64]
+    time_ns: NDArray[np.int64] = field(metadata=counter(Source.OTHER))
+    cpu_ns: NDArray[np.int64] = field(metadata=counter(Source.TREE))
+    rss_bytes: NDArray[np.int64] = field(metadata=level(Source.TREE))
+    machine_busy_ns: NDArray[np.int64] = field(metadata=counter(Source.MACHINE))
+    others_ns: NDArray[np.int64] = field(metadata=counter(Source.OTHER))
+    steal_ns: NDArray[np.int64] = field(metadata=counter(Source.MACHINE))
+    throttled_ns: NDArray[np.int64] = field(metadata=counter(Source.MACHINE))
+    frequency_hz: NDArray[np.int64] = field(metadata=level(Source.MACHINE))
     cores: float
     machine_cores: int
     busy_threads: tuple[int, ...] = ()
     limited: bool = False
     nodes: tuple[NodeUsage, ...] = ()
     without_generator: bool = False
-    descriptors: NDArray[np.int64] | None = None
-    threads: NDArray[np.int64] | None = None
+    descriptors: NDArray[np.int64] | None = field(default=None, metadata=level(Source.TREE))
+    threads: NDArray[np.int64] | None = field(default=None, metadata=level(Source.TREE))
 
     def since(self, moment: int) -> Usage:
         """The samples from the moment with this index on."""
@@ -123,8 +127,8 @@ class Usage:
 
 def _columns_since(usage: NodeUsage | Usage, moment: int) -> dict[str, Any]:
     """The columns of a usage from the moment with this index on, by their names."""
-    values = {one.name: getattr(usage, one.name) for one in fields(usage)}
-    return {name: value[moment:] for name, value in values.items() if hasattr(value, "dtype")}
+    values = {one.name: getattr(usage, one.name) for one in columns_of(usage)}
+    return {name: value[moment:] for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

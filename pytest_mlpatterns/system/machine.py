@@ -43,16 +43,16 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading of the machine's counters.
+    """One reading of the machine's counters, by the names of the columns of ``Usage``.
 
     Attributes:
-        busy_ns: time in which cores were not idle, summed over all cores, steal included.
+        machine_busy_ns: time in which cores were not idle, summed over all cores, steal included.
         steal_ns: time that the host gave to other machines although this one had work to do.
         throttled_ns: time in which the CPU limit of this control group stopped its processes.
         frequency_hz: mean of the cores' current frequencies.
     """
 
-    busy_ns: int
+    machine_busy_ns: int
     steal_ns: int
     throttled_ns: int
     frequency_hz: int
@@ -65,7 +65,7 @@ def read_machine() -> Reading:
     busy = sum(getattr(times, name, 0.0) for name in _COUNTED) - idle
     stat = _throttling_file()
     return Reading(
-        busy_ns=round(busy * 1e9),
+        machine_busy_ns=round(busy * 1e9),
         steal_ns=round(getattr(times, "steal", 0.0) * 1e9),
         throttled_ns=0 if stat is None else throttled_ns(stat),
         frequency_hz=_frequency_hz(),

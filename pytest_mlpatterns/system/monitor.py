@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from pytest_mlpatterns.records.columns import Source, columns_of, read_columns
 from pytest_mlpatterns.records.launch import Usage
 from pytest_mlpatterns.system.environment import available_cores, machine_cores
 from pytest_mlpatterns.system.machine import read_machine
@@ -25,8 +26,10 @@ BUSY_SHARE = 0.25
 """Share of the CPU time of the busiest thread from which a thread works: those that only watch or wait use less."""
 _LEAST_BUSY_NS = 50_000_000
 """Least CPU time of a busiest thread, in nanoseconds; below it the clock of 10 ms does not show which threads work."""
-_UNKNOWN = -1
-"""Stands in an array of counts for a count that the system does not give."""
+_UNKNOWN = np.iinfo(np.int64).min
+"""Stands in a column for a value that the system does not give."""
+
+_COLUMNS = tuple(column.name for column in columns_of(Usage))
 
 
 class Monitor(Protocol):
@@ -64,7 +67,7 @@ class ResourceMonitor:
         self._tree = ProcessTree(roots)
         self._searched_ns = 0
         self._counted_ns = 0
-        self._rows: list[tuple[int, ...]] = []
+        self._rows: list[list[int]] = []
         self._threads_before: dict[int, dict[int, int]] = {}
 
     def sample(self, *, poll: bool = False) -> None:
@@ -79,22 +82,11 @@ class ResourceMonitor:
             self._counted_ns = now
         if not self._rows:
             self._threads_before = self._tree.threads_ns()
-        own_ns, machine = self._tree.cpu_ns, read_machine()
-        others_ns = machine.busy_ns - machine.steal_ns - own_ns - time.process_time_ns()
-        self._rows.append(
-            (
-                now,
-                own_ns,
-                self._tree.rss_bytes,
-                machine.busy_ns,
-                others_ns,
-                machine.steal_ns,
-                machine.throttled_ns,
-                machine.frequency_hz,
-                _UNKNOWN if self._tree.descriptors is None else self._tree.descriptors,
-                _UNKNOWN if self._tree.threads is None else self._tree.threads,
-            )
-        )
+        machine = read_machine()
+        row = read_columns(Usage, {Source.TREE: self._tree, Source.MACHINE: machine})
+        row["time_ns"] = now
+        row["others_ns"] = machine.machine_busy_ns - machine.steal_ns - self._tree.cpu_ns - time.process_time_ns()
+        self._rows.append([_UNKNOWN if (value := row[name]) is None else value for name in _COLUMNS])
 
     @property
     def pids(self) -> list[int]:
@@ -105,24 +97,14 @@ class ResourceMonitor:
         """All samples so far; None if no process was ever found."""
         if not self._tree.was_found or not self._rows:
             return None
-        columns = np.array(self._rows, dtype=np.int64).T
-        time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz, *others = columns
-        descriptors, threads = (None if (column == _UNKNOWN).any() else column for column in others)
+        read = zip(_COLUMNS, np.array(self._rows, dtype=np.int64).T, strict=True)
+        columns: dict[str, Any] = {name: None if (column == _UNKNOWN).any() else column for name, column in read}
         return Usage(
-            time_ns,
-            cpu_ns,
-            rss,
-            busy_ns,
-            others_ns,
-            steal_ns,
-            throttled_ns,
-            hz,
-            available_cores() if self._cpus is None else self._cpus,
-            machine_cores(),
-            busy_threads(self._threads_before, self._tree.threads_ns()),
+            cores=available_cores() if self._cpus is None else self._cpus,
+            machine_cores=machine_cores(),
+            busy_threads=busy_threads(self._threads_before, self._tree.threads_ns()),
             limited=self._cpus is not None,
-            descriptors=descriptors,
-            threads=threads,
+            **columns,
         )
 
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats
+from pytest_mlpatterns.records.columns import Source, columns_of
+from pytest_mlpatterns.records.launch import Usage
 from pytest_mlpatterns.serving.processes import WorkerStats
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["APPLICATION", "RUN", "counted", "reading", "replica"]
+__all__ = ["APPLICATION", "COLUMNS", "RUN", "counted", "reading", "replica"]
 
 RUN = "mlpatterns-1764146400-0123abcd"
 APPLICATION = RayApplication(f"{RUN}-1", RUN, ("d0",), replicas=2)
+
+COLUMNS = {
+    one.name: None if one.name in ("descriptors", "threads") else 0
+    for one in columns_of(Usage)
+    if one.source is not Source.OTHER
+}
+"""What a node without work reads; descriptors and threads are not counted on a cluster."""
 
 
 def counted(requests: int, *layers: LayerStats, tracebacks: tuple[str, ...] = ()) -> WorkerStats:
@@ -42,14 +51,9 @@ def reading(node: int = 1, *replicas: ReplicaStats, **changes: Any) -> NodeReadi
         "ip": f"10.0.0.{node}",
         "machine": f"machine-{node}",
         "clock_ns": 0,
-        "cpu_ns": 0,
-        "rss_bytes": 0,
+        "columns": {name: value if value is None else changes.pop(name, value) for name, value in COLUMNS.items()},
         "serve_cpu_ns": 0,
         "generator_ns": 0,
-        "busy_ns": 0,
-        "steal_ns": 0,
-        "throttled_ns": 0,
-        "frequency_hz": 0,
         "cores": 4.0,
         "machine_cores": 4,
         "replicas": replicas,

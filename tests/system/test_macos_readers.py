@@ -53,7 +53,7 @@ def test_the_cpu_time_of_a_process_is_what_psutil_knows() -> None:
 
 def test_the_machine_is_busy_without_the_counters_of_linux() -> None:
     reading = machine.read_machine()
-    assert reading == machine.Reading(busy_ns=125_000_000_000, steal_ns=0, throttled_ns=0, frequency_hz=0)
+    assert reading == machine.Reading(machine_busy_ns=125_000_000_000, steal_ns=0, throttled_ns=0, frequency_hz=0)
 
 
 def test_all_cores_can_be_used() -> None:

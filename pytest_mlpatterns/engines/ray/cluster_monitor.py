@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK
 from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.records.columns import Source, columns_of
 from pytest_mlpatterns.records.launch import NodeUsage, Usage
 from pytest_mlpatterns.system.monitor import busy_threads
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.engines.ray.cluster import ClockOffset
     from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication
     from pytest_mlpatterns.engines.ray.session import RaySession
+    from pytest_mlpatterns.records.columns import Column
 
 __all__ = ["MONITORS", "ClusterMonitor", "usage_of"]
 
@@ -116,20 +118,29 @@ def usage_of(
     names = {node.last.machine for node in serving}
     machines = [[node for node in nodes if node.last.machine == name] for name in sorted(names)]
     return Usage(
+        **_columns(serving, machines),
         time_ns=np.array(marks_ns, dtype=np.int64),
-        cpu_ns=_sum(node.counter("cpu_ns") for node in serving),
-        rss_bytes=_sum(node.gauge("rss_bytes") for node in serving),
-        machine_busy_ns=_sum(_longest(machine).counter("busy_ns") for machine in machines),
         others_ns=_sum(map(_others_ns, machines)),
-        steal_ns=_sum(_longest(machine).counter("steal_ns") for machine in machines),
-        throttled_ns=_sum(_most_throttled(machine) for machine in machines),
-        frequency_hz=_sum(_longest(machine).gauge("frequency_hz") for machine in machines) // len(machines),
         cores=_cores(serving),
         machine_cores=sum(_longest(machine).last.machine_cores for machine in machines),
         busy_threads=busy_threads(_threads(serving, _first), _threads(serving, _last)),
         nodes=tuple(node.usage(name) for node, name in zip(serving, _names(serving), strict=True)),
         without_generator=True,
     )
+
+
+def _columns(serving: Sequence[_Node], machines: Sequence[Sequence[_Node]]) -> dict[str, Any]:
+    """The columns of the replicas and of their machines, summed; None for one that a node does not know."""
+    found: dict[str, Any] = {}
+    for column in columns_of(Usage):
+        if column.source is not Source.OTHER:
+            nodes = serving if column.source is Source.TREE else map(_longest, machines)
+            values = [node.column(column) for node in nodes]
+            known = [value for value in values if value is not None]
+            found[column.name] = _sum(known) if len(known) == len(values) else None
+    found["throttled_ns"] = _sum(map(_most_throttled, machines))
+    found["frequency_hz"] //= len(machines)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,12 @@ class _Node:
         """Whether it ever had a replica."""
         return any(reading.replicas for reading in self.readings)
 
+    def column(self, column: Column) -> NDArray[np.int64] | None:
+        """A column, one value for each mark; None if a reading does not know it."""
+        if any(_value(reading, column.name) is None for reading in self.readings):
+            return None
+        return self.counter(column.name) if column.is_counter else self.gauge(column.name)
+
     def counter(self, name: str) -> NDArray[np.int64]:
         """A cumulative counter, interpolated to the marks."""
         times, values = self._times, self._values(name)
@@ -167,20 +184,19 @@ class _Node:
         return np.array([self.offset.here(reading.clock_ns) for reading in self.readings], dtype=np.int64)
 
     def _values(self, name: str) -> NDArray[np.int64]:
-        return np.array([getattr(reading, name) for reading in self.readings], dtype=np.int64)
+        return np.array([_value(reading, name) for reading in self.readings], dtype=np.int64)
 
     def usage(self, name: str) -> NodeUsage:
         """What it used, under this name."""
         last = self.last
         running = sum(replica.state not in ("ended", "failed") for replica in last.replicas)
-        return NodeUsage(
-            name,
-            last.cores,
-            running,
-            self.counter("cpu_ns"),
-            self.gauge("rss_bytes"),
-            self.counter("serve_cpu_ns"),
-        )
+        columns: dict[str, Any] = {column.name: self.column(column) for column in columns_of(NodeUsage)}
+        return NodeUsage(name, last.cores, running, **columns)
+
+
+def _value(reading: NodeReading, name: str) -> int | None:
+    """A column of a reading, or a counter that only a node has."""
+    return reading.columns[name] if name in reading.columns else getattr(reading, name)
 
 
 def _sum(columns: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -197,7 +213,7 @@ def _others_ns(machine: Sequence[_Node]) -> NDArray[np.int64]:
     """What is left of a machine's busy time: without the replicas, Ray and Serve, and our load generators there."""
     whole = _longest(machine)
     known = (node.counter(name) for node in machine for name in ("cpu_ns", "serve_cpu_ns", "generator_ns"))
-    return whole.counter("busy_ns") - whole.counter("steal_ns") - _sum(known)
+    return whole.counter("machine_busy_ns") - whole.counter("steal_ns") - _sum(known)
 
 
 def _most_throttled(machine: Sequence[_Node]) -> NDArray[np.int64]:

@@ -296,14 +296,10 @@ class NodeReading:
         ip: its address.
         machine: identity of the machine; several nodes may lie on one.
         clock_ns: the moment, on the clock of ``perf_counter_ns`` of the machine.
-        cpu_ns: CPU time of the service's replicas on the node, and of their children, since they started.
-        rss_bytes: their resident memory.
+        columns: by the names of the columns of ``Usage``, what the service's replicas on the node use, their children
+            included, and the counters of the machine; None for one that is not known.
         serve_cpu_ns: CPU time of the processes of Ray and Ray Serve on the node.
         generator_ns: CPU time of the load generators on the node, and of pytest and its driver.
-        busy_ns: time that the processors of the machine worked.
-        steal_ns: time that a hypervisor took from them.
-        throttled_ns: time for which a CPU limit stopped the node's processes.
-        frequency_hz: mean frequency of the processors; 0: unknown.
         cores: number of cores that the node may use.
         machine_cores: number of cores of its machine.
         threads: ``(pid, thread, CPU time in ns)`` of each thread of the replicas; empty if they were not asked for.
@@ -314,14 +310,9 @@ class NodeReading:
     ip: str
     machine: str
     clock_ns: int
-    cpu_ns: int
-    rss_bytes: int
+    columns: Mapping[str, int | None]
     serve_cpu_ns: int
     generator_ns: int
-    busy_ns: int
-    steal_ns: int
-    throttled_ns: int
-    frequency_hz: int
     cores: float
     machine_cores: int = 1
     threads: tuple[tuple[int, int, int], ...] = ()

@@ -22,6 +22,8 @@ import psutil
 from pytest_mlpatterns.engines.ray.link import LinkServer
 from pytest_mlpatterns.engines.ray.messages import NodeReading
 from pytest_mlpatterns.engines.ray.run import base_of
+from pytest_mlpatterns.records.columns import Source, read_columns
+from pytest_mlpatterns.records.launch import Usage
 from pytest_mlpatterns.system.environment import available_cores, machine_cores
 from pytest_mlpatterns.system.machine import machine_identity, read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree, own_cpu_ns
@@ -103,14 +105,9 @@ class NodeMonitor:
             ip=self._ip,
             machine=machine_identity(),
             clock_ns=now,
-            cpu_ns=tree.tree.cpu_ns,
-            rss_bytes=tree.tree.rss_bytes,
+            columns=read_columns(Usage, {Source.TREE: tree.tree, Source.MACHINE: machine}),
             serve_cpu_ns=self._processes.used_ns(Kind.RAY),
             generator_ns=self._processes.used_ns(Kind.RUN),
-            busy_ns=machine.busy_ns,
-            steal_ns=machine.steal_ns,
-            throttled_ns=machine.throttled_ns,
-            frequency_hz=machine.frequency_hz,
             cores=available_cores(),
             machine_cores=machine_cores(),
             threads=tuple((pid, thread, used) for pid, known in busy.items() for thread, used in known.items()),

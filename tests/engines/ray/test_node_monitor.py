@@ -15,6 +15,8 @@ from support.nodes import RUN, counted
 from pytest_mlpatterns.engines.ray.link import Hello, LinkClient
 from pytest_mlpatterns.engines.ray.messages import ReplicaState
 from pytest_mlpatterns.engines.ray.node_monitor import Kind, NodeMonitor, NodeProcesses, kind_of, monitor_name
+from pytest_mlpatterns.records.columns import Source, columns_of
+from pytest_mlpatterns.records.launch import NodeUsage
 from pytest_mlpatterns.system.machine import machine_identity
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def test_the_name_is_the_same_for_all_drivers_of_a_run() -> None:
 
 def test_a_node_without_a_replica_uses_nothing(monitor: NodeMonitor) -> None:
     found = monitor.read("app")
-    assert (found.cpu_ns, found.rss_bytes, found.replicas, found.threads) == (0, 0, (), ())
+    assert (found.columns["cpu_ns"], found.columns["rss_bytes"], found.replicas, found.threads) == (0, 0, (), ())
     assert (found.node, found.ip, found.machine) == ("abc", "10.0.0.1", machine_identity())
     assert found.machine_cores >= 1
     assert found.cores > 0
@@ -84,14 +86,14 @@ def test_replicas_are_read_with_their_children_and_their_threads(monitor: NodeMo
         with linked(monitor, pid=process.pid):
             found = monitor.read("app", threads=True)
             assert monitor.read("app", ask=False).replicas[0].stats is None
-        assert found.cpu_ns > 0
-        assert found.rss_bytes > 0
+        used = [column.name for column in columns_of(NodeUsage) if column.source is Source.TREE]
+        assert all(found.columns[name] for name in used)
         assert {pid for pid, _, _ in found.threads} == {process.pid}
         assert found.replicas[0].stats is not None
         assert found.replicas[0].stats.predict_requests == 5
-        assert monitor.read("another").cpu_ns == 0
+        assert monitor.read("another").columns["cpu_ns"] == 0
         process.communicate()
-    assert monitor.read("app").cpu_ns >= found.cpu_ns
+    assert (monitor.read("app").columns["cpu_ns"] or 0) >= (found.columns["cpu_ns"] or 0)
     monitor.forget("app")
     assert monitor.read("app").replicas == ()
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from support.fake_ray import FakeRay, cluster_facts, node_facts
 from support.fault_run import await_true
+from support.nodes import COLUMNS
 
 from pytest_mlpatterns import Cached, DeploymentError, Microservice, ModelLoadError, Queued, SettingError, Single
 from pytest_mlpatterns.engines.engine import launch
@@ -103,20 +104,6 @@ class Cluster:
             for number in range(one.replicas)
         )
         node = cluster_facts().nodes[0]
-        counters = dict.fromkeys(
-            (
-                "clock_ns",
-                "cpu_ns",
-                "rss_bytes",
-                "serve_cpu_ns",
-                "generator_ns",
-                "busy_ns",
-                "steal_ns",
-                "throttled_ns",
-                "frequency_hz",
-            ),
-            0,
-        )
         return (
             NodeReading(
                 node=node.node_id,
@@ -124,7 +111,10 @@ class Cluster:
                 machine=node.machine,
                 cores=16.0,
                 replicas=replicas,
-                **counters,
+                clock_ns=0,
+                columns=COLUMNS,
+                serve_cpu_ns=0,
+                generator_ns=0,
             ),
         )
 

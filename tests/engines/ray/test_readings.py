@@ -58,15 +58,15 @@ def test_there_is_a_row_for_each_mark_and_counters_belong_to_it() -> None:
 
 
 def test_nodes_are_added_up() -> None:
-    found = usage(*even(1, cpu_ns=0.5, busy_ns=2), *even(2, cpu_ns=1.5, busy_ns=1))
+    found = usage(*even(1, cpu_ns=0.5, machine_busy_ns=2), *even(2, cpu_ns=1.5, machine_busy_ns=1))
     assert found.cpu_ns[2] - found.cpu_ns[1] == 2 * S
     assert found.machine_busy_ns[2] - found.machine_busy_ns[1] == 3 * S
     assert (found.cores, found.machine_cores) == (8, 8)
 
 
 def test_nodes_on_one_machine_count_its_counters_and_cores_once() -> None:
-    one = even(1, cpu_ns=0.5, busy_ns=2, machine="same")
-    two = even(2, cpu_ns=0.25, busy_ns=2, machine="same")
+    one = even(1, cpu_ns=0.5, machine_busy_ns=2, machine="same")
+    two = even(2, cpu_ns=0.25, machine_busy_ns=2, machine="same")
     found = usage(*one, *two)
     assert found.cpu_ns[2] - found.cpu_ns[1] == round(0.75 * S)
     assert found.machine_busy_ns[2] - found.machine_busy_ns[1] == 2 * S
@@ -80,16 +80,16 @@ def test_two_containers_of_a_machine_have_the_cores_of_both() -> None:
 
 
 def test_others_are_what_neither_replicas_nor_ray_nor_generators_used() -> None:
-    found = usage(*even(busy_ns=4, steal_ns=1, cpu_ns=0.5, serve_cpu_ns=0.25, generator_ns=1))
+    found = usage(*even(machine_busy_ns=4, steal_ns=1, cpu_ns=0.5, serve_cpu_ns=0.25, generator_ns=1))
     assert found.others_ns[2] - found.others_ns[1] == round(1.25 * S)
     assert found.steal_ns[2] - found.steal_ns[1] == S
     assert found.without_generator
 
 
 def test_a_node_without_replicas_counts_as_others_only_if_it_shares_a_machine() -> None:
-    apart = even(2, serves=False, busy_ns=3, generator_ns=1)
-    beside = even(3, serves=False, busy_ns=2, generator_ns=1, machine="machine-1")
-    found = usage(*even(1, busy_ns=2, cpu_ns=0.5), *apart, *beside)
+    apart = even(2, serves=False, machine_busy_ns=3, generator_ns=1)
+    beside = even(3, serves=False, machine_busy_ns=2, generator_ns=1, machine="machine-1")
+    found = usage(*even(1, machine_busy_ns=2, cpu_ns=0.5), *apart, *beside)
     assert found.others_ns[2] - found.others_ns[1] == round(0.5 * S)
     assert [node.node for node in found.nodes] == ["10.0.0.1"]
 
