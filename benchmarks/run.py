@@ -57,7 +57,6 @@ NAMES = (
     "streaming_clients",
     "streaming_errors",
     "slow_services",
-    "plan_promise",
     "perf_analyzer",
 )
 

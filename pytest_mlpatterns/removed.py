@@ -25,9 +25,10 @@ _REMOVED: Mapping[str, str] = {
     "MultiModel": "write a test for each model",
     "Retries": "the error rate counts each failed request",
     "Shadowed": _OWN_PATTERN,
+    "plan": "pytest --perf-baseline update names the change that each entry sees",
     "pytest-benchmark": "write --format openmetrics, or read the file of --perf-json",
 }
-"""Public name that left in 0.3 → what to do instead."""
+"""Public name or command that left in 0.3 → what to do instead."""
 
 
 def why_removed(name: str) -> str:

@@ -1,4 +1,4 @@
-"""``python -m pytest_mlpatterns``: reports, acceptances, a first test, a plan, a history, and the commit of a change.
+"""``python -m pytest_mlpatterns``: reports, acceptances, a first test, a history, and the commit of a change.
 
 A result file is read without measuring again. An error is reported in one line.
 """
@@ -26,7 +26,6 @@ from pytest_mlpatterns.cli.output import (
     write_document,
     write_file,
 )
-from pytest_mlpatterns.cli.plan_command import add_plan_command
 from pytest_mlpatterns.cli.verdict_command import VERDICT_ERROR, add_verdict_command
 from pytest_mlpatterns.errors import BaselineFileError, MlpatternsError, ResultFileError
 from pytest_mlpatterns.removed import why_removed
@@ -97,8 +96,11 @@ def _failure(error: Exception, options: argparse.Namespace) -> int:
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; wrong ones end the program, with another exit code if that of argparse is a verdict."""
+    parser = _parser()
+    if gone := why_removed(next(iter(arguments), "")):
+        parser.error(gone)
     try:
-        return _parser().parse_args(joined_action(arguments))
+        return parser.parse_args(joined_action(arguments))
     except SystemExit as end:
         if end.code and arguments[:1] == ["verdict"]:
             raise SystemExit(VERDICT_ERROR) from None
@@ -116,7 +118,6 @@ def _parser() -> argparse.ArgumentParser:
     add_backfill_command(commands, lambda text: for_people(text, sys.stdout))
     add_bisect_command(commands, lambda text: for_people(text, sys.stdout))
     add_verdict_command(commands, _read, lambda text: for_people(text, sys.stdout))
-    add_plan_command(commands, lambda text: for_people(text, sys.stdout))
     add_history_command(commands, lambda text: for_people(text, sys.stdout))
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(

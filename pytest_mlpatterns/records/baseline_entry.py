@@ -148,6 +148,8 @@ class Update:
         after: the new entry.
         differences: why both are not comparable; empty if they are.
         worse: verdicts on the metrics that are worse than before by more than the test's tolerance.
+        seen_from: smallest change for the worse that a comparison with the new entry sees, as a share; None if that is
+            not known.
     """
 
     test: str
@@ -155,6 +157,7 @@ class Update:
     after: Entry
     differences: tuple[str, ...] = ()
     worse: tuple[Verdict, ...] = ()
+    seen_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ TEST = "test_perf.py::test_digits"
 HERE = ENVIRONMENT.machine
 THERE = "Abacus 3000, 2 cores, wood, Python 3.12"
 NEAR = "Slide Rule 1, 2 cores, bone, Python 3.12"
+SEES = "this entry sees changes from 30 % on"
+"""Of two launches, whose scatter is hardly known."""
 COMPARING = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
 
 
@@ -348,8 +350,8 @@ def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> N
     assert set(after) == {TEST, "test_b.py::test", "test_c.py::test"}
     assert session.lines == [
         f"baseline {tmp_path / 'perf-baseline.json'} updated:",
-        f"{TEST}: RTM 4.00 ms → 4.10 ms (+2.5 %), throughput 1,000 req/s → 1,000 req/s (+0.0 %)",
-        "test_c.py::test: new, RTM 4.00 ms, throughput 1,000 req/s",
+        f"{TEST}: RTM 4.00 ms → 4.10 ms (+2.5 %), throughput 1,000 req/s → 1,000 req/s (+0.0 %); {SEES}",
+        f"test_c.py::test: new, RTM 4.00 ms, throughput 1,000 req/s; {SEES}",
     ]
     assert session.report() == {
         "mode": "update",
@@ -471,7 +473,7 @@ def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path)
     other = entry(1.0, setup=make_setup(load="closed(16)"), anchor=anchor_of(entry(0.5)))
     session = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
     assert session.lines[1:] == [
-        f"{TEST}: replaced (load: closed(16) → closed(8)), RTM 4.00 ms, throughput 1,000 req/s"
+        f"{TEST}: replaced (load: closed(16) → closed(8)), RTM 4.00 ms, throughput 1,000 req/s; {SEES}"
     ]
     assert recorded(tmp_path)[TEST][HERE].anchor is None
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from support.streams import stream_result
-from support.synthetic import MS, changed, result, verdict
+from support.synthetic import MS, S, changed, result, verdict
 
-from pytest_mlpatterns.baseline.updates import disturbances, is_narrow, reasons_not_to_record
-from pytest_mlpatterns.records.launch import Noise
+from pytest_mlpatterns.analysis.metrics.definitions import metric_named
+from pytest_mlpatterns.analysis.statistics.looks import BASELINE_ALPHA, looks_beside_entry
+from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
+from pytest_mlpatterns.baseline.updates import disturbances, is_narrow, reasons_not_to_record, seen_from
+from pytest_mlpatterns.records.launch import LaunchValue, Noise
 from pytest_mlpatterns.records.outcomes import FirstFailure
+from pytest_mlpatterns.records.result_parts import Terms
 from pytest_mlpatterns.records.verdict import Gate, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NOISE = Noise("other processes used 1.1 of the 2 cores while this was measured", "stop other programs")
 
@@ -131,3 +141,90 @@ def test_the_entry_of_a_stream_is_as_narrow_as_its_times_of_tokens() -> None:
     both = {"ttft": narrow, "tpot": narrow, "rtm": wide}
     assert is_narrow(stream_result(launches=both))
     assert not is_narrow(stream_result(launches=both | {"tpot": wide}))
+
+
+# --- what an entry sees ----------------------------------------------------------------------------------------------
+
+EVEN = (-1.4, -0.9, -0.5, -0.1, 0.1, 0.5, 0.9, 1.4)
+"""Eight launches, in standard deviations."""
+
+
+def scattered(deviation: float, launches: tuple[float, ...] = EVEN) -> tuple[tuple[float, float], ...]:
+    """Values of launches that differ by this much, without an error within."""
+    return tuple((10e6 * math.exp(deviation * one), 0.0) for one in launches)
+
+
+@pytest.mark.parametrize(
+    ("deviation", "tolerance", "seen"),
+    [(0.0, 0.10, 0.127), (0.01, 0.10, 0.139), (0.03, 0.10, 0.199), (0.08, 0.10, 0.406), (0.01, 0.05, 0.088)],
+)
+def test_an_entry_sees_what_is_beyond_the_tolerance_and_the_scatter_of_its_launches(
+    deviation: float, tolerance: float, seen: float
+) -> None:
+    found = seen_from(result(launches={"rtm": scattered(deviation)}, tolerance=tolerance))
+    assert found == pytest.approx(seen, abs=0.001)
+
+
+def test_fewer_launches_see_less_whether_of_the_entry_or_of_a_run() -> None:
+    def seen(terms: Terms, launches: tuple[float, ...] = EVEN) -> float:
+        one = result(launches={"rtm": scattered(0.01, launches)}, launch_count=8, seconds_spent=8.0, terms=terms)
+        found = seen_from(one)
+        assert found is not None
+        return found
+
+    usual = seen(Terms(30 * S, 8, {}))
+    assert usual < seen(Terms(30 * S, 8, {}), EVEN[2:6])
+    assert usual < seen(Terms(4 * S, 8, {}))  # the budget has time for four
+    assert seen(Terms(30 * S, 4, {})) == seen(Terms(4 * S, 8, {}))
+
+
+def test_the_better_known_statistic_and_the_worst_known_time_count() -> None:
+    narrow, wide = scattered(0.01), scattered(0.08)
+    assert seen_from(result(launches={"rtm": wide, "latency_mean": narrow})) == seen_from(
+        result(launches={"rtm": narrow})
+    )
+    assert seen_from(stream_result(launches={"ttft": narrow, "tpot": wide})) == seen_from(
+        stream_result(launches={"tpot": wide})
+    )
+
+
+def test_launches_of_two_kinds_see_as_much_as_the_worse_known_kind() -> None:
+    two = [(16e6, 0.01), (22e6, 0.01), (16.2e6, 0.01), (22.1e6, 0.01), (15.9e6, 0.01), (21.9e6, 0.01)]
+    found = seen_from(result(launches={"rtm": two}))
+    assert found is not None
+    assert 0.1 < found < 0.4
+
+
+@pytest.mark.parametrize("values", [(), ((0.0, 0.0), (0.0, 0.0)), ((10.0, 0.0), (float("inf"), 0.0))])
+def test_nothing_is_known_of_what_has_no_launch_or_no_logarithm(values: tuple[tuple[float, float], ...]) -> None:
+    assert seen_from(result(launches={"rtm": values})) is None
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize("deviation", [0.005, 0.02, 0.05])
+def test_what_an_entry_sees_fails_in_nine_of_ten_runs_and_half_of_it_in_few(deviation: float) -> None:
+    draw = np.random.default_rng(6)
+    looks = looks_beside_entry(8, launches=8, alpha=BASELINE_ALPHA / 2)
+
+    def drawn(slower: float = 0.0) -> tuple[tuple[float, float], ...]:
+        levels = math.log1p(slower) + draw.normal(0, deviation, 8)
+        return tuple((10e6 * math.exp(level), 0.001) for level in levels.tolist())
+
+    def fails(entry: Sequence[tuple[float, float]], slower: float) -> bool:
+        before, now = ([LaunchValue(*one) for one in launches] for launches in (entry, drawn(slower)))
+        outcomes = [
+            judge_change(metric_named("latency_mean"), now[:number], before, tolerance=0.1, plan=looks).outcome
+            for number in range(1, 9)
+        ]
+        decided = [one for one in outcomes if one is not Outcome.INCONCLUSIVE]
+        return bool(decided) and decided[0] is Outcome.FAIL
+
+    failed = []
+    for _ in range(60):
+        entry = drawn()
+        seen = seen_from(result(launches={"latency_mean": entry, "rtm": entry}, tolerance=0.1))
+        assert seen is not None
+        failed.append([fails(entry, seen), fails(entry, 0.5 * seen)])
+    caught, half = np.mean(failed, axis=0).tolist()
+    assert caught >= 0.85
+    assert half <= 0.4

@@ -149,3 +149,11 @@ def test_a_command_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
         main([])
     assert caught.value.code == 2
     assert "COMMAND" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["plan"])
+def test_a_command_that_left_is_refused_by_name(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command.split(), "anything"])
+    assert caught.value.code == 2
+    assert f": error: {command} left in 0.3 (commit " in capsys.readouterr().err

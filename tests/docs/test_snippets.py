@@ -237,7 +237,7 @@ def write_histories(directory: Path) -> None:
     )
 
 
-STARTING = ("new", "plan", "bisect", "history")
+STARTING = ("new", "bisect", "history")
 """Commands that start processes."""
 OURS = [
     pytest.param(words[3:], id=f"{where} {shlex.join(words)}")

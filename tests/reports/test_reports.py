@@ -221,7 +221,7 @@ def test_update_prints_old_and_new_and_the_tests_that_got_worse() -> None:
     searched = "nmrt(p95<50.0ms)"
     updates = [
         Update("test_perf.py::test_digits", entry(rtm=5.0 * MS, throughput=1000.0), now),
-        Update("test_perf.py::test_new", None, now),
+        Update("test_perf.py::test_new", None, now, seen_from=0.1204),
         Update("test_perf.py::test_slower", entry(rtm=4.1 * MS, throughput=1240.0), now, worse=(SLOWER, LESS)),
         Update("test_perf.py::test_otherwise", entry(rtm=MS), now, differences=("load: a → b", "wire: c → d")),
         Update("test_perf.py::test_sustains", entry(nmrt=380.0), entry(nmrt=400.0, rtm=MS, **{searched: 390.0})),

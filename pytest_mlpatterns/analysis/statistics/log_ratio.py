@@ -26,8 +26,6 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.telemetry import Histogram
 
@@ -41,14 +39,12 @@ __all__ = [
     "RatioPrior",
     "RatioVerdict",
     "VariantFigures",
-    "WeighedRows",
     "judge_ratio",
     "paired_log_ratio",
     "ratio_deviation",
     "ratio_estimate",
     "wants_more_pairs",
     "weighed_ratio",
-    "weighed_rows",
 ]
 
 RATIO_SD = 0.015
@@ -300,45 +296,16 @@ def weighed_ratio(
     launches: Sequence[LogRatio], prior_sd: float = RATIO_SD, prior_degrees: float = RATIO_PRIOR_DEGREES
 ) -> LogMean:
     """The weighted mean of log ratios, whose interval :func:`ratio_estimate` gives; the arguments are the same."""
-    values = np.array([[launch.value for launch in launches]])
-    errors = np.array([[launch.error for launch in launches]])
-    found = weighed_rows(values, errors, prior_sd=prior_sd, prior_degrees=prior_degrees)
-    return LogMean(float(found.means[0]), float(found.errors[0]), float(found.degrees[0]), len(launches))
-
-
-@dataclass(frozen=True, slots=True)
-class WeighedRows:
-    """Weighted means of samples, their standard errors and degrees of freedom; arrays of shape ``(samples,)``."""
-
-    means: NDArray[np.float64]
-    errors: NDArray[np.float64]
-    degrees: NDArray[np.float64]
-
-
-def weighed_rows(
-    values: NDArray[np.float64],
-    errors: NDArray[np.float64],
-    *,
-    prior_sd: float = RATIO_SD,
-    prior_degrees: float = RATIO_PRIOR_DEGREES,
-) -> WeighedRows:
-    """As :func:`weighed_ratio`, of several samples of one size.
-
-    Args:
-        values: log ratios, shape ``(samples, launches)``.
-        errors: their standard errors, of the same shape.
-        prior_sd: see :func:`ratio_estimate`.
-        prior_degrees: see :func:`ratio_estimate`.
-    """
-    usual = errors <= _NOISY_FACTOR * np.quantile(errors, 0.25, axis=1, keepdims=True)
-    shared = np.where(usual, errors**2, 0.0).sum(axis=1, keepdims=True) / usual.sum(axis=1, keepdims=True)
+    values = np.array([launch.value for launch in launches])
+    errors = np.array([launch.error for launch in launches])
+    usual = errors <= _NOISY_FACTOR * np.quantile(errors, 0.25)
+    shared = np.where(usual, errors**2, 0.0).sum() / usual.sum()
     weight = 1 / (prior_sd**2 + np.where(usual, shared, errors**2))
-    means = (weight * values).sum(axis=1) / weight.sum(axis=1)
-    scatter = (weight * (values - means[:, None]) ** 2).sum(axis=1)
-    further = values.shape[1] - 1
-    prior = np.array([prior_weight(prior_degrees, 1.0, scatter=one, degrees=further) for one in scatter.tolist()])
-    degrees = prior + further
-    return WeighedRows(means, np.sqrt((prior + scatter) / degrees / weight.sum(axis=1)), degrees)
+    mean = float((weight * values).sum() / weight.sum())
+    scatter = float((weight * (values - mean) ** 2).sum())
+    prior = prior_weight(prior_degrees, 1.0, scatter=scatter, degrees=len(launches) - 1)
+    degrees = prior + len(launches) - 1
+    return LogMean(mean, math.sqrt((prior + scatter) / degrees / float(weight.sum())), degrees, len(launches))
 
 
 def _after(weighed: LogMean, launches: int) -> LogMean:

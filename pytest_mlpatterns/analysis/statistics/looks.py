@@ -1,6 +1,6 @@
 """When the launches of a comparison are judged, and how surely: beside a stored baseline, and paired with a revision.
 
-The comparisons that run and the plan that foresees what they can show use the same looks. Pure. This module must not
+The comparisons and the changes that an entry sees use the same looks. Pure. This module must not
 know how anything is measured.
 """
 

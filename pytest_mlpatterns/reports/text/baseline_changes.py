@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named, objectives_of, with_role
@@ -27,7 +28,7 @@ def update_lines(updates: Sequence[Update]) -> list[str]:
     Args:
         updates: at least one.
     """
-    lines = [f"{update.test}: {_written(update)}" for update in updates]
+    lines = [f"{update.test}: {_written(update)}{_seen(update)}" for update in updates]
     disturbed = [f"  {update.test}: {text}" for update in updates for text in update.after.disturbed]
     worse = [f"  {update.test}: {verdict.reason}" for update in updates for verdict in update.worse]
     return [
@@ -64,6 +65,13 @@ def _written(update: Update) -> str:
         if name in then.metrics
     ]
     return ", ".join(changes) or "recorded"
+
+
+def _seen(update: Update) -> str:
+    """From which change on a comparison with the new entry fails; rounded up, so that it holds as it is printed."""
+    if update.seen_from is None:
+        return ""
+    return f"; this entry sees changes from {math.ceil(100 * update.seen_from - 1e-9)} % on"
 
 
 def _recorded(entry: Entry, name: str) -> str:
