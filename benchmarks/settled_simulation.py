@@ -39,7 +39,7 @@ from verdict_simulation import (
 )
 
 from pytest_mlpatterns.analysis.health.machine import SLOWER, may_be_faster, ratio_of_sorting, slower_explains
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, NOT_OF_THE_MACHINE
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, STANDING
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.log_ratio import judge_ratio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
@@ -98,17 +98,17 @@ def settled(rng: np.random.Generator, service: Service, change: Change, *, facto
 
     def explained(name: str, today: float = math.inf) -> bool:
         times = 1 + min(least_worsening(then, now, name), today)
-        return name not in NOT_OF_THE_MACHINE and slower_explains(times, fixed_ns, then.fixed_ns)
+        return name not in STANDING and slower_explains(times, fixed_ns, then.fixed_ns)
 
     def shared(name: str) -> bool:
-        has_passed = name not in NOT_OF_THE_MACHINE and worsening(then, beside, name) <= TOLERANCES.of(name)
+        has_passed = name not in STANDING and worsening(then, beside, name) <= TOLERANCES.of(name)
         return has_passed or explained(name, worsening(then, beside, shown_by(name)))
 
     outcomes = {}
     for name in {**screened, **judged}:
         seen, found = screened.get(name), judged.get(name)
         worse = seen is Outcome.FAIL
-        if found is None or (name in NOT_OF_THE_MACHINE and seen in (Outcome.PASS, Outcome.FAIL)):
+        if found is None or (name in STANDING and seen in (Outcome.PASS, Outcome.FAIL)):
             outcomes[name] = seen or Outcome.PASS
         elif found is Outcome.PASS and worse:
             outcomes[name] = Outcome.PASS if shared(name) else Outcome.INCONCLUSIVE
@@ -136,7 +136,7 @@ def alone(rng: np.random.Generator, service: Service, change: Change, *, factor:
     if slowdown < SLOWER:
         return run
     beyond = stored_outcomes(then.slower(slowdown), now)
-    failed = tuple(name for name in run.failed if name in NOT_OF_THE_MACHINE or beyond.get(name) is Outcome.FAIL)
+    failed = tuple(name for name in run.failed if name in STANDING or beyond.get(name) is Outcome.FAIL)
     return Run(Outcome.FAIL if failed else Outcome.INCONCLUSIVE, len(now.moments_ns), failed)
 
 

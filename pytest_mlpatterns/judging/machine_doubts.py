@@ -23,7 +23,7 @@ from pytest_mlpatterns.analysis.health.machine import (
     taken_in,
     why_busy,
 )
-from pytest_mlpatterns.analysis.metrics.definitions import NOT_OF_THE_MACHINE, leading_time, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import STANDING, leading_time, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.baseline.lookup import scaled
@@ -63,7 +63,7 @@ class MachineDoubts:
     entry: Entry
     metrics: Metrics
     judge: Judge
-    standing: frozenset[str] = NOT_OF_THE_MACHINE
+    standing: frozenset[str] = STANDING
 
     def leave_open(self, verdicts: Sequence[Verdict], compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
         """The verdicts, with every failure left open that the machine during the launches may explain.
@@ -163,7 +163,7 @@ class MachineSign:
     entry: Entry
     launches: Sequence[Launch]
     beside: Sequence[Launch] = ()
-    standing: frozenset[str] = NOT_OF_THE_MACHINE
+    standing: frozenset[str] = STANDING
 
     def explains(self, verdict: Verdict, seen: Sequence[Verdict], today: Today | None = None) -> str:
         """The sign that explains a worse metric, in words; empty if none does.
@@ -176,7 +176,7 @@ class MachineSign:
         if verdict.metric in self.standing or verdict.change is None:
             return ""
         judged = [verdict] if not metric_named(verdict.metric).is_tail else []
-        if verdict.metric not in with_role(Role.APART):  # it shows how much longer a request takes
+        if verdict.metric not in with_role(Role.INDEPENDENT_OF_LATENCY):  # it shows how much longer a request takes
             judged += [one for one in seen if one.metric in with_role(Role.LEADING) and one.change is not None][:1]
         if self.busy and all(_times(one, today) <= self._beside_neighbours(one) for one in judged):
             return self.busy

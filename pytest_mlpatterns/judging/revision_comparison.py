@@ -267,7 +267,8 @@ class RevisionComparison:
                 continue
             if one.requested:
                 raise not_judged(one.metric, left_out_by(why), self._name)
-            if not (one.is_guard and isinstance(why, AbsentMetricError)) or one.metric.name in asked:
+            may_be_absent = one.is_guard and one.metric.resource and isinstance(why, AbsentMetricError)
+            if not may_be_absent or one.metric.name in asked:  # a short window knows no growth
                 self._left_out[one.metric.label] = left_out_by(why)
         unasked = [one for one in compared if one.metric.of is None and one.metric.name not in asked]
         self._left_out |= left_out_if_measured(unasked, self._measurement.so_far, _SEARCHED)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.health.machine import may_be_faster, sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import (
-    NOT_OF_THE_MACHINE,
+    STANDING,
     metric_named,
     standing_metrics,
     streams_first,
@@ -352,7 +352,7 @@ def _settled(choice: Choice, stands: set[str]) -> Choice:
     return settled
 
 
-def is_decided(screened: Verdict, standing: frozenset[str] = NOT_OF_THE_MACHINE) -> bool:
+def is_decided(screened: Verdict, standing: frozenset[str] = STANDING) -> bool:
     """Whether the file alone decides: the metric passes, or it fails and is one of those that no machine changes."""
     if screened.outcome is Outcome.FAIL:
         return screened.metric in standing
@@ -382,7 +382,7 @@ class SettledVerdicts:
     is_faster: bool = False
     facts: str = ""
     today: Today | None = None
-    standing: frozenset[str] = NOT_OF_THE_MACHINE
+    standing: frozenset[str] = STANDING
 
     def merged(self, settled: Sequence[Verdict]) -> list[Verdict]:
         """The verdict on each metric.

@@ -85,6 +85,11 @@ def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
             "thread_growth cold_start response_bytes",
         ),
         (Role.BULK, "inputs bulk_time"),
+        (
+            Role.STANDING,
+            "error_rate peak_memory memory_growth descriptor_growth thread_growth request_bytes response_bytes",
+        ),
+        (Role.INDEPENDENT_OF_LATENCY, "cpu_per_request cold_start"),
         (Role.PAIRED, "rtm throughput inputs ttft tpot output_tokens cpu_per_request"),
         (Role.FACTOR, "rtm throughput nmrt"),
         (Role.RECORDED, "p95 p99 ttft:p95 ttft:p99 cpu_per_request peak_memory"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,16 @@ def test_a_metric_that_compare_names_and_no_comparison_judges_is_named(name: str
     assert comparison.reference is not None
     assert comparison.reference.revision_commit == "a6d79f5" + 33 * "0"
     assert METRICS[name].label in comparison.left_out
+
+
+def test_a_guard_that_neither_side_knows_is_named_and_a_growth_that_a_short_window_lacks_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launch = replace(declared_launch(), usage=None)
+    monkeypatch.setitem(globals(), "declared_launch", lambda: launch)
+    found, comparison = settle("rtm", "peak_memory", "memory_growth", searched=True)
+    assert found == {"rtm": Outcome.PASS}
+    assert comparison.left_out == {"peak memory": LeftOut("is not known of both sides")}
 
 
 def test_nmrt_that_the_test_searched_for_itself_is_named_as_not_compared() -> None:

@@ -53,8 +53,8 @@ __all__ = [
     "GROWTHS",
     "LOCATIONS",
     "METRICS",
-    "NOT_OF_THE_MACHINE",
     "SCALING_INDICES",
+    "STANDING",
     "are_of_streams",
     "comparable_metrics",
     "goodput_metric",
@@ -164,7 +164,7 @@ _SPEEDS = (
         LaunchBlocks.error_rate,
         Unit.RATIO,
         launch_sd=0.0,
-        roles=frozenset({Role.GUARD, Role.ALWAYS_GUARD, Role.FACT, Role.EVALUATED}),
+        roles=frozenset({Role.GUARD, Role.ALWAYS_GUARD, Role.STANDING, Role.FACT, Role.EVALUATED}),
         group=Group.LATENCY,
         tolerance=0.001,
         short_label="errors",
@@ -259,7 +259,16 @@ _RESOURCES = (
         LaunchBlocks.cpu_per_request,
         Unit.DURATION,
         floor=CPU_FLOOR_NS,
-        roles=_BESIDE | {Role.GUARD, Role.PAIRED, Role.FACT, Role.AT_NMRT, Role.RECORDED, Role.OF_ANSWERS, Role.APART},
+        roles=_BESIDE
+        | {
+            Role.GUARD,
+            Role.PAIRED,
+            Role.FACT,
+            Role.AT_NMRT,
+            Role.RECORDED,
+            Role.OF_ANSWERS,
+            Role.INDEPENDENT_OF_LATENCY,
+        },
         group=Group.RESOURCES,
         tolerance=0.07,
         short_label="CPU",
@@ -271,7 +280,8 @@ _RESOURCES = (
         Unit.SIZE,
         launch_sd=0.01,
         floor=4 * 2**20,
-        roles=_BESIDE | {Role.GUARD, Role.ALWAYS_GUARD, Role.FACT, Role.AT_NMRT, Role.RECORDED, Role.HELD},
+        roles=_BESIDE
+        | {Role.GUARD, Role.ALWAYS_GUARD, Role.STANDING, Role.FACT, Role.AT_NMRT, Role.RECORDED, Role.HELD},
         group=Group.RESOURCES,
         tolerance=0.15,
         short_label="memory",
@@ -313,7 +323,7 @@ _RESOURCES = (
         Unit.DURATION,
         launch_sd=0.08,
         floor=50_000_000,
-        roles=_BESIDE | {Role.GUARD, Role.ALWAYS_GUARD, Role.APART},
+        roles=_BESIDE | {Role.GUARD, Role.ALWAYS_GUARD, Role.INDEPENDENT_OF_LATENCY},
         group=Group.RESOURCES,
         tolerance=0.50,
         short_label="start",
@@ -405,15 +415,13 @@ def is_comparable(name: object) -> bool:
     return (name if found is None else found[1]) in comparable_metrics()
 
 
-NOT_OF_THE_MACHINE = frozenset(
-    name for name, metric in with_role(Role.ALWAYS_GUARD).items() if metric.unit is not Unit.DURATION
-)
-"""Metrics that neither busy neighbours nor a slower machine change, so that a stored baseline alone judges them."""
+STANDING = frozenset(with_role(Role.STANDING))
+"""Names of the metrics that no machine changes."""
 
 
 def standing_metrics(*, overloads: bool) -> frozenset[str]:
     """Metrics that no machine changes; where the load exceeds the capacity, a slower one refuses more of it."""
-    return frozenset(name for name in NOT_OF_THE_MACHINE if not (overloads and METRICS[name].counts_failures))
+    return frozenset(name for name in STANDING if not (overloads and METRICS[name].counts_failures))
 
 
 def nmrt_metric(objective: Objective | None) -> Metric:

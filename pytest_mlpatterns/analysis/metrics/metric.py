@@ -49,6 +49,8 @@ class Role(Enum):
     """Every comparison judges it, and it fails only if it is surely worse."""
     ALWAYS_GUARD = auto()
     """It is no speed: a guard even if a test requests it, and a tolerance for all metrics leaves it its own."""
+    STANDING = auto()
+    """Neither busy neighbours nor a slower machine change it, so that a stored baseline alone judges it."""
     LEADING = auto()
     """The time that stands for a request, of whole answers or of streams."""
     PAIRED = auto()
@@ -61,7 +63,7 @@ class Role(Enum):
     """A bulk load alone has it, and is judged by it in place of the rate of requests."""
     OF_ANSWERS = auto()
     """It is of successful answers, and unknown if every request failed."""
-    APART = auto()
+    INDEPENDENT_OF_LATENCY = auto()
     """It may get worse while the time of a request does not."""
     HELD = auto()
     """Memory that lines of the model hold explains it."""

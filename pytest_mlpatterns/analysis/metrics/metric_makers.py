@@ -166,7 +166,7 @@ def growth_metric(name: str, label: str, resource: str, *, short: str, floor: fl
         launch_sd=0.0,
         floor=floor,
         kind=ResourceGrowth(resource, per, least_gain),
-        roles=frozenset({Role.GUARD, Role.ALWAYS_GUARD, *([Role.HELD] if is_memory else [])}),
+        roles=frozenset({Role.GUARD, Role.ALWAYS_GUARD, Role.STANDING, *([Role.HELD] if is_memory else [])}),
         group=Group.RESOURCES,
         tolerance=0.50,
         short_label=short,
@@ -177,7 +177,7 @@ def size_metric(
     name: str, label: str, read: Callable[[LaunchBlocks], LaunchValue | None], *, roles: frozenset[Role]
 ) -> Metric:
     """The mean size of requests or answers."""
-    roles |= {Role.ALWAYS_GUARD, Role.WIRE}
+    roles |= {Role.ALWAYS_GUARD, Role.STANDING, Role.WIRE}
     return Metric(name, label, read, Unit.SIZE, launch_sd=0.0, floor=16, sampled=True, roles=roles)
 
 
