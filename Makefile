@@ -54,7 +54,7 @@ capacity: compiled  ## searches for the capacity of real services: NMRT, scaling
 comparisons: compiled  ## whole runs beside other code: a revision, the commit of a baseline, another service
 	$(BIN)/python -m pytest -q -n 5 --dist worksteal $(COMPARISONS)
 
-commits: compiled  ## old commits, measured for a history and searched for the one that changed a metric
+commits: compiled  ## old commits, searched for the one that changed a metric
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(COMMITS)
 
 resilience: compiled  ## limits, retries, hedges, fallbacks and autoscaling under load, beside what theory says or what was injected

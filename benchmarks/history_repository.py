@@ -1,8 +1,9 @@
 """Do history and bisect name the right commit? A repository of 40 commits with known steps, and a drift beside them.
 
 The model computes for about 3 ms. Three commits add 3, 5 and 8 % to that, and each commit 0.05 %. ``bisect`` searches
-for each step among the commits around it, and once among all. ``backfill`` measures every commit, and the changes of
-that history are compared with the steps. Run it on an idle machine, and with ``--beside`` beside a busy loop:
+for each step among the commits around it, and once among all. With ``history`` every commit is measured beside the
+first one, and the changes of that history are compared with the steps. Run it on an idle machine, and with ``--beside``
+beside a busy loop:
 
     python benchmarks/history_repository.py bisect --tries 3
     python benchmarks/history_repository.py history --beside
@@ -181,11 +182,12 @@ def answer(repository: Repository, done: subprocess.CompletedProcess[str], wante
 
 def filled(repository: Repository, budget: str) -> None:
     """Measure every commit, and look for the steps in that history."""
-    commits = f"{repository.shas[0]}..main"
     place = str(repository.top.parent / "history.jsonl")
-    options = ("--test", TEST, "--from", place, "--budget", budget, "--at-most", "600min")
-    done = command(repository, "history", "backfill", commits, *options)
-    print(done.stdout.splitlines()[-1], flush=True)
+    options = ("--perf-against", repository.shas[0], "--perf-history", place, "--perf-budget", budget)
+    for sha in repository.shas[1:]:
+        run(repository.top, "checkout", "--quiet", sha)
+        measure = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--perf-gate", "warn", *options]
+        subprocess.run([*measure, TEST], cwd=repository.top, check=True, stdout=subprocess.DEVNULL)
     lines = open_history(place, root=repository.top, invoked_in=repository.top).read().lines
     changes = [one for one in find_changes(series_of(lines, repository.shas)) if one.metric == "rtm"]
     for one in changes:

@@ -25,6 +25,7 @@ _REMOVED: Mapping[str, str] = {
     "MultiModel": "write a test for each model",
     "Retries": "the error rate counts each failed request",
     "Shadowed": _OWN_PATTERN,
+    "history backfill": "check a commit out, and run pytest --perf-against v1.0 --perf-history there",
     "plan": "pytest --perf-baseline update names the change that each entry sees",
     "pytest-benchmark": "write --format openmetrics, or read the file of --perf-json",
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.history.bisect import BisectPlan
     from pytest_mlpatterns.records.bisect import BisectResult
 
-__all__ = ["add_bisect_command", "ended_by_signals", "positive_time", "require_here", "search_times"]
+__all__ = ["add_bisect_command"]
 
 _NOTHING = 1
 """Exit code if both ends do not differ."""
@@ -70,7 +70,7 @@ def add_bisect_command(
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
+def _ended_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP interrupt what runs here, as Ctrl-C does, so that trees and processes are removed."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -109,7 +109,7 @@ def _run(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     if state.events:
         say(f"the search goes on after {count(len(state.events), 'measurement')}")
     try:
-        with ended_by_signals(), CommitRuns(Path.cwd(), extra=options.files or (), show=say) as runs:
+        with _ended_by_signals(), CommitRuns(Path.cwd(), extra=options.files or (), show=say) as runs:
             result = Search(plan, runs.of(plan.test), state, show=lambda one: say(searched_line(one))).run()
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where it ended")
@@ -135,9 +135,9 @@ def _plan(options: argparse.Namespace) -> BisectPlan:
         raise SettingError(
             f"--smallest is {shown(options.smallest)}, expected a share above 0 and below 100 %; write 1%"
         )
-    budget_ns, at_most_ns = search_times(options)
+    budget_ns, at_most_ns = _search_times(options)
     project = Path.cwd()
-    require_here(options.test, project)
+    _require_here(options.test, project)
     commits = read_range(project, options.commits)
     return BisectPlan(
         options.test,
@@ -150,7 +150,7 @@ def _plan(options: argparse.Namespace) -> BisectPlan:
     )
 
 
-def positive_time(text: str, name: str) -> int:
+def _positive_time(text: str, name: str) -> int:
     """A time above 0, in nanoseconds.
 
     Args:
@@ -166,14 +166,14 @@ def positive_time(text: str, name: str) -> int:
     return time_ns
 
 
-def search_times(options: argparse.Namespace) -> tuple[int, int]:
+def _search_times(options: argparse.Namespace) -> tuple[int, int]:
     """The time of one measurement, ``--budget``, and of all together, ``--at-most``, in nanoseconds.
 
     Raises:
         SettingError: one is no time, or there is none for a single measurement.
     """
-    budget_ns = positive_time(options.budget, "--budget")
-    at_most_ns = positive_time(options.at_most, "--at-most")
+    budget_ns = _positive_time(options.budget, "--budget")
+    at_most_ns = _positive_time(options.at_most, "--at-most")
     if at_most_ns <= budget_ns:
         raise SettingError(
             f"--at-most is {shown(options.at_most)}, expected more than the {options.budget} of one measurement, which "
@@ -182,7 +182,7 @@ def search_times(options: argparse.Namespace) -> tuple[int, int]:
     return budget_ns, at_most_ns
 
 
-def require_here(test: str, project: Path) -> None:
+def _require_here(test: str, project: Path) -> None:
     """Check that the file of a test is not one that lies at this path from the top of the repository only.
 
     A file that is in neither place may be that of an old commit.

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.cli.accept_command import add_accept_command
-from pytest_mlpatterns.cli.backfill_command import add_backfill_command
 from pytest_mlpatterns.cli.bisect_command import add_bisect_command
 from pytest_mlpatterns.cli.history_command import add_history_command, joined_action
 from pytest_mlpatterns.cli.new_command import add_new_command
@@ -96,11 +95,11 @@ def _failure(error: Exception, options: argparse.Namespace) -> int:
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; wrong ones end the program, with another exit code if that of argparse is a verdict."""
-    parser = _parser()
-    if gone := why_removed(next(iter(arguments), "")):
+    parser, words = _parser(), joined_action(arguments)
+    if gone := why_removed(next(iter(words), "")):
         parser.error(gone)
     try:
-        return parser.parse_args(joined_action(arguments))
+        return parser.parse_args(words)
     except SystemExit as end:
         if end.code and arguments[:1] == ["verdict"]:
             raise SystemExit(VERDICT_ERROR) from None
@@ -115,7 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     add_new_command(commands)
     add_accept_command(commands, _read)
     add_baseline_command(commands)
-    add_backfill_command(commands, lambda text: for_people(text, sys.stdout))
     add_bisect_command(commands, lambda text: for_people(text, sys.stdout))
     add_verdict_command(commands, _read, lambda text: for_people(text, sys.stdout))
     add_history_command(commands, lambda text: for_people(text, sys.stdout))

@@ -31,7 +31,6 @@ __all__ = [
     "first_parents",
     "position_in",
     "read_range",
-    "tagged",
 ]
 
 
@@ -166,12 +165,6 @@ def commit_names(project: Path, shas: tuple[str, ...]) -> Mapping[str, CommitNam
     )
     fields = (os.fsencode(line).decode(errors="replace").split("\0") for line in listed.split("\n") if line)
     return {one[0]: CommitName(*one) for one in fields}
-
-
-def tagged(project: Path, shas: tuple[str, ...]) -> frozenset[str]:
-    """Those of the commits that have a tag."""
-    lines = Git(project).run("for-each-ref", "--format=%(objectname) %(*objectname)", "refs/tags").split()
-    return frozenset(lines) & frozenset(shas)
 
 
 def _lines(shas: tuple[str, ...]) -> bytes:

@@ -107,14 +107,14 @@ class MeasuredAs:
 
     Attributes:
         budget_ns: time for measuring.
-        metric: the only one that is compared; empty for those that the test compares.
+        metric: the only one that is compared.
         tolerance: change of it, as a share, up to which a measurement goes on until that is shown.
         is_profiled: whether both sides are profiled after it.
     """
 
     budget_ns: int
-    metric: str = ""
-    tolerance: float = 0.01
+    metric: str
+    tolerance: float
     is_profiled: bool = False
 
 
@@ -157,8 +157,6 @@ class CommitJob:
             gate=Gate.WARN,
             accept=(),
         )
-        if not asked.metric:
-            return settings
         return replace(settings, compare=(asked.metric,), tolerance=Tolerances({asked.metric: asked.tolerance}))
 
 

@@ -1,4 +1,4 @@
-"""``bisect`` and ``history backfill``: what is refused before anything is measured, and the exit codes."""
+"""``bisect``: what is refused before anything is measured."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.cli import main
-from pytest_mlpatterns.history import backfill, commit_runs
-from pytest_mlpatterns.history.backfill import BackfillEnd
+from pytest_mlpatterns.history import commit_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.processes  # git
 
 TEST = "test_perf.py::test_digits"
 BISECT = ("bisect", TEST, "HEAD~1..HEAD")
-BACKFILL = ("history", "backfill", "HEAD~1..HEAD", "--from", "h.jsonl", "--test", TEST)
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("arguments", "message"),
     [
         ((*BISECT, "--at-most", "3s"), "--at-most is '3s', expected more than the 30s of one measurement"),
-        ((*BACKFILL, "--at-most", "30s"), "write a longer --at-most, or a shorter --budget"),
+        ((*BISECT, "--at-most", "30s"), "write a longer --at-most, or a shorter --budget"),
         ((*BISECT, "--smallest", "100%"), "--smallest is '100%', expected a share above 0 and below 100 %; write 1%"),
         ((*BISECT, "--state", "."), "is a directory, expected a file; name another file with --state"),
         ((*BISECT, "--state", "absent/state.json"), "which does not exist; name another file with --state"),
@@ -56,24 +54,14 @@ def test_what_cannot_work_is_refused_before_the_first_measurement(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [BISECT, BACKFILL])
 def test_an_id_from_the_top_of_the_repository_is_answered_with_the_one_from_here(
-    project: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "below").mkdir()
     monkeypatch.chdir(project / "below")
-    assert main(arguments) == 2
+    assert main(BISECT) == 2
     said = capsys.readouterr().err
     assert "test_perf.py is not in this directory, expected pytest's id from here; write ../test_perf.py::" in said
-
-
-@pytest.mark.parametrize(("skipped", "left", "code"), [(0, 0, 0), (1, 0, 1), (1, 1, 3)])
-def test_a_backfill_that_measured_not_all_tells_so_by_its_code(
-    project: Path, monkeypatch: pytest.MonkeyPatch, skipped: int, left: int, code: int
-) -> None:
-    monkeypatch.setattr(backfill.Backfill, "run", lambda *_: BackfillEnd(1, 0, skipped, left))
-    assert main(BACKFILL) == code
-    assert (project / "test_perf.py").read_text(encoding="utf-8") == "# 1\n"
 
 
 def test_another_history_is_named_by_the_commands_option(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

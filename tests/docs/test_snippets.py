@@ -247,7 +247,7 @@ OURS = [
 OF_HISTORIES = [
     pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
     for where, words in commands()
-    if words[:4] == ("python", "-m", "pytest_mlpatterns", "history") and words[4:5] != ("backfill",)
+    if words[:4] == ("python", "-m", "pytest_mlpatterns", "history")
 ]
 
 
@@ -258,14 +258,14 @@ def test_command_without_pytest_works(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.processes
-def test_old_commits_are_searched_and_measured_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_commits_are_searched_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit({"a": "1"})
     repository.git("tag", "v1.0")
     repository.commit({"a": "2"})
     monkeypatch.chdir(repository.top)
     ours = {words[3:] for _, words in commands() if words[2:3] == ("pytest_mlpatterns",)}
-    shown = {words for words in ours if words[0] == "bisect" or words[:2] == ("history", "backfill")}
+    shown = {words for words in ours if words[0] == "bisect"}
 
     assert shown
     for arguments in shown:

@@ -8,7 +8,7 @@ import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.history.checkout import commit_names, read_range, tagged
+from pytest_mlpatterns.history.checkout import commit_names, read_range
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,11 +72,3 @@ def test_a_commit_of_a_merged_branch_is_no_start(merged: tuple[Repository, dict[
 def test_what_is_no_range_is_an_error(merged: tuple[Repository, dict[str, str]], text: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         read_range(merged[0].top, text)
-
-
-def test_tags_of_both_kinds_are_known(merged: tuple[Repository, dict[str, str]]) -> None:
-    repository, shas = merged
-    repository.git("tag", "light", shas["b"])
-    repository.git("tag", "--annotate", "--message", "one", "heavy", shas["m"])
-    assert tagged(repository.top, tuple(shas.values())) == {shas["b"], shas["m"]}
-    assert tagged(repository.top, (shas["a"],)) == frozenset()
