@@ -14,11 +14,8 @@ from pytest_mlpatterns import fields
 from pytest_mlpatterns.analysis.metrics.definitions import comparable_metrics, is_comparable
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances, can_more_than_double
 from pytest_mlpatterns.errors import SettingError, UnitError
-from pytest_mlpatterns.patterns import Pattern
-from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.units import parse_duration, parse_ratio, parse_share
-from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import count, did_you_mean, listed, shown
 from pytest_mlpatterns.workload.retries import MOST_RETRIES, Retries
 from pytest_mlpatterns.workload.schedule import Cancellation
@@ -36,14 +33,12 @@ __all__ = [
     "read_cpus",
     "read_duration",
     "read_flag",
-    "read_pattern",
     "read_positive",
     "read_price",
     "read_retries",
     "read_tolerances",
     "read_truth",
     "read_warmup",
-    "read_wire",
     "whole_number",
 ]
 
@@ -75,23 +70,6 @@ def read_flag(value: object, source: str) -> bool:
         return known[str(value).strip().lower()]
     except KeyError:
         raise SettingError(f"{source} is {shown(value)}, expected true or false") from None
-
-
-def read_pattern(value: object, source: str) -> Pattern:
-    """Convert a pattern, or the name of one.
-
-    Raises:
-        SettingError: not a pattern, or an unknown name.
-    """
-    if isinstance(value, str):
-        return parse_pattern(value, source)
-    if isinstance(value, type) and issubclass(value, Pattern):
-        raise SettingError(f"{source} is the class {value.__name__}, expected a value; write {value.__name__}()")
-    if not isinstance(value, Pattern):
-        raise SettingError(
-            f'{source} is {shown(value)}, expected a pattern; write Single(), Cached() | Batched(), or "cached|batched"'
-        )
-    return value
 
 
 def read_duration(value: object, source: str) -> int | None:
@@ -184,15 +162,6 @@ def whole_number(most: int, what: str) -> Callable[[object, str], int]:
         return fields.whole_number(value, f"{source} is {shown(value)}", least=1, most=most, expected=expected)
 
     return read
-
-
-def read_wire(value: object, source: str) -> Wire:
-    """Convert a wire, or the name of one, and check that its packages are installed."""
-    wire = Wire.parse(value, source) if isinstance(value, str) else value
-    if not isinstance(wire, Wire):
-        raise SettingError(f"{source} is {shown(value)}, expected a wire; write 'rest+json' or Wire('rest', 'json')")
-    wire.check_installed(source)
-    return wire
 
 
 def function_like(example: str, *takes: str) -> Callable[[object, str], object]:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_mlpatterns.config.acceptances import read_accept
+from pytest_mlpatterns.config.arguments import LOAD_ARGUMENTS
 from pytest_mlpatterns.config.converters import (
     as_given,
     function_like,
@@ -20,22 +21,20 @@ from pytest_mlpatterns.config.converters import (
     read_compared,
     read_cpus,
     read_duration,
-    read_pattern,
     read_positive,
     read_price,
     read_retries,
     read_tolerances,
     read_truth,
     read_warmup,
-    read_wire,
     whole_number,
 )
+from pytest_mlpatterns.config.lists import patterns_of, read_pattern, read_wire, wires_of
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.wire import REST_JSON, Wire
-from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
+from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.mix import Load, Mix
 from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop, ConstantRate
 
@@ -56,10 +55,7 @@ __all__ = [
     "ProfileMode",
     "Settings",
     "given_value",
-    "merge_markers",
-    "patterns_of",
     "read_settings",
-    "wires_of",
 ]
 
 
@@ -140,81 +136,6 @@ class Settings:
     tokens: Callable[[str], int] | None
     during: Callable[[Any], object] | None
     accept: tuple[Acceptance, ...]
-
-
-def merge_markers(
-    markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]], *, caller: str = "perf"
-) -> dict[str, Any]:
-    """Merge the arguments of a test's markers, the closest first; for each argument the closest marker wins.
-
-    ``concurrency``, ``rate_rps`` and ``load`` count as one argument: the closest marker with any of them sets the load.
-
-    Raises:
-        SettingError: a positional or unknown argument.
-    """
-    merged: dict[str, Any] = {}
-    for args, given in markers:
-        if args:
-            write = "pattern=..." if plain_number(args[0]) is None else f"concurrency={shown(args[0])}"
-            raise SettingError(
-                f"{caller}({shown(args[0])}) has a positional argument, expected keywords only; write {write}"
-            )
-        for name in given:
-            if name not in _READERS and name not in LOAD_ARGUMENTS:
-                hint = did_you_mean(name, [*_READERS, *LOAD_ARGUMENTS], "{}=")
-                allowed = ", ".join(sorted([*_READERS, *LOAD_ARGUMENTS]))
-                raise SettingError(
-                    f"{caller}({named(name)}=...) is not an argument of the marker; {hint}allowed are: {allowed}"
-                )
-        load_chosen = any(name in merged for name in LOAD_ARGUMENTS)
-        for name, value in given.items():
-            if name in LOAD_ARGUMENTS and load_chosen:
-                continue
-            merged.setdefault(name, value)
-    return merged
-
-
-def patterns_of(
-    marker: Mapping[str, Any], options: Mapping[str, object], ini: Mapping[str, object]
-) -> tuple[Pattern, ...] | None:
-    """The patterns to test: a list in the marker, or ``--perf-patterns`` if the marker has no pattern.
-
-    None if the marker has a single pattern, or if no pattern is given.
-
-    Raises:
-        SettingError: an empty list, an invalid pattern, or a pattern twice.
-    """
-    given, source = marker.get("pattern"), "perf(pattern=...)"
-    text = options["patterns"] if options.get("patterns") is not None else ini.get("patterns") or None
-    if given is None and text is not None:
-        given = [part for part in split_outside_brackets(str(text), ",") if part.strip()]
-        source = "--perf-patterns" if options.get("patterns") is not None else "ini key perf_patterns"
-    if not isinstance(given, list | tuple):
-        return None
-    if not given:
-        raise SettingError(f'{source} is empty, expected at least one pattern; write [Single()] or "single"')
-    return _each_once(tuple(read_pattern(item, source) for item in given), source, "pattern")
-
-
-def wires_of(marker: Mapping[str, Any]) -> tuple[Wire, ...] | None:
-    """The wires to test: a list in the marker; None if it has a single wire or none.
-
-    Raises:
-        SettingError: an empty list, an invalid wire, or a wire twice.
-    """
-    given, source = marker.get("wire"), "perf(wire=...)"
-    if not isinstance(given, list | tuple):
-        return None
-    if not given:
-        raise SettingError(f"{source} is empty, expected at least one wire; write ['rest+json', 'rest+binary']")
-    return _each_once(tuple(read_wire(item, source) for item in given), source, "wire")
-
-
-def _each_once(members: tuple[_Member, ...], source: str, kind: str) -> tuple[_Member, ...]:
-    for number, member in enumerate(members):
-        if member in members[:number]:
-            raise SettingError(f"{source} lists {shown(str(member))} twice, expected each {kind} once")
-    return members
 
 
 def read_settings(
@@ -331,8 +252,6 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
 """Marker argument → its converter and its default."""
 
 
-LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
-"""Marker arguments that define the load; a marker gives at most one of them."""
 CLOSED_WINDOW_NS = 700_000_000
 """Measured window of one launch: many short launches show more than few long ones, since launches differ."""
 OPEN_WINDOW_NS = 2_000_000_000

@@ -10,7 +10,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.config.settings import merge_markers, read_settings
+from pytest_mlpatterns.config.arguments import merge_markers
+from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.judging.experiment import (

@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.config.converters import read_pattern
+from pytest_mlpatterns.config.lists import read_pattern
 from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.engines.local.plain_calls import deploy_calls
 from pytest_mlpatterns.errors import DeploymentError, SettingError

@@ -118,7 +118,7 @@ class Collection:
 
 
 def _merged(marks: list[pytest.Mark]) -> MarkerReading:
-    from pytest_mlpatterns.config.settings import merge_markers
+    from pytest_mlpatterns.config.arguments import merge_markers
     from pytest_mlpatterns.errors import SettingError
 
     try:

@@ -118,12 +118,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.config.stash[_COLLECTION].read_markers(metafunc.definition)
     if marker.error is not None:
         return  # it fails the test
-    from pytest_mlpatterns.config.settings import patterns_of, wires_of
-    from pytest_mlpatterns.errors import SettingError
+    from pytest_mlpatterns.config.arguments import has_lists
 
-    given = options.given_options(metafunc.config), options.given_ini(metafunc.config)
+    config = metafunc.config
+    given = {"patterns": config.getoption("perf_patterns")}, {"patterns": options.ini_text(config, "patterns")}
     if len(getattr(metafunc, "_arg2fixturedefs", {}).get("perf_target", ())) > 1:  # the user's own beside ours
         given = {}, {}  # --perf-patterns is for tests with a model
+    if not has_lists(marker.arguments, *given):
+        return
+    from pytest_mlpatterns.config.lists import patterns_of, wires_of
+    from pytest_mlpatterns.errors import SettingError
+
     try:
         patterns, wires = patterns_of(marker.arguments, *given), wires_of(marker.arguments)
     except SettingError as error:
@@ -170,7 +175,10 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Read the settings of every perf test; without one, and with nothing to prune, nothing is loaded."""
+    """Read the settings of every perf test; without one, and with nothing to prune, nothing is loaded.
+
+    A run that only collects reads no values: what tests exist does not depend on them.
+    """
     perf_tests, needed = [], _mode(config) == "prune"
     for item in items:
         if uses_our_fixtures(item):
@@ -179,7 +187,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             needed = needed or may_ask_later(item)
             _warn_unused(item, config.stash[_COLLECTION])
     is_worker_on_windows = hasattr(config, "workerinput") and sys.platform == "win32"  # its perf tests fail one by one
-    if (perf_tests or needed) and not is_worker_on_windows:
+    if (perf_tests or needed) and not is_worker_on_windows and not config.option.collectonly:
         _session(config).prepare(perf_tests)
 
 

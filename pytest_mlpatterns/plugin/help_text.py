@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest_mlpatterns
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.config.arguments import ARGUMENT_HELP
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.plugin import entry
-from pytest_mlpatterns.plugin.name_hints import ARGUMENT_HELP
 from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.reports.text.terminal_text import wrapped
 

@@ -80,7 +80,7 @@ def with_its_packages(
     Raises:
         DeploymentError: the environment cannot be built.
     """
-    if not run.against_env or run.smoke or config.option.collectonly:
+    if not run.against_env or run.smoke:
         return worktree
     cache = getattr(config, "cache", None)  # absent with -p no:cacheprovider
     folder = worktree.root.parent if cache is None else cache.mkdir(_CACHE)

@@ -145,26 +145,25 @@ class RunOutput:
         self._ended.add(test)
         self._skipped_perf = self._skipped_perf or is_skipped_perf
 
-    def close(self, exitstatus: int, *, complete: bool, measured: bool) -> int:
+    def close(self, exitstatus: int, *, complete: bool) -> int:
         """Write the files.
 
         Args:
             complete: whether the run was not interrupted.
-            measured: whether tests ran, and were not only collected.
 
         Returns:
             The exit status of the run: another one if a file was not written, if a change in the history fails the
             run, or if an update recorded nothing, or not all that it was to, which must not look like a success.
             :attr:`lines` name each file, or the error.
         """
-        if measured and self.revision is not None and (self._results or self._unmeasured):
+        if self.revision is not None and (self._results or self._unmeasured):
             self.lines.insert(0, self._compared_with(self.revision))
-        done = not measured or self._close_history(complete=complete)
-        done = (not measured or self._close_baseline(complete=complete)) and done
+        done = self._close_history(complete=complete)
+        done = self._close_baseline(complete=complete) and done
         if self._run.rank is not None and not self._run.smoke:
             unmeasured = [Unmeasured(one.test, one.group, one.pattern) for one in self._unmeasured.values()]
             self._rankings = rank(self._results, self._run.rank, unmeasured)
-        self._run_end = self._end_of_run(complete=complete, measured=measured)
+        self._run_end = self._end_of_run(complete=complete)
         done = self._write_files() and done
         self._write_job_summary()
         if not done:
@@ -172,7 +171,7 @@ class RunOutput:
         is_green = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         # Tests without a deployment under load record nothing; those that are skipped would have.
         ran = bool(self._results or self._unmeasured or self._skipped_perf)
-        fails = (measured and ran and self._baseline.recorded_nothing) or self._baseline.refused
+        fails = (ran and self._baseline.recorded_nothing) or self._baseline.refused
         fails = fails or (self._history is not None and self._history.fails)
         return pytest.ExitCode.TESTS_FAILED if is_green and fails else exitstatus
 
@@ -271,11 +270,11 @@ class RunOutput:
             self.lines += self._baseline.lines
         return True
 
-    def _end_of_run(self, *, complete: bool, measured: bool) -> RunEnd:
+    def _end_of_run(self, *, complete: bool) -> RunEnd:
         """How the run ended, beside its results."""
         others = [one for one in (*self.uncollected, *self._failed_tests) if one not in self._failures]
         not_run: tuple[str, ...] | None = ()
-        if measured and self.selected is not None:
+        if self.selected is not None:
             done = self._ended | {one.test for one in self._results} | {*self._unmeasured}
             not_run = tuple(dict.fromkeys(test for test in self.selected if test not in done))
         elif not complete:

@@ -145,7 +145,7 @@ class PerfSession:
                 self._revision.require_own_code()
             for item in items:
                 self._read(item)
-            if not (self._is_worker or self._trees or self._config.option.collectonly):
+            if not (self._is_worker or self._trees):
                 states = [item.stash[PERF_ITEM] for item in items]
                 self._engines.begin_for(state.settings for state in states if state.marker_error is None)
         except SettingError as error:
@@ -216,14 +216,13 @@ class PerfSession:
         """Write the baseline and the results, in the one process that has them all; then processes end."""
         with ends_with_summary(session, exitstatus):
             with written_first():
-                measured = not self._config.option.collectonly
                 if self._is_worker:
                     report_baseline(self._config, self._baseline)
                     report_layer_kinds(self._config)
                 else:
                     complete = exitstatus in _COMPLETE
                     self._output.uncollected = self._collection.failed
-                    session.exitstatus = self._output.close(exitstatus, complete=complete, measured=measured)
+                    session.exitstatus = self._output.close(exitstatus, complete=complete)
             self._driver.close()
             self._engines.close()
         with ends_with_summary(session, exitstatus):  # also if the end was interrupted before, pytest goes on here

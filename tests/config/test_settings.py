@@ -9,16 +9,15 @@ import pytest
 
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config import settings as config
+from pytest_mlpatterns.config.arguments import ARGUMENT_HELP, LOAD_ARGUMENTS, merge_markers
+from pytest_mlpatterns.config.lists import patterns_of, wires_of
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource, HistoryFail, read_run_settings
 from pytest_mlpatterns.config.settings import (
     InconclusivePolicy,
     NoisePolicy,
     ProfileMode,
-    merge_markers,
-    patterns_of,
     read_choice,
     read_settings,
-    wires_of,
 )
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
@@ -422,8 +421,12 @@ def test_an_unknown_argument_is_named_with_the_nearest_and_all_that_are_allowed(
         merge_markers([((), {"concurency": 4})])
     message = str(caught.value)
     assert message.startswith("perf(concurency=...) is not an argument of the marker; did you mean concurrency=?")
-    for name in (*config._READERS, "concurrency", "rate_rps", "load"):
+    for name in ARGUMENT_HELP:
         assert name in message
+
+
+def test_every_argument_that_is_read_has_a_name_in_the_help() -> None:
+    assert {*config._READERS, *LOAD_ARGUMENTS} == {*ARGUMENT_HELP}
 
 
 def test_an_unknown_argument_like_no_other_gets_no_guess() -> None:

@@ -14,7 +14,7 @@ from support.pages import ROOT, first_cells, page, pages, section
 import pytest_mlpatterns
 from pytest_mlpatterns import App, Command, Url, patterns
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.config.settings import merge_markers
+from pytest_mlpatterns.config.arguments import merge_markers
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.plugin.options import OPTIONS

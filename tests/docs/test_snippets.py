@@ -15,7 +15,7 @@ import yaml
 from support import HAS_RAY
 from support.pages import ROOT, Block, blocks, commands, page, pages
 from support.profiles import slower_normalize
-from support.project import Project, run_here
+from support.project import READ_ONLY, Project, run_here
 from support.repository import Repository, settings
 from support.synthetic import ENVIRONMENT, make_setup, result, verdict
 
@@ -161,7 +161,8 @@ PYTEST = [
 def test_pytest_takes_the_options_of_a_shown_command(
     arguments: tuple[str, ...], small: Project, tmp_path: Path
 ) -> None:
-    run = small.run(tmp_path, *arguments, "--collect-only")
+    without_an_environment = ("--perf-smoke",) if "--perf-against-env" in arguments else ()
+    run = small.with_file("conftest.py", READ_ONLY).run(tmp_path, *arguments, *without_an_environment)
 
     if "ray" in arguments and not HAS_RAY:
         assert run.exit_code == pytest.ExitCode.USAGE_ERROR
@@ -328,9 +329,8 @@ def test_ini_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
     parser.read_string(block.text)
     keys = [key for key in parser["pytest"] if key.startswith("perf_")]
 
-    run = Project({"test_perf.py": "def test_x(perf_deploy): pass\n", "pytest.ini": block.text}).run(
-        tmp_path, "--collect-only"
-    )
+    project = Project({"test_perf.py": "def test_x(perf_deploy): pass\n", "pytest.ini": block.text})
+    run = project.with_file("conftest.py", READ_ONLY).run(tmp_path)
 
     assert {key.removeprefix("perf_").replace("_", "-") for key in keys} <= set(OPTIONS)
     assert run.exit_code == 0, run.out + run.err
@@ -352,13 +352,15 @@ def test_toml_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(block.text, encoding="utf-8")
     (tmp_path / "test_perf.py").write_text("def test_x(perf):\n    pass\n", encoding="utf-8")
 
-    run = run_here(tmp_path, "--collect-only", "-W", "error")
+    collected = run_here(tmp_path, "--collect-only", "-W", "error")
+    (tmp_path / "conftest.py").write_text(READ_ONLY, encoding="utf-8")
+    run = run_here(tmp_path, "-W", "error")
 
     keys = tomllib.loads(block.text)["tool"]["pytest"]
     assert {key.removeprefix("perf_").replace("_", "-") for key in keys} <= set(OPTIONS)
     assert run.exit_code == 0, run.out + run.err
-    assert "test_x[single]" in run.out
-    assert "test_x[cached|batched]" in run.out
+    assert "test_x[single]" in collected.out
+    assert "test_x[cached|batched]" in collected.out
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import run_here
+from support.project import READ_ONLY, run_here
 from support.repository import Repository
 from support.synthetic import SETUP
 
@@ -194,7 +194,8 @@ def test_a_run_says_that_git_forgets_a_worktree(repository: Repository, temporar
     base = killed_run(repository, temporary).parent
     base.symlink_to(projects)
     give_away(base)
-    run = run_here(repository.top, "--perf-against=main", "--collect-only", "-q")
+    repository.write({"conftest.py": READ_ONLY})
+    run = run_here(repository.top, "--perf-against=main", "-q")
     assert run.exit_code == pytest.ExitCode.OK
     assert f"{base}, where a run that was killed had laid out a revision, is left as it is: It is a link" in run.out
     assert_untouched(projects)

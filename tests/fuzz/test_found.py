@@ -35,8 +35,9 @@ from pytest_mlpatterns import (
     Zipf,
 )
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
+from pytest_mlpatterns.config.arguments import merge_markers
 from pytest_mlpatterns.config.run_settings import read_run_settings
-from pytest_mlpatterns.config.settings import merge_markers, read_settings
+from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import without_password
 from pytest_mlpatterns.patterns.parsing import parse_pattern

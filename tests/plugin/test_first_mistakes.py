@@ -12,8 +12,9 @@ import pytest
 from support.project import Project, Run
 
 from pytest_mlpatterns import App, Batched, Command, Url
+from pytest_mlpatterns.config.arguments import merge_markers
 from pytest_mlpatterns.config.run_settings import read_run_settings
-from pytest_mlpatterns.config.settings import merge_markers, read_settings
+from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.judging.experiment import checked_target
 from pytest_mlpatterns.judging.perf import Perf

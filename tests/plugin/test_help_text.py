@@ -9,11 +9,10 @@ from support.project import Project
 
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
-from pytest_mlpatterns.config.settings import merge_markers
+from pytest_mlpatterns.config.arguments import ARGUMENT_HELP, merge_markers
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.plugin.help_text import help_lines
-from pytest_mlpatterns.plugin.name_hints import ARGUMENT_HELP
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -196,7 +196,6 @@ def test_an_interrupt_while_processes_end_leaves_the_rest_of_the_session_to_pyte
     hook = SimpleNamespace(pytest_keyboard_interrupt=lambda excinfo: named.append(excinfo.type))
     session: Any = SimpleNamespace(exitstatus=0, config=SimpleNamespace(hook=hook))
     ended: Any = SimpleNamespace(
-        _config=SimpleNamespace(option=SimpleNamespace(collectonly=False)),
         _is_worker=False,
         _collection=SimpleNamespace(failed=[]),
         _output=SimpleNamespace(close=lambda exitstatus, **_: exitstatus),

@@ -309,6 +309,54 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
     assert "performance" not in run.out.replace("mlpatterns: baseline perf-baseline.json (check)", "")
 
 
+LOADED = """
+import sys
+
+def pytest_collection_finish(session):
+    print("loaded", *sorted(sys.modules))
+"""
+"""A conftest file that prints what the collection of tests has loaded."""
+COLLECTED = {
+    *("plugin", *(f"plugin.{name}" for name in ("entry", "collection", "hookspecs", "options"))),
+    *("config", "config.arguments", "errors", "fields", "units", "wording"),
+    *("engines", "engines.ray", "engines.ray.options"),
+}
+"""The modules by which the plugin knows which tests exist."""
+
+
+def loaded_by_collecting(tmp_path: Path, marker: str) -> set[str]:
+    """The modules that are loaded when a perf test with this marker was collected, and will not run."""
+    project = EMPTY.with_file("conftest.py", LOADED).with_tests(ASKS, marker=marker)
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    run = project.run_apart(tmp_path, "-p", "pytest_mlpatterns.plugin.entry", "--collect-only", environment=alone)
+    assert run.exit_code == 0
+    (line,) = [line for line in run.out.splitlines() if line.startswith("loaded ")]
+    return set(line.split())
+
+
+@pytest.mark.processes
+def test_a_run_that_only_collects_reads_no_values(tmp_path: Path) -> None:
+    loaded = loaded_by_collecting(tmp_path, "pytest.mark.perf(concurrency=2, duration='200ms', tolerance={'rtm': 0.1})")
+    assert not {"numpy", "httpx", "msgspec", "psutil", "orjson", "asyncio"} & loaded
+    ours = {name.removeprefix("pytest_mlpatterns.") for name in loaded if name.startswith("pytest_mlpatterns.")}
+    assert ours == COLLECTED
+
+
+@pytest.mark.processes
+def test_a_run_that_only_collects_lists_loads_patterns_and_wires_and_no_arithmetic(tmp_path: Path) -> None:
+    loaded = loaded_by_collecting(tmp_path, "pytest.mark.perf(pattern=['cached', 'batched'], wire=['rest+json'])")
+    assert not {"numpy", "httpx", "psutil"} & loaded
+    ours = {name.split(".")[1] for name in loaded if name.startswith("pytest_mlpatterns.")}
+    assert ours <= {
+        *(name.split(".")[0] for name in COLLECTED),
+        "patterns",
+        "wire",
+        "records",
+        "removed",
+        "credentials",
+    }
+
+
 @pytest.mark.processes
 def test_a_deselected_perf_test_starts_nothing(tmp_path: Path) -> None:
     run = EMPTY.with_tests(f"{ASKS}\ndef test_plain(): pass\n", marker=None).run(tmp_path, "-k", "plain")

@@ -27,6 +27,7 @@ __all__ = [
     "MODEL",
     "OPTIONS",
     "QUICK",
+    "READ_ONLY",
     "Project",
     "Run",
     "clean_environment",
@@ -37,6 +38,8 @@ __all__ = [
 
 QUICK = 'pytest.mark.perf(duration="200ms", warmup="0s", launches=1)'
 """A marker that keeps a test as short as it can be."""
+READ_ONLY = "def pytest_runtestloop():\n    return True\n"
+"""A conftest file with which the settings of every test are read, and no test runs."""
 APART = ("-n", "1")
 """Arguments that run the tests of a project in another process than the one that writes and prints. What comes through
 it complete is complete without it."""
