@@ -26,6 +26,8 @@ _REMOVED: Mapping[str, str] = {
     "Retries": "the error rate counts each failed request",
     "Shadowed": _OWN_PATTERN,
     "history backfill": "check a commit out, and run pytest --perf-against v1.0 --perf-history there",
+    "history export": "history --json prints every point",
+    "history import": "begin a history with pytest --perf-history perf-history.jsonl",
     "plan": "pytest --perf-baseline update names the change that each entry sees",
     "pytest-benchmark": "write --format openmetrics, or read the file of --perf-json",
 }

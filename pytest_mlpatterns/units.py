@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -24,9 +23,7 @@ __all__ = [
     "MAX_DURATION_NS",
     "MAX_RATE_RPS",
     "MIN_RATE_RPS",
-    "ForeignUnit",
     "Unit",
-    "foreign_unit",
     "format_count",
     "format_duration",
     "format_percent",
@@ -236,48 +233,6 @@ class Unit(Enum):
         if self is Unit.DURATION:
             return slowdown
         return 1 / slowdown if self in (Unit.RATE, Unit.TOKEN_RATE, Unit.PER_SECOND) else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignUnit:
-    """A unit of another tool.
-
-    Attributes:
-        unit: what it measures, a duration or a size.
-        scale: nanoseconds or bytes of one of it.
-    """
-
-    unit: Unit
-    scale: float
-
-
-_FOREIGN_TIMES = {
-    "ns": ("nsec", "nanosecond"),
-    "us": ("usec", "microsecond"),
-    "ms": ("msec", "millisecond"),
-    "s": ("sec", "second"),
-    "min": ("minute",),
-    "h": ("hour",),
-}
-"""Names of times that other tools write beside ours."""
-_FOREIGN_SIZES = {"B": ("byte",), "kB": ("kilobyte", "KB"), "MB": ("megabyte",), "GB": ("gigabyte",)}
-_FOREIGN = {
-    name: ForeignUnit(unit, scales[ours])
-    for unit, scales, names in (
-        (Unit.DURATION, _NS_PER, _FOREIGN_TIMES),
-        (Unit.SIZE, _BYTES_PER, _FOREIGN_SIZES),
-    )
-    for ours in scales
-    for name in (ours, *names.get(ours, ()), *(f"{other}s" for other in names.get(ours, ())))
-}
-_OF_EACH = re.compile(r"\s*/\s*(?:iter|iteration|op|operation|call|run|loop|round|request)s?$")
-"""What a time or a size of another tool is divided by."""
-
-
-def foreign_unit(text: str) -> ForeignUnit | None:
-    """What another tool calls a unit of times or sizes, ``ns/iter`` or ``Megabytes``; None for other units."""
-    name = _OF_EACH.sub("", text.strip())
-    return _FOREIGN.get(name) or _FOREIGN.get(name.lower())
 
 
 def _finite(value: object) -> float:

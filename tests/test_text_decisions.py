@@ -29,7 +29,6 @@ SEARCHES = frozenset(
 PATTERNS = frozenset(("findall", "finditer", "fullmatch", "match", "search", "split", "sub"))
 PRINTED = frozenset(("repr", "str"))
 OTHER_PROGRAMS = (
-    "history/exchange.py",
     "loadgen/pyreqwest_loop.py",
     "loadgen/retrier.py",
     "plain_caller.py",

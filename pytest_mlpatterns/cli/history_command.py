@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from pytest_mlpatterns.wording import count, did_you_mean, listed, shown, visibl
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pytest_mlpatterns.analysis.changes.series import Series
     from pytest_mlpatterns.cli.project_history import HistoryPlace
-    from pytest_mlpatterns.history.exchange import OtavaTable
     from pytest_mlpatterns.records.change import Change
     from pytest_mlpatterns.records.history import HistoryLine
 
@@ -81,7 +79,6 @@ def add_history_command(
     command.add_argument("-o", "--output", metavar="FILE", help="file to write instead of standard output")
     command.set_defaults(run=lambda options: _show(options, for_people))
     _add_care(commands)
-    _add_exchange(commands)
 
 
 def _add_care(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -96,24 +93,6 @@ def _add_care(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     action = _added(commands, "history compact", "merge the lines of old months that have commit and set-up in common")
     action.add_argument("--before", metavar="YYYY-MM", required=True, help="the first month that stays as it is")
     action.set_defaults(run=_compact)
-
-
-def _add_exchange(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the actions that take from other tools and give to them."""
-    action = _added(commands, "history import", "add what github-action-benchmark or asv kept")
-    action.add_argument(
-        "file", metavar="FILE", help="data.js of github-action-benchmark, or asv's directory of results"
-    )
-    action.set_defaults(run=_import)
-    action = _added(commands, "history export", "write values for another tool")
-    action.add_argument("test", metavar="TEST", nargs="?", help="an id, a part of one, or a pattern such as '*slow*'")
-    action.add_argument("--format", choices=("otava-csv",), default="otava-csv", help="(default: %(default)s)")
-    action.add_argument("--metric", metavar="NAME", action="append", help="this metric only; may be repeated")
-    action.add_argument("--machine", metavar="TEXT", help="a part of the machine whose values are written")
-    action.add_argument(
-        "-o", "--output", metavar="PATH", help="file, or directory for a file of each test with an otava.yaml"
-    )
-    action.set_defaults(run=_export)
 
 
 def _added(
@@ -287,16 +266,11 @@ def _text(everything: _Everything, found: Sequence[Series], *, is_asked: bool) -
     """The history for a terminal: of all tests the primary metrics and those that changed, else everything."""
     from pytest_mlpatterns.analysis.changes.levels import changes_in
     from pytest_mlpatterns.analysis.metrics.definitions import with_role
-    from pytest_mlpatterns.analysis.metrics.imported import imported_metric
     from pytest_mlpatterns.analysis.metrics.metric import Role
     from pytest_mlpatterns.reports.text.history_text import history_lines
 
     primary = with_role(Role.PRIMARY)
-    shown_series = [
-        one
-        for one in found
-        if is_asked or one.metric in primary or imported_metric(one.metric) or changes_in(one, everything.changes)
-    ]
+    shown_series = [one for one in found if is_asked or one.metric in primary or changes_in(one, everything.changes)]
     width = shutil.get_terminal_size().columns
     lines = [_head(everything, found), "", *history_lines(shown_series or found, everything.changes, width)]
     left = len(found) - len(shown_series or found)
@@ -360,43 +334,6 @@ def _compact(options: argparse.Namespace) -> int:
     return 0
 
 
-def _import(options: argparse.Namespace) -> int:
-    from pytest_mlpatterns.history.checkout import first_parents
-    from pytest_mlpatterns.history.exchange import read_foreign, with_positions
-
-    place = history_place(options.history)
-    found = read_foreign(Path(options.file))
-    positions = {commit: number for number, commit in enumerate(first_parents(place.root), start=1)}
-    lines = with_positions(found.lines, positions)
-    read = place.history.read()
-    _warn([*found.warnings, *read.warnings])
-    known = {_identity(line) for line in read.lines}
-    new = [line for line in lines if _identity(line) not in known]
-    if new:
-        for sentence in place.history.append(new):
-            _say(sentence)
-    old = f", {len(lines) - len(new):,} were there already" if len(new) < len(lines) else ""
-    _say(f"{place.history.name}: {count(len(new), 'line')} added{old}{_doubt(new, is_known=bool(positions))}")
-    return 0
-
-
-def _doubt(lines: Sequence[HistoryLine], *, is_known: bool) -> str:
-    """What a reader should know of lines whose commits have no position."""
-    unplaced = sum(line.at.position == 0 for line in lines)
-    if not unplaced:
-        return ""
-    if not is_known:
-        return "; they are in the order of their dates, since this is no whole clone of a repository"
-    return (
-        f"; {unplaced:,} are of commits that are no first parents of this one, and are not shown beside those that are"
-    )
-
-
-def _identity(line: HistoryLine) -> tuple[str, str, str, str]:
-    """What two imports of one run have in common."""
-    return line.test, line.machine, line.at.commit, line.date.replace("Z", "+00:00")
-
-
 def _note(sentence: str) -> None:
     """One line beside the output."""
     sys.stderr.write(f"{visible(sentence)}\n")
@@ -404,55 +341,3 @@ def _note(sentence: str) -> None:
 
 def _say(sentence: str) -> None:
     sys.stdout.write(f"{visible(sentence)}\n")
-
-
-# --- export -----------------------------------------------------------------------------------------------------------
-
-
-def _export(options: argparse.Namespace) -> int:
-    from pytest_mlpatterns.history.exchange import otava_table
-    from pytest_mlpatterns.records.change import Course
-
-    place = history_place(options.history)
-    require_other("-o", options.output, place.file)
-    everything = _read(place)
-    found = [one for one in _selected(everything, options) if one.course is Course.VALUES]
-    by_test: dict[tuple[str, str], list[Series]] = {}
-    for series in found:
-        by_test.setdefault((series.test, series.machine), []).append(series)
-    tables = {f"{test} on {machine}": otava_table(group) for (test, machine), group in by_test.items()}
-    _warn(
-        f"{name}: {count(table.left_out, 'run')} left out, which lack a metric of the newest one"
-        for name, table in tables.items()
-        if table.left_out
-    )
-    if options.output is not None and (Path(options.output).is_dir() or options.output.endswith("/")):
-        return _write_tables(Path(options.output), tables)
-    if len(tables) != 1:
-        raise SettingError(
-            f"{len(tables)} tests and machines would be in one file, and Otava reads one from each; "
-            f"name a test and --machine, or a directory with -o otava/: there are {_some(list(tables))}"
-        )
-    return _put(options.output, next(iter(tables.values())).text)
-
-
-def _write_tables(directory: Path, tables: Mapping[str, OtavaTable]) -> int:
-    """A file for each test, and the configuration that names them."""
-    from pytest_mlpatterns.history.exchange import otava_config
-    from pytest_mlpatterns.records.history import digest_of
-
-    _make_directory(directory)
-    files = {name: directory / f"{_plain(name)}-{digest_of({'name': name})[:6]}.csv" for name in tables}
-    for name, table in tables.items():
-        write_file(str(files[name]), table.text)
-    write_file(
-        str(directory / "otava.yaml"),
-        otava_config({name: (str(files[name]), table) for name, table in tables.items()}),
-    )
-    _say(f"{directory} has {count(len(tables), 'table')} and otava.yaml, which OTAVA_CONFIG names to otava analyze")
-    return 0
-
-
-def _plain(name: str) -> str:
-    """A name that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[-80:] or "test"

@@ -124,7 +124,6 @@ def test_a_test_a_metric_a_course_and_a_machine_are_selected(capsys: pytest.Capt
         (("--metric", "peak_memory", "--course", "ratios"), "--course is ratios, and the history has none"),
         (("--from", "absent.jsonl"), "the history absent.jsonl does not exist, expected one with lines"),
         (("compact", "--before", "2026-10", "--from", "absent.jsonl"), "the history absent.jsonl does not exist"),
-        (("export", "--from", "absent.jsonl"), "the history absent.jsonl does not exist"),
         (("--from", "git:perf", "push", "--remote", "typo"), "there is no remote 'typo'"),
         (("--from=git:perf", "pull", "--remote", "typo"), "there is no remote 'typo'"),
         (("--from", "git:perf"), "the history git:perf has no lines"),
@@ -133,8 +132,6 @@ def test_a_test_a_metric_a_course_and_a_machine_are_selected(capsys: pytest.Capt
         (("-o", "absent/text.txt"), "absent/text.txt cannot be written: No such file or directory"),
         (("push",), "is a file"),
         (("compact", "--before", "October"), 'the month is "October"'),
-        (("import", "absent.js"), "absent.js cannot be read"),
-        (("export",), "2 tests and machines would be in one file"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_what_to_do(
@@ -227,58 +224,6 @@ def test_notes_are_pushed_and_pulled(project: Repository, capsys: pytest.Capture
 @pytest.mark.usefixtures("project")
 def test_old_months_are_compacted(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, "compact", "--before", "2026-10").startswith(f"{FILE}: 60 lines became 60, ")
-
-
-def test_what_another_tool_kept_is_added_once(project: Repository, capsys: pytest.CaptureFixture[str]) -> None:
-    known = project.git("rev-parse", "HEAD~3")
-    runs = [
-        {
-            "commit": {"id": commit},
-            "date": date,
-            "tool": "go",
-            "benches": [{"name": "fib", "value": 4, "unit": "ns/op"}],
-        }
-        for commit, date in ((known, 1_790_000_000_000), ("e" * 40, 1_780_000_000_000))
-    ]
-    project.write({"data.js": f"window.BENCHMARK_DATA = {json.dumps({'entries': {'Benchmark': runs}})}"})
-
-    text = shown(capsys, "import", "data.js")
-
-    assert text.startswith(f"{FILE}: 2 lines added; 1 are of commits that are no first parents of this one")
-    assert "0 lines added, 2 were there already" in shown(capsys, "import", "data.js")
-    assert main(["history", "fib"]) == 0
-    assert "imported Benchmark; 1 run" in capsys.readouterr().out
-    imported = open_history(FILE, root=project.top, invoked_in=project.top).read().lines[-2:]
-    assert [line.at.position for line in imported] == [RUNS - 3, 0]
-
-
-def test_an_import_makes_a_history_outside_of_a_repository(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    bench = {"name": "fib", "value": 4, "unit": "ns/op"}
-    data = {"entries": {"Benchmark": [{"commit": {"id": "e" * 40}, "date": 1_790_000_000_000, "benches": [bench]}]}}
-    (tmp_path / "data.js").write_text(json.dumps(data), encoding="utf-8")
-
-    text = shown(capsys, "import", "data.js", "--from", "new.jsonl")
-
-    assert "1 line added; they are in the order of their dates" in text
-    assert "fib" in shown(capsys, "--from", "new.jsonl")
-
-
-def test_a_table_for_otava_is_written_for_one_test_or_for_each(
-    project: Repository, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = shown(capsys, "export", "digits")
-    assert {*text.splitlines()[0].split(",")} == {"time", "commit", "rtm", "peak_memory"}
-    assert len(text.splitlines()) == RUNS + 1
-
-    shown(capsys, "export", "sum", "--metric", "rtm", "-o", "sum.csv")
-    assert (project.top / "sum.csv").read_text("utf-8").startswith("time,commit,rtm\n")
-
-    assert shown(capsys, "export", "-o", "otava/").startswith("otava has 2 tables and otava.yaml")
-    assert len(list((project.top / "otava").glob("*.csv"))) == 2
-    assert f'"{SUM} on Xeon, 2 cores":' in (project.top / "otava" / "otava.yaml").read_text("utf-8")
 
 
 def test_a_damaged_line_is_a_warning(project: Repository, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import json
 import re
 import shlex
 import tomllib
@@ -198,7 +197,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_histories(directory: Path) -> None:
-    """A repository with a remote one, a history of its own in a file and in notes, and what other tools kept."""
+    """A repository with a remote one, and a history of its own in a file and in notes."""
     remote, repository = Repository.made(directory / "remote"), Repository(directory)
     repository.git("init", "--quiet")
     repository.git("remote", "add", "origin", str(remote.top))
@@ -219,23 +218,6 @@ def write_histories(directory: Path) -> None:
     )
     for place in ("perf-history.jsonl", "git:perf"):
         open_history(place, root=directory, invoked_in=directory).append([line])
-    bench = {"name": "fib", "value": 4, "unit": "ns/op"}
-    suite = [{"commit": {"id": at.commit}, "date": 1_790_000_000_000, "tool": "go", "benches": [bench]}]
-    result = {
-        "commit_hash": at.commit,
-        "date": 1_790_000_000_000,
-        "params": {"machine": "tau"},
-        "result_columns": ["result", "params"],
-        "results": {"b.time_x": [[1.0], []]},
-        "version": 2,
-    }
-    repository.write(
-        {
-            "data.js": f"window.BENCHMARK_DATA = {json.dumps({'entries': {'Benchmark': suite}})}",
-            ".asv/results/tau/machine.json": "{}",
-            ".asv/results/tau/1-env.json": json.dumps(result),
-        }
-    )
 
 
 STARTING = ("new", "bisect", "history")

@@ -116,14 +116,14 @@ _P95 = series_from(
 )
 _RATIO = series_from("rtm", _noisy(4, _after(30, 1.061), scatter=0.003), course=Course.RATIOS, error=0.003)
 _MEMORY = series_from("peak_memory", [300 * 2**20 * 1.002**number for number in range(45)], test=SLOW, error=0.001)
-_IMPORTED = series_from(
-    "imported(ops/sec, higher)",
+_UNKNOWN = series_from(
+    "operations",
     _noisy(5, lambda _: 1200.0, runs=6),
     test=f"test_old.py::test_{HOSTILE}",
-    machine="imported Benchmark",
+    machine="Abacus, 2 cores",
     error=0.0,
 )
-SERIES = (_RTM, _THROUGHPUT, _P95, _RATIO, _MEMORY, _IMPORTED)
+SERIES = (_RTM, _THROUGHPUT, _P95, _RATIO, _MEMORY, _UNKNOWN)
 """One of each thing that a history can show."""
 CHANGES = (
     change_of(_RTM, 30, (1.06, 1.05, 1.07)),

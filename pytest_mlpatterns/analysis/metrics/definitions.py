@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
-from pytest_mlpatterns.analysis.metrics.imported import imported_metric
 from pytest_mlpatterns.analysis.metrics.metric import (
     CallersRate,
     Goodput,
@@ -460,7 +459,7 @@ def metric_named(name: str) -> Metric:
     """
     if (found := _OF_CLASS.fullmatch(name)) is not None:
         return metric_named(found[1]).of_callers(found[2])
-    known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name) or imported_metric(name)
+    known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name)
     if known is not None:
         return known
     if name.startswith(f"{_NMRT}(") and name.endswith(")"):

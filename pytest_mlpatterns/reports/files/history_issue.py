@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.levels import levels_of, place_of
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
-from pytest_mlpatterns.analysis.metrics.imported import IMPORTED
 from pytest_mlpatterns.records.change import ChangeForm, Course
 from pytest_mlpatterns.reports.files.ci_reports import escaped
 from pytest_mlpatterns.reports.text.change_sentence import bisect_command
@@ -92,7 +91,7 @@ def _section(change: Change, course: Series | None) -> list[str]:
     if not change.is_confirmed:
         facts.append("- **new, unconfirmed:** there are few runs after it; more of them may withdraw it")
     parts = [f"### {escaped(change.test)}: {escaped(_label(change.metric))} {value}", "\n".join(facts)]
-    command = "" if change.machine.startswith(IMPORTED) else bisect_command(change)
+    command = bisect_command(change)
     if command:
         parts.append(f"To find the commit:\n\n{_fenced(command)}")
     return [*parts, *([] if course is None else _table(change, course))]

@@ -18,7 +18,7 @@ from support.reported import HOSTILE
 from pytest_mlpatterns.records.change import Course
 from pytest_mlpatterns.reports.html.history_page import MOST_RUNS, course_chart, history_page
 
-RTM, THROUGHPUT, P95, RATIO, MEMORY, IMPORTED = SERIES
+RTM, THROUGHPUT, P95, RATIO, MEMORY, UNKNOWN = SERIES
 
 
 class Reader(HTMLParser):
@@ -134,7 +134,6 @@ def test_ratios_are_changes_against_the_first_reference() -> None:
 def test_the_title_of_a_rate_has_its_unit_and_unknown_metrics_have_their_name() -> None:
     assert course_chart(THROUGHPUT, ()).title == "Throughput in req/s"
     assert course_chart(MEMORY, ()).title == "Peak memory"
-    assert course_chart(IMPORTED, ()).title == "Ops/sec"
     assert course_chart(series_from("of_a_later_version", [1.0, 2.0]), ()).title == "of_a_later_version"
 
 
@@ -159,7 +158,7 @@ def test_the_machine_is_named_where_a_test_ran_on_several() -> None:
 
 
 def test_text_of_users_stays_text_and_nothing_is_loaded() -> None:
-    hostile = replace(IMPORTED, test=HOSTILE, machine=HOSTILE, metric=f"imported({HOSTILE})")
+    hostile = replace(UNKNOWN, test=HOSTILE, machine=HOSTILE, metric=HOSTILE)
     text = history_page([hostile], (), HOSTILE)
     page = Reader(text)
 

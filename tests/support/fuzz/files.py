@@ -1,4 +1,4 @@
-"""What is read from files and from a metrics endpoint: traces, payloads, Prometheus text, histories of other tools."""
+"""What is read from files and from a metrics endpoint: traces, payloads, Prometheus text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import Trace
-from pytest_mlpatterns.analysis.changes.series import series_of
-from pytest_mlpatterns.errors import ResultFileError, SettingError
-from pytest_mlpatterns.history.exchange import otava_table, read_foreign
-from pytest_mlpatterns.records.history import HistoryLine
-from pytest_mlpatterns.reports.html.history_page import course_chart
-from pytest_mlpatterns.reports.text.history_text import history_lines
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.revision.dependencies import installs_project, locked_versions, named_dependencies
 from pytest_mlpatterns.serving.prometheus import Prometheus, read_prometheus
 from pytest_mlpatterns.wire import GRPC, REST_JSON, Wire
@@ -43,14 +38,6 @@ PROJECTS = {
     "setup.cfg": b"[options]\ninstall_requires =\n  numpy\n[options.extras_require]\na = b\n",
     "requirements.txt": b"numpy>=1  # why\n-r other.txt\n",
 }
-HISTORIES = (
-    b'window.BENCHMARK_DATA = {"lastUpdate": 1, "entries": {"Benchmark": [{"commit": {"id": "bce491700ba3728f331e"}, '
-    b'"date": 1690705390969, "tool": "go", "benches": [{"name": "fib", "value": 50, "unit": "ns/op", "range": "3"}]'
-    b"}]}}",
-    b'{"commit_hash": "d055f63d98c78adef3a4", "env_name": "py3.12", "date": 1795983504000, "params": {"machine": "a"}, '
-    b'"result_columns": ["result", "params", "version", "stats_ci_99_a", "stats_ci_99_b"], "results": {"b.time_x": '
-    b'[[3.2e-06, 3.9e-06], [["10", "1000"]], "7f57", [3.1e-06, -Infinity], [3.3e-06, NaN]]}, "version": 2}',
-)
 METRICS = """\
 # HELP mosec_service_batch_size size
 # TYPE mosec_service_batch_size histogram
@@ -152,22 +139,7 @@ def use_project(case: tuple[str, bytes]) -> None:
         named_dependencies(Path(directory, name))
 
 
-def use_history(content: bytes) -> None:
-    """Read it, write it as lines, and show it."""
-
-    def read(path: Path) -> None:
-        lines = read_foreign(path).lines
-        assert [HistoryLine.from_text(line.to_text()).test for line in lines] == [line.test for line in lines]
-        found = series_of(lines)
-        history_lines(found, (), 80), [course_chart(one, ()).to_json() for one in found]
-        if found:
-            otava_table(found)
-
-    in_a_file(content, ".js", read)
-
-
 AREAS = (
-    Area("imported histories", 10_000, lambda draw: octets(draw, HISTORIES), use_history, (ResultFileError,)),
     Area("requests", 10_000, a_request, use_request, (SettingError,)),
     Area("dependencies", 10_000, a_project, use_project, ()),
     Area("traces", 25_000, a_trace, read_trace, (SettingError,)),
