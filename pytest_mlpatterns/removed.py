@@ -28,17 +28,18 @@ _REMOVED: Mapping[str, str] = {
     "history backfill": "check a commit out, and run pytest --perf-against v1.0 --perf-history there",
     "history export": "history --json prints every point",
     "history import": "begin a history with pytest --perf-history perf-history.jsonl",
+    "of=": "write a test for each class of callers",
     "plan": "pytest --perf-baseline update names the change that each entry sees",
     "pytest-benchmark": "write --format openmetrics, or read the file of --perf-json",
 }
-"""Public name or command that left in 0.3 → what to do instead."""
+"""Public name, command, or argument with its equals sign, that left in 0.3 → what to do instead."""
 
 
 def why_removed(name: str) -> str:
     """Why a name is refused that an earlier version had; empty for any other.
 
     Args:
-        name: as users write it; upper and lower case are the same.
+        name: as users write it, of an argument with its equals sign, ``of=``; upper and lower case are the same.
 
     Returns:
         ``"Shadowed left in 0.3 (commit 5b1580bb is the last that has it); write a test for each model"``.

@@ -181,7 +181,6 @@ def _entry(data: dict[str, Any]) -> Entry:
         anchor=anchor and _anchor(anchor),
         latency=_latency(data.get("latency", ())),
         counts=_counts(data.get("counts", {})),
-        classes={name: _counts(counts) for name, counts in data.get("classes", {}).items()},
         disturbed=tuple(data.get("disturbed", ())),
         facts=data.get("facts", {}),
         split=read_splits(data.get("split", {})),
@@ -229,8 +228,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
         plain["latency"] = [[rounded(percent), rounded(ns)] for percent, ns in entry.latency]
     if entry.counts:
         plain["counts"] = _plain_counts(entry.counts)
-    if entry.classes:
-        plain["classes"] = {name: _plain_counts(counts) for name, counts in entry.classes.items()}
     plain |= _plain_circumstances(entry)
     if anchor is not None:
         plain["anchor"] = {

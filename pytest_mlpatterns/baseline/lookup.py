@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
-from pytest_mlpatterns.analysis.metrics.metric import class_metric_name
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.records.baseline_entry import EntryKey
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -124,13 +123,11 @@ def scaled(entry: Entry, ratio: float) -> Entry:
     Shares, sizes, counts and unknown metrics stay as they are, and so does the throughput of a paced load: an open
     loop, or a closed loop with think time.
     """
-    load = entry.setup.load
-    paced = {class_metric_name(_PACED, name) for name, part in load.parts.items() if part.paced}
-    paced |= {_PACED} if load.paced else set()
+    paced = _PACED if entry.setup.load.paced else ""
     metrics = {
         name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)
         for name, launches in entry.metrics.items()
-        for factor in [1.0 if name in paced else _factor_of_speed(name, ratio)]
+        for factor in [1.0 if name == paced else _factor_of_speed(name, ratio)]
     }
     latency = tuple((percent, ns * ratio) for percent, ns in entry.latency)
     return replace(
@@ -139,7 +136,6 @@ def scaled(entry: Entry, ratio: float) -> Entry:
         anchor=None,
         latency=latency,
         counts=_scaled_counts(entry.counts, ratio),
-        classes={name: _scaled_counts(counts, ratio) for name, counts in entry.classes.items()},
         sorting_ns=tuple(ns * ratio for ns in entry.sorting_ns),
     )
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.caller_classes import compared_in_classes
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, with_locations, with_role
 from pytest_mlpatterns.analysis.metrics.distribution_summary import stored_percentiles, without_body
 from pytest_mlpatterns.analysis.metrics.metric import Role
@@ -155,7 +154,6 @@ def _entry_of(result: TestResult, facts: RunFacts) -> Entry:
         date=facts.date,
         latency=stored_percentiles(result.measured.latency),
         counts=tuple(map(without_body, result.measured.counts)),
-        classes={one.name: tuple(map(without_body, one.counts)) for one in result.judged.classes},
         disturbed=disturbances(result),
         facts=result.conditions.facts,
         split=result.causes.split,
@@ -194,14 +192,8 @@ def anchor_of(entry: Entry) -> Anchor:
 
 
 def _primary(result: TestResult) -> dict[str, Metric]:
-    """The metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do; of a mix those of its
-    classes."""
-    metrics = with_role(Role.PRIMARY, streams=result.stream is not None)
-    if not result.judged.classes:
-        return metrics
-    loads = result.setup.load.parts
-    closed = {one.name: one.name in loads and not loads[one.name].paced for one in result.judged.classes}
-    return {metric.name: metric for metric in compared_in_classes(metrics.values(), closed)}
+    """The metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
+    return with_role(Role.PRIMARY, streams=result.stream is not None)
 
 
 def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchValue]]) -> Verdict | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
+from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.wording import did_you_mean, named, shown
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "pattern": "the serving pattern, or a list that makes one test of each (default: Single())",
     "concurrency": "requests in flight at any time, a closed loop (default: 1)",
     "rate_rps": "requests per second at even intervals, an open loop",
-    "load": "any other load: PoissonRate(200), Bursts(100, 1000), Stages([('10s', 100)]), Bulk(1000), Mix({...})",
+    "load": "any other load: PoissonRate(200), Bursts(100, 1000), Stages([('10s', 100)]), Bulk(1000)",
     "duration": "the measured window of one launch (default: 0.7s, 2s in an open loop)",
     "warmup": 'load before the window (default: "auto", until it is steady)',
     "timeout": "a request that takes longer counts as failed (default: 10s)",
@@ -73,6 +74,8 @@ def merge_markers(
                 f"{caller}({shown(args[0])}) has a positional argument, expected keywords only; write {write}"
             )
         for name in given:
+            if why := why_removed(f"{name}="):
+                raise SettingError(f"{caller}({named(name)}=...): {why}")
             if name not in ARGUMENT_HELP:
                 hint = did_you_mean(name, ARGUMENT_HELP, "{}=")
                 allowed = ", ".join(sorted(ARGUMENT_HELP))

@@ -35,8 +35,7 @@ from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.mix import Load, Mix
-from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop, ConstantRate
+from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop, ConstantRate, Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -281,7 +280,7 @@ def read_load(marker: Mapping[str, Any]) -> Load:
             raise SettingError(
                 f"perf(load=...) is {shown(load)}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
                 "PoissonRate(200), GammaRate(200), Bursts(100, 1000), Stages([('10s', 100)]), Trace('arrivals.csv'), "
-                'Bulk(1000), Mix({"gold": PoissonRate(20), "bulk": ClosedLoop(4)})'
+                "Bulk(1000)"
             )
         return load
     if given == ["rate_rps"]:
@@ -324,11 +323,6 @@ def require_combinable(load: Load, values: Mapping[str, Any]) -> None:
     Raises:
         SettingError: one of them; it names the reason.
     """
-    if isinstance(load, Mix) and values["generators"] > 1:
-        raise SettingError(
-            f"perf(generators={values['generators']}) and {load}, expected one generator: several do not share classes "
-            "of callers; write generators=1"
-        )
     if isinstance(load, Bulk):
         if values["generators"] > 1:
             raise SettingError(

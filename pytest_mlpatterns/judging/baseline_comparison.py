@@ -184,7 +184,7 @@ class BaselineComparison:
     def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> None:
         """Measure as many launches as the percentiles need that the baseline entry can be compared by."""
         recorded = sum(launch.requests for launch in entry.counts)
-        guards = [one.metric for one in compared if one.is_guard and not one.metric.caller_class]
+        guards = [one.metric for one in compared if one.is_guard]
         percentiles = [metric.percentile for metric in guards if metric.percentile is not None]
         needed = max((size for size in map(min_samples, percentiles) if size <= recorded), default=0)
         metrics = self._measurement.metrics

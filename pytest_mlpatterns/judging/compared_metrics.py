@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from statistics import geometric_mean
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_mlpatterns.analysis.metrics.caller_classes import compared_in_classes
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
     comparable_metrics,
@@ -38,7 +37,6 @@ from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
-from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import Bulk
 
 if TYPE_CHECKING:
@@ -66,7 +64,6 @@ __all__ = [
     "compared_metrics",
     "describe_too_few",
     "failed_by_whole_answers",
-    "in_classes",
     "is_asked_for",
     "left_out_if_measured",
     "marked_accepted",
@@ -151,33 +148,13 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
         streams: whether its answers come in pieces.
     """
     if settings.compare is not None:
-        return in_classes([metric_named(name) for name in settings.compare], settings)
+        return tuple(map(metric_named, settings.compare))
     metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}
     if isinstance(settings.schedule, Bulk):  # whose requests are of different sizes
         metrics = with_role(Role.BULK) | {name: metric for name, metric in metrics.items() if not metric.times}
     if settings.retries is None:
         metrics = {name: metric for name, metric in metrics.items() if Role.RETRIED not in metric.roles}
-    if isinstance(settings.schedule, Mix):
-        return in_classes(metrics.values(), settings)
     return tuple(metric for metric in metrics.values() if settings.schedule.closed or not metric.times)
-
-
-def in_classes(metrics: Iterable[Metric], settings: Settings) -> tuple[Metric, ...]:
-    """The metrics, those of requests in each class of callers if the load is a mix of them.
-
-    Raises:
-        SettingError: a metric is of a class that the load does not have.
-    """
-    metrics, load = tuple(metrics), settings.schedule
-    classes = load.names if isinstance(load, Mix) else ()
-    if strange := next((one for one in metrics if one.caller_class and one.caller_class not in classes), None):
-        raise SettingError(
-            f"{strange.name} is to be compared under {load}, which has no class of callers {strange.caller_class}; "
-            f"write {strange.base_name}"
-        )
-    if not isinstance(load, Mix):
-        return metrics
-    return compared_in_classes(metrics, {one.name: one.schedule.closed for one in load.classes})
 
 
 def compared_metrics(
@@ -232,8 +209,7 @@ def marked_accepted(verdict: Verdict, compared: ComparedMetric | None) -> Verdic
 
 def is_asked_for(compared: ComparedMetric, settings: Settings) -> bool:
     """Whether the test or ``compare=`` names the metric: then it is searched for, or its absence is reported."""
-    named = {compared.metric.name, compared.metric.base_name}
-    return compared.requested or not named.isdisjoint(settings.compare or ())
+    return compared.requested or compared.metric.name in (settings.compare or ())
 
 
 def _with_ceiling(compared: ComparedMetric, accepted: Sequence[Acceptance]) -> ComparedMetric:
@@ -462,7 +438,7 @@ def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, c
 
 def _beyond(compared: Sequence[Metric], requests: int) -> list[Metric]:
     """The percentiles that need more requests, the lowest first."""
-    whole = [one for one in compared if one.percentile is not None and not one.caller_class]
+    whole = [one for one in compared if one.percentile is not None]
     tails = [one for one in whole if min_samples(one.percentile or 50.0) > requests]
     return sorted(tails, key=lambda one: one.percentile or 0.0)
 

@@ -25,8 +25,6 @@ from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_p
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.mix import Mix
-from pytest_mlpatterns.workload.mixed_payload import read_mix
 from pytest_mlpatterns.workload.payload import read_chunks, read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -334,14 +332,6 @@ def read_inputs(
         SettingError: inputs that cannot be sent; see :func:`pytest_mlpatterns.workload.payload.read_payload`.
     """
     load, path = settings.schedule, "" if target is None else target.path
-    if isinstance(load, Mix):
-        own = next((one.name for one in load.classes if one.request is not None), None)
-        if own is not None and target is None:
-            raise SettingError(
-                f"class {own} of the mix makes its own requests without a target, expected one that takes them; see "
-                "perf_target"
-            )
-        return read_mix(load, given, settings.wire, path=path, builder=builder)
     if isinstance(load, Bulk):
         return read_chunks(given, load, settings.wire, path=path, builder=builder)
     return read_payload(given, settings.wire, path, builder=builder)

@@ -83,7 +83,7 @@ class EntrySample:
 
     def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
         """The requests of each launch that a metric is of; empty in an entry of an older version."""
-        return self.entry.classes.get(metric.caller_class, ()) if metric.caller_class else self.entry.counts
+        return self.entry.counts
 
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch; empty if it was not recorded."""
@@ -99,8 +99,7 @@ class MeasuredSample:
 
     def counts_for(self, metric: Metric) -> Sequence[RequestCounts]:
         """The requests of each launch that a metric is of."""
-        of = self.metrics.of(metric.caller_class) if metric.caller_class else self.metrics
-        return of.request_counts
+        return self.metrics.request_counts
 
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch that has one."""

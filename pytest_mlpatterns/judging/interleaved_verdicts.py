@@ -47,7 +47,6 @@ from pytest_mlpatterns.judging.guards import (
     with_starts_named,
     without_start,
 )
-from pytest_mlpatterns.judging.mixed_load import require_one_class
 from pytest_mlpatterns.measurement.answer_comparison import AnswerComparison, Side
 from pytest_mlpatterns.measurement.variant import StartedDeployments
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -79,8 +78,6 @@ __all__ = [
 ]
 
 
-_TOO_RARE = "has no request in some blocks; raise the rate of its class, or budget="
-"""Why a class of a mix is not compared."""
 _LEAST = 1e-9
 """Smallest limit on a ratio of rates, since 0 has no logarithm."""
 
@@ -171,8 +168,6 @@ class SideComparison:
             Exception: any that the check raises, for answers of either side.
         """
         plan = self._experiment.plan
-        if factor.on == "nmrt":
-            require_one_class(self._experiment.plan.schedule, 'a comparison with on="nmrt"')
         answers = AnswerComparison(Side(other.own, plan), Side(other.variant.name, other.variant.plan))
         look = answers.look if other.answers_alike else None
         self._measurement.measure_at_least(1)
@@ -443,7 +438,7 @@ class _RevisionJudge:
         metric, tolerance = compared.metric, compared.tolerance
         if Role.PAIRED in metric.roles:
             if all(launch.ratio(metric.name) is None for launch in found):
-                raise AbsentMetricError(_TOO_RARE if metric.caller_class else "is not known of both sides")
+                raise AbsentMetricError("is not known of both sides")
             judged_by = judged_statistic(metric, lambda of: ratio_deviation(_ratios(of.name, found)))
             question = self._question(compared, judged_by)
             verdict, kinds = _without_kinds(question, found, both)

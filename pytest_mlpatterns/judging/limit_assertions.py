@@ -18,7 +18,6 @@ from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
-from pytest_mlpatterns.judging.mixed_load import require_one_class
 from pytest_mlpatterns.records.launch import Estimate, SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -77,7 +76,7 @@ class LimitAssertions:
         def judge() -> Verdict:
             self._measurement.require_valid(errors_count=not metric.counts_failures)
             size = self._measurement.sample_size(metric)
-            confidence, metrics = plan.confidence(size.launches), self._metrics_of(metric)
+            confidence, metrics = plan.confidence(size.launches), self._measurement.metrics
             measured = metrics.interval_of(metric, confidence, scatter=scatter)
             if measured is None:
                 raise InvalidResultError(self._why_unknown(metric))
@@ -99,7 +98,7 @@ class LimitAssertions:
         Without a failure so far nothing shows a high rate, and too few requests to exclude one stay too few. So
         the time is left to the other assertions.
         """
-        metrics = self._metrics_of(metric)
+        metrics = self._measurement.metrics
         if not metric.counts_failures or not metrics.requests or metrics.failures:
             return ""
         last = self._measurement.reachable_launches
@@ -112,11 +111,6 @@ class LimitAssertions:
             f"none of {metrics.requests:,} requests failed, and {needed:,} without a failure decide it; the test has "
             f'time for {requests:,}: measure longer (duration="{_duration_s(metrics, needed, last)}s")'
         )
-
-    def _metrics_of(self, metric: Metric) -> Metrics:
-        """The metrics of the class of callers that a metric is of, or of all requests."""
-        whole = self._measurement.metrics
-        return whole.of(metric.caller_class) if metric.caller_class else whole
 
     def _why_unknown(self, metric: Metric) -> str:
         pattern = self._experiment.setup.pattern
@@ -192,7 +186,6 @@ class NmrtAssertions:
         Args:
             slo: a latency objective such as ``"p95<50ms"``; None for throughput alone.
         """
-        require_one_class(self._experiment.plan.schedule, "measure_nmrt(...)")
         objective = None if slo is None else parse_objective(slo)
         self._measurement.measure_at_least(1)
         if not self._experiment.smoke:
@@ -202,7 +195,6 @@ class NmrtAssertions:
         """Do the searches that a ranking needs and the test did not do, or stopped when its own limit was decided."""
         if not self._experiment.searches:
             return
-        require_one_class(self._experiment.plan.schedule, "a rank by NMRT")
         self._measurement.measure_at_least(1)
         self._measurement.require_valid()
         for objective in self._experiment.searches:
@@ -224,7 +216,6 @@ class NmrtAssertions:
             GeneratorLimitError: the load generator ended the search, before the limit was decided.
             InvalidResultError: it ended early for another reason.
         """
-        require_one_class(self._experiment.plan.schedule, "assert_nmrt_at_least(...)")
         objective = None if slo is None else parse_objective(slo)
         metric = nmrt_metric(objective)
         settings = self._experiment.settings

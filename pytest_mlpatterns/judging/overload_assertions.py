@@ -21,7 +21,6 @@ from pytest_mlpatterns.analysis.capacity.overload import (
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.limit_assertions import limit_plan
-from pytest_mlpatterns.judging.mixed_load import require_one_class
 from pytest_mlpatterns.records.launch import SearchEnd
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -95,7 +94,6 @@ class OverloadAssertions:
             slo: an objective whose time decides which answers are in time; None for ten times the median at half the
                 NMRT.
         """
-        require_one_class(self._experiment.plan.schedule, "measure_overload(...)")
         peak = _peak(up_to, "measure_overload(up_to=...)")
         self._use(slo)
         self._measurement.measure_at_least(1)
@@ -111,7 +109,6 @@ class OverloadAssertions:
             GeneratorLimitError: the load generator was the limit.
             InvalidResultError: the NMRT is not known.
         """
-        require_one_class(self._experiment.plan.schedule, "assert_goodput_at_least(at=...)")
         peak = _peak(at, "assert_goodput_at_least(at=...)")
         self._use(slo)
         self._measurement.measure_at_least(1)
@@ -147,7 +144,6 @@ class OverloadAssertions:
             GeneratorLimitError: the load generator was the limit.
             InvalidResultError: the NMRT is not known, or answers are late already at 0.8 times the NMRT.
         """
-        require_one_class(self._experiment.plan.schedule, "assert_recovers_within(...)")
         if slo is not None:
             self._use(slo)
         self._measurement.measure_at_least(1)

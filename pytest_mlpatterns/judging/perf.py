@@ -27,14 +27,12 @@ from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.compared_metrics import (
     compared_by_default,
     compared_metrics,
-    in_classes,
     marked_accepted,
     read_metrics,
 )
 from pytest_mlpatterns.judging.interleaved_verdicts import Factor, SideComparison
 from pytest_mlpatterns.judging.leaks import LeakAssertions, check_leak_limits
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, NmrtAssertions, check_percentile, cost_limit
-from pytest_mlpatterns.judging.mixed_load import of_class
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions, require_goodput
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_asked, with_further, with_steps
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
@@ -169,20 +167,20 @@ class Perf:
         return self._runner.deployment.predict(value)
 
     @at_the_call
-    def assert_rtm_below(self, limit: object, *, of: str = "") -> None:
-        """The response time median, ``of`` a class of callers of a :class:`Mix`, is below a time such as ``"20ms"``."""
-        self._check_limit(METRICS["rtm"], parse_duration(limit, name="assert_rtm_below(...)"), of)
+    def assert_rtm_below(self, limit: object) -> None:
+        """The response time median is below a time such as ``"20ms"``."""
+        self._check_limit(METRICS["rtm"], parse_duration(limit, name="assert_rtm_below(...)"))
 
     @at_the_call
-    def assert_latency_below(self, limit: object, percentile: float, *, of: str = "") -> None:
+    def assert_latency_below(self, limit: object, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
         check_percentile(percentile, "assert_latency_below")
-        self._check_limit(percentile_metric(percentile), parse_duration(limit, name="assert_latency_below(...)"), of)
+        self._check_limit(percentile_metric(percentile), parse_duration(limit, name="assert_latency_below(...)"))
 
     @at_the_call
-    def assert_throughput_at_least(self, rps: object, *, of: str = "") -> None:
+    def assert_throughput_at_least(self, rps: object) -> None:
         """The throughput in successful answers per second reaches a rate."""
-        self._check_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"), of)
+        self._check_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"))
 
     @at_the_call
     def assert_inputs_per_second_at_least(self, inputs: object) -> None:
@@ -200,13 +198,13 @@ class Perf:
         self._check_limit(METRICS["asl"], parse_share(limit, name="assert_asl_below(...)"))
 
     @at_the_call
-    def assert_error_rate_below(self, limit: object, *, of: str = "") -> None:
+    def assert_error_rate_below(self, limit: object) -> None:
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
         share = parse_share(limit, name="assert_error_rate_below(...)")
         if share in (0, 1):
             why = "more than 0, which no run can show" if share == 0 else "less than 1, which is 100 %"
             raise SettingError(f'assert_error_rate_below({shown(limit)}), expected {why}; write 0.01 or "1%"')
-        self._check_limit(METRICS["error_rate"], share, of)
+        self._check_limit(METRICS["error_rate"], share)
 
     @at_the_call
     def assert_peak_memory_below(self, limit: object) -> None:
@@ -230,19 +228,19 @@ class Perf:
         self._check_limit(METRICS["cache_hit_ratio"], share)
 
     @at_the_call
-    def assert_ttft_below(self, limit: object, percentile: float = 50, *, of: str = "") -> None:
+    def assert_ttft_below(self, limit: object, percentile: float = 50) -> None:
         """The time to the first token is below one such as ``"300ms"``; of failed requests it is infinite."""
-        self._assert_stream("ttft", limit, percentile, of=of)
+        self._assert_stream("ttft", limit, percentile)
 
     @at_the_call
-    def assert_itl_below(self, limit: object, percentile: float = 50, *, of: str = "") -> None:
+    def assert_itl_below(self, limit: object, percentile: float = 50) -> None:
         """The inter-token latency, the gap between two tokens of an answer, is below a time such as ``"40ms"``."""
-        self._assert_stream("itl", limit, percentile, of=of)
+        self._assert_stream("itl", limit, percentile)
 
     @at_the_call
-    def assert_tpot_below(self, limit: object, percentile: float = 50, *, of: str = "") -> None:
+    def assert_tpot_below(self, limit: object, percentile: float = 50) -> None:
         """The time per output token of a request is below one such as ``"40ms"``; of failed ones it is infinite."""
-        self._assert_stream("tpot", limit, percentile, of=of)
+        self._assert_stream("tpot", limit, percentile)
 
     @at_the_call
     def assert_output_tokens_at_least(self, rps: object, *, per_user: bool = False) -> None:
@@ -485,8 +483,8 @@ class Perf:
             RegressionFailure: a metric is surely worse.
             PerfFailure: a metric cannot be judged; the message gives the reason.
         """
-        known = read_metrics(metrics, "assert_no_regression(metrics=...)")
-        requested, tolerances = in_classes(known, self._experiment.settings), self._experiment.settings.tolerance
+        requested = read_metrics(metrics, "assert_no_regression(metrics=...)")
+        tolerances = self._experiment.settings.tolerance
         if tolerance is not None:
             share = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
             tolerances = Tolerances({metric.name: share for metric in requested})
@@ -550,14 +548,13 @@ class Perf:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
         return diagnosis_of(self._measurement.so_far, self._runner.log_tail())
 
-    def _check_limit(self, metric: Metric, limit: float, of: str = "") -> None:
-        asked = of_class(metric, of, self._experiment.plan.schedule)
-        self._settle(asked.name, lambda: self._limits.decide(asked, limit))
+    def _check_limit(self, metric: Metric, limit: float) -> None:
+        self._settle(metric.name, lambda: self._limits.decide(metric, limit))
 
-    def _assert_stream(self, quantity: str, limit: object, percentile: float, *, of: str) -> None:
+    def _assert_stream(self, quantity: str, limit: object, percentile: float) -> None:
         check_percentile(percentile, f"assert_{quantity}_below")
         limit_ns = parse_duration(limit, name=f"assert_{quantity}_below(...)")
-        self._check_limit(stream_metric(quantity, percentile), limit_ns, of)
+        self._check_limit(stream_metric(quantity, percentile), limit_ns)
 
     def _settle(self, metric: str, decide: Callable[[], Verdict | None]) -> None:
         self._settle_all(lambda: [verdict for verdict in (decide(),) if verdict is not None], metric)

@@ -21,7 +21,6 @@ from pytest_mlpatterns.analysis.health.machine import (
     sorting_times_ns,
     taken_in,
 )
-from pytest_mlpatterns.analysis.metrics.caller_classes import class_figures
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
     METRICS,
@@ -44,7 +43,6 @@ from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
-from pytest_mlpatterns.records.caller_classes import ClassRecord
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import (
@@ -64,7 +62,6 @@ from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.notes import (
     describe_bulk,
     describe_capacity,
-    describe_class,
     describe_cycle,
     describe_indices,
     describe_layer,
@@ -137,7 +134,6 @@ def build_result(
         interrupted=measurement.interrupted,
         notes=_notes(metrics, measurement, experiment),
         facts_changed=comparison.facts_changed(conditions.facts),
-        classes=_classes(metrics),
     )
     return with_compared_figures(
         TestResult(
@@ -352,7 +348,7 @@ def _stream_percentiles(launches: Sequence[Launch]) -> dict[str, Percentiles]:
 
 
 def _paired_names(run: InterleavedRun) -> tuple[str, ...]:
-    """Names of the metrics that paired launches measure, those of classes of callers included."""
+    """Names of the metrics that paired launches measure."""
     of_streams = [name for launch in run.launches for name in launch.streams]
     return tuple(dict.fromkeys((*with_locations(with_role(Role.PAIRED)), *of_streams)))
 
@@ -421,17 +417,10 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     return tuple(notes)
 
 
-def _classes(metrics: Metrics) -> tuple[ClassRecord, ...]:
-    """What each class of callers of a mix got."""
-    classes = metrics.launches[0].classes
-    return tuple(ClassRecord(one.name, one.load, metrics.of(one.name).request_counts) for one in classes)
-
-
 def _load_notes(metrics: Metrics) -> list[str]:
-    """What each class in a mix got, or what a bulk load took for its data set; nothing of another load."""
+    """What a bulk load took for its data set; nothing of another load."""
     inputs, time_ns, rate = metrics.launches[-1].request_inputs, metrics.bulk_time_ns, metrics.inputs_per_s
-    notes = [describe_class(one, metrics.of(one.name)) for one in metrics.launches[0].classes]
-    return notes if inputs is None or time_ns is None else [*notes, describe_bulk(inputs.tolist(), time_ns, rate)]
+    return [] if inputs is None or time_ns is None else [describe_bulk(inputs.tolist(), time_ns, rate)]
 
 
 def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:
@@ -500,7 +489,6 @@ def estimates_of(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Met
     others += [
         metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(") and is_known_metric(name)
     ]
-    others += [metric.of_callers(name) for name in metrics.classes for metric in class_figures()]
     known = (*METRICS.values(), *own_metrics().values(), *LOCATIONS.values(), *others)
     found = [(metric, estimate_or_none(metrics, metric)) for metric in known]
     return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]

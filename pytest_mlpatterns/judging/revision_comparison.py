@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
-    from pytest_mlpatterns.workload.mix import Load
+    from pytest_mlpatterns.workload.schedule import Load
 
 __all__ = ["NOT_IN_BLOCKS", "RevisionComparison", "check_length", "least_ns"]
 

@@ -14,7 +14,6 @@ from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit
 from pytest_mlpatterns.engines.engine import engine_named
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.fields import whole_number
-from pytest_mlpatterns.judging.mixed_load import require_one_class
 from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun
 from pytest_mlpatterns.patterns.replication import balance_of, with_replicas
 from pytest_mlpatterns.records.verdict import Outcome
@@ -148,7 +147,6 @@ class ScalingAssertions:
             scaling = self._run.scaling
 
     def _measured(self, numbers: tuple[int, ...]) -> Scaling:
-        require_one_class(self._experiment.plan.schedule, "a measurement of scaling")
         cores = None if self._cores_each is None else ReplicaCores(self._cores_each, max(numbers))
         if cores is not None and not self._experiment.smoke and not self._engine.gives_cores:
             cores.check()

@@ -27,6 +27,7 @@ from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.measurement.user_frames import cut_to_function
 from pytest_mlpatterns.records.result_parts import Location
 from pytest_mlpatterns.records.verdict import Gate, OpenBy, Outcome, Verdict, WhyOpen
+from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.reports.text.suspicions import open_in_short
 from pytest_mlpatterns.reports.text.where import where_sentence
@@ -171,12 +172,18 @@ _FIGURE = re.compile(r"\b(\w+)\.metrics\.(\w+)")
 
 
 def at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Cut this package's frames from the tracebacks of its errors, and of errors of the user's functions."""
+    """Cut this package's frames from the tracebacks of its errors, and of errors of the user's functions.
+
+    An argument that earlier versions had is refused by its name.
+    """
 
     @functools.wraps(method)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         __tracebackhide__ = True
         try:
+            for name in kwargs:
+                if why := why_removed(f"{name}="):
+                    raise SettingError(f"{method.__name__}({name}=...): {why}")
             return method(*args, **kwargs)
         except (MlpatternsError, PerfFailure) as error:
             of_user = cut_to_function(error)

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.records.addressing import Balancer
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.system.process_limits import allowed_connections
-from pytest_mlpatterns.workload.mix import Mix, most_callers
-from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.schedule import ClosedLoop, most_callers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +61,7 @@ class ConnectionPool:
         self._limit = self._callers * len(job.endpoint.addresses)
         if not job.schedule.closed:
             self._limit += _most_beside(self._limit)
-        self._open_ahead = self._callers if isinstance(job.schedule, ClosedLoop | Mix) and self._callers else 1
+        self._open_ahead = self._callers if isinstance(job.schedule, ClosedLoop) and self._callers else 1
         self.limit_reached: bool = False
 
     @property

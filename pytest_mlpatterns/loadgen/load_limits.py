@@ -12,12 +12,11 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
 from pytest_mlpatterns.units import SECOND_NS, format_size
 from pytest_mlpatterns.workload.bursts import Bursts
-from pytest_mlpatterns.workload.mix import Mix, most_callers
-from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages, Trace
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages, Trace, most_callers
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.workload.mix import MixedSchedule
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["MERGED_ROW_BYTES", "ROW_BYTES", "check_connections", "check_samples", "known_rows", "require_fit"]
 
@@ -85,11 +84,8 @@ def known_rows(job: LoadJob) -> int | None:
     return _rows_of(job.schedule, job.most_ns + warmup_ns)
 
 
-def _rows_of(schedule: MixedSchedule, length_ns: int) -> int | None:
+def _rows_of(schedule: Schedule, length_ns: int) -> int | None:
     """Most requests of a schedule in a time, in nanoseconds."""
-    if isinstance(schedule, Mix):
-        found = [_rows_of(one.schedule, length_ns) for one in schedule.classes]
-        return sum(rows for rows in found if rows is not None) if None not in found else None
     if isinstance(schedule, ClosedLoop) or schedule.closed:
         return None
     if isinstance(schedule, Trace):

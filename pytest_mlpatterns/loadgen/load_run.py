@@ -17,8 +17,6 @@ from pytest_mlpatterns.loadgen.arrivals import (
     Arrivals,
     Cancellations,
     ConversationArrivals,
-    MixArrivals,
-    MixedRequests,
     Timed,
     arrivals_of,
 )
@@ -42,7 +40,6 @@ from pytest_mlpatterns.loadgen.steady_state import (
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.workload.mix import Mix, most_callers
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
@@ -50,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob
-    from pytest_mlpatterns.workload.mix import MixedSchedule
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["TICK_NS", "LoadRun"]
 
@@ -97,8 +94,7 @@ class LoadRun:
         self._emit = emit
         self._draws = _drawn(job)
         next(self._draws)
-        self._mixed = MixedRequests(job, self._draws.__next__) if isinstance(job.schedule, Mix) else None
-        self.next_request: Callable[[], int] = self._draws.__next__ if self._mixed is None else self._mixed.next_request
+        self.next_request: Callable[[], int] = self._draws.__next__
         self._conversations = ConversationArrivals(job.think_ns, send, self.recording) if job.think_ns else None
         self._has_length = job.schedule.length_ns is not None
         self._arrivals = self._arrivals_of(ClosedLoop(1) if self._has_length else job.schedule)
@@ -239,10 +235,7 @@ class LoadRun:
             planned=self._planned,
         )
 
-    def _arrivals_of(self, schedule: MixedSchedule) -> Arrivals:
-        if isinstance(schedule, Mix):
-            assert self._mixed is not None
-            return MixArrivals(self._job, self._mixed, self._send, recording=self.recording)
+    def _arrivals_of(self, schedule: Schedule) -> Arrivals:
         arrivals = arrivals_of(schedule, self._send_next, self._job.share, stagger_ns=self._job.stagger_ns)
         return arrivals if self._conversations is None else self._conversations.begun_by(arrivals)
 
@@ -288,8 +281,7 @@ class LoadRun:
         schedule, share = self._job.schedule, self._job.share
         if self._has_length:
             return not share.part_of(1)
-        parts = [one.schedule for one in schedule.classes] if isinstance(schedule, Mix) else [schedule]
-        return all(isinstance(one, ClosedLoop) and not share.part_of(one.concurrency) for one in parts)
+        return isinstance(schedule, ClosedLoop) and not share.part_of(schedule.concurrency)
 
     def _warm(self, now_ns: int) -> bool:
         """Whether the warm-up is over: its time is up, or the load is steady."""
@@ -381,8 +373,6 @@ def _retrier_for(job: LoadJob, recording: SampleRecorder) -> Retrier | None:
 
 def _callers_of(job: LoadJob) -> int:
     """Requests in flight of this generator's closed loop; 1 of another load."""
-    if isinstance(job.schedule, Mix):
-        return max(most_callers(job.schedule), 1) if job.schedule.closed else 1
     return max(job.share.part_of(job.schedule.concurrency), 1) if isinstance(job.schedule, ClosedLoop) else 1
 
 

@@ -16,14 +16,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.samples import Window
     from pytest_mlpatterns.workload.endpoint import Endpoint
-    from pytest_mlpatterns.workload.mix import MixedSchedule
     from pytest_mlpatterns.workload.retries import Retries
-    from pytest_mlpatterns.workload.schedule import Cancellation
+    from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 __all__ = [
     "AddAddress",
-    "ClassShare",
     "Event",
     "Instruction",
     "LoadJob",
@@ -61,18 +59,6 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassShare:
-    """The requests of one class of callers: the messages from ``first`` to before ``end``, drawn in an order.
-
-    ``order`` has indices of messages as unsigned 32-bit integers, native, begun again at its end.
-    """
-
-    first: int
-    end: int
-    order: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class LoadJob:
     """One load to generate.
 
@@ -94,14 +80,13 @@ class LoadJob:
     ``stagger_ns`` is the time between the first requests of two callers of a closed loop.
     ``retries`` decides which failed requests are sent again; None for none. ``timeout_ns`` bounds all attempts of a
     request together.
-    ``classes`` are the requests of each class of callers if the schedule is a mix, in the order of its classes.
     ``beside`` is another closed loop with which this one alternates, each in as many ``slices`` of its ``duration_ns``;
     None for none.
     """
 
     endpoint: Endpoint
     messages: tuple[bytes, ...]
-    schedule: MixedSchedule
+    schedule: Schedule
     duration_ns: int
     warmup_ns: int | None
     timeout_ns: int
@@ -115,7 +100,6 @@ class LoadJob:
     window: RequestWindow | WindowPlan | None = None
     stagger_ns: int = 0
     retries: Retries | None = None
-    classes: tuple[ClassShare, ...] = ()
     beside: LoadJob | None = None
     slices: int = 1
 

@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.causes.growth import track_of
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
-from pytest_mlpatterns.loadgen.messages import ClassShare, LoadJob
+from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.measurement.during import DuringRun, run_alone
@@ -34,7 +34,6 @@ from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Launch
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.machine import sorting_time_ns
 from pytest_mlpatterns.wire.stream_request import asks_for_streams
-from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
@@ -450,7 +449,6 @@ class _LaunchMeasurement:
             request_inputs=inputs_of_requests(self._plan.payload),
             is_whole=is_whole,
             steps=self._steps,
-            classes=self._plan.classes,
         )
 
 
@@ -474,7 +472,7 @@ def job_for(
         endpoint=deployment.endpoint,
         messages=messages,
         order=plan.payload.order(all_requests=talks is None),
-        schedule=plan.schedule.bare() if isinstance(plan.schedule, Mix) else plan.schedule,
+        schedule=plan.schedule,
         duration_ns=plan.duration_ns,
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
@@ -484,5 +482,4 @@ def job_for(
         keep_texts=plan.tokens is not None,
         think_ns=b"" if talks is None else talks.think_ns,
         retries=plan.retries,
-        classes=tuple(ClassShare(part.first, part.end, part.order()) for part in plan.payload.parts),
     )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
-from pytest_mlpatterns.analysis.metrics.metric import class_metric_name
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes, join_samples, shift_samples, take_rows
 from pytest_mlpatterns.analysis.statistics.distributions import location
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, t_quantile
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
-    from pytest_mlpatterns.records.caller_classes import ClassRequests
     from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.workload.retries import Retries
     from pytest_mlpatterns.workload.schedule import Schedule
@@ -43,7 +41,6 @@ __all__ = [
     "ResponsePace",
     "answer_rate",
     "block_latencies",
-    "class_block_figures",
     "joined_slices",
     "merge_reports",
     "merge_samples",
@@ -315,27 +312,6 @@ def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_], *,
     owner = times.owner[in_time]
     arrived = float((times.tokens[owner] / times.chunk_count[owner]).sum())
     return {**found, "output_tokens": arrived * 1e9 / max(window.end_ns - int(samples.due_ns.min()), 1)}
-
-
-def class_block_figures(samples: Samples, window: Window, of: ClassRequests) -> dict[str, float]:
-    """What a block shows of one class of callers, by the names of its metrics; a figure that is not known is 0.
-
-    Args:
-        samples: of the block, of all classes.
-        of: the class.
-    """
-    rows = np.flatnonzero((samples.request >= of.first) & (samples.request < of.end))
-    own = take_rows(samples, rows)
-    good = own.successes_in(window)
-    known = bool(good.any())
-    latency_ns = own.latency_ns[good]
-    found = {
-        "rtm": float(np.median(latency_ns)) if known else 0.0,
-        "latency_mean": location(latency_ns) if known else 0.0,
-        "throughput": answer_rate(own, window, closed=of.closed) if known else 0.0,
-        **(stream_figures(own, window, good, closed=of.closed) if known else {}),
-    }
-    return {class_metric_name(name, of.name): value for name, value in found.items()}
 
 
 def stream_ratios(

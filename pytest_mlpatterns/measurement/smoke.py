@@ -63,7 +63,6 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         request_bytes=np.array([len(request["content"])], dtype=np.int64),
         open_loop=False,
         first_failure=None if is_whole else FirstFailure(plan.payload.name_of(0), why),
-        classes=plan.classes,
     )
 
 

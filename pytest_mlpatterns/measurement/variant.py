@@ -38,7 +38,6 @@ from pytest_mlpatterns.measurement.paired_blocks import (
     ResponsePace,
     answer_rate,
     block_latencies,
-    class_block_figures,
     joined_slices,
     merge_reports,
     merge_samples,
@@ -52,7 +51,6 @@ from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.cpu_share import put_on_cores
 from pytest_mlpatterns.system.machine import sorting_time_ns
-from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from pytest_mlpatterns.workload.window_plan import RequestWindow
 
@@ -163,7 +161,6 @@ class VariantRun:
         self._job = job_for(deployment, plan, deployment.messages(plan.payload))
         self._closed = plan.schedule.closed
         self._request_inputs = inputs_of_requests(plan.payload)
-        self._classes = plan.classes
         self._order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
 
     @property
@@ -214,9 +211,7 @@ class VariantRun:
         with named_errors(self._variant):
             self._stats = self._deployment.stats()
         self._warm_ns = time.perf_counter_ns()
-        if isinstance(given := self._variant.plan.schedule, Mix):
-            return self._pace_of_classes(given, samples)
-        return response_pace(given, float(np.median(latency_ns)))
+        return response_pace(self._variant.plan.schedule, float(np.median(latency_ns)))
 
     def load(
         self, length_ns: int, position: int, core: int = 0, *, requests: int | None = None, stagger_ns: int = 0
@@ -262,8 +257,7 @@ class VariantRun:
         """The load of a block; ``position`` is the index of its first input."""
         start = position % len(self._order)
         order = (self._order[start:] + self._order[:start]).tobytes()
-        classes = tuple(replace(one, order=_rotated(one.order, position)) for one in self._job.classes)
-        job = replace(self._job, duration_ns=length_ns, order=order, window=window, classes=classes)
+        job = replace(self._job, duration_ns=length_ns, order=order, window=window)
         return replace(job, stagger_ns=stagger_ns)
 
     def read_usage(self) -> None:
@@ -328,9 +322,6 @@ class VariantRun:
             inputs = self._request_inputs[samples.request]
             rate = answer_rate(samples, window, closed=self._closed, weights=inputs)
             self.streams.setdefault("inputs", []).append(rate)
-        for one in self._classes:
-            for name, value in class_block_figures(samples, window, one).items():
-                self.streams.setdefault(name, []).append(value)
         self.cpu_ns_per_request.append(block.used_ns / int(samples.succeeded.sum()))
         self._blocks.append(block.recording)
         self.disturbed.append(is_disturbed(block.recording.usage, block.recording.report.cpu_ns))
@@ -397,7 +388,6 @@ class VariantRun:
             sorting_ns=(fmean(self._sorting_ns),),
             answer_form=self._deployment.answer_form,
             request_inputs=self._request_inputs,
-            classes=self._classes,
         )
 
     def _track(self) -> ResourceTrack | None:
@@ -408,21 +398,9 @@ class VariantRun:
         return track_of(usage, np.concatenate(self._done_ns), (since_warm,))
 
     def _counted(self, requests: int, least_ns: int, longest_ns: int) -> RequestWindow | None:
-        """A window that ends by its requests; None if generators or classes share the load."""
-        alone = self._variant.plan.generators == 1 and requests > 0 and not self._classes
+        """A window that ends by its requests; None if generators share the load."""
+        alone = self._variant.plan.generators == 1 and requests > 0
         return RequestWindow(requests, least_ns, longest_ns) if alone else None
-
-    def _pace_of_classes(self, mix: Mix, samples: Samples) -> ResponsePace:
-        """The pace of the class of callers whose requests are rarest, so that a block has enough of each."""
-        paces = []
-        for one, of in zip(mix.classes, self._classes, strict=True):
-            own = samples.succeeded & (samples.request >= of.first) & (samples.request < of.end)
-            if not own.any():
-                own = samples.succeeded
-            latency_ns = samples.latency_ns[own]
-            paces.append(response_pace(one.schedule, float(np.median(latency_ns[latency_ns.size // 2 :]))))
-        slowest = max(paces, key=lambda pace: pace.interval_ns)
-        return replace(slowest, length_ns=mix.length_ns)
 
     def _why_limited(self, recording: BlockRecording) -> InvalidReason | None:
         """Why a block has no information about the variant; None if it has."""
@@ -523,13 +501,6 @@ class _Start(threading.Thread):
             self._abandoned = self._deployment is None
         if self._deployment is not None:
             self._deployment.close()
-
-
-def _rotated(order: bytes, position: int) -> bytes:
-    """An order of unsigned 32-bit integers that begins at a position of it."""
-    numbers = array("I", order)
-    start = position % len(numbers)
-    return (numbers[start:] + numbers[:start]).tobytes()
 
 
 class StartedDeployments:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.history.commit_runs import CommitJob
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
-    from pytest_mlpatterns.workload.mix import Load
+    from pytest_mlpatterns.workload.schedule import Load
 
 __all__ = ["MEASURED_COMMIT", "OtherRevision", "Settlements", "files_of", "lay_out", "with_its_packages"]
 

@@ -63,7 +63,6 @@ class Entry:
         accepted: the acceptances that held when it was recorded, whose change it has.
         sorting_ns: CPU times of a fixed work in the launches, by which later launches judge whether the
             machine is faster or slower; empty in entries of older versions.
-        classes: for each class of callers of a mix, by its name, what ``counts`` has of all requests.
     """
 
     setup: Setup
@@ -81,7 +80,6 @@ class Entry:
     taken: Taken = field(default_factory=Taken)
     accepted: tuple[str, ...] = ()
     sorting_ns: tuple[float, ...] = ()
-    classes: Mapping[str, tuple[RequestCounts, ...]] = field(default_factory=dict)
 
     @property
     def recorded_at(self) -> str:

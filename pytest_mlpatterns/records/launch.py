@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.caller_classes import ClassRequests
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.outcomes import FirstFailure
     from pytest_mlpatterns.records.resource_track import ResourceTrack
@@ -259,8 +258,7 @@ class Launch:
     ``given_window_ns`` is the length that the window was to have, if a request was longer and so the window was; None
     otherwise. ``request_inputs`` are the numbers of inputs in the requests of a bulk load, shape ``(requests,)``; None
     if each has one. ``is_whole`` is whether the window has every request of the payload once, from the first one to the
-    last answer. ``steps`` are those of the function that ran beside the load; empty without one. ``classes`` are the
-    classes of callers of a mix; empty for another load.
+    last answer. ``steps`` are those of the function that ran beside the load; empty without one.
     """
 
     samples: Samples
@@ -283,7 +281,6 @@ class Launch:
     request_inputs: NDArray[np.int64] | None = None
     is_whole: bool = False
     steps: tuple[DuringStep, ...] = ()
-    classes: tuple[ClassRequests, ...] = ()
 
     @property
     def longest_answer_ns(self) -> int:

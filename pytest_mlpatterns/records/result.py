@@ -72,7 +72,6 @@ _ORDER = (
         "terms",
         "steps",
         "latency_over_time",
-        "classes",
         "outcome",
         "kind",
     ),

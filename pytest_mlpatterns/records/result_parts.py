@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.baseline_entry import commit_in
-from pytest_mlpatterns.records.caller_classes import ClassRecord, read_counts
 from pytest_mlpatterns.records.latency import (
     Latency,
     LatencySplit,
@@ -248,7 +247,6 @@ class Judged:
             Percentiles that need more requests share a sentence, ``at 4.0 answers a second p99 latency needs 115 s``.
         facts_changed: what of the environment differs from that of the reference, or of an entry that was not
             comparable; None if one of them is not known.
-        classes: what each class of callers of a mix got; empty for another load.
     """
 
     passed: bool
@@ -260,7 +258,6 @@ class Judged:
     baseline_gap: BaselineGap | None = None
     not_compared: Mapping[str, LeftOut] = field(default_factory=dict)
     facts_changed: tuple[FactChange, ...] | None = None
-    classes: tuple[ClassRecord, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
@@ -270,7 +267,6 @@ class Judged:
         if self.baseline_gap is not None:
             plain["baseline_gap"] = self.baseline_gap.value
         plain["not_compared"] = {label: str(why) for label, why in self.not_compared.items()}
-        plain["classes"] = [one.to_json() for one in self.classes]
         return plain
 
     @classmethod
@@ -284,7 +280,6 @@ class Judged:
             "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
             "not_compared": {label: LeftOut.read(label, why) for label, why in data["not_compared"].items()},
             "facts_changed": None if changed is None else tuple(map(FactChange.from_json, changed)),
-            "classes": tuple(map(ClassRecord.from_json, data.get("classes", ()))),
         }
         return cls(**{**_given(cls, data), **read})
 
@@ -332,7 +327,7 @@ class Measured:
         read = {
             "launches": {name: _pairs(values) for name, values in data["launches"].items()},
             "first_failure": FirstFailure.read(data["first_failure"]),
-            "counts": tuple(map(read_counts, data.get("counts", ()))),
+            "counts": tuple(map(_read_counts, data.get("counts", ()))),
             "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
             "latency": None if data["latency"] is None else Latency.from_json(data["latency"]),
             "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
@@ -496,3 +491,8 @@ def _splits(data: Mapping[SplitMetric, Any]) -> LatencySplits:
 
 def _distributions(data: Mapping[str, Any]) -> dict[str, Percentiles]:
     return {name: read_percentiles(percentiles) for name, percentiles in data.items()}
+
+
+def _read_counts(data: Mapping[str, Any]) -> RequestCounts:
+    """The counts of a launch from JSON, whose keys are text."""
+    return RequestCounts(**{**data, "latencies": {int(ns): count for ns, count in data["latencies"].items()}})

@@ -18,7 +18,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.credentials import address_without_credentials, public_description
-from pytest_mlpatterns.wording import split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,7 +84,6 @@ class LoadKind(StrEnum):
     GAMMA = "gamma"
     BURSTS = "bursts"
     BULK = "bulk"
-    MIX = "mix"
     STAGES = "stages"
     TRACE = "trace"
     OTHER = "other"
@@ -101,7 +99,6 @@ class LoadDescription:
         in_flight: requests that a closed loop keeps in flight at any time; None for other loads.
         paced: the load itself sets how many requests are sent per second, independent of what the service could answer.
         rate_rps: of an open loop whose mean rate does not change; None for other loads.
-        parts: in a mix the load of each class by its name; empty for other loads.
     """
 
     text: str
@@ -109,7 +106,6 @@ class LoadDescription:
     in_flight: int | None = None
     paced: bool = True
     rate_rps: float | None = field(default=None, compare=False)
-    parts: Mapping[str, LoadDescription] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         return self.text
@@ -129,8 +125,7 @@ class LoadDescription:
     @property
     def changes(self) -> bool:
         """Whether the load changes through the window by itself."""
-        own = self.kind in (LoadKind.BULK, LoadKind.BURSTS, LoadKind.STAGES, LoadKind.TRACE)
-        return own or any(part.changes for part in self.parts.values())
+        return self.kind in (LoadKind.BULK, LoadKind.BURSTS, LoadKind.STAGES, LoadKind.TRACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,12 +296,8 @@ def _schedule(text: str) -> LoadDescription:
         return LoadDescription(text, LoadKind.BULK, int(bulk[1]), paced=False)
     if closed := re.fullmatch(r"closed\((\d{1,9})(, think_time=.+)?\)", text):
         return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None)
-    if mix := re.fullmatch(r"mix\((.+)\)", text):
-        pairs = [one.strip().partition(": ") for one in split_outside_brackets(mix[1], ",")]
-        parts = {name: _load(part) for name, _, part in pairs}
-        return LoadDescription(text, LoadKind.MIX, paced=any(one.paced for one in parts.values()), parts=parts)
     name = text.partition("(")[0]
-    known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED, LoadKind.BULK, LoadKind.MIX}
+    known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED, LoadKind.BULK}
     rate = _RATE.match(text)
     kind = LoadKind(name) if name in known else LoadKind.OTHER
     return LoadDescription(text, kind, rate_rps=float(rate[1]) if rate else None)

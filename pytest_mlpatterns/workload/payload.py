@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +33,6 @@ __all__ = [
     "MAX_PAYLOAD_BYTES",
     "MAX_PRODUCED",
     "Payload",
-    "PayloadPart",
     "arguments_of",
     "read_chunks",
     "read_payload",
@@ -49,31 +47,6 @@ MAX_INPUTS = 4_000_000
 _FRAMING = ("host", "content-length", "transfer-encoding")
 
 _Draw = Shuffled | Uniform | Zipf | None
-
-
-@dataclass(frozen=True, slots=True)
-class PayloadPart:
-    """The requests of one class of callers.
-
-    Attributes:
-        name: of the class.
-        first: index of its first request.
-        end: index after its last one.
-        draw: the random order of its inputs; None sends them as they are listed.
-        has_own_request: whether the class makes the requests itself.
-    """
-
-    name: str
-    first: int
-    end: int
-    draw: _Draw
-    has_own_request: bool = False
-
-    def order(self) -> bytes:
-        """The indices of its requests in order, as native unsigned 32-bit integers."""
-        count = self.end - self.first
-        drawn = array("I", range(count)) if self.draw is None else array("I", self.draw.order(count))
-        return array("I", [self.first + number for number in drawn]).tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +65,6 @@ class Payload:
             for each turn.
         origins: for each request of conversations the index of the input as the user gave it.
         sizes: in a bulk load, whose ``inputs`` are lists, the length of each; empty if each request has one input.
-        parts: in a mix the requests of each class, one class after the other; empty without classes.
         headers: the headers of ``requests``, which identify them in the baseline; see :func:`describe_headers`.
     """
 
@@ -108,7 +80,6 @@ class Payload:
     conversations: Conversations | None = None
     origins: tuple[int, ...] = ()
     sizes: tuple[int, ...] = ()
-    parts: tuple[PayloadPart, ...] = ()
 
     def bare(self) -> Payload:
         """The payload without the parts that the generator processes do not need, or cannot unpickle."""
@@ -126,11 +97,6 @@ class Payload:
         """
         if self.requests and self.builder is None:
             return self
-        if own := [part.name for part in self.parts if part.has_own_request]:
-            raise SettingError(
-                f"the class of callers {own[0]} makes its own requests, which another service would not understand; "
-                "compare patterns, or make the requests of all classes with perf(request=...)"
-            )
         if builder is not None:
             made = tuple(map(builder, self.inputs))
             return replace(self, bodies=(), requests=made, builder=builder, paths=())
@@ -143,7 +109,7 @@ class Payload:
     @property
     def is_shuffled(self) -> bool:
         """Whether each input is sent once in a fixed random order, and then all again."""
-        return any(isinstance(draw, Shuffled) for draw in (self.draw, *(part.draw for part in self.parts)))
+        return isinstance(self.draw, Shuffled)
 
     @property
     def needs_model(self) -> bool:
@@ -180,9 +146,6 @@ class Payload:
 
     def name_of(self, request: int) -> str:
         """The input of a request, for messages."""
-        if self.parts:
-            part = next(part for part in self.parts if request < part.end)
-            return f"item {request - part.first} of class {part.name}"
         if self.sizes:
             return _name_of_chunk(self.sizes, request)
         if self.conversations is None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.records.caller_classes import ClassRequests
 from pytest_mlpatterns.units import SECOND_NS
-from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
 from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
@@ -15,10 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.samples import Samples, Window
-    from pytest_mlpatterns.workload.mix import MixedSchedule
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.retries import Retries
-    from pytest_mlpatterns.workload.schedule import Cancellation
+    from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
 
 __all__ = ["LoadPlan"]
 
@@ -38,7 +35,7 @@ class LoadPlan:
     """
 
     payload: Payload
-    schedule: MixedSchedule
+    schedule: Schedule
     duration_ns: int
     warmup_ns: int | None
     timeout_ns: int
@@ -63,7 +60,7 @@ class LoadPlan:
         if self.once:  # each request ends within its time limit, so that all do
             return RequestWindow(requests, 0, max(requests * self.timeout_ns, self.duration_ns))
         alone = self.generators == 1 and self.payload.conversations is None and self.schedule.length_ns is None
-        alone = alone and self.during is None and not isinstance(self.schedule, Mix)
+        alone = alone and self.during is None
         if not self.budget_ns or not alone:
             return None
         return WindowPlan(
@@ -74,23 +71,6 @@ class LoadPlan:
             callers=self.schedule.concurrency if isinstance(self.schedule, ClosedLoop) else 1,
             window_ns=self.duration_ns,
             is_given=not self.stretches,
-        )
-
-    @property
-    def classes(self) -> tuple[ClassRequests, ...]:
-        """The classes of callers; empty if the load is no mix."""
-        if not isinstance(self.schedule, Mix):
-            return ()
-        return tuple(
-            ClassRequests(
-                one.name,
-                str(one.schedule),
-                part.first,
-                part.end,
-                closed=one.schedule.closed,
-                rate_rps=one.schedule.describe().rate_rps,
-            )
-            for one, part in zip(self.schedule.classes, self.payload.parts, strict=True)
         )
 
     def rate_of(self, samples: Samples, window: Window) -> float | None:

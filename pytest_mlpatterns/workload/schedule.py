@@ -35,11 +35,13 @@ __all__ = [
     "ClosedSchedule",
     "ConstantRate",
     "GammaRate",
+    "Load",
     "OpenSchedule",
     "PoissonRate",
     "Schedule",
     "Stages",
     "Trace",
+    "most_callers",
 ]
 
 
@@ -559,3 +561,12 @@ class Bulk:
     def callers(self) -> ClosedLoop:
         """The callers that send the chunks."""
         return ClosedLoop(self.concurrency)
+
+
+Load = Schedule | Bulk
+"""Any load of a test."""
+
+
+def most_callers(schedule: Schedule) -> int:
+    """Most callers of closed loops at any time; 0 of an open loop."""
+    return schedule.max_concurrency if isinstance(schedule, ClosedLoop | Stages) and schedule.closed else 0

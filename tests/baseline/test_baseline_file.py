@@ -132,6 +132,17 @@ def test_the_calibration_of_an_entry_of_0_2_is_not_read_and_goes_with_the_next_u
     assert "calibration" not in path.read_text(encoding="utf-8")
 
 
+def test_an_entry_of_a_load_that_left_is_read_and_is_another_load(path: Path) -> None:
+    setup = PLAIN["tests"]["test_a.py::test_one"]["box"]["setup"]
+    loads = ["mix(gold: poisson(20/s), bulk: closed(4))"]
+    for load in loads:
+        path.write_text(changed(setup={**setup, "load": load}, classes={"gold": {"00": [1, 0, [[5, 1]]]}}))
+        entry = read_baselines(path)["test_a.py::test_one"]["box"]
+        assert entry.differences(make_setup("single", "closed(1)", "rest+json", "sha256:0"), {}) == (
+            f"load: {load} → closed(1)",
+        )
+
+
 def test_a_written_file_is_read_back(path: Path) -> None:
     written = {
         "test_a.py::test_one": {"box": ENTRY, "new box": FULL},

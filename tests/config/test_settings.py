@@ -26,7 +26,6 @@ from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import FORMAT
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.retries import Retries
 from pytest_mlpatterns.workload.schedule import Bulk, Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages
 
@@ -886,16 +885,3 @@ def test_a_bulk_load_names_what_it_cannot_be_combined_with(arguments: dict[str, 
     with pytest.raises(SettingError) as caught:
         read_settings({"load": Bulk(), **arguments}, {}, {})
     assert expected in str(caught.value)
-
-
-def test_a_mix_is_an_open_loop_unless_every_class_waits_for_its_answers() -> None:
-    open_mix = Mix({"gold": PoissonRate(20), "bulk": ClosedLoop(4)})
-    closed_mix = Mix({"gold": ClosedLoop(1), "bulk": ClosedLoop(4)})
-    staged = Mix({"gold": ClosedLoop(1), "bulk": Stages((("3s", 10),))})
-    lengths = [read_settings({"load": load}, {}, {}).duration_ns for load in (open_mix, closed_mix, staged)]
-    assert lengths == [2_000_000_000, 700_000_000, 3_000_000_000]
-
-
-def test_a_mix_names_what_it_cannot_be_combined_with() -> None:
-    with pytest.raises(SettingError, match=r"perf\(generators=2\) and mix\(.*expected one generator"):
-        read_settings({"load": Mix({"a": ClosedLoop(1), "b": ClosedLoop(1)}), "generators": 2}, {}, {})

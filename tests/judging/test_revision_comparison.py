@@ -154,13 +154,6 @@ def test_nmrt_that_the_test_searched_for_itself_is_named_as_not_compared() -> No
     assert comparison.left_out == {"NMRT": LeftOut("is searched for on both sides only if compare= names it")}
 
 
-def test_a_class_without_a_request_in_some_block_is_named() -> None:
-    found, comparison = settle("rtm", "rtm[gold]", searched=True)
-    assert found == {"rtm": Outcome.PASS}
-    why = "has no request in some blocks; raise the rate of its class, or budget="
-    assert comparison.left_out["RTM of gold"] == LeftOut(why)
-
-
 def test_a_test_with_a_function_beside_its_load_is_not_compared_and_passes() -> None:
     found, comparison = settle("rtm", during=len)
     assert found == {}

@@ -17,7 +17,6 @@ from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system import cpu_share
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
-from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
@@ -251,13 +250,6 @@ def test_on_ray_the_cores_of_this_machine_do_not_bound_the_replicas(
     judged.measure((1, 4), 8)
     assert judged._run is not None
     assert {cores for _, cores in judged._run.variants.values()} == {ReplicaCores(8, 4)}
-
-
-def test_a_load_of_several_classes_has_no_scaling(assertions: Callable[..., ScalingAssertions]) -> None:
-    judged = assertions([1.0] * 4)
-    judged._experiment.plan.schedule = Mix({"gold": ClosedLoop(1), "bulk": ClosedLoop(2)})  # type: ignore[misc]
-    with pytest.raises(SettingError, match="a measurement of scaling"):
-        judged.decide_efficiency(0.8, 2)
 
 
 @pytest.mark.parametrize(("scale_outs", "is_known"), [((S, 2 * S), True), ((S, None), False)])

@@ -13,8 +13,7 @@ from pytest_mlpatterns.loadgen import connection_pool as pool_module
 from pytest_mlpatterns.loadgen.recorder import RetryColumns, SampleRecorder
 from pytest_mlpatterns.loadgen.retrier import Attempt
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.workload.mix import Mix
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
+from pytest_mlpatterns.workload.schedule import ConstantRate
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
@@ -111,17 +110,6 @@ def test_an_open_loop_opens_no_more_connections_than_the_system_allows(
     assert loop.pool.limit_reached == (connections < 5)
 
 
-def test_the_callers_of_a_mix_leave_an_open_loop_the_rest_of_what_the_system_allows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pool_module, "allowed_connections", lambda: 6)
-    loop = BalancedLoop(schedule=Mix({"steady": ClosedLoop(2), "random": ConstantRate(10)}))
-    for number in range(8):
-        loop.pool.send(number, 1_000)
-
-    assert loop.pool.connections == 6
-
-
 class HeldConnection:
     """A connection whose answers come when the test says so."""
 
@@ -145,7 +133,7 @@ RATE = ConstantRate(100)
 class BalancedLoop:
     new_connection: Any = None
 
-    def __init__(self, balance: Balance = Balance.ROUND_ROBIN, schedule: Schedule | Mix = RATE) -> None:
+    def __init__(self, balance: Balance = Balance.ROUND_ROBIN, schedule: Schedule = RATE) -> None:
         self.made: list[HeldConnection] = []
         self.sent: list[tuple[int, int]] = []
         self.new_connection = partial(HeldConnection, self)

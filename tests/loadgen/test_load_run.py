@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
-from dataclasses import replace
-
 import pytest
 from support.services.jobs import MS, a_job
 
 from pytest_mlpatterns.loadgen.load_run import LoadRun
-from pytest_mlpatterns.loadgen.messages import ClassShare, Event, Share, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.messages import Event, Share, Warm, WindowOpened
 from pytest_mlpatterns.workload.bursts import Bursts
-from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule, Stages
 
 RAMP = Stages((("100ms", 100),), start=100)
@@ -78,16 +74,14 @@ def test_waits_for_connections_count_from_when_the_window_opens() -> None:
 LEVELS = Stages((("100ms", 4),), of="concurrency")
 
 
-def sharing(schedule: Schedule | Mix, number: int) -> tuple[LoadRun, list[Event]]:
+def sharing(schedule: Schedule, number: int) -> tuple[LoadRun, list[Event]]:
     """A generator of two whose load decides when it is warm, at its first tick; and its events."""
     events: list[Event] = []
-    classes = tuple(ClassShare(at, at + 1, b"") for at in range(2)) if isinstance(schedule, Mix) else ()
     job = a_job(
         [("127.0.0.1", 1)],
         schedule,  # type: ignore[arg-type]
         warmup_ns=None,
         share=Share(number, 2),
-        classes=tuple(replace(one, order=array("I", [one.first]).tobytes()) for one in classes),
     )
     run = LoadRun(job, lambda _request, _due_ns: None, events.append)
     run.start(START_NS)
@@ -97,10 +91,10 @@ def sharing(schedule: Schedule | Mix, number: int) -> tuple[LoadRun, list[Event]
 
 @pytest.mark.parametrize(
     "schedule",
-    [RAMP, LEVELS, Bursts(10, 100), ClosedLoop(1), Mix({"one": ClosedLoop(1), "other": ClosedLoop(1)})],
-    ids=["stages", "levels", "bursts", "one-caller", "mix"],
+    [RAMP, LEVELS, Bursts(10, 100), ClosedLoop(1)],
+    ids=["stages", "levels", "bursts", "one-caller"],
 )
-def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule: Schedule | Mix) -> None:
+def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule: Schedule) -> None:
     run, events = sharing(schedule, 1)
     assert events == [Warm()]
 
@@ -118,10 +112,8 @@ def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule
         (ClosedLoop(1), 0),
         (ClosedLoop(2), 1),
         (ConstantRate(1), 1),
-        (Mix({"one": ClosedLoop(1), "other": ClosedLoop(2)}), 1),
-        (Mix({"one": ClosedLoop(1), "other": ConstantRate(1)}), 1),
     ],
-    ids=["stages", "first", "two-callers", "rate", "mix", "open-mix"],
+    ids=["stages", "first", "two-callers", "rate"],
 )
-def test_any_other_generator_waits_for_answers(schedule: Schedule | Mix, number: int) -> None:
+def test_any_other_generator_waits_for_answers(schedule: Schedule, number: int) -> None:
     assert sharing(schedule, number)[1] == []

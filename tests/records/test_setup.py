@@ -12,7 +12,6 @@ from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.workload.bursts import Bursts
-from pytest_mlpatterns.workload.mix import Mix
 from pytest_mlpatterns.workload.retries import Retries
 from pytest_mlpatterns.workload.schedule import Bulk, Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
@@ -28,9 +27,6 @@ SCHEDULES = [
     ConstantRate(200),
     PoissonRate(12.5, seed=7),
     Bulk(100),
-    Mix({"gold": PoissonRate(20), "bulk": ClosedLoop(4, think_time="5ms")}),
-    Mix({"gold": ClosedLoop(1), "bulk": ClosedLoop(4)}),
-    Mix({"gold": ClosedLoop(1), "bulk": Stages((("1s", 4),), of="concurrency")}),
     Bursts(100, 1000),
     Bursts(0, 20, "1s", "100ms", times=2, seed=1),
     Stages((("1s", 100), ("2s", 5))),
@@ -81,8 +77,6 @@ def test_a_trace_reads_back_as_it_describes_itself(tmp_path: Path) -> None:
         ("constant(200/s)", None, True, False),
         ("poisson(200/s)", None, True, False),
         ("stages(rate_rps: 0, 1s→100)", None, True, True),
-        ("mix(gold: closed(1), bulk: closed(2))", None, False, False),
-        ("mix(gold: closed(1), bulk: stages(rate_rps: 0, 1s→100))", None, True, True),
         ("bulk(chunk=100, concurrency=4)", 4, False, True),
         ("bursts(100/s, 1000/s for 500ms every 5s)", None, True, True),
         ("trace(arrivals.csv, 10 in 5.00 s)", None, True, True),
@@ -96,7 +90,7 @@ def test_a_load_says_what_it_keeps_in_flight_and_sets(
     assert (load.in_flight, load.paced, load.changes) == (in_flight, paced, changes)
 
 
-@pytest.mark.parametrize("text", ["ramp(3)", "closed(many)", "other", ""])
+@pytest.mark.parametrize("text", ["ramp(3)", "closed(many)", "mix(gold: poisson(20/s), bulk: closed(4))", "other", ""])
 def test_an_unknown_load_keeps_its_text(text: str) -> None:
     assert make_setup(load=text).load == LoadDescription(text, LoadKind.OTHER)
 

@@ -76,8 +76,6 @@ __all__ = [
 
 
 _NMRT = "nmrt"
-_OF_CLASS = re.compile(r"([^\[\]]+)\[([A-Za-z][\w-]*)\]")
-"""A metric of one class of callers, such as ``rtm[gold]``."""
 _PERCENTILE = re.compile(r"\d{1,2}(?:\.\d+)?")
 
 
@@ -407,11 +405,8 @@ def comparable_metrics() -> dict[str, Metric]:
 
 
 def is_comparable(name: object) -> bool:
-    """Whether a comparison can judge a metric of this name, or this metric of one class of callers: ``rtm[gold]``."""
-    if not isinstance(name, str):
-        return False
-    found = _OF_CLASS.fullmatch(name)
-    return (name if found is None else found[1]) in comparable_metrics()
+    """Whether a comparison can judge a metric of this name."""
+    return isinstance(name, str) and name in comparable_metrics()
 
 
 STANDING = frozenset(with_role(Role.STANDING))
@@ -457,8 +452,6 @@ def metric_named(name: str) -> Metric:
         KeyError: there is no such metric.
         SettingError: it is NMRT under an objective that cannot be read.
     """
-    if (found := _OF_CLASS.fullmatch(name)) is not None:
-        return metric_named(found[1]).of_callers(found[2])
     known = METRICS.get(name) or _LOCATIONS_BY_NAME.get(name)
     if known is not None:
         return known
@@ -474,8 +467,7 @@ def metric_named(name: str) -> Metric:
 
 def location_of(metric: Metric) -> Metric | None:
     """The location of the times whose median a metric is; None for other metrics."""
-    location = LOCATIONS.get(metric.base_name)
-    return location.of_callers(metric.caller_class) if location is not None and metric.caller_class else location
+    return LOCATIONS.get(metric.name)
 
 
 def is_known_metric(name: str) -> bool:

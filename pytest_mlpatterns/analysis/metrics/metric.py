@@ -6,7 +6,7 @@ Pure. This module must not know which metrics there are.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Literal
 
@@ -35,7 +35,6 @@ __all__ = [
     "ScalingIndex",
     "Searched",
     "StreamPercentile",
-    "class_metric_name",
     "nmrt_of",
 ]
 
@@ -204,7 +203,6 @@ class Metric:
         group: part of a table that has it.
         tolerance: largest worsening that a comparison accepts by default, as a share; of an error rate the difference.
         short_label: in tables and beside a change; empty: as :attr:`short` has it.
-        caller_class: the class of callers whose requests alone it is of; empty for all requests.
     """
 
     name: str
@@ -223,33 +221,11 @@ class Metric:
     tolerance: float = USUAL_TOLERANCE
     short_label: str = ""
     sd_degrees: float = PRIOR_DEGREES
-    caller_class: str = ""
-
-    def of_callers(self, name: str) -> Metric:
-        """The same metric for one class of callers: ``rtm[gold]``."""
-        kind = self.kind
-        if isinstance(kind, Location):
-            kind = replace(kind, stands_for=class_metric_name(kind.stands_for, name))
-        elif isinstance(kind, CallersRate):
-            kind = replace(kind, times=tuple(class_metric_name(one, name) for one in kind.times))
-        return replace(
-            self,
-            name=class_metric_name(self.name, name),
-            label=f"{self.label} of {name}",
-            short_label=f"{self.short} of {name}",
-            kind=kind,
-            caller_class=name,
-        )
-
-    @property
-    def base_name(self) -> str:
-        """Its name without that of a class of callers."""
-        return self.name.removesuffix(f"[{self.caller_class}]") if self.caller_class else self.name
 
     @property
     def counts_failures(self) -> bool:
         """Whether it is the share of requests that failed, which is compared by its difference."""
-        return self.base_name == "error_rate"
+        return self.name == "error_rate"
 
     def show(self, value: float) -> str:
         """Print a value for people."""
@@ -370,11 +346,6 @@ class Metric:
             slower = before * self.cycle_floor / 1e9 / in_flight  # share by which the time of a request may grow
             return max(tolerance, slower / (1 + slower))
         return max(tolerance, self.floor / before) if self.floor else tolerance
-
-
-def class_metric_name(name: str, caller_class: str) -> str:
-    """The name of a metric for one class of callers."""
-    return f"{name}[{caller_class}]"
 
 
 def nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:

@@ -17,17 +17,16 @@ import numpy as np
 from pytest_mlpatterns.analysis.health.generator_health import GeneratorMetrics, why_limited
 from pytest_mlpatterns.analysis.health.sustained import backlogs_of, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
-from pytest_mlpatterns.analysis.metrics.caller_classes import class_launch
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.metrics.stream_metrics import StreamMetrics
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
-from pytest_mlpatterns.errors import InvalidResultError, SettingError
+from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.wording import did_you_mean, shown
+from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,9 +232,6 @@ class Metrics(PatternMetrics, StreamMetrics):
     @cached_property
     def not_sustained(self) -> str | None:
         """Why the service does not sustain the load, an open loop of one rate; None if it does, and for other loads."""
-        for name in self.classes:
-            if why := self.of(name).not_sustained:
-                return f"class {name}: {why}"
         return why_not_sustained(backlogs_of(self.launches))
 
     @property
@@ -300,8 +296,6 @@ class Metrics(PatternMetrics, StreamMetrics):
             TooFewSamplesError: a percentile of too few requests.
             InvalidResultError: a percentile without a request that succeeded, or an error rate without any.
         """
-        if (owner := self._owner(metric)) is not self:
-            return owner.interval_of(metric, confidence, scatter=scatter)
         if metric.counts_failures:
             return self.error_share(confidence)
         if metric.promise is not None:
@@ -314,16 +308,12 @@ class Metrics(PatternMetrics, StreamMetrics):
 
     def modes_of(self, metric: Metric) -> Modes | None:
         """The two modes of the times that a metric is a percentile of; None if they have one, and for other metrics."""
-        if (owner := self._owner(metric)) is not self:
-            return owner.modes_of(metric)
         if metric.stream is not None:
             return self.stream_modes(metric.stream[0])
         return None if metric.percentile is None else self._latencies.modes
 
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
         """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
-        if (owner := self._owner(metric)) is not self:
-            return owner.launch_values(metric)
         if metric.is_of_scaling:
             return self.indices.values.get(metric.name, ())
         if metric.search is not None:
@@ -352,36 +342,6 @@ class Metrics(PatternMetrics, StreamMetrics):
         if any(math.isinf(launch.value) for launch in values):
             return Estimate(math.inf, min(launch.value for launch in values), math.inf)
         return metric.bounded(estimate(values, metric.launch_sd, confidence, scatter=scatter)) if values else None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes that call in a :class:`Mix`; empty for another load."""
-        return tuple(one.name for one in self.launches[0].classes)
-
-    def of(self, caller_class: str) -> Metrics:
-        """The metrics of one class that calls in a :class:`Mix`, without resources.
-
-        Raises:
-            SettingError: the load has no such class.
-        """
-        if caller_class not in self._by_class:
-            known = (
-                f"expected one of {', '.join(self.classes)}" if self.classes else "the load has no classes of callers"
-            )
-            hint = did_you_mean(str(caller_class), self.classes)
-            raise SettingError(f"there is no class of callers {shown(caller_class)}; {hint}{known}")
-        return self._by_class[caller_class]
-
-    def _owner(self, metric: Metric) -> Metrics:
-        """The metrics that a metric is read of: those of its class of callers, if this has classes."""
-        return self.of(metric.caller_class) if metric.caller_class and self.classes else self
-
-    @cached_property
-    def _by_class(self) -> dict[str, Metrics]:
-        return {
-            one.name: Metrics(tuple(class_launch(launch, launch.classes[number]) for launch in self.launches))
-            for number, one in enumerate(self.launches[0].classes)
-        }
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
         """ASL over time in the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""

@@ -91,7 +91,7 @@ class Tolerances:
 
     def names(self, metric: Metric) -> bool:
         """Whether a user set the tolerance of this very metric."""
-        return isinstance(self.given, Mapping) and not {metric.name, metric.base_name}.isdisjoint(self.given)
+        return isinstance(self.given, Mapping) and metric.name in self.given
 
     def of(self, metric: str | Metric) -> float:
         """The tolerance of a metric: relative, for the error rate in shares of all requests.
@@ -104,7 +104,7 @@ class Tolerances:
         """
         known = metric if isinstance(metric, Metric) else _named(metric)
         if isinstance(self.given, Mapping):
-            for name in (known.name, known.base_name, _family(known)):
+            for name in (known.name, _family(known)):
                 if name in self.given:
                     return float(self.given[name])
         elif self.given is not None:
@@ -112,7 +112,7 @@ class Tolerances:
                 return _TAIL_FACTOR * float(self.given)
             if Role.ALWAYS_GUARD not in known.roles:
                 return float(self.given)
-        if known.stream is not None and known.base_name != known.stream[0]:
+        if known.stream is not None and known.name != known.stream[0]:
             return _TAIL_FACTOR * self.of(known.stream[0])
         return known.tolerance
 
@@ -136,7 +136,7 @@ def _family(metric: Metric) -> str:
     """The name under which a metric has its default."""
     if metric.is_nmrt:
         return "nmrt"
-    return "p99" if metric.is_tail and metric.base_name not in METRICS else metric.base_name
+    return "p99" if metric.is_tail and metric.name not in METRICS else metric.name
 
 
 def _named(name: str) -> Metric:
@@ -166,10 +166,9 @@ def accepted_ceiling(acceptance: Acceptance, metric: Metric) -> float | None:
 
     A time that may grow by c lets the rate of a closed loop fall by c / (1 + c).
     """
-    if acceptance.metric in (metric.name, metric.base_name):
+    if acceptance.metric == metric.name:
         return acceptance.ceiling
-    times = {*metric.times, *(metric_named(time).base_name for time in metric.times)}
-    return acceptance.ceiling / (1 + acceptance.ceiling) if acceptance.metric in times else None
+    return acceptance.ceiling / (1 + acceptance.ceiling) if acceptance.metric in metric.times else None
 
 
 def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:

@@ -138,12 +138,10 @@ def _points(results: Results) -> Iterator[_Point]:
         for name, found in result.metrics.items():
             if not is_known_metric(name):
                 continue
-            named = metric_named(name)
-            metric = metric_named(named.base_name)
+            metric = metric_named(name)
             asked = metric.objective or metric.promise
             further = {"objective": str(asked)} if asked else {}
             further |= {"currency": metric.currency} if metric.currency else {}
-            further |= {"class": named.caller_class} if named.caller_class else {}
             base, label = (one.removesuffix(f"({asked})").strip() for one in (metric.name, metric.label))
             gauge = _Gauge(base, metric.unit, label)
             yield from _three(gauge, labels | further, found)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metrics.definitions import (
     GROWTHS,
     is_known_metric,
-    metric_named,
     metrics_in,
     nmrt_metric,
     objectives_of,
@@ -253,15 +252,13 @@ def metric_table(result: TestResult) -> Markup | None:
         return None
     other = result.reference
     named: dict[str, Sequence[str]] = {group: metrics_in(group) for group in Group if group is not Group.OTHERS}
-    classes = _class_parts(result)
-    known = {name for names in (*named.values(), *classes.values()) for name in names}
+    known = {name for names in named.values() for name in names}
     searched = (
         *(name for name in result.metrics if is_goodput(name)),
         *(name for name, objective in objectives_of(result.metrics).items() if objective is not None),
     )
     others = [name for name in result.metrics if name not in known and name not in searched and is_known_metric(name)]
     parts: dict[str, Sequence[str]] = {
-        **classes,
         **named,
         Group.CAPACITY: (*named[Group.CAPACITY], *searched),
         Group.OTHERS: others,
@@ -282,15 +279,6 @@ def metric_table(result: TestResult) -> Markup | None:
         head += [tag("th", text, scope="col", class_="number") for text in (other.kind.capitalize(), "Change")]
     table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures")
     return scrolling(table, "Metrics")
-
-
-def _class_parts(result: TestResult) -> dict[str, Sequence[str]]:
-    """The metrics of each class in a mix, by its heading."""
-    of = {name: metric_named(name).caller_class for name in result.metrics if is_known_metric(name)}
-    return {
-        f"Class {one.name}, {one.load}": [name for name, caller_class in of.items() if caller_class == one.name]
-        for one in result.judged.classes
-    }
 
 
 def _bounds(result: TestResult, width: int) -> list[Markup]:

@@ -5,14 +5,11 @@ Pure: takes a measurement, returns text.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact, worst_of
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, objectives_of
-from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
-from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS, layer_kind
 from pytest_mlpatterns.records.outcomes import describe_outcome
 from pytest_mlpatterns.records.overload import Behaviour
@@ -24,8 +21,6 @@ from pytest_mlpatterns.wording import count, listed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.records.caller_classes import ClassRequests
     from pytest_mlpatterns.records.latency import StreamRecord
     from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, NodeFigures
     from pytest_mlpatterns.records.layer_description import Figure
@@ -43,7 +38,6 @@ __all__ = [
     "describe_behaviour",
     "describe_bulk",
     "describe_capacity",
-    "describe_class",
     "describe_cycle",
     "describe_indices",
     "describe_layer",
@@ -79,25 +73,6 @@ def describe_bulk(sizes: Sequence[int], time_ns: Estimate, inputs_per_s: Estimat
     rate = "" if inputs_per_s is None else f": {format_count(inputs_per_s.value)} inputs per second"
     chunks = f"{count(sum(sizes), 'input')} in {count(len(sizes), 'chunk')}"
     return f"{chunks} took {format_duration(time_ns.value)}{rate}"
-
-
-def describe_class(one: ClassRequests, metrics: Metrics) -> str:
-    """One class of callers: ``gold (poisson(20/s)): 41 requests, 20.5 req/s, RTM 5.02 ms, p95 7.10 ms, 0 failed``.
-
-    Args:
-        one: its name and load.
-        metrics: of its requests.
-    """
-    window_s = sum(launch.window.duration_ns for launch in metrics.launches) / SECOND_NS
-    ranks = [percentile_metric(rank) for rank in (50, 95) if metrics.requests >= min_samples(rank)]
-    times = [(metric, found) for metric in ranks if (found := metrics.estimate(metric)) is not None]
-    parts = [
-        count(metrics.requests, "request"),
-        format_rate(metrics.requests / window_s),
-        *(f"{metric.short} {metric.show(found.value)}" for metric, found in times if math.isfinite(found.value)),
-        f"{sum(metrics.failures.values()):,} failed",
-    ]
-    return f"{one.name} ({one.load}): {', '.join(parts)}"
 
 
 def describe_capacity(capacity: Capacity) -> str:

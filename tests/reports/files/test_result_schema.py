@@ -44,7 +44,6 @@ SINCE_0_2_0 = {
     "accepted_file",
     "by_machine",
     "ceiling",
-    "classes",
     "end",
     "entry",
     "failed_outcome",

@@ -113,7 +113,6 @@ _CLASSES = {
     "InOrder": "inputs",
     "Limited": "max_in_flight max_waiting status retry_after",
     "Microservice": "replicas wire",
-    "Mix": "callers",
     "MultiModel": "models max_loaded key",
     "Pipeline": "stages processes",
     "PoissonRate": "rate_rps seed",

@@ -1,0 +1,35 @@
+"""What left the package is refused by its name, wherever users wrote it."""
+
+from __future__ import annotations
+
+import pytest
+
+import pytest_mlpatterns
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.judging.verdict_log import at_the_call
+from pytest_mlpatterns.removed import why_removed
+
+LOADS = {"Mix": "write a test for each class of callers"}
+
+
+def assert_rtm_below(limit: str) -> str:
+    return limit
+
+
+@pytest.mark.parametrize(("name", "instead"), LOADS.items())
+def test_a_load_that_left_is_refused_with_what_to_do(name: str, instead: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(pytest_mlpatterns, name)
+    assert str(caught.value) == f"{name} left in 0.3 (commit 5b1580bb is the last that has it); {instead}"
+
+
+def test_an_argument_of_an_assertion_that_left_is_refused_with_what_to_do() -> None:
+    checked = at_the_call(assert_rtm_below)
+    assert checked(limit="2ms") == "2ms"
+    with pytest.raises(SettingError, match=r"^assert_rtm_below\(of=\.\.\.\): of= left in 0\.3 .*; write a test for"):
+        checked("2ms", of="gold")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", ["of", "rtm", "concurrency=", ""])
+def test_what_did_not_leave_is_no_such_name(name: str) -> None:
+    assert why_removed(name) == ""
