@@ -1,4 +1,4 @@
-"""What left the package: names that files, tests and command lines of earlier versions may still have.
+"""What left the package: names and arguments that files, tests and command lines of earlier versions may still have.
 
 Each is refused by its name, with what to use instead, and not as a typing error. Pure.
 """
