@@ -18,20 +18,15 @@ from pattern_cost import driven, serving_ours
 from peers.lifecycle import FILES, Peer, install, serving_peer
 
 from pytest_mlpatterns import (
-    Autoscaled,
     Batched,
     Cached,
     Cascade,
     Ensemble,
-    Fallback,
-    Faulty,
     Limited,
     Microservice,
-    MultiModel,
     Pipeline,
     Queued,
     Replicated,
-    Shadowed,
     Single,
 )
 from pytest_mlpatterns.workload.payload import read_payload
@@ -63,28 +58,16 @@ def stays(given: object, output: object) -> bool:
     return False
 
 
-def the_only_one(given: object) -> str:
-    """The name of the model for every input."""
-    return "only"
-
-
 LAYERS: dict[str, Pattern] = {
     "Cached()": Cached(),
     "Batched()": Batched(max_wait="0ms"),
     "Limited()": Limited(),
-    'Limited("adaptive")': Limited("adaptive"),
     "Cascade(…), the first answers": Cascade(MODEL, "model", stays),
-    "Fallback(…)": Fallback(MODEL),
-    "Faulty(share=0)": Faulty(delay="1s", share=0),
-    "MultiModel(…), warm": MultiModel({"only": MODEL}, key=the_only_one),
-    "Shadowed(…)": Shadowed(MODEL),
     "Pipeline of two": Pipeline([MODEL, "model"]),
 }
 HOPS: dict[str, Pattern] = {
     "Replicated(2)": Replicated(2),
-    "Replicated(2, hedge=…)": Replicated(2, hedge="1s"),
     'Replicated(2, "two-choices")': Replicated(2, "two-choices"),
-    "Autoscaled(2, 2)": Autoscaled(2, 2),
     "Microservice()": Microservice(),
     "Queued()": Queued(),
     "Ensemble of two": Ensemble([MODEL, "model"], combine=max),

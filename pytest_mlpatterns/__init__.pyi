@@ -55,22 +55,17 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics as Metrics
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut as ScaleOut
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling as Scaling, ScalingStep as ScalingStep
 from pytest_mlpatterns.patterns import (
-    Autoscaled as Autoscaled,
     Batched as Batched,
     Cached as Cached,
     Cascade as Cascade,
     Continuous as Continuous,
     Ensemble as Ensemble,
-    Fallback as Fallback,
-    Faulty as Faulty,
     Limited as Limited,
     Microservice as Microservice,
-    MultiModel as MultiModel,
     Pattern as Pattern,
     Pipeline as Pipeline,
     Queued as Queued,
     Replicated as Replicated,
-    Shadowed as Shadowed,
     Single as Single,
 )
 from pytest_mlpatterns.patterns.layer import (

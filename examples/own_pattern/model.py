@@ -1,8 +1,14 @@
-"""A model that costs 2 ms a call, whatever the size of the batch."""
+"""A model that raises an error or takes long for some inputs, and another one that knows less and is always there."""
 
-import time
+import asyncio
 
 
-def double(batch):
-    time.sleep(0.002)
+async def double(batch):
+    if any(number % 10 == 0 for number in batch):
+        raise ValueError("no doubles of tens")
+    await asyncio.sleep(1 if any(number % 10 == 5 for number in batch) else 0.002)
     return [2 * number for number in batch]
+
+
+def unknown(batch):
+    return ["unknown" for _ in batch]

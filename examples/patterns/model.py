@@ -44,16 +44,6 @@ def unsure(row, probability):
     return 0.1 < probability < 0.9
 
 
-def size_of(row):
-    """Which model a row is for: the first measurement is the mean radius."""
-    return "large" if row[0] > 14 else "small"
-
-
-def same_class(probability, other):
-    """Whether two models decide the same."""
-    return (probability >= 0.5) == (other >= 0.5)
-
-
 def mean(answers):
     """What the models of an ensemble agree on."""
     return float(np.mean(answers))

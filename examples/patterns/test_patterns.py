@@ -3,24 +3,19 @@ batch."""
 
 import joblib
 import pytest
-from model import FILE, Linear, mean, named, same_class, size_of, unsure, without_gaps
+from model import FILE, Linear, mean, named, unsure, without_gaps
 from sklearn.datasets import load_breast_cancer
 
 from pytest_mlpatterns import (
-    Autoscaled,
     Batched,
     Cached,
     Cascade,
     Ensemble,
-    Fallback,
-    Faulty,
     Limited,
     Microservice,
-    MultiModel,
     Pipeline,
     Queued,
     Replicated,
-    Shadowed,
     Single,
     Stages,
     Zipf,
@@ -49,13 +44,6 @@ def test_replicated_shares_the_work(perf):
     perf.assert_error_rate_below("5%")
     if not perf.smoke:  # figures that a single request cannot give
         assert all(share.value > 0.3 for share in perf.metrics.replica_share)
-
-
-@pytest.mark.perf(pattern=Replicated(2, balance="two-choices", hedge="p95"), check=right)
-def test_late_requests_are_asked_twice_for_little_more_load(perf):
-    perf.assert_error_rate_below("5%")
-    if not perf.smoke:  # at most 5.5 % in the long run
-        assert perf.metrics.figure("extra_load").value < 0.25
 
 
 @pytest.mark.perf(pattern=Microservice(), concurrency=1, check=right)
@@ -87,15 +75,6 @@ def test_a_limit_refuses_what_would_come_too_late(perf):
     perf.assert_goodput_at_least(rps=2, slo="latency<2s")
     if not perf.smoke:  # no machine answers 400 requests a second with this model
         assert perf.metrics.figure("admitted_share").value < 0.9
-        assert perf.metrics.figure("limit").value == 2
-
-
-@pytest.mark.perf(pattern=Autoscaled(min=0, max=2, window="200ms"), check=right)
-def test_replicas_follow_the_load_from_none_on(perf):
-    perf.assert_error_rate_below("5%")
-    if not perf.smoke:
-        assert 1 <= perf.metrics.figure("replicas").value <= 2
-        assert perf.metrics.figure("oscillations").value == 0
 
 
 @pytest.mark.perf(pattern=Pipeline([without_gaps, "model", named]))
@@ -112,39 +91,6 @@ def test_the_forest_sees_only_what_the_linear_model_is_unsure_about(perf):
         rows = load_breast_cancer().data.tolist()
         share = sum(map(unsure, rows, Linear()(rows))) / len(rows)
         assert perf.metrics.figure("escalation_share").value == pytest.approx(share, abs=0.15)
-
-
-@pytest.mark.perf(pattern=MultiModel({"small": Linear, "large": "model"}, max_loaded=1, key=size_of))
-def test_a_model_for_each_size_of_tumour_is_loaded_when_it_is_asked_for(perf):
-    perf.assert_error_rate_below("5%")
-    if not perf.smoke:  # room for one of two, and both are asked for in any order
-        assert 0 < perf.metrics.figure("cold_hit_share").value <= 1
-        assert perf.metrics.figure("model_load").value > 0
-
-
-@pytest.mark.perf(pattern=Shadowed(Linear, share=0.5, same=same_class), check=right)
-def test_a_shadow_shows_how_often_the_linear_model_would_decide_as_the_forest_does(perf):
-    perf.assert_rtm_below("2s")
-    if not perf.smoke:
-        rows = load_breast_cancer().data.tolist()
-        forest = joblib.load(FILE)["forest"].predict_proba(rows)[:, 1]
-        share = sum(map(same_class, forest, Linear()(rows))) / len(rows)
-        assert perf.metrics.figure("agreement").value == pytest.approx(share, abs=0.15)
-
-
-@pytest.mark.perf(pattern=Fallback(Linear) | Limited(2, max_waiting=2), rate_rps=400)
-def test_the_linear_model_answers_what_the_forest_has_no_time_for(perf):
-    perf.assert_error_rate_below("5%")
-    if not perf.smoke:
-        assert perf.metrics.figure("fallback_share").value > 0.1
-
-
-@pytest.mark.perf(pattern=Fallback(Linear, open_after=None) | Faulty(error=500, share=0.2))
-def test_clients_do_not_notice_that_the_forest_fails_now_and_then(perf):
-    perf.assert_error_rate_below("1%")
-    if not perf.smoke:
-        injected = perf.metrics.figure("injected_share").value
-        assert perf.metrics.figure("fallback_share").value == pytest.approx(injected, abs=0.1)
 
 
 @pytest.mark.perf(pattern=Ensemble(["model", Linear], combine=mean))

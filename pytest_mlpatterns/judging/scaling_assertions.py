@@ -204,7 +204,7 @@ def _require_replicas_alone(pattern: Pattern) -> None:
     if balance_of(pattern) is None:
         raise SettingError(
             f"measure_scaling(cpus_per_replica=...) of {pattern}, whose gateway process chooses among the replicas and "
-            'needs cores too; leave cpus_per_replica= out, or choose balance="round-robin" and no hedge'
+            'needs cores too; leave cpus_per_replica= out, or choose balance="round-robin"'
         )
 
 

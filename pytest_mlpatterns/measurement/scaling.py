@@ -40,7 +40,7 @@ _BY_THE_KERNEL = (
 )
 _BY_A_GATEWAY = (
     "a gateway process chooses among the replicas, and the load generator, which balances over a new one, knows no "
-    'such rule; choose balance="round-robin" or "least-outstanding", and no hedge'
+    'such rule; choose balance="round-robin" or "least-outstanding"'
 )
 """Why no replica is added behind a gateway."""
 BY_NO_ENGINE = 'the engine of this test adds no replica to a running service; choose engine="local"'

@@ -7,38 +7,28 @@ starts a process. A new pattern is one module and its name in ``__all__`` here.
 
 from __future__ import annotations
 
-from pytest_mlpatterns.patterns.autoscaled import Autoscaled
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.cascade import Cascade
 from pytest_mlpatterns.patterns.continuous import Continuous
 from pytest_mlpatterns.patterns.ensemble import Ensemble
-from pytest_mlpatterns.patterns.fallback import Fallback
-from pytest_mlpatterns.patterns.faulty import Faulty
 from pytest_mlpatterns.patterns.limited import Limited
-from pytest_mlpatterns.patterns.multi_model import MultiModel
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.pipeline import Pipeline
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.replication import Microservice, Replicated, Single
-from pytest_mlpatterns.patterns.shadowed import Shadowed
 
 __all__ = [
-    "Autoscaled",
     "Batched",
     "Cached",
     "Cascade",
     "Continuous",
     "Ensemble",
-    "Fallback",
-    "Faulty",
     "Limited",
     "Microservice",
-    "MultiModel",
     "Pattern",
     "Pipeline",
     "Queued",
     "Replicated",
-    "Shadowed",
     "Single",
 ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.credentials import HIDDEN, is_credential, without_users
@@ -17,9 +16,7 @@ from pytest_mlpatterns.wording import shown
 __all__ = [
     "EMBEDDED",
     "MEMORY",
-    "NO_MODELS",
     "NO_VARIABLES",
-    "NamedModels",
     "Variables",
     "check_store",
     "read_variables",
@@ -38,27 +35,8 @@ _BREAKS_TEXT = frozenset("\\'\"()[]{}")
 _ITEM = re.compile(r"""\s*('[^']*'|"[^"]*"|[^:'"\s]*)\s*:(?:\s*('[^']*'|"[^"]*")\s*|([^,'"]*))(?:,|$)""")
 
 
-_Value = TypeVar("_Value")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class _Named(Mapping[str, _Value]):
-    """Values by their names, as a field of a pattern: in the order of their pairs, and it cannot change."""
-
-    pairs: tuple[tuple[str, _Value], ...] = ()
-
-    def __getitem__(self, name: str) -> _Value:
-        return dict(self.pairs)[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict(self.pairs))
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Variables(_Named[str]):
+class Variables(Mapping[str, str]):
     """Environment variables, by name; comparable and hashable.
 
     ``str()`` gives ``OMP_NUM_THREADS=1, API_TOKEN=***``: names, and values except those that may be credentials.
@@ -66,6 +44,17 @@ class Variables(_Named[str]):
     Attributes:
         pairs: names and values, ordered by name.
     """
+
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    def __getitem__(self, name: str) -> str:
+        return dict(self.pairs)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.pairs))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
 
     def __hash__(self) -> int:
         return hash(self.pairs)
@@ -88,40 +77,6 @@ class Variables(_Named[str]):
 
 NO_VARIABLES = Variables()
 """No variables."""
-
-
-_MOST_NAMED = 6
-"""Most models that the text of a pattern names; longer texts are hard to read as the id of a test."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NamedModels(_Named[Any]):
-    """Models of the user's by the names under which requests ask for them; comparable and hashable.
-
-    Attributes:
-        pairs: names and models, in the order in which they were given.
-    """
-
-    def __hash__(self) -> int:
-        return hash(frozenset(name for name, _ in self.pairs))
-
-    def __repr__(self) -> str:
-        return repr(dict(self.pairs))
-
-    def text(self, text_of: Callable[[Any], str]) -> str:
-        """The models inside the text of a pattern: ``{de:German,en:English}``; of many, the first two and the last.
-
-        Args:
-            text_of: gives the text of a model.
-        """
-        texts = [f"{_quoted(name)}:{text_of(model)}" for name, model in self.pairs]
-        if len(texts) > _MOST_NAMED:
-            texts = [*texts[:2], f"{len(texts) - 3} more", texts[-1]]
-        return f"{{{','.join(texts)}}}"
-
-
-NO_MODELS = NamedModels()
-"""No models."""
 
 
 def set_variables(owner: object) -> None:

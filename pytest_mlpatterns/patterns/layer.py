@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AFTER_LOSS_NS",
     "Answer",
-    "CutError",
     "DecodedInputs",
     "Handler",
     "LostError",
-    "OnDemandModel",
     "ProcessHandler",
     "RequestError",
     "Resources",
@@ -92,22 +90,6 @@ class LostError(RequestError):
         super().__init__(502, text)
 
 
-class CutError(LostError):
-    """The connection of the request is to be closed instead of an answer.
-
-    An HTTP server closes the connection of its client. Where that cannot be, as over gRPC, between the layers of one
-    process or behind a broker, it is an error like any other, with status 502.
-
-    Args:
-        text: why, for those that cannot close it.
-        in_answer: the client reads the beginning of an answer before; else it reads nothing.
-    """
-
-    def __init__(self, text: str, *, in_answer: bool) -> None:
-        super().__init__(text)
-        self.in_answer = in_answer
-
-
 class Resources(Protocol):
     """What an engine offers to a layer, in the process in which the layer runs."""
 
@@ -152,18 +134,6 @@ class ProcessHandler(Protocol):
 
     def __call__(self, instances: list[Any], /) -> Answer:
         """Send the inputs to one of the processes."""
-        ...
-
-
-class OnDemandModel(Protocol):
-    """A model that its layer loads when a request needs it."""
-
-    def load(self) -> Handler:
-        """Build the model anew. It may take long, so call it in a thread.
-
-        Raises:
-            Exception: any error of the user's code.
-        """
         ...
 
 

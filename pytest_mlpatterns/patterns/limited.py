@@ -6,13 +6,10 @@ import asyncio
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
-from pytest_mlpatterns.patterns.adaptive_limit import AdaptiveLimit
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.layer import RequestError, parallelism
 from pytest_mlpatterns.patterns.model_thread import OffLoop
@@ -20,7 +17,7 @@ from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge
 from pytest_mlpatterns.patterns.stream import StreamSource
 from pytest_mlpatterns.units import parse_duration
-from pytest_mlpatterns.wording import count, shown
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,10 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LimitLayer", "Limited"]
 
-ADAPTIVE = "adaptive"
-"""A limit that follows the latency."""
-_ENOUGH = 64
-"""Requests in flight at a worker that lets an adaptive limit find its own."""
 _MOST = 100_000
 """Most requests in flight or waiting; one machine has no more sockets for them."""
 
@@ -46,8 +39,7 @@ class Limited(Pattern):
     everything too late.
 
     Args:
-        max_in_flight: most requests inside at a time, 1..100,000; ``"adaptive"``: as many as answer without waiting
-            there, found from the latency.
+        max_in_flight: most requests inside at a time, 1..100,000.
         max_waiting: most requests that wait before them, in the order of their arrival, 0..100,000.
         status: HTTP status of a refused request, 400..599; 503 and 429 are usual.
         retry_after: when a refused client should try again, which it reads in the header ``Retry-After`` in whole
@@ -55,11 +47,11 @@ class Limited(Pattern):
         env: environment variables of the process in which it runs, and of those behind it.
 
     Raises:
-        SettingError: a number out of range, another text than ``"adaptive"``, or impossible variables.
+        SettingError: a number out of range, or impossible variables.
         UnitError: a time without a unit.
     """
 
-    max_in_flight: int | str = 8
+    max_in_flight: int = 8
     max_waiting: int = 16
     status: int = 503
     retry_after: str | None = "1s"
@@ -67,14 +59,7 @@ class Limited(Pattern):
 
     def __post_init__(self) -> None:
         set_variables(self)
-        if isinstance(self.max_in_flight, str):
-            if self.max_in_flight != ADAPTIVE:
-                raise SettingError(
-                    f"Limited(max_in_flight={shown(self.max_in_flight)}), expected a whole number from 1 to {_MOST:,}, "
-                    f'or "{ADAPTIVE}"'
-                )
-        else:
-            set_whole(self, "max_in_flight", least=1, most=_MOST)
+        set_whole(self, "max_in_flight", least=1, most=_MOST)
         set_whole(self, "max_waiting", least=0, most=_MOST)
         set_whole(self, "status", least=400, most=599)
         if self.retry_after is not None:
@@ -82,8 +67,8 @@ class Limited(Pattern):
 
     @property
     def taken_at_once(self) -> int:
-        """As many requests as may be inside, or for an adaptive limit some more than any worker needs."""
-        return self.max_in_flight if isinstance(self.max_in_flight, int) else _ENOUGH
+        """As many requests as may be inside."""
+        return self.max_in_flight
 
     @property
     def retry_after_s(self) -> int | None:
@@ -123,38 +108,22 @@ class LimitLayer:
         self._inside = OffLoop(inside, "limited model")
         self._reader = StreamSource()
         self._tally = tally
-        self._adaptive = None if isinstance(pattern.max_in_flight, int) else AdaptiveLimit()
         self._in_flight = 0
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
-        tally.level("limit", self._limit)
-
-    @property
-    def _limit(self) -> int:
-        if self._adaptive is not None:
-            return self._adaptive.value
-        assert isinstance(self._pattern.max_in_flight, int)
-        return self._pattern.max_in_flight
 
     async def __call__(self, instances: list[Any]) -> Any:
         """The outputs of a request that is let in, or its stream."""
         await self._enter()
-        began_ns = perf_counter_ns()
         outputs = await self._inside(instances, on_failure=self._leave)
         try:
-            on_end = partial(self._answered, began_ns)
-            stream = self._reader.read(outputs, len(instances), "the model", on_end=on_end)
+            stream = self._reader.read(outputs, len(instances), "the model", on_end=self._leave)
         except BaseException:
             self._leave()
             raise
         if stream is not None:
             return stream
-        self._answered(began_ns)
-        return outputs
-
-    def _answered(self, began_ns: int) -> None:
-        """An answer is there, or its stream has ended, failed or been closed."""
-        self._learn(began_ns)
         self._leave()
+        return outputs
 
     async def _enter(self) -> None:
         """Wait until the request may go in.
@@ -162,7 +131,7 @@ class LimitLayer:
         Raises:
             RequestError: too many requests wait.
         """
-        if self._in_flight < self._limit:
+        if self._in_flight < self._pattern.max_in_flight:
             self._tally.count("admitted")
             self._tally.time("wait_ns", 0)
             self._in_flight += 1
@@ -185,19 +154,10 @@ class LimitLayer:
         self._tally.time("wait_ns", waited_ns)
         charge(QUEUE_WAIT, waited_ns)
 
-    def _learn(self, began_ns: int) -> None:
-        """Let an adaptive limit follow the time of an answer."""
-        if self._adaptive is None:
-            return
-        before = self._adaptive.value
-        self._adaptive.answered(perf_counter_ns() - began_ns, self._in_flight)
-        if self._adaptive.value != before:
-            self._tally.level("limit", self._adaptive.value)
-
     def _leave(self) -> None:
         """A request is no longer in flight; those that may go in now do."""
         self._in_flight -= 1
-        while self._waiting and self._in_flight < self._limit:
+        while self._waiting and self._in_flight < self._pattern.max_in_flight:
             place, _ = self._waiting.popitem(last=False)
             if not place.done():
                 self._in_flight += 1
@@ -207,7 +167,7 @@ class LimitLayer:
         waiting = count(self._pattern.max_waiting, "request")
         return RequestError(
             self._pattern.status,
-            f"too many requests: {self._limit} in flight and {waiting} waiting, which are the limits; send fewer at a "
-            "time or try again later",
+            f"too many requests: {self._pattern.max_in_flight} in flight and {waiting} waiting, which are the limits; "
+            "send fewer at a time or try again later",
             retry_after_s=self._pattern.retry_after_s,
         )

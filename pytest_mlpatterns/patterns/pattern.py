@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, NamedModels, Variables, without_password
+from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, Variables, without_password
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.layer_kinds import describe_layer_kind
 from pytest_mlpatterns.wire import Wire
@@ -56,15 +56,10 @@ class ModelNode:
     """Calls a model: ``MODEL``, or a callable, class or import string of the user's.
 
     An engine replaces ``target`` by its packed form, a :class:`pytest_mlpatterns.serving.model.ModelSource`.
-
-    Args:
-        on_demand: the process does not load it at its start; the layer around it gets an
-            :class:`~pytest_mlpatterns.patterns.layer.OnDemandModel` and loads it.
     """
 
     target: Any
     name: str
-    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +92,7 @@ class ProcessGroup:
         wire: how requests reach them; None: as requests reach the deployment.
         broker: address of the broker from whose stream they take requests; None: requests reach them over sockets.
         restart: a process that dies is replaced.
-        gives_up: the process before them may give up a request, which they then stop as soon as they can.
         env: environment variables of the processes, and of those behind them.
-        most: largest number of processes if it follows the load, ``replicas`` at first; None: it stays.
     """
 
     inside: Node
@@ -111,17 +104,12 @@ class ProcessGroup:
     wire: Wire | None = None
     broker: str | None = None
     restart: bool = False
-    gives_up: bool = False
     env: Mapping[str, str] = NO_VARIABLES
-    most: int | None = None
 
     @property
     def in_flight(self) -> int:
         """Number of requests that a queue should have in flight at each process."""
-        node = self.inside
-        while isinstance(node, LayerNode) and node.pattern.passes_on:
-            node = node.inside[0]
-        return node.pattern.taken_at_once if isinstance(node, LayerNode) else 1
+        return self.inside.pattern.taken_at_once if isinstance(self.inside, LayerNode) else 1
 
 
 Node = ModelNode | LayerNode | ProcessGroup
@@ -140,8 +128,6 @@ class Pattern:
 
     needs_code: ClassVar[bool] = False
     """Whether it has arguments that cannot be written as text, such as functions."""
-    passes_on: ClassVar[bool] = False
-    """Whether every request goes on to the first node inside at once, so that a queue may look at that one."""
     layer_kind: ClassVar[LayerKind | None] = None
     """Metrics, note and charts of what the layer counts; without it the counts stand in reports as they are named."""
 
@@ -220,15 +206,7 @@ class Pattern:
 
     @property
     def inside_names(self) -> tuple[str, ...]:
-        """The names of the nodes inside, in their order, if there are several; the split of latencies has them.
-
-        The times of a node with an empty name are those of the layer.
-        """
-        return ()
-
-    @property
-    def model_names(self) -> tuple[str, ...]:
-        """The names under which clients may ask for a model, besides that of the deployment."""
+        """The names of the nodes inside, in their order, if there are several; the split of latencies has them."""
         return ()
 
     def plan(self) -> ProcessGroup:
@@ -245,11 +223,6 @@ class Pattern:
             _check_complete(layer.pattern)
             if layer.pattern.is_polled and layer is not root.inside:
                 raise SettingError(f"{self}: {layer.pattern} answers before there is a result, so it has to come first")
-        if _replaces_a_gateway(root):
-            raise SettingError(
-                f"{self}: a worker of a queue is replaced if it dies, and its replacement would not know the replicas "
-                "that follow the load behind it; write Autoscaled() | Queued()"
-            )
         return root
 
     def without_callables(self) -> Pattern:
@@ -369,18 +342,8 @@ def _text_or_class(value: object) -> str | None:
 
 def _processes(node: Node) -> int:
     if isinstance(node, ProcessGroup):
-        return (node.replicas if node.most is None else node.most) * (1 + _processes(node.inside))
+        return node.replicas * (1 + _processes(node.inside))
     return sum(map(_processes, node.inside)) if isinstance(node, LayerNode) else 0
-
-
-def _replaces_a_gateway(node: Node, *, is_replaced: bool = False) -> bool:
-    """Whether processes whose number follows the load are behind a process that is replaced if it dies."""
-    if isinstance(node, ProcessGroup):
-        if is_replaced and node.most is not None:
-            return True
-        return _replaces_a_gateway(node.inside, is_replaced=node.restart)
-    inside = node.inside if isinstance(node, LayerNode) else ()
-    return any(_replaces_a_gateway(one, is_replaced=is_replaced) for one in inside)
 
 
 def _as_text(value: object) -> str:
@@ -389,8 +352,6 @@ def _as_text(value: object) -> str:
         return f"[{','.join(map(_as_text, value))}]"
     if isinstance(value, Variables):
         return value.text
-    if isinstance(value, NamedModels):
-        return value.text(_as_text)
     if isinstance(value, timedelta):
         units = {"s": timedelta(seconds=1), "ms": timedelta(milliseconds=1), "us": timedelta(microseconds=1)}
         return next(f"{value // unit}{name}" for name, unit in units.items() if not value % unit)

@@ -9,7 +9,6 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.arguments import NO_VARIABLES, set_variables
 from pytest_mlpatterns.patterns.balanced import BalancedLayer
-from pytest_mlpatterns.patterns.hedging import hedge_of
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Composed, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.replica_choice import Rule
 from pytest_mlpatterns.records.addressing import Balance
@@ -77,23 +76,16 @@ class Replicated(Pattern):
             ``"least-latency"``: the least product of latency and requests in flight; ``"prefix"``: the replica that has
             seen the beginning of the prompt, unless it has over 1.25 times its share of those in flight.
         env: environment variables of each replica, such as ``{"OMP_NUM_THREADS": "1"}``.
-        hedge: when a second replica is asked because the first is late: after a time such as ``"20ms"``, or after a
-            percentile of the latest latencies such as ``"p95"``, which then adds at most 5.5 % to the load. The first
-            answer counts, and the other request is cancelled. The process before the replicas does it, a gateway if
-            there is no other. None: never.
         prefix_chars: length of the beginning that ``balance="prefix"`` compares, in characters of a text or elements of
             a list, 1..1,000,000.
 
     Raises:
-        SettingError: a number out of range, an unknown balance, a hedge that is neither a percentile from 50 to below
-            100 nor a time, a hedge of replicas that the kernel chooses, or impossible variables.
-        UnitError: a time without a unit.
+        SettingError: a number out of range, an unknown balance, or impossible variables.
     """
 
     replicas: int = 2
     balance: str = Balance.ROUND_ROBIN.value
     env: Mapping[str, str] = NO_VARIABLES
-    hedge: str | None = None
     prefix_chars: int = 100
 
     def __post_init__(self) -> None:
@@ -105,20 +97,13 @@ class Replicated(Pattern):
         if not isinstance(self.balance, str) or self.balance not in _BALANCES:
             known = ", ".join(map(repr, _BALANCES))
             raise SettingError(f"Replicated(balance={shown(self.balance)}), expected one of {known}")
-        if self.hedge is not None:
-            hedge_of(self.hedge, "Replicated(hedge=...)")
         if self.has_gateway:
             set_whole(self, "replicas", least=2, most=MAX_PROCESSES - 1)
-        if self.hedge is not None and self.balance == Balance.SHARED_SOCKET:
-            raise SettingError(
-                f"Replicated(balance={shown(self.balance)}, hedge={shown(self.hedge)}): the kernel chooses the replica "
-                'alone, so no other one can be asked; choose balance="round-robin"'
-            )
 
     @property
     def has_gateway(self) -> bool:
         """Whether a process before the replicas chooses among them, by a rule that the load generator does not know."""
-        return self.hedge is not None or self.balance not in list(Balance)
+        return self.balance not in list(Balance)
 
     @property
     def taken_at_once(self) -> int:
@@ -129,8 +114,7 @@ class Replicated(Pattern):
         """Build the processes, each with the rest of the composition, and the layer that chooses if it takes one."""
         inside = build(position + 1, rest)
         if self.has_gateway:
-            hedged = self.hedge is not None
-            group = ProcessGroup(inside, "replica", position, self.replicas, gives_up=hedged, env=self.env)
+            group = ProcessGroup(inside, "replica", position, self.replicas, env=self.env)
             return LayerNode(self, position, (group,))
         return ProcessGroup(
             inside, "replica", position, self.replicas, Balance(self.balance), takes_load=True, env=self.env

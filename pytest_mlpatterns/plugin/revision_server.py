@@ -25,8 +25,6 @@ from pytest_mlpatterns.revision.messages import (
     FactsFound,
     FactsWanted,
     InheritedOptions,
-    PidsFound,
-    PidsWanted,
     Reason,
     ReferenceJob,
     RevisionFailed,
@@ -195,8 +193,6 @@ class _Served:
                 return self._stats()
             case FactsWanted():
                 return FactsFound(environment_facts() if self._deployment is None else self._deployment.facts())
-            case PidsWanted():
-                return PidsFound(() if self._deployment is None else self._deployment.pids)
 
     def stop(self) -> None:
         """End the deployment if one runs."""
@@ -216,7 +212,6 @@ class _Served:
             streams=deployment.streams,
             shared=deployment.shared,
             roles=deployment.roles,
-            scales=deployment.scales,
         )
 
     def _stats(self) -> StatsFound | DeploymentFailed:

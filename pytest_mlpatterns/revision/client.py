@@ -20,8 +20,6 @@ from pytest_mlpatterns.revision.messages import (
     FactsFound,
     FactsWanted,
     InheritedOptions,
-    PidsFound,
-    PidsWanted,
     Reason,
     ReferenceJob,
     RevisionFailed,
@@ -61,8 +59,6 @@ _CLUSTER_STOP_TIMEOUT_S = 70.0
 """The same on a cluster; longer than that process waits for the cluster."""
 _FACTS_TIMEOUT_S = 10.0
 """Time limit for the facts of a deployment, in seconds."""
-_PIDS_TIMEOUT_S = 2.0
-"""Time limit for the processes of a deployment, in seconds: asked twice a second, under load."""
 _Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
 _ERROR = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Failure|Failed|Skipped|Exit|Warning)\b(?:: .*)?")
@@ -199,8 +195,7 @@ class RevisionClient:
         )
         if started.shared is not None and self._session is not None:
             return self._session.seen(started.endpoint, started.shared, traits=traits, on_stop=self._stop)
-        on_pids = self._pids if started.scales else None
-        foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts, on_pids)
+        foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
         return Deployment(started.endpoint, foreign, traits)
 
     def facts(self) -> EnvironmentFacts:
@@ -209,13 +204,6 @@ class RevisionClient:
             return self._ask(FactsWanted(), FactsFound, _FACTS_TIMEOUT_S).facts
         except DeploymentError:  # the next question reports it
             return {}
-
-    def _pids(self, known: tuple[int, ...]) -> tuple[int, ...]:
-        """The present processes of the deployment that runs; those known if it does not answer."""
-        try:
-            return self._ask(PidsWanted(), PidsFound, _PIDS_TIMEOUT_S).pids
-        except DeploymentError:  # the next question reports it
-            return known
 
     def close(self) -> None:
         """End the process and all processes that it started."""

@@ -3,9 +3,8 @@
 The client sends one :class:`ReferenceJob`. The server answers :class:`RevisionSetup`, or :class:`RevisionFailed` and
 ends. Then the client sends :class:`StartDeployment` and :class:`StopDeployment` in turn, and the server answers
 :class:`DeploymentStarted` and :class:`DeploymentStopped`, or :class:`RevisionFailed`. Between these two the client asks
-for what the deployment counts, where it runs and which processes it has (:class:`StatsWanted`, :class:`FactsWanted`,
-:class:`PidsWanted`), as often as it likes; the server answers :class:`StatsFound`, :class:`FactsFound` or
-:class:`PidsFound`, or :class:`DeploymentFailed`, after which it goes on.
+for what the deployment counts and where it runs (:class:`StatsWanted`, :class:`FactsWanted`), as often as it likes; the
+server answers :class:`StatsFound` or :class:`FactsFound`, or :class:`DeploymentFailed`, after which it goes on.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ __all__ = [
     "FactsFound",
     "FactsWanted",
     "InheritedOptions",
-    "PidsFound",
-    "PidsWanted",
     "Reason",
     "ReferenceJob",
     "RevisionFailed",
@@ -118,7 +115,6 @@ class DeploymentStarted:
         cold_start_ns: time from its start to the first answer; None if it is not known.
         cpu_share: the processor that it was given; None if it may use all of the machine.
         shared: by which the client sees it without the server; None if it cannot.
-        scales: whether its processes come and go with the load.
     """
 
     endpoint: Endpoint
@@ -128,7 +124,6 @@ class DeploymentStarted:
     streams: bool = False
     shared: object = None
     roles: Mapping[int, str] = field(default_factory=dict)
-    scales: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,25 +156,13 @@ class FactsFound:
 
 
 @dataclass(frozen=True, slots=True)
-class PidsWanted:
-    """Ask for the present processes of a deployment that scales."""
-
-
-@dataclass(frozen=True, slots=True)
-class PidsFound:
-    """The processes of the deployment, without their children; none if no deployment runs."""
-
-    pids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class DeploymentFailed:
     """The deployment cannot answer, because one of its processes has ended or does not respond."""
 
     text: str
 
 
-Wanted = StartDeployment | StopDeployment | StatsWanted | FactsWanted | PidsWanted
+Wanted = StartDeployment | StopDeployment | StatsWanted | FactsWanted
 """What the client sends after the job."""
 
 

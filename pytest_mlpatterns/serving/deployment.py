@@ -62,7 +62,6 @@ class Traits:
         cold_start_ns: time from its start to the first answer; None if none came yet, or it is not known.
         shared: by which another process of the run sees it too, whose type its engine knows; None if only the process
             that started it can.
-        scales: whether its processes come and go with the load.
     """
 
     cpu_share: CpuShare | None = None
@@ -73,7 +72,6 @@ class Traits:
     cold_start_ns: int | None = None
     streams: bool = False
     shared: object = None
-    scales: bool = False
 
 
 class Deployment:
@@ -86,7 +84,7 @@ class Deployment:
         builder: turns an input into a request, for services whose format is none of the wires.
 
     Attributes:
-        cpu_share, scaler, cores, make_monitor, roles, shared, scales: as in :class:`Traits`.
+        cpu_share, scaler, cores, make_monitor, roles, shared: as in :class:`Traits`.
         cold_start_ns: time from its start to the first answer; None if it is not known.
         streams: whether it has answered a functional request, such as the first one, with a stream.
         answer_form: what its first answer looked like, in words; empty if none came, or it was a stream.
@@ -110,7 +108,6 @@ class Deployment:
         self.make_monitor: Callable[[], Monitor] | None = traits.make_monitor
         self.roles: Mapping[int, str] = traits.roles
         self.shared: object = traits.shared
-        self.scales: bool = traits.scales
         self.cold_start_ns: int | None = traits.cold_start_ns
         self.streams: bool = traits.streams
         self.answer_form: str = ""

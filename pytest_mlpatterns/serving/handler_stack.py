@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
@@ -116,9 +116,8 @@ class HandlerStack:
         if isinstance(node, PackedLayer):
             return self._layer(node, of)
         if isinstance(node, ModelNode):
-            if node.on_demand:
-                return cast("Handler", _OnDemand(node, self._meter, of))
-            return _loaded(node, self._meter, of, is_stepped=is_stepped)
+            model = _checked(node.target.load(), node.target.name, is_stepped=is_stepped)
+            return _timed(model, self._meter, of, is_stepped=is_stepped)  # type: ignore[no-any-return]
         assert self._hooks is not None, f"requests reach {node} through the layer of its queue"
         return self._hooks.upstream(node, self._tally(node.position, "hop"), of)
 
@@ -126,7 +125,7 @@ class HandlerStack:
         pattern: Pattern = pickle.loads(node.pattern)  # noqa: S301 - only our own parent writes here
         queue = next((inside for inside in node.inside if isinstance(inside, QueueNode)), None)
         inside = [
-            self._build(inside, is_stepped=pattern.steps_model, of=name or of)
+            self._build(inside, is_stepped=pattern.steps_model, of=name)
             for inside, name in zip_longest(node.inside, pattern.inside_names[: len(node.inside)], fillvalue=of)
             if not isinstance(inside, QueueNode)
         ]
@@ -144,24 +143,6 @@ class HandlerStack:
             )
         self._layers.append(layer)
         return layer
-
-
-def _loaded(node: ModelNode, meter: ModelMeter, of: str, *, is_stepped: bool = False) -> Handler:
-    """Load the model of a node."""
-    model = _checked(node.target.load(), node.target.name, is_stepped=is_stepped)
-    return _timed(model, meter, of, is_stepped=is_stepped)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class _OnDemand:
-    """A model that its layer loads; fulfils :class:`pytest_mlpatterns.patterns.layer.OnDemandModel`."""
-
-    node: ModelNode
-    meter: ModelMeter
-    of: str
-
-    def load(self) -> Handler:
-        return _loaded(self.node, self.meter, self.of)
 
 
 def _checked(model: Any, name: str, *, is_stepped: bool) -> Handler:

@@ -25,7 +25,6 @@ from pytest_mlpatterns.patterns.pattern import (
     ModelNode,
     Node,
     ProcessGroup,
-    layers_in,
     name_of,
     with_env,
 )
@@ -182,11 +181,6 @@ class ServicePlan:
 
     name: str
     root: ProcessGroup
-
-    @property
-    def model_names(self) -> tuple[str, ...]:
-        """The names under which clients may ask for a model, besides that of the deployment."""
-        return tuple(name for layer in layers_in(self.root) for name in layer.pattern.model_names)
 
 
 def service_plan(

@@ -81,22 +81,13 @@ class ForeignProcesses:
     """Processes that run without this package, or were started by another process; empty if they are unknown.
 
     Args:
-        known_pids: roots of the process trees, as they were last known.
-        on_pids: asks for the present ones, with those known; None if they stay.
+        pids: roots of the process trees.
     """
 
-    known_pids: tuple[int, ...] = ()
+    pids: tuple[int, ...] = ()
     on_stop: Callable[[], None] | None = field(default=None)
     on_stats: Callable[[], PatternStats] = PatternStats
     on_facts: Callable[[], EnvironmentFacts] = dict
-    on_pids: Callable[[tuple[int, ...]], tuple[int, ...]] | None = None
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Roots of the process trees."""
-        if self.on_pids is not None:
-            self.known_pids = self.on_pids(self.known_pids)
-        return self.known_pids
 
     def check(self, wait_s: float = 0.0) -> None:
         """Do nothing: the exit status of another process's child cannot be read."""

@@ -63,16 +63,10 @@ class Child:
         python: the interpreter of another environment, which has this package; None for this process's own.
         env: environment variables of the child, beside those of this process.
 
-    Attributes:
-        takes: called with each value from the child, in the thread that reads it; True: the value is taken, and
-            :meth:`receive` does not return it. None: none is.
-
     Raises:
         ChildError: from :meth:`send` and :meth:`receive`, if the child has ended; from :meth:`send` also if it reads no
             message.
     """
-
-    takes: Callable[[Any], bool] | None = None
 
     def __init__(
         self,
@@ -228,7 +222,7 @@ class Child:
     def _take(self, message: object) -> None:
         if isinstance(message, _Farewell):
             self._farewell = message
-        elif self.takes is None or not self.takes(message):
+        else:
             self._messages.put(message)
 
     def _describe_end(self) -> str:

@@ -20,7 +20,7 @@ import orjson
 
 from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError
 from pytest_mlpatterns.wire.kserve_v1 import DONE, StreamError, encode_value, events_in, is_event_stream
-from pytest_mlpatterns.wording import listed, shown
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,16 +94,13 @@ class OpenAIRequest:
     model: str
 
 
-def read_openai_request(
-    path: str, body: bytes | memoryview, model: str, *, others: Sequence[str] = ()
-) -> OpenAIRequest:
+def read_openai_request(path: str, body: bytes | memoryview, model: str) -> OpenAIRequest:
     """Decode a request.
 
     Args:
         path: ``CHAT`` or ``COMPLETIONS``.
         body: as received, without compression.
         model: name of the model.
-        others: names of further models that a request may name.
 
     Raises:
         OpenAIError: the request is not one, or asks for what this server does not do.
@@ -117,11 +114,8 @@ def read_openai_request(
     is_chat = path == CHAT
     prompt_tokens = _words_of_messages(given) if is_chat else _words_of_prompt(given)
     name = given.get("model")
-    if isinstance(name, str) and name in others:
-        model = name
-    elif name is not None and name != model:
-        known = listed([repr(one) for one in (model, *others)], "or")
-        text = f"the model {shown(name)} does not exist, expected {known}"
+    if name is not None and name != model:
+        text = f"the model {shown(name)} does not exist, expected {model!r}"
         raise OpenAIError(text, "model", status=404, code="model_not_found")
     if given.get("n") not in (None, 1):
         raise OpenAIError(f"n is {shown(given['n'])}, expected 1; send a request for each answer", "n")
@@ -259,10 +253,10 @@ def encode_openai_error(status: int, text: str, *, param: str | None = None, cod
     return orjson.dumps({"error": {"message": readable, "type": kind, "param": param, "code": code}})
 
 
-def encode_models(names: Sequence[str]) -> bytes:
-    """The list of models."""
-    same = {"object": "model", "created": int(time.time()), "owned_by": "pytest-mlpatterns"}
-    return orjson.dumps({"object": "list", "data": [{"id": name, **same} for name in names]})
+def encode_models(name: str) -> bytes:
+    """The list of models, which has one."""
+    model = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "pytest-mlpatterns"}
+    return orjson.dumps({"object": "list", "data": [model]})
 
 
 def _text(chunk: Any) -> str:

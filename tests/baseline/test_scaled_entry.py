@@ -19,8 +19,7 @@ TIMES = (
     *("rtm", "p90", "p95", "p99", "bulk_time", "cpu_per_request", "cold_start"),
     *(f"{quantity}{rank}" for quantity in STREAM_QUANTITIES for rank in ("", ":p95", ":p99")),
     *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "limit_wait", "hop"),
-    *("cascade_first", "cascade_second", "replica_time", "scale_out", "scale_in", "model_load", "cold_wait"),
-    *("shadow_cost", "shadow_time", "decode", "encode"),
+    *("cascade_first", "cascade_second", "replica_time", "decode", "encode"),
 )
 RATES = (
     "throughput",
@@ -30,7 +29,6 @@ RATES = (
     "pc",
     "output_tokens",
     "output_tokens_per_user",
-    "oscillations",
 )
 
 

@@ -567,7 +567,7 @@ def test_patterns_of_the_marker_win_over_the_command_line_over_the_ini_file(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("single,cachd", " names the pattern 'cachd', did you mean cached? expected one of autoscaled, batched, "),
+        ("single,cachd", " names the pattern 'cachd', did you mean cached? expected one of batched, cached, "),
         (" , ,", ' is empty, expected at least one pattern; write [Single()] or "single"'),
         ("cached,batched,cached", " lists 'cached' twice, expected each pattern once"),
         ("cached(max_entries=0)", ": Cached(max_entries=0), expected a whole number"),
@@ -619,7 +619,7 @@ BAD_LISTS = [
     ([Single(), 3], "perf(pattern=...) is 3, expected a pattern; write Single(), Cached() | Batched(), or "),
     (
         ["single", "cachd"],
-        "perf(pattern=...) names the pattern 'cachd', did you mean cached? expected one of autoscaled, batched, ",
+        "perf(pattern=...) names the pattern 'cachd', did you mean cached? expected one of batched, cached, ",
     ),
     ([Single], "perf(pattern=...) is the class Single, expected a value; write Single()"),
     ([Replicated(), Single(), Replicated(2)], "perf(pattern=...) lists 'replicated' twice, expected each pattern once"),

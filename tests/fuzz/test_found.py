@@ -117,7 +117,7 @@ def marker(**arguments: Any) -> Callable[[], object]:
             lambda: parse_pattern("cached|" * 999 + "cached", "x"),
             "1,000 patterns, expected at most 64",
         ),
-        (lambda: parse_pattern(f"cached{SPACES}x", "x"), "expected one of autoscaled, batched, cached"),
+        (lambda: parse_pattern(f"cached{SPACES}x", "x"), "expected one of batched, cached, continuous"),
         (lambda: parse_pattern(f"cached({'9' * 9000})", "x"), "(9,002 characters))"),
         (lambda: parse_criteria(f"rtm{SPACES}x", "x"), "expected a weight such as rtm=0.5"),
         (lambda: parse_criteria(f"rtm=1{SPACES}2", "x"), "expected a number above 0, such as rtm=0.5"),

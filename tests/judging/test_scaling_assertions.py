@@ -162,8 +162,10 @@ def test_cores_of_a_replica_are_whole(assertions: Callable[..., ScalingAssertion
 
 
 def test_a_gateway_has_no_cores_of_its_own(assertions: Callable[..., ScalingAssertions]) -> None:
-    with pytest.raises(SettingError, match=r"replicated\(hedge=p95\), whose gateway .* leave cpus_per_replica= out"):
-        assertions([], pattern=Replicated(2, hedge="p95")).measure((1, 2), 1)
+    with pytest.raises(
+        SettingError, match=r"replicated\(balance=prefix\), whose gateway .* leave cpus_per_replica= out"
+    ):
+        assertions([], pattern=Replicated(2, "prefix")).measure((1, 2), 1)
 
 
 def test_a_smoke_run_needs_no_cores(assertions: Callable[..., ScalingAssertions]) -> None:

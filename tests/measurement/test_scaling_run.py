@@ -114,7 +114,7 @@ def test_the_balance_is_that_of_the_replicas_if_the_pattern_has_some() -> None:
     assert balance_of(Replicated(3, "least-outstanding")) is Balance.LEAST_OUTSTANDING
 
 
-@pytest.mark.parametrize("pattern", [Replicated(3, "prefix"), Replicated(2, "least-outstanding", hedge="20ms")])
+@pytest.mark.parametrize("pattern", [Replicated(3, "prefix"), Replicated(2, "two-choices")])
 def test_there_is_none_if_a_gateway_chooses(pattern: Replicated) -> None:
     assert balance_of(pattern | Cached()) is None
 

@@ -1,4 +1,4 @@
-"""The layer before replicas: which one answers, when a second is asked, and what is cancelled, counted and released."""
+"""The layer before replicas: which one answers, and what is cancelled, counted and released."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.scenarios import counts, run, settle
+from support.scenarios import run, settle
 from support.synthetic import FEW
 
 from pytest_mlpatterns import Batched, Cached, Queued, Replicated, SettingError
 from pytest_mlpatterns.patterns.balanced import BalancedLayer
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup
-from pytest_mlpatterns.patterns.request_clock import MODEL_CPU, QUEUE_WAIT, RequestClock, charge, set_clock
+from pytest_mlpatterns.patterns.request_clock import MODEL_CPU, charge
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.layer_kinds import derived_metrics
@@ -93,14 +93,6 @@ def task_of(layer: Any, *inputs: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(layer(list(inputs)))
 
 
-async def hedged_task(layer: Any, second: Replica, *inputs: Any) -> asyncio.Task[Any]:
-    """A request for which the second replica has been asked."""
-    task = task_of(layer, *inputs)
-    while not second.open:
-        await asyncio.sleep(0.001)
-    return task
-
-
 @pytest.mark.parametrize("balance", ["round-robin", "least-outstanding", "two-choices", "least-latency", "prefix"])
 def test_every_balance_returns_the_answer_of_the_replica_that_it_asked(balance: str) -> None:
     async def scenario() -> None:
@@ -117,7 +109,6 @@ def test_every_balance_returns_the_answer_of_the_replica_that_it_asked(balance: 
         figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
         assert ("prefix_hits" in figures) == (balance == "prefix")
         assert {"requests_ahead", "replica_time"} <= set(figures)
-        assert "hedged_share" not in figures
 
     run(scenario())
 
@@ -177,167 +168,6 @@ def test_if_all_were_lost_they_are_asked_all_the_same() -> None:
     run(scenario())
 
 
-class TestHedges:
-    def test_a_late_request_gets_the_first_answer_and_the_other_is_cancelled(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), tally = balanced(hedge="1ms")
-            task = await hedged_task(layer, second, "x")
-            second.say(["quick"])
-            assert await task == ["quick"]
-            await settle()
-            assert (first.cancelled, second.cancelled) == (1, 0)
-            assert layer._in_flight == [0, 0]
-            assert layer._given_up == set()
-            assert counts(tally) == {"hedged": 1}
-
-        run(scenario())
-
-    def test_the_first_replica_may_still_be_first(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), tally = balanced(hedge="1ms")
-            task = await hedged_task(layer, second, "x")
-            first.say(["late"])
-            assert await task == ["late"]
-            await settle()
-            assert second.cancelled == 1
-            assert counts(tally) == {"hedged": 1}
-
-        run(scenario())
-
-    def test_a_request_in_time_is_asked_once(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), tally = balanced(hedge="10s")
-            task = task_of(layer, "x")
-            await settle()
-            first.say(["soon"])
-            assert await task == ["soon"]
-            assert second.given == []
-            figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
-            assert (figures["hedged_share"].value, figures["extra_load"].value) == (0, 0)
-
-        run(scenario())
-
-    def test_an_error_counts_only_if_the_other_fails_too(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), _ = balanced(hedge="1ms")
-            task = await hedged_task(layer, second, "x")
-            first.say(RequestError(500, "no"))
-            await settle()
-            assert not task.done()
-            second.say(["yes"])
-            assert await task == ["yes"]
-            task = await hedged_task(layer, second, "y")
-            second.say(RequestError(500, "neither"))
-            first.say(RequestError(503, "nor"))
-            with pytest.raises(RequestError, match="neither"):
-                await task
-
-        run(scenario())
-
-    def test_an_error_in_time_is_the_answer(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), tally = balanced(hedge="10s")
-            task = task_of(layer, "x")
-            await settle()
-            first.say(RequestError(400, "malformed"))
-            with pytest.raises(RequestError, match="malformed"):
-                await task
-            assert second.given == []
-            assert counts(tally) == {"asked_once": 1}
-
-        run(scenario())
-
-    def test_another_replica_is_asked_at_once_if_the_first_is_lost(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), tally = balanced(hedge="10s")
-            task = task_of(layer, "x")
-            await settle()
-            first.say(LostError("it died"))
-            await settle()
-            second.say(["alive"])
-            assert await task == ["alive"]
-            assert counts(tally) == {"failed_over": 1}
-            figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
-            assert (figures["hedged_share"].value, figures["extra_load"].value) == (0, 1)
-
-        run(scenario())
-
-    def test_a_request_is_lost_if_both_replicas_are(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), _ = balanced(hedge="10s")
-            task = task_of(layer, "x")
-            await settle()
-            first.say(LostError("it died"))
-            await settle()
-            second.say(LostError("that too"))
-            with pytest.raises(LostError, match="that too"):
-                await task
-
-        run(scenario())
-
-    def test_a_caller_that_goes_cancels_both(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), _ = balanced(hedge="1ms")
-            task = await hedged_task(layer, second, "x")
-            task.cancel()
-            await settle()
-            assert task.cancelled()
-            assert (first.cancelled, second.cancelled) == (1, 1)
-            assert layer._in_flight == [0, 0]
-
-        run(scenario())
-
-    def test_a_percentile_hedges_nothing_before_it_is_known(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), tally = balanced(hedge="p95")
-            for number in range(20):
-                task = task_of(layer, number)
-                await settle()
-                (first if first.open else second).say([number])
-                assert await task == [number]
-            assert counts(tally) == {"asked_once": 20}
-
-        run(scenario())
-
-    def test_a_late_request_beyond_the_budget_waits_for_its_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.patterns.hedging._ENOUGH", 1)
-
-        async def scenario() -> None:
-            clock = Clock()
-            layer, (first, second), tally = balanced(hedge="p95", clock=clock)
-            task = task_of(layer, 0)
-            await settle()
-            clock.now_ns = MS
-            first.say([0])
-            await task
-            task = task_of(layer, 1)
-            await asyncio.sleep(0.02)  # far beyond the percentile of 1 ms
-            assert first.open == []
-            second.say([1])
-            assert await task == [1]
-            assert counts(tally) == {"asked_once": 2}
-
-        run(scenario())
-
-    def test_the_clock_of_the_request_has_the_times_of_the_answer_alone(self) -> None:
-        async def scenario() -> None:
-            times = Clock()
-            layer, (first, second), _ = balanced(hedge="200ms", clock=times)
-            clock = RequestClock()
-            set_clock(clock)
-            task = task_of(layer, "x")
-            while not first.open:
-                await asyncio.sleep(0)
-            times.now_ns = 3 * MS
-            while not second.open:
-                await asyncio.sleep(0.001)
-            second.say(["answer"])
-            await task
-            assert clock.parts == {MODEL_CPU: 5, QUEUE_WAIT: 3 * MS}
-
-        run(scenario())
-
-
 class Chunks:
     """A stream of three chunks that knows whether it was closed."""
 
@@ -368,41 +198,9 @@ class TestStreams:
 
         run(scenario())
 
-    def test_the_first_stream_counts_and_the_times_of_its_chunks(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), _ = balanced(hedge="1ms")
-            clock = RequestClock()
-            set_clock(clock)
-            task = await hedged_task(layer, second, "x")
-            second.say(Chunks().stream)
-            stream = await task
-            assert [chunk async for chunk in stream] == [0, 1, 2]
-            await settle()
-            assert first.cancelled == 1
-            assert layer._in_flight == [0, 0]
 
-        run(scenario())
-
-    def test_a_stream_that_nobody_reads_is_closed(self) -> None:
-        async def scenario() -> None:
-            layer, (first, second), _ = balanced(hedge="1ms")
-            task = await hedged_task(layer, second, "x")
-            one, other = Chunks(), Chunks()
-            await anext(one.stream)
-            await anext(other.stream)
-            first.say(one.stream)
-            second.say(other.stream)
-            stream = await task
-            await settle()
-            assert (one.closed, other.closed) == (False, True)
-            await stream.aclose()
-            assert layer._in_flight == [0, 0]
-
-        run(scenario())
-
-
-ACTIONS = st.tuples(st.sampled_from(["ask", "answer", "fail", "lose", "leave", "wait"]), st.integers(0, 29))
-"""What happens next, and which of those whom it may concern it happens to: when a hedge starts is a matter of time."""
+ACTIONS = st.tuples(st.sampled_from(["ask", "answer", "fail", "lose", "leave"]), st.integers(0, 29))
+"""What happens next, and which of those whom it may concern it happens to."""
 
 
 @FEW
@@ -412,14 +210,12 @@ ACTIONS = st.tuples(st.sampled_from(["ask", "answer", "fail", "lose", "leave", "
 )
 def test_answers_are_never_mixed_up_and_nothing_stays_in_flight(balance: str, actions: list[tuple[str, int]]) -> None:
     async def scenario() -> None:
-        layer, replicas, _ = balanced(3, balance, hedge="1ms")
+        layer, replicas, _ = balanced(3, balance)
         tasks: dict[int, asyncio.Task[Any]] = {}
         for number, (action, which) in enumerate(actions):
             busy = [replica for replica in replicas if replica.open]
             if action == "ask":
                 tasks[number] = task_of(layer, number)
-            elif action == "wait":
-                await asyncio.sleep(0.003)
             elif action == "leave" and tasks:
                 list(tasks.values())[which % len(tasks)].cancel()
             elif busy:
@@ -431,7 +227,6 @@ def test_answers_are_never_mixed_up_and_nothing_stays_in_flight(balance: str, ac
             assert outcome == [f"answer to {number}"] or isinstance(outcome, RequestError | asyncio.CancelledError)
         await settle()
         assert layer._in_flight == [0, 0, 0]
-        assert layer._given_up == set()
 
     run(scenario())
 
@@ -458,15 +253,15 @@ def answer_oldest(replica: Replica, error: Exception | None) -> None:
 
 class TestTrees:
     def test_a_gateway_stands_before_the_replicas(self) -> None:
-        pattern = Replicated(3, hedge="20ms") | Batched()
+        pattern = Replicated(3, "prefix") | Batched()
         root = pattern.plan()
         assert (root.role, root.replicas, root.takes_load) == ("service", 1, False)
         layer = root.inside
         assert isinstance(layer, LayerNode)
-        assert layer.pattern == Replicated(3, hedge="20ms")
+        assert layer.pattern == Replicated(3, "prefix")
         (group,) = layer.inside
         assert isinstance(group, ProcessGroup)
-        assert (group.role, group.replicas, group.gives_up, group.takes_load) == ("replica", 3, True, False)
+        assert (group.role, group.replicas, group.takes_load) == ("replica", 3, False)
 
     def test_inside_a_composition_the_process_before_them_chooses(self) -> None:
         root = (Cached() | Replicated(2, "prefix")).plan()
@@ -474,7 +269,6 @@ class TestTrees:
         (inner,) = root.inside.inside
         assert isinstance(inner, LayerNode)
         assert isinstance(inner.inside[0], ProcessGroup)
-        assert not inner.inside[0].gives_up
 
     def test_a_queue_offers_a_gateway_a_request_for_each_replica(self) -> None:
         root = (Queued(workers=2) | Replicated(3, "two-choices")).plan()
@@ -486,14 +280,9 @@ class TestTrees:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            ({"hedge": "p100"}, "Replicated(hedge=...) is 'p100', expected a percentile of the latency from p50"),
-            (
-                {"hedge": "20ms", "balance": "shared-socket"},
-                "the kernel chooses the replica alone, so no other one can",
-            ),
             ({"balance": "prefix", "prefix_chars": 0}, "Replicated(prefix_chars=0), expected a whole number from 1"),
             ({"balance": "prefix", "replicas": 64}, "Replicated(replicas=64), expected a whole number from 2 to 63"),
-            ({"hedge": "20ms", "replicas": 1}, "for one process write Single()"),
+            ({"balance": "prefix", "replicas": 1}, "for one process write Single()"),
         ],
     )
     def test_what_cannot_be_is_refused(self, arguments: dict[str, Any], words: str) -> None:

@@ -67,7 +67,7 @@ def test_beyond_the_limit_requests_wait_and_beyond_those_they_are_refused_at_onc
         assert [list(outputs) for outputs in await asyncio.gather(*tasks)] == [["first"], ["later"], ["later"]]
         assert counts(tally) == {"admitted": 3, "rejected": 1}
         figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
-        assert (figures["admitted_share"].value, figures["limit"].value) == (0.75, 2)
+        assert figures["admitted_share"].value == 0.75
 
     run(scenario())
 
@@ -192,51 +192,15 @@ def test_a_stream_is_in_flight_until_it_ends(model: Any) -> None:
     run(scenario())
 
 
-def test_an_error_of_the_model_gives_the_place_back_and_teaches_nothing() -> None:
+def test_an_error_of_the_model_gives_the_place_back() -> None:
     async def scenario() -> None:
         async def model(instances: list[Any]) -> Any:
             raise ValueError("no")
 
-        ask, tally = limited(model, max_in_flight="adaptive", max_waiting=0)
-        for _ in range(200):
+        ask, _ = limited(model, max_in_flight=1, max_waiting=0)
+        for _ in range(3):
             with pytest.raises(ValueError, match="no"):
                 await ask([0])
-        assert {value for _, value in tally.snapshot().series["limit"]} == {1}
-
-    run(scenario())
-
-
-class Rising:
-    """A limit that grows with each answer."""
-
-    def __init__(self) -> None:
-        self.value = 1
-        self.seen: list[int] = []
-
-    def answered(self, latency_ns: int, in_flight: int) -> None:
-        assert latency_ns > 0
-        self.seen.append(in_flight)
-        self.value += 1
-
-
-def test_an_adaptive_limit_learns_from_answers_and_its_course_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    rising = Rising()
-    monkeypatch.setattr("pytest_mlpatterns.patterns.limited.AdaptiveLimit", lambda: rising)
-
-    async def scenario() -> None:
-        model = Model()
-        ask, tally = limited(model, max_in_flight="adaptive")
-        tasks = [asyncio.create_task(ask([number])) for number in range(6)]  # type: ignore[arg-type]
-        await settle()
-        for expected in (1, 2, 3):
-            assert len(model.open) == expected
-            model.open[0].set_result(["ok"])
-            await settle()
-        for answer in list(model.open):
-            answer.set_result(["ok"])
-        await asyncio.gather(*tasks)
-        assert rising.seen[:3] == [1, 2, 3]
-        assert tally.snapshot().counters["limit_ns"] > tally.snapshot().counters["observed_ns"]  # above 1 on average
 
     run(scenario())
 
@@ -245,7 +209,7 @@ def test_an_adaptive_limit_learns_from_answers_and_its_course_is_kept(monkeypatc
     ("arguments", "words"),
     [
         ({"max_in_flight": 0}, "Limited(max_in_flight=0), expected a whole number from 1 to 100,000"),
-        ({"max_in_flight": "adaptiv"}, "Limited(max_in_flight='adaptiv'), expected a whole number from 1 to"),
+        ({"max_in_flight": "adaptive"}, "Limited(max_in_flight='adaptive'), expected a whole number from 1 to"),
         ({"max_waiting": -1}, "Limited(max_waiting=-1), expected a whole number from 0 to 100,000"),
         ({"status": 200}, "Limited(status=200), expected a whole number from 400 to 599"),
     ],
@@ -261,13 +225,10 @@ def test_a_time_needs_its_unit() -> None:
         Limited(retry_after="1")
 
 
-@pytest.mark.parametrize(
-    "pattern", [Limited(), Limited("adaptive"), Limited(4, 0, status=429, retry_after=None), Limited(retry_after="5s")]
-)
+@pytest.mark.parametrize("pattern", [Limited(), Limited(4, 0, status=429, retry_after=None), Limited(retry_after="5s")])
 def test_a_limit_is_read_as_it_is_printed(pattern: Limited) -> None:
     assert parse_pattern(str(pattern), "here") == pattern
 
 
 def test_a_queue_gives_a_limited_worker_as_many_as_it_lets_in() -> None:
     assert Limited(5).taken_at_once == 5
-    assert Limited("adaptive").taken_at_once > 8

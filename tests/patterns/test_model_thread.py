@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.scenarios import PATIENCE_S, counts, run, settle
 
-from pytest_mlpatterns import Batched, Cached, Fallback, Faulty, Limited
+from pytest_mlpatterns import Batched, Cached, Limited
 from pytest_mlpatterns.patterns.batched import BatchLayer
 from pytest_mlpatterns.patterns.cache_layer import CacheLayer
-from pytest_mlpatterns.patterns.fallback import FallbackLayer
-from pytest_mlpatterns.patterns.faulty import FaultyLayer
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.limited import LimitLayer
 from pytest_mlpatterns.patterns.model_thread import ModelThread
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,20 +54,8 @@ def limited(handler: Any) -> Any:
     return LimitLayer(Limited(), handler, Tally(0, "limited"))
 
 
-def with_fallback(handler: Any) -> Any:
-    return FallbackLayer(Fallback(Logged), [handler, _unasked], Tally(0, "fallback"))
-
-
-def faulty(handler: Any) -> Any:
-    return FaultyLayer(Faulty(delay="1us"), handler, Tally(0, "faulty"), wire=REST_JSON)
-
-
 def batched(handler: Any) -> Any:
     return BatchLayer(Batched(max_wait="0ms"), handler, Tally(0, "batched"))
-
-
-def _unasked(batch: list[Any]) -> list[Any]:
-    raise AssertionError("the model is healthy")
 
 
 async def answer(handler: Any, value: int) -> list[Any]:
@@ -85,7 +70,7 @@ async def answer(handler: Any, value: int) -> list[Any]:
         await found.aclose()
 
 
-@pytest.mark.parametrize("layer", [limited, with_fallback, faulty, batched])
+@pytest.mark.parametrize("layer", [limited, batched])
 class TestBehindALayerWithAThread:
     def test_a_plain_function_may_return_an_awaitable(self, layer: Callable[[Any], Any]) -> None:
         async def scenario() -> None:
@@ -104,11 +89,10 @@ class TestBehindALayerWithAThread:
         run(scenario())
 
 
-@pytest.mark.parametrize("layer", [limited, with_fallback])
-def test_a_cache_remembers_and_shares_a_plain_generator_behind_a_thread(layer: Callable[[Any], Any]) -> None:
+def test_a_cache_remembers_and_shares_a_plain_generator_behind_a_thread() -> None:
     async def scenario() -> None:
         model, tally = Counting(), Tally(1, "cached")
-        ask = layer(CacheLayer(Cached(), model, tally))
+        ask = limited(CacheLayer(Cached(), model, tally))
         assert [await answer(ask, number) for number in (2, 3, 2)] == [[0, 1], [0, 1, 2], [0, 1]]
         assert await asyncio.gather(answer(ask, 4), answer(ask, 4)) == [[0, 1, 2, 3]] * 2
         assert (model.calls, counts(tally)) == (3, {"hits": 1, "misses": 3, "coalesced": 1})

@@ -20,7 +20,7 @@ from pytest_mlpatterns.wording import split_outside_brackets
 if TYPE_CHECKING:
     from pytest_mlpatterns.patterns import Pattern
 
-NAMES = "autoscaled, batched, cached, continuous, faulty, limited, microservice, queued, replicated, single"
+NAMES = "batched, cached, continuous, limited, microservice, queued, replicated, single"
 
 
 @PROPERTY
@@ -45,8 +45,7 @@ def test_printed_pattern_is_read_as_the_same_pattern(pattern: Pattern) -> None:
         ("queued(broker=redis://127.0.0.1:6379/0,workers=2)", Queued(workers=2, broker="redis://127.0.0.1:6379/0")),
         ("queued(broker=redis://[::1]:6379/0,workers=2)", Queued(workers=2, broker="redis://[::1]:6379/0")),
         ("replicated(balance=shared-socket)", Replicated(balance="shared-socket")),
-        ("replicated(replicas=3,hedge=p95)", Replicated(3, hedge="p95")),
-        ("Replicated(replicas=3, hedge='20ms', balance=two-choices)", Replicated(3, "two-choices", hedge="20ms")),
+        ("Replicated(replicas=3, balance=two-choices)", Replicated(3, "two-choices")),
         ("cached|batched", Cached() | Batched()),
         ("Cached() | Batched(max_batch_size=8) | Microservice", Cached() | Batched(8) | Microservice()),
         ("cached\n| batched", Cached() | Batched()),
@@ -64,7 +63,7 @@ def test_a_pattern_may_be_written_as_a_name_or_as_a_call(text: str, pattern: Pat
     ("text", "message"),
     [
         ("cachd", f"names the pattern 'cachd', did you mean cached? expected one of {NAMES}, or several joined by |"),
-        ("Repliccated(2)", "names the pattern 'Repliccated(2)', did you mean replicated? expected one of autoscaled, "),
+        ("Repliccated(2)", "names the pattern 'Repliccated(2)', did you mean replicated? expected one of batched, "),
         ("zzz", f"names the pattern 'zzz', expected one of {NAMES}, or several joined by |"),
         ("", f"names the pattern '', expected one of {NAMES}"),
         ("cached||batched", "names the pattern '', expected one of"),
@@ -77,12 +76,12 @@ def test_a_pattern_may_be_written_as_a_name_or_as_a_call(text: str, pattern: Pat
         ("cached(size=3)", "gives 'size=3' to cached, allowed are: max_entries=, ttl=, store=, env="),
         (
             "Replicated( 3 )",
-            "gives '3' to replicated, allowed are: replicas=, balance=, env=, hedge=, prefix_chars=; "
+            "gives '3' to replicated, allowed are: replicas=, balance=, env=, prefix_chars=; "
             "write replicated(replicas=3)",
         ),
         (
             "replicated(replicas=3,shared-socket)",
-            "gives 'shared-socket' to replicated, allowed are: replicas=, balance=, env=, hedge=, prefix_chars=; "
+            "gives 'shared-socket' to replicated, allowed are: replicas=, balance=, env=, prefix_chars=; "
             "write replicated(balance=shared-socket)",
         ),
         ("single(1)", "gives '1' to single, allowed are: env="),

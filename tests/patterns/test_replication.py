@@ -28,8 +28,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
         (Single(env=ONE_THREAD) | Cached(), 2, Replicated(2, env=ONE_THREAD) | Cached()),
         (Cached(env=ONE_THREAD), 2, Replicated(2) | Cached(env=ONE_THREAD)),
         (Replicated(2, "prefix", prefix_chars=8), 4, Replicated(4, "prefix", prefix_chars=8)),
-        (Replicated(2, hedge="p95") | Cached(), 3, Replicated(3, hedge="p95") | Cached()),
-        (Replicated(2, hedge="p95", env=ONE_THREAD), 1, Single(env=ONE_THREAD)),
+        (Replicated(2, "prefix") | Cached(), 3, Replicated(3, "prefix") | Cached()),
+        (Replicated(2, "prefix", env=ONE_THREAD), 1, Single(env=ONE_THREAD)),
     ],
 )
 def test_the_whole_service_is_scaled_out(pattern: Pattern, replicas: int, scaled: Pattern) -> None:

@@ -11,7 +11,7 @@ from support.batching import JumpingLoop, batching, outcomes, run_jumping
 from support.caching import Server, SlowModel, caching, in_a_moment
 from support.scenarios import run, settle
 
-from pytest_mlpatterns import Batched, Cached, MultiModel, Shadowed
+from pytest_mlpatterns import Batched, Cached
 from pytest_mlpatterns.patterns.continuous import Continuous, ContinuousLayer
 from pytest_mlpatterns.patterns.ensemble import Ensemble, EnsembleLayer
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
@@ -196,28 +196,6 @@ class TestNames:
             "model/calls": 1,
             "shift2/calls": 1,
         }
-
-    def test_models_that_are_loaded_on_demand_are_the_model_of_the_service_or_of_its_stage(self) -> None:
-        several = MultiModel({"even": double, "odd": "model"}, key=lambda one: "odd" if one % 2 else "even")
-        for pattern, of in ((several, ""), (Pipeline([shift, "model"]) | several, "model/")):
-            clock = run(requested(stack_of(pattern, shift).handler, 1, 2))
-            assert {key: value for key, value in clock.parts.items() if key.endswith("calls")} == {
-                f"{of}calls": 2,
-                "key/calls": 1,
-                **({"shift/calls": 1} if of else {}),
-            }
-
-    def test_a_shadow_has_no_part_in_the_times_of_a_request(self) -> None:
-        async def scenario() -> RequestClock:
-            stack = stack_of(Shadowed(double) | Batched(), shift)
-            await stack.start()
-            clock = await requested(stack.handler, 1, 2)
-            while not any(layer.counters.get("different") for layer in stack.layers()):
-                await asyncio.sleep(0.001)
-            await stack.close()
-            return clock
-
-        assert [key for key in run(scenario()).parts if key.endswith("calls")] == ["calls"]
 
     def test_a_layer_inside_a_stage_calls_its_model_under_the_name_of_the_stage(self) -> None:
         async def scenario() -> RequestClock:

@@ -127,7 +127,7 @@ MARKER: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a misspelled pattern": (
         lambda: marker(pattern="cachd"),
-        "perf(pattern=...) names the pattern 'cachd', did you mean cached? expected one of autoscaled, …",
+        "perf(pattern=...) names the pattern 'cachd', did you mean cached? expected one of batched, …",
     ),
     "the class of a pattern": (
         lambda: marker(pattern=Batched),

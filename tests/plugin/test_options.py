@@ -41,7 +41,7 @@ WRONG = {
     "json": (".", " . is a directory; name a file"),
     "patterns": (
         "single,cachd",
-        " names the pattern 'cachd', did you mean cached? expected one of autoscaled, batched, ",
+        " names the pattern 'cachd', did you mean cached? expected one of batched, cached, ",
     ),
     "smoke": ("maybe", " is 'maybe', expected true or false"),
     "startup-timeout": ("soon", " is 'soon', expected a time with its unit"),

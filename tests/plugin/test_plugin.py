@@ -189,7 +189,7 @@ def test_the_id_names_the_pattern_and_then_the_wire_of_lists(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("single,cachd", "names the pattern 'cachd', did you mean cached? expected one of autoscaled, batched, "),
+        ("single,cachd", "names the pattern 'cachd', did you mean cached? expected one of batched, cached, "),
         ("cached(max_entries=0)", ": Cached(max_entries=0), expected a whole number from 1 to "),
         (",", "is empty, expected at least one pattern"),
     ],

@@ -19,8 +19,6 @@ from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
     DeploymentStopped,
     InheritedOptions,
-    PidsFound,
-    PidsWanted,
     Reason,
     ReferenceJob,
     RevisionFailed,
@@ -81,17 +79,6 @@ def test_the_revision_attaches_to_no_cluster_of_its_own_before_it_is_asked(tmp_p
     _, started, _ = answers_of(tmp_path, deployment, cluster)
     assert not cluster.begun
     assert (started.shared, started.pids) == (None, (4711,))
-
-
-def test_the_processes_of_a_deployment_that_scales_are_those_of_now(tmp_path: Path) -> None:
-    processes = ForeignProcesses((4711,))
-    processes.on_pids = lambda known: (*known, 4712)
-    endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
-    deployment = Deployment(endpoint, processes, Traits(scales=True))
-    _, started, found, _, after = answers_of(tmp_path, deployment, FakeRay(), PidsWanted())
-    assert (started.pids, started.scales) == ((4711, 4712), True)
-    assert found == PidsFound((4711, 4712, 4712))
-    assert after == PidsFound(())
 
 
 def test_a_cluster_that_cannot_be_reached_is_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

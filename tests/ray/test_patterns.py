@@ -17,8 +17,6 @@ PATTERNS = {
     "queued": "Queued(capacity=100, workers=2)",
     "pipeline": "Pipeline([less_one, 'model'], processes=True)",
     "ensemble": "Ensemble(['model', less_one], combine=sum)",
-    "several": "MultiModel({'even': 'model', 'odd': one_more}, max_loaded=1, key=parity)",
-    "shadowed": "Shadowed(less_one, same=differ_by_two, processes=True) | Batched(4)",
     "microservice": "Microservice(replicas=2) | Batched(4)",
 }
 OWN = {"pipeline": "value", "ensemble": "2 * value"}
@@ -37,14 +35,6 @@ def one_more(batch):
 
 def less_one(batch):
     return [value - 1 for value in batch]
-
-
-def parity(value):
-    return "odd" if value % 2 else "even"
-
-
-def differ_by_two(live, other):
-    return live - other == 2
 
 
 def own_pid(batch):
@@ -122,11 +112,6 @@ def test_all_patterns_answer_rightly_under_load(runs: dict[str, Run]) -> None:
 def test_no_request_failed(loaded: dict[str, dict[str, Any]], name: str) -> None:
     assert loaded[name]["failed_requests"] == {}
     assert loaded[name]["requests"] > 0
-
-
-def test_several_models_are_loaded_in_their_places_and_a_shadow_is_compared(loaded: dict[str, dict[str, Any]]) -> None:
-    assert 0 < loaded["several"]["metrics"]["cold_hit_share"][0] <= 1
-    assert loaded["shadowed"]["metrics"]["agreement"][0] == 1
 
 
 @pytest.mark.parametrize("name", ["replicas", "queued", "microservice"])

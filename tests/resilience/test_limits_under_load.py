@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from itertools import pairwise
-from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +31,6 @@ pytestmark = pytest.mark.processes
 HERE = sys.modules[__name__]
 MEAN_S = 0.02
 PLACES = 4
-KNEE = 16
 RATE_RPS = 300
 
 
@@ -69,47 +66,6 @@ def test_what_a_limit_refuses_is_the_loss_of_erlang(generator: Generator, tmp_pa
     held_s = sum(taken) / len(taken), answered.latency_ns[answered.succeeded].mean() / 1e9
     least, most = (erlang_loss(PLACES, RATE_RPS * seconds) for seconds in held_s)  # a place is held for a time between
     assert least - 0.03 <= 1 - admitted.value <= most + 0.03
-
-
-class Narrow:
-    """Works on 16 requests at a time, 80 ms each; further ones wait. Answers how long its work took, in seconds."""
-
-    def __init__(self) -> None:
-        self.places = asyncio.Semaphore(KNEE)
-
-    async def __call__(self, batch: list[Any]) -> list[Any]:
-        async with self.places:
-            began = perf_counter()
-            await asyncio.sleep(0.08)
-            return [perf_counter() - began for _ in batch]
-
-
-def test_an_adaptive_limit_finds_the_knee_at_twice_the_load_and_answers_in_time(
-    generator: Generator, tmp_path: Path
-) -> None:
-    taken: list[float] = []
-
-    def note(_inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        taken.extend(outputs)
-
-    twice_rps = 2 * KNEE / 0.08
-    plan = LoadPlan(
-        read_payload([1, 2, 3]), PoissonRate(twice_rps, seed=5), 8000 * MS, 8000 * MS, 10_000 * MS, note, overloads=True
-    )
-    pattern = Limited("adaptive", max_waiting=2)
-    with deployed(pattern, Narrow, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
-        launch = runner.measure()
-
-    work_s = sum(taken) / len(taken)
-    assert launch.stats is not None
-    (layer,) = launch.stats.layers_named("limited")  # its clock: a busy machine delays clients
-    limits = [value for _, value in layer.series["limit"]]
-    settled = [after for before, after in pairwise(limits) if abs(after - before) <= before / 10]  # else it searches
-    assert median(settled) == pytest.approx(KNEE, rel=0.2)
-    waited_ns = layer.median("wait_ns")
-    assert waited_ns is not None
-    assert waited_ns < work_s * 1e9
-    assert layer.counters["rejected"] > 0
 
 
 REGRESSION = """

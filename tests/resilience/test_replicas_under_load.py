@@ -1,4 +1,4 @@
-"""Replicas behind a gateway, under load: hedges cut the tail, balances share as theory says, regressions are caught."""
+"""Replicas behind a gateway, under load: balances share as theory says, regressions are caught."""
 
 from __future__ import annotations
 
@@ -38,22 +38,6 @@ pytestmark = pytest.mark.processes
 HERE = sys.modules[__name__]
 
 
-LATE_S = 3.0
-"""Time of a late answer, which is longer than a busy machine holds up a process."""
-
-
-class SlowNowAndThen:
-    """Every fiftieth answer of a replica takes three seconds, the others ten milliseconds."""
-
-    def __init__(self) -> None:
-        self.number = random.Random(os.getpid()).randrange(50)
-
-    async def __call__(self, batch: list[Any]) -> list[Any]:
-        self.number += 1
-        await asyncio.sleep(LATE_S if self.number % 50 == 0 else 0.01)
-        return [2 * one for one in batch]
-
-
 class Sleeper:
     """Sleeps as long as its input says, in seconds."""
 
@@ -88,49 +72,6 @@ class Named:
 def layer_of(stats: PatternStats) -> LayerStats:
     (layer,) = stats.layers_named("replicated")
     return layer
-
-
-def asked(layer: LayerStats) -> int:
-    """Requests that could be hedged."""
-    return layer.counted(("asked_once", "hedged", "failed_over"))
-
-
-class Doubled:
-    """A check of answers that also counts them."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        assert list(outputs) == [2 * one for one in inputs]
-        self.seen += len(inputs)
-
-
-def test_a_hedge_cuts_the_tail_for_six_percent_more_load(generator: Generator, tmp_path: Path) -> None:
-    late = {}
-    for hedge in (None, "p95"):
-        check = Doubled()
-        plan = LoadPlan(
-            read_payload(list(range(256))), PoissonRate(100, seed=5), 8000 * MS, 1500 * MS, 10_000 * MS, check
-        )
-        pattern = Replicated(3, hedge=hedge)
-        with deployed(pattern, SlowNowAndThen, plan, module=HERE, generator=generator, directory=tmp_path) as runner:
-            metrics = Metrics((runner.measure(),))
-            stats = runner.deployment.stats()
-        assert check.seen
-        assert metrics.failures == {}
-        late[hedge] = float((metrics.latencies_ns >= LATE_S * 1e9).mean())
-
-    assert late[None] > 0.01  # a fiftieth
-    assert late[None] > 5 * late["p95"]  # both replicas must be slow, or the hedges used up after a pause
-    layer = layer_of(stats)
-    extra = sum(stats.replica_requests) - asked(layer)  # as the replicas counted
-    assert 0.01 < extra / asked(layer) <= 0.06
-    hedged = layer.counted(("hedged", "failed_over"))
-    assert 0.9 * hedged <= extra <= hedged  # an answer may come just before its hedge has left
-    share = metrics.figure("extra_load")
-    assert share is not None
-    assert share.value == pytest.approx(extra / asked(layer), abs=0.01)
 
 
 def test_two_choices_are_more_even_than_one_at_random_as_a_simulation_says(
@@ -256,7 +197,7 @@ from pytest_mlpatterns import Pipeline, Replicated
 
 class Model:
     async def __call__(self, batch):
-        await asyncio.sleep(0.2 if random.random() < {slow} else {takes})
+        await asyncio.sleep({takes})
         return batch
 
 
@@ -271,11 +212,6 @@ def perf_payload():
 
 
 pytestmark = pytest.mark.perf(concurrency=4, duration="1s")
-
-
-@pytest.mark.perf(pattern=Replicated(2, hedge="80ms"), compare=("hedged_share", "extra_load"))
-def test_hedged(perf):
-    pass
 
 
 async def rest(batch):
@@ -310,16 +246,14 @@ def test_prefix(perf):
 
 def test_each_figure_that_gets_worse_is_a_regression_of_its_revision(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
-    before = REGRESSION.format(slow=0.08, takes=0.01, template="topic {number % 10}: question {number}")
+    before = REGRESSION.format(takes=0.01, template="topic {number % 10}: question {number}")
     repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": before})
 
-    after = REGRESSION.format(slow=0.35, takes=0.03, template="{number:05} of topic {number % 10}")
+    after = REGRESSION.format(takes=0.03, template="{number:05} of topic {number % 10}")
     run = Project().with_file("test_perf.py", after).run(repository.top, "--perf-against=main")
 
     assert run.exit_code == 1
-    assert "share of late requests that were asked twice" in run.failure("test_hedged")
     for name, label in {
-        "test_hedged": "calls of replicas beyond one for each request",
         "test_two_choices": "requests in flight at the chosen replica",
         "test_least_latency": "time at a replica",
         "test_prefix": "share of requests at a replica that had their beginning",

@@ -28,8 +28,6 @@ from pytest_mlpatterns.revision.messages import (
     FactsFound,
     FactsWanted,
     InheritedOptions,
-    PidsFound,
-    PidsWanted,
     Reason,
     RevisionFailed,
     RevisionSetup,
@@ -243,19 +241,6 @@ def test_the_deployment_there_is_asked_for_what_it_counts_and_where_it_runs(
     assert deployment.facts() == {"Python": "3.12.4"}
     deployment.close()
     assert process.asked[1:] == [StartDeployment(), StatsWanted(), FactsWanted(), StopDeployment()]
-
-
-def test_a_deployment_there_that_scales_is_asked_for_its_processes(
-    client_of: Callable[[Process], RevisionClient],
-) -> None:
-    started = replace(STARTED, scales=True)
-    process = Process(REVISION_SETUP, started, PidsFound((7, 8)), TimeoutError(), PidsFound((7,)), DeploymentStopped())
-    deployment = client_of(process).start()
-    assert deployment.pids == (7, 8)
-    assert deployment.pids == (7, 8)  # it did not answer
-    assert deployment.pids == (7,)
-    deployment.close()
-    assert process.asked[1:] == [StartDeployment(), *[PidsWanted()] * 3, StopDeployment()]
 
 
 def test_a_process_that_died_there_is_an_error_and_the_deployment_can_be_stopped(

@@ -9,9 +9,8 @@ from functools import partial
 
 import pytest
 
-from pytest_mlpatterns import MultiModel
 from pytest_mlpatterns.patterns.pattern import name_of
-from pytest_mlpatterns.serving.model import UnusableModelError, pack, service_plan
+from pytest_mlpatterns.serving.model import UnusableModelError, pack
 
 HERE = sys.modules[__name__]
 THREADS = 4
@@ -64,7 +63,3 @@ def test_a_class_with_arguments_is_built_anew_by_every_load() -> None:
 
 def test_a_function_with_arguments_is_called_with_batches() -> None:
     assert pack(partial(sorted, reverse=True)).load()([1, 2]) == [2, 1]
-
-
-def test_a_plan_knows_the_names_of_several_models() -> None:
-    assert service_plan(MultiModel({"de": Scaled, "en": "model"}), len, [HERE]).model_names == ("de", "en")

@@ -71,19 +71,6 @@ class TestMessages:
     def test_a_value_of_any_size_makes_the_round_trip(self, child: Child, message: object) -> None:
         assert ask(child, "echo", message) == message
 
-    def test_a_value_that_is_taken_is_not_received(self, child: Child) -> None:
-        taken: list[object] = []
-
-        def takes(message: object) -> bool:
-            taken.append(message)
-            return message == "for you"
-
-        child.takes = takes
-        for message in ("for you", "for me"):
-            child.send(("echo", message))
-        assert child.receive(PATIENCE_S) == "for me"
-        assert taken == ["for you", "for me"]
-
     def test_values_of_several_threads_do_not_mix(self, child: Child) -> None:
         values = [bytes([number]) * 300_000 for number in range(8)]
         threads = [threading.Thread(target=child.send, args=(("echo", value),)) for value in values]

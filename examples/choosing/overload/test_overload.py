@@ -1,4 +1,4 @@
-"""Twice the load that the model can answer, in five ways: which one still serves its callers?"""
+"""Twice the load that the model can answer, in four ways: which one still serves its callers?"""
 
 import joblib
 import pytest
@@ -6,7 +6,7 @@ import train
 from model import FILE, Forest, Linear, unsure
 from sklearn.datasets import load_breast_cancer
 
-from pytest_mlpatterns import Batched, Cascade, Fallback, Limited, Queued
+from pytest_mlpatterns import Batched, Cascade, Limited, Queued
 
 ROWS = load_breast_cancer().data.tolist()
 
@@ -33,8 +33,7 @@ def by_either(rows, probabilities):
 @pytest.mark.perf(
     pattern=[
         Queued(capacity=8),
-        Limited("adaptive", max_waiting=4),
-        Fallback(Linear, on=("rejected",), open_after=None) | Limited(2, max_waiting=4),
+        Limited(2, max_waiting=4),
         Cascade(Linear, "model", when=unsure) | Limited(2, max_waiting=4),
         Batched(max_batch_size=16),
     ],

@@ -11,19 +11,16 @@ import contextvars
 import itertools
 import secrets
 import sys
-import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.engines.engine import Engine
-from pytest_mlpatterns.engines.local.autoscaler import Autoscaler, ScaledReplica
 from pytest_mlpatterns.engines.local.messages import (
     Call,
     Consume,
     Listen,
     ListenGrpc,
-    ReplicaWish,
     UpstreamNode,
     WorkerJob,
 )
@@ -118,10 +115,8 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
         wire=options.wire,
         polled=launcher.is_polled,
     )
-    launcher.roles |= _roles(launcher.workers, has_others=bool(launcher.scalers))
-    launcher.serve_scaled(launcher.workers)
-    scaler, scales = LocalScaler(launcher, plan.name, options), bool(launcher.scalers)
-    traits = Traits(current_share(), scaler, roles=launcher.roles, scales=scales)
+    scaler = LocalScaler(launcher, plan.name, options)
+    traits = Traits(current_share(), scaler, roles=_roles(launcher.workers))
     deployment = Deployment(endpoint, launcher.processes, traits)
     try:
         await_ready(deployment, plan.name, started_ns, options=options)
@@ -132,9 +127,9 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     return deployment
 
 
-def _roles(workers: Sequence[SupervisedWorker], *, has_others: bool) -> dict[int, str]:
-    """What each process does; one before all others, such as those that come later, that is no replica is a gateway."""
-    several = has_others or len(workers) > 1
+def _roles(workers: Sequence[SupervisedWorker]) -> dict[int, str]:
+    """What each process does; one before all others that is no replica is a gateway."""
+    several = len(workers) > 1
     return {worker.child.pid: "gateway" if several and worker.position < 0 else worker.role for worker in workers}
 
 
@@ -143,21 +138,15 @@ class Launcher:
 
     Attributes:
         is_polled: requests are answered 202, and clients poll for results.
-        roles: what each process does, by its id; those of later replicas are added when they start.
-        starting: held while processes start, since several threads start some.
         replicas: the processes of each replica of the whole service, the outermost last, by its address.
     """
 
     def __init__(self, plan: ServicePlan, options: StartOptions) -> None:
-        self.roles: dict[int, str] = {}
-        self.starting: threading.RLock = threading.RLock()
-        self.scalers: list[Autoscaler] = []
-        self._gateways: dict[int, SupervisedWorker] = {}
         self.workers: list[SupervisedWorker] = []
         self.restarted: list[SupervisedWorker] = []
         self.replicas: dict[tuple[str, int], list[SupervisedWorker]] = {}
         self.servers: list[EmbeddedServer] = []
-        self.processes: LocalProcesses = LocalProcesses(self.workers, self.servers, plan.name, self.scalers)
+        self.processes: LocalProcesses = LocalProcesses(self.workers, self.servers, plan.name)
         self._plan = plan
         self._options = options
         self._context = contextvars.copy_context()  # with the processor that the deployment was given
@@ -166,7 +155,6 @@ class Launcher:
         self._logs = itertools.count()
         self._replicas = itertools.count()
         self._held: list[socket.socket] = []
-        self._scaling = False
         self.is_polled: bool = _is_polled(plan)
 
     def start(self) -> tuple[tuple[str, int], ...]:
@@ -192,16 +180,9 @@ class Launcher:
         (address,) = self._context.run(self._start_outermost, one)
         return address
 
-    def serve_scaled(self, workers: Sequence[SupervisedWorker]) -> None:
-        """Let the gateways among these processes, which are ready, scale the replicas behind them from now on."""
-        for group, gateway in tuple(self._gateways.items()):
-            if gateway in workers:
-                self.scalers[group].serve(gateway)
-
     def settle(self, workers: Sequence[SupervisedWorker]) -> None:
         """Release the ports that were held for processes, which are ready, and replace those that are restarted."""
         self.release()
-        self.serve_scaled(workers)
         for worker in self.restarted:
             if worker in workers:
                 worker.guard()
@@ -233,7 +214,7 @@ class Launcher:
                     node = self._start_inside(group.inside)
                     listener = shared or listening_socket()
                     addresses.append(("127.0.0.1", listener.getsockname()[1]))
-                    source = Listen(listener.fileno(), internal=not outermost, stops=group.gives_up)
+                    source = Listen(listener.fileno(), internal=not outermost)
                     try:
                         self._spawn(group, node, source, listener=listener)
                     finally:
@@ -272,41 +253,9 @@ class Launcher:
 
     def _start_upstream(self, group: ProcessGroup) -> UpstreamNode:
         wire = group.wire or self._options.wire.between_processes
-        scaled = None if group.most is None else self._scaler_of(group)
-        addresses = self._start_http(group) if scaled is None else self.scalers[scaled].start_first(group.replicas)
+        addresses = self._start_http(group)
         path = codec_of(wire).path(self._plan.name)
-        return UpstreamNode(addresses, path, group.position, group.balance, group.in_flight, wire, scaled)
-
-    def _scaler_of(self, group: ProcessGroup) -> int:
-        """The number of a new autoscaler for a process group."""
-        context = contextvars.copy_context()
-
-        def start() -> ScaledReplica:
-            return context.copy().run(self._start_scaled, group)
-
-        number = len(self.scalers)
-        self.scalers.append(Autoscaler(number, start, self.settle, model=self._plan.name, options=self._options))
-        return number
-
-    def _start_scaled(self, group: ProcessGroup) -> ScaledReplica:
-        """Start one replica of a process group that follows the load."""
-        with self.starting:
-            known, scaling = len(self.workers), self._scaling
-            self._scaling = True
-            try:
-                (address,) = self._start_http(replace(group, replicas=1, most=None))
-            finally:
-                self._scaling = scaling
-            workers = self.workers[known:]
-        self.roles |= {worker.child.pid: worker.role for worker in workers}
-        return ScaledReplica(address, workers)
-
-    def _take(self, message: object) -> bool:
-        """Pass a wish of a gateway on to its autoscaler; other messages are not taken."""
-        if not isinstance(message, ReplicaWish):
-            return False
-        self.scalers[message.group].take(message)
-        return True
+        return UpstreamNode(addresses, path, group.position, group.balance, group.in_flight, wire)
 
     def _start_consumers(self, group: ProcessGroup, broker: str) -> QueueNode:
         """Start processes that take requests from a stream of a broker."""
@@ -330,7 +279,6 @@ class Launcher:
             max_body_bytes=MAX_BODY_BYTES,
             wire=self._options.wire,
             position=group.position,
-            models=self._plan.model_names,
             own_server=self._own_server,
             is_polled=self.is_polled and isinstance(source, Listen) and not source.internal,
             profiled=self._options.profiled,
@@ -351,7 +299,6 @@ class Launcher:
             log = self._options.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
             descriptors = [] if listener is None else [listener.fileno()]
             child = Child(_WORKER, log=log, pass_fds=descriptors, on_end=on_end, env=group.env)
-            child.takes = self._take
             try:
                 child.send(job)
             except ChildError:
@@ -366,19 +313,10 @@ class Launcher:
             position=group.position,
             listener=listener if group.restart else None,
             answer_timeout_s=self._options.timeout_ns / 1e9 if self._options.traced else _ANSWER_TIMEOUT_S,
-            is_scaled=self._scaling,
         )
-        self._gateways |= dict.fromkeys(_scaled_in(node), worker)
         self.workers.append(worker)
         if group.restart:
             self.restarted.append(worker)
-
-
-def _scaled_in(node: WorkerNode) -> list[int]:
-    """The numbers of the scaled groups right behind the process of a node."""
-    if isinstance(node, PackedLayer):
-        return [number for inside in node.inside for number in _scaled_in(inside)]
-    return [node.scaled] if isinstance(node, UpstreamNode) and node.scaled is not None else []
 
 
 class LocalScaler:
@@ -392,12 +330,9 @@ class LocalScaler:
 
     def add(self) -> LocalReplica:
         """Start one more replica, without waiting for it."""
-        with self._launcher.starting:
-            asked_ns, known = time.perf_counter_ns(), len(self._launcher.workers)
-            address = self._launcher.start_another()
-            return LocalReplica(
-                address, self._launcher, known, asked_ns=asked_ns, model=self._model, options=self._options
-            )
+        asked_ns, known = time.perf_counter_ns(), len(self._launcher.workers)
+        address = self._launcher.start_another()
+        return LocalReplica(address, self._launcher, known, asked_ns=asked_ns, model=self._model, options=self._options)
 
     def has_ended(self, address: tuple[str, int]) -> bool:
         """Whether a process of the replica with this address has ended."""

@@ -18,16 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Consume",
-    "EndReplica",
     "Listen",
     "ListenGrpc",
-    "ReplicaDied",
-    "ReplicaEnded",
-    "ReplicaFailed",
-    "ReplicaNews",
-    "ReplicaStarted",
-    "ReplicaWish",
-    "StartReplicas",
     "UpstreamNode",
     "WorkerJob",
     "WorkerNode",
@@ -42,7 +34,6 @@ class UpstreamNode:
         addresses: ``(host, port)`` of its processes.
         balance: least outstanding: call the process with the fewest requests in flight; otherwise each in turn.
         in_flight: number of requests that a queue should have in flight at each process.
-        scaled: number of the group, if its processes come and go; None: they stay.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -51,7 +42,6 @@ class UpstreamNode:
     balance: Balance = Balance.ROUND_ROBIN
     in_flight: int = 1
     wire: Wire = REST_JSON
-    scaled: int | None = None
 
 
 WorkerNode = PackedLayer | UpstreamNode | QueueNode | ModelNode
@@ -64,12 +54,10 @@ class Listen:
 
     Args:
         internal: for other processes of the deployment only.
-        stops: a request is stopped when its client closes the connection.
     """
 
     socket_fd: int
     internal: bool
-    stops: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,62 +83,6 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class StartReplicas:
-    """A gateway asks its parent for more replicas of a scaled group."""
-
-    group: int
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndReplica:
-    """A gateway has no more requests for a replica, which gets none from now on."""
-
-    group: int
-    address: tuple[str, int]
-
-
-ReplicaWish = StartReplicas | EndReplica
-"""What a gateway asks its parent for."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaStarted:
-    """A replica is ready."""
-
-    group: int
-    address: tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaEnded:
-    """A replica has ended, as its gateway asked."""
-
-    group: int
-    address: tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaDied:
-    """A replica has ended by itself."""
-
-    group: int
-    address: tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaFailed:
-    """A replica could not start, for this reason."""
-
-    group: int
-    reason: str
-
-
-ReplicaNews = ReplicaStarted | ReplicaEnded | ReplicaDied | ReplicaFailed
-"""What a gateway gets from its parent."""
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerJob:
     """What a worker does with a request, and where requests come from.
 
@@ -158,7 +90,6 @@ class WorkerJob:
         identity: unique for the deployment; keys in stores and brokers begin with it.
         trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
             is one tree.
-        models: names of the models that requests may name; empty: there is one, which has the name.
         own_server: address of the server that the deployment started for itself; None: it needs none.
         is_polled: requests are answered 202, and results are kept until clients fetch them.
     """
@@ -172,7 +103,6 @@ class WorkerJob:
     max_body_bytes: int
     wire: Wire
     position: int
-    models: tuple[str, ...] = ()
     own_server: str | None = None
     is_polled: bool = False
     profiled: bool = False

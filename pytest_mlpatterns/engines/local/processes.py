@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.engines.local.autoscaler import Autoscaler
     from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
     from pytest_mlpatterns.serving.start_options import StartOptions
@@ -48,24 +47,18 @@ class LocalProcesses:
     """Workers and auxiliary servers of one deployment.
 
     Args:
-        workers: all that were ever started; those that have retired only have what they counted.
+        workers: all that were ever started.
         servers: servers of stores and brokers that the deployment started for itself.
-        scalers: start and end further workers.
     """
 
     workers: Sequence[SupervisedWorker]
     servers: Sequence[EmbeddedServer] = ()
     model: str = ""
-    scalers: Sequence[Autoscaler] = ()
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Process ids: workers first, in the order of their start."""
-        return (*(worker.child.pid for worker in self._running), *(server.pid for server in self.servers))
-
-    @property
-    def _running(self) -> list[SupervisedWorker]:
-        return [worker for worker in tuple(self.workers) if not worker.has_retired]
+        return (*(worker.child.pid for worker in tuple(self.workers)), *(server.pid for server in self.servers))
 
     def check(self, wait_s: float = 0.0) -> None:
         """Ask each worker for its statistics, which fails if it has ended.
@@ -78,26 +71,21 @@ class LocalProcesses:
     def stats(self) -> PatternStats:
         """Statistics of all workers since the start; replicas are those of the outermost group with more than one.
 
-        Workers whose number follows the load are no replicas in this sense, but add what their layers counted.
-
         Raises:
-            DeploymentError: a worker or server has ended, a worker does not answer, or a needed one did not start.
+            DeploymentError: a worker or server has ended, or a worker does not answer.
         """
         for server in self.servers:
             server.check()
-        for scaler in self.scalers:
-            scaler.check()
         answers = [(worker, worker.stats()) for worker in tuple(self.workers)]
         groups: dict[tuple[int, str], list[int]] = {}
         for worker, answer in sorted(answers, key=lambda pair: pair[0].position):
-            if not worker.is_scaled:
-                groups.setdefault((worker.position, worker.role), []).append(answer.predict_requests)
+            groups.setdefault((worker.position, worker.role), []).append(answer.predict_requests)
         replicas = next((counts for counts in groups.values() if len(counts) > 1), None)
         return PatternStats(
             replica_requests=tuple(replicas or next(iter(groups.values()), ())),
             tracebacks=tuple(dict.fromkeys(text for _, answer in answers for text in answer.tracebacks)),
             layers=merged_layers(layer for _, answer in answers for layer in answer.layers),
-            replaced=sum(worker.replaced for worker, _ in answers) + sum(scaler.died for scaler in self.scalers),
+            replaced=sum(worker.replaced for worker, _ in answers),
         )
 
     def excuse(self, pid: int) -> None:
@@ -108,13 +96,12 @@ class LocalProcesses:
 
     def facts(self) -> EnvironmentFacts:
         """The environment of the workers; of those that serve the same, the first answers."""
-        known = [worker for worker in self.workers if worker.knows_environment]
-        groups = {(worker.position, worker.role): worker for worker in reversed(known)}
+        groups = {(worker.position, worker.role): worker for worker in reversed(self.workers)}
         return merged_facts(groups[group].facts() for group in sorted(groups))
 
     def log_tail(self) -> str:
         """Last lines of each worker's output."""
-        return "\n".join(filter(None, (worker.child.log_tail() for worker in self._running)))
+        return "\n".join(filter(None, (worker.child.log_tail() for worker in tuple(self.workers))))
 
     def traceback_from_now(self) -> Callable[[], str]:
         """No traceback is read: those of a model are in the statistics."""
@@ -128,13 +115,9 @@ class LocalProcesses:
         Raises:
             DeploymentError: a process survived SIGKILL.
         """
-        for scaler in self.scalers:
-            scaler.close()
         for worker in self.workers:
             worker.close_channel()
         ends = [worker.stop() for worker in self.workers]
-        for scaler in self.scalers:
-            scaler.join()
         for server in self.servers:
             server.stop()
         if survivors := [name for end in ends for name in end.survivors]:
@@ -187,12 +170,9 @@ class SupervisedWorker:
         start: starts the process; its argument is called when the process has ended.
         listener: a listening socket that stays open while a process is replaced, so that new connections wait; None:
             the process has its own.
-        is_scaled: its number follows the load, so that its end is no error.
 
     Attributes:
         replaced: number of processes that were replaced.
-        is_starting: another thread waits until it is ready; until then it has no statistics.
-        has_retired: it has ended, or is about to, and has what it counted.
     """
 
     def __init__(
@@ -203,11 +183,7 @@ class SupervisedWorker:
         position: int,
         listener: socket.socket | None = None,
         answer_timeout_s: float = 5.0,
-        is_scaled: bool = False,
     ) -> None:
-        self.is_scaled: bool = is_scaled
-        self.is_starting: bool = is_scaled
-        self.has_retired: bool = False
         self.role = role
         self.position = position
         self.replaced: int = 0
@@ -221,8 +197,6 @@ class SupervisedWorker:
         self._loading = False
         self._retired = self._last = _NOTHING
         self._ends: list[Stopped] = []
-        self._facts: EnvironmentFacts = {}
-        self._when_ended: Callable[[], None] | None = None
         self.child: Child = start(partial(self._on_end, 0))
 
     def guard(self) -> None:
@@ -231,39 +205,6 @@ class SupervisedWorker:
             self._guarded = True
             if self.child.has_ended:
                 self._on_end(self.replaced)
-
-    @property
-    def knows_environment(self) -> bool:
-        """Whether it can be asked for its environment, or was before it retired."""
-        return bool(self._facts) if self.has_retired else not self.is_starting
-
-    def when_ended(self, call: Callable[[], None]) -> None:
-        """Call this in a thread of its own when the process ends and is not replaced, or now if it has ended."""
-        self._when_ended = call
-        if self.child.has_ended and not self._guarded:
-            call()
-
-    def retire(self, *, keep_facts: bool = False) -> None:
-        """Read for the last time what the process counted; from now on its end is no error.
-
-        Args:
-            keep_facts: read its environment too.
-        """
-        with self._changed:
-            self._guarded = False
-            if keep_facts:
-                self._facts = self.facts()
-            with contextlib.suppress(DeploymentError):
-                self.stats()
-            self.has_retired = True
-
-    def end_retired(self) -> None:
-        """End the process, which has retired, and wait until it is gone; :meth:`stop` reports what it left."""
-        ended = self.child.stop()
-        if self._listener is not None:
-            self._listener.close()
-        with self._changed:
-            self._ends.append(ended)
 
     def stats(self) -> WorkerStats:
         """Statistics of the process and of those that it replaced.
@@ -275,15 +216,11 @@ class SupervisedWorker:
         """
         with self._changed:  # otherwise an answer could be counted twice: for the process, and as retired
             while True:
-                if self.has_retired:
-                    return self._last
                 child = self.child
                 try:
                     answer = self._counted_by(child)
                     break
                 except ChildError as error:
-                    if self.is_scaled and not self._guarded:
-                        return self._last
                     if not self._await_replacement(child):
                         if self._is_excused:
                             return self._last
@@ -304,8 +241,6 @@ class SupervisedWorker:
 
     def facts(self) -> EnvironmentFacts:
         """The environment of the process; empty if it has ended, loads or does not respond."""
-        if self.has_retired:
-            return self._facts
         with self._changed, contextlib.suppress(ChildError, TimeoutError):
             if not self._loading:
                 return self._ask(self.child, FactsQuestion(next(self._numbers)), WorkerFacts).facts
@@ -339,7 +274,7 @@ class SupervisedWorker:
         )
 
     def _counted_by(self, child: Child) -> WorkerStats:
-        if self.is_starting or (self._loading and not self._is_ready(child)):
+        if self._loading and not self._is_ready(child):
             return _NOTHING
         return self._ask(child, StatsQuestion(next(self._numbers)), WorkerStats)
 
@@ -366,16 +301,13 @@ class SupervisedWorker:
     def _on_end(self, number: int) -> None:
         """Replace the process number ``number``, which has ended; called in a thread of its own."""
         with self._changed:
-            is_over = number == self.replaced and not (self._guarded and self._replace())
-            call = self._when_ended if is_over else None
-        if call is not None:
-            call()
+            if number == self.replaced and self._guarded:
+                self._replace()
 
-    def _replace(self) -> bool:
-        """Start the next process; returns False if there were too many, so that the worker is given up."""
+    def _replace(self) -> None:
+        """Start the next process; if there were too many, the worker is given up."""
         with self._changed:
-            is_given_up = self.replaced == MAX_REPLACEMENTS
-            if is_given_up:
+            if self.replaced == MAX_REPLACEMENTS:
                 self._guarded = False
             else:
                 self.replaced += 1
@@ -385,4 +317,3 @@ class SupervisedWorker:
                 with contextlib.suppress(ChildError):  # it ended before it had its job; its end calls this again
                     self.child = self._start(partial(self._on_end, self.replaced))
             self._changed.notify_all()
-            return not is_given_up

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.engines.local.messages import UpstreamNode
-    from pytest_mlpatterns.engines.local.scaled_upstream import ReplicaLink
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.pattern import Pattern
     from pytest_mlpatterns.patterns.request_clock import RequestClock
@@ -44,22 +43,11 @@ _NOT_CHUNKS = "the service behind streamed something else than chunks: {}"
 
 
 class LocalHooks:
-    """Layers in processes of the local engine; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`.
-
-    Args:
-        link: leads to the parent, which starts and ends the processes of a scaled group.
-    """
-
-    def __init__(self, link: Callable[[], ReplicaLink]) -> None:
-        self._link = link
+    """Layers in processes of the local engine; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`."""
 
     def upstream(self, node: UpstreamNode, tally: Tally, of: str) -> Handler:
         """The client of a process group behind this process."""
-        if node.scaled is None:
-            return Upstream(node, tally, of)
-        from pytest_mlpatterns.engines.local.scaled_upstream import ScaledUpstream
-
-        return ScaledUpstream(node, tally, of, link=self._link())
+        return Upstream(node, tally, of)
 
     def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
         """The layer that the pattern makes."""

@@ -12,10 +12,9 @@ import pickle
 import queue
 import sys
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, ReplicaNews, WorkerJob
+from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, WorkerJob
 from pytest_mlpatterns.engines.local.plain_caller import CallRound, OneCall, PlainCaller
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.patterns.stream import Stream
@@ -43,7 +42,6 @@ from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.engines.local.scaled_upstream import ReplicaLink
     from pytest_mlpatterns.serving.handler_stack import HandlerStack
     from pytest_mlpatterns.serving.held_memory import HeldMemoryTally
     from pytest_mlpatterns.serving.http.async_jobs import Queue
@@ -73,8 +71,8 @@ def main() -> None:
     if isinstance(job.source, Call):
         _call(_load(job, channel, _caller_of), parent, channel)
         return
-    stack = _load(job, channel, partial(_stack_of, parent=parent))
-    caller = ModelCaller(stack.handler, job.models)
+    stack = _load(job, channel, _stack_of)
+    caller = ModelCaller(stack.handler)
     if isinstance(job.source, ListenGrpc):
         _serve_grpc(job, job.source.port, _Service(parent, stack, caller))
     elif isinstance(job.source, Listen):
@@ -99,20 +97,11 @@ class _Parent:
         self.held: HeldMemoryTally | None = None
         self.asked: Callable[[OneCall | CallRound], None] | None = None
         self._channel = channel
-        self._link: ReplicaLink | None = None
         channel.listen(self._on_message, self._on_close)
 
     def report_ready(self) -> None:
         """Report that the model is built and requests are accepted."""
         self._channel.send(Ready())
-
-    def link(self) -> ReplicaLink:
-        """By which replicas that come and go are asked for."""
-        from pytest_mlpatterns.engines.local.scaled_upstream import ReplicaLink
-
-        if self._link is None:
-            self._link = ReplicaLink(self._channel.send)
-        return self._link
 
     def _on_message(self, message: object) -> None:
         if isinstance(message, StatsQuestion) and self.statistics is not None:
@@ -123,8 +112,6 @@ class _Parent:
             self._channel.send(WorkerFacts(message.number, environment_facts()))
         elif isinstance(message, OneCall | CallRound) and self.asked is not None:
             self.asked(message)
-        elif isinstance(message, ReplicaNews) and self._link is not None:
-            self._link.receive(message)
 
     def _on_close(self) -> None:
         if self.end is not None:
@@ -168,7 +155,7 @@ def _load(job: WorkerJob, channel: Channel, build: Callable[[WorkerJob], _Loaded
     return loaded
 
 
-def _stack_of(job: WorkerJob, *, parent: _Parent) -> HandlerStack:
+def _stack_of(job: WorkerJob) -> HandlerStack:
     """The layers of a service around its model."""
     from pytest_mlpatterns.engines.local.upstream import LocalHooks
     from pytest_mlpatterns.serving.handler_stack import HandlerStack
@@ -178,7 +165,7 @@ def _stack_of(job: WorkerJob, *, parent: _Parent) -> HandlerStack:
         job.identity,
         wire=job.wire.between_processes,
         own_server=job.own_server,
-        hooks=LocalHooks(parent.link),
+        hooks=LocalHooks(),
         profiled=job.profiled,
     )
 
@@ -218,7 +205,6 @@ def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
         position=job.position,
     )
     app.watch = LoopWatch(service.stack.run_queue)
-    app.stops = source.stops
     if source.internal:
         service.count_with(app.tally)
     else:

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, DeploymentPlan, HandleNode, ReplicaJob
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED, MEMORY
-from pytest_mlpatterns.patterns.autoscaled import Autoscaled
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
-from pytest_mlpatterns.patterns.faulty import Faulty
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.replication import Replicated
@@ -107,7 +105,7 @@ def application_plan(plan: ServicePlan, application: Application) -> Application
         plan: the process tree, with the models packed.
         application: what its replicas share.
     """
-    walk = _Walk(application, plan.model_names)
+    walk = _Walk(application)
     walk.deploy(plan.root, times=1, queue=None, cpus=application.cores.each if application.cores else 1)
     return ApplicationPlan(application.app, tuple(walk.deployments))
 
@@ -138,7 +136,6 @@ class _Walk:
     """Replaces the process groups of a tree by deployments, the innermost first."""
 
     application: Application
-    models: tuple[str, ...] = ()
     deployments: list[DeploymentPlan] = field(default_factory=list)
     names: int = 0
 
@@ -161,7 +158,6 @@ class _Walk:
             wire=shared.wire,
             import_path=shared.import_path,
             trees=shared.trees,
-            models=self.models,
             own_server=shared.own_server,
             restarts=group.restart,
         )
@@ -212,22 +208,12 @@ def _check_layer(layer: LayerNode) -> None:
     if isinstance(pattern, Replicated):
         raise SettingError(
             f"{pattern} {_ON_RAY}: handles of Ray Serve choose the replica of each request, so no layer here "
-            "can; choose balance='least-outstanding', which is Serve's choice of two, and no hedge, or engine=\"local\""
-        )
-    if isinstance(pattern, Autoscaled):
-        raise SettingError(
-            f"{pattern} {_ON_RAY}: Ray Serve scales by a rule of its own, and its replicas come and go without the "
-            'counts that show what a scaling does to requests; choose engine="local", or write Replicated()'
+            "can; choose balance='least-outstanding', which is Serve's choice of two, or engine=\"local\""
         )
     if isinstance(pattern, Batched) and pattern.max_wait == ADAPTIVE:
         raise SettingError(
             f'{pattern} {_ON_RAY}: max_wait="{ADAPTIVE}" is a rule of this package, and Ray Serve waits a fixed time; '
             'write max_wait="5ms"'
-        )
-    if isinstance(pattern, Faulty) and (pattern.cut or pattern.refuse):
-        raise SettingError(
-            f"{pattern} {_ON_RAY}: the connections of clients are those of Ray Serve's proxy, which no replica closes; "
-            "write error=502"
         )
 
 

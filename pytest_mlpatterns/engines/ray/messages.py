@@ -155,9 +155,8 @@ class ReplicaJob:
         import_path: ``sys.path`` of pytest.
         trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
             is one tree.
-        models: names of the models that requests may name; empty: there is one, which has the name.
         own_server: address of the store that the deployment started for itself; None: it needs none.
-        restarts: a replica that dies is replaced, and the service goes on: it works for a queue or as a shadow.
+        restarts: a replica that dies is replaced, and the service goes on: it works for a queue.
     """
 
     node: PackedLayer | HandleNode | ModelNode
@@ -171,7 +170,6 @@ class ReplicaJob:
     wire: Wire = REST_JSON
     import_path: tuple[str, ...] = ()
     trees: tuple[Path, Path] | None = None
-    models: tuple[str, ...] = ()
     own_server: str | None = None
     restarts: bool = False
 

@@ -24,7 +24,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from pytest_mlpatterns.patterns.layer import CutError, RequestError
+from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream, replayed
 from pytest_mlpatterns.serving.clocks import written_parts
@@ -36,7 +36,7 @@ from pytest_mlpatterns.serving.http.inference_call import (
     stored_inference_call,
 )
 from pytest_mlpatterns.serving.http.metadata import INDEX, ModelMetadata, TritonExtensions
-from pytest_mlpatterns.serving.http.model_caller import ModelLock, leaving_noticed
+from pytest_mlpatterns.serving.http.model_caller import ModelLock
 from pytest_mlpatterns.serving.http.stream_response import (
     HEADERS,
     ClientWatch,
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
-__all__ = ["BODY", "MAX_BODY_BYTES", "OPENAI_PATHS", "TRANSPORT", "ModelApp", "OpenAIApi"]
+__all__ = ["BODY", "MAX_BODY_BYTES", "OPENAI_PATHS", "ModelApp", "OpenAIApi"]
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -82,11 +82,7 @@ MAX_BODY_BYTES = 64 * 2**20
 """Limit of a request body for the servers of an engine."""
 BODY = "mlpatterns.body"
 """Key of a long body in the ASGI scope; the body is complete when ``receive`` returns."""
-TRANSPORT = "mlpatterns.transport"
-"""Key of the transport of the connection in the ASGI scope, for answers that are to be cut; other servers have none."""
 _WATCH = "mlpatterns.watch"
-_HAS_BEGUN = "mlpatterns.has_begun"
-"""Key of whether the head of a stream has been sent."""
 _BEGAN_NS = "mlpatterns.began_ns"
 """Key of when a request began whose time counts in the split of latencies."""
 _JOBS_PATH = "/v1/jobs/"
@@ -94,10 +90,6 @@ _CARRIED = "choose the wire rest+json or openai"
 _POLLED = "Queued(wait=False) is for clients that poll, which those of the wire openai do not; write Queued()"
 _RAW_JSON = [(b"content-type", b"application/json")]
 _EMPTY = Body((b"{}",), JSON_HEADERS)
-_CUT_BYTES = 64
-"""Length of an answer whose connection is cut, as its head states it."""
-_CUT_AFTER = b'{"predictions": ['
-"""The beginning of such an answer, which is all that the client reads."""
 OPENAI_PATHS = frozenset({COMPLETIONS, CHAT, MODELS})
 
 
@@ -115,7 +107,6 @@ class ModelApp:
     Attributes:
         split: counts where the time of the requests goes; None, as at first: nothing does.
         watch: charges waits for a processor outside of models; None, as at first: those waits are not taken out.
-        stops: whether a request is stopped when its client closes the connection; False, as at first: only streams are.
     """
 
     def __init__(
@@ -130,7 +121,6 @@ class ModelApp:
     ) -> None:
         self.split: SplitTally | None = None
         self.watch: LoopWatch | None = None
-        self.stops: bool = False
         self.tally: WireTally = WireTally(position)
         self._caller = caller
         self._jobs = jobs
@@ -140,7 +130,7 @@ class ModelApp:
         self.max_body_bytes = max_body_bytes
         self._metadata = ModelMetadata(name)
         self._metadata.serve(TritonExtensions(self._metadata, caller, self.tally).paths())
-        self._openai = OpenAIApi(name, self.tally, caller.models)
+        self._openai = OpenAIApi(name, self.tally)
         self._predict_path = f"/v1/models/{name}:predict"
         self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")
         self._call_paths = frozenset({self._predict_path, *self._infer_paths, INVOCATIONS})
@@ -148,10 +138,7 @@ class ModelApp:
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request (ASGI)."""
         try:
-            try:
-                await self._respond(scope, receive, send)
-            except CutError as error:
-                await _cut(scope, receive, send, is_begun=error.in_answer)
+            await self._respond(scope, receive, send)
         except asyncio.CancelledError:
             if _WATCH not in scope or not scope[_WATCH].has_left:
                 raise
@@ -168,8 +155,6 @@ class ModelApp:
         try:
             status, body = await self._answer(scope, receive, headers)
         except RequestError as error:
-            if isinstance(error, CutError) and TRANSPORT in scope:
-                raise
             is_openai = scope["path"] in OPENAI_PATHS
             status = error.status
             body = self._openai.error(error) if is_openai else Body((encode_error(str(error)),), JSON_HEADERS)
@@ -184,7 +169,6 @@ class ModelApp:
         if isinstance(body, StreamResponse):
             times = StreamTimes(clock, started)
             await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
-            scope[_HAS_BEGUN] = True
             await body.send(send, scope[_WATCH], times, tally=self.split)
             return
         if self.split is not None and status == 200 and _BEGAN_NS in scope:
@@ -265,7 +249,7 @@ class ModelApp:
         if int(headers.get(b"content-length", 0)) > self.max_body_bytes:
             raise self._too_large()
         message = await receive()
-        if (self.stops or self._caller.has_streamed) and not message.get("more_body"):
+        if self._caller.has_streamed and not message.get("more_body"):
             scope[_WATCH] = ClientWatch(receive)
         if BODY in scope:
             if message["type"] == "http.disconnect":
@@ -310,8 +294,6 @@ class ModelApp:
             return await self._caller(inputs, decode)
         waits_since_ns = perf_counter_ns()
         async with self._model_lock:
-            if self.stops:
-                await leaving_noticed()
             charge(QUEUE_WAIT, perf_counter_ns() - waits_since_ns)
             return await self._caller(inputs, decode)
 
@@ -354,22 +336,6 @@ class ModelApp:
         return RequestError(413, f"the body is over the limit of {self.max_body_bytes} bytes")
 
 
-async def _cut(scope: _Scope, receive: _Receive, send: _Send, *, is_begun: bool) -> None:
-    """Close the connection of a request, in the middle of an answer or without one."""
-    transport = scope[TRANSPORT]
-    if scope.get(_HAS_BEGUN):
-        transport.close()
-    elif is_begun:
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % _CUT_BYTES)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": _CUT_AFTER, "more_body": True})
-        transport.close()
-    else:
-        transport.abort()
-    while (await receive())["type"] != "http.disconnect":  # the server logs an answer that ends before its connection
-        pass
-
-
 @lru_cache(maxsize=256)
 def _raw(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers]
@@ -380,17 +346,15 @@ class OpenAIApi:
 
     Args:
         name: of the model.
-        models: names of those that a request may name instead.
     """
 
-    def __init__(self, name: str, tally: WireTally, models: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, tally: WireTally) -> None:
         self._name = name
         self._tally = tally
-        self._models = models
 
     def models(self) -> Body:
         """The answer to ``GET /v1/models``."""
-        return Body((encode_models(self._models or (self._name,)),), JSON_HEADERS)
+        return Body((encode_models(self._name),), JSON_HEADERS)
 
     def read(self, path: str, body: bytes | memoryview) -> OpenAIRequest:
         """Decode a request.
@@ -400,7 +364,7 @@ class OpenAIApi:
         """
         started_ns = perf_counter_ns()
         try:
-            request = read_openai_request(path, body, self._name, others=self._models)
+            request = read_openai_request(path, body, self._name)
         except OpenAIError as error:
             raise RequestError(error.status, str(error)) from error
         tally = self._tally

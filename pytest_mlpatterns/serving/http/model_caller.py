@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.layer import Handler
 
-__all__ = ["ModelCaller", "ModelLock", "leaving_noticed"]
-
-_ITERATIONS = 4
-"""Iterations of the event loop in which it sees that a client has left, and the request's task is cancelled."""
+__all__ = ["ModelCaller", "ModelLock"]
 
 
 class CallStatistics:
@@ -62,7 +59,6 @@ class ModelCaller:
 
     Args:
         handler: takes a list of inputs; returns the same number of outputs, or an awaitable of them.
-        models: names of the models that requests may name; empty: there is one, with the name of the deployment.
 
     Attributes:
         tracebacks: the first three distinct tracebacks of the user's code.
@@ -70,8 +66,7 @@ class ModelCaller:
         needs_loop: whether the handler must be called on the event loop; False: it blocks the loop.
     """
 
-    def __init__(self, handler: Handler, models: Sequence[str] = ()) -> None:
-        self.models: Sequence[str] = models
+    def __init__(self, handler: Handler) -> None:
         self.statistics: CallStatistics = CallStatistics()
         self.requests = 0
         self.tracebacks: list[str] = []
@@ -179,9 +174,3 @@ class ModelLock:
     async def __aexit__(self, *_: object) -> None:
         self.free_ns = perf_counter_ns()
         asyncio.get_running_loop().call_soon(self._lock.release)
-
-
-async def leaving_noticed() -> None:
-    """Let the event loop see which clients left while a plain model kept it; a request of such a client ends here."""
-    for _ in range(_ITERATIONS):
-        await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_mlpatterns.patterns.layer import CutError, RequestError
+from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import WIRE, charge
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED
 from pytest_mlpatterns.serving.clocks import written_parts
@@ -187,7 +187,7 @@ async def _parts(stream: Stream, form: StreamFormat, tally: WireTally, *, course
             except StopAsyncIteration:
                 break
             except RequestError as error:
-                if not course.chunks or isinstance(error, CutError):
+                if not course.chunks:
                     raise
                 course.has_failed = True
                 yield form.error(error)

@@ -16,7 +16,7 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pytest_mlpatterns.serving.http.app import BODY, TRANSPORT
+from pytest_mlpatterns.serving.http.app import BODY
 
 if TYPE_CHECKING:
     import socket
@@ -47,13 +47,12 @@ class _BodyProtocol(HttpToolsProtocol):
     _buffer: _BodyBuffer | None = None
 
     def on_headers_complete(self) -> None:
-        """Allocate the buffer of a long body before the application starts, and let it close the connection."""
+        """Allocate the buffer of a long body before the application starts."""
         length = next((value for name, value in self.headers if name == b"content-length"), b"")
         idle = self.cycle is None or self.cycle.response_complete
         if idle and length.isdigit() and MIN_BYTES <= int(length) <= self.max_body_bytes:
             self._buffer = _BodyBuffer(int(length), self)
             self.scope[BODY] = self._buffer.whole  # type: ignore[literal-required]  # not an ASGI key
-        self.scope[TRANSPORT] = self.transport  # type: ignore[literal-required]  # as above
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -31,8 +31,6 @@ class EndingWorker:
 class AnsweringWorker:
     """A worker that knows its environment."""
 
-    knows_environment = True
-
     def __init__(self, position: int, role: str, **facts: str) -> None:
         self.position, self.role = position, role
         self._facts: dict[str, str] | None = facts
@@ -75,9 +73,8 @@ def test_of_workers_that_serve_the_same_one_is_asked_for_its_environment() -> No
 class CountingWorker:
     """A worker that has counted some requests."""
 
-    def __init__(self, position: int, requests: int, *, is_scaled: bool = False, has_retired: bool = False) -> None:
-        self.position, self.role = position, "replica" if is_scaled else "service"
-        self.is_scaled, self.has_retired = is_scaled, has_retired
+    def __init__(self, position: int, requests: int) -> None:
+        self.position, self.role = position, "service"
         self.replaced = 0
         self.child = self
         self.pid = 100 + requests
@@ -90,26 +87,12 @@ class CountingWorker:
         return WorkerStats(1, self._requests, (), (LayerStats(self.position, "cached", {"hits": self._requests}),))
 
 
-class FollowingReplicas:
-    """Replicas that follow the load, two of which died."""
-
-    died = 2
-
-    def check(self) -> None:
-        """All is well."""
-
-
-def test_workers_that_follow_the_load_add_their_counts_and_are_no_replicas() -> None:
-    workers: Any = [
-        CountingWorker(-1, 9),
-        CountingWorker(0, 4, is_scaled=True, has_retired=True),
-        CountingWorker(0, 5, is_scaled=True),
-    ]
-    scalers: Any = [FollowingReplicas()]
-    of_all = LocalProcesses(workers, (), "iris", scalers)
+def test_workers_add_their_counts_and_the_outermost_group_of_several_are_the_replicas() -> None:
+    workers: Any = [CountingWorker(-1, 9), CountingWorker(0, 4), CountingWorker(0, 5)]
+    of_all = LocalProcesses(workers, (), "iris")
     stats = of_all.stats()
-    assert stats.replica_requests == (9,)
-    assert stats.replaced == 2
+    assert stats.replica_requests == (4, 5)
+    assert stats.replaced == 0
     assert [(layer.position, layer.counters["hits"]) for layer in stats.layers] == [(-1, 9), (0, 9)]
-    assert of_all.pids == (109, 105)
-    assert of_all.log_tail() == "log 9\nlog 5"
+    assert of_all.pids == (109, 104, 105)
+    assert of_all.log_tail() == "log 9\nlog 4\nlog 5"

@@ -191,10 +191,7 @@ class TestReplacement:
             first.receive(PATIENCE_S)
         member.guard()
         assert member.child is starter.next() is not first
-        ended = threading.Event()
-        member.when_ended(ended.set)
         starter.on_ends[0]()  # its end is told late, and is none of the second's
-        assert not ended.is_set()
         assert member.replaced == 1
         assert starter.children.empty()
 
@@ -378,74 +375,3 @@ def test_killed_worker_is_replaced_and_requests_meanwhile_are_answered(tmp_path:
         assert gained.layers_named("queued")[0].counters["answered"] == 2
         assert deployment.pids[1] == gateway
         assert deployment.pids[0] != worker
-
-
-class TestRetirement:
-    """A worker whose number follows the load: its end is no error, and what it counted is kept."""
-
-    @pytest.fixture
-    def replica(self, starter: Starter) -> Iterator[SupervisedWorker]:
-        replica = SupervisedWorker(starter, role="replica", position=1, is_scaled=True)
-        yield replica
-        replica.stop()
-
-    def test_until_it_is_ready_it_has_counted_nothing_and_knows_no_environment(
-        self, replica: SupervisedWorker, starter: Starter
-    ) -> None:
-        assert replica.stats().predict_requests == 0
-        assert not replica.knows_environment
-        assert isinstance(starter.next().receive(PATIENCE_S), Ready)
-        replica.is_starting = False
-        assert replica.knows_environment
-        assert told(replica, 5, "t").predict_requests == 5
-
-    def test_what_it_counted_is_kept_after_its_end(self, replica: SupervisedWorker, starter: Starter) -> None:
-        child = starter.next()
-        assert isinstance(child.receive(PATIENCE_S), Ready)
-        replica.is_starting = False
-        replica.child.send((7, "t"))
-        replica.retire(keep_facts=True)
-        assert replica.knows_environment
-        replica.close_channel()
-        replica.end_retired()
-        assert child.has_ended
-        assert replica.stats().predict_requests == 7
-        assert replica.facts() == {"kernel": "Linux 6.1"}
-
-    def test_a_death_is_reported_once_it_is_asked_for_and_its_last_counts_are_kept(
-        self, replica: SupervisedWorker, starter: Starter
-    ) -> None:
-        child = starter.next()
-        assert isinstance(child.receive(PATIENCE_S), Ready)
-        replica.is_starting = False
-        assert told(replica, 3, "t").predict_requests == 3
-        ended = threading.Event()
-        replica.when_ended(ended.set)
-        assert not ended.is_set()
-        kill(child)
-        assert ended.wait(PATIENCE_S)
-        assert replica.stats().predict_requests == 3
-        late = threading.Event()
-        replica.when_ended(late.set)
-        assert late.is_set()
-
-    def test_a_worker_in_it_that_is_given_up_is_reported(self, replica: SupervisedWorker, starter: Starter) -> None:
-        assert isinstance(starter.next().receive(PATIENCE_S), Ready)
-        replica.is_starting = False
-        replica.guard()
-        ended = threading.Event()
-        replica.when_ended(ended.set)
-        for _ in range(MAX_REPLACEMENTS):
-            last = replaced(replica, starter)
-        assert not ended.is_set()
-        kill(last)
-        assert ended.wait(PATIENCE_S)
-
-    def test_the_listener_of_a_worker_in_it_is_closed(self, starter: Starter) -> None:
-        listener = listening_socket()
-        worker = SupervisedWorker(starter, role="worker", position=2, listener=listener, is_scaled=True)
-        starter.next()
-        worker.retire()
-        worker.end_retired()
-        assert listener.fileno() == -1
-        worker.stop()

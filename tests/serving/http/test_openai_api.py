@@ -198,19 +198,6 @@ class TestErrors:
         assert (status, error["param"], error["code"]) == (404, "model", "model_not_found")
         assert error["message"] == "the model 'gpt-9' does not exist, expected 'm'"
 
-    def test_a_server_of_several_models_lists_them_and_takes_their_names_and_its_own(self) -> None:
-        async def scenario(path: str, body: Any, method: str = "POST") -> Any:
-            async with Call(ModelApp(ModelCaller(words, ("de", "en")), "m", 10_000), path, body, method=method) as call:
-                return orjson.loads(await call.whole())
-
-        def say(path: str, body: Any, method: str = "POST") -> Any:
-            return run(scenario(path, body, method))
-
-        assert [one["id"] for one in say(MODELS, b"", "GET")["data"]] == ["de", "en"]
-        assert [say(COMPLETIONS, {"prompt": "x", "model": name})["model"] for name in ("en", "m")] == ["en", "m"]
-        refused = say(COMPLETIONS, {"prompt": "x", "model": "fr"})["error"]
-        assert refused["message"] == "the model 'fr' does not exist, expected 'm', 'de' or 'en'"
-
     def test_an_error_of_the_model_has_the_form_too(self) -> None:
         status, error = error_of(COMPLETIONS, {"prompt": "x"}, lambda _: 1 / 0)
         assert (status, error["type"]) == (500, "server_error")

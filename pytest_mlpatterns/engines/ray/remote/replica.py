@@ -92,7 +92,7 @@ class _Replica:
             return None
         self._link = link
         self._layers: HandlerStack | None = stack
-        return ModelCaller(stack.handler, self._job.models)
+        return ModelCaller(stack.handler)
 
     async def __del__(self) -> None:
         """Close the layers; Ray Serve awaits this once, when no request is left."""
