@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, Role, objective_of
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio, digest_of
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import ERRORS
@@ -115,9 +115,9 @@ def _is_kept(name: str, judged: set[str], bounds: set[object]) -> bool:
     if not is_known_metric(name):
         return False
     metric = metric_named(name)
-    if metric.search is not None and metric.objective in bounds:
+    if isinstance(metric.kind, Nmrt | AtNmrt) and objective_of(metric) in bounds:
         return False
-    return (name in judged or metric.is_nmrt) and metric.unit is not Unit.COST
+    return (name in judged or isinstance(metric.kind, Nmrt)) and metric.unit is not Unit.COST
 
 
 def _finite_values(

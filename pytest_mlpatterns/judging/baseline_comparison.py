@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns
-from pytest_mlpatterns.analysis.metrics.definitions import are_of_streams, metric_named, standing_metrics
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, are_of_streams, metric_named, standing_metrics
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, LatencyPercentile, Nmrt, objective_of, times_of
 from pytest_mlpatterns.analysis.statistics.intervals import launch_deviation, min_samples
 from pytest_mlpatterns.analysis.statistics.looks import BASELINE_ALPHA, looks_beside_entry
 from pytest_mlpatterns.analysis.verdicts.launch_kinds import judge_by_kind, side_of
@@ -157,14 +158,14 @@ class BaselineComparison:
         self._left_out |= why_left_out(choice, **streams)
         if self._baseline.mode is not BaselineMode.OFF:
             for one in compared:
-                if one.metric.search is not None and is_asked_for(one, self._experiment.settings):
+                if isinstance(one.metric.kind, Nmrt | AtNmrt) and is_asked_for(one, self._experiment.settings):
                     self._search_once(one.metric)
         if entry is None:
             return ()
         self._measure_for_tail(compared, entry)
         stored = [replace(one, tolerance=one.stored_tolerance) for one in compared]
-        growths = [one for one in stored if one.metric.resource]
-        together = [one for one in stored if one.metric.of is not None and not one.metric.resource]
+        growths = [one for one in stored if one.metric.name in GROWTHS]
+        together = [one for one in stored if one.metric.of is not None and one not in growths]
         verdicts = [*self._decide(together, entry)] if together else []
         found = self._judge_look(growths, entry, self._measurement.metrics)
         verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
@@ -174,7 +175,7 @@ class BaselineComparison:
             elif one.metric.of is None and (
                 is_asked_for(one, self._experiment.settings) or not self._measurement.metrics.only_at_least(one.metric)
             ):
-                more = functools.partial(self._measurement.search, one.metric.objective)
+                more = functools.partial(self._measurement.search, objective_of(one.metric))
                 verdicts += self._decide([one], entry, more)
         self._nothing_judged = not self._judged
         tails = tails_left_out([one.metric for one in compared], self._measurement.metrics)
@@ -184,8 +185,8 @@ class BaselineComparison:
     def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> None:
         """Measure as many launches as the percentiles need that the baseline entry can be compared by."""
         recorded = sum(launch.requests for launch in entry.counts)
-        guards = [one.metric for one in compared if one.is_guard]
-        percentiles = [metric.percentile for metric in guards if metric.percentile is not None]
+        kinds = [one.metric.kind for one in compared if one.is_guard]
+        percentiles = [kind.percentile for kind in kinds if isinstance(kind, LatencyPercentile)]
         needed = max((size for size in map(min_samples, percentiles) if size <= recorded), default=0)
         metrics = self._measurement.metrics
         launches = len(metrics.launches)
@@ -268,7 +269,7 @@ class BaselineComparison:
             present = MeasuredSample(metrics)
             found = judge_guarded(compared, EntrySample(entry), present, against="baseline", in_flight=in_flight)
             return with_starts_named(found, len(metrics.starts_ns))
-        if metric.percentile is not None and not self._is_screen:  # whose verdict the recorded code checks
+        if isinstance(metric.kind, LatencyPercentile) and not self._is_screen:  # whose verdict the recorded code checks
             metrics.interval_of(metric)  # raises TooFewSamplesError
         if metrics.only_at_least(metric):
             raise UnknownMetricError("is a lower bound only, since its search ended before the deployment degraded")
@@ -338,7 +339,7 @@ class BaselineComparison:
         """Search for NMRT if no search has found it yet; that of a decided assertion found a lower bound only."""
         metrics = self._measurement.metrics
         if not metrics.launch_values(metric) or metrics.only_at_least(metric):
-            self._measurement.search(metric.objective)
+            self._measurement.search(objective_of(metric))
 
 
 def describe_left_out(left_out: Mapping[str, LeftOut]) -> str:
@@ -364,7 +365,7 @@ def with_rates(screened: Mapping[str, Verdict]) -> dict[str, Verdict]:
 
 
 def _by_its_times(verdict: Verdict, screened: Mapping[str, Verdict]) -> Verdict:
-    times = [screened.get(name) for name in metric_named(verdict.metric).times]
+    times = [screened.get(name) for name in times_of(metric_named(verdict.metric))]
     if verdict.outcome is not Outcome.INCONCLUSIVE or verdict.change is None or not verdict.tolerance or not times:
         return verdict
     if verdict.change.value > _SHARE * verdict.tolerance or any(

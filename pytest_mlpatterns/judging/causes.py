@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.causes.attribution import profile_record
 from pytest_mlpatterns.analysis.causes.growth import held_record
-from pytest_mlpatterns.analysis.metrics.definitions import metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.engines.engine import engine_named
@@ -107,7 +107,9 @@ class Causes:
             return
         with self._measurement.beside_budget():
             try:
-                self.held = _held(self._experiment, revision, starts_ns, of_growth=all(one.resource for one in failed))
+                self.held = _held(
+                    self._experiment, revision, starts_ns, of_growth=all(one.name in GROWTHS for one in failed)
+                )
             except MlpatternsError as error:
                 self.held = HeldRecord(f"memory by line is not known: {first_line(error)}")
 

@@ -26,7 +26,14 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     metric_named,
     with_role,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric import (
+    LatencyPercentile,
+    Location,
+    Metric,
+    Role,
+    StreamPercentile,
+    times_of,
+)
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import min_samples
 from pytest_mlpatterns.analysis.statistics.log_ratio import USUAL_PRIOR, RatioPrior
@@ -151,10 +158,10 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
         return tuple(map(metric_named, settings.compare))
     metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}
     if isinstance(settings.schedule, Bulk):  # whose requests are of different sizes
-        metrics = with_role(Role.BULK) | {name: metric for name, metric in metrics.items() if not metric.times}
+        metrics = with_role(Role.BULK) | {name: metric for name, metric in metrics.items() if not times_of(metric)}
     if settings.retries is None:
         metrics = {name: metric for name, metric in metrics.items() if Role.RETRIED not in metric.roles}
-    return tuple(metric for metric in metrics.values() if settings.schedule.closed or not metric.times)
+    return tuple(metric for metric in metrics.values() if settings.schedule.closed or not times_of(metric))
 
 
 def compared_metrics(
@@ -381,9 +388,12 @@ def failed_by_whole_answers(verdicts: Sequence[Verdict], entry: Entry, present: 
 def _of_whole_answers(metric: Metric) -> Metric | None:
     """The same figure of whole answers, if it is one of TTFT; None for other metrics."""
     first = leading_time(streams=True).name
-    if metric.stands_for == first:
-        return LOCATIONS[leading_time(streams=False).name]
-    return percentile_metric(metric.stream[1]) if metric.stream is not None and metric.stream[0] == first else None
+    match metric.kind:
+        case Location(stands_for) if stands_for == first:
+            return LOCATIONS[leading_time(streams=False).name]
+        case StreamPercentile(quantity, percentile) if quantity == first:
+            return percentile_metric(percentile)
+    return None
 
 
 _NAMED = 4
@@ -409,9 +419,9 @@ def tails_left_out(compared: Sequence[Metric], present: Metrics) -> dict[str, Le
     if not tails or not present.requests:
         return {}
     duration_ns = present.launches[-1].window.duration_ns
-    window = _longer(duration_ns, min_samples(tails[-1].percentile or 50.0), present.requests)
+    window = _longer(duration_ns, max(tails.values()), present.requests)
     why = LeftOut(f"{_sentence(tails, present)} ({window})", is_sentence=True)
-    return dict.fromkeys((tail.label for tail in tails), why)
+    return dict.fromkeys(tails, why)
 
 
 def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, compared: Sequence[Metric]) -> None:
@@ -430,23 +440,21 @@ def announce_tails(experiment: Experiment, measurement: SequentialMeasurement, c
     if not tails or not present.requests:
         return
     open_yet = _beyond(compared, present.requests)
-    others = [metric.label for metric in compared if metric not in open_yet]
+    others = [metric.label for metric in compared if metric.label not in open_yet]
     named = ", ".join([*others[:_NAMED], *(["…"] if len(others) > _NAMED else [])])
     judged = f"; judged are {named}" if others else ""
     experiment.driver.on_note(f"{_sentence(tails, present)}{judged}")
 
 
-def _beyond(compared: Sequence[Metric], requests: int) -> list[Metric]:
-    """The percentiles that need more requests, the lowest first."""
-    whole = [one for one in compared if one.percentile is not None]
-    tails = [one for one in whole if min_samples(one.percentile or 50.0) > requests]
-    return sorted(tails, key=lambda one: one.percentile or 0.0)
+def _beyond(compared: Sequence[Metric], requests: int) -> dict[str, int]:
+    """The requests that percentiles need which need more of them, by label, the lowest first."""
+    whole = [(one.kind.percentile, one.label) for one in compared if isinstance(one.kind, LatencyPercentile)]
+    return {label: needed for percentile, label in sorted(whole) if (needed := min_samples(percentile)) > requests}
 
 
-def _sentence(tails: Sequence[Metric], present: Metrics) -> str:
+def _sentence(needed: Mapping[str, int], present: Metrics) -> str:
     """What they need: ``at 4.0 answers a second p95 latency needs 23 s and p99 latency needs 115 s``."""
     window_ns = sum(launch.window.duration_ns for launch in present.launches)
-    needed = {tail.label: min_samples(tail.percentile or 50.0) for tail in tails}
     times_ns = {label: size * window_ns / present.requests for label, size in needed.items()}
     needs = [f"{label} needs {format_duration(math.ceil(time_ns / 1e9) * 1e9)}" for label, time_ns in times_ns.items()]
     return f"at {format_count(present.requests * 1e9 / window_ns)} answers a second {listed(needs)}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile
 from pytest_mlpatterns.analysis.verdicts.count_comparison import (
     STORED_TAIL_ALPHA,
     TAIL_ALPHA,
@@ -163,21 +165,21 @@ def judge_guarded(
         InvalidResultError: the reference has no such percentile, since too many of its requests failed.
     """
     metric, tolerance = compared.metric, compared.tolerance
-    if metric.percentile is None and not metric.counts_failures:
+    if not isinstance(metric.kind, LatencyPercentile) and not metric.counts_failures:
         judge = partial(judge_guard, metric, tolerance=tolerance, in_flight=in_flight)
         return replace(_judge_values(metric, reference, present, against=against, judge=judge), against=against)
     then, now = reference.counts_for(metric), present.counts_for(metric)
     if not then:
         raise UnknownMetricError("is not recorded yet")
     ceiling: float | None = None
-    if metric.percentile is None:
+    if not isinstance(metric.kind, LatencyPercentile):
         found = judge_failures(then, now, tolerance=tolerance)
     else:
         alpha = STORED_TAIL_ALPHA if against == "baseline" else TAIL_ALPHA
-        found = judge_tail(then, now, percentile=metric.percentile, tolerance=tolerance, alpha=alpha)
+        found = judge_tail(then, now, percentile=metric.kind.percentile, tolerance=tolerance, alpha=alpha)
         usual = min(compared.usual_beside(against), tolerance)
         if found.outcome is not Outcome.PASS or usual < tolerance:  # otherwise it passes without an acceptance
-            ceiling = tail_ceiling(then, now, percentile=metric.percentile, tolerance=usual, alpha=alpha)
+            ceiling = tail_ceiling(then, now, percentile=metric.kind.percentile, tolerance=usual, alpha=alpha)
     value = found.present_value if math.isfinite(found.present_value) else None
     figures = (found.change, tolerance, found.reference_value, value)
     return Verdict(metric.name, against, found.outcome, found.reason, *figures, ceiling=ceiling)
@@ -199,7 +201,7 @@ def _values_of_both(
 ) -> tuple[Sequence[LaunchValue], Sequence[LaunchValue]]:
     """The values of the present and of the reference."""
     if not reference.values(metric):
-        recorded = against == "baseline" and not metric.resource  # short windows do not always know a growth
+        recorded = against == "baseline" and metric.name not in GROWTHS  # short windows do not always know a growth
         raise UnknownMetricError("is not recorded yet") if recorded else AbsentMetricError("is not known of both sides")
     if not present.values(metric):
         raise AbsentMetricError("is not known")

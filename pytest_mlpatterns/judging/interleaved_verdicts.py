@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.machine import why_busy
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named, with_role
-from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Role
+from pytest_mlpatterns.analysis.metrics.metric import USUAL_TOLERANCE, Location, Role
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.log_ratio import (
@@ -513,10 +513,11 @@ def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: fl
         f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
         f"tolerance {format_percent(tolerance)}{floor}; {_measured(run, verdict)}"
     )
-    if not metric.stands_for:
+    if not isinstance(metric.kind, Location):
         return Verdict(metric.name, "revision", verdict.outcome, reason, change, tolerance, *printed)
-    reason += f"; {_medians(run, metric_named(metric.stands_for))}"
-    found = Verdict(metric.stands_for, "revision", verdict.outcome, reason, change, tolerance, *printed)
+    name = metric.kind.stands_for
+    reason += f"; {_medians(run, metric_named(name))}"
+    found = Verdict(name, "revision", verdict.outcome, reason, change, tolerance, *printed)
     return replace(found, judged_by=metric.name)
 
 

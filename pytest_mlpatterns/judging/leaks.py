@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.causes.growth import describe_growth, growth_of, is_leak, judge_leak
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric import Role, resource_of
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.patterns import Cached
 from pytest_mlpatterns.records.launch import Estimate
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.further_load import FollowedGrowth
-    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.resource_track import Growth, ResourceTrack
 
     Follow = Callable[[int, Callable[[ResourceTrack], bool]], FollowedGrowth]
 
@@ -122,7 +122,7 @@ def _shows(track: ResourceTrack, limit_bytes: float) -> bool:
 
     A process first fills what it has allocated and freed before, and does not grow meanwhile.
     """
-    return limit_bytes * int(track.requests[-1] - track.requests[0]) >= METRICS["memory_growth"].least_gain
+    return limit_bytes * int(track.requests[-1] - track.requests[0]) >= resource_of(METRICS["memory_growth"]).least_gain
 
 
 def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:
@@ -152,10 +152,9 @@ def _verdicts(track: ResourceTrack, limits: Mapping[str, float], *, is_whole: bo
     """A verdict on each resource whose growth is known."""
     found = []
     for name, limit in limits.items():
-        metric: Metric = METRICS[name]
-        growth = growth_of(track.requests, getattr(track, metric.resource))
+        growth = _growth_in(track, METRICS[name])
         if growth is not None:
-            found.append(judge_leak(metric, growth, limit, is_whole=is_whole))
+            found.append(judge_leak(METRICS[name], growth, limit, is_whole=is_whole))
     return found
 
 
@@ -179,8 +178,8 @@ def confirm_growths(
         return tuple(replace(verdict, outcome=Outcome.PASS) for verdict in verdicts)
 
     def is_harmless(track: ResourceTrack) -> bool:
-        growths = [(growth_of(track.requests, getattr(track, metrics[name].resource)), name) for name in limits]
-        return all(growth and growth.stays_below(limits[name] / metrics[name].per) for growth, name in growths)
+        growths = [(_growth_in(track, metrics[name]), limits[name] / resource_of(metrics[name]).per) for name in limits]
+        return all(growth and growth.stays_below(limit) for growth, limit in growths)
 
     track = follow(_LONGEST_NS, is_harmless).track
     return tuple(
@@ -191,6 +190,11 @@ def confirm_growths(
     )
 
 
+def _growth_in(track: ResourceTrack, metric: Metric) -> Growth | None:
+    """The growth that a metric is about; None if the track has too few readings of its resource."""
+    return growth_of(track.requests, getattr(track, resource_of(metric).resource))
+
+
 def _limit(metric: Metric, suspicion: Verdict) -> float:
     """The growth up to which the present is not worse than the reference."""
     before, tolerance = suspicion.reference_value or 0.0, suspicion.tolerance or 0.0
@@ -199,7 +203,7 @@ def _limit(metric: Metric, suspicion: Verdict) -> float:
 
 def _confirmed(metric: Metric, suspicion: Verdict, limit: float, *, track: ResourceTrack | None) -> Verdict:
     """The verdict on one suspicion after the long load."""
-    growth = None if track is None else growth_of(track.requests, getattr(track, metric.resource))
+    growth = None if track is None else _growth_in(track, metric)
     if growth is None:
         few = "its processes are not known"
         if track is not None:
@@ -209,8 +213,9 @@ def _confirmed(metric: Metric, suspicion: Verdict, limit: float, *, track: Resou
         advice = 'follow it for longer with perf.assert_no_leak("1KiB", duration="60s")'
         said = f"{why}: {advice}"
         return suspicion.left_open(WhyOpen(OpenBy.REQUESTS, said))
-    before, now = suspicion.reference_value or 0.0, max(metric.per * growth.slope.value, 0.0)
-    ends = [max(metric.per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]
+    per = resource_of(metric).per
+    before, now = suspicion.reference_value or 0.0, max(per * growth.slope.value, 0.0)
+    ends = [max(per * end, metric.floor) for end in (growth.slope.value, growth.slope.low, growth.slope.high)]
     change = Estimate(*(end / max(before, metric.floor) - 1 for end in ends))
     reason = f"{metric.label} {metric.show(before)} → {metric.show(now)}: {describe_growth(metric, growth)}"
     return replace(

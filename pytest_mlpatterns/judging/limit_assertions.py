@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Role, StreamPercentile, objective_of
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
@@ -144,10 +144,9 @@ def _with_reason(verdict: Verdict, more: str) -> Verdict:
 
 def _judge_with_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
     """The verdict on a percentile that may have no value, because enough requests failed: they are the latest."""
-    _, percentile = metric.stream or ("latency", metric.percentile)
-    assert percentile is not None  # nothing else is infinite
+    assert isinstance(metric.kind, LatencyPercentile | StreamPercentile)  # nothing else is infinite
     failed = format_percent(sum(metrics.failures.values()) / metrics.requests)
-    beyond = format_percent(1 - percentile / 100)
+    beyond = format_percent(1 - metric.kind.percentile / 100)
     fails = measured.low >= limit
     reason = (
         f"{metric.label} {'is not' if fails else 'may or may not be'} below {metric.show(limit)}: {failed} of the "
@@ -258,7 +257,7 @@ class NmrtAssertions:
         """The last verdict; a failing one with what a second search takes, if the budget had no time for it."""
         if verdict.outcome is not Outcome.PASS:
             self._refuse_early_end(metric)
-        searches = [one for one in self._measurement.metrics.capacities if one.objective == metric.objective]
+        searches = [one for one in self._measurement.metrics.capacities if one.objective == objective_of(metric)]
         if verdict.outcome is not Outcome.FAIL or len(searches) > 1:
             return verdict
         needed_s = _STEP_S * math.ceil(2 * self._measurement.spent_s / _STEP_S)
@@ -268,7 +267,7 @@ class NmrtAssertions:
 
     def _refuse_early_end(self, metric: Metric) -> None:
         """Raise if no search found the capacity, and one ended for another reason than a decided limit."""
-        searches = [one for one in self._measurement.metrics.capacities if one.objective == metric.objective]
+        searches = [one for one in self._measurement.metrics.capacities if one.objective == objective_of(metric)]
         early = [one for one in searches if one.at_least and one.end is not SearchEnd.DECIDED]
         if not early or not all(one.at_least for one in searches):
             return

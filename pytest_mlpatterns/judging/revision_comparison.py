@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
+from pytest_mlpatterns.analysis.metrics.metric import Nmrt
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.statistics.looks import FEWEST_PAIRS, REVISION_ALPHA
 from pytest_mlpatterns.errors import PerfFailure, SettingError
@@ -244,8 +246,8 @@ class RevisionComparison:
             compared = with_own_scatter(choose(choice, **streams), self._experiment.scatter)
             asked = {one.metric.name for one in compared if is_asked_for(one, self._experiment.settings)}
             searched = [one for one in compared if one.metric.of is None and one.metric.name in asked]
-            growths = [one for one in compared if one.metric.resource]
-            together = [one for one in compared if one.metric.of is not None and not one.metric.resource]
+            growths = [one for one in compared if one.metric.name in GROWTHS]
+            together = [one for one in compared if one.metric.of is not None and one not in growths]
             if together:
                 found, why_not = judge_no_slower(run, together, budget_ns=budget_ns)
                 verdicts += found
@@ -254,7 +256,7 @@ class RevisionComparison:
                 verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
                 why_not |= unknown
             for one in searched:
-                if not one.metric.is_nmrt or one.metric.objective is not None:
+                if one.metric.kind != Nmrt():
                     why_not[one.metric.name] = UnknownMetricError("is not compared with a revision; record a baseline")
                 else:
                     verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=budget_ns))
@@ -267,7 +269,7 @@ class RevisionComparison:
                 continue
             if one.requested:
                 raise not_judged(one.metric, left_out_by(why), self._name)
-            may_be_absent = one.is_guard and one.metric.resource and isinstance(why, AbsentMetricError)
+            may_be_absent = one.is_guard and one in growths and isinstance(why, AbsentMetricError)
             if not may_be_absent or one.metric.name in asked:  # a short window knows no growth
                 self._left_out[one.metric.label] = left_out_by(why)
         unasked = [one for one in compared if one.metric.of is None and one.metric.name not in asked]

@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     streams_first,
     with_role,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric import Nmrt, Role
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
@@ -321,7 +321,7 @@ def _worsening(entry: Entry, recorded: Metrics, name: str) -> float | None:
 
 def _can_be_settled(one: ComparedMetric) -> bool:
     """Whether an interleaved run gives the metric."""
-    return one.metric.of is not None or (one.metric.is_nmrt and one.metric.objective is None)
+    return one.metric.of is not None or one.metric.kind == Nmrt()
 
 
 def _only(choice: Choice, *, settled: bool) -> Choice:
@@ -343,7 +343,8 @@ def _settled(choice: Choice, stands: set[str]) -> Choice:
             replace(
                 one,
                 alpha=guarded if one.is_guard else one.alpha * factor,
-                requested=one.metric.is_nmrt,  # a search has to be asked for; what is not known is the file's to judge
+                # a search has to be asked for; what is not known is the file's to judge
+                requested=isinstance(one.metric.kind, Nmrt),
             )
             for one in choice(streams)
             if one.metric.name not in stands

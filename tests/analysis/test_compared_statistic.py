@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     is_known_metric,
     metric_named,
 )
+from pytest_mlpatterns.analysis.metrics.metric import Location
 from pytest_mlpatterns.analysis.verdicts.tolerances import judged_statistic, with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -56,7 +57,7 @@ def test_other_metrics_are_judged_themselves(name: str) -> None:
 def test_locations_are_known_by_name_and_are_no_names_in_options() -> None:
     for name, location in LOCATIONS.items():
         assert metric_named(location.name) is location
-        assert location.stands_for == name
+        assert location.kind == Location(name)
         assert is_known_metric(location.name)
         assert location.name not in comparable_metrics()
 

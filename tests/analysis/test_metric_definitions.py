@@ -11,6 +11,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     nmrt_metric,
     objectives_of,
 )
+from pytest_mlpatterns.analysis.metrics.metric import Nmrt
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.units import Unit
 
@@ -25,7 +26,7 @@ def test_a_metric_is_found_by_its_name(metric: object) -> None:
 def test_nmrt_under_an_objective_keeps_the_objective() -> None:
     metric = metric_named("nmrt(p95<50ms)")
 
-    assert (metric.objective, metric.name, metric.unit) == (OBJECTIVE, "nmrt(p95<50.0ms)", Unit.RATE)
+    assert (metric.kind, metric.name, metric.unit) == (Nmrt(OBJECTIVE), "nmrt(p95<50.0ms)", Unit.RATE)
 
 
 @pytest.mark.parametrize("name", ["p96", "nmrt(fast)", "nmrt(p95<50ms", "nmrt2", ""])

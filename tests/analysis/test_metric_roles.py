@@ -19,7 +19,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     with_locations,
     with_role,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Group, Role
+from pytest_mlpatterns.analysis.metrics.metric import Group, Role, times_of
 from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_the_leading_time_is_the_first_primary_time_and_has_a_location() -> None
 
 
 def test_rates_of_a_closed_loop_follow_from_primary_times() -> None:
-    rates = {name: metric.times for name, metric in METRICS.items() if metric.times}
+    rates = {name: times_of(metric) for name, metric in METRICS.items() if times_of(metric)}
 
     assert rates == {"throughput": ("rtm",), "inputs": ("rtm",), "output_tokens": ("ttft", "tpot")}
     assert {time for times in rates.values() for time in times} <= with_role(Role.PRIMARY).keys()

@@ -13,7 +13,7 @@ from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, la
 
 from pytest_mlpatterns.analysis.health.generator_health import why_limited
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, SCALING_INDICES, metric_named, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Role
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
@@ -313,7 +313,7 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
 )
 def test_a_percentile_is_named_as_people_write_it(percentile: float, name: str, label: str) -> None:
     metric = percentile_metric(percentile)
-    assert (metric.name, metric.label, metric.percentile) == (name, label, percentile)
+    assert (metric.name, metric.label, metric.kind) == (name, label, LatencyPercentile(percentile))
 
 
 def test_a_percentile_close_to_the_maximum_is_not_named_after_the_maximum() -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS, goodput_metric
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, goodput_metric
+from pytest_mlpatterns.analysis.metrics.metric import StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
 from pytest_mlpatterns.records.layer_kinds import package_figures
 from pytest_mlpatterns.records.objective import parse_promise
@@ -29,7 +30,7 @@ _OF_WHOLE_ANSWERS = frozenset(("rtm", "p90", "p95", "p99", "throughput", "error_
 """Metrics of every answer: all successful requests are judged."""
 _OF_NO_REQUEST = frozenset(
     (
-        *(name for name, metric in METRICS.items() if metric.of is None or metric.resource),
+        *(name for name, metric in METRICS.items() if metric.of is None or name in GROWTHS),
         *(figure.name for figure in package_figures()),
         *("asl", "peak_memory", "cold_start", "inputs", "bulk_time"),
         *("attempts_per_request", "retried_share", "retry_denied_share"),
@@ -52,8 +53,8 @@ def counted_requests(metrics: Metrics) -> dict[str, Counted]:
     failed = sum(metrics.failures.values())
     found = {name: Counted(metrics.latencies_ns.size, failed, 0) for name in _OF_WHOLE_ANSWERS}
     for name, metric in METRICS.items():
-        if metric.stream is not None:
-            quantity = metric.stream[0]
+        if isinstance(metric.kind, StreamPercentile):
+            quantity = metric.kind.quantity
             found[name] = Counted(_judged(metrics, quantity), failed, _named(metrics.unjudged(stream_metric(quantity))))
     without_token = _named(metrics.unjudged(stream_metric("ttft")))
     found["output_tokens"] = Counted(_with_tokens(metrics), failed, without_token)

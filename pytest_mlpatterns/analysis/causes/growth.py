@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.metrics.metric import resource_of
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.resource_track import (
@@ -232,7 +233,8 @@ def is_leak(metric: Metric, growth: Growth, limit: float) -> bool:
         growth: what was found.
         limit: in the metric's unit.
     """
-    return growth.exceeds(limit / metric.per, metric.least_gain)
+    kind = resource_of(metric)
+    return growth.exceeds(limit / kind.per, kind.least_gain)
 
 
 def judge_leak(metric: Metric, growth: Growth, limit: float, *, is_whole: bool) -> Verdict:
@@ -247,12 +249,13 @@ def judge_leak(metric: Metric, growth: Growth, limit: float, *, is_whole: bool) 
         limit: in the metric's unit.
         is_whole: whether the load had its whole length, or must not go on; else a growth is not judged as a leak yet.
     """
-    low_enough = growth.stays_below(limit / metric.per)
+    per = resource_of(metric).per
+    low_enough = growth.stays_below(limit / per)
     if low_enough:
         outcome = Outcome.PASS
     else:
         outcome = Outcome.FAIL if is_whole and is_leak(metric, growth, limit) else Outcome.INCONCLUSIVE
-    recent = low_enough and growth.slope.high >= limit / metric.per
+    recent = low_enough and growth.slope.high >= limit / per
     reason = f"{describe_growth(metric, growth, recent=recent)}; the limit is {_amount(metric, limit)}"
     if outcome is Outcome.INCONCLUSIVE:
         reason += f", and that is open{_what_decides(metric, growth, limit)}"
@@ -267,19 +270,15 @@ def describe_growth(metric: Metric, growth: Growth, *, recent: bool = False) -> 
         growth: what was found.
         recent: whether the growth in the last quarter is given, and not that in the second half.
     """
-    found = growth.recent if recent else growth.slope
-    each = "request" if metric.per == 1 else f"{metric.per:,} requests"
-    text = f"{_NAMES[metric.resource]} by {_with_error(metric, found)} per {each} over {growth.requests:,} requests"
+    found, kind = growth.recent if recent else growth.slope, resource_of(metric)
+    each = "request" if kind.per == 1 else f"{kind.per:,} requests"
+    by = f"{_amount(metric, kind.per * found.value)} (±{_amount(metric, kind.per * (found.high - found.low) / 2)})"
+    text = f"{_NAMES[kind.resource]} by {by} per {each} over {growth.requests:,} requests"
     if recent:
         return f"{text}, in their last quarter"
     if found.low <= 0:
         return text
     return f"{text}, {'levelling off' if growth.levels_off else 'not levelling off in the second half'}"
-
-
-def _with_error(metric: Metric, found: Estimate) -> str:
-    half = (found.high - found.low) / 2
-    return f"{_amount(metric, metric.per * found.value)} (±{_amount(metric, metric.per * half)})"
 
 
 def _amount(metric: Metric, value: float) -> str:
@@ -288,7 +287,8 @@ def _amount(metric: Metric, value: float) -> str:
 
 def _what_decides(metric: Metric, growth: Growth, limit: float) -> str:
     """The requests that would decide, as the end of a sentence; empty if they are not known."""
-    needed = requests_to_decide(growth, limit / metric.per, metric.least_gain)
+    kind = resource_of(metric)
+    needed = requests_to_decide(growth, limit / kind.per, kind.least_gain)
     if needed is None or needed <= growth.requests:
         return ""
     return f"; about {_rounded(needed):,} requests would decide, measure longer (duration=)"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.price import Amount, parse_amount
 from pytest_mlpatterns.units import Unit, parse_ratio
@@ -58,8 +59,8 @@ class SelectionCriteria:
     @property
     def searches(self) -> tuple[Objective | None, ...]:
         """The searches for NMRT that the criteria need, by objective; None for NMRT alone."""
-        searched = [metric for metric in map(metric_named, self.metrics) if metric.search is not None]
-        return tuple(dict.fromkeys(metric.objective for metric in searched))
+        searched = [one for one in map(metric_named, self.metrics) if isinstance(one.kind, Nmrt | AtNmrt)]
+        return tuple(dict.fromkeys(map(objective_of, searched)))
 
     def check_currency(self, price: Price | None) -> None:
         """Refuse a limit of a cost in another currency than that of the price.

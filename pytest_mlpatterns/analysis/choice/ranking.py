@@ -42,6 +42,7 @@ import numpy as np
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, priced_metric
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit, why_too_many_failed
 from pytest_mlpatterns.records.launch import Estimate
@@ -302,7 +303,7 @@ def _why_unknown(result: TestResult, name: str) -> str:
     """What to measure or set for a metric that is not known, or why it cannot be; empty if there is nothing to say."""
     if _is_cost(name) and result.definition.price is None:
         return "the test has no price; set perf_price"
-    if not metric_named(name).is_at_nmrt:
+    if not isinstance(metric_named(name).kind, AtNmrt):
         return why_unknown(name, result.limits.missing_indices)
     if (found := _at_least(result, "nmrt")) is not None:
         return f"NMRT is only known as a lower bound: {found.stopped}"
@@ -315,10 +316,10 @@ def _is_cost(name: str) -> bool:
 
 def _at_least(result: TestResult, name: str) -> Capacity | None:
     """The largest capacity without degradation, if no search found where the deployment degrades; None otherwise."""
-    metric = metric_named(name)
-    if not metric.is_nmrt:
+    kind = metric_named(name).kind
+    if not isinstance(kind, Nmrt):
         return None
-    found = [one for one in result.limits.capacities if one.objective == metric.objective]
+    found = [one for one in result.limits.capacities if one.objective == kind.objective]
     return max(found, key=lambda one: one.nmrt.value) if found and all(one.at_least for one in found) else None
 
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
 from pytest_mlpatterns.analysis.metrics.metric import (
+    AtNmrt,
     CallersRate,
     Goodput,
     Group,
     Location,
     Metric,
+    Nmrt,
+    ResourceGrowth,
     Role,
-    Searched,
-    nmrt_of,
 )
 from pytest_mlpatterns.analysis.metrics.metric_makers import (
     SHOWN,
@@ -151,7 +152,7 @@ _SPEEDS = (
         None,
         Unit.RATE,
         better="higher",
-        kind=Searched(nmrt_of),
+        kind=Nmrt(),
         roles=frozenset({Role.COLUMN, Role.SIDE_BY_SIDE, Role.EVALUATED, Role.FACTOR}),
         group=Group.CAPACITY,
     ),
@@ -217,7 +218,7 @@ _INDICES = (
         None,
         Unit.RATIO,
         floor=0.01,
-        kind=Searched(_asl_at_nmrt),
+        kind=AtNmrt(_asl_at_nmrt),
         group=Group.RESOURCES,
     ),
     Metric(
@@ -310,7 +311,7 @@ _RESOURCES = (
         "cost per million at NMRT",
         None,
         Unit.COST,
-        kind=Searched(cost_at_nmrt),
+        kind=AtNmrt(cost_at_nmrt),
         group=Group.RESOURCES,
     ),
     Metric(
@@ -333,8 +334,8 @@ _RESOURCES = (
 
 METRICS = {metric.name: metric for metric in (*_SPEEDS, *_INDICES, *_RESOURCES, *map(layer_metric, package_figures()))}
 """Every metric of the package by its name, in the order in which reports show them."""
-LOCATIONS: Mapping[str, Metric] = {
-    location.stands_for: location
+_LOCATIONS_BY_NAME = {
+    location.name: location
     for location in (
         Metric(
             "latency_mean",
@@ -349,13 +350,17 @@ LOCATIONS: Mapping[str, Metric] = {
         *map(stream_location, ("ttft", "tpot")),
     )
 }
+LOCATIONS: Mapping[str, Metric] = {
+    location.kind.stands_for: location
+    for location in _LOCATIONS_BY_NAME.values()
+    if isinstance(location.kind, Location)
+}
 """The location of all times, by the metric of their median: what comparisons judge in its place.
 
 They are no names in options. ITL has none: chunks that arrive together have gaps of zero, which have no logarithm.
 """
-_LOCATIONS_BY_NAME = {location.name: location for location in LOCATIONS.values()}
-GROWTHS = tuple(name for name, metric in METRICS.items() if metric.resource)
-"""ResourceGrowth of what a deployment holds, per request."""
+GROWTHS = tuple(name for name, metric in METRICS.items() if isinstance(metric.kind, ResourceGrowth))
+"""Names of the metrics that are the growth of a resource, per request."""
 SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of_scaling)
 """Indices that ``perf.measure_scaling()`` gives."""
 
@@ -423,7 +428,7 @@ def nmrt_metric(objective: Objective | None) -> Metric:
     metric = METRICS[_NMRT]
     if objective is None:
         return metric
-    return replace(metric, name=f"{_NMRT}({objective})", label=f"NMRT ({objective})", kind=Searched(nmrt_of, objective))
+    return replace(metric, name=f"{_NMRT}({objective})", label=f"NMRT ({objective})", kind=Nmrt(objective))
 
 
 def goodput_metric(promise: Promise) -> Metric:
@@ -481,5 +486,5 @@ def is_known_metric(name: str) -> bool:
 
 def objectives_of(names: Iterable[str]) -> dict[str, Objective | None]:
     """Those of these metrics that are NMRT, by name in the given order: the objective, None for NMRT alone."""
-    metrics = {name: metric_named(name) for name in names if is_known_metric(name)}
-    return {name: metric.objective for name, metric in metrics.items() if metric.is_nmrt}
+    kinds = {name: metric_named(name).kind for name in names if is_known_metric(name)}
+    return {name: kind.objective for name, kind in kinds.items() if isinstance(kind, Nmrt)}

@@ -5,7 +5,6 @@ Pure. This module must not know which metrics there are.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Literal
@@ -24,18 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "USUAL_TOLERANCE",
+    "AtNmrt",
     "CallersRate",
     "Goodput",
     "Group",
     "LatencyPercentile",
     "Location",
     "Metric",
+    "MetricKind",
+    "Nmrt",
     "ResourceGrowth",
     "Role",
     "ScalingIndex",
-    "Searched",
     "StreamPercentile",
-    "nmrt_of",
+    "objective_of",
+    "resource_of",
+    "times_of",
 ]
 
 
@@ -114,11 +117,17 @@ class StreamPercentile:
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
-    """The value that a capacity search gives at a price, under a latency objective if it has one."""
+class Nmrt:
+    """NMRT, which a capacity search gives, under a latency objective if it has one."""
+
+    objective: Objective | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AtNmrt:
+    """A value that the searches for NMRT alone give beside it, at a price."""
 
     read: Callable[[Capacity, Price | None], LaunchValue | None]
-    objective: Objective | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +185,16 @@ class ScalingIndex:
     largest: float
 
 
-Kind = (
-    LatencyPercentile | StreamPercentile | Searched | Goodput | ResourceGrowth | Location | CallersRate | ScalingIndex
+MetricKind = (
+    LatencyPercentile
+    | StreamPercentile
+    | Nmrt
+    | AtNmrt
+    | Goodput
+    | ResourceGrowth
+    | Location
+    | CallersRate
+    | ScalingIndex
 )
 """What more is known of some metrics than of others."""
 
@@ -215,7 +232,7 @@ class Metric:
     currency: str = ""
     of_streams: bool = False
     sampled: bool = False
-    kind: Kind | None = None
+    kind: MetricKind | None = None
     roles: frozenset[Role] = frozenset()
     group: Group = Group.OTHERS
     tolerance: float = USUAL_TOLERANCE
@@ -233,95 +250,25 @@ class Metric:
         return f"{shown} {self.currency}" if self.currency else shown
 
     @property
-    def percentile(self) -> float | None:
-        """Which percentile of the latency of whole answers it is; None for other metrics."""
-        return self.kind.percentile if isinstance(self.kind, LatencyPercentile) else None
-
-    @property
-    def stream(self) -> tuple[str, float] | None:
-        """Quantity and percentile of a time of streams, such as ``("ttft", 95)``; None for other metrics."""
-        return (self.kind.quantity, self.kind.percentile) if isinstance(self.kind, StreamPercentile) else None
-
-    @property
-    def search(self) -> Searched | None:
-        """How a capacity search gives it; None for other metrics."""
-        return self.kind if isinstance(self.kind, Searched) else None
-
-    @property
-    def objective(self) -> Objective | None:
-        """Latency objective of an NMRT; None for NMRT alone and for other metrics."""
-        return self.kind.objective if isinstance(self.kind, Searched) else None
-
-    @property
-    def promise(self) -> Promise | None:
-        """What the requests of a goodput keep; None for other metrics."""
-        return self.kind.promise if isinstance(self.kind, Goodput) else None
-
-    @property
-    def resource(self) -> str:
-        """The resource of which it is the growth per request; empty for other metrics."""
-        return self.kind.resource if isinstance(self.kind, ResourceGrowth) else ""
-
-    @property
-    def per(self) -> int:
-        """Number of requests to which the growth of a resource relates; 1 for other metrics."""
-        return self.kind.per if isinstance(self.kind, ResourceGrowth) else 1
-
-    @property
-    def least_gain(self) -> float:
-        """Growth over half of a track from which it may be a leak; 0 for other metrics."""
-        return self.kind.least_gain if isinstance(self.kind, ResourceGrowth) else 0.0
-
-    @property
-    def stands_for(self) -> str:
-        """The metric in whose place comparisons judge it, since it knows more of the same times; empty for others."""
-        return self.kind.stands_for if isinstance(self.kind, Location) else ""
-
-    @property
-    def times(self) -> tuple[str, ...]:
-        """The times that the rate of a closed loop follows from; empty for other metrics."""
-        return self.kind.times if isinstance(self.kind, CallersRate) else ()
-
-    @property
-    def cycle_floor(self) -> float:
-        """The floor of a rate, as nanoseconds from one request of a caller to its next; 0 for other metrics."""
-        return self.kind.cycle_floor if isinstance(self.kind, CallersRate) else 0.0
-
-    @property
-    def largest(self) -> float:
-        """The largest value that it can have; infinity but for indices of scalability."""
-        return self.kind.largest if isinstance(self.kind, ScalingIndex) else math.inf
-
-    @property
-    def is_nmrt(self) -> bool:
-        """Whether it is NMRT, alone or under an objective."""
-        return self.search is not None and self.search.read is nmrt_of
-
-    @property
-    def is_at_nmrt(self) -> bool:
-        """Whether a search for NMRT gives it, beside NMRT itself."""
-        return self.search is not None and not self.is_nmrt
-
-    @property
     def is_of_scaling(self) -> bool:
         """Whether its values come from the passes of ``perf.measure_scaling()``."""
-        return self.of is None and self.search is None
+        return self.of is None and not isinstance(self.kind, Nmrt | AtNmrt)
 
     def bounded(self, found: Estimate) -> Estimate:
         """An estimate of the metric, with an interval that ends at its largest value."""
-        if found.high <= self.largest:
+        if not isinstance(self.kind, ScalingIndex):
             return found
-        return Estimate(*(min(end, self.largest) for end in (found.value, found.low, found.high)))
+        return Estimate(*(min(end, self.kind.largest) for end in (found.value, found.low, found.high)))
 
     @property
     def is_tail(self) -> bool:
         """Whether it is a percentile of the latency other than the median."""
-        return self.percentile not in (None, 50)
+        return isinstance(self.kind, LatencyPercentile) and self.kind.percentile != 50
 
     @property
     def is_stream_tail(self) -> bool:
         """Whether it is a percentile of a time of streams other than the median."""
-        return self.stream is not None and self.stream[1] != 50
+        return isinstance(self.kind, StreamPercentile) and self.kind.percentile != 50
 
     @property
     def short(self) -> str:
@@ -331,7 +278,9 @@ class Metric:
     @property
     def floor_text(self) -> str:
         """The floor in words."""
-        return f"{format_duration(self.cycle_floor)} a request" if self.cycle_floor else self.show(self.floor)
+        if isinstance(self.kind, CallersRate) and self.kind.cycle_floor:
+            return f"{format_duration(self.kind.cycle_floor)} a request"
+        return self.show(self.floor)
 
     def allowed(self, tolerance: float, before: float, in_flight: int | None = None) -> float:
         """Largest worsening that a comparison accepts, as a share: the tolerance, or the floor if that is more.
@@ -342,12 +291,23 @@ class Metric:
             in_flight: requests that the load kept in flight at any time; None for other loads, whose rate does not
                 depend on the time of a request.
         """
-        if self.cycle_floor and in_flight:
-            slower = before * self.cycle_floor / 1e9 / in_flight  # share by which the time of a request may grow
+        if in_flight and isinstance(self.kind, CallersRate) and self.kind.cycle_floor:
+            slower = before * self.kind.cycle_floor / 1e9 / in_flight  # share by which the time of a request may grow
             return max(tolerance, slower / (1 + slower))
         return max(tolerance, self.floor / before) if self.floor else tolerance
 
 
-def nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
-    """The NMRT that a search found; None if it found none."""
-    return capacity.nmrt if capacity.nmrt.value > 0 else None
+def resource_of(metric: Metric) -> ResourceGrowth:
+    """The resource whose growth a metric is."""
+    assert isinstance(metric.kind, ResourceGrowth)
+    return metric.kind
+
+
+def times_of(metric: Metric) -> tuple[str, ...]:
+    """The times that a rate of a closed loop follows from; empty for other metrics."""
+    return metric.kind.times if isinstance(metric.kind, CallersRate) else ()
+
+
+def objective_of(metric: Metric) -> Objective | None:
+    """The objective of the searches that give a metric; None if they have none, or if no search gives it."""
+    return metric.kind.objective if isinstance(metric.kind, Nmrt) else None

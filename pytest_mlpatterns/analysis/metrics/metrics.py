@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.health.generator_health import GeneratorMetrics,
 from pytest_mlpatterns.analysis.health.sustained import backlogs_of, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPercentile, Nmrt, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, PatternMetrics, ScalingIndices
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
@@ -298,27 +299,33 @@ class Metrics(PatternMetrics, StreamMetrics):
         """
         if metric.counts_failures:
             return self.error_share(confidence)
-        if metric.promise is not None:
-            return self.promised(metric.promise, goodput=True, confidence=confidence)
-        if metric.percentile is not None:
-            return self.latency_ns(metric.percentile, confidence, scatter=scatter)
-        if metric.stream is not None:
-            return self.stream_percentile(*metric.stream, confidence, scatter=scatter)
+        match metric.kind:
+            case Goodput(promise):
+                return self.promised(promise, goodput=True, confidence=confidence)
+            case LatencyPercentile(percentile):
+                return self.latency_ns(percentile, confidence, scatter=scatter)
+            case StreamPercentile(quantity, percentile):
+                return self.stream_percentile(quantity, percentile, confidence, scatter=scatter)
         return self.estimate(metric, confidence, scatter=scatter)
 
     def modes_of(self, metric: Metric) -> Modes | None:
         """The two modes of the times that a metric is a percentile of; None if they have one, and for other metrics."""
-        if metric.stream is not None:
-            return self.stream_modes(metric.stream[0])
-        return None if metric.percentile is None else self._latencies.modes
+        match metric.kind:
+            case StreamPercentile(quantity):
+                return self.stream_modes(quantity)
+            case LatencyPercentile():
+                return self._latencies.modes
+        return None
 
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
         """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
-        if metric.is_of_scaling:
+        if isinstance(metric.kind, Nmrt):
+            return tuple(one.nmrt for one in self._searches(metric.kind.objective) if one.nmrt.value > 0)
+        if isinstance(metric.kind, AtNmrt):
+            values = [metric.kind.read(capacity, self.price) for capacity in self._searches(None)]
+        elif metric.of is None:
             return self.indices.values.get(metric.name, ())
-        if metric.search is not None:
-            values = [metric.search.read(capacity, self.price) for capacity in self._searches(metric.objective)]
-        elif metric.of is not None:
+        else:
             values = [metric.of(blocks) for blocks in self.by_launch]
             if metric.name == "cold_start":
                 values += [LaunchValue(float(start_ns), 0.0) for start_ns in self.starts_ns]
@@ -367,7 +374,7 @@ class Metrics(PatternMetrics, StreamMetrics):
 
     def only_at_least(self, metric: Metric) -> bool:
         """Whether the metric is NMRT, and there were searches that all ended before the deployment degraded."""
-        searches = self._searches(metric.objective) if metric.is_nmrt else []
+        searches = self._searches(metric.kind.objective) if isinstance(metric.kind, Nmrt) else []
         return bool(searches) and all(capacity.at_least for capacity in searches)
 
     def _searches(self, objective: Objective | None) -> list[Capacity]:

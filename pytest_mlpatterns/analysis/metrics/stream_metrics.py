@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric import Goodput, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, estimate, min_samples
@@ -182,15 +183,13 @@ class StreamMetrics(ABC):
 
     def unjudged(self, metric: Metric) -> str:
         """A sentence about successful requests that a metric cannot judge; empty if there are none."""
-        if metric.promise is not None:
-            what, unknown = (
-                str(metric.promise),
-                sum(blocks.promise(metric.promise).unknown for blocks in self.by_launch),
-            )
-        elif metric.stream is not None:
-            what, unknown = metric.stream[0].upper(), self._left_out(metric.stream[0])
-        else:
-            return ""
+        match metric.kind:
+            case Goodput(promise):
+                what, unknown = str(promise), sum(blocks.promise(promise).unknown for blocks in self.by_launch)
+            case StreamPercentile(quantity):
+                what, unknown = quantity.upper(), self._left_out(quantity)
+            case _:
+                return ""
         return f"{count(unknown, 'answer')} of too few tokens for {what} left out" if unknown else ""
 
     def stream_notes(self) -> list[str]:

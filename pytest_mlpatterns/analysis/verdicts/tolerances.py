@@ -22,7 +22,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     location_of,
     metric_named,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric import Location, Metric, Nmrt, Role, StreamPercentile, times_of
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.intervals import estimate
 from pytest_mlpatterns.errors import SettingError
@@ -112,8 +112,8 @@ class Tolerances:
                 return _TAIL_FACTOR * float(self.given)
             if Role.ALWAYS_GUARD not in known.roles:
                 return float(self.given)
-        if known.stream is not None and known.name != known.stream[0]:
-            return _TAIL_FACTOR * self.of(known.stream[0])
+        if isinstance(known.kind, StreamPercentile) and known.name != known.kind.quantity:
+            return _TAIL_FACTOR * self.of(known.kind.quantity)
         return known.tolerance
 
     @property
@@ -134,7 +134,7 @@ def can_more_than_double(metric: object) -> bool:
 
 def _family(metric: Metric) -> str:
     """The name under which a metric has its default."""
-    if metric.is_nmrt:
+    if isinstance(metric.kind, Nmrt):
         return "nmrt"
     return "p99" if metric.is_tail and metric.name not in METRICS else metric.name
 
@@ -151,7 +151,7 @@ def _named(name: str) -> Metric:
 def _require_known(name: str, source: str) -> None:
     try:
         known = _named(name)
-        if known.unit is not Unit.COST and not known.stands_for:
+        if known.unit is not Unit.COST and not isinstance(known.kind, Location):
             return
     except KeyError:
         pass
@@ -168,7 +168,7 @@ def accepted_ceiling(acceptance: Acceptance, metric: Metric) -> float | None:
     """
     if acceptance.metric == metric.name:
         return acceptance.ceiling
-    return acceptance.ceiling / (1 + acceptance.ceiling) if acceptance.metric in metric.times else None
+    return acceptance.ceiling / (1 + acceptance.ceiling) if acceptance.metric in times_of(metric) else None
 
 
 def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
@@ -179,7 +179,7 @@ def changes_to_accept(verdicts: Sequence[Verdict]) -> list[tuple[str, float]]:
     """
     changes = [(one.metric, needed) for one in verdicts if (needed := one.needed_ceiling) is not None]
     names = {name for name, _ in changes}
-    times = {name: metric_named(name).times for name in names if is_known_metric(name)}
+    times = {name: times_of(metric_named(name)) for name in names if is_known_metric(name)}
     return [(name, needed) for name, needed in changes if names.isdisjoint(times.get(name, ()))]
 
 
@@ -218,7 +218,7 @@ def knows_the_median_better(median_deviation: float, location_deviation: float) 
 
 def median_text(metric: Metric, figures: str) -> str:
     """The medians of both sides with their name: ``RTM 4.10 ms → 4.20 ms``, ``median TTFT 359 ms → 640 ms``."""
-    return f"{'median ' if metric.stream else ''}{metric.label} {figures}"
+    return f"{'median ' if isinstance(metric.kind, StreamPercentile) else ''}{metric.label} {figures}"
 
 
 def with_medians(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason
 from pytest_mlpatterns.analysis.health.sustained import MAX_ERROR_RATIO
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Location, StreamPercentile
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, estimate, ratio_of, ratio_of_pairs
 from pytest_mlpatterns.records.launch import REQUESTS_OF_WINDOW, Estimate
 from pytest_mlpatterns.records.outcomes import REFUSALS, Failure, describe_failures
@@ -230,8 +231,9 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     outcome = Outcome.FAIL if change.low > allowed + _ROUNDING else Outcome.INCONCLUSIVE
     if change.high <= allowed + _ROUNDING:
         outcome = Outcome.PASS
-    name, judged_by = (metric.stands_for, metric.name) if metric.stands_for else (metric.name, "")
-    found = Verdict(name, "baseline", outcome, "", change, tolerance, then.value, now.value, judged_by=judged_by)
+    found = Verdict(metric.name, "baseline", outcome, "", change, tolerance, then.value, now.value)
+    if isinstance(metric.kind, Location):
+        found = replace(found, metric=metric.kind.stands_for, judged_by=metric.name)
     reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
     if outcome is Outcome.INCONCLUSIVE and size is not None:
         floor = f" ({metric.floor_text})" if allowed > tolerance else ""
@@ -240,9 +242,8 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
             reason += f"; {_what_decides(metric, change, allowed, launches=(len(present), len(baseline)))}"
         return replace(found, reason=reason)
     floor = f"; changes up to {metric.floor_text} do not count" if tolerance < change.high <= allowed else ""
-    kind = "99 % interval" if varies else "range"
-    reason += f"{_decided(change, kind)}; tolerance {format_percent(tolerance)}{floor}"
-    return replace(found, reason=reason)
+    decided = _decided(change, "99 % interval" if varies else "range")
+    return replace(found, reason=f"{reason}{decided}; tolerance {format_percent(tolerance)}{floor}")
 
 
 def judge_guard(  # noqa: PLR0913 - both samples, and how they are judged
@@ -373,9 +374,11 @@ def _worsening(metric: Metric, ratio: Estimate) -> Estimate:
 
 def _either_mode(metric: Metric, modes: Modes) -> str:
     """Why more launches may not help: ``TTFT has two modes, 190 and 375 ms (42 % and 58 % of the requests); …``."""
-    quantity, percentile = metric.stream or ("latency", metric.percentile)
-    name = quantity if metric.stream is None else quantity.upper()
-    of = "gaps" if quantity == "itl" else "requests"
+    assert isinstance(metric.kind, LatencyPercentile | StreamPercentile)
+    name, percentile = "latency", metric.kind.percentile
+    if isinstance(metric.kind, StreamPercentile):
+        name = metric.kind.quantity.upper()
+    of = "gaps" if name == "ITL" else "requests"
     which = "the median" if percentile == 50 else f"p{percentile:.10g}"
     both = _range(metric, modes.low, modes.high, dash=" and ", otherwise=" and ")
     shares = f"{format_percent(modes.low_share)} and {format_percent(1 - modes.low_share)} of the {of}"

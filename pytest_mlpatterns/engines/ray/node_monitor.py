@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.engines.ray.link import LinkAddress
 
-__all__ = ["Kind", "NodeMonitor", "NodeProcesses", "kind_of", "monitor_name"]
+__all__ = ["NodeMonitor", "NodeProcesses", "ProcessKind", "kind_of", "monitor_name"]
 
 _SEARCH_NS = 500_000_000
 """Time between two searches for new processes, which read every process of the node."""
@@ -106,8 +106,8 @@ class NodeMonitor:
             machine=machine_identity(),
             clock_ns=now,
             columns=read_columns(Usage, {Source.TREE: tree.tree, Source.MACHINE: machine}),
-            serve_cpu_ns=self._processes.used_ns(Kind.RAY),
-            generator_ns=self._processes.used_ns(Kind.RUN),
+            serve_cpu_ns=self._processes.used_ns(ProcessKind.RAY),
+            generator_ns=self._processes.used_ns(ProcessKind.RUN),
             cores=available_cores(),
             machine_cores=machine_cores(),
             threads=tuple((pid, thread, used) for pid, known in busy.items() for thread, used in known.items()),
@@ -185,7 +185,7 @@ _CHILDREN = ("from pytest_mlpatterns.engines.ray.", "from pytest_mlpatterns.load
 """Beginning of what the command lines of our drivers and load generators run."""
 
 
-class Kind(Enum):
+class ProcessKind(Enum):
     """What a process does."""
 
     RAY = "a process of Ray or of Ray Serve"
@@ -193,12 +193,12 @@ class Kind(Enum):
     OTHER = "anything else"
 
 
-def kind_of(command: Sequence[str]) -> Kind:
+def kind_of(command: Sequence[str]) -> ProcessKind:
     """What a process does, by its command line; a title that a process wrote is its first part."""
     program = command[0].rpartition("/")[2] if command else ""
     if program in _OF_RAY or program.startswith(_ACTORS_OF_RAY) or _is_agent(command):
-        return Kind.RAY
-    return Kind.RUN if any(part.startswith(_CHILDREN) for part in command) else Kind.OTHER
+        return ProcessKind.RAY
+    return ProcessKind.RUN if any(part.startswith(_CHILDREN) for part in command) else ProcessKind.OTHER
 
 
 def _is_agent(command: Sequence[str]) -> bool:
@@ -211,7 +211,7 @@ class _Process:
     """A process, what it does, and its CPU time at the last look."""
 
     process: psutil.Process
-    kind: Kind
+    kind: ProcessKind
     own_ns: int
 
 
@@ -228,7 +228,7 @@ class NodeProcesses:
         self._session = session
         self._users: set[int] = set()
         self._known: dict[int, _Process] = {}
-        self._used_ns: Counter[Kind] = Counter()
+        self._used_ns: Counter[ProcessKind] = Counter()
         self._searched_ns = 0
         self._was_searched = False
 
@@ -252,14 +252,14 @@ class NodeProcesses:
             self._used_ns[known.kind] += own_ns - known.own_ns
             known.own_ns = own_ns
 
-    def used_ns(self, kind: Kind) -> int:
+    def used_ns(self, kind: ProcessKind) -> int:
         """CPU time of the processes of one kind, those that have ended included."""
         return self._used_ns[kind]
 
     def _search(self) -> None:
         for process in self._found():
             with contextlib.suppress(psutil.Error, OSError):
-                kind = Kind.RUN if process.pid in self._users else kind_of(process.cmdline())
+                kind = ProcessKind.RUN if process.pid in self._users else kind_of(process.cmdline())
                 known = self._known.get(process.pid)
                 if known is not None and known.process == process:
                     known.kind = kind  # a worker that was idle has become an actor
@@ -275,7 +275,10 @@ class NodeProcesses:
         for pid in self._users:
             with contextlib.suppress(psutil.Error):
                 user = psutil.Process(pid)
-                yield from (user, *(child for child in user.children() if kind_of(child.cmdline()) is not Kind.OTHER))
+                yield from (
+                    user,
+                    *(child for child in user.children() if kind_of(child.cmdline()) is not ProcessKind.OTHER),
+                )
         if self._session:
             yield from _of_session(self._session)
 
@@ -287,5 +290,5 @@ def _of_session(session: str) -> Iterator[psutil.Process]:
             process = psutil.Process(pid)
             command = process.cmdline()
             is_named = any(session in part for part in command[1:])
-            if is_named and kind_of(command) is Kind.RAY and not command[0].endswith("raylet"):
+            if is_named and kind_of(command) is ProcessKind.RAY and not command[0].endswith("raylet"):
                 yield process

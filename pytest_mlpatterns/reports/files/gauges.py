@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metrics.metric import Goodput, objective_of
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.files.result_file import MOST
@@ -139,7 +140,7 @@ def _points(results: Results) -> Iterator[_Point]:
             if not is_known_metric(name):
                 continue
             metric = metric_named(name)
-            asked = metric.objective or metric.promise
+            asked = metric.kind.promise if isinstance(metric.kind, Goodput) else objective_of(metric)
             further = {"objective": str(asked)} if asked else {}
             further |= {"currency": metric.currency} if metric.currency else {}
             base, label = (one.removesuffix(f"({asked})").strip() for one in (metric.name, metric.label))

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact
-from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, leading_time, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, is_known_metric, leading_time, metric_named
 from pytest_mlpatterns.records.layer_description import LevelChart, PartsChart, SizesChart
 from pytest_mlpatterns.records.layer_kinds import layer_kind
 from pytest_mlpatterns.records.telemetry import straggler_shares
@@ -97,7 +97,7 @@ def _changes(result: TestResult) -> Chart | None:
         if verdict.change is not None
         and verdict.against in ("baseline", "revision")
         and is_known_metric(verdict.figure)
-        and not metric_named(verdict.metric).resource  # from nothing to something is any number of per cent
+        and verdict.metric not in GROWTHS  # from nothing to something is any number of per cent
     ]
     if not judged:
         return None

@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     streams_first,
     with_role,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Role
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Role
 from pytest_mlpatterns.records.layer_kinds import layer_kind
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
@@ -218,7 +218,7 @@ def _columns(results: Sequence[TestResult]) -> list[str]:
     left_out = {
         name
         for name, metric in METRICS.items()
-        if (streaming == {True} and metric.percentile is not None)
+        if (streaming == {True} and isinstance(metric.kind, LatencyPercentile))
         or (len(streaming) > 1 and (metric.is_tail or metric.is_stream_tail))
     }
     return [name for name in streams_first(with_role(Role.COLUMN)) if name not in left_out]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, priced_metric, streams_first, with_role
-from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Metric, Nmrt, Role
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.result_parts import BaselineGap
@@ -118,7 +118,7 @@ def cells_of(result: TestResult) -> dict[str, str]:
     """The figures of a row by heading; a dash if one is not known."""
     cells = {}
     for metric in _metrics(streams=result.stream is not None):
-        cells[_heading(metric)] = _capacity(result) if metric.is_nmrt else _cell(result, metric)
+        cells[_heading(metric)] = _capacity(result) if isinstance(metric.kind, Nmrt) else _cell(result, metric)
         if Role.LEADING in metric.roles:
             cells["±"] = _half_width(result, metric.name)
     return {**cells, "change": _change(result).text}
@@ -222,16 +222,16 @@ def _columns(results: Sequence[TestResult], *, wide: bool) -> list[TextColumn]:
 def _metrics(*, streams: bool) -> list[Metric]:
     """The metrics with a column: where answers stream, the latency of whole answers has none."""
     metrics = [METRICS[name] for name in streams_first(with_role(Role.COLUMN))]
-    return [one for one in metrics if (one.percentile is None if streams else not one.of_streams)]
+    return [one for one in metrics if (not isinstance(one.kind, LatencyPercentile) if streams else not one.of_streams)]
 
 
 def _heading(metric: Metric) -> str:
-    return metric.short if metric.is_nmrt else _UNITS.get(metric.unit, metric.short)
+    return metric.short if isinstance(metric.kind, Nmrt) else _UNITS.get(metric.unit, metric.short)
 
 
 def _has_room(metric: Metric, results: Sequence[TestResult], *, wide: bool) -> bool:
     """Whether the table has a column: always, but for what nothing measured, and for details in a narrow terminal."""
-    if metric.is_nmrt:
+    if isinstance(metric.kind, Nmrt):
         return any(result.limits.capacities for result in results)
     if metric.unit is Unit.COST:
         return any(metric.name in result.metrics for result in results)

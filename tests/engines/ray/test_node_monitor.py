@@ -14,7 +14,7 @@ from support.nodes import RUN, counted
 
 from pytest_mlpatterns.engines.ray.link import Hello, LinkClient
 from pytest_mlpatterns.engines.ray.messages import ReplicaState
-from pytest_mlpatterns.engines.ray.node_monitor import Kind, NodeMonitor, NodeProcesses, kind_of, monitor_name
+from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, NodeProcesses, ProcessKind, kind_of, monitor_name
 from pytest_mlpatterns.records.columns import Source, columns_of
 from pytest_mlpatterns.records.launch import NodeUsage
 from pytest_mlpatterns.system.machine import machine_identity
@@ -114,23 +114,23 @@ def test_the_end_of_what_replicas_printed_is_read(monitor: NodeMonitor, tmp_path
 @pytest.mark.parametrize(
     ("command", "kind"),
     [
-        (["/site-packages/ray/core/src/ray/raylet/raylet", "--session-name=x"], Kind.RAY),
-        (["/site-packages/ray/core/src/ray/gcs/gcs_server", "--log_dir=x"], Kind.RAY),
-        (["ray::ProxyActor"], Kind.RAY),
-        (["ray::ServeController.listen_for_change"], Kind.RAY),
-        (["ray::NodeMonitor.read"], Kind.RAY),
-        (["ray::GeneratorHost"], Kind.RAY),
-        (["ray::IDLE"], Kind.RAY),
-        (["python", "-u", "/site-packages/ray/dashboard/agent.py"], Kind.RAY),
-        (["python", "-P", "-c", "from pytest_mlpatterns.engines.ray.driver import main; main()"], Kind.RUN),
-        (["python", "-P", "-c", "from pytest_mlpatterns.loadgen.process import main; main()"], Kind.RUN),
-        (["ray::ServeReplica:mlpatterns-1-2:d0"], Kind.OTHER),
-        (["ray::train_epoch"], Kind.OTHER),
-        (["python", "train.py"], Kind.OTHER),
-        ([], Kind.OTHER),
+        (["/site-packages/ray/core/src/ray/raylet/raylet", "--session-name=x"], ProcessKind.RAY),
+        (["/site-packages/ray/core/src/ray/gcs/gcs_server", "--log_dir=x"], ProcessKind.RAY),
+        (["ray::ProxyActor"], ProcessKind.RAY),
+        (["ray::ServeController.listen_for_change"], ProcessKind.RAY),
+        (["ray::NodeMonitor.read"], ProcessKind.RAY),
+        (["ray::GeneratorHost"], ProcessKind.RAY),
+        (["ray::IDLE"], ProcessKind.RAY),
+        (["python", "-u", "/site-packages/ray/dashboard/agent.py"], ProcessKind.RAY),
+        (["python", "-P", "-c", "from pytest_mlpatterns.engines.ray.driver import main; main()"], ProcessKind.RUN),
+        (["python", "-P", "-c", "from pytest_mlpatterns.loadgen.process import main; main()"], ProcessKind.RUN),
+        (["ray::ServeReplica:mlpatterns-1-2:d0"], ProcessKind.OTHER),
+        (["ray::train_epoch"], ProcessKind.OTHER),
+        (["python", "train.py"], ProcessKind.OTHER),
+        ([], ProcessKind.OTHER),
     ],
 )
-def test_a_process_is_known_by_its_command_line(command: Sequence[str], kind: Kind) -> None:
+def test_a_process_is_known_by_its_command_line(command: Sequence[str], kind: ProcessKind) -> None:
     assert kind_of(command) is kind
 
 
@@ -142,12 +142,12 @@ def test_processes_are_counted_by_what_they_do_also_when_they_have_ended() -> No
         node.look()
         let_work(process)
         node.look()
-        used_ns = node.used_ns(Kind.RUN)
+        used_ns = node.used_ns(ProcessKind.RUN)
         assert used_ns > 0
         process.communicate()
     node.look()
     node.look()
-    assert node.used_ns(Kind.RUN) >= used_ns
+    assert node.used_ns(ProcessKind.RUN) >= used_ns
 
 
 @pytest.mark.processes
@@ -158,13 +158,13 @@ def test_pytest_and_the_generators_that_it_started_are_counted_where_they_run() 
         node.watch(os.getpid())
         let_work(process)
         node.look()
-        assert node.used_ns(Kind.RUN) > 0
+        assert node.used_ns(ProcessKind.RUN) > 0
         process.communicate()
-        before_ns = node.used_ns(Kind.RUN)
+        before_ns = node.used_ns(ProcessKind.RUN)
         sum(range(300_000))
         node.look()
-        assert node.used_ns(Kind.RUN) > before_ns
-        assert node.used_ns(Kind.RAY) == 0
+        assert node.used_ns(ProcessKind.RUN) > before_ns
+        assert node.used_ns(ProcessKind.RAY) == 0
 
 
 @pytest.mark.processes
@@ -176,6 +176,6 @@ def test_the_store_of_the_head_is_found_by_the_name_of_its_session() -> None:
         let_work(process)
         for one in (node, other):
             one.look()
-        assert node.used_ns(Kind.RAY) > 0
-        assert other.used_ns(Kind.RAY) == 0
+        assert node.used_ns(ProcessKind.RAY) > 0
+        assert other.used_ns(ProcessKind.RAY) == 0
         process.communicate()
