@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.health.generator_health import GeneratorMetrics,
 from pytest_mlpatterns.analysis.health.sustained import backlogs_of, why_not_sustained
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Goodput, LatencyPercentile, Nmrt, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import NO_INDICES, PatternMetrics, ScalingIndices
@@ -90,18 +91,17 @@ class Metrics(PatternMetrics, StreamMetrics):
         """Successful answers per second in the window."""
         return self._known("throughput")
 
-    @property
-    def inputs_per_s(self) -> Estimate | None:
-        """Inputs of successful answers per second of a :class:`Bulk` load; None for another load."""
-        return self.estimate(METRICS["inputs"])
-
-    @property
-    def bulk_time_ns(self) -> Estimate | None:
+    inputs_per_s = Figure(
+        "inputs",
+        "Inputs of successful answers per second of a :class:`Bulk` load; None for another load.",
+    )
+    bulk_time_ns = Figure(
+        "bulk_time",
         """Time from the first chunk of a :class:`Bulk` load to the last answer; None for another load.
 
         A load in blocks beside another service or revision does not send the whole data set, and has none.
-        """
-        return self.estimate(METRICS["bulk_time"])
+        """,
+    )
 
     @property
     def error_ratio(self) -> Estimate:
@@ -118,84 +118,62 @@ class Metrics(PatternMetrics, StreamMetrics):
             raise InvalidResultError("no request was due in the measured window, so there is no error rate")
         return wilson_interval(sum(self.failures.values()), self.requests, confidence)
 
-    @property
-    def attempts_per_request(self) -> Estimate | None:
-        """How often a request was sent on average, the amplification of the load; None without ``retries=``."""
-        return self.estimate(METRICS["attempts_per_request"])
-
-    @property
-    def retried_ratio(self) -> Estimate | None:
-        """Share of the requests that were sent more than once; None without ``retries=``."""
-        return self.estimate(METRICS["retried_share"])
-
-    @property
-    def retry_denied_ratio(self) -> Estimate | None:
-        """Share of the requests that failed because the retry budget was used up; None without a budget."""
-        return self.estimate(METRICS["retry_denied_share"])
-
-    @property
-    def asl_ratio(self) -> Estimate | None:
-        """Average system load: mean share of the cores that it may use, that the deployment's processes used."""
-        return self.estimate(METRICS["asl"])
-
-    @property
-    def asl_at_nmrt_ratio(self) -> Estimate | None:
+    attempts_per_request = Figure(
+        "attempts_per_request",
+        "How often a request was sent on average, the amplification of the load; None without ``retries=``.",
+    )
+    retried_ratio = Figure(
+        "retried_share",
+        "Share of the requests that were sent more than once; None without ``retries=``.",
+    )
+    retry_denied_ratio = Figure(
+        "retry_denied_share",
+        "Share of the requests that failed because the retry budget was used up; None without a budget.",
+    )
+    asl_ratio = Figure(
+        "asl",
+        "Average system load: mean share of the cores that it may use, that the deployment's processes used.",
+    )
+    asl_at_nmrt_ratio = Figure(
+        "asl_at_nmrt",
         """Average system load with as many requests in flight as reach NMRT, over the searches for it.
 
         None without a search, and if the searches found only a lower bound.
-        """
-        return self.estimate(METRICS["asl_at_nmrt"])
-
-    @property
-    def performance_coefficient(self) -> Estimate | None:
-        """PC, ``1 / (RTM in seconds × ASL)`` at the test's load: short responses from little of the machine."""
-        return self.estimate(METRICS["pc"])
-
-    @property
-    def cpu_ns_per_request(self) -> Estimate | None:
-        """CPU time of the deployment's process tree per successful answer."""
-        return self.estimate(METRICS["cpu_per_request"])
-
-    @property
-    def peak_rss_bytes(self) -> Estimate | None:
-        """Highest resident memory of the process tree in the window."""
-        return self.estimate(METRICS["peak_memory"])
-
-    @property
-    def memory_growth_bytes_per_request(self) -> Estimate | None:
-        """Growth of the process tree's resident memory per request, at least 0; short windows show little of it."""
-        return self.estimate(METRICS["memory_growth"])
-
-    @property
-    def descriptor_growth_per_1000_requests(self) -> Estimate | None:
-        """Growth of the process tree's open file descriptors per 1,000 requests, at least 0."""
-        return self.estimate(METRICS["descriptor_growth"])
-
-    @property
-    def thread_growth_per_1000_requests(self) -> Estimate | None:
-        """Growth of the process tree's threads per 1,000 requests, at least 0."""
-        return self.estimate(METRICS["thread_growth"])
-
-    @property
-    def cost_per_million_requests(self) -> Estimate | None:
+        """,
+    )
+    performance_coefficient = Figure(
+        "pc",
+        "PC, ``1 / (RTM in seconds × ASL)`` at the test's load: short responses from little of the machine.",
+    )
+    cpu_ns_per_request = Figure("cpu_per_request", "CPU time of the deployment's process tree per successful answer.")
+    peak_rss_bytes = Figure("peak_memory", "Highest resident memory of the process tree in the window.")
+    memory_growth_bytes_per_request = Figure(
+        "memory_growth",
+        "Growth of the process tree's resident memory per request, at least 0; short windows show little of it.",
+    )
+    descriptor_growth_per_1000_requests = Figure(
+        "descriptor_growth",
+        "Growth of the process tree's open file descriptors per 1,000 requests, at least 0.",
+    )
+    thread_growth_per_1000_requests = Figure(
+        "thread_growth",
+        "Growth of the process tree's threads per 1,000 requests, at least 0.",
+    )
+    cost_per_million_requests = Figure(
+        "cost",
         """Cost of a million successful answers, in ``price.currency``; None without a price.
 
         It pays for the CPU time and the peak memory that the deployment's processes used under the test's load.
-        """
-        return self.estimate(METRICS["cost"])
-
-    @property
-    def cost_per_million_requests_at_nmrt(self) -> Estimate | None:
+        """,
+    )
+    cost_per_million_requests_at_nmrt = Figure(
+        "cost_at_nmrt",
         """Cost of a million successful answers at NMRT, over the searches for it, as ``cost_per_million_requests``.
 
         None without a price or a search, and if the searches found only a lower bound.
-        """
-        return self.estimate(METRICS["cost_at_nmrt"])
-
-    @property
-    def cold_start_ns(self) -> Estimate | None:
-        """From the start of the processes to the first answered inference."""
-        return self.estimate(METRICS["cold_start"])
+        """,
+    )
+    cold_start_ns = Figure("cold_start", "From the start of the processes to the first answered inference.")
 
     @property
     def request_bytes(self) -> Estimate:
@@ -207,14 +185,14 @@ class Metrics(PatternMetrics, StreamMetrics):
         """Mean size of a successful answer on the wire, headers included."""
         return self._known("response_bytes")
 
-    @property
-    def nmrt_rps(self) -> Estimate | None:
+    nmrt_rps = Figure(
+        "nmrt",
         """Number of requests at max throughput: the most per second that is sustained; None if it was not searched for.
 
         Of the searches without a latency objective; of a search that ended early it is a lower bound
         (``capacities[...].at_least``).
-        """
-        return self.estimate(METRICS["nmrt"])
+        """,
+    )
 
     @property
     def nmrt_concurrency(self) -> Estimate | None:

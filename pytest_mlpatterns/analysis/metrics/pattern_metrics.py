@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, layer_metrics
+from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, estimate
 from pytest_mlpatterns.records.latency import SPLIT_LAYER
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -60,55 +61,22 @@ class PatternMetrics(ABC):
             if name.startswith("replica:") and (mean := layer.mean(name)) is not None
         }
 
-    @property
-    def cache_hit_ratio(self) -> Estimate | None:
-        """Share of inputs that were answered without a model call of their own; None without a cache."""
-        return self.estimate(METRICS["cache_hit_ratio"])
-
-    @property
-    def cache_hit_ns(self) -> Estimate | None:
-        """Median time in the cache's layer of a request answered from it."""
-        return self.estimate(METRICS["cache_hit"])
-
-    @property
-    def cache_miss_ns(self) -> Estimate | None:
-        """Median time in the cache's layer of a request that needed a model call."""
-        return self.estimate(METRICS["cache_miss"])
-
-    @property
-    def batch_size(self) -> Estimate | None:
-        """Mean inputs in one model call, or sequences in one step; None without batching."""
-        return self.estimate(METRICS["batch_size"])
-
-    @property
-    def batch_wait_ns(self) -> Estimate | None:
-        """Median time that a request waited for others of its batch, or to join it."""
-        return self.estimate(METRICS["batch_wait"])
-
-    @property
-    def queue_depth(self) -> Estimate | None:
-        """Mean over time of the requests that waited in the queue; None without one."""
-        return self.estimate(METRICS["queue_depth"])
-
-    @property
-    def queue_wait_ns(self) -> Estimate | None:
-        """Median time that a request waited in the queue."""
-        return self.estimate(METRICS["queue_wait"])
-
-    @property
-    def hop_ns(self) -> Estimate | None:
-        """Median hop time to an upstream process: transport, without its work and the wait for its model."""
-        return self.estimate(METRICS["hop"])
-
-    @property
-    def decode_ns(self) -> Estimate | None:
-        """Mean time to decode a request, decompression included."""
-        return self.estimate(METRICS["decode"])
-
-    @property
-    def encode_ns(self) -> Estimate | None:
-        """Mean time to encode a response, compression included."""
-        return self.estimate(METRICS["encode"])
+    cache_hit_ratio = Figure(
+        "cache_hit_ratio",
+        "Share of inputs that were answered without a model call of their own; None without a cache.",
+    )
+    cache_hit_ns = Figure("cache_hit", "Median time in the cache's layer of a request answered from it.")
+    cache_miss_ns = Figure("cache_miss", "Median time in the cache's layer of a request that needed a model call.")
+    batch_size = Figure("batch_size", "Mean inputs in one model call, or sequences in one step; None without batching.")
+    batch_wait_ns = Figure("batch_wait", "Median time that a request waited for others of its batch, or to join it.")
+    queue_depth = Figure("queue_depth", "Mean over time of the requests that waited in the queue; None without one.")
+    queue_wait_ns = Figure("queue_wait", "Median time that a request waited in the queue.")
+    hop_ns = Figure(
+        "hop",
+        "Median hop time to an upstream process: transport, without its work and the wait for its model.",
+    )
+    decode_ns = Figure("decode", "Mean time to decode a request, decompression included.")
+    encode_ns = Figure("encode", "Mean time to encode a response, compression included.")
 
     def figure(self, name: str) -> Estimate | None:
         """A metric that a pattern describes, your own one in its ``layer_kind``; None if its layer did not count it.

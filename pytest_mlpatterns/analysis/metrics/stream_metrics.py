@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.metrics.metric import Goodput, StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
 from pytest_mlpatterns.analysis.metrics.percentile_estimate import LaunchTimes, PooledTimes
@@ -110,15 +110,11 @@ class StreamMetrics(ABC):
         """The two modes of ``ttft``, ``itl`` or ``tpot``; None if it has one, and without streams."""
         return self._times[quantity].modes if self._streams else None
 
-    @property
-    def output_tokens_rps(self) -> Estimate | None:
-        """Output tokens per second, of all requests together."""
-        return self.estimate(METRICS["output_tokens"])
-
-    @property
-    def output_tokens_rps_per_user(self) -> Estimate | None:
-        """Output tokens per second that one caller sees while its answer streams: one over the median TPOT."""
-        return self.estimate(METRICS["output_tokens_per_user"])
+    output_tokens_rps = Figure("output_tokens", "Output tokens per second, of all requests together.")
+    output_tokens_rps_per_user = Figure(
+        "output_tokens_per_user",
+        "Output tokens per second that one caller sees while its answer streams: one over the median TPOT.",
+    )
 
     @property
     def input_tokens(self) -> Estimate | None:
