@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, la
 
 from pytest_mlpatterns.analysis.health.generator_health import why_limited
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, SCALING_INDICES, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.figure import Figure
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Role
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
@@ -492,3 +494,10 @@ class TestLoadAtNmrt:
     )
     def test_the_load_is_not_known_without_a_search_that_found_the_knee(self, searches: tuple[Capacity, ...]) -> None:
         assert Metrics((noisy_launch(1),), searches).asl_at_nmrt_ratio is None
+
+
+def test_each_figure_says_what_it_is() -> None:
+    figures = [one for _, one in inspect.getmembers(Metrics, lambda one: isinstance(one, Figure))]
+    words = {inspect.getdoc(one) for one in figures}
+    assert len(words) == len(figures) > 20
+    assert "CPU time of the deployment's process tree per successful answer." in words

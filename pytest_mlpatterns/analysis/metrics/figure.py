@@ -30,7 +30,8 @@ class Figure(property):
         def read(metrics: _Estimates) -> Estimate | None:
             return metrics.estimate(METRICS[name])
 
-        super().__init__(read, doc=inspect.cleandoc(doc))
+        super().__init__(read)
+        self.__doc__ = inspect.cleandoc(doc)  # else it is that of this class
 
     if TYPE_CHECKING:
 
