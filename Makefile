@@ -11,15 +11,14 @@ CAPACITY := tests/capacity
 RUNS := tests/runs
 COMPARISONS := tests/comparisons
 COMMITS := tests/old_commits
-RESILIENCE := tests/resilience
 RAY := tests/ray
 RAY_OWN := tests/ray/test_own_cluster.py
 PACKAGE := tests/package
-OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RUNS) $(COMPARISONS) $(COMMITS) $(RESILIENCE) $(RAY) $(PACKAGE)
+OTHERS := $(EXAMPLES) $(PATTERNS) $(FAULTS) $(CAPACITY) $(RUNS) $(COMPARISONS) $(COMMITS) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test runs patterns examples capacity comparisons commits resilience faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
+.PHONY: demo test runs patterns examples capacity comparisons commits faults ray ray-cluster ray-own package compat covered compiled lint docs pictures bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -42,7 +41,7 @@ endif
 runs: compiled  ## whole runs of pytest with the plugin, with and without xdist: baselines, streams, interrupts, reports
 	$(BIN)/python -m pytest -q -n 5 --dist loadfile --no-loadscope-reorder $(RUNS)
 
-patterns: compiled  ## every pattern, many compositions and all wires, really deployed and under load
+patterns: compiled  ## every pattern, many compositions and all wires, really deployed and under load, beside what theory says
 	$(BIN)/python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder $(PATTERNS)
 
 examples: compiled  ## every example and block of the documentation as a user runs them, and the pages in a real browser
@@ -56,9 +55,6 @@ comparisons: compiled  ## whole runs beside other code: a revision, the commit o
 
 commits: compiled  ## old commits, searched for the one that changed a metric
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(COMMITS)
-
-resilience: compiled  ## limits, retries, hedges, fallbacks and autoscaling under load, beside what theory says or what was injected
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal $(RESILIENCE)
 
 faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
 	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)

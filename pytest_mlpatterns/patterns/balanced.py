@@ -11,7 +11,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.layer import AFTER_LOSS_NS, LostError
+from pytest_mlpatterns.patterns.layer import LostError
 from pytest_mlpatterns.patterns.replica_choice import (
     ByPrefix,
     Choice,
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["BalancedLayer"]
+
+_AFTER_LOSS_NS = 1_000_000_000
+"""Time for which a replica that lost a request is asked last, in nanoseconds. One that has died fails at once, so it
+would seem the idlest and the fastest until its death is known."""
 
 
 class BalancedLayer:
@@ -111,7 +115,7 @@ class BalancedLayer:
             self._leave(place)
             now_ns = self._clock_ns()
             if isinstance(error, LostError):
-                self._away_until_ns[place] = now_ns + AFTER_LOSS_NS
+                self._away_until_ns[place] = now_ns + _AFTER_LOSS_NS
             elif isinstance(error, asyncio.CancelledError):
                 self._latencies.outlasted(place, now_ns - began_ns, now_ns)
             raise

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.wire import Wire
 
 __all__ = [
-    "AFTER_LOSS_NS",
     "Answer",
     "DecodedInputs",
     "Handler",
@@ -41,9 +40,6 @@ __all__ = [
 ]
 
 
-AFTER_LOSS_NS = 1_000_000_000
-"""Time for which a replica that lost a request is asked last, in nanoseconds. One that has died fails at once, so it
-would seem the idlest and the fastest until its death is known."""
 Answer = Sequence[Any] | Awaitable[Sequence[Any]]
 Handler = Callable[[list[Any]], Answer]
 """A model, or a layer around one: takes a list of inputs, returns one output for each, or an awaitable of them."""

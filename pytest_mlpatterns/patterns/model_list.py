@@ -21,7 +21,7 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["checked_model", "checked_models", "distinct_names", "model_nodes"]
+__all__ = ["checked_models", "distinct_names", "model_nodes"]
 
 
 def checked_models(pattern: Pattern, field: str) -> tuple[Any, ...]:
@@ -42,23 +42,14 @@ def checked_models(pattern: Pattern, field: str) -> tuple[Any, ...]:
         many = f"{len(models)} members" if len(models) < MAX_PROCESSES else "too many members"
         raise SettingError(f"{found} has {many}, expected from 2 to {MAX_PROCESSES - 1}")
     for model in models:
-        checked_model(model, f"{found} holds")
+        if not callable(model) and not (isinstance(model, str) and (model == MODEL or ":" in model)):
+            raise SettingError(
+                f"{found} holds {shown(model)}, expected a callable, a class, an import string "
+                f'"package.module:attribute", or "{MODEL}" for perf_model'
+            )
     if (times := sum(map(_is_placeholder, models))) > 1:
         raise SettingError(f'{found} names "{MODEL}" {times} times, expected once at most')
     return models
-
-
-def checked_model(model: object, found: str) -> None:
-    """Check that a value of the user's is a model; ``found`` begins the message.
-
-    Raises:
-        SettingError: it is not.
-    """
-    if not callable(model) and not (isinstance(model, str) and (model == MODEL or ":" in model)):
-        raise SettingError(
-            f"{found} {shown(model)}, expected a callable, a class, an import string "
-            f'"package.module:attribute", or "{MODEL}" for perf_model'
-        )
 
 
 def model_nodes(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.deployed import CALLERS, MS, Checked, Killer, callers_for, deployed
-from support.services.processes import our_children
 from support.services.valkey import valkey_server
 
 from pytest_mlpatterns import (
@@ -29,7 +28,6 @@ from pytest_mlpatterns import (
     Zipf,
 )
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns import Pattern
+    from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Launch
@@ -171,20 +170,6 @@ EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
         for pattern in (ENSEMBLE, ENSEMBLE | Batched(), Batched() | ENSEMBLE, Microservice() | ENSEMBLE)
     ],
 ]
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
-    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
-    yield generator
-    generator.close()
-
-
-@pytest.fixture(autouse=True)
-def _no_process_is_left(generator: Generator) -> Iterator[None]:
-    yield
-    generator.close()
-    assert our_children() == set()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import orjson
 from support.scenarios import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Callable, MutableMapping
 
 __all__ = ["Call"]
 
@@ -24,7 +24,6 @@ class Call:
         body: sent as JSON, bytes as they are.
         method: of the request.
         headers: of the request.
-        more: other keys of the scope.
     """
 
     def __init__(
@@ -35,13 +34,11 @@ class Call:
         *,
         method: str = "POST",
         headers: tuple[tuple[bytes, bytes], ...] = (),
-        more: Mapping[str, Any] | None = None,
     ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self._app = app
         self._scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "query_string": b""}
-        self._scope |= more or {}
         self._body = body if isinstance(body, bytes) else orjson.dumps(body)
         self._is_sent = False
         self._gone = asyncio.Event()
