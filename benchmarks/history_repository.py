@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import series_of
-from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.history.file import History
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,7 +188,7 @@ def filled(repository: Repository, budget: str) -> None:
         run(repository.top, "checkout", "--quiet", sha)
         measure = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--perf-gate", "warn", *options]
         subprocess.run([*measure, TEST], cwd=repository.top, check=True, stdout=subprocess.DEVNULL)
-    lines = open_history(place, root=repository.top, invoked_in=repository.top).read().lines
+    lines = History(repository.top / place, place).read().lines
     changes = [one for one in find_changes(series_of(lines, repository.shas)) if one.metric == "rtm"]
     for one in changes:
         old, new = (repository.shas.index(commit.commit) for commit in (one.old, one.new))

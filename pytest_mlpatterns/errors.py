@@ -65,7 +65,7 @@ class ResultFileError(MlpatternsError):
 
 
 class HistoryError(MlpatternsError):
-    """A history cannot be read, or a line cannot be added to it: its file or its git notes."""
+    """A history cannot be read, or a line cannot be added to it."""
 
 
 class ChildError(MlpatternsError):

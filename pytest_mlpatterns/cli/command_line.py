@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.cli.accept_command import add_accept_command
 from pytest_mlpatterns.cli.bisect_command import add_bisect_command
-from pytest_mlpatterns.cli.history_command import add_history_command, joined_action
+from pytest_mlpatterns.cli.history_command import add_history_command
 from pytest_mlpatterns.cli.new_command import add_new_command
 from pytest_mlpatterns.cli.output import (
     discard_output,
@@ -95,11 +95,11 @@ def _failure(error: Exception, options: argparse.Namespace) -> int:
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; wrong ones end the program, with another exit code if that of argparse is a verdict."""
-    parser, words = _parser(), joined_action(arguments)
-    if gone := why_removed(next(iter(words), "")):
+    parser = _parser()
+    if gone := why_removed(" ".join(arguments[:2] if arguments[:1] == ["history"] else arguments[:1])):
         parser.error(gone)
     try:
-        return parser.parse_args(words)
+        return parser.parse_args(arguments)
     except SystemExit as end:
         if end.code and arguments[:1] == ["verdict"]:
             raise SystemExit(VERDICT_ERROR) from None

@@ -1,4 +1,4 @@
-"""``python -m pytest_mlpatterns history``: what a history shows, as text, page, JSON or issue, and the care of it."""
+"""``python -m pytest_mlpatterns history``: what a history shows, as text, page, JSON or issue."""
 
 from __future__ import annotations
 
@@ -23,43 +23,24 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.change import Change
     from pytest_mlpatterns.records.history import HistoryLine
 
-__all__ = ["add_history_command", "joined_action"]
+__all__ = ["add_history_command"]
 
-_ACTIONS = ("backfill", "push", "pull", "compact", "import", "export")
-"""What can follow ``history`` in place of a test."""
-_FROM = "--from"
-"""The option that names the history."""
-_REMOTE = "origin"
 _MOST_NAMED = 5
 """Most tests that an error names."""
-
-
-def joined_action(arguments: Sequence[str]) -> list[str]:
-    """The arguments with ``history push`` as one command; argparse knows no action in place of an optional test.
-
-    The history may be named before the action: ``history --from git:perf push``.
-    """
-    words = list(arguments)
-    if words[:1] != ["history"]:
-        return words
-    place = 1
-    while place < len(words) and (words[place] == _FROM or words[place].startswith(f"{_FROM}=")):
-        place += 2 if words[place] == _FROM else 1
-    if words[place : place + 1] and words[place] in _ACTIONS:
-        return [f"history {words[place]}", *words[1:place], *words[place + 1 :]]
-    return words
 
 
 def add_history_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], for_people: Callable[[str], str]
 ) -> None:
-    """Add the command and its actions to a parser.
+    """Add the command to a parser.
 
     Args:
         commands: where to add them.
         for_people: makes text fit for standard output.
     """
-    command = _added(commands, "history", "show how the metrics of each test went from run to run, and what changed")
+    what = "show how the metrics of each test went from run to run, and what changed"
+    command = commands.add_parser("history", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    add_history_option(command)
     command.add_argument("test", metavar="TEST", nargs="?", help="an id, a part of one, or a pattern such as '*slow*'")
     command.add_argument("--metric", metavar="NAME", action="append", help="this metric only; may be repeated")
     command.add_argument(
@@ -78,29 +59,6 @@ def add_history_command(
     )
     command.add_argument("-o", "--output", metavar="FILE", help="file to write instead of standard output")
     command.set_defaults(run=lambda options: _show(options, for_people))
-    _add_care(commands)
-
-
-def _add_care(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the actions that move and shorten a history."""
-    for name, what in (
-        ("push", "send a history that is kept as git notes to a remote repository"),
-        ("pull", "merge the git notes of a remote repository into the history"),
-    ):
-        action = _added(commands, f"history {name}", what)
-        action.add_argument("--remote", metavar="NAME", default=_REMOTE, help="(default: %(default)s)")
-        action.set_defaults(run=_transfer, action=name)
-    action = _added(commands, "history compact", "merge the lines of old months that have commit and set-up in common")
-    action.add_argument("--before", metavar="YYYY-MM", required=True, help="the first month that stays as it is")
-    action.set_defaults(run=_compact)
-
-
-def _added(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    add_history_option(command)
-    return command
 
 
 # --- what is there ----------------------------------------------------------------------------------------------------
@@ -143,7 +101,7 @@ def _read(place: HistoryPlace) -> _Everything:
     if not read.lines:
         raise SettingError(
             f"the history {name} has no lines, expected those of runs; add them with pytest --perf-history {name}, "
-            "or name another history: --from PATH or --from git:NAME"
+            "or name another history: --from PATH"
         )
     order = first_parents(place.root)
     known = {commit_key(CommitPosition(commit)) for commit in order}
@@ -213,8 +171,8 @@ def _some(names: Sequence[str], joint: str = "and") -> str:
 
 def _show(options: argparse.Namespace, for_people: Callable[[str], str]) -> int:
     place = history_place(options.history)
-    require_other("--html", options.html, place.file)
-    require_other("-o", options.output, place.file)
+    require_other("--html", options.html, place.history.path)
+    require_other("-o", options.output, place.history.path)
     everything = _read(place)
     found = _selected(everything, options)
     if options.html is not None:
@@ -308,36 +266,6 @@ def _make_directory(directory: Path) -> None:
         raise OSError(f"{directory} cannot be made: {error.strerror or error}; name another directory") from error
 
 
-# --- care -------------------------------------------------------------------------------------------------------------
-
-
-def _transfer(options: argparse.Namespace) -> int:
-    """Push or pull."""
-    history = history_place(options.history).history
-    done = history.push(options.remote) if options.action == "push" else history.pull(options.remote)
-    _say(
-        f"{history.name}: lines of {count(done.received, 'commit')} received from {options.remote}, "
-        f"of {count(done.sent, 'commit')} sent"
-    )
-    return 0
-
-
-def _compact(options: argparse.Namespace) -> int:
-    from pytest_mlpatterns.units import format_size
-
-    place = history_place(options.history)
-    place.require_file()
-    history = place.history
-    done = history.compact(options.before)
-    (lines, left), (size, smaller) = done.lines, done.size_bytes
-    _say(f"{history.name}: {lines:,} lines became {left:,}, {format_size(size)} became {format_size(smaller)}")
-    return 0
-
-
 def _note(sentence: str) -> None:
     """One line beside the output."""
     sys.stderr.write(f"{visible(sentence)}\n")
-
-
-def _say(sentence: str) -> None:
-    sys.stdout.write(f"{visible(sentence)}\n")

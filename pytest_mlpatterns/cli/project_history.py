@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import configparser
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from pytest_mlpatterns.history.place import History
+    from pytest_mlpatterns.history.file import History
 
 __all__ = ["HistoryPlace", "ProjectFile", "add_history_option", "find_project", "history_place"]
 
@@ -85,24 +85,17 @@ class HistoryPlace:
     history: History
     root: Path
 
-    @property
-    def file(self) -> Path | None:
-        """The file that holds the history; None if it is kept as git notes."""
-        from pytest_mlpatterns.history.file import FileHistory
-
-        return self.history.path if isinstance(self.history, FileHistory) else None
-
     def require_file(self) -> None:
-        """Check that a history which is a file is there.
+        """Check that the file of the history is there.
 
         Raises:
             SettingError: it is not.
         """
-        if self.file is not None and not self.file.exists():
+        if not self.history.path.exists():
             name = named(self.history.name)
             raise SettingError(
                 f"the history {name} does not exist, expected one with lines of runs; add them with pytest "
-                f"--perf-history {name}, or name another history: --from PATH or --from git:NAME"
+                f"--perf-history {name}, or name another history: --from PATH"
             )
 
 
@@ -112,7 +105,7 @@ def add_history_option(command: argparse.ArgumentParser) -> None:
         "--from",
         dest="history",
         metavar="PATH",
-        help=f"the history: a file, or git:NAME for git notes (default: {_KEY} of the project, or {_FILE})",
+        help=f"the file of the history (default: {_KEY} of the project, or {_FILE})",
     )
 
 
@@ -125,22 +118,19 @@ def history_place(named_by_option: str | None) -> HistoryPlace:
     Raises:
         SettingError: it names no place, or the project's configuration cannot be read.
     """
-    from pytest_mlpatterns.history.place import open_history
+    from pytest_mlpatterns.config.run_settings import refuse_notes
+    from pytest_mlpatterns.history.file import History
 
     here = Path.cwd()
     if named_by_option is not None:
-        return HistoryPlace(_of_a_command(open_history(named_by_option, root=here, invoked_in=here)), here)
-    project = find_project(here)
-    text = project.text(_KEY) or _FILE
-    return HistoryPlace(_of_a_command(open_history(text, root=project.root, invoked_in=project.root)), project.root)
-
-
-def _of_a_command(history: History) -> History:
-    """The history with messages that name the option of commands, ``--from``."""
-    from pytest_mlpatterns.history.file import FileHistory
-    from pytest_mlpatterns.history.notes import NotesHistory
-
-    return replace(history, option="--from") if isinstance(history, FileHistory | NotesHistory) else history
+        text, directory, source = named_by_option, here, "--from"
+        if not text.strip():
+            raise SettingError(f"--from is {text!r}, expected the path of a file")
+    else:
+        project = find_project(here)
+        text, directory, source = project.text(_KEY) or _FILE, project.root, f"ini key {_KEY}"
+    refuse_notes(text, source)
+    return HistoryPlace(History(directory / text, text, option="--from"), directory)
 
 
 def _values_of(file: Path) -> Mapping[str, Any] | None:

@@ -16,7 +16,7 @@ from pytest_mlpatterns.config.converters import (
 )
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.acceptance import ACCEPTED_FILE
-from pytest_mlpatterns.records.history import NOTES_PREFIX
+from pytest_mlpatterns.removed import why_removed
 from pytest_mlpatterns.wording import named, shown
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class RunSettings:
 
     ``always_ranks``: the weights come from the ini file, so a run without alternatives to rank is not an error.
     ``against_required``: a test that is not compared with the revision fails, also if it is new.
-    ``history``: absolute path of the history file, or ``git:NAME`` for git notes; empty without a history.
+    ``history``: absolute path of the history file; None without a history.
     ``invoked_in``: directory in which the run was started.
     """
 
@@ -96,7 +96,7 @@ class RunSettings:
     against_files: tuple[str, ...]
     settle: SettleMode = SettleMode.AUTO
     baseline_source: BaselineSource = BaselineSource.RUN
-    history: str = ""
+    history: Path | None = None
     history_fail: HistoryFail = HistoryFail.NEVER
 
     @property
@@ -112,8 +112,7 @@ class RunSettings:
     @property
     def results_files(self) -> tuple[Path, ...]:
         """The files that the run writes beside a baseline, which are no part of what it measures."""
-        history = None if not self.history or self.history.startswith(NOTES_PREFIX) else Path(self.history)
-        return tuple(file for file in (self.json_file, self.html_file, history) if file is not None)
+        return tuple(file for file in (self.json_file, self.html_file, self.history) if file is not None)
 
 
 def read_run_settings(
@@ -182,15 +181,15 @@ class _Given:
         _require_replaceable(name, file, source)
         return file
 
-    def require_apart(self, files: Mapping[str, Path | str | None]) -> None:
+    def require_apart(self, files: Mapping[str, Path | None]) -> None:
         """Check that no two files are one, since the last one written would be all that is left.
 
         Args:
-            files: by the name of the option; None, empty text or ``git:NAME`` for what is no file.
+            files: by the name of the option; None for one that is not written.
         """
         known: dict[str, str] = {}
         for name, file in files.items():
-            if not file or str(file).startswith(NOTES_PREFIX) or (Path(file).exists() and not Path(file).is_file()):
+            if file is None or (file.exists() and not file.is_file()):
                 continue
             place = os.path.realpath(file)
             if place in known:
@@ -216,18 +215,18 @@ class _Given:
         )
         return chosen
 
-    def history(self) -> str:
-        """Where the history is: ``git:NAME``, or the absolute path of a file; empty if not given."""
-        given = self.options["history"] if self.options.get("history") is not None else self.ini.get("history")
-        if not given or str(given).startswith(NOTES_PREFIX):  # an empty option leaves out that of the ini file
-            return str(given or "")
-        return str(self.path("history") or "")
+    def history(self) -> Path | None:
+        """The file of the history; None if not given."""
+        if self.options.get("history") == "":  # leaves out that of the ini file
+            return None
+        refuse_notes(self.text("history"), self._source("history"))
+        return self.path("history")
 
-    def history_fail(self, history: str) -> HistoryFail:
+    def history_fail(self, history: Path | None) -> HistoryFail:
         """Which changes in the history fail the run.
 
         Args:
-            history: where the history is; empty without one, which a run without the one of CI has in an ini file.
+            history: its file; None without one, which a run without the one of CI has in an ini file.
         """
         chosen = self.choice("history-fail", HistoryFail.NEVER)
         if chosen is HistoryFail.NEW and not history and self.options.get("history-fail"):
@@ -242,6 +241,22 @@ class _Given:
         if self.options.get(name) is not None or not self.ini.get(name):
             return f"--perf-{name}"
         return f"ini key perf_{name.replace('-', '_')}"
+
+
+def refuse_notes(history: str, source: str) -> None:
+    """Refuse the place ``git:NAME`` of a history, which was once kept in git notes.
+
+    Args:
+        history: the place as the user wrote it.
+        source: what names it, for the message.
+
+    Raises:
+        SettingError: the place is of notes.
+    """
+    if history.startswith("git:"):
+        raise SettingError(
+            f"{source} is {shown(history)}: {why_removed('git notes')}; for a file of this name, write ./{history}"
+        )
 
 
 def _writable(file: Path, given: str, *, is_option: bool) -> Path:
@@ -316,13 +331,13 @@ def _mode(given: str, against: str | None) -> BaselineMode:
     return BaselineMode.OFF
 
 
-def _source(source: BaselineSource, mode: BaselineMode, history: str) -> BaselineSource:
+def _source(source: BaselineSource, mode: BaselineMode, history: Path | None) -> BaselineSource:
     """What an update of the baseline records.
 
     Args:
         source: from the command line or the ini file.
         mode: the baseline mode; only an update records.
-        history: where the history is; empty without one.
+        history: its file; None without one.
     """
     if source is BaselineSource.HISTORY and mode is BaselineMode.UPDATE and not history:
         raise SettingError(

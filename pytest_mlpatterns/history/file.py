@@ -7,26 +7,36 @@ lines that a merge leaves twice count once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+import gc
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_mlpatterns.errors import DeploymentError, HistoryError, SettingError
-from pytest_mlpatterns.history.compaction import compacted, month
-from pytest_mlpatterns.history.line_texts import MOST_BYTES, LineReader, content_of, is_history, numbered
-from pytest_mlpatterns.records.history import Compaction, HistoryRead
+from pytest_mlpatterns.records.history import HistoryLine, HistoryRead
 from pytest_mlpatterns.records.json_text import shown
-from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S, ForeignLockError, replace_file
+from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.shared_file import read_shared, shared_file
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.records.history import HistoryLine, Transfer
+__all__ = ["MOST_BYTES", "History", "union_attribute"]
 
-__all__ = ["FileHistory", "union_attribute"]
-
+MOST_BYTES = 256 << 20
+"""Largest history that is read; 50,000 lines have a tenth of it."""
+_MOST_LINE_BYTES = 64 << 10
+"""Longest line; a usual one has a hundredth of it."""
+_SHOWN_FAULTS = 5
+"""Damaged lines that a warning names; it counts the others."""
+_BEGIN = re.compile(rb'\s*\{\s*"at"\s*:\s*\[')
+"""Beginning of a line: its members are sorted."""
+_BEGINNING = b'{"at":['
+"""The same as this package writes it."""
 _HEAD_BYTES = 64 << 10
 """Beginning of a file by which an append sees whether it is a history."""
 _UNQUOTED = frozenset('!"#*?[\\] \t')
@@ -34,21 +44,27 @@ _UNQUOTED = frozenset('!"#*?[\\] \t')
 
 
 @dataclass(frozen=True, slots=True)
-class FileHistory:
-    """A history in a file.
+class History:
+    """What runs measured, line by line, in a file that other runs may read and append to at the same time.
 
     Attributes:
-        path: the file; it may be absent.
+        path: the file; it may be absent, which is a history without lines.
         name: the path as the user wrote it.
         option: that names another history, for messages.
     """
 
     path: Path
     name: str
-    option: str = field(default="--perf-history", compare=False)
+    option: str = "--perf-history"
 
     def read(self) -> HistoryRead:
-        """Every line, as :meth:`pytest_mlpatterns.history.place.History.read` describes."""
+        """Every line, in the order of the file; exact duplicates count once.
+
+        Damaged lines are left out, and a warning names them.
+
+        Raises:
+            HistoryError: the file holds something else, is too large, or cannot be read.
+        """
         try:
             content = read_shared(self.path, MOST_BYTES)
         except FileNotFoundError:
@@ -56,15 +72,20 @@ class FileHistory:
         except OSError as error:
             raise HistoryError(f"{self.name} cannot be read: {error.strerror or error}; {self._other_file}") from error
         self._require_history(content)
-        reader = LineReader(self.name)
-        reader.add(content)
-        return reader.result()
+        return _read_lines(content, self.name)
 
     def append(self, lines: Sequence[HistoryLine]) -> tuple[str, ...]:
-        """Add lines, as :meth:`pytest_mlpatterns.history.place.History.append` describes."""
+        """Add lines at the end; all of them or none.
+
+        Returns:
+            Sentences for the user: the line for ``.gitattributes`` when a file is made that git may track.
+
+        Raises:
+            HistoryError: the file holds something else, cannot be written, or another process kept it locked.
+        """
         if not lines:
             return ()
-        content = content_of(lines, self.name)
+        content = _content_of(lines, self.name)
         try:
             with shared_file(self.path, make=True) as file:
                 is_new = file.size_bytes == 0
@@ -72,46 +93,16 @@ class FileHistory:
                 if file.size_bytes + len(content) > MOST_BYTES:
                     raise HistoryError(
                         f"{self.name} has {file.size_bytes >> 20} MiB, expected at most {MOST_BYTES >> 20}; "
-                        f"compact it, or begin another file"
+                        f"begin another file"
                     )
                 file.append(content)
         except OSError as error:
             self._refuse(error)
         return self._offer() if is_new else ()
 
-    def compact(self, before: str) -> Compaction:
-        """Merge lines of older months, as :meth:`pytest_mlpatterns.history.place.History.compact` describes.
-
-        Other processes that append wait, and find the new file. It is replaced as a whole or not at all.
-        """
-        first = month(before)
-        try:
-            with shared_file(self.path) as file:
-                if file.size_bytes > MOST_BYTES:
-                    raise HistoryError(f"{self.name} is larger than {MOST_BYTES >> 20} MiB; {self._other_file}")
-                old = file.read(MOST_BYTES)
-                self._require_history(old)
-                new = compacted(old, first)
-                if new != old:
-                    replace_file(file.path, lambda: new)
-        except FileNotFoundError:
-            return Compaction((0, 0), (0, 0))
-        except OSError as error:
-            self._refuse(error)
-        lines = tuple(sum(1 for _ in numbered(content)) for content in (old, new))
-        return Compaction((lines[0], lines[1]), (len(old), len(new)))
-
-    def push(self, remote: str) -> Transfer:
-        """Refused: a file is committed and pushed as other files are."""
-        self._refuse_transfer(f"git push {remote}")
-
-    def pull(self, remote: str) -> Transfer:
-        """Refused: a file comes with the commits that hold it."""
-        self._refuse_transfer(f"git pull {remote}")
-
     def _require_history(self, content: bytes) -> None:
-        if not is_history(content):
-            begin = shown(next(text for _, text in numbered(content))[:40].decode(errors="replace"))
+        if not _is_history(content):
+            begin = shown(next(text for _, text in _numbered(content))[:40].decode(errors="replace"))
             raise HistoryError(
                 f"{self.name} is no history of pytest-mlpatterns, its first line is {begin}; "
                 f"expected lines of JSON that begin with the member at; {self._other_file}, or move this one away"
@@ -123,17 +114,10 @@ class FileHistory:
                 f"{self.name} is unchanged: another process has held its lock for {LOCK_TIMEOUT_S:.0f} s; "
                 "wait until no other run adds to it, then run again"
             ) from error
-        if isinstance(error, ForeignLockError):
-            raise HistoryError(f"{self.name} is unchanged: {error.strerror}, then compact again") from error
         raise HistoryError(
             f"{self.name} cannot be written: {error.strerror or error}; it is unchanged, make its directory, "
             f"make both writable, or {self._other_file}"
         ) from error
-
-    def _refuse_transfer(self, command: str) -> NoReturn:
-        raise SettingError(
-            f"{self.name} is a file, expected git notes such as git:perf; commit the file and use `{command}`"
-        )
 
     @property
     def _other_file(self) -> str:
@@ -177,3 +161,96 @@ def _pattern(path: str) -> str:
         return path
     escaped = "".join(f"\\{sign}" if sign in "*?[\\]" else sign for sign in path)
     return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+# --- its bytes --------------------------------------------------------------------------------------------------------
+
+
+def _read_lines(content: bytes, name: str) -> HistoryRead:
+    """The lines of a history; ``name`` is that of the history in messages."""
+    lines: dict[bytes, HistoryLine] = {}
+    faults: list[str] = []
+    with _without_collector():
+        for number, found in _numbered(content):
+            if found in lines:
+                continue
+            try:
+                lines[found] = _line_of(found)
+            except ValueError as error:
+                is_cut = content.endswith(found) and not found.endswith(b"}")
+                faults.append(f"line {number:,} {'is cut off' if is_cut else error}")
+    if not faults:
+        return HistoryRead(tuple(lines.values()))
+    further = f"; and {count(len(faults) - _SHOWN_FAULTS, 'other')}" if len(faults) > _SHOWN_FAULTS else ""
+    left_out = "1 line is" if len(faults) == 1 else f"{len(faults):,} lines are"
+    warning = f"{name}: {left_out} left out: {'; '.join(faults[:_SHOWN_FAULTS])}{further}"
+    return HistoryRead(tuple(lines.values()), (warning,), len(faults))
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the collector of cycles, of which lines have none: it would look at all of them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _numbered(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Each line that is not empty, with its number from 1, without white space around it."""
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if text := line.strip():
+            yield number, text
+
+
+def _line_of(text: bytes) -> HistoryLine:
+    """The line of these bytes.
+
+    Raises:
+        ValueError: they are no line of a history; the message continues a sentence about the line.
+    """
+    if len(text) > _MOST_LINE_BYTES:
+        raise ValueError(f"has {len(text) >> 10} KiB, expected at most {_MOST_LINE_BYTES >> 10}")
+    try:
+        return HistoryLine.from_text(text.decode())
+    except UnicodeDecodeError:
+        raise ValueError("is not in UTF-8") from None
+
+
+def _content_of(lines: Sequence[HistoryLine], name: str) -> bytes:
+    """Bytes of lines.
+
+    Args:
+        name: the history as messages name it.
+
+    Raises:
+        HistoryError: a line is longer than those that are read.
+    """
+    texts = []
+    for line in lines:
+        text = line.to_text().encode()
+        if len(text) > _MOST_LINE_BYTES:
+            raise HistoryError(
+                f"the line of {line.test} for {name} has {len(text) >> 10} KiB, "
+                f"expected at most {_MOST_LINE_BYTES >> 10}; measure fewer launches or metrics"
+            )
+        texts.append(text + b"\n")
+    return b"".join(texts)
+
+
+def _is_history(content: bytes) -> bool:
+    """Whether these bytes are a history or the beginning of one: a line begins as its lines do, or there is none.
+
+    Damaged lines before that one may be anything, such as the marks of a merge with conflicts.
+    """
+    others = []
+    for _, found in _numbered(content):
+        if _BEGIN.match(found):
+            return True
+        others.append(found)
+    if len(others) == 1:
+        return _BEGINNING.startswith(others[0])  # a writer was killed at its first letters
+    return not others

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter, scatter_in
 from pytest_mlpatterns.errors import HistoryError
-from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.history import HistoryLine, digest_of
 from pytest_mlpatterns.records.verdict import ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.setup import Environment, Setup
@@ -29,18 +28,16 @@ class OwnScatter:
     """The scatter of every test of a session.
 
     Args:
-        run: names the place of the history, which may be empty.
+        run: names the file of the history, if there is one.
         environment: the machine and its software.
-        root: directory that test ids are relative to.
         known: the lines of the history, if this process has read them; None to read them when the first test asks.
     """
 
     def __init__(
-        self, run: RunSettings, environment: Environment, *, root: Path, known: Sequence[HistoryLine] | None = None
+        self, run: RunSettings, environment: Environment, *, known: Sequence[HistoryLine] | None = None
     ) -> None:
         self._run = run
         self._environment = environment
-        self._root = root
         self._known = known
 
     def of(self, test: str, setup: Setup, cluster: str = "") -> LaunchScatter:
@@ -51,7 +48,7 @@ class OwnScatter:
             setup: what it measures.
             cluster: node types and counts of the cluster that takes part; empty without one.
         """
-        if not self._run.history or self._run.smoke:
+        if self._run.history is None or self._run.smoke:
             return USUAL_SCATTER
         machine, digest = self._environment.machine_of(cluster), digest_of(setup.to_json())
         ours = [
@@ -70,7 +67,8 @@ class OwnScatter:
         return {**found}
 
     def _read(self) -> Sequence[HistoryLine]:
+        assert self._run.history is not None
         try:
-            return open_history(self._run.history, root=self._root, invoked_in=self._root).read().lines
+            return History(self._run.history, str(self._run.history)).read().lines
         except HistoryError:
             return ()

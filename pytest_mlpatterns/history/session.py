@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import datetime
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.run_settings import HistoryFail
 from pytest_mlpatterns.history.checkout import checkout_of, first_parents, position_in
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.history.lines import RunOfLines, lines_of
-from pytest_mlpatterns.history.place import open_history
 from pytest_mlpatterns.records.change import NewChange
-from pytest_mlpatterns.records.history import NOTES_PREFIX, HistoryRead
+from pytest_mlpatterns.records.history import HistoryRead
 from pytest_mlpatterns.records.result import id_from
 from pytest_mlpatterns.reports.text.change_sentence import bisect_command, change_sentence
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.baseline_entry import Level
@@ -42,7 +42,7 @@ class HistorySession:
     """The history during one run.
 
     Args:
-        run: names the place of the history, which must not be empty.
+        run: names the file of the history.
         environment: the machine and its software.
         root: directory that test ids are relative to.
 
@@ -51,7 +51,6 @@ class HistorySession:
         changes: what this run made known.
 
     Raises:
-        SettingError: the option names no place.
         HistoryError: the history cannot be read, which is better known before anything is measured.
     """
 
@@ -59,11 +58,9 @@ class HistorySession:
         self._run = run
         self._environment = environment
         self._root = root
-        file = Path(run.history)  # git:NAME is relative to nothing
-        place = str(file.relative_to(root)) if file.is_relative_to(root) else run.history
-        if place != run.history and place.startswith(NOTES_PREFIX):  # a file of such a name
-            place = f"./{place}"
-        self._history = open_history(place, root=root, invoked_in=root)
+        assert run.history is not None
+        name = run.history.relative_to(root) if run.history.is_relative_to(root) else run.history
+        self._history = History(run.history, str(name))
         self._before = HistoryRead(()) if run.smoke else self._history.read()
         self._checkout = checkout_of(root, (run.baseline_file, *run.results_files))
         self._added: tuple[HistoryLine, ...] = ()

@@ -80,7 +80,7 @@ def _level(own: HistoryLine, ordered: Sequence[HistoryLine], changes: Sequence[C
     why_not = _why_not(window, last if first == start else None)
     if why_not:
         return Level(why_not=why_not)
-    return Level(_values(window, own), sum(line.runs for line in window), window[0].date[:10])
+    return Level(_values(window, own), len(window), window[0].date[:10])
 
 
 def _begin_after(change: Change, ordered: Sequence[HistoryLine]) -> int:
@@ -101,7 +101,7 @@ def _why_not(window: Sequence[HistoryLine], last: Change | None) -> str:
         window: the last runs of the same set-up and environment.
         last: the change that they follow; None if none is known.
     """
-    runs = sum(line.runs for line in window)
+    runs = len(window)
     if runs < FEWEST_RUNS:
         since = "with the present set-up and environment on this machine"
         if last is not None:

@@ -101,9 +101,8 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
         "(default: ray for tests with engine=ray, else local)",
     },
     "history": {
-        "metavar": "PLACE",
-        "help": "append what each test measured to this history, and report what changed in it: the path of a file, or "
-        "git:NAME for git notes",
+        "metavar": "PATH",
+        "help": "append what each test measured to the history in this file, and report what changed in it",
     },
     "history-fail": {
         "choices": ("new", "never"),

@@ -270,7 +270,7 @@ class PerfSession:
         from pytest_mlpatterns.history.own_scatter import OwnScatter
 
         known = None if self._history is None else self._history.known
-        return OwnScatter(self._run, self._machine, root=self._config.rootpath, known=known)
+        return OwnScatter(self._run, self._machine, known=known)
 
     def _new_history(self) -> HistorySession | None:
         """What the run does with the history; None without one, or if another process has all results."""

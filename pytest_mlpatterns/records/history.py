@@ -5,12 +5,12 @@ revision that was measured interleaved, and digests by which a changed set-up or
 
 Format, version 1 (2026): one JSON object without spaces or line breaks, its members sorted, in ASCII:
 ``{"at":[commit, position],"clean":false,"date":…,"facts":…,"kind":…,"machine":…,"ratios":{metric:[ratio, error, …]},
-"ref":[commit, position],"runs":…,"setup":…,"test":…,"v":1,"values":{metric:[value, error, …]}}``. The launches of a
+"ref":[commit, position],"setup":…,"test":…,"v":1,"values":{metric:[value, error, …]}}``. The launches of a
 metric follow each other, with two numbers each. A value has four significant digits, or five if its error is below
 0.2 %. Errors are in hundredths of a percent of the value, in two digits. Ratios are natural logarithms, in units of
 0.0001, in four digits, and so are their errors, in two. Absent are ``clean`` if it is true, ``kind`` if the test
-passed, ``runs`` if it is 1, and ``facts``, ``ratios`` and ``ref`` if they are empty. Members that this version does not
-know are ignored, and a line of a later version is refused: its number changes only if a member changes its meaning.
+passed, and ``facts``, ``ratios`` and ``ref`` if they are empty. Members that this version does not know are ignored,
+and a line of a later version is refused: its number changes only if a member changes its meaning.
 """
 
 from __future__ import annotations
@@ -32,26 +32,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
 __all__ = [
-    "LINE_MEMBERS",
     "LINE_VERSION",
-    "NOTES_PREFIX",
     "CommitPosition",
-    "Compaction",
     "HistoryLine",
     "HistoryRead",
     "PairedRatio",
-    "Transfer",
     "digest_of",
 ]
 
-NOTES_PREFIX = "git:"
-"""What stands before the name of notes where a history is named; without it the name is that of a file."""
 LINE_VERSION = 1
 """Version of the format of a line; a line of a later one is refused."""
-LINE_MEMBERS = frozenset(
-    ("at", "clean", "date", "facts", "kind", "machine", "ratios", "ref", "runs", "setup", "test", "v", "values")
-)
-"""Members of a line that this version knows."""
 _DIGITS = 10
 """Length of a digest in hexadecimal digits; two set-ups of one test never share it by chance."""
 _PER_UNIT = 10_000
@@ -115,7 +105,6 @@ class HistoryLine:
         values: of each launch, by the metric's name.
         ratios: of each paired launch, by the metric's name; empty if nothing was measured interleaved.
         reference: the revision that the ratios refer to; None without ratios.
-        runs: number of runs that the line stands for; more than one after a compaction.
     """
 
     test: str
@@ -129,7 +118,6 @@ class HistoryLine:
     values: Mapping[str, tuple[LaunchValue, ...]]
     ratios: Mapping[str, tuple[PairedRatio, ...]] = field(default_factory=dict)
     reference: CommitPosition | None = None
-    runs: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded as the file has them; a launch whose value or error is no finite number is left out."""
@@ -151,8 +139,6 @@ class HistoryLine:
         if self.reference is not None:
             plain["ratios"] = {name: numbers for name, of in self.ratios.items() if (numbers := _plain_ratios(of))}
             plain["ref"] = _plain_commit(self.reference)
-        if self.runs != 1:
-            plain["runs"] = self.runs
         return plain
 
     @classmethod
@@ -189,7 +175,6 @@ class HistoryLine:
             values=_Launches(_read_value, _checked(plain, "values")),
             ratios={} if reference is None else _Launches(_read_ratio, _checked(plain, "ratios")),
             reference=reference,
-            runs=_whole(plain, "runs", least=1, default=1),
         )
 
     def to_text(self) -> str:
@@ -228,32 +213,6 @@ class HistoryRead:
     lines: tuple[HistoryLine, ...]
     warnings: tuple[str, ...] = ()
     skipped: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Compaction:
-    """What a compaction did.
-
-    Attributes:
-        lines: number of lines before and after it.
-        size_bytes: size of the history before and after it.
-    """
-
-    lines: tuple[int, int]
-    size_bytes: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """What was exchanged with a remote repository.
-
-    Attributes:
-        received: number of commits whose lines were changed here.
-        sent: number of commits whose lines were changed there.
-    """
-
-    received: int = 0
-    sent: int = 0
 
 
 def digest_of(values: Mapping[str, object]) -> str:

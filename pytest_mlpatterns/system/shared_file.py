@@ -40,11 +40,9 @@ class SharedFile:
     """An open file that this process has locked; :func:`shared_file` opens it.
 
     Attributes:
-        path: the file, behind links.
         descriptor: reaches it for reading and appending.
     """
 
-    path: Path
     descriptor: int
 
     @property
@@ -95,7 +93,7 @@ def shared_file(path: Path, *, make: bool = False, timeout_s: float = LOCK_TIMEO
             if not _is_locked(descriptor, fcntl.LOCK_EX, until):
                 raise TimeoutError(errno.ETIMEDOUT, "Another process has held the lock all the time", str(path))
             if _is_still(target, descriptor):  # else it was replaced while this process waited
-                yield SharedFile(target, descriptor)
+                yield SharedFile(descriptor)
                 return
         finally:
             os.close(descriptor)

@@ -111,10 +111,6 @@ def test_what_has_no_deviation_or_is_not_known_here_is_left_out() -> None:
     assert LaunchScatter({"error_rate": 0.1}).of_launches(METRICS["error_rate"]) == METRICS["error_rate"]
 
 
-def test_a_compacted_line_does_not_count() -> None:
-    assert scatter_in([replace(one, runs=3) for one in history(0.04)]) == USUAL_SCATTER
-
-
 def test_paired_launches_have_a_deviation_of_their_own() -> None:
     draw = random.Random(7)
     found = scatter_in([line(number, ratios=pairs(draw, 4, sd=0.03, level=0.1 * number)) for number in range(60)])

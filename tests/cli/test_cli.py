@@ -151,7 +151,10 @@ def test_a_command_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["plan", "history backfill", "history export", "history import"])
+@pytest.mark.parametrize(
+    "command",
+    ["plan", *(f"history {action}" for action in ("backfill", "compact", "export", "import", "pull", "push"))],
+)
 def test_a_command_that_left_is_refused_by_name(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*command.split(), "anything"])

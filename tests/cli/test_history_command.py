@@ -1,4 +1,4 @@
-"""``python -m pytest_mlpatterns history``: of a history in a file and in notes, in a repository of 30 commits."""
+"""``python -m pytest_mlpatterns history``: of a history in a repository of 30 commits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from support.repository import Repository, settings
 
 from pytest_mlpatterns.cli import main
-from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A repository of 30 commits with a history in a file that is not committed."""
     repository = Repository.made(tmp_path_factory.mktemp("history") / "project")
     commits = [repository.commit({}, f"commit {number}") for number in range(RUNS)]
-    open_history(FILE, root=repository.top, invoked_in=repository.top).append(lines_of(commits))
+    History(repository.top / FILE, FILE).append(lines_of(commits))
     return repository
 
 
@@ -123,15 +123,10 @@ def test_a_test_a_metric_a_course_and_a_machine_are_selected(capsys: pytest.Capt
         (("--machine", "Arm"), "--machine is 'Arm', expected a part of Xeon, 2 cores"),
         (("--metric", "peak_memory", "--course", "ratios"), "--course is ratios, and the history has none"),
         (("--from", "absent.jsonl"), "the history absent.jsonl does not exist, expected one with lines"),
-        (("compact", "--before", "2026-10", "--from", "absent.jsonl"), "the history absent.jsonl does not exist"),
-        (("--from", "git:perf", "push", "--remote", "typo"), "there is no remote 'typo'"),
-        (("--from=git:perf", "pull", "--remote", "typo"), "there is no remote 'typo'"),
-        (("--from", "git:perf"), "the history git:perf has no lines"),
-        (("--from", "git:../x"), "expected git: and a name"),
+        (("--from", "git:perf"), "--from is 'git:perf': git notes left in 0.3"),
+        (("--from", ""), "--from is '', expected the path of a file"),
         (("--html", f"{FILE}/page.html"), f"{FILE} cannot be made: File exists; name another directory"),
         (("-o", "absent/text.txt"), "absent/text.txt cannot be written: No such file or directory"),
-        (("push",), "is a file"),
-        (("compact", "--before", "October"), 'the month is "October"'),
     ],
 )
 def test_what_cannot_be_done_is_said_with_what_to_do(
@@ -181,7 +176,7 @@ def test_an_issue_is_about_what_the_newest_run_made_known(
 
 
 def test_lines_of_other_branches_are_left_out(project: Repository, capsys: pytest.CaptureFixture[str]) -> None:
-    history = open_history(FILE, root=project.top, invoked_in=project.top)
+    history = History(project.top / FILE, FILE)
     (line, *_) = history.read().lines
     history.append([replace(line, at=CommitPosition("f" * 40, 31), date="2026-10-09T06:00:00Z")])
 
@@ -202,28 +197,10 @@ def test_a_history_of_another_repository_is_in_the_order_of_its_own_positions(
 def test_a_history_whose_files_were_all_changed_has_nothing_to_show(
     project: Repository, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    history = open_history("dirty.jsonl", root=project.top, invoked_in=project.top)
-    source = open_history(FILE, root=project.top, invoked_in=project.top)
+    history = History(project.top / "dirty.jsonl", "dirty.jsonl")
+    source = History(project.top / FILE, FILE)
     history.append([replace(line, clean=False) for line in source.read().lines])
     assert "has no run that can be shown" in refused(capsys, "--from", "dirty.jsonl")
-
-
-def test_notes_are_pushed_and_pulled(project: Repository, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    remote = Repository.made(tmp_path / "remote")
-    project.git("remote", "add", "backup", str(remote.top))
-    lines = open_history(FILE, root=project.top, invoked_in=project.top).read().lines
-    open_history("git:perf", root=project.top, invoked_in=project.top).append(lines)
-
-    text = shown(capsys, "push", "--from", "git:perf", "--remote", "backup")
-
-    assert text == "git:perf: lines of 0 commits received from backup, of 30 commits sent\n"
-    assert "of 0 commits received" in shown(capsys, "pull", "--from", "git:perf", "--remote", "backup")
-    assert "2 tests, 1 change" in shown(capsys, "--from", "git:perf")
-
-
-@pytest.mark.usefixtures("project")
-def test_old_months_are_compacted(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(capsys, "compact", "--before", "2026-10").startswith(f"{FILE}: 60 lines became 60, ")
 
 
 def test_a_damaged_line_is_a_warning(project: Repository, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,8 +61,8 @@ def test_a_file_that_configures_no_pytest_is_passed_by(tmp_path: Path) -> None:
 
 
 def test_a_table_of_pytest_9_is_read(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text('[tool.pytest]\nperf_history = "git:perf"\n', encoding="utf-8")
-    assert find_project(tmp_path).text("perf_history") == "git:perf"
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest]\nperf_history = "perf.jsonl"\n', encoding="utf-8")
+    assert find_project(tmp_path).text("perf_history") == "perf.jsonl"
 
 
 @pytest.mark.parametrize(

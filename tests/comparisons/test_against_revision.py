@@ -17,7 +17,7 @@ from support.services.processes import our_children
 from support.services.scripted import ScriptedServer, Send, answer
 from support.sleeping import MODEL
 
-from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.system.process_limits import why_not_traceable
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def test_a_distributed_run_catches_a_regression(shop: Repository) -> None:
     shop.write(files(seconds=0.03))  # a slower one gives a limit too few samples in 200 ms on a busy machine
     run = against(shop, "-n1", "--perf-history", "runs.jsonl")
     assert run.exit_code == 1
-    (line,) = open_history("runs.jsonl", root=shop.top, invoked_in=shop.top).read().lines
+    (line,) = History(shop.top / "runs.jsonl", "runs.jsonl").read().lines
     assert (line.at, line.clean) == (line.reference, False)  # main is checked out, and a file was changed
     assert line.at.commit == shop.git("rev-parse", "HEAD")
     assert all(ratio.log_ratio > 0.5 for ratio in line.ratios["rtm"])

@@ -12,7 +12,7 @@ from support.repository import Repository
 from support.services.processes import our_children
 from support.services.scripted import ScriptedServer, Send, answer
 
-from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.records.verdict import Kind
 
@@ -154,7 +154,7 @@ def test_what_the_file_does_not_decide_is_settled_by_its_commit_also_in_a_worker
     slower = run(shop, "-n", "1", "--perf-history", "runs.jsonl")
     assert slower.exit_code == 1
     assert "(the baseline's commit (" in slower.out
-    (line,) = open_history("runs.jsonl", root=shop.top, invoked_in=shop.top).read().lines
+    (line,) = History(shop.top / "runs.jsonl", "runs.jsonl").read().lines
     assert (line.clean, line.kind) == (True, Kind.REGRESSION)
     assert line.reference == CommitPosition(shop.git("rev-parse", "HEAD~1"), 2)
     assert all(ratio.log_ratio > 0.5 for ratio in line.ratios["rtm"])

@@ -678,18 +678,31 @@ def test_the_mode_of_the_baseline_is_of_the_command_line_then_of_the_ini_file(
     assert run_settings(tmp_path, {"baseline": option}, {"baseline": ini}).baseline is mode
 
 
-def test_a_history_is_a_file_or_git_notes(tmp_path: Path) -> None:
+def test_a_history_is_a_file(tmp_path: Path) -> None:
     found = run_settings(tmp_path, {}, {"history": "runs.jsonl"})
-    assert found.history == str(tmp_path / "root" / "runs.jsonl")
-    assert run_settings(tmp_path, {"history": "runs.jsonl"}).history == str(tmp_path / "invoked" / "runs.jsonl")
-    notes = run_settings(tmp_path, {"history": "git:perf"}, {"history": "runs.jsonl"})
-    assert (notes.history, notes.results_files) == ("git:perf", ())
+    assert found.history == tmp_path / "root" / "runs.jsonl"
+    assert run_settings(tmp_path, {"history": "runs.jsonl"}).history == tmp_path / "invoked" / "runs.jsonl"
+    assert run_settings(tmp_path, {"history": "./git:perf"}).history == tmp_path / "invoked" / "git:perf"
     assert found.results_files == (tmp_path / "root" / "runs.jsonl",)
+
+
+@pytest.mark.parametrize(
+    ("options", "ini", "source"),
+    [({"history": "git:perf"}, {}, "--perf-history"), ({}, {"history": "git:perf"}, "ini key perf_history")],
+)
+def test_git_notes_are_refused_with_what_to_do(
+    tmp_path: Path, options: dict[str, object], ini: dict[str, object], source: str
+) -> None:
+    with pytest.raises(SettingError) as caught:
+        run_settings(tmp_path, options, ini)
+    message = str(caught.value)
+    assert message.startswith(f"{source} is 'git:perf': git notes left in 0.3 (commit ")
+    assert "commit it with merge=union in .gitattributes; for a file of this name, write ./git:perf" in message
 
 
 def test_an_empty_option_leaves_the_history_of_the_ini_file_out(tmp_path: Path) -> None:
     found = run_settings(tmp_path, {"history": ""}, {"history": "runs.jsonl", "history-fail": "new"})
-    assert (found.history, found.history_fail) == ("", HistoryFail.NEW)
+    assert (found.history, found.history_fail) == (None, HistoryFail.NEW)
     assert run_settings(tmp_path).history_fail is HistoryFail.NEVER
 
 

@@ -22,7 +22,7 @@ import pytest_mlpatterns
 from pytest_mlpatterns.baseline.file import write_baselines
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.config.acceptances import read_acceptances
-from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -197,10 +197,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_histories(directory: Path) -> None:
-    """A repository with a remote one, and a history of its own in a file and in notes."""
-    remote, repository = Repository.made(directory / "remote"), Repository(directory)
+    """A repository with a history."""
+    repository = Repository(directory)
     repository.git("init", "--quiet")
-    repository.git("remote", "add", "origin", str(remote.top))
     at = CommitPosition(repository.commit({}), 1)
     value = {"rtm": (LaunchValue(4e6, 0.01),)}
     line = HistoryLine(
@@ -216,8 +215,7 @@ def write_histories(directory: Path) -> None:
         {"rtm": (PairedRatio(0.0, 0.01),)},
         at,
     )
-    for place in ("perf-history.jsonl", "git:perf"):
-        open_history(place, root=directory, invoked_in=directory).append([line])
+    History(directory / "perf-history.jsonl", "perf-history.jsonl").append([line])
 
 
 STARTING = ("new", "bisect", "history")

@@ -15,14 +15,11 @@ import pytest
 from support.history_lines import history_line
 from support.repository import Repository
 
-from pytest_mlpatterns.errors import HistoryError, SettingError
-from pytest_mlpatterns.history import line_texts
-from pytest_mlpatterns.history.file import FileHistory, union_attribute
-from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.errors import HistoryError
+from pytest_mlpatterns.history.file import MOST_BYTES, History, union_attribute
 from pytest_mlpatterns.system import shared_file as shared
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.history.place import History
     from pytest_mlpatterns.records.history import HistoryLine
 
 NAME = "perf-history.jsonl"
@@ -36,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def history(path: Path) -> History:
-    return open_history(NAME, root=Path("/nowhere"), invoked_in=path.parent)
+    return History(path.parent / NAME, NAME)
 
 
 def texts(history: History) -> list[str]:
@@ -148,7 +145,7 @@ def test_a_file_that_is_something_else_is_refused_and_stays_as_it_is(
 ) -> None:
     path.write_bytes(content)
     expected = f"^{NAME} is no history of pytest-mlpatterns, its first line is .*, or move this one away$"
-    for use in (history.read, lambda: history.append([history_line()]), lambda: history.compact("2027-01")):
+    for use in (history.read, lambda: history.append([history_line()])):
         with pytest.raises(HistoryError, match=expected) as caught:
             use()
         assert str(caught.value).isprintable()
@@ -166,11 +163,9 @@ def test_sizes_have_bounds(history: History, path: Path, monkeypatch: pytest.Mon
         file.write(b"\n" * (1 << 20))
     with pytest.raises(HistoryError, match="cannot be read: It is larger than 1 MiB; name another file"):
         history.read()
-    with pytest.raises(HistoryError, match="has 1 MiB, expected at most 1; compact it, or begin another file"):
+    with pytest.raises(HistoryError, match="has 1 MiB, expected at most 1; begin another file"):
         history.append([history_line()])
-    with pytest.raises(HistoryError, match="is larger than 1 MiB"):
-        history.compact("2027-01")
-    assert line_texts.MOST_BYTES == 256 << 20
+    assert MOST_BYTES == 256 << 20
 
 
 def test_a_link_of_this_user_is_followed(tmp_path: Path) -> None:
@@ -178,10 +173,9 @@ def test_a_link_of_this_user_is_followed(tmp_path: Path) -> None:
     link = tmp_path / "link.jsonl"
     link.symlink_to("shared/other.jsonl")
     (tmp_path / "shared" / "other.jsonl").symlink_to("target.jsonl")
-    history = FileHistory(link, "link.jsonl")
+    history = History(link, "link.jsonl")
     history.append([history_line()])
     history.append([history_line(1)])
-    history.compact("2027-01")
     assert link.is_symlink()
     assert len((tmp_path / "shared" / "target.jsonl").read_text("utf-8").splitlines()) == 2
     assert len(history.read().lines) == 2
@@ -194,7 +188,7 @@ def test_a_link_of_another_user_is_not_followed(
     target.write_text("mine", encoding="utf-8")
     path.symlink_to(target)
     monkeypatch.setattr(os, "geteuid", lambda: path.lstat().st_uid + 1)
-    for use in (history.read, lambda: history.append([history_line()]), lambda: history.compact("2027-01")):
+    for use in (history.read, lambda: history.append([history_line()])):
         with pytest.raises(HistoryError, match=r"It is a link of another user, of id \d+; "):
             use()
     assert target.read_text(encoding="utf-8") == "mine"
@@ -206,7 +200,7 @@ def test_a_link_that_appears_meanwhile_is_not_followed(tmp_path: Path, monkeypat
     path.symlink_to(target)
     monkeypatch.setattr(shared, "_behind_links", lambda path: path)
     with pytest.raises(HistoryError, match="symbolic links"):
-        FileHistory(path, NAME).append([history_line()])
+        History(path, NAME).append([history_line()])
     assert target.read_bytes() == b"mine"
 
 
@@ -220,20 +214,19 @@ def test_only_a_regular_file_is_a_history(history: History, path: Path, make: ob
 
 def test_a_device_is_no_history() -> None:
     with pytest.raises(HistoryError, match="cannot be written: It is no regular file; it is unchanged"):
-        FileHistory(Path(os.devnull), os.devnull).append([history_line()])
+        History(Path(os.devnull), os.devnull).append([history_line()])
 
 
 def test_a_missing_directory_is_an_error_and_a_missing_file_is_none(tmp_path: Path) -> None:
-    history = FileHistory(tmp_path / "missing" / NAME, f"missing/{NAME}")
+    history = History(tmp_path / "missing" / NAME, f"missing/{NAME}")
     assert history.read().lines == ()
-    assert history.compact("2027-01").lines == (0, 0)
     with pytest.raises(HistoryError, match=r"^missing/.* cannot be written: No such file or directory; it is"):
         history.append([history_line()])
 
 
 def test_a_directory_that_may_not_be_written_to_is_an_error_that_says_so() -> None:
     with pytest.raises(HistoryError, match=rf"^{NAME} cannot be written: .*; it is unchanged, make its directory"):
-        FileHistory(Path("/proc", NAME), NAME).append([history_line()])
+        History(Path("/proc", NAME), NAME).append([history_line()])
 
 
 def test_a_file_that_may_not_be_opened_is_an_error_that_says_so(
@@ -275,7 +268,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(history: History, path: Path, mon
 def test_a_file_that_another_process_keeps_locked_is_an_error(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = history.path  # type: ignore[attr-defined]
+    path = history.path
     history.append([history_line()])
     monkeypatch.setattr(shared, "_READ_TIMEOUT_S", 0.0)
     with shared.shared_file(path):
@@ -328,12 +321,6 @@ def test_a_file_that_is_replaced_or_removed_while_an_append_waits_gets_the_line(
     assert texts(history) == [line.to_text() for line in (*kept, history_line(1))]
 
 
-def test_a_file_is_not_pushed_by_a_history(history: History) -> None:
-    for use, command in ((history.push, "git push origin"), (history.pull, "git pull origin")):
-        with pytest.raises(SettingError, match=f"is a file, expected git notes such as git:perf; .* `{command}`"):
-            use("origin")
-
-
 def in_a_process(script: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, which has the name of the history in ``history``."""
     begin = f"""
@@ -341,8 +328,8 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {str(TESTS)!r})
 from support.history_lines import codes, herd, killed_at_random, numbered_line
-from pytest_mlpatterns.history.file import FileHistory
-history = FileHistory(Path({str(path)!r}), {NAME!r})
+from pytest_mlpatterns.history.file import History
+history = History(Path({str(path)!r}), {NAME!r})
 """
     command = [sys.executable, "-c", begin + dedent(script)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -419,7 +406,7 @@ def repository(tmp_path: Path) -> Repository:
 
 @pytest.mark.processes
 def test_a_new_file_in_a_repository_comes_with_the_line_for_its_attributes(repository: Repository) -> None:
-    history = open_history("perf/history.jsonl", root=repository.top, invoked_in=repository.top)
+    history = History(repository.top / "perf/history.jsonl", "perf/history.jsonl")
     (offer,) = history.append([history_line()])
     assert offer == (
         "perf/history.jsonl is new. If you commit it, add this line to .gitattributes, so that git keeps the lines of "
@@ -446,13 +433,13 @@ def test_a_line_for_attributes_names_any_file(repository: Repository, name: str)
 @pytest.mark.processes
 def test_a_damaged_repository_gets_no_line_for_its_attributes(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
-    history = open_history(NAME, root=tmp_path, invoked_in=tmp_path)
+    history = History(tmp_path / NAME, NAME)
     assert history.append([history_line()]) == ()
 
 
 @pytest.mark.processes
 def test_git_merges_files_of_two_branches_and_no_line_counts_twice(repository: Repository) -> None:
-    history = open_history(NAME, root=repository.top, invoked_in=repository.top)
+    history = History(repository.top / NAME, NAME)
     attributes = {".gitattributes": f"/{NAME} merge=union\n"}
     history.append(lines_from(0, 3))
     repository.commit({**attributes, NAME: (repository.top / NAME).read_text("utf-8")})

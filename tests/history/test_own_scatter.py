@@ -12,8 +12,8 @@ from support.synthetic import ENVIRONMENT, SETUP, make_setup
 
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
 from pytest_mlpatterns.config.run_settings import read_run_settings
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.history.own_scatter import OwnScatter
-from pytest_mlpatterns.history.place import open_history
 from pytest_mlpatterns.records.history import digest_of
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
@@ -49,8 +49,8 @@ def scatter(directory: Path, *found: HistoryLine, **options: object) -> OwnScatt
     given = {"history": str(directory / "runs.jsonl"), **options}
     run = read_run_settings(given, {}, invoked_in=directory, root=directory)
     if found:
-        open_history("runs.jsonl", root=directory, invoked_in=directory).append(found)
-    return OwnScatter(run, ENVIRONMENT, root=directory)
+        History(directory / "runs.jsonl", "runs.jsonl").append(found)
+    return OwnScatter(run, ENVIRONMENT)
 
 
 def test_the_runs_of_this_test_on_this_machine_with_this_set_up_count(tmp_path: Path) -> None:

@@ -143,9 +143,9 @@ def test_a_change_that_only_ratios_of_another_machine_show_counts() -> None:
     assert stable_levels([*theirs, *not_here[:-1]], not_here[-1:])[TEST].runs == 8
 
 
-def test_compacted_lines_count_as_their_runs_and_the_latest_launches_are_kept() -> None:
+def test_of_many_runs_the_latest_launches_are_kept() -> None:
     lines = history(*[1.0] * 40)
-    found = level_of([replace(lines[0], runs=12), *lines[1:]])
-    assert found.runs == 51
+    found = level_of(lines)
+    assert found.runs == 40
     assert len(found.metrics["rtm"]) == MOST_LAUNCHES
     assert found.metrics["rtm"][-3:] == lines[-1].values["rtm"]

@@ -12,7 +12,7 @@ import pytest
 from support.project import APART, RECORD, Project, run_here
 from support.repository import Repository
 
-from pytest_mlpatterns.history.place import open_history
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
@@ -38,7 +38,7 @@ def repository(tmp_path: Path) -> Repository:
 
 
 def lines(repository: Repository, place: str = "runs.jsonl") -> tuple[HistoryLine, ...]:
-    return open_history(place, root=repository.top, invoked_in=repository.top).read().lines
+    return History(repository.top / place, place).read().lines
 
 
 def written(repository: Repository) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def with_earlier_runs(repository: Repository, *factors: float, metrics: Sequence
         seeded.append(replace(line, at=at, kind=Kind.PASSED, values=values))
     repository.commit({})
     (repository.top / "runs.jsonl").unlink()
-    open_history("runs.jsonl", root=repository.top, invoked_in=repository.top).append(seeded)
+    History(repository.top / "runs.jsonl", "runs.jsonl").append(seeded)
 
 
 @pytest.mark.parametrize("how", [(), APART])
@@ -78,7 +78,7 @@ def test_a_run_adds_a_line_for_each_test_that_it_measured(repository: Repository
     assert written(repository) == {"place": "runs.jsonl", "added": 1, "position": 2, "clean": True, "changes": []}
 
 
-def test_a_file_may_be_called_as_notes_are(repository: Repository) -> None:
+def test_a_file_may_be_called_as_notes_were(repository: Repository) -> None:
     run_here(repository.top, "--perf-history", "./git:perf")
     assert len(lines(repository, "./git:perf")) == 1
     assert (repository.top / "git:perf").exists()
@@ -163,18 +163,10 @@ def test_a_test_that_was_not_measured_validly_adds_nothing(repository: Repositor
     assert not (repository.top / "runs.jsonl").exists()
 
 
-def test_git_notes_take_the_lines_too(repository: Repository) -> None:
-    run = run_here(repository.top, "--perf-history", "git:perf", *APART)
-    assert "history git:perf: 1 line added" in run.out.splitlines()
-    (line,) = lines(repository, "git:perf")
-    assert line.test == TEST
-    assert TEST in repository.git("notes", "--ref=perf", "show", "HEAD")
-
-
 def test_a_place_that_cannot_be_used_ends_the_run_before_it_measures(repository: Repository) -> None:
-    run = run_here(repository.top, "--perf-history", "git:a b")
+    run = run_here(repository.top, "--perf-history", "git:perf")
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    assert "expected git: and a name of letters" in run.err
+    assert "git notes left in 0.3" in run.err
 
 
 def test_a_history_that_cannot_be_read_ends_the_run_before_it_measures(repository: Repository) -> None:

@@ -33,7 +33,6 @@ _OTHERS = st.fixed_dictionaries(
         "facts": st.text(max_size=20),
         "kind": st.sampled_from(Kind),
         "values": st.dictionaries(_NAMES, VALUES, max_size=3),
-        "runs": st.integers(1, 10**6),
     }
 )
 LINES = st.tuples(_OTHERS, _WITHOUT_RATIOS | _WITH_RATIOS).map(lambda parts: HistoryLine(**parts[0], **parts[1]))

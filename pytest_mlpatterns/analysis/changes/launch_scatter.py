@@ -75,7 +75,7 @@ def scatter_in(lines: Sequence[HistoryLine]) -> LaunchScatter:
     Args:
         lines: of one test, one machine and one set-up, in the order of their dates.
     """
-    latest = [line for line in lines if line.runs == 1][-_LATEST_RUNS:]  # a compacted one mixes runs
+    latest = lines[-_LATEST_RUNS:]
     launches = {
         name: _Runs([[math.log(one.value) for one in run] for run in runs], _mean_square(runs))
         for name, runs in _by_metric([line.values for line in latest]).items()

@@ -131,7 +131,7 @@ def test_what_a_run_did_with_the_history_is_valid_and_read() -> None:
         p_value=1e-6,
     )
     news = NewChange(change, "RTM +4.2 %", "python -m pytest_mlpatterns bisect", fails=True, location=None)
-    history = {"place": "git:perf", "added": 1, "position": 44, "clean": True, "changes": [news.to_json()]}
+    history = {"place": "perf-history.jsonl", "added": 1, "position": 44, "clean": True, "changes": [news.to_json()]}
     data = written([result()], history=history)
     VALIDATOR.validate(data)
     read = read_results(json.dumps(data)).history
