@@ -20,7 +20,6 @@ from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.patterns.pattern import describe_env, name_of
 from pytest_mlpatterns.records.acceptance import NOTHING_ACCEPTED, Accepted, held_by
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
-from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.units import format_duration
@@ -136,6 +135,8 @@ class SystemUnderTest:
         options = replace(self.options, profiled=profiled, traced=traced, timeout_ns=limit_ns)
         if isinstance(self.service, ServicePlan):
             return launch(self.service, options)
+        from pytest_mlpatterns.serving.external.start import deploy_target
+
         return deploy_target(self.service, options)
 
     def start_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Callable[[], Deployment]:

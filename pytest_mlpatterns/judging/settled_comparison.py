@@ -22,13 +22,13 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Nmrt, Role
+from pytest_mlpatterns.analysis.statistics.looks import REVISION_ALPHA
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import left_out_if_measured
 from pytest_mlpatterns.judging.interleaved_verdicts import metrics_of
 from pytest_mlpatterns.judging.machine_doubts import MachineSign, Today
-from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.records.verdict import LeftOut, OpenBy, Outcome, Verdict, WhyOpen
 from pytest_mlpatterns.revision.commits import UnknownRevisionError
 from pytest_mlpatterns.units import format_percent
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.causes import Causes
     from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric, Comparison
     from pytest_mlpatterns.judging.experiment import Experiment, Settlement
+    from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
@@ -73,6 +74,8 @@ def comparison_of(
         causes: explains a failing verdict.
     """
     if experiment.revision is not None:
+        from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
+
         return RevisionComparison(experiment, experiment.revision, measurement, runner=runner, causes=causes)
     if experiment.settle is not None and experiment.settings.during is None:
         return SettledComparison(experiment, measurement, runner=runner, causes=causes)
@@ -219,6 +222,8 @@ class SettledComparison:
                 raise UnknownRevisionError(f"{settlement.name} is the commit that brought the entry, {settlement.note}")
             return ()
         if self._revision is None:
+            from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
+
             self._revision = RevisionComparison(
                 self._experiment,
                 settlement.revision,
@@ -335,8 +340,8 @@ def _settled(choice: Choice, stands: set[str]) -> Choice:
     The CPU time, the guard whose looks share a level, has that of one of two primary metrics: at a fifth of it, 6 % of
     services with 15 % more work stayed open. An unchanged one is a whole tolerance away from an alarm.
     """
-    factor = RevisionComparison.alpha / BaselineComparison.alpha
-    guarded = RevisionComparison.alpha / 2
+    factor = REVISION_ALPHA / BaselineComparison.alpha
+    guarded = REVISION_ALPHA / 2
 
     def settled(streams: bool) -> Sequence[ComparedMetric]:
         return [

@@ -19,9 +19,6 @@ from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
-from pytest_mlpatterns.measurement.capacity import CapacitySearch
-from pytest_mlpatterns.measurement.during import DuringRun, run_alone
-from pytest_mlpatterns.measurement.further_load import FurtherLoad, GrowthWindow, ScaleOutRun, offer_overload
 from pytest_mlpatterns.measurement.last_answer import (
     describe_first_failure,
     require_answer,
@@ -46,7 +43,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.measurement.capacity import Climbed
-    from pytest_mlpatterns.measurement.further_load import FollowedGrowth
+    from pytest_mlpatterns.measurement.during import DuringRun
+    from pytest_mlpatterns.measurement.further_load import FollowedGrowth, FurtherLoad
     from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
@@ -173,6 +171,8 @@ class LaunchRunner:
         """A single request, and then the function beside the load without one."""
         launch = send_one(deployment, self.plan)
         if self.plan.during is not None:
+            from pytest_mlpatterns.measurement.during import run_alone
+
             run_alone(self.plan.during, deployment, self.plan.duration_ns)
         return launch
 
@@ -243,6 +243,8 @@ class LaunchRunner:
             DeploymentError: it did not start, or one of its processes died.
             InvalidResultError: it no longer answers after the search.
         """
+        from pytest_mlpatterns.measurement.capacity import CapacitySearch
+
         deployment = self._untouched()
         plan = replace(self.plan, schedule=ClosedLoop(1), check=None, retries=None)  # what the service itself can do
         template = job_for(deployment, plan, deployment.messages(plan.payload))
@@ -276,6 +278,8 @@ class LaunchRunner:
             DeploymentError: it did not start, or one of its processes died under the load.
             InvalidResultError: it no longer answers after the load.
         """
+        from pytest_mlpatterns.measurement.further_load import offer_overload
+
         deployment = self._untouched()
         loads = offer_overload(self._further_load(), plan, nmrt_rps)
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
@@ -292,18 +296,24 @@ class LaunchRunner:
             DeploymentError: the replica did not start, or a process died under the load.
             InvalidResultError: an address no longer answers after the load.
         """
+        from pytest_mlpatterns.measurement.further_load import ScaleOutRun
+
         found = ScaleOutRun(self._further_load(), balance).run(concurrency)
         require_every_answer(self.deployment, self.plan, when="after one more replica was added")
         return found
 
     def follow_growth(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
         """Load the running deployment until the growth of what it holds is decided; see :class:`GrowthWindow`."""
+        from pytest_mlpatterns.measurement.further_load import GrowthWindow
+
         load = self._further_load()
         self._measured = True
         return GrowthWindow(load).run(longest_ns, is_decided)
 
     def _further_load(self) -> FurtherLoad:
         """What loads the running deployment, whose answers are neither checked nor counted in tokens."""
+        from pytest_mlpatterns.measurement.further_load import FurtherLoad
+
         deployment, plan = self._untouched(), replace(self.plan, check=None, tokens=None)
         job = job_for(deployment, plan, deployment.messages(plan.payload))
         return FurtherLoad(deployment, plan, job, self._generator, self._on_progress)
@@ -339,7 +349,11 @@ class _LaunchMeasurement:
         self._job = job_for(deployment, plan, deployment.messages(plan.payload), conversations=True)
         self._monitor = deployment.monitor()
         self._stats_before: PatternStats | None = None
-        self._beside = None if plan.during is None else DuringRun(plan.during, deployment, generator)
+        self._beside: DuringRun | None = None
+        if plan.during is not None:
+            from pytest_mlpatterns.measurement.during import DuringRun
+
+            self._beside = DuringRun(plan.during, deployment, generator)
         self._steps: tuple[DuringStep, ...] = ()
         self._sorting_ns = 0.0
         self.planned: RequestWindow | None = None

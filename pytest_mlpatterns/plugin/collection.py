@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.errors import MlpatternsError, SettingError
+    from pytest_mlpatterns.history.commit_runs import CommitJob
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.perf import Perf
 
 __all__ = [
+    "MEASURED_COMMIT",
     "PERF_ITEM",
     "Collection",
     "MarkerReading",
@@ -34,6 +36,8 @@ _MEASURES = "perf"
 _FIXTURES = (_MEASURES, "perf_deploy", "perf_deploy_session")
 """Fixtures by whose use a test is a perf test."""
 _DEFINED_IN = "pytest_mlpatterns.plugin.entry"
+MEASURED_COMMIT: pytest.StashKey[CommitJob] = pytest.StashKey()
+"""Set if this pytest measures an old commit, in a tree that is not the user's."""
 PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()
 """Set for every collected test that uses our fixtures."""
 

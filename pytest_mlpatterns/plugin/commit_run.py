@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.history.commit_runs import CommitJob, CommitRunEnded, WhyNotRun
-from pytest_mlpatterns.plugin.collection import PERF_ITEM
-from pytest_mlpatterns.plugin.other_revision import MEASURED_COMMIT
+from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT, PERF_ITEM
 from pytest_mlpatterns.plugin.revision_server import ABSENT, arguments_for
 from pytest_mlpatterns.system.child import Channel, interrupt
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree

@@ -9,66 +9,51 @@ import sysconfig
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
-from pytest_mlpatterns.config.run_settings import BaselineMode, SettleMode
-from pytest_mlpatterns.errors import MlpatternsError
-from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.judging.revision_comparison import least_ns
+from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT
 from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
 from pytest_mlpatterns.revision.client import RevisionClient
-from pytest_mlpatterns.revision.commits import RecordedRevisions, UnknownRevisionError, resolve_revision
+from pytest_mlpatterns.revision.commits import resolve_revision
 from pytest_mlpatterns.revision.dependencies import change_note
 from pytest_mlpatterns.revision.environment import revision_environment
 from pytest_mlpatterns.revision.installed_copy import require_no_copy
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.worktree import checkout, remove_stale
-from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count, visible
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from pytest_mlpatterns.baseline.lookup import BaselineMatch
+    import pytest
+
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.engines.engine import EngineSession
-    from pytest_mlpatterns.history.commit_runs import CommitJob
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.workload.schedule import Load
 
-__all__ = ["MEASURED_COMMIT", "OtherRevision", "Settlements", "files_of", "lay_out", "with_its_packages"]
-
-MEASURED_COMMIT: pytest.StashKey[CommitJob] = pytest.StashKey()
-"""Set if this pytest measures an old commit, in a tree that is not the user's."""
+__all__ = ["OtherRevision", "files_of", "lay_out", "with_its_packages"]
 
 _CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
 """Per-test options that the run at the other revision needs too."""
-_SETTLED_MODES = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
-"""Modes of the baseline in which a test is compared with it, so that its commit can settle the comparison."""
-_SELF = "the present code"
 
 
-def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitStack) -> Worktree | None:
+def lay_out(config: pytest.Config, run: RunSettings, against: str, *, resources: contextlib.ExitStack) -> Worktree:
     """Write the files of the revision to compare with into a directory, and build its environment if that is asked for.
 
-    Returns:
-        None if the run compares with no revision. A run that measures an old commit is given what it compares with.
+    Args:
+        against: the revision, as the option names it.
 
     Raises:
         SettingError: there is no such revision, or a file that it needs is missing.
         DeploymentError: the files cannot be written, or the environment cannot be built.
     """
-    if (job := config.stash.get(MEASURED_COMMIT, None)) is not None:
-        return job.reference
-    if run.against is None:
-        return None
-    worktree = files_of(resolve_revision(config.rootpath, run.against), config, run, resources=resources)
+    worktree = files_of(resolve_revision(config.rootpath, against), config, run, resources=resources)
     return with_its_packages(worktree, config, run, resources=resources)
 
 
@@ -199,67 +184,3 @@ def _is_installed(path: str) -> bool:
         return True
     libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
     return path.endswith(".zip") or any(path == top or path.startswith(os.path.join(top, "")) for top in libraries)
-
-
-class Settlements:
-    """What settles the tests of one session.
-
-    Args:
-        run: names the baseline file and what may be done to settle.
-    """
-
-    def __init__(
-        self, config: pytest.Config, run: RunSettings, *, directory: Path, resources: contextlib.ExitStack
-    ) -> None:
-        self._config = config
-        self._run = run
-        self._directory = directory
-        self._resources = resources
-        self._recorded = RecordedRevisions(
-            config.rootpath, run.baseline_file, run.results_files, fetch=run.settle is SettleMode.FETCH
-        )
-
-    def of(
-        self,
-        test: str,
-        match: BaselineMatch,
-        settings: Settings,
-        *,
-        session: EngineSession | None,
-        closing: contextlib.ExitStack,
-    ) -> Callable[[], Settlement] | None:
-        """What finds the recorded code of one test; None if the file alone decides.
-
-        Args:
-            session: of the engine that serves the test; None if it has none.
-        """
-        run = self._run
-        if run.settle is SettleMode.OFF or run.against is not None or run.smoke or run.baseline not in _SETTLED_MODES:
-            return None
-        if match.recorded is None:
-            return None
-        key = match.recorded
-
-        def find() -> Settlement:
-            found = self._recorded.find(key)
-            if found.is_present or found.revision is None:
-                return Settlement(None, _SELF, found.note)
-            try:
-                other = self._laid_out(found.revision)
-                client = other.client(test, settings, session)
-            except MlpatternsError as error:
-                raise UnknownRevisionError(str(error)) from error
-            closing.callback(client.close)
-            return Settlement(client, client.name, "; ".join(filter(None, (found.note, *other.notes))))
-
-        return find
-
-    @functools.cache  # noqa: B019 - lives as long as the session, as this object does
-    def _laid_out(self, revision: Revision) -> OtherRevision:
-        """The files of a commit, which all tests that were recorded at it share."""
-        root = self._config.rootpath
-        if not self._run.against_env:  # which never runs a copy
-            require_no_copy(root, Git(root).position().top)
-        worktree = files_of(revision, self._config, self._run, resources=self._resources)
-        worktree = with_its_packages(worktree, self._config, self._run, resources=self._resources)
-        return OtherRevision(self._config, worktree, self._directory)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.analysis.choice.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.plugin.collection import PERF_ITEM
@@ -29,7 +28,6 @@ from pytest_mlpatterns.reports.files.ci_reports import (
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.text.change_sentence import new_change_lines
 from pytest_mlpatterns.reports.text.comparison import is_accepted
-from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 from pytest_mlpatterns.reports.text.summary_table import (
     headline,
     headline_style,
@@ -47,6 +45,7 @@ from pytest_mlpatterns.wording import count, first_line
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.choice.ranking import Ranking
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.history.session import HistorySession
@@ -161,6 +160,8 @@ class RunOutput:
         done = self._close_history(complete=complete)
         done = self._close_baseline(complete=complete) and done
         if self._run.rank is not None and not self._run.smoke:
+            from pytest_mlpatterns.analysis.choice.ranking import Unmeasured, rank
+
             unmeasured = [Unmeasured(one.test, one.group, one.pattern) for one in self._unmeasured.values()]
             self._rankings = rank(self._results, self._run.rank, unmeasured)
         self._run_end = self._end_of_run(complete=complete)
@@ -190,6 +191,8 @@ class RunOutput:
             self._terminal.write(self._end())
         ranked = self._rankings or not self._run.always_ranks
         if self._run.rank is not None and self._results and ranked and not self._run.smoke:
+            from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
+
             reporter.section("choosing a pattern", sep="-")
             lines = ranking_lines(self._rankings, self._results, self._terminal.width)
             self._terminal.write(line(text) for text in lines)

@@ -24,14 +24,14 @@ from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
 from pytest_mlpatterns.plugin.acceptances import Acceptances
-from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT, PERF_ITEM, PerfItem, parameter_names
 from pytest_mlpatterns.plugin.engine_sessions import EngineSessions, Generators
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder, ItemReader
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.options import given_ini, given_options
-from pytest_mlpatterns.plugin.other_revision import MEASURED_COMMIT, OtherRevision, Settlements, lay_out
 from pytest_mlpatterns.plugin.run_output import ReportHooks, RunOutput
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
+from pytest_mlpatterns.plugin.settlements import Settlements
 from pytest_mlpatterns.plugin.terminal import LiveLine, Terminal
 from pytest_mlpatterns.plugin.xdist import (
     ControllerHooks,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.plugin.collection import Collection
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
+    from pytest_mlpatterns.plugin.other_revision import OtherRevision
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -114,7 +115,7 @@ class PerfSession:
             self._output = RunOutput(
                 self._run, self._baseline, self._machine, history=self._history, terminal=terminal, root=root
             )
-            worktree = lay_out(config, self._run, self._resources) if sent is None else sent.worktree
+            worktree = self._laid_out() if sent is None else sent.worktree
             self._acceptances = Acceptances(root, self._run, worktree)
         except MlpatternsError as error:
             self._remove_files()
@@ -280,7 +281,19 @@ class PerfSession:
 
         return HistorySession(self._run, self._machine, root=self._config.rootpath)
 
+    def _laid_out(self) -> Worktree | None:
+        """The files of what the run compares with; None if that is no revision."""
+        if self._job is not None:
+            return self._job.reference
+        if self._run.against is None:
+            return None
+        from pytest_mlpatterns.plugin.other_revision import lay_out
+
+        return lay_out(self._config, self._run, self._run.against, resources=self._resources)
+
     def _other_revision(self, worktree: Worktree) -> OtherRevision:
+        from pytest_mlpatterns.plugin.other_revision import OtherRevision
+
         other = OtherRevision(self._config, worktree, self._directory)
         if not self._is_worker:
             self._output.revision = worktree.revision

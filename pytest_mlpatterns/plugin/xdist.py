@@ -22,13 +22,13 @@ import pytest
 
 from pytest_mlpatterns.records.layer_kinds import describe_layer_kind, own_layer_kinds
 from pytest_mlpatterns.records.result import FailedTest
-from pytest_mlpatterns.revision.worktree import Worktree
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_mlpatterns.baseline.session import BaselineSession
+    from pytest_mlpatterns.revision.worktree import Worktree
 
 __all__ = [
     "ControllerHooks",
@@ -66,11 +66,12 @@ class WorkerInput:
         """What this process was sent; None in the controller and in a serial run."""
         if (values := getattr(config, "workerinput", None)) is None:
             return None
-        return cls(
-            lock_directory=Path(values[_LOCK]) if _LOCK in values else None,
-            ascii_only=values.get(_ASCII_ONLY),
-            worktree=Worktree.from_plain(values[_WORKTREE]) if _WORKTREE in values else None,
-        )
+        lock, worktree = Path(values[_LOCK]) if _LOCK in values else None, None
+        if _WORKTREE in values:
+            from pytest_mlpatterns.revision.worktree import Worktree
+
+            worktree = Worktree.from_plain(values[_WORKTREE])
+        return cls(lock, values.get(_ASCII_ONLY), worktree)
 
     def to_plain(self) -> dict[str, Any]:
         """The same as text and lists, as pytest-xdist can send them."""

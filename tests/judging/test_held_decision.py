@@ -10,8 +10,9 @@ import pytest
 
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.judging import causes
-from pytest_mlpatterns.judging.causes import Causes, trace_limit_ns
+from pytest_mlpatterns.judging import cause_search
+from pytest_mlpatterns.judging.cause_search import trace_limit_ns
+from pytest_mlpatterns.judging.causes import Causes
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.resource_track import HeldMemory, HeldRecord, MemorySite
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -57,8 +58,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
         HeldMemory({("/tmp/tree/project/model.py", 3): MIB}, MIB),
         HeldMemory({("/srv/project/model.py", 4): 3 * MIB}, 3 * MIB),
     ]
-    monkeypatch.setattr(causes, "held_under_load", script)
-    monkeypatch.setattr(causes, "replace", lambda plan, **_: plan)
+    monkeypatch.setattr(cause_search, "held_under_load", script)
+    monkeypatch.setattr(cause_search, "replace", lambda plan, **_: plan)
     return script
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mlpatterns.config.settings import ProfileMode
 from pytest_mlpatterns.errors import DeploymentError, ProfilerError
-from pytest_mlpatterns.judging import causes
+from pytest_mlpatterns.judging import cause_search
 from pytest_mlpatterns.judging.causes import Causes, names_functions
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.profile import ProfiledBlock, ProfiledRun, ProfileRecord
@@ -49,8 +49,8 @@ class ScriptedPair:
 
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(causes, "ProfiledPair", ScriptedPair)
-    monkeypatch.setattr(causes, "find_py_spy", lambda *_: SimpleNamespace(name="scripted 1"))
+    monkeypatch.setattr(cause_search, "ProfiledPair", ScriptedPair)
+    monkeypatch.setattr(cause_search, "find_py_spy", lambda *_: SimpleNamespace(name="scripted 1"))
     monkeypatch.setattr(ScriptedPair, "raises", None)
 
 
@@ -94,7 +94,7 @@ REVISION = cast(
 
 @pytest.fixture(autouse=True)
 def _plain_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(causes, "replace", lambda plan, **changes: SimpleNamespace(**vars(plan), **changes))
+    monkeypatch.setattr(cause_search, "replace", lambda plan, **changes: SimpleNamespace(**vars(plan), **changes))
 
 
 @pytest.mark.parametrize("metric", ["rtm", "p99", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot"])

@@ -13,7 +13,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError, SettingError
-from pytest_mlpatterns.judging import settled_comparison
+from pytest_mlpatterns.judging import revision_comparison, settled_comparison
 from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.experiment import Settlement
 from pytest_mlpatterns.judging.settled_comparison import SettledComparison
@@ -113,9 +113,8 @@ def settled(
     metrics = SimpleNamespace(launches=launches, streams=False, launch_values=lambda _: [LaunchValue(1.0, 0.0)])
     measurement: Any = SimpleNamespace(metrics=metrics, so_far=None)
     monkeypatch.setattr(settled_comparison, "BaselineComparison", lambda *_: screen)
-    monkeypatch.setattr(settled_comparison, "RevisionComparison", lambda *_, **__: recorded)
+    monkeypatch.setattr(revision_comparison, "RevisionComparison", lambda *_, **__: recorded)
     settled_comparison.BaselineComparison.alpha = 0.01  # type: ignore[misc]
-    settled_comparison.RevisionComparison.alpha = 0.025  # type: ignore[misc]
     comparison = SettledComparison(experiment, measurement, runner=cast("Any", None), causes=cast("Any", None))
     chosen = [METRICS[name] for name in names or ("rtm",)]
     compared = compared_metrics(chosen, Tolerances(), 0.01, requested=False)

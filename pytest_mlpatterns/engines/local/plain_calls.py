@@ -8,9 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.engines.local.launcher import Launcher
 from pytest_mlpatterns.engines.local.plain_caller import Called, CallRecord, CallRound, OneCall
-from pytest_mlpatterns.engines.local.processes import await_loaded
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
 from pytest_mlpatterns.serving.deployment import Deployment, Traits
 from pytest_mlpatterns.serving.readiness import left_s, too_slow_to_answer
@@ -22,6 +20,7 @@ from pytest_mlpatterns.workload.endpoint import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_mlpatterns.engines.local.launcher import Launcher
     from pytest_mlpatterns.engines.local.processes import SupervisedWorker
     from pytest_mlpatterns.serving.model import ServicePlan
     from pytest_mlpatterns.serving.start_options import StartOptions
@@ -111,6 +110,9 @@ def deploy_calls(plan: ServicePlan, inputs: bytes, options: StartOptions) -> Pla
 
 
 def _deployed(plan: ServicePlan, inputs: bytes, options: StartOptions) -> PlainCalls:
+    from pytest_mlpatterns.engines.local.launcher import Launcher
+    from pytest_mlpatterns.engines.local.processes import await_loaded
+
     started_ns = time.perf_counter_ns()
     launcher = Launcher(plan, options)
     try:
