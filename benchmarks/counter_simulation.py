@@ -108,7 +108,7 @@ def stored(rng: np.random.Generator, service: Service, requests: int) -> dict[tu
     launch = launch_of(found, Window(start, start + length), read_ns)
     blocks = LaunchBlocks(launch)
     assert blocks.streams is not None
-    shares = blocks.throughput(), blocks.cpu_per_request(), blocks.streams.output_tokens()
+    shares = blocks.throughput(), blocks.used_per_answer("cpu_ns"), blocks.streams.output_tokens()
     plain = by_completions(found, np.linspace(start, start + length, blocks.count + 1), read_ns)
     known = {
         (name, "shares"): (one.value, one.relative_error) for name, one in zip(COUNTERS, shares, strict=True) if one

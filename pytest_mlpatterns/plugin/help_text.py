@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest_mlpatterns
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.metric import Metric, Role
 from pytest_mlpatterns.config.arguments import ARGUMENT_HELP
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.patterns import Pattern
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.analysis.metrics.metric import Metric
 
 __all__ = ["help_lines", "print_help"]
 
@@ -104,8 +104,9 @@ def _metrics() -> Iterable[tuple[str, str]]:
 
 
 def _meaning(metric: Metric) -> str:
-    words = (_WORDS.get(word, word) for word in metric.label.split(" "))
-    return f"{' '.join(words)}{'; higher is better' if metric.better == 'higher' else ''}"
+    words = " ".join(_WORDS.get(word, word) for word in metric.label.split(" "))
+    better = "; higher is better" if metric.better == "higher" else ""
+    return f"{words}{better}{'; compared by default' if metric.roles & {Role.PRIMARY, Role.GUARD} else ''}"
 
 
 def _summary(found: object) -> str:

@@ -71,9 +71,8 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
     },
     "compare": {
         "metavar": "METRICS",
-        "help": "compare these metrics with the baseline or revision, separated by commas (default: rtm, throughput, "
-        "p95, p99, error_rate, attempts_per_request, cpu_per_request, peak_memory, memory_growth, descriptor_growth, "
-        "thread_growth, cold_start, response_bytes)",
+        "help": "compare these metrics with the baseline or revision, separated by commas (default: those that "
+        "--perf-help calls compared by default)",
     },
     "cpus": {
         "metavar": "NUMBER",

@@ -86,7 +86,7 @@ class TestCountersOfFewRequests:
     @given(first=st.floats(0, 1), second=st.floats(0, 1), seconds=st.floats(1, 4))
     def test_rate_and_cpu_time_are_exact(self, first: float, second: float, seconds: float) -> None:
         blocks = self.blocks(first, second, seconds=seconds)
-        rate, cpu = blocks.throughput(), blocks.cpu_per_request()
+        rate, cpu = blocks.throughput(), blocks.used_per_answer("cpu_ns")
         assert rate is not None
         assert cpu is not None
         assert rate.value == pytest.approx(8, rel=1e-6)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, noisy_launch, samples, usage
 
 from pytest_mlpatterns.analysis.metrics.blocks import BLOCK_NS, MOST_BLOCKS, LaunchBlocks
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def test_average_system_load_is_the_share_of_all_cores() -> None:
 
 
 def test_cpu_per_request_divides_by_the_successful_answers() -> None:
-    found = LaunchBlocks(even_launch(rate_rps=200, used=usage(busy_cores=0.5))).cpu_per_request()
+    found = LaunchBlocks(even_launch(rate_rps=200, used=usage(busy_cores=0.5))).used_per_answer("cpu_ns")
     assert value(found) == pytest.approx(0.5 * S / 200, rel=0.01)
 
 
@@ -196,13 +197,16 @@ def test_the_cold_start_is_the_launch_s_own() -> None:
 
 @pytest.mark.parametrize("metric", ["throughput", "error_rate", "asl", "cpu_per_request", "request_bytes"])
 def test_without_a_request_there_is_no_value(metric: str) -> None:
-    assert getattr(LaunchBlocks(EMPTY), metric)() is None
+    read = METRICS[metric].of
+    assert read is not None
+    assert read(LaunchBlocks(EMPTY)) is None
 
 
 @pytest.mark.parametrize("metric", ["asl", "cpu_per_request", "peak_memory"])
 def test_without_the_processes_there_is_no_load(metric: str) -> None:
-    blocks = LaunchBlocks(even_launch())
-    assert getattr(blocks, metric)() is None
+    blocks, read = LaunchBlocks(even_launch()), METRICS[metric].of
+    assert read is not None
+    assert read(blocks) is None
     assert blocks.load_over_time() == []
     assert blocks.memory_over_time() == []
 
@@ -216,8 +220,13 @@ def test_a_launch_without_success_has_only_error_rate_and_load() -> None:
     blocks = LaunchBlocks(launch(samples(due, MS, outcome=503), used=usage()))
     assert value(blocks.error_rate()) == 1.0
     assert value(blocks.asl()) == pytest.approx(0.25)
-    for metric in (blocks.throughput, blocks.cpu_per_request, blocks.request_bytes, blocks.response_bytes):
-        assert metric() is None
+    for found in (
+        blocks.throughput(),
+        blocks.used_per_answer("cpu_ns"),
+        blocks.request_bytes(),
+        blocks.response_bytes(),
+    ):
+        assert found is None
     assert blocks.percentile(50) is None
 
 
@@ -246,7 +255,7 @@ def test_the_same_launch_gives_the_same_values() -> None:
     one, other = LaunchBlocks(noisy_launch(1)), LaunchBlocks(noisy_launch(1))
     assert one.percentile(95) == other.percentile(95)
     assert one.throughput() == other.throughput()
-    assert one.cpu_per_request() == other.cpu_per_request()
+    assert one.used_per_answer("cpu_ns") == other.used_per_answer("cpu_ns")
 
 
 @PROPERTY

@@ -8,7 +8,8 @@ import pytest
 from support.project import Project
 
 from pytest_mlpatterns import patterns
-from pytest_mlpatterns.analysis.metrics.definitions import METRICS
+from pytest_mlpatterns.analysis.metrics.definitions import METRICS, with_role
+from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.config.arguments import ARGUMENT_HELP, merge_markers
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
@@ -46,7 +47,13 @@ def test_lines_fit_the_terminal(width: int) -> None:
 
 def test_abbreviations_are_spelled() -> None:
     assert names()["ttft:p95"] == "p95 time to first token (TTFT)"
-    assert names()["throughput"] == "throughput; higher is better"
+    assert names()["ttft:p99"] == "p99 time to first token (TTFT)"
+
+
+def test_metrics_that_are_compared_by_default_are_named() -> None:
+    assert names()["throughput"] == "throughput; higher is better; compared by default"
+    by_default = {name for name in METRICS if names()[name].endswith("; compared by default")}
+    assert by_default == with_role(Role.PRIMARY).keys() | with_role(Role.GUARD).keys()
 
 
 @pytest.mark.processes

@@ -204,10 +204,10 @@ class LaunchBlocks:
             return None
         return LaunchValue(1e9 / (rtm.value * asl.value), math.hypot(rtm.relative_error, asl.relative_error))
 
-    def cpu_per_request(self) -> LaunchValue | None:
-        """CPU nanoseconds of the deployment per successful answer."""
-        usage = self._launch.usage
-        return None if usage is None else self._per_answer(self._gained(usage.cpu_ns, self._cuts_ns))
+    def used_per_answer(self, column: str) -> LaunchValue | None:
+        """Growth of a cumulative column of the usage per successful answer; None if the column is not known."""
+        values = getattr(self._launch.usage, column, None)
+        return None if values is None else self._per_answer(self._gained(values, self._cuts_ns))
 
     def peak_memory(self) -> LaunchValue | None:
         """Highest resident bytes seen in the window."""

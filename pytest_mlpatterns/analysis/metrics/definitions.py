@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
@@ -254,7 +255,7 @@ _RESOURCES = (
     Metric(
         "cpu_per_request",
         "CPU per request",
-        LaunchBlocks.cpu_per_request,
+        partial(LaunchBlocks.used_per_answer, column="cpu_ns"),
         Unit.DURATION,
         floor=CPU_FLOOR_NS,
         roles=_BESIDE
