@@ -41,7 +41,6 @@ from pytest_mlpatterns.workload.input_order import InOrder as InOrder, Uniform a
 from pytest_mlpatterns.workload.schedule import Bulk as Bulk
 from pytest_mlpatterns.workload.bursts import Bursts as Bursts
 from pytest_mlpatterns.workload.prompts import Prompts as Prompts
-from pytest_mlpatterns.workload.retries import Retries as Retries
 from pytest_mlpatterns.workload.schedule import (
     ClosedLoop as ClosedLoop,
     ConstantRate as ConstantRate,

@@ -15,6 +15,7 @@ __all__ = ["why_removed"]
 _LAST = "5b1580bb"
 """The last commit that has what left in 0.3."""
 _OWN_PATTERN = "a pattern of your own takes a file, see docs/how-to/own-pattern.md"
+_RETRIES = "each request is sent once, and error_rate counts those that failed; leave it out"
 _REMOVED: Mapping[str, str] = {
     "Autoscaled": "compare Replicated(replicas=...) at several sizes, or perf.measure_scaling()",
     "Bulk": "a number of requests ends with a duration",
@@ -23,9 +24,10 @@ _REMOVED: Mapping[str, str] = {
     "Faulty": _OWN_PATTERN,
     "Mix": "write a test for each class of callers",
     "MultiModel": "write a test for each model",
-    "Retries": "the error rate counts each failed request",
+    "Retries": _RETRIES,
     "Shadowed": _OWN_PATTERN,
     "git notes": "name a file, such as perf-history.jsonl, and commit it with merge=union in .gitattributes",
+    "cancel=": "every request is awaited, up to timeout=; leave it out",
     "history backfill": "check a commit out, and run pytest --perf-against v1.0 --perf-history there",
     "history compact": "begin another file when the history is too large",
     "history export": "history --json prints every point",
@@ -35,6 +37,7 @@ _REMOVED: Mapping[str, str] = {
     "of=": "write a test for each class of callers",
     "plan": "pytest --perf-baseline update names the change that each entry sees",
     "pytest-benchmark": "write --format openmetrics, or read the file of --perf-json",
+    "retries=": _RETRIES,
 }
 """Public name, command, or argument with its equals sign, that left in 0.3 → what to do instead."""
 

@@ -25,8 +25,6 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "duration": "the measured window of one launch (default: 0.7s, 2s in an open loop)",
     "warmup": 'load before the window (default: "auto", until it is steady)',
     "timeout": "a request that takes longer counts as failed (default: 10s)",
-    "cancel": 'requests that the generator cancels: "5% after 200ms"',
-    "retries": 'how often a failed request is sent again: 2, or Retries(2, backoff="100ms", budget=0.1)',
     "payload": "the inputs, instead of the fixture perf_payload",
     "model": "the model, instead of the fixture perf_model",
     "check": "a function check(inputs, outputs) that sees answers from under load",

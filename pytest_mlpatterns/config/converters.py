@@ -17,8 +17,6 @@ from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.units import parse_duration, parse_ratio, parse_share
 from pytest_mlpatterns.wording import count, did_you_mean, listed, shown
-from pytest_mlpatterns.workload.retries import MOST_RETRIES, Retries
-from pytest_mlpatterns.workload.schedule import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "as_given",
     "function_like",
-    "read_cancellation",
     "read_choice",
     "read_compared",
     "read_cpus",
@@ -35,7 +32,6 @@ __all__ = [
     "read_flag",
     "read_positive",
     "read_price",
-    "read_retries",
     "read_tolerances",
     "read_truth",
     "read_warmup",
@@ -48,7 +44,6 @@ _LEAST_CPUS = 0.01
 """Least share of a core that a control group can give: a millisecond in a period of 100."""
 _MOST_CPUS = 1e6
 """Most cores that a setting may name; the machine decides later."""
-_CANCEL = '"5% after 200ms"'
 
 
 def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
@@ -121,37 +116,6 @@ def read_cpus(value: object, source: str) -> float | None:
         expected = f'a number of cores of at least {_LEAST_CPUS}, or "all"'
         raise SettingError(f"{source} is {shown(value)}, expected {expected}; write 2 or 0.5")
     return int(number) if number.is_integer() else round(number, 3)
-
-
-def read_cancellation(value: object, source: str) -> Cancellation | None:
-    """Convert ``"5% after 200ms"``; None stays None.
-
-    Raises:
-        SettingError: not such a text, or a share of 0.
-        UnitError: the share or the time is none.
-    """
-    if value is None:
-        return None
-    share, separator, after = value.partition(" after ") if isinstance(value, str) else ("", "", "")
-    if not separator:
-        raise SettingError(f"{source} is {shown(value)}, expected a share of the requests and a time; write {_CANCEL}")
-    ratio = parse_share(share, name=f"the share of {source}")
-    if not ratio:
-        raise SettingError(f"{source} is {shown(value)}, expected a share above 0; write {_CANCEL}, or leave it out")
-    return Cancellation(ratio, parse_duration(after, name=f"the time of {source}"))
-
-
-def read_retries(value: object, source: str) -> Retries | None:
-    """Convert a number of retries, or what describes them; None and 0 are none.
-
-    Raises:
-        SettingError: neither, or a number beyond the most.
-    """
-    if value is None or isinstance(value, Retries):
-        return value
-    expected = f"a whole number of retries from 0 to {MOST_RETRIES}, or Retries(...); write 2"
-    found = fields.whole_number(value, f"{source} is {shown(value)}", least=0, most=MOST_RETRIES, expected=expected)
-    return Retries(found) if found else None
 
 
 def whole_number(most: int, what: str) -> Callable[[object, str], int]:

@@ -16,14 +16,12 @@ from pytest_mlpatterns.config.arguments import LOAD_ARGUMENTS
 from pytest_mlpatterns.config.converters import (
     as_given,
     function_like,
-    read_cancellation,
     read_choice,
     read_compared,
     read_cpus,
     read_duration,
     read_positive,
     read_price,
-    read_retries,
     read_tolerances,
     read_truth,
     read_warmup,
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
     from pytest_mlpatterns.records.acceptance import Acceptance
     from pytest_mlpatterns.records.price import Price
-    from pytest_mlpatterns.workload.retries import Retries
-    from pytest_mlpatterns.workload.schedule import Cancellation
 
 
 __all__ = [
@@ -97,10 +93,9 @@ class Settings:
     ``payload`` are None if they come from the fixtures. ``budget_in_marker`` means that no option changes the budget.
     ``engine`` is a name as given, and so is ``generators_on``, where the load generators run; the registry of engines
     checks both.
-    ``cpus`` is None if the deployment may use all cores. ``cancel`` is None if every request is awaited.
-    ``accept`` are the worsenings that its marker accepts. ``gate`` is what a failing verdict does.
-    ``tokens`` is None if each chunk counts as a token where the server reports no usage. ``retries`` is None if every
-    request is sent once. ``during`` runs beside the load; None if nothing does.
+    ``cpus`` is None if the deployment may use all cores. ``accept`` are the worsenings that its marker accepts.
+    ``gate`` is what a failing verdict does. ``tokens`` is None if each chunk counts as a token where the server reports
+    no usage. ``during`` runs beside the load; None if nothing does.
     """
 
     pattern: Pattern
@@ -130,8 +125,6 @@ class Settings:
     engine: str
     generators_on: str
     cpus: float | None
-    cancel: Cancellation | None
-    retries: Retries | None
     tokens: Callable[[str], int] | None
     during: Callable[[Any], object] | None
     accept: tuple[Acceptance, ...]
@@ -160,11 +153,6 @@ def read_settings(
     for name, (read, default) in _READERS.items():
         value, source = given_value(name, marker=marker, options=options, ini=ini, caller=caller)
         values[name] = read(default if value is None else value, source)
-    if values["cancel"] is not None and values["retries"] is not None:
-        raise SettingError(
-            f"{caller}(cancel=...) and {caller}(retries=...), expected one of them; users that have left do not try "
-            "again, so leave one out"
-        )
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     load = read_load(marker)
     require_combinable(load, values)
@@ -239,8 +227,6 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         lambda value, source: REST_JSON if isinstance(value, list | tuple) else read_wire(value, source),
         REST_JSON,
     ),
-    "cancel": (read_cancellation, None),
-    "retries": (read_retries, None),
     "tokens": (function_like("lambda text: len(tokenizer.encode(text))", "the text"), None),
     "during": (function_like('def reload(during): during.client.post("/reload")', "the deployment"), None),
     "accept": (read_accept, None),
@@ -258,8 +244,6 @@ OPEN_WINDOW_NS = 2_000_000_000
 DURING_WINDOW_NS = 4_000_000_000
 """The same beside a function: time before its steps, for what they do, and until the service is well again."""
 _NOT_OF_BULK = {
-    "cancel": "a data set is complete when every chunk is answered",
-    "retries": "each chunk is sent once",
     "during": "the length of the window is not known beforehand",
 }
 """Arguments that a load of a whole data set cannot have, and why."""

@@ -147,8 +147,7 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
 def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, ...]:
     """The metrics that every comparison of a test judges: those of ``compare=``, or the default ones.
 
-    The throughput of an open loop is that of its schedule, so by default it is compared in closed loops only. Attempts
-    are compared if the load has retries.
+    The throughput of an open loop is that of its schedule, so by default it is compared in closed loops only.
 
     Args:
         settings: of the test.
@@ -159,8 +158,6 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
     metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}
     if isinstance(settings.schedule, Bulk):  # whose requests are of different sizes
         metrics = with_role(Role.BULK) | {name: metric for name, metric in metrics.items() if not times_of(metric)}
-    if settings.retries is None:
-        metrics = {name: metric for name, metric in metrics.items() if Role.RETRIED not in metric.roles}
     return tuple(metric for metric in metrics.values() if settings.schedule.closed or not times_of(metric))
 
 

@@ -303,7 +303,7 @@ def setup_of(settings: Settings, payload: Payload, target: Target | None, *, mod
     during = "" if settings.during is None else name_of(settings.during)
     return Setup(
         pattern=SystemDescription(str(settings.pattern)) if target is None else target.describe(),
-        load=settings.schedule.describe().cancelling(settings.cancel).retrying(settings.retries).beside(during),
+        load=settings.schedule.describe().beside(during),
         wire=str(settings.wire),
         payload=payload.digest,
         model=model,
@@ -350,12 +350,10 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         check=settings.check,
         generators=settings.generators,
         stretches=settings.stretches,
-        cancellation=settings.cancel,
         tokens=settings.tokens,
         budget_ns=settings.budget_ns,
         launches=settings.launches,
         overloads=settings.overload,
-        retries=settings.retries,
         once=isinstance(load, Bulk),
         during=settings.during,
     )

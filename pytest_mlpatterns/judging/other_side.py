@@ -128,10 +128,8 @@ def plain_side(experiment: Experiment, reference: object, method: str) -> OtherS
             f"{what} under {schedule}, expected a closed loop of at most {_MOST_THREADS} callers: each calls again "
             "when its call has returned; write perf(concurrency=4)"
         )
-    given = (plan.cancellation is not None, "cancel="), (plan.retries is not None, "retries=")
-    unfit = next((name for is_given, name in given if is_given), f'engine="{settings.engine}"')
-    if settings.engine != "local" or plan.cancellation is not None or plan.retries is not None:
-        raise SettingError(f"{what} beside {unfit}, which plain calls do not have; leave it out")
+    if settings.engine != "local":
+        raise SettingError(f'{what} beside engine="{settings.engine}", which plain calls do not have; leave it out')
     if plan.payload.sizes:
         raise SettingError(
             f"{what} under {settings.schedule}, expected a load whose calls have one input each; write "

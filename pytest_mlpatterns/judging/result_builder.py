@@ -69,7 +69,7 @@ from pytest_mlpatterns.reports.text.notes import (
     describe_scaling,
     describe_steps,
 )
-from pytest_mlpatterns.units import format_duration, format_percent, format_size
+from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
 
@@ -289,12 +289,11 @@ def _measured(
         seconds_spent=seconds_spent,
         requests=metrics.requests,
         failed_requests={str(code): number for code, number in metrics.failures.items()},
-        cancelled_requests=_cancelled(metrics),
         first_failure=metrics.first_failure,
         counts=metrics.request_counts,
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
         latency=latency_of(metrics.latencies_ns),
-        layers=(*([] if (retries := metrics.by_launch[-1].retry_layer()) is None else [retries]), *metrics.layers),
+        layers=metrics.layers,
     )
 
 
@@ -378,9 +377,6 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
         failed = sum(metrics.failures.values())
         kinds = describe_failures(metrics.failures, metrics.first_failure)
         notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({kinds})")
-    if cancelled := _cancelled(metrics):
-        notes.append(f"the generator cancelled {count(cancelled, 'request')} as cancel= says; no metric counts them")
-    notes += describe_retries(metrics)
     if any(launch.generator.connection_limit_reached for launch in metrics.launches):
         notes.append("the load generator had all its connections in use; some requests waited for one")
     if any(launch.generator.answers_cut for launch in metrics.launches):
@@ -433,20 +429,6 @@ def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:
         f"{format_duration(launch.given_window_ns)}; the window was lengthened to "
         f"{format_duration(launch.window.duration_ns)}"
     ]
-
-
-def _cancelled(metrics: Metrics) -> int:
-    return sum(blocks.cancelled for blocks in metrics.by_launch)
-
-
-def describe_retries(metrics: Metrics) -> list[str]:
-    """The note about the attempts of requests; none without retries."""
-    attempts, retried, denied = metrics.attempts_per_request, metrics.retried_ratio, metrics.retry_denied_ratio
-    if attempts is None or retried is None:
-        return []
-    sent = METRICS["attempts_per_request"].show(attempts.value)
-    budget = "" if denied is None else f"; {format_percent(denied.value)} failed because the retry budget was used up"
-    return [f"{sent} attempts per request: {format_percent(retried.value)} of the requests were sent again{budget}"]
 
 
 def unsteady_notes(metrics: Metrics, *, changes: bool) -> tuple[str, ...]:

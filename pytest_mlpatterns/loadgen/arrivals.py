@@ -1,7 +1,7 @@
 """Arrivals of requests during a load: by callers of a closed loop, the clock of an open loop, or conversations.
 
-Arrivals announce their next due time and call ``send``. Cancellations are planned the same way. They read no clock
-and open no connections.
+Arrivals announce their next due time and call ``send``. They read no clock and open no
+connections.
 """
 
 from __future__ import annotations
@@ -18,23 +18,19 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.messages import Share
     from pytest_mlpatterns.loadgen.recorder import SampleRecorder
-    from pytest_mlpatterns.workload.schedule import Cancellation, ClosedSchedule, OpenSchedule, Schedule
+    from pytest_mlpatterns.workload.schedule import ClosedSchedule, OpenSchedule, Schedule
 
 
 __all__ = [
     "NEVER_NS",
     "Arrivals",
-    "Cancellations",
     "ConversationArrivals",
-    "Timed",
     "arrivals_of",
 ]
 
 
 NEVER_NS = 2**62
 """A due time that no clock of a run reaches: 146 years."""
-_GOLDEN_RATIO = 0.6180339887498949
-"""Its multiples modulo 1 are spread evenly, for any number of them (the Weyl sequence)."""
 
 
 class Arrivals(Protocol):
@@ -63,19 +59,6 @@ class Arrivals(Protocol):
 
     def finish(self) -> None:
         """Send no further request."""
-        ...
-
-
-class Timed(Protocol):
-    """What a load does at times besides sending what is due; all times are on the loop's clock."""
-
-    @property
-    def next_ns(self) -> int:
-        """Time of the next call of :meth:`run`; ``NEVER_NS`` if nothing waits."""
-        ...
-
-    def run(self, now_ns: int) -> None:
-        """Do everything whose time has come."""
         ...
 
 
@@ -199,42 +182,6 @@ class OpenLoopArrivals:
     def _draw(self) -> None:
         offset = next(self._arrivals, None)
         self.next_due_ns = NEVER_NS if offset is None else self._origin_ns + offset
-
-
-class Cancellations:
-    """The cancellations of one generator.
-
-    The n-th request of the load is chosen if the fractional part of n times the golden ratio is below the share. So the
-    same ones are chosen each time, their number is right after a few requests, and no cycle of the inputs meets them.
-    """
-
-    def __init__(self, cancellation: Cancellation, share: Share) -> None:
-        self._ratio = cancellation.share_ratio
-        self.after_ns: int = cancellation.after_ns
-        self._number, self._step = share.number + 1, share.of
-        self._added = 0
-        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
-
-    @property
-    def next_ns(self) -> int:
-        """Time of the next cancellation; ``NEVER_NS`` if none waits."""
-        return self._waiting[0][0] if self._waiting else NEVER_NS
-
-    def choose(self) -> bool:
-        """Whether the next request that is sent is to be cancelled."""
-        number = self._number
-        self._number += self._step
-        return number * _GOLDEN_RATIO % 1 < self._ratio
-
-    def add(self, due_ns: int, cancel: Callable[[], None]) -> None:
-        """Call ``cancel`` when the time of a request that was due then is up."""
-        self._added += 1
-        heappush(self._waiting, (due_ns + self.after_ns, self._added, cancel))
-
-    def run(self, now_ns: int) -> None:
-        """Cancel every request whose time is up."""
-        while self.next_ns <= now_ns:
-            heappop(self._waiting)[2]()
 
 
 class ConversationArrivals:

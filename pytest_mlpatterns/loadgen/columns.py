@@ -9,7 +9,7 @@ import numpy as np
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.analysis.metrics.samples import join_samples, shift_samples
-from pytest_mlpatterns.records.samples import RetrySamples, Samples, StreamSamples
+from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from pytest_mlpatterns.wire.stream_events import text_of
 from pytest_mlpatterns.wording import shown
 
@@ -38,8 +38,6 @@ _STREAM_DTYPES: dict[str, Any] = {
     "chunk_ns": np.int64,
 }
 """Types of the columns that a recording of streams has besides."""
-_RETRY_DTYPES: dict[str, Any] = {"attempts": np.uint8, "denied": np.bool_}
-"""Types of the columns that a recording of a load with retries has besides; ``denied`` only with a budget."""
 _MOST_TOKENS = 2**31 - 1
 """Largest number of tokens that a column of 32 bits holds."""
 
@@ -68,17 +66,12 @@ def _columns(samples: Samples) -> dict[str, Any]:
     columns = {name: getattr(samples, name) for name in _DTYPES}
     if samples.stream is not None:
         columns |= {name: getattr(samples.stream, name) for name in _STREAM_DTYPES}
-    if samples.retries is not None:
-        found = {name: getattr(samples.retries, name) for name in _RETRY_DTYPES}
-        columns |= {name: column for name, column in found.items() if column is not None}
     return columns
 
 
 def _samples(columns: Mapping[str, Any]) -> Samples:
     stream = StreamSamples(**_arrays(columns, _STREAM_DTYPES)) if "chunk_ns" in columns else None
-    known = {name: dtype for name, dtype in _RETRY_DTYPES.items() if name in columns}
-    retries = RetrySamples(**_arrays(columns, known)) if known else None
-    return Samples(**_arrays(columns, _DTYPES), stream=stream, retries=retries)
+    return Samples(**_arrays(columns, _DTYPES), stream=stream)
 
 
 def _arrays(columns: Mapping[str, Any], dtypes: Mapping[str, Any]) -> dict[str, Any]:

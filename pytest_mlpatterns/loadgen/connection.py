@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.loadgen.arrivals import Cancellations
     from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
-    from pytest_mlpatterns.loadgen.retrier import Attempt, Resending
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
 __all__ = ["Bytes", "ClientProtocol", "Connection", "Owner", "StreamConnection", "StreamReading"]
@@ -48,8 +46,7 @@ class Owner(Protocol):
     """What a connection needs of the loop that owns it.
 
     ``connect_ns`` takes how long each opening took, ``waited_ns`` how long each request that had no open connection
-    waited for one. ``protocol`` creates the client protocol for an address. ``resending`` decides which failed requests
-    are tried again; None if none are.
+    waited for one. ``protocol`` creates the client protocol for an address.
     """
 
     selector: selectors.BaseSelector
@@ -58,14 +55,9 @@ class Owner(Protocol):
     connect_ns: array[int]
     waited_ns: array[int]
     protocol: Callable[[tuple[str, int]], ClientProtocol]
-    resending: Resending | None
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         """Called when the connection has recorded its request and is idle."""
-        ...
-
-    def release(self, connection: Connection) -> None:
-        """Called when the connection is idle and its request is tried again later, maybe over another one."""
         ...
 
 
@@ -74,9 +66,6 @@ class Connection:
 
     Every request ends in exactly one row of the owner's recording: with the status of its response, or with a code of
     :class:`Failure`.
-
-    Attributes:
-        attempt: which attempt of its request it carries, or is about to; None without retries, and for the first one.
     """
 
     __slots__ = (
@@ -94,7 +83,6 @@ class Connection:
         "_sent_ns",
         "_socket",
         "_unsent",
-        "attempt",
         "busy",
         "due_ns",
         "request",
@@ -107,7 +95,6 @@ class Connection:
         self._record, self._completed = owner.recording.add, owner.completed
         self._address = address
         self.target: int = target
-        self.attempt: Attempt | None = None
         self.busy: bool = False
         self.request: int = 0
         self.due_ns: int = 0
@@ -394,12 +381,10 @@ class StreamReading:
 
     Attributes:
         arrived: connections with something to parse; the loop calls their :meth:`StreamConnection.parse`.
-        cancellations: chooses the requests to cancel; None if there are none.
         protocol: creates the client protocol for an address, which reads streams into an answer.
     """
 
     arrived: deque[StreamConnection]
-    cancellations: Cancellations | None
     answer: Callable[[], StreamedAnswer]
     protocol: Callable[[tuple[str, int], StreamedAnswer], ClientProtocol]
 
@@ -407,7 +392,7 @@ class StreamReading:
 class StreamConnection(Connection):
     """A :class:`Connection` whose answers are read in pieces."""
 
-    __slots__ = ("_answer", "_arrived", "_is_cancelled", "_pieces", "_reading", "_stamps")
+    __slots__ = ("_answer", "_arrived", "_pieces", "_reading", "_stamps")
 
     def __init__(self, owner: Owner, address: tuple[str, int], target: int, *, reading: StreamReading) -> None:
         super().__init__(owner, address, target)
@@ -416,16 +401,10 @@ class StreamConnection(Connection):
         self._record = owner.recording.adder_of(self._answer)
         self._pieces: list[bytes] = []
         self._stamps: list[int] = []
-        self._is_cancelled = False
 
     def send(self, request: int, due_ns: int | None = None, ready_ns: int | None = None) -> None:
         """Send the prepared request of this index; see :meth:`Connection.send`."""
         self._answer.begin(request)
-        self._is_cancelled = False
-        cancellations = self._reading.cancellations
-        if cancellations is not None and cancellations.choose():
-            due_ns = perf_counter_ns() if due_ns is None else due_ns
-            cancellations.add(due_ns, lambda: self._cancel(due_ns))
         super().send(request, due_ns, ready_ns)
 
     def close(self) -> None:
@@ -465,12 +444,8 @@ class StreamConnection(Connection):
         self._stamps.append(now)
 
     def parse(self) -> None:
-        """Parse what has arrived, and cancel the request if its time is up."""
+        """Parse what has arrived."""
         self._parse_pieces(more=False)
-        if self._is_cancelled and self.busy:
-            self._is_cancelled = False
-            self.close()
-            self._finish(perf_counter_ns(), Failure.CANCELLED.value, failed=False)
 
     def _parse_pieces(self, *, more: bool) -> bool:
         """Parse what has arrived. Returns whether the request has ended."""
@@ -510,12 +485,6 @@ class StreamConnection(Connection):
                 answer.begin(self.request)
             self._go_on()
         return self._socket is None or protocol is not self._protocol
-
-    def _cancel(self, due_ns: int) -> None:
-        """Cancel the request that was due then, if it is still in flight."""
-        if self.busy and self.due_ns == due_ns:
-            self._is_cancelled = True
-            self._arrived.append(self)  # what has arrived before is parsed first
 
     def _new_protocol(self) -> ClientProtocol:
         return self._reading.protocol(self._address, self._answer)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.connection import Connection
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
     from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.loadgen.retrier import Attempt
 
 __all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "PassedAddresses"]
 
@@ -54,7 +53,7 @@ class ConnectionPool:
         self._choose = balancer.choose
         self._outstanding = balancer.in_flight
         self._removed = balancer.removed
-        self.waiting: deque[tuple[int, int, int, Attempt | None]] = deque()
+        self.waiting: deque[tuple[int, int, int]] = deque()
         self._released: list[Connection] = []
         self._releasing = False
         self._callers = job.share.part_of(most_callers(job.schedule))
@@ -102,8 +101,8 @@ class ConnectionPool:
             self._drop(connection)
         self._idle[target].clear()
 
-    def send(self, request: int, due_ns: int | None, attempt: Attempt | None = None) -> None:
-        """Send a request, over an idle connection or as soon as there is one; ``attempt`` is None for the first one."""
+    def send(self, request: int, due_ns: int | None) -> None:
+        """Send a request, over an idle connection or as soon as there is one."""
         target = self._choose() if self.several else 0
         idle = self._idle[target]
         if idle:
@@ -113,10 +112,9 @@ class ConnectionPool:
         else:
             self.limit_reached = True
             now = perf_counter_ns()
-            self.waiting.append((request, now if due_ns is None else due_ns, now, attempt))
+            self.waiting.append((request, now if due_ns is None else due_ns, now))
             return
         self._outstanding[target] += 1
-        connection.attempt = attempt
         connection.send(request, due_ns)
 
     def release(self, connection: Connection) -> None:
@@ -131,10 +129,10 @@ class ConnectionPool:
                 self._outstanding[connection.target] -= 1
                 self._drop(connection)
                 if self.waiting:
-                    request, due_ns, _ready_ns, attempt = self.waiting.popleft()
-                    self.send(request, due_ns, attempt)
+                    request, due_ns, _ready_ns = self.waiting.popleft()
+                    self.send(request, due_ns)
             elif self.waiting:
-                request, due_ns, ready_ns, connection.attempt = self.waiting.popleft()
+                request, due_ns, ready_ns = self.waiting.popleft()
                 connection.send(request, due_ns, ready_ns)
             else:
                 self._outstanding[connection.target] -= 1
@@ -144,10 +142,7 @@ class ConnectionPool:
     def expire(self, due_before_ns: int) -> None:
         """Fail every unanswered request that was due before this time."""
         while self.waiting and self.waiting[0][1] < due_before_ns:
-            request, due_ns, ready_ns, attempt = self.waiting.popleft()
-            if attempt is not None:  # which was not sent
-                self._loop.recording.note_attempts(attempt.number - 1)
-                ready_ns = attempt.sent_ns
+            request, due_ns, ready_ns = self.waiting.popleft()
             now = perf_counter_ns()
             self._loop.recording.add(due_ns, ready_ns, now, Failure.TIMEOUT, request, 0, 0)
             self._loop.expired(due_ns, now)

@@ -32,8 +32,6 @@ from pytest_mlpatterns.loadgen.connection_pool import ConnectionPool, PassedAddr
 from pytest_mlpatterns.loadgen.http1 import Http1
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
 from pytest_mlpatterns.loadgen.messages import Transport
-from pytest_mlpatterns.loadgen.retried_connection import RetriedConnection, RetriedStreamConnection
-from pytest_mlpatterns.loadgen.retrier import Resending
 from pytest_mlpatterns.loadgen.streamed_answer import answers_to
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
 from pytest_mlpatterns.wire.stream_form import StreamForm, usual_form
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.connection import ClientProtocol
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
     from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
-    from pytest_mlpatterns.loadgen.retrier import Attempt
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
 __all__ = ["Alarm", "LoadLoop"]
@@ -80,13 +77,9 @@ class LoadLoop:
         self.answers: ResponseSample | None = self.load_run.answers
         self.connect_ns: array[int] = self.load_run.connect_ns
         self.waited_ns: array[int] = self.load_run.waited_ns
-        self.resending: Resending | None = None
-        if self.load_run.retrier is not None:
-            self.load_run.timed = self.resending = Resending(self.load_run.retrier, self._send_again)
         self.protocol: Callable[[tuple[str, int]], ClientProtocol] = _protocol_factory(job)
-        kind = Connection if self.resending is None else RetriedConnection
         self.new_connection: Callable[[tuple[str, int], int], Connection] = (
-            partial(kind, self) if not job.in_pieces else self._stream_connections(job)
+            partial(Connection, self) if not job.stream else self._stream_connections(job)
         )
         self._added = PassedAddresses(self.selector, self._pool.add)
         self._removed = PassedAddresses(self.selector, self._pool.remove)
@@ -149,13 +142,6 @@ class LoadLoop:
         """Called for a request that no connection became free for in time; its caller, if it has one, goes on later."""
         self.load_run.answered(due_ns, now_ns, failed=True)
 
-    def release(self, connection: Connection) -> None:
-        """Called by a connection that is idle again, and whose request is tried again later."""
-        self._pool.release(connection)
-
-    def _send_again(self, attempt: Attempt) -> None:
-        self._pool.send(attempt.request, attempt.due_ns, attempt)
-
     def _stream_connections(self, job: LoadJob) -> Callable[[tuple[str, int], int], Connection]:
         """The function that creates connections that read answers in pieces."""
         from pytest_mlpatterns.loadgen.http1 import Http1Pieces, Http1Stream
@@ -170,12 +156,10 @@ class LoadLoop:
 
         reading = StreamReading(
             arrived=self._arrived,
-            cancellations=self.load_run.cancellations,
             answer=answers_to(job),
             protocol=protocol,
         )
-        kind = StreamConnection if self.resending is None else RetriedStreamConnection
-        return partial(kind, self, reading=reading)
+        return partial(StreamConnection, self, reading=reading)
 
     def drive(self) -> None:
         """Send the load until its run drains, and await all answers."""
@@ -185,7 +169,7 @@ class LoadLoop:
         load_run.start(now)
         next_tick = now + load_run.first_tick_ns
         due_ns = load_run.next_due_ns
-        while not load_run.draining or pool.outstanding or self._tries_again:
+        while not load_run.draining or pool.outstanding:
             wake_ns = next_tick
             if due_ns < next_tick:
                 alarm.set(due_ns)
@@ -210,11 +194,6 @@ class LoadLoop:
                 return
             due_ns = load_run.next_due_ns
 
-    @property
-    def _tries_again(self) -> bool:
-        """Whether requests wait for their next attempt."""
-        return self.resending is not None and self.resending.waiting > 0
-
     def _parse_some(self) -> None:
         """Parse what has arrived on some connections."""
         arrived = self._arrived
@@ -231,8 +210,7 @@ class LoadLoop:
 
 def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtocol]:
     """The function that creates the job's client protocol for an address."""
-    # A head that is looked up is parsed, also where it is the usual one.
-    keep = job.keep_answers > 0 or (job.retries is not None and job.retries.honour_retry_after)
+    keep = job.keep_answers > 0
     if job.transport is Transport.HTTP1:
         return lambda address: Http1(job.messages, address[0], follow=job.endpoint.polled, keep=keep)
     from pytest_mlpatterns.loadgen.http2 import HeaderReader, Http2, RequestBlocks

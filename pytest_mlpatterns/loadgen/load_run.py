@@ -15,20 +15,16 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.loadgen.arrivals import (
     NEVER_NS,
     Arrivals,
-    Cancellations,
     ConversationArrivals,
-    Timed,
     arrivals_of,
 )
 from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.recorder import (
     KEPT_BYTES,
     ResponseSample,
-    RetryColumns,
     SampleRecorder,
     StreamColumns,
 )
-from pytest_mlpatterns.loadgen.retrier import Retrier
 from pytest_mlpatterns.loadgen.steady_state import (
     MIN_WINDOW_REQUESTS,
     WARMUP_CAP_NS,
@@ -68,20 +64,12 @@ class LoadRun:
     Attributes:
         next_request: returns the index of the next request.
         answers: the kept responses; None if the job keeps none.
-        cancellations: the requests to cancel; None if the job cancels none.
-        retrier: decides which failed requests are tried again; None if the job has no retries.
-        timed: what the loop does at times besides sending what is due: cancellations, or retries; None for nothing.
         waited_ns: wait for a connection of each request that had none, since the window opened.
         draining: the window is closed and the loop only awaits responses.
     """
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
-        self.recording: SampleRecorder = SampleRecorder(_streams_for(job), _retries_for(job))
-        self.cancellations: Cancellations | None = (
-            None if job.cancellation is None else Cancellations(job.cancellation, job.share)
-        )
-        self.timed: Timed | None = self.cancellations
-        self.retrier: Retrier | None = _retrier_for(job, self.recording)
+        self.recording: SampleRecorder = SampleRecorder(_streams_for(job))
         self.answers: ResponseSample | None = (
             ResponseSample(job.keep_answers, KEPT_BYTES // job.share.of) if job.keep_answers else None
         )
@@ -130,7 +118,7 @@ class LoadRun:
             due_ns = min(due_ns, self._open_at_ns)
         elif due_ns >= self._stop_ns:
             due_ns = NEVER_NS
-        return due_ns if self.timed is None else min(due_ns, self.timed.next_ns)
+        return due_ns
 
     @property
     def first_tick_ns(self) -> int:
@@ -178,10 +166,8 @@ class LoadRun:
         return asked_ns if asked_ns < self._window_start_ns <= sent_ns else sent_ns
 
     def send_due(self, now_ns: int) -> None:
-        """Send every request that is due by now, and cancel those whose time is up or try them again."""
+        """Send every request that is due by now."""
         self._see_full(now_ns)
-        if self.timed is not None:
-            self.timed.run(now_ns)
         if self._warmup is None and now_ns >= self._open_at_ns:
             self._opened_late_ns = now_ns - self._open_at_ns
             self._open_window(self._open_at_ns)
@@ -305,8 +291,6 @@ class LoadRun:
         fixed = self._job.warmup_ns is not None
         self._warmup = Warmup(now_ns - self._start_ns, len(self.recording), None if fixed else steady)
         self._window_start_ns, self._window_row = now_ns, len(self.recording)
-        if self.retrier is not None:
-            self.retrier.resent = 0
         self._stop_ns = now_ns + self._job.duration_ns
         self._plan_requests(now_ns)
         self._loop_lag_ns = 0
@@ -343,7 +327,7 @@ class LoadRun:
         self._report = GeneratorReport(
             cpu_ns=process_time_ns() - self._window_cpu_ns,
             wall_ns=now_ns - self._window_start_ns,
-            completed=len(self.recording) - self._window_row + (0 if self.retrier is None else self.retrier.resent),
+            completed=len(self.recording) - self._window_row,
             connections=connections,
             connection_limit_reached=limit_reached,
             connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
@@ -356,19 +340,9 @@ class LoadRun:
 
 
 def _streams_for(job: LoadJob) -> StreamColumns | None:
-    if not job.in_pieces:
+    if not job.stream:
         return None
     return StreamColumns(KEPT_BYTES // job.share.of if job.keep_texts else 0)
-
-
-def _retries_for(job: LoadJob) -> RetryColumns | None:
-    return None if job.retries is None else RetryColumns(with_budget=job.retries.share is not None)
-
-
-def _retrier_for(job: LoadJob, recording: SampleRecorder) -> Retrier | None:
-    if job.retries is None:
-        return None
-    return Retrier(job.retries, job.share, timeout_ns=job.timeout_ns, recording=recording)
 
 
 def _callers_of(job: LoadJob) -> int:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.outcomes import FailedAnswer
     from pytest_mlpatterns.records.samples import Window
     from pytest_mlpatterns.workload.endpoint import Endpoint
-    from pytest_mlpatterns.workload.retries import Retries
-    from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
+    from pytest_mlpatterns.workload.schedule import Schedule
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
 __all__ = [
@@ -69,8 +68,7 @@ class LoadJob:
     ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native, begun again
     at its end); empty draws them in turn. If the endpoint is remote, a client library drives the load, and
     ``transport`` is ignored.
-    ``stream`` reads answers in pieces, which costs more than finding their end. ``cancellation`` decides which requests
-    are cancelled, and when; None for none.
+    ``stream`` reads answers in pieces, which costs more than finding their end.
     ``think_ns`` makes conversations of the messages: for each the time from its answer to the message after it, which
     follows it then, or -1 if it is the last one (signed 64-bit, native). ``order`` then has the first ones. Empty for
     no conversations.
@@ -78,8 +76,6 @@ class LoadJob:
     ``window`` is given if it ends by its requests, or plans that from the answers of the warm-up; None if it lasts
     ``duration_ns``. The first request of such a window is the first of the order. One generator alone sends that load.
     ``stagger_ns`` is the time between the first requests of two callers of a closed loop.
-    ``retries`` decides which failed requests are sent again; None for none. ``timeout_ns`` bounds all attempts of a
-    request together.
     ``beside`` is another closed loop with which this one alternates, each in as many ``slices`` of its ``duration_ns``;
     None for none.
     """
@@ -94,12 +90,10 @@ class LoadJob:
     order: bytes = b""
     share: Share = Share()
     stream: bool = False
-    cancellation: Cancellation | None = None
     think_ns: bytes = b""
     keep_texts: bool = False
     window: RequestWindow | WindowPlan | None = None
     stagger_ns: int = 0
-    retries: Retries | None = None
     beside: LoadJob | None = None
     slices: int = 1
 
@@ -109,11 +103,6 @@ class LoadJob:
         if self.beside is not None:
             return self.slices * (self.duration_ns + self.beside.duration_ns)
         return self.duration_ns if self.window is None else max(self.duration_ns, self.window.longest_ns)
-
-    @property
-    def in_pieces(self) -> bool:
-        """Whether the load needs connections that read answers in pieces."""
-        return self.stream or self.cancellation is not None
 
     @property
     def transport(self) -> Transport:

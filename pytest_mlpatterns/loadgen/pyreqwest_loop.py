@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
-from pytest_mlpatterns.loadgen.retrier import Attempt
 from pytest_mlpatterns.loadgen.streamed_answer import answers_to
 from pytest_mlpatterns.records.outcomes import Failure
 
@@ -48,7 +47,7 @@ class PyreqwestLoop:
         self._logged = False
         self._paced_until_ns = NEVER_NS
         self._is_due_earlier = asyncio.Event()
-        self._in_pieces = job.in_pieces
+        self._in_pieces = job.stream
         self._new_answer = answers_to(job)
         self._load_run = LoadRun(job, self._start_request, emit)
 
@@ -117,16 +116,10 @@ class PyreqwestLoop:
     async def _request(self, request: int, due_ns: int | None, *, asked_ns: int) -> None:
         load_run, sent_ns = self._load_run, perf_counter_ns()
         due_ns = load_run.due_at_once(asked_ns, sent_ns) if due_ns is None else due_ns
-        attempt = Attempt(request, due_ns, sent_ns)
-        while True:
-            received = _Received(self._new_answer())
-            received.answer.begin(request)
-            outcome = await self._outcome_of(request, received, self._time_left_s(due_ns))
-            now = perf_counter_ns()
-            if (wait_ns := self._wait_ns(attempt, received, outcome=outcome, now_ns=now)) is None:
-                break
-            await asyncio.sleep(wait_ns / 1e9)
-            attempt = attempt.next
+        received = _Received(self._new_answer())
+        received.answer.begin(request)
+        outcome = await self._outcome_of(request, received)
+        now = perf_counter_ns()
         load_run.recording.adder_of(received.answer)(due_ns, sent_ns, now, outcome, request, 0, len(received.body))
         if load_run.answers is not None and 200 <= outcome < 300:
             load_run.answers.offer(request, received.body, received.head)
@@ -134,46 +127,16 @@ class PyreqwestLoop:
             self._start_request(load_run.next_request(), None)
         self._note_due()
 
-    def _wait_ns(self, attempt: Attempt, received: _Received, *, outcome: int, now_ns: int) -> int | None:
-        """How long to wait before the next attempt; None if this one was the last."""
-        retrier = self._load_run.retrier
-        if retrier is None:
-            return None
-        has_begun = len(received.answer.chunk_ns) > 0
-        return retrier.wait_ns(attempt, outcome, now_ns, head=received.head, has_begun=has_begun)
-
-    def _time_left_s(self, due_ns: int) -> float | None:
-        """Time until the attempt that is sent next is cancelled, or has taken too long; None if the client decides."""
-        retrier, cancellations = self._load_run.retrier, self._load_run.cancellations
-        now_ns = perf_counter_ns()
-        if retrier is not None:
-            left_ns, limit_ns = due_ns + self._timeout_ns - now_ns, retrier.attempt_timeout_ns
-            return (left_ns if limit_ns is None else min(left_ns, limit_ns)) / 1e9
-        if cancellations is None or not cancellations.choose():
-            return None
-        return (due_ns + cancellations.after_ns - now_ns) / 1e9
-
-    @property
-    def _needs_head(self) -> bool:
-        """Whether the head of an answer is looked at."""
-        retrier = self._load_run.retrier
-        return self._load_run.answers is not None or (retrier is not None and retrier.honours)
-
-    async def _outcome_of(self, request: int, received: _Received, left_s: float | None) -> int:
+    async def _outcome_of(self, request: int, received: _Received) -> int:
         """Send the request, and receive its answer. Returns the status, or a code of :class:`Failure`."""
         from pyreqwest import exceptions
 
         method, path, headers, body = self._requests[request]
-        limit = asyncio.timeout(left_s)
         try:
-            async with limit:
-                prepared = self._client.request(method, self._remote.origin + path).headers(headers).body_bytes(body)
-                receive = received.pieces if self._in_pieces else received.whole
-                return await receive(prepared, with_head=self._needs_head)
+            prepared = self._client.request(method, self._remote.origin + path).headers(headers).body_bytes(body)
+            receive = received.pieces if self._in_pieces else received.whole
+            return await receive(prepared, with_head=self._load_run.answers is not None)
         except Exception as error:
-            if limit.expired():
-                is_cancelled = self._load_run.retrier is None
-                return (Failure.CANCELLED if is_cancelled else received.answer.timed_out()).value
             for kind, failure in (
                 (exceptions.RequestTimeoutError, received.answer.timed_out()),
                 (exceptions.ConnectError, Failure.CONNECT),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     AddRow = Callable[[int, int, int, int, int, int, int], None]
     """Appends the values of one row, in the order of :attr:`SampleRecorder.COLUMNS`."""
 
-__all__ = ["KEPT_BYTES", "ResponseSample", "RetryColumns", "SampleRecorder", "StreamColumns"]
+__all__ = ["KEPT_BYTES", "ResponseSample", "SampleRecorder", "StreamColumns"]
 
 KEPT_BYTES = 64 * 2**20
 """Most bytes of responses that are kept for ``check=``, over all generator processes."""
@@ -31,9 +31,9 @@ class SampleRecorder:
     """Columns that grow by one row per finished request, in the order of completion."""
 
     COLUMNS = ("due_ns", "sent_ns", "done_ns", "outcome", "request", "target", "received_bytes")
-    __slots__ = (*COLUMNS, "_row", "add", "retries", "streams")
+    __slots__ = (*COLUMNS, "_row", "add", "streams")
 
-    def __init__(self, streams: StreamColumns | None = None, retries: RetryColumns | None = None) -> None:
+    def __init__(self, streams: StreamColumns | None = None) -> None:
         self.due_ns: array[int] = array("q")
         self.sent_ns: array[int] = array("q")
         self.done_ns: array[int] = array("q")
@@ -42,7 +42,6 @@ class SampleRecorder:
         self.target: array[int] = array("B")
         self.received_bytes: array[int] = array("I")
         self.streams = streams
-        self.retries = retries
         self._row = self._adder()
         self.add: AddRow = self.adder_of(None)
 
@@ -87,16 +86,6 @@ class SampleRecorder:
 
         return add_both
 
-    def note_attempts(self, attempts: int, *, is_denied: bool = False) -> None:
-        """Note that the request whose row is added next took this number of attempts; without a note it took one.
-
-        Args:
-            attempts: at least 1.
-            is_denied: whether the budget had no retry left for it.
-        """
-        if self.retries is not None and (attempts > 1 or is_denied):
-            self.retries.note(len(self), attempts, is_denied=is_denied)
-
     def median_latency_ns(self, first: int) -> int | None:
         """Median latency of the successful requests from row ``first`` on; None if there is none."""
         rows = range(first, len(self))
@@ -114,42 +103,7 @@ class SampleRecorder:
     def columns(self, *, streams: bool = True) -> dict[str, PickleBuffer]:
         """The columns as raw buffers, which cross the pipe without a copy."""
         columns = {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}
-        if self.retries is not None:
-            columns |= self.retries.columns(len(self))
         return columns if self.streams is None or not streams else columns | self.streams.columns()
-
-
-class RetryColumns:
-    """How often requests were sent, in step with the rows of the recording.
-
-    Only the rows of requests that were not sent exactly once are noted, which are few in a load that goes well.
-
-    Args:
-        with_budget: whether retries have a budget, which may be used up.
-    """
-
-    COLUMNS = ("attempts", "denied")
-    __slots__ = ("_attempts", "_denied", "_rows", "_with_budget")
-
-    def __init__(self, *, with_budget: bool) -> None:
-        self._with_budget = with_budget
-        self._rows: array[int] = array("Q")
-        self._attempts: array[int] = array("B")
-        self._denied: array[int] = array("B")
-
-    def note(self, row: int, attempts: int, *, is_denied: bool) -> None:
-        """Note the attempts of a row."""
-        self._rows.append(row)
-        self._attempts.append(attempts)
-        self._denied.append(is_denied)
-
-    def columns(self, rows: int) -> dict[str, PickleBuffer]:
-        """The columns of this number of rows as raw buffers; without a budget there is no ``denied``."""
-        attempts, denied = bytearray(b"\x01" * rows), bytearray(rows)
-        for row, count, is_denied in zip(self._rows, self._attempts, self._denied, strict=True):
-            attempts[row], denied[row] = count, is_denied
-        columns = {"attempts": PickleBuffer(attempts)}
-        return columns | {"denied": PickleBuffer(denied)} if self._with_budget else columns
 
 
 class ResponseSample:

@@ -293,7 +293,7 @@ class GrowthWindow:
     def _require_answers(self, samples: Samples, window: Window, answers: Mapping[int, FailedAnswer]) -> None:
         if silence := why_silent(self._deployment, self._plan, samples, window=window):
             raise InvalidResultError(f"while its growth was followed, {silence}")
-        self._requests += int((~samples.cancelled).sum())
+        self._requests += samples.outcome.size
         self._failures.update(samples.outcome[samples.failed].tolist())
         may_refuse = self._plan.overloads
         if why := why_too_many_failed(self._failures, self._requests, may_refuse=may_refuse):

@@ -82,7 +82,7 @@ class InterleavedRun:
         self._variants = (first, second)
         self._generator = generator
         self._on_progress = on_progress
-        self._design = design or BlockDesign.for_load(first.plan.retries, first.plan.duration_ns)
+        self._design = design or BlockDesign()
         self._plan: BlockPlan | None = None
         self._look = look
 

@@ -246,7 +246,7 @@ class LaunchRunner:
         from pytest_mlpatterns.measurement.capacity import CapacitySearch
 
         deployment = self._untouched()
-        plan = replace(self.plan, schedule=ClosedLoop(1), check=None, retries=None)  # what the service itself can do
+        plan = replace(self.plan, schedule=ClosedLoop(1), check=None)  # what the service itself can do
         template = job_for(deployment, plan, deployment.messages(plan.payload))
         longest_ns = MAX_SEARCH_NS if objective is None else MAX_OBJECTIVE_SEARCH_NS
         search = CapacitySearch(
@@ -491,9 +491,7 @@ def job_for(
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
         keep_answers=CHECKED_ANSWERS if plan.check else 0,
-        cancellation=plan.cancellation,
         stream=deployment.streams or asks_for_streams(deployment.endpoint.wire, messages),
         keep_texts=plan.tokens is not None,
         think_ns=b"" if talks is None else talks.think_ns,
-        retries=plan.retries,
     )

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
     from pytest_mlpatterns.records.samples import Samples
-    from pytest_mlpatterns.workload.retries import Retries
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
@@ -64,8 +63,6 @@ _ENOUGH_INPUTS = 10
 """Requests of a block, up to which a round of the inputs in two blocks is worth more than another launch."""
 _CONFIDENCE = 0.99
 """Confidence of the interval whose width the plan compares; about that of a verdict."""
-_BACKOFFS = 5
-"""Backoffs of a retry that a block has time for, so that most retries come back while it is loaded."""
 _LEAST_SHARE = 0.25
 """Smallest share of a launch that its blocks get."""
 _SHORTEST_SLICE_NS = 5_000_000
@@ -157,19 +154,6 @@ class BlockDesign:
     warmup_ns: int = 100_000_000
     launch_ns: int = 20_000_000_000
     budget_ns: int | None = None
-
-    @classmethod
-    def for_load(cls, retries: Retries | None, window_ns: int) -> BlockDesign:
-        """The design for a load: its blocks are longer if failed requests come back only later.
-
-        Args:
-            retries: of the load; None for none.
-            window_ns: window of a launch, which no block is longer than for that.
-        """
-        design = cls()
-        if retries is None:
-            return design
-        return replace(design, block_ns=max(design.block_ns, min(_BACKOFFS * retries.backoff_ns(1), window_ns)))
 
     @property
     def longest_warmup_ns(self) -> int:
@@ -434,7 +418,7 @@ def merge_samples(blocks: Sequence[BlockRecording]) -> Samples:
     """
     parts = []
     for block, shift_ns in zip(blocks, _shifts_ns(blocks), strict=True):
-        inside = np.flatnonzero(block.window.covers(block.samples.due_ns))  # those that were cancelled too
+        inside = np.flatnonzero(block.window.covers(block.samples.due_ns))
         parts.append(shift_samples(take_rows(block.samples, inside), shift_ns))
     return join_samples(parts)
 

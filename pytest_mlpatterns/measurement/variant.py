@@ -180,7 +180,7 @@ class VariantRun:
             isinstance(self._generator, Generator)
             and isinstance(self._generator.pool, LocalPool)
             and isinstance(schedule, ClosedLoop)
-            and not (schedule.think_time_ns or job.think_ns or job.in_pieces or job.retries or job.endpoint.remote)
+            and not (schedule.think_time_ns or job.think_ns or job.stream or job.endpoint.remote)
             and self._variant.plan.generators == 1
             and self._deployment.cpu_share is None
         )
@@ -433,7 +433,7 @@ class VariantRun:
     def _count(self, samples: Samples, answers: Mapping[int, FailedAnswer]) -> None:
         """Count the requests of a block and keep its first failures; not of a warm-up, nor of a block to repeat."""
         self._failed_answers = {**answers, **self._failed_answers}
-        self._requests += int((~samples.cancelled).sum())
+        self._requests += samples.outcome.size
         self._failures.update(samples.outcome[samples.failed].tolist())
         if self._failed is None and self._failures:
             self._failed = samples

@@ -231,7 +231,7 @@ class StreamedRequest:
         due_ns: when it was due, since the window began.
         first_byte_ns: first byte of the answer, that of its head; None if none came.
         chunks_ns: arrivals of its chunks, ascending: the first one, the last one, and some of those between.
-        end_ns: end of the answer, or when it failed or was cancelled.
+        end_ns: end of the answer, or when it failed.
         chunks: number of its chunks.
         output_tokens: tokens of the answer, by the server's usage, else its chunks.
         outcome: HTTP status, or a negative code of :class:`pytest_mlpatterns.records.outcomes.Failure`.

@@ -34,11 +34,10 @@ _CLASS = re.compile(
 class Failure(IntEnum):
     """Why a request has no status; negative, so that one column holds it beside the statuses of HTTP and gRPC.
 
-    ``CANCELLED`` is no failure of the service: the generator cancelled the request on purpose. ``ERROR_EVENT`` is an
-    error in the middle of a stream, ``CUT_OFF`` a stream whose connection stayed whole and whose end never came.
-    ``NO_STREAM`` is an answer of another kind although a stream was requested, ``EMPTY_STREAM`` a stream without a
-    chunk, ``COMPRESSED`` one that the generator cannot read, and ``NOT_ENDED`` one whose last event came in time and
-    whose HTTP response did not end.
+    ``ERROR_EVENT`` is an error in the middle of a stream, ``CUT_OFF`` a stream whose connection stayed whole and whose
+    end never came. ``NO_STREAM`` is an answer of another kind although a stream was requested, ``EMPTY_STREAM`` a
+    stream without a chunk, ``COMPRESSED`` one that the generator cannot read, and ``NOT_ENDED`` one whose last event
+    came in time and whose HTTP response did not end.
     """
 
     TIMEOUT = -1
@@ -46,7 +45,6 @@ class Failure(IntEnum):
     CLOSED = -3
     MALFORMED = -4
     RESET = -5
-    CANCELLED = -6
     ERROR_EVENT = -7
     CUT_OFF = -8
     NO_STREAM = -9
@@ -83,7 +81,7 @@ _FAILURES = {
     -3: "connection closed",
     -4: "malformed answer",
     -5: "stream reset",
-    -6: "cancelled",
+    -6: "cancelled",  # in results of 0.2, of requests that its generator cancelled
     -7: "error in the stream",
     -8: "stream cut off",
     -9: "no stream",
@@ -127,7 +125,7 @@ def grpc_outcome(status: int) -> int:
 def describe_outcome(outcome: int) -> str:
     """How reports name an outcome: ``500``, ``UNAVAILABLE``, ``time-out``."""
     if outcome < 0:
-        return Failure(outcome).label
+        return _FAILURES[outcome]
     return _GRPC_STATUSES[outcome - GRPC_OUTCOMES] if outcome > GRPC_OUTCOMES else str(outcome)
 
 

@@ -18,7 +18,6 @@ wire        requests, decode_ns, encode_ns, received_bytes,            –
 limited     admitted, rejected                                         wait_ns
 cascade     kept, escalated                                            first_ns, second_ns
 replicated  prefix_hits, prefix_misses                                 ahead, replica_ns, replica:NUMBER for each
-retries     once, again, denied, attempts_ns, answered_ns, observed_ns the series ``attempts`` and ``answered``
 ==========  =========================================================  ================================================
 
 ``coalesced`` inputs waited for a model call that another input had started. ``failed_alone`` inputs failed although
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["PACKAGE_LAYERS", "RETRY_LAYER"]
+__all__ = ["PACKAGE_LAYERS"]
 
 
 _LIMITED = LayerKind(
@@ -140,23 +139,6 @@ _REPLICATED = LayerKind(
     paths=("patterns/replication", "patterns/balanced", "patterns/replica_choice"),
 )
 """Replicas behind a gateway that chooses among them; the load generator counts nothing."""
-RETRY_LAYER = "retries"
-"""Name of what the load's own clients count that try again: a layer before the service, of results only."""
-_RETRIES = LayerKind(
-    charts=(
-        PartsChart(
-            "Requests that were sent again",
-            "request",
-            "requests",
-            {"again": "sent again", "denied": "not sent again, the budget was used up", "once": "sent once"},
-            "needed another attempt",
-            optional=("denied",),
-        ),
-        LevelChart("Attempts of the requests that were due", "attempts", "attempts per second"),
-        LevelChart("Answers to the requests that were due", "answered", "answers per second"),
-    ),
-)
-"""The clients of a load with retries."""
 _BATCH_SIZE = Figure("batch_size", "batch size", Unit.COUNT, mean="size", better="higher", floor=0.5)
 """The mean size of a batch, of both kinds of batching."""
 _BATCH_WAIT = time_figure("batch_wait", "wait for a batch", "wait_ns", note="wait {}")
@@ -320,7 +302,6 @@ PACKAGE_LAYERS: Mapping[str, LayerKind] = {
     "limited": _LIMITED,
     "cascade": _CASCADE,
     "replicated": _REPLICATED,
-    RETRY_LAYER: _RETRIES,
     "hop": _HOP,
     "wire": _WIRE,
     "pipeline": LayerKind(paths=("patterns/pipeline",)),

@@ -62,7 +62,7 @@ _ORDER = (
     *("launch_count", "seconds_spent", "baseline_note", "notes", "load_over_time", "capacities", "layers", "generator"),
     *("interrupted", "tolerance", "latency", "reference", "memory_over_time", "warmups", "noise", "replica_share"),
     *("group", "location", "command", "baseline_gap", "unsteady", "counts", "not_compared", "first_failure"),
-    *("overloads", "price", "scaling", "missing_indices", "stream", "cancelled_requests", "cluster", "nodes"),
+    *("overloads", "price", "scaling", "missing_indices", "stream", "cluster", "nodes"),
     *("generator_parts", "growth", "facts", "facts_changed", "profile", "held", "split", "taken", "accepted"),
     *(
         "sorting_ns",
@@ -77,6 +77,8 @@ _ORDER = (
     ),
 )
 """The members of a result in JSON, in the order in which they have always been written."""
+_LEFT = frozenset(("cancelled_requests",))
+"""Members of earlier versions that are read over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class TestResult:
         Raises:
             KeyError, TypeError, ValueError: it has members of another kind, or other members.
         """
-        if unknown := data.keys() - set(_ORDER):
+        if unknown := data.keys() - set(_ORDER) - _LEFT:
             raise TypeError(f"a result has no member {listed(sorted(unknown), 'or')}")
         return cls(
             test=data["test"],

@@ -293,9 +293,8 @@ class Measured:
         launch_count: number of launches.
         blocks: number of blocks in them.
         seconds_spent: time that the measurement took.
-        requests: number of requests, without those that were cancelled.
+        requests: number of requests.
         failed_requests: number of requests by outcome code, of those without a 2xx response.
-        cancelled_requests: number of requests that the generator cancelled on purpose.
         first_failure: the first input whose request failed, and its error; None if none failed.
         counts: requests, failures and latencies of each launch.
         replica_share: for each of several replicas the share of the requests that it answered: mean over the launches,
@@ -310,7 +309,6 @@ class Measured:
     seconds_spent: float
     requests: int
     failed_requests: Mapping[str, int]
-    cancelled_requests: int = 0
     first_failure: FirstFailure | None = None
     counts: tuple[RequestCounts, ...] = ()
     replica_share: tuple[tuple[float, float, float], ...] = ()

@@ -8,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.outcomes import Failure
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-__all__ = ["RetrySamples", "Samples", "StreamSamples", "Window"]
+__all__ = ["Samples", "StreamSamples", "Window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +56,6 @@ class StreamSamples:
 
 
 @dataclass(frozen=True, slots=True)
-class RetrySamples:
-    """How often the requests of a load with retries were sent: rows in the order of :class:`Samples`.
-
-    Attributes:
-        attempts: number of attempts, uint8, shape ``(requests,)``; 1 for a request that was not tried again.
-        denied: whether the budget had no retry left for a request, bool, in the same shape; None without a budget.
-    """
-
-    attempts: NDArray[np.uint8]
-    denied: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Samples:
     """One row per request, all arrays of shape ``(requests,)``, in the order of completion.
 
@@ -79,9 +64,7 @@ class Samples:
     arrived. ``outcome`` (int16) is the HTTP status, or one of the negative codes of
     :class:`pytest_mlpatterns.records.outcomes.Failure`. ``request`` (uint32) is the index of the prepared request,
     ``target`` (uint8) the index of the address, ``received_bytes`` (uint32) the size of the whole response, headers
-    included. ``stream`` has what came in pieces; None if the load was not read as a stream. ``retries`` has the number
-    of attempts; None if every request was sent once. A row is then that of the last attempt, but for ``due_ns`` and
-    ``sent_ns``, which are those of the first.
+    included. ``stream`` has what came in pieces; None if the load was not read as a stream.
     """
 
     due_ns: NDArray[np.int64]
@@ -92,7 +75,6 @@ class Samples:
     target: NDArray[np.uint8]
     received_bytes: NDArray[np.uint32]
     stream: StreamSamples | None = None
-    retries: RetrySamples | None = None
 
     @property
     def came_in_pieces(self) -> bool:
@@ -115,19 +97,13 @@ class Samples:
         return (self.outcome >= 200) & (self.outcome < 300)
 
     @property
-    def cancelled(self) -> NDArray[np.bool_]:
-        """Mask of the requests that the generator cancelled on purpose; they neither succeeded nor failed."""
-        cancelled: NDArray[np.bool_] = self.outcome == Failure.CANCELLED
-        return cancelled
-
-    @property
     def failed(self) -> NDArray[np.bool_]:
-        """Mask of the requests that got no 2xx response, without those that the generator cancelled."""
-        return ~(self.succeeded | self.cancelled)
+        """Mask of the requests that got no 2xx response."""
+        return ~self.succeeded
 
     def due_in(self, window: Window) -> NDArray[np.bool_]:
-        """Mask of the requests that were due in the window, without those that the generator cancelled."""
-        return window.covers(self.due_ns) & ~self.cancelled
+        """Mask of the requests that were due in the window."""
+        return window.covers(self.due_ns)
 
     def successes_in(self, window: Window) -> NDArray[np.bool_]:
         """Mask of the successful requests that were due in the window."""

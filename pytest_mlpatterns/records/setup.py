@@ -41,10 +41,6 @@ __all__ = [
 CLUSTER = "Ray cluster"
 """What baseline files and reports call a cluster; fixed by the files that exist."""
 _TIMING = ("duration", "warmup", "timeout", "generators")
-_CANCEL = ", cancel "
-"""What stands between a load and the requests of it that are cancelled."""
-_RETRIES = ", retries("
-"""What stands between a load and how its failed requests are sent again, which begins with it."""
 _DURING = ", during "
 """What stands between a load and the name of the function beside it."""
 _MAY_BE_UNKNOWN = ("headers", *_TIMING)
@@ -109,14 +105,6 @@ class LoadDescription:
 
     def __str__(self) -> str:
         return self.text
-
-    def cancelling(self, cancellation: object | None) -> LoadDescription:
-        """The same load with requests that the generator cancels; None for none."""
-        return self if cancellation is None else replace(self, text=f"{self.text}{_CANCEL}{cancellation}")
-
-    def retrying(self, retries: object | None) -> LoadDescription:
-        """The same load whose failed requests are sent again, ``retries(2, backoff=100ms)``; None for none."""
-        return self if retries is None else replace(self, text=f"{self.text}, {retries}")
 
     def beside(self, function: str) -> LoadDescription:
         """The same load with a function beside it, by its name; empty for none."""
@@ -279,15 +267,7 @@ _RATE = re.compile(r"(?:constant|poisson|gamma)\(([\d.]+(?:e[+-]?\d+)?)/s")
 def _load(text: str) -> LoadDescription:
     """The load that a file names."""
     schedule, _, during = text.partition(_DURING)
-    if during:
-        return _load(schedule).beside(during)
-    schedule, _, cancellation = text.partition(_CANCEL)
-    if cancellation:
-        return _load(schedule).cancelling(cancellation)
-    schedule, separator, retries = text.partition(_RETRIES)
-    if separator:
-        return _load(schedule).retrying(f"{separator.removeprefix(', ')}{retries}")
-    return _schedule(text)
+    return _schedule(schedule).beside(during)
 
 
 def _schedule(text: str) -> LoadDescription:

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.workload.payload import Payload
-    from pytest_mlpatterns.workload.retries import Retries
-    from pytest_mlpatterns.workload.schedule import Cancellation, Schedule
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["LoadPlan"]
 
@@ -26,12 +25,11 @@ class LoadPlan:
 
     If ``warmup_ns`` is None, the warm-up ends when the load is steady. ``budget_ns`` is the time for all ``launches``,
     for which the window of a slow service is planned; 0 for a window of ``duration_ns`` in any case. If the window
-    ``stretches``, it may be longer than ``duration_ns``. ``cancellation`` is None if every request is awaited.
+    ``stretches``, it may be longer than ``duration_ns``.
     ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
     ``during`` runs beside the load in the window of each launch; None if nothing does.
     ``overloads`` is whether the service is not expected to sustain the load, so that it may refuse requests.
-    ``retries`` decides which failed requests are sent again; None for none. ``once`` sends every request of the payload
-    once and ends with the last answer, however long that takes.
+    ``once`` sends every request of the payload once and ends with the last answer, however long that takes.
     """
 
     payload: Payload
@@ -42,12 +40,10 @@ class LoadPlan:
     check: Callable[[Sequence[Any], Sequence[Any]], object] | None
     generators: int = 1
     stretches: bool = False
-    cancellation: Cancellation | None = None
     tokens: Callable[[str], int] | None = None
     budget_ns: int = 0
     launches: int = 1
     overloads: bool = False
-    retries: Retries | None = None
     once: bool = False
     during: Callable[[Any], object] | None = None
 

@@ -23,14 +23,13 @@ from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
-from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration, format_percent, parse_duration
+from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration, parse_duration
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.bursts import Bursts
 from pytest_mlpatterns.workload.text_file import read_lines
 
 __all__ = [
     "Bulk",
-    "Cancellation",
     "ClosedLoop",
     "ClosedSchedule",
     "ConstantRate",
@@ -501,23 +500,6 @@ def _exponential_arrivals(rate_rps: float, seed: int | str) -> Iterator[int]:
 
 
 Schedule = ClosedLoop | ConstantRate | PoissonRate | GammaRate | Bursts | Stages | Trace
-
-
-@dataclass(frozen=True, slots=True)
-class Cancellation:
-    """Cancels a share of the requests.
-
-    Attributes:
-        share_ratio: share of the requests, above 0 and at most 1.
-        after_ns: time from when a request was due until it is cancelled, in nanoseconds. An answer that was complete
-            before counts as usual.
-    """
-
-    share_ratio: float
-    after_ns: int
-
-    def __str__(self) -> str:
-        return f"{format_percent(self.share_ratio)} after {format_duration(self.after_ns)}"
 
 
 _MOST_INPUTS = 1_000_000

@@ -81,7 +81,7 @@ def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
         (Role.PRIMARY, "rtm throughput ttft tpot output_tokens"),
         (
             Role.GUARD,
-            "p95 p99 error_rate attempts_per_request cpu_per_request peak_memory memory_growth descriptor_growth "
+            "p95 p99 error_rate cpu_per_request peak_memory memory_growth descriptor_growth "
             "thread_growth cold_start response_bytes",
         ),
         (Role.BULK, "inputs bulk_time"),

@@ -20,13 +20,10 @@ from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.judging.result_builder import describe_retries
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, LaunchValue
-from pytest_mlpatterns.records.layer_description import LevelChart, PartsChart
-from pytest_mlpatterns.records.layer_kinds import derived_metrics, layer_kind
+from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.resource_track import ResourceTrack
-from pytest_mlpatterns.records.samples import RetrySamples
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 if TYPE_CHECKING:
@@ -103,59 +100,6 @@ def test_a_launch_of_few_requests_has_no_more_blocks_than_requests() -> None:
     slow = even_launch(rate_rps=2, latency_ns=400 * MS, seconds=3.0)
     metrics = Metrics((slow, slow))
     assert metrics.blocks == metrics.requests == 12
-
-
-def retried_launch(*, budget: bool = True) -> Launch:
-    """One request in four is sent three times, and of 600 the budget denies a retry to the last 30."""
-    attempts = np.where(np.arange(600) % 4 == 0, 3, 1).astype(np.uint8)
-    retries = RetrySamples(attempts, np.arange(600) >= 570 if budget else None)
-    return launch(replace(samples(DUE, MS), retries=retries))
-
-
-def test_retries_give_their_attempts_and_what_the_budget_denied() -> None:
-    metrics = Metrics((retried_launch(), retried_launch()))
-    attempts, retried, denied = metrics.attempts_per_request, metrics.retried_ratio, metrics.retry_denied_ratio
-    assert attempts is not None
-    assert retried is not None
-    assert denied is not None
-    assert (attempts.value, retried.value, denied.value) == pytest.approx((1.5, 0.25, 0.05))
-    assert attempts.low <= 1.5 <= attempts.high
-    assert describe_retries(metrics) == [
-        "1.50 attempts per request: 25.0 % of the requests were sent again; 5.0 % failed because the retry budget was "
-        "used up"
-    ]
-
-
-def test_a_result_has_what_clients_did_that_tried_again() -> None:
-    layer = Metrics((retried_launch(),)).by_launch[-1].retry_layer()
-    assert layer is not None
-    assert layer.counted(("once", "again", "denied")) == 600
-    assert (layer.counters["again"], layer.counters["denied"]) == (150, 23)  # of the last 30, 7 were sent again
-    assert layer.counters["attempts_ns"] / layer.counters["observed_ns"] == pytest.approx(300)
-    assert {rate for _, rate in layer.series["answered"]} == {200}
-    assert sum(rate for _, rate in layer.series["attempts"]) == pytest.approx(12 * 300, rel=0.01)
-    assert Metrics((even_launch(),)).by_launch[-1].retry_layer() is None
-    unbounded = Metrics((retried_launch(budget=False),)).by_launch[-1].retry_layer()
-    assert unbounded is not None
-    assert unbounded.counters["denied"] == 0
-
-
-def test_what_such_clients_did_is_drawn() -> None:
-    layer = Metrics((retried_launch(),)).by_launch[-1].retry_layer()
-    assert layer is not None
-    (parts,) = (chart.parts for chart in layer_kind(layer.layer).charts if isinstance(chart, PartsChart))
-    levels = {chart.level for chart in layer_kind(layer.layer).charts if isinstance(chart, LevelChart)}
-    assert set(parts) <= set(layer.counters)
-    assert levels == set(layer.series)
-
-
-def test_without_a_budget_none_is_used_up_and_without_retries_there_are_no_attempts() -> None:
-    unbounded = Metrics((retried_launch(budget=False),))
-    assert unbounded.retry_denied_ratio is None
-    assert describe_retries(unbounded) == ["1.50 attempts per request: 25.0 % of the requests were sent again"]
-    plain = Metrics((even_launch(),))
-    assert (plain.attempts_per_request, plain.retried_ratio, plain.retry_denied_ratio) == (None, None, None)
-    assert describe_retries(plain) == []
 
 
 def test_an_error_rate_without_errors_still_has_an_upper_bound() -> None:
@@ -296,10 +240,8 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     asked = {"prefix_hits": 9, "prefix_misses": 1}
     spread = LayerStats(4, "replicated", asked, {"ahead": {0: 5, 1: 5}, "replica_ns": {MS: 10}})
     rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=(shed, kept, spread))),))
-    tried = Metrics((retried_launch(),))
     bulk = Metrics((replace(noisy_launch(1), request_inputs=np.full(64, 10), is_whole=True),))
-    of = dict.fromkeys(("attempts_per_request", "retried_share", "retry_denied_share"), tried)
-    of |= dict.fromkeys(with_role(Role.BULK), bulk) | dict.fromkeys(GROWTHS, grows)
+    of = dict.fromkeys(with_role(Role.BULK), bulk) | dict.fromkeys(GROWTHS, grows)
     of |= dict.fromkeys(derived_metrics(rarer.launches[0].stats), rarer)
     for name, metric in METRICS.items():
         assert metric.name == name

@@ -68,9 +68,8 @@ def test_requests_without_streams_are_joined_and_shifted_too() -> None:
     assert take_rows(plain, np.array([1])).stream is None
 
 
-def test_a_cancelled_request_neither_succeeded_nor_failed() -> None:
-    found = samples([1, 2, 3], 5, outcome=[200, Failure.CANCELLED, Failure.CLOSED])
+def test_a_request_without_a_2xx_answer_failed() -> None:
+    found = samples([1, 2, 13], 5, outcome=[200, 500, Failure.CLOSED])
     assert found.succeeded.tolist() == [True, False, False]
-    assert found.cancelled.tolist() == [False, True, False]
-    assert found.failed.tolist() == [False, False, True]
-    assert found.due_in(Window(0, 10)).tolist() == [True, False, True]
+    assert found.failed.tolist() == [False, True, True]
+    assert found.due_in(Window(0, 10)).tolist() == [True, True, False]

@@ -64,11 +64,11 @@ def test_requests_are_shown_in_the_order_in_which_they_were_due() -> None:
     samples = streamed(
         [START_NS + 30 * MS, START_NS, START_NS + 10 * MS, START_NS - MS],
         [[20 * MS, 25 * MS], [50 * MS, 90 * MS], [], [MS]],
-        outcome=[200, Failure.CANCELLED, 503, 200],
+        outcome=[200, Failure.CUT_OFF, 503, 200],
         output_tokens=[7, -1, -1, -1],
     )
     assert record_of(launch(samples, seconds=1)).requests == (
-        StreamedRequest(0, 50 * MS, (50 * MS, 90 * MS), 90 * MS, 2, 2, Failure.CANCELLED),
+        StreamedRequest(0, 50 * MS, (50 * MS, 90 * MS), 90 * MS, 2, 2, Failure.CUT_OFF),
         StreamedRequest(10 * MS, None, (), 1, 0, 0, 503),
         StreamedRequest(30 * MS, 20 * MS, (20 * MS, 25 * MS), 25 * MS, 2, 7, 200),
     )

@@ -134,7 +134,11 @@ def test_the_calibration_of_an_entry_of_0_2_is_not_read_and_goes_with_the_next_u
 
 def test_an_entry_of_a_load_that_left_is_read_and_is_another_load(path: Path) -> None:
     setup = PLAIN["tests"]["test_a.py::test_one"]["box"]["setup"]
-    loads = ["mix(gold: poisson(20/s), bulk: closed(4))"]
+    loads = [
+        "mix(gold: poisson(20/s), bulk: closed(4))",
+        "closed(8), cancel 5.0 % after 200 ms",
+        "poisson(20/s), retries(2, backoff=100ms, budget=0.1), during reload",
+    ]
     for load in loads:
         path.write_text(changed(setup={**setup, "load": load}, classes={"gold": {"00": [1, 0, [[5, 1]]]}}))
         entry = read_baselines(path)["test_a.py::test_one"]["box"]

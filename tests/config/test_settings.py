@@ -26,8 +26,7 @@ from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import FORMAT
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.workload.retries import Retries
-from pytest_mlpatterns.workload.schedule import Bulk, Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop, ConstantRate, PoissonRate, Stages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -243,9 +242,6 @@ def check(inputs: object, outputs: object) -> None:
         ("tolerance", 0, "tolerance", Tolerances(0.0)),
         ("tolerance", {"rtm": "300%", "p99": "150%"}, "tolerance", Tolerances({"rtm": 3.0, "p99": 1.5})),
         ("overload", True, "overload", True),
-        ("retries", 2, "retries", Retries(2)),
-        ("retries", 0, "retries", None),
-        ("retries", Retries(3, budget=0.1), "retries", Retries(3, budget="10%")),
         ("payload", [1, 2], "payload", [1, 2]),
         ("model", "package.module:attribute", "model", "package.module:attribute"),
         ("check", check, "check", check),
@@ -305,21 +301,6 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"cpus": 0}, "perf(cpus=...) is 0", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"cpus": True}, "perf(cpus=...) is True", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"cpus": "two"}, "perf(cpus=...) is 'two'", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
-        ({"cancel": 0.05}, "perf(cancel=...) is 0.05", 'a share of the requests and a time; write "5% after 200ms"'),
-        ({"cancel": "5%"}, "perf(cancel=...) is '5%'", 'a share of the requests and a time; write "5% after 200ms"'),
-        ({"cancel": "0% after 1s"}, "perf(cancel=...) is '0% after 1s'", "a share above 0"),
-        ({"cancel": "5 after 1s"}, "the share of perf(cancel=...) is '5'", "expected at most 1"),
-        ({"cancel": "5% after 200"}, "the time of perf(cancel=...) is '200'", "a time with its unit"),
-        (
-            {"retries": -1},
-            "perf(retries=...) is -1",
-            "a whole number of retries from 0 to 100, or Retries(...); write 2",
-        ),
-        ({"retries": True}, "perf(retries=...) is True", "a whole number of retries from 0 to 100"),
-        ({"retries": Retries}, "perf(retries=...) is <class", "a whole number of retries from 0 to 100"),
-        ({"retries": 1, "cancel": "5% after 1s"}, "perf(cancel=...) and perf(retries=...)", "expected one of them"),
-        ({"load": Bulk(10), "cancel": "5% after 1s"}, "perf(cancel=...) and bulk(", "leave cancel= out"),
-        ({"load": Bulk(10), "retries": 1}, "perf(retries=...) and bulk(", "each chunk is sent once"),
         ({"load": Bulk(10), "during": print}, "perf(during=...) and bulk(", "leave during= out"),
         ({"load": Bulk(10), "generators": 2}, "perf(generators=2) and bulk(", "write generators=1"),
         ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
@@ -843,13 +824,6 @@ def test_a_gate_on_the_history_needs_one(tmp_path: Path) -> None:
     assert run_settings(tmp_path, {}, {"history-fail": "new"}).history_fail is HistoryFail.NEW
 
 
-def test_a_share_of_the_requests_can_be_cancelled() -> None:
-    assert read_settings({}, {}, {}).cancel is None
-    found = read_settings({"cancel": "5% after 200ms"}, {}, {}).cancel
-    assert found == Cancellation(0.05, 200_000_000)
-    assert read_settings({"cancel": str(found)}, {}, {}).cancel == found
-
-
 def test_tokens_are_counted_by_a_function() -> None:
     assert read_settings({}, {}, {}).tokens is None
     assert read_settings({"tokens": len}, {}, {}).tokens is len
@@ -891,7 +865,6 @@ def test_a_bulk_load_has_no_warm_up_and_a_window_of_its_own() -> None:
         ({"duration": "3s"}, "perf(duration=...) and bulk(chunk=1000, concurrency=2), expected one of them"),
         ({"warmup": "3s"}, "perf(warmup=...) and bulk("),
         ({"generators": 2}, "perf(generators=2) and bulk(chunk=1000, concurrency=2), expected one generator"),
-        ({"cancel": "5% after 1s"}, "perf(cancel=...) and bulk("),
     ],
 )
 def test_a_bulk_load_names_what_it_cannot_be_combined_with(arguments: dict[str, object], expected: str) -> None:

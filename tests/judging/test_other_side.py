@@ -183,7 +183,7 @@ def test_what_cannot_be_compared_is_refused(mine: Experiment, given: object, wor
         (experiment(rate_rps=10), rival, "under constant(10/s), expected a closed loop of at most 256 callers"),
         (experiment(load=ClosedLoop(2, "5ms")), rival, "write perf(concurrency=4)"),
         (experiment(concurrency=257), rival, "expected a closed loop of at most 256 callers"),
-        (experiment(cancel="5% after 200ms"), rival, "beside cancel=, which plain calls do not have; leave it out"),
+        (experiment(engine="ray"), rival, 'beside engine="ray", which plain calls do not have; leave it out'),
         (experiment(App("a:app"), [httpx.Request("POST", "/x")]), rival, "make the requests with perf(request=...)"),
     ],
 )

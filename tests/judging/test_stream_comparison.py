@@ -53,13 +53,6 @@ def test_an_open_loop_sets_the_rate_of_its_tokens() -> None:
     assert names(streams=True, compare=("itl:p99", "rtm")) == ["itl:p99", "rtm"]
 
 
-def test_attempts_are_compared_of_a_load_with_retries() -> None:
-    assert "attempts_per_request" not in names(streams=False)
-    assert [*names(streams=False), "attempts_per_request"] == sorted(
-        names(streams=False, retries=2), key="attempts_per_request".__eq__
-    )
-
-
 def launches(count: int, **changes: Any) -> list[Launch]:
     return [stream_launch(jitter=0.03, rate_rps=40, seed=seed, **changes) for seed in range(count)]
 

@@ -10,9 +10,9 @@ import pytest
 from support.services.jobs import a_job
 
 from pytest_mlpatterns.loadgen import connection_pool as pool_module
-from pytest_mlpatterns.loadgen.recorder import RetryColumns, SampleRecorder
-from pytest_mlpatterns.loadgen.retrier import Attempt
+from pytest_mlpatterns.loadgen.recorder import SampleRecorder
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ConstantRate
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ class FailingConnection:
     """A connection whose address is unreachable: a request ends, and it is idle again, before ``send`` returns."""
 
     def __init__(self, loop: Any, _address: tuple[str, int], target: int) -> None:
-        self.attempt: Attempt | None = None
         self.target = target
         self._loop = loop
 
@@ -41,7 +40,7 @@ class Loop:
     def __init__(self) -> None:
         self.ended: list[tuple[int, int | None, int | None]] = []
         self.expirations: list[tuple[int, int]] = []
-        self.recording = SampleRecorder(None, RetryColumns(with_budget=False))
+        self.recording = SampleRecorder()
         self.pool = pool_module.ConnectionPool(cast("LoadLoop", self), a_job([("127.0.0.1", 1)], ConstantRate(100)))
 
     def expired(self, due_ns: int, now_ns: int) -> None:
@@ -70,30 +69,17 @@ def test_a_request_that_waited_keeps_when_it_was_due_and_when_it_was_ready(monke
     assert loop.ended == [(3, 4_000, 5_000)]
 
 
-def test_an_attempt_that_found_no_connection_in_time_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_found_no_connection_in_time_has_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "MAX_OPEN_LOOP_CONNECTIONS", 0)
     loop = Loop()
     loop.pool.send(1, 4_000)
-    loop.pool.send(3, 2_000, Attempt(3, 2_000, 2_500, number=3))
+    loop.pool.send(3, 6_000)
 
     loop.pool.expire(5_000)
 
-    columns = {name: memoryview(column) for name, column in loop.recording.columns().items()}
-    assert columns["request"].tolist() == [1, 3]
-    assert columns["attempts"].tolist() == [1, 2]
-    assert columns["sent_ns"].tolist()[1] == 2_500
-    assert [due_ns for due_ns, _ in loop.expirations] == [4_000, 2_000]
-
-
-def test_an_attempt_that_waited_goes_with_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_OPEN_LOOP_CONNECTIONS", 0)
-    loop = Loop()
-    attempt = Attempt(3, 2_000, 2_500, number=2)
-    loop.pool.send(3, 2_000, attempt)
-    connection = FailingConnection(loop, ("127.0.0.1", 1), 0)
-    loop.pool.release(connection)  # type: ignore[arg-type]
-
-    assert connection.attempt == attempt
+    assert (loop.recording.request.tolist(), loop.recording.outcome.tolist()) == ([1], [Failure.TIMEOUT])
+    assert [due_ns for due_ns, _ in loop.expirations] == [4_000]
+    assert [request for request, _, _ in loop.pool.waiting] == [3]
 
 
 @pytest.mark.parametrize(("allowed", "connections"), [(None, 5), (1_000, 5), (3, 3), (0, 1)])
@@ -106,7 +92,7 @@ def test_an_open_loop_opens_no_more_connections_than_the_system_allows(
         loop.pool.send(number, 1_000 * number)
 
     assert loop.pool.connections == connections
-    assert [request for request, _, _, _ in loop.pool.waiting] == list(range(connections, 5))
+    assert [request for request, _, _ in loop.pool.waiting] == list(range(connections, 5))
     assert loop.pool.limit_reached == (connections < 5)
 
 

@@ -21,7 +21,6 @@ from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 from pytest_mlpatterns.loadgen.null_server import GrpcPeer, Http1Peer
 from pytest_mlpatterns.wire import GRPC
 from pytest_mlpatterns.workload.endpoint import Endpoint
-from pytest_mlpatterns.workload.retries import Retries
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def port() -> Iterator[int]:
         process.communicate("")
 
 
-def load(port: int, *texts: bytes, schedule: Any = None, keep: int = 10, retries: Retries | None = None) -> LoadResult:
+def load(port: int, *texts: bytes, schedule: Any = None, keep: int = 10) -> LoadResult:
     job = LoadJob(
         endpoint=Endpoint((("127.0.0.1", port),), wire=GRPC),
         messages=tuple(map(message, texts)),
@@ -52,7 +51,6 @@ def load(port: int, *texts: bytes, schedule: Any = None, keep: int = 10, retries
         warmup_ns=0,
         timeout_ns=20 * 10**9,
         keep_answers=keep,
-        retries=retries,
     )
     return LoadLoop(job, lambda _event: None).run()
 
@@ -92,13 +90,6 @@ def test_a_status_is_an_outcome_of_its_own_and_the_connection_goes_on(port: int)
     assert all(kept.body == b"fine" for kept in result.answers)
     assert result.generator.connections == 4
     assert found[200] > 1
-
-
-@pytest.mark.processes
-def test_calls_are_tried_again_by_their_status(port: int) -> None:
-    result = load(port, b"refuse 3", b"fine", b"refuse 14", retries=Retries(2, backoff="1ms"))
-    attempts = zip(outcomes_of(result), memoryview(result.columns["attempts"]).tolist(), strict=True)
-    assert set(attempts) == {(1003, 1), (200, 1), (1014, 3)}
 
 
 @pytest.mark.processes

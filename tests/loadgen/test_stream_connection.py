@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.services import peer2
 
-from pytest_mlpatterns.loadgen.arrivals import Cancellations
 from pytest_mlpatterns.loadgen.connection import StreamConnection, StreamReading
 from pytest_mlpatterns.loadgen.http1 import Http1Stream
 from pytest_mlpatterns.loadgen.http2 import HeaderReader, Http2, RequestBlocks
 from pytest_mlpatterns.loadgen.http2_frames import Frame
-from pytest_mlpatterns.loadgen.messages import Share
 from pytest_mlpatterns.loadgen.recorder import SampleRecorder, StreamColumns
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.schedule import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,14 +113,11 @@ def http2(_address: tuple[str, int], _answer: StreamedAnswer) -> ClientProtocol:
 class Scene:
     def __init__(
         self,
-        cancellation: Cancellation | None = None,
         protocol: Callable[[tuple[str, int], StreamedAnswer], ClientProtocol] = http1_stream,
     ) -> None:
         self.owner = Owner()
-        self.cancellations = None if cancellation is None else Cancellations(cancellation, Share())
         self.reading = StreamReading(
             arrived=deque(),
-            cancellations=self.cancellations,
             answer=StreamedAnswer,
             protocol=protocol,
         )
@@ -204,34 +198,6 @@ def test_bytes_that_arrive_after_the_answer_close_the_connection() -> None:
     scene.parse()
     assert scene.rows == [(0, 200, 1)]
     assert scene.connection._socket is None
-
-
-def test_a_cancelled_request_keeps_what_came_and_closes_its_connection() -> None:
-    scene = Scene(Cancellation(1, 100))
-    assert scene.cancellations is not None
-    scene.connection.arrive(HEAD + CHUNK)
-    scene.cancellations.run(105)
-    assert scene.rows == []
-    scene.parse()
-    assert scene.rows == [(0, Failure.CANCELLED, 1)]
-    assert scene.connection._socket is None
-
-
-def test_an_answer_that_is_complete_is_not_cancelled_and_neither_is_the_next_request() -> None:
-    scene = Scene(Cancellation(1, 100))
-    assert scene.cancellations is not None
-    scene.owner.again = True
-    scene.connection.arrive(HEAD + CHUNK + END)
-    scene.cancellations.run(105)
-    scene.parse()
-    assert scene.rows == [(0, 200, 1)]
-    assert scene.connection.busy
-    scene.cancellations.run(105)  # of the first request, which has ended
-    scene.parse()
-    assert scene.rows == [(0, 200, 1)]
-    scene.cancellations.run(110)
-    scene.parse()
-    assert scene.rows == [(0, 200, 1), (1, Failure.CANCELLED, 0)]
 
 
 PING = peer2.frame(Frame.PING, 0, 0, bytes(8))

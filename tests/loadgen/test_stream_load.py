@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from support.services.jobs import MS, a_job
-from support.services.scripted import Close, Hold, Reset, ScriptedServer, Send, Silence, answer, refused_port
+from support.services.scripted import Close, Reset, ScriptedServer, Send, Silence, answer, refused_port
 from support.streaming_server import streaming_server
 
 from pytest_mlpatterns.loadgen import connection_pool as pool_module
@@ -20,13 +19,13 @@ from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.schedule import Cancellation, ClosedLoop, ConstantRate
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.services.scripted import Request, Step
+    from support.services.scripted import Step
     from support.streaming_server import StreamingServer
 
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
@@ -157,38 +156,6 @@ class TestOutcomes:
         assert server.connections == 1
 
 
-class TestCancelled:
-    def test_a_share_is_cancelled_when_its_time_is_up_and_is_no_failure(self) -> None:
-        forever = threading.Event()
-        with ScriptedServer(lambda _: [Send(HEAD + CHUNK), Hold(forever)]) as server:
-            samples = samples_of(drive(server.address, cancellation=Cancellation(1, 20 * MS)))
-        assert set(samples.outcome.tolist()) == {Failure.CANCELLED}
-        assert (samples.latency_ns >= 20 * MS).all()
-        assert set(streams_of(samples).chunk_count.tolist()) <= {0, 1}
-        assert not samples.failed.any()
-
-    def test_an_answer_that_was_complete_before_counts(self) -> None:
-        with ScriptedServer(lambda _: [Send(HEAD + CHUNK + END)]) as server:
-            samples = samples_of(drive(server.address, cancellation=Cancellation(1, 10_000 * MS)))
-        assert set(samples.outcome.tolist()) == {200}
-
-    def test_a_load_without_streams_is_cancelled_too(self) -> None:
-        def script(request: Request) -> list[Step]:
-            return [Silence()] if request.number == 0 else [Send(answer())]
-
-        with ScriptedServer(script) as server:
-            job = {"stream": False, "cancellation": Cancellation(1, 20 * MS)}
-            samples = samples_of(drive(server.address, **job))
-        assert samples.outcome[0] == Failure.CANCELLED
-        assert set(samples.outcome[1:].tolist()) <= {200, Failure.CANCELLED}
-
-    def test_requests_that_follow_each_other_on_one_connection_are_not_mixed_up(self) -> None:
-        with ScriptedServer(lambda _: [Send(HEAD + CHUNK + END)]) as server:
-            samples = samples_of(drive(server.address, cancellation=Cancellation(1, 1)))
-        assert set(samples.outcome.tolist()) <= {200, Failure.CANCELLED}
-        assert (streams_of(samples).chunk_count[samples.succeeded] == 1).all()
-
-
 def message(path: str, **wanted: Any) -> bytes:
     body = json.dumps(wanted).encode()
     return b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
@@ -242,18 +209,6 @@ class TestRecordingServer:
         assert {variant: {int(outcome)} for variant, outcome in expected.items()} == found
         chunks = streams_of(samples).chunk_count
         assert set(chunks[samples.request == 0].tolist()) == {2}
-
-    def test_the_library_cancels_too(self, server: StreamingServer) -> None:
-        job = self.job(
-            server,
-            PyreqwestLoop,
-            messages=(message("/v1/completions", variant="hang", max_tokens=2, first_ms=0, gap_ms=0),),
-            cancellation=Cancellation(1, 60 * MS),
-            duration_ns=150 * MS,
-        )
-        samples = samples_of(PyreqwestLoop(job, lambda _: None).run())
-        assert set(samples.outcome.tolist()) == {Failure.CANCELLED}
-        assert (samples.latency_ns >= 55 * MS).all()  # timers of the event loop have whole milliseconds
 
     def job(self, server: StreamingServer, loop: type[LoadLoop | PyreqwestLoop], **changes: Any) -> LoadJob:
         job = a_job([server.address], ConstantRate(50), **{"stream": True, "duration_ns": 200 * MS, **changes})

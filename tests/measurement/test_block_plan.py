@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.measurement.paired_blocks import BlockDesign, BlockPlan, ResponsePace, response_pace
-from pytest_mlpatterns.workload.retries import Retries
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 
 QUICK = ResponsePace(2 * MS, 2 * MS)
@@ -71,20 +70,6 @@ def test_blocks_are_cut_into_slices_of_some_answers_to_each_caller(pace: Respons
     plan = BlockDesign().blocks((pace, pace), 0.8)
     assert plan.slices == slices
     assert plan.slice_ns == tuple(length_ns // slices for length_ns in plan.lengths_ns)
-
-
-@pytest.mark.parametrize(
-    ("retries", "block_ns"),
-    [
-        (None, 100 * MS),
-        (Retries(2, backoff="1ms"), 100 * MS),
-        (Retries(2, backoff="100ms"), 500 * MS),
-        (Retries(2, backoff="10s"), 700 * MS),
-    ],
-    ids=str,
-)
-def test_a_block_has_time_for_retries_to_come_back(retries: Retries | None, block_ns: int) -> None:
-    assert BlockDesign.for_load(retries, 700 * MS) == BlockDesign(block_ns=block_ns)
 
 
 SLOW = ResponsePace(250 * MS, 500 * MS)

@@ -18,7 +18,7 @@ WRONG_MARKERS = {
     "unknown": ("concurency=2", ["perf(concurency=...)", "did you mean concurrency=?", "duration", "rate_rps"]),
     "unknown and like nothing": (
         "zzz=1",
-        ["perf(zzz=...)", "allowed are: accept, budget, cancel, check, compare, concurrency"],
+        ["perf(zzz=...)", "allowed are: accept, budget, check, compare, concurrency"],
     ),
     "positional": ("Single()", ["positional argument", "keywords only", "pattern="]),
     "a pattern's class": ("pattern=Single", ["perf(pattern=...) is the class Single", "write Single()"]),

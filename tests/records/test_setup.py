@@ -12,8 +12,7 @@ from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.workload.bursts import Bursts
-from pytest_mlpatterns.workload.retries import Retries
-from pytest_mlpatterns.workload.schedule import Bulk, Cancellation, ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
+from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,27 +39,14 @@ def test_a_load_reads_back_as_its_schedule_describes_it(schedule: Schedule) -> N
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-def test_a_load_with_cancelled_requests_is_another_load_of_the_same_kind(schedule: Schedule) -> None:
-    plain, cancelled = schedule.describe(), schedule.describe().cancelling(Cancellation(0.05, 200_000_000))
-    assert str(cancelled) == f"{schedule}, cancel 5.0 % after 200 ms"
-    assert make_setup(load=str(cancelled)).load == cancelled != plain
-    assert replace(cancelled, text=str(plain)) == plain
-    assert plain.cancelling(None) == plain
-    assert plain.beside("") == plain
-    both = cancelled.beside("reload")
-    assert str(both) == f"{cancelled}, during reload"
+def test_a_load_with_a_function_beside_it_is_another_load_of_the_same_kind(schedule: Schedule) -> None:
+    plain, both = schedule.describe(), schedule.describe().beside("reload")
+    assert str(both) == f"{schedule}, during reload"
     assert (both.kind, both.in_flight) == (plain.kind, plain.in_flight)
-    made = Setup.from_json({**SETUP.to_json(), "load": str(both)})
-    assert made.load == both
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-def test_a_load_with_retries_is_another_load_of_the_same_kind(schedule: Schedule) -> None:
-    plain, retried = schedule.describe(), schedule.describe().retrying(Retries(2, budget=0.1))
-    assert str(retried) == f"{schedule}, retries(2, backoff=100ms, budget=0.1)"
-    assert make_setup(load=str(retried)).load == retried != plain
-    assert replace(retried, text=str(plain)) == plain
-    assert plain.retrying(None) == plain
+    assert replace(both, text=str(plain)) == plain
+    assert plain.beside("") == plain
+    assert make_setup(load=str(both)).load == both != plain
+    assert Setup.from_json({**SETUP.to_json(), "load": str(both)}).load == both
 
 
 def test_a_trace_reads_back_as_it_describes_itself(tmp_path: Path) -> None:

@@ -33,10 +33,9 @@ _OF_NO_REQUEST = frozenset(
         *(name for name, metric in METRICS.items() if metric.of is None or name in GROWTHS),
         *(figure.name for figure in package_figures()),
         *("asl", "peak_memory", "cold_start", "inputs", "bulk_time"),
-        *("attempts_per_request", "retried_share", "retry_denied_share"),
     )
 )
-"""Metrics of processes, patterns, searches and retries, which have no count of these requests."""
+"""Metrics of processes, patterns and searches, which have no count of these requests."""
 _PROMISES = ("latency<1h", "ttft<1h", "tpot<1h", "itl<1h", "ttft<1h, tpot<1h")
 
 

@@ -169,12 +169,12 @@ EVALUATED = tuple(
 
 
 def _streaming() -> TestResult:
-    """Answers that came in pieces, beside a revision; one of the requests was cancelled."""
+    """Answers that came in pieces, beside a revision; one of the requests was cut off."""
     own = stream_result(capacities=(capacity(objective="ttft:p95<300ms"),))
     assert own.stream is not None
     assert own.stream.ttft is not None
     first, *others = own.stream.requests
-    cut = replace(first, outcome=Failure.CANCELLED, chunks_ns=(), first_byte_ns=None)
+    cut = replace(first, outcome=Failure.CUT_OFF, chunks_ns=(), first_byte_ns=None)
     revision = replace(counterpart(kind="revision"), stream_percentiles={"ttft": own.stream.ttft.percentiles})
     splits = {
         "ttft": split({"model_cpu": 150 * MS, "queue_wait": 20 * MS, "socket": 12 * MS}, metric="ttft"),

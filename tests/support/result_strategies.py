@@ -308,7 +308,6 @@ RESULTS = st.builds(
     scaling=st.none() | SCALINGS,
     missing_indices=st.dictionaries(NAMES, NAMES, max_size=2),
     stream=st.none() | STREAMS,
-    cancelled_requests=COUNTS,
     cluster=st.text(max_size=12),
     nodes=st.lists(st.builds(NodeFigures, NAMES, FINITE, COUNTS, FINITE, COUNTS, FINITE), max_size=3).map(tuple),
     generator_parts=st.lists(

@@ -67,7 +67,7 @@ def stream_launch(
 
 
 def stream_result(test: str = "test_llm.py::test_chat", **changes: object) -> TestResult:
-    """A result of two launches of streams, of which some failed and some were cancelled; ``changes`` replace fields."""
+    """A result of two launches of streams, of which some failed; ``changes`` replace fields."""
     launches = tuple(
         stream_launch(
             ttft_ns=180 * MS, gap_ns=12 * MS, chunks=40, jitter=0.25, failing=2, seed=seed, input_tokens=128, seconds=4
@@ -93,7 +93,6 @@ def stream_result(test: str = "test_llm.py::test_chat", **changes: object) -> Te
         "launches": {"ttft": ((181.0 * MS, 0.01), (183.0 * MS, 0.01)), "tpot": ((12.1 * MS, 0.01), (12.1 * MS, 0.01))},
         "requests": 160,
         "failed_requests": {"500": 4},
-        "cancelled_requests": 8,
         "stream": stream_record(metrics),
         "setup": make_setup("continuous(max_batch_size=8)", "poisson(20/s)", "openai"),
     }

@@ -272,7 +272,7 @@ def silence_of(samples: Samples, window: Window, *, think_ns: int | None) -> Sil
         think_ns: pause of each caller of a closed loop; None for an open loop.
     """
     unanswered = np.isin(samples.outcome, _UNANSWERED)
-    was_answered = ~(unanswered | samples.cancelled)
+    was_answered = ~unanswered
     answered_ns = int(samples.done_ns[was_answered].max(initial=np.iinfo(np.int64).min))
     last = unanswered & (samples.done_ns >= window.end_ns - _RETRY_NS)
     if not last.any():

@@ -29,8 +29,6 @@ from pytest_mlpatterns.analysis.metrics.stream_blocks import PromiseBlocks, Stre
 from pytest_mlpatterns.analysis.statistics.intervals import block_weights
 from pytest_mlpatterns.records.latency import RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.package_layers import RETRY_LAYER
-from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -77,8 +75,7 @@ class LaunchBlocks:
 
     Attributes:
         count: number of blocks.
-        requests: requests due in the window, without those that the generator cancelled.
-        cancelled: those that it cancelled.
+        requests: requests due in the window.
         latencies_ns: sorted latencies of the successful ones, int64, shape ``(successes,)``.
         send_lag_ns: how late each request was sent, int64, shape ``(requests,)``.
         failures: how many requests ended with each status or failure code that is not 2xx.
@@ -91,7 +88,6 @@ class LaunchBlocks:
         self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
         due, good = samples.due_in(window), samples.succeeded
         self.requests: int = int(due.sum())
-        self.cancelled: int = int((window.covers(samples.due_ns) & samples.cancelled).sum())
         self.send_lag_ns: NDArray[np.int64] = samples.send_lag_ns[due]
         codes, counts = np.unique(samples.outcome[due & ~good], return_counts=True)
         self.failures: dict[int, int] = {int(code): int(count) for code, count in zip(codes, counts, strict=True)}
@@ -153,44 +149,6 @@ class LaunchBlocks:
     def error_rate(self) -> LaunchValue | None:
         """Share of requests that got no 2xx answer."""
         return LaunchValue(sum(self.failures.values()) / self.requests, 0.0) if self.requests else None
-
-    def attempts_per_request(self) -> LaunchValue | None:
-        """Attempts of a request, on average; None without retries."""
-        retries = self._launch.samples.retries
-        return None if retries is None else self._per_request(retries.attempts)
-
-    def retried_share(self) -> LaunchValue | None:
-        """Share of the requests that were tried again; None without retries."""
-        retries = self._launch.samples.retries
-        return None if retries is None else self._per_request(retries.attempts > 1)
-
-    def retry_denied_share(self) -> LaunchValue | None:
-        """Share of the requests that failed because the budget had no retry left; None without a budget."""
-        retries = self._launch.samples.retries
-        return None if retries is None or retries.denied is None else self._per_request(retries.denied)
-
-    def retry_layer(self) -> LayerStats | None:
-        """What clients did that tried again, counted as a layer before the service; None without retries.
-
-        The rates over time are by when requests were due, since a recording has no time of each attempt.
-        """
-        samples = self._launch.samples
-        if samples.retries is None:
-            return None
-        due = samples.due_in(self._launch.window)
-        attempts = samples.retries.attempts[due].astype(np.int64)
-        denied = (
-            np.zeros(attempts.size, dtype=np.bool_) if samples.retries.denied is None else samples.retries.denied[due]
-        )
-        once, again = int(((attempts == 1) & ~denied).sum()), int((attempts > 1).sum())
-        counters = {"once": once, "again": again, "denied": attempts.size - once - again}
-        counters["observed_ns"] = self._launch.window.duration_ns
-        series = {}
-        for name, counted_for in (("attempts", attempts), ("answered", samples.succeeded[due].astype(np.int64))):
-            rates = self._per_block(counted_for) * 1e9 / np.diff(self._edges)
-            counters[f"{name}_ns"] = int((rates * np.diff(self._edges)).sum())
-            series[name] = tuple((int(at), round(rate)) for at, rate in zip(self._edges, rates, strict=False))
-        return LayerStats(0, RETRY_LAYER, counters, {}, series)
 
     def asl(self) -> LaunchValue | None:
         """Share of the cores that it may use that the deployment used; None if its processes are unknown."""

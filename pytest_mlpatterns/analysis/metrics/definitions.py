@@ -168,38 +168,8 @@ _SPEEDS = (
         tolerance=0.001,
         short_label="errors",
     ),
-    Metric(
-        "attempts_per_request",
-        "attempts per request",
-        LaunchBlocks.attempts_per_request,
-        Unit.COUNT,
-        floor=0.02,
-        roles=frozenset({Role.GUARD, Role.FACT, Role.RETRIED}),
-        group=Group.LATENCY,
-        short_label="attempts",
-    ),
-    Metric(
-        "retried_share",
-        "retried requests",
-        LaunchBlocks.retried_share,
-        Unit.RATIO,
-        floor=0.01,
-        roles=frozenset({Role.RETRIED}),
-        group=Group.LATENCY,
-        short_label="retried",
-    ),
-    Metric(
-        "retry_denied_share",
-        "requests without a retry for want of budget",
-        LaunchBlocks.retry_denied_share,
-        Unit.RATIO,
-        floor=0.01,
-        roles=frozenset({Role.RETRIED}),
-        group=Group.LATENCY,
-        short_label="out of budget",
-    ),
 )
-"""Times, rates, failures and retries."""
+"""Times, rates and failures."""
 
 
 _EVALUATED = frozenset({Role.EVALUATED})

@@ -81,8 +81,6 @@ class Role(Enum):
     """Reports draw how it is distributed, where answers stream."""
     FACT = auto()
     """The text of a failure has it."""
-    RETRIED = auto()
-    """Only a load with retries has it."""
     EVALUATED = auto()
     """The table of a test that measured scaling or overload has it."""
 

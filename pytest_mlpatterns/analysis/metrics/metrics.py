@@ -118,18 +118,6 @@ class Metrics(PatternMetrics, StreamMetrics):
             raise InvalidResultError("no request was due in the measured window, so there is no error rate")
         return wilson_interval(sum(self.failures.values()), self.requests, confidence)
 
-    attempts_per_request = Figure(
-        "attempts_per_request",
-        "How often a request was sent on average, the amplification of the load; None without ``retries=``.",
-    )
-    retried_ratio = Figure(
-        "retried_share",
-        "Share of the requests that were sent more than once; None without ``retries=``.",
-    )
-    retry_denied_ratio = Figure(
-        "retry_denied_share",
-        "Share of the requests that failed because the retry budget was used up; None without a budget.",
-    )
     asl_ratio = Figure(
         "asl",
         "Average system load: mean share of the cores that it may use, that the deployment's processes used.",

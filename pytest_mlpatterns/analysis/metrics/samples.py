@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_mlpatterns.records.samples import RetrySamples, Samples, StreamSamples
+from pytest_mlpatterns.records.samples import Samples, StreamSamples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamTimes", "join_samples", "shift_samples", "take_rows"]
 
 
-_COLUMNS = tuple(field.name for field in fields(Samples) if field.name not in ("stream", "retries"))
+_COLUMNS = tuple(field.name for field in fields(Samples) if field.name != "stream")
 _STREAM_COLUMNS = tuple(field.name for field in fields(StreamSamples) if field.name != "chunk_ns")
 
 
@@ -39,14 +39,7 @@ def take_rows(samples: Samples, rows: NDArray[np.int64]) -> Samples:
     columns: dict[str, Any] = {name: getattr(samples, name)[rows] for name in _COLUMNS}
     if samples.stream is not None:
         columns["stream"] = _take_streams(samples.stream, rows)
-    if samples.retries is not None:
-        columns["retries"] = _take_retries(samples.retries, rows)
     return Samples(**columns)
-
-
-def _take_retries(retries: RetrySamples, rows: NDArray[np.int64]) -> RetrySamples:
-    """The attempts of the requests with these indices, in this order."""
-    return RetrySamples(retries.attempts[rows], None if retries.denied is None else retries.denied[rows])
 
 
 def _take_streams(stream: StreamSamples, rows: NDArray[np.int64]) -> StreamSamples:
@@ -62,7 +55,7 @@ def _take_streams(stream: StreamSamples, rows: NDArray[np.int64]) -> StreamSampl
 def join_samples(parts: Sequence[Samples]) -> Samples:
     """The requests of several recordings, in the order of completion.
 
-    All of them were read as streams, or none; all with retries, or none.
+    All of them were read as streams, or none.
 
     One column after the other, so that a large load does not lie in memory three times.
     """
@@ -72,14 +65,10 @@ def join_samples(parts: Sequence[Samples]) -> Samples:
     if streams:
         joined = {name: _joined(streams, name) for name in (*_STREAM_COLUMNS, "chunk_ns")}
         columns["stream"] = _take_streams(StreamSamples(**joined), order)
-    retries = [part.retries for part in parts if part.retries is not None]
-    if retries:
-        denied = None if retries[0].denied is None else _joined(retries, "denied")
-        columns["retries"] = _take_retries(RetrySamples(_joined(retries, "attempts"), denied), order)
     return Samples(**columns)
 
 
-def _joined(parts: Sequence[Samples] | Sequence[StreamSamples] | Sequence[RetrySamples], name: str) -> NDArray[Any]:
+def _joined(parts: Sequence[Samples] | Sequence[StreamSamples], name: str) -> NDArray[Any]:
     """One column of several recordings, one recording after the other."""
     return np.concatenate([getattr(part, name) for part in parts])
 
@@ -98,7 +87,7 @@ def shift_samples(samples: Samples, by_ns: int) -> Samples:
             input_tokens=stream.input_tokens,
             chunk_ns=stream.chunk_ns + by_ns,
         )
-    return Samples(**columns, retries=samples.retries)
+    return Samples(**columns)
 
 
 class StreamTimes:

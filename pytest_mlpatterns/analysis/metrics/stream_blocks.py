@@ -234,7 +234,7 @@ def in_time(since_due_ns: NDArray[np.int64], first_ns: int, next_ns: int) -> int
 class PromiseBlocks:
     """A promise over the requests of one launch.
 
-    A failed or timed-out request breaks every promise. A request that the generator cancelled is left out.
+    A failed or timed-out request breaks every promise.
 
     Args:
         promise: what each request is to keep.

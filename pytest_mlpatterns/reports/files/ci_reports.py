@@ -228,8 +228,6 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
         found.append(("perf_engine", setup.engine))
     if result.definition.price is not None:
         found.append(("perf_price", str(result.definition.price)))
-    if result.measured.cancelled_requests:
-        found.append(("perf_cancelled_requests", str(result.measured.cancelled_requests)))
     if result.stream is not None:
         means = {"input": result.stream.input_tokens, "output": result.stream.output_tokens}
         found += [(f"perf_{name}_tokens_per_request", f"{mean[0]:.6g}") for name, mean in means.items() if mean]

@@ -47,7 +47,6 @@ from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.suspicions import Command, run_again
 from pytest_mlpatterns.reports.text.where import where_texts
 from pytest_mlpatterns.units import format_percent, format_size
-from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,7 +232,6 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
         "Baseline": result.judged.baseline_note,
         "Measured": f"{', '.join(measured_counts(result))} in {result.measured.seconds_spent:.1f} s",
         "Failed requests": f"{failed:,} ({kinds})" if failed else "",
-        "Cancelled": count(result.measured.cancelled_requests, "request") if result.measured.cancelled_requests else "",
         "Tokens": tokens_text(result.stream) if result.stream is not None else "",
     }
     items = [part for name, text in facts.items() if text for part in (tag("dt", name), tag("dd", text))]

@@ -134,7 +134,6 @@ def _facts(result: TestResult, shown: set[str]) -> list[_Part]:
     measured = [
         *measured_counts(result),
         f"{failed:,} failed{f' ({kinds})' if kinds else ''}",
-        *([f"{result.measured.cancelled_requests:,} cancelled"] if result.measured.cancelled_requests else []),
         f"{result.measured.seconds_spent:.1f} s",
     ]
     tokens = tokens_text(result.stream) if result.stream is not None else ""

@@ -137,7 +137,6 @@ def test_the_page_of_a_test_has_a_part_for_streams_and_its_tokens() -> None:
     assert '<th scope="rowgroup" colspan="3">Streams</th>' in page
     assert "<td>p95 TTFT</td>" in page
     assert "<dt>Tokens</dt><dd>128 input and 40.0 output tokens a request on average</dd>" in page
-    assert "<dt>Cancelled</dt><dd>8 requests</dd>" in page
     assert "Goodput (ttft" in page
 
 

@@ -116,7 +116,6 @@ _CLASSES = {
     "Prometheus": "path batch_size queue_depth cache_hits",
     "Queued": "capacity workers broker wait",
     "Replicated": "replicas balance prefix_chars",
-    "Retries": "count backoff jitter honour_retry_after budget attempt_timeout seed",
     "Stages": "stages of start",
     "Trace": "path column speed",
     "Uniform": "inputs seed",
