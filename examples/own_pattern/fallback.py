@@ -14,7 +14,7 @@ class Fallback(Pattern):
     """``other`` answers if what is inside raises an error, or has no answer after ``seconds``."""
 
     other: Callable | None = None
-    seconds: float = 0.2
+    seconds: float = 0.05
 
     layer_kind = LayerKind(
         figures=(

@@ -6,7 +6,7 @@ import asyncio
 async def double(batch):
     if any(number % 10 == 0 for number in batch):
         raise ValueError("no doubles of tens")
-    await asyncio.sleep(1 if any(number % 10 == 5 for number in batch) else 0.002)
+    await asyncio.sleep(0.5 if any(number % 10 == 5 for number in batch) else 0.002)
     return [2 * number for number in batch]
 
 

@@ -23,6 +23,6 @@ def right(numbers, doubles):
 
 @pytest.mark.perf(pattern=Fallback(unknown) | Microservice(), concurrency=4, check=right)
 def test_every_caller_has_an_answer(perf):
-    perf.assert_error_rate_below("1%")
+    perf.assert_error_rate_below("5%")
     if not perf.smoke:  # a figure that a single request cannot give
         assert perf.metrics.figure("fallback_share").value > 0.05
