@@ -13,12 +13,13 @@ import math
 import subprocess
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from bench import HERE, Claim, Table
 from environments import python_of
+from msgspec import structs
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series, series_of
@@ -358,7 +359,9 @@ def speed() -> Iterator[Table]:
         "unchanged": course_of(100 * np.exp(noise)),
         "with 100 steps": course_of(100 * np.exp(noise + walk)),
     }
-    whole["ratios to the commit before"] = replace(whole["unchanged"], course=Course.RATIOS, points=tuple(chain))
+    whole["ratios to the commit before"] = structs.replace(
+        whole["unchanged"], course=Course.RATIOS, points=tuple(chain)
+    )
     rows, slowest = [], 0.0
     for name, series in whole.items():
         started = time.process_time()

@@ -7,12 +7,13 @@ if one kind has few; later the test is judged after every launch until it is dec
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from bench import Claim, Table
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from bench import Claim, Table
+from msgspec import structs
 from verdict_simulation import (
     CHANGES,
     DISTURBED,
@@ -176,7 +177,7 @@ def interleaved(
         for name, ratios in everything.judged(launches).items():
             better, tolerance = METRICS[name].better, TOLERANCES.of(name)
             limit = 1 + tolerance if better == "lower" else 1 - tolerance
-            judged = plan if name in SPEED else replace(plan, alpha=GUARD_PLAN_ALPHA)
+            judged = plan if name in SPEED else structs.replace(plan, alpha=GUARD_PLAN_ALPHA)
             verdict = judge_ratio(ratios[:launches], limit, better, plan=judged, equivalence=name in SPEED)
             outcomes[name] = verdict.outcome
             value = verdict.judged.value

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from bench import Claim, Table
+from msgspec import structs
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import BlockedValues
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -173,7 +174,7 @@ def of_pairs(pairs: Pairs, tolerance: float, design: Design) -> Outcome:
             judged = _judged(METRICS[name], {metric: ratios[:number] for metric, ratios in pairs.items()})
             verdict = judge_ratio(judged, 1 + tolerance, "lower", plan=plan)
             if verdict.outcome is Outcome.FAIL and verdict.launches < CONFIRMING <= number:
-                verdict = judge_ratio(judged, 1 + tolerance, "lower", plan=replace(plan, since=CONFIRMING))
+                verdict = judge_ratio(judged, 1 + tolerance, "lower", plan=structs.replace(plan, since=CONFIRMING))
             found.append(verdict.outcome)
         outcome = together(found)
         if outcome is Outcome.PASS or (outcome is Outcome.FAIL and number >= CONFIRMING):

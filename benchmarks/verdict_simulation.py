@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from bench import Claim, Table
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import counted
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS

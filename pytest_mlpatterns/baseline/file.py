@@ -22,9 +22,11 @@ verdicts.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
+
+import msgspec
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
@@ -248,7 +250,7 @@ def _plain_counts(counts: Sequence[RequestCounts]) -> dict[str, Any]:
 
 def _plain_circumstances(entry: Entry) -> dict[str, Any]:
     """What else was known when the entry was recorded, without what is empty."""
-    taken = {name: share and rounded(share, 2) for name, share in asdict(entry.taken).items()}
+    taken = {name: share and rounded(share, 2) for name, share in msgspec.to_builtins(entry.taken).items()}
     found = {
         "facts": dict(entry.facts),
         "split": plain_splits(entry.split),
@@ -317,8 +319,7 @@ def _read_split(metric: SplitMetric, data: Mapping[str, Any]) -> LatencySplit:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """An entry that several files have, and differently.
 
     Attributes:

@@ -6,8 +6,10 @@ module must not know verdicts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.config.run_settings import BaselineMode
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["BaselineLookup", "BaselineMatch", "scaled"]
 
 
-@dataclass(frozen=True, slots=True)
-class BaselineMatch:
+class BaselineMatch(Struct, frozen=True):
     """Outcome of looking for the entry that a test is compared with.
 
     Attributes:
@@ -47,7 +48,7 @@ class BaselineMatch:
     entry: Entry | None = None
     gap: BaselineGap | None = None
     details: str = ""
-    facts: EnvironmentFacts = field(default_factory=dict)
+    facts: EnvironmentFacts = {}
     name: str = ""
     recorded: EntryKey | None = None
     accepted: tuple[str, ...] = ()

@@ -7,8 +7,9 @@ ones; what they found travels to the process that writes. This module must not k
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.lookup import BaselineLookup
@@ -36,8 +37,7 @@ _NO_LINE = Level(why_not="this run added no line to the history")
 """What a history gives for a test whose line was not added."""
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """What a run collected, before options such as ``-k`` deselected tests.
 
     Attributes:

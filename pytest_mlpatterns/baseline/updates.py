@@ -10,9 +10,11 @@ entry decides little by itself; the code that it was recorded from decides then.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, with_locations, with_role
 from pytest_mlpatterns.analysis.metrics.distribution_summary import stored_percentiles, without_body
@@ -79,8 +81,7 @@ _SEEN = 0.95
 """Share of runs in which a change fails that an entry sees."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunFacts(Struct, frozen=True):
     """What all entries of one run have in common.
 
     Attributes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.cli.output import require_other, write_document, write_file
 from pytest_mlpatterns.cli.project_history import add_history_option, history_place
@@ -64,8 +65,7 @@ def add_history_command(
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Everything:
+class _Everything(Struct, frozen=True):
     """What a history holds.
 
     Attributes:

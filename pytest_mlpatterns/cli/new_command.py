@@ -11,10 +11,11 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from msgspec import structs
 
 from pytest_mlpatterns.cli.first_test import first_test
 from pytest_mlpatterns.cli.output import require_other
@@ -87,7 +88,7 @@ def run_new(options: argparse.Namespace) -> int:
     _say(f"looking at {candidate.name} …")
     subject = _probed(candidate, options.path)
     if options.payload is not None:
-        subject = replace(subject, inputs=_inputs_in(options.payload))
+        subject = structs.replace(subject, inputs=_inputs_in(options.payload))
     file = Path(options.output) if options.output is not None else _default_file(subject, directory)
     _require_new(file)
     text = first_test(subject, _relative(file.parent, directory))

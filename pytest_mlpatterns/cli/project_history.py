@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import configparser
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.files import read_text
@@ -40,8 +41,7 @@ _LEGACY = "ini_options"
 """Table of ``pyproject.toml`` that older versions of pytest read."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProjectFile:
+class ProjectFile(Struct, frozen=True):
     """A project's pytest configuration.
 
     Attributes:
@@ -73,8 +73,7 @@ def find_project(directory: Path) -> ProjectFile:
     return ProjectFile(here, {})
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryPlace:
+class HistoryPlace(Struct, frozen=True):
     """A history, and the project that it is of.
 
     Attributes:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ast
 import os
-from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,8 +63,7 @@ class InputKind(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class SampleInputs:
+class SampleInputs(Struct, frozen=True):
     """Inputs that a first test sends.
 
     Attributes:
@@ -77,8 +78,7 @@ class SampleInputs:
     is_guess: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """What a first test measures.
 
     Attributes:
@@ -88,14 +88,15 @@ class Subject:
 
     kind: SubjectKind
     name: str
-    inputs: SampleInputs = field(default_factory=SampleInputs)
+    inputs: SampleInputs = SampleInputs()
     method: str = ""
     path: str = ""
     is_local: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Subject:
@@ -129,8 +130,7 @@ MODEL_FILES = {
 """Kinds of model files by the ending of their name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """Something that a first test could measure: a file relative to the directory, or an import string."""
 
     kind: SubjectKind

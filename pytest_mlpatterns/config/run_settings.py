@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria
 from pytest_mlpatterns.config.converters import (
@@ -72,8 +73,7 @@ class HistoryFail(StrEnum):
     NEVER = "never"
 
 
-@dataclass(frozen=True, slots=True)
-class RunSettings:
+class RunSettings(Struct, frozen=True):
     """Settings of a whole run.
 
     ``always_ranks``: the weights come from the ini file, so a run without alternatives to rank is not an error.
@@ -156,8 +156,7 @@ def read_run_settings(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(Struct, frozen=True):
     """What the command line and the ini file give, the command line first; arguments of :func:`read_run_settings`."""
 
     options: Mapping[str, object]

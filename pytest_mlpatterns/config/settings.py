@@ -7,9 +7,10 @@ setting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from pytest_mlpatterns.config.acceptances import read_accept
 from pytest_mlpatterns.config.arguments import LOAD_ARGUMENTS
@@ -83,8 +84,7 @@ class ProfileMode(StrEnum):
     OFF = "off"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Settings of one perf test.
 
     ``warmup_ns`` is None if the warm-up ends when the load is steady. ``compare`` names the metrics that are compared;

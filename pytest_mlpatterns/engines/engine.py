@@ -8,10 +8,11 @@ first named. This module must not know any of them.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.start_options import start_with_cpus, start_with_replica_cores
@@ -35,8 +36,7 @@ _GROUP = "pytest_mlpatterns.engines"
 """Group of entry points in which distributions register engines."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
+class SessionOptions(Struct, frozen=True):
     """What an engine reads its own settings from.
 
     Attributes:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.bisection import (
     Bisection,
@@ -46,8 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["BisectPlan", "Search", "searchable_metrics"]
 
 
-@dataclass(frozen=True, slots=True)
-class BisectPlan:
+class BisectPlan(Struct, frozen=True):
     """What is searched for, and how long.
 
     Attributes:

@@ -12,8 +12,9 @@ import contextlib
 import json
 import math
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.errors import SettingError
@@ -36,8 +37,7 @@ _MOST_EVENTS = 10_000
 _OTHER = "name another file with --state"
 
 
-@dataclass(frozen=True, slots=True)
-class SearchEvent:
+class SearchEvent(Struct, frozen=True):
     """A measurement of a commit, or why it cannot be measured.
 
     Attributes:

@@ -8,8 +8,9 @@ This module also knows whether the files are still those of the commit, and must
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.records.bisect import CommitName
@@ -38,8 +39,7 @@ _MOST_COMMITS = 100_000
 """Commits along first parents that are read at most, the latest ones; that takes git about a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checkout:
+class Checkout(Struct, frozen=True):
     """What was checked out when a run began.
 
     Attributes:
@@ -110,8 +110,7 @@ def _repository(root: Path) -> Git | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRange:
+class CommitRange(Struct, frozen=True):
     """The commits of a range along first parents.
 
     Attributes:

@@ -15,9 +15,11 @@ import functools
 import os
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import LogRatio
 from pytest_mlpatterns.analysis.verdicts.tolerances import Tolerances
@@ -83,8 +85,7 @@ class WhyNotRun(StrEnum):
     TIMEOUT = "time-out"
 
 
-@dataclass(frozen=True, slots=True)
-class NotRun:
+class NotRun(Struct, frozen=True):
     """A commit that cannot be measured.
 
     Attributes:
@@ -101,8 +102,7 @@ class NotRun:
         return f"{self.why.value}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredAs:
+class MeasuredAs(Struct, frozen=True):
     """How a test of an old commit is measured, in place of what its marker asks for.
 
     Attributes:
@@ -118,8 +118,7 @@ class MeasuredAs:
     is_profiled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CommitJob:
+class CommitJob(Struct, frozen=True):
     """What a pytest process measures.
 
     Attributes:
@@ -160,8 +159,7 @@ class CommitJob:
         return replace(settings, compare=(asked.metric,), tolerance=Tolerances({asked.metric: asked.tolerance}))
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRunEnded:
+class CommitRunEnded(Struct, frozen=True):
     """What a pytest process sends at its end.
 
     Attributes:
@@ -175,8 +173,7 @@ class CommitRunEnded:
     tests: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRun:
+class CommitRun(Struct, frozen=True):
     """A commit that was measured.
 
     Attributes:

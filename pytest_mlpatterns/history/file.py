@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, HistoryError, SettingError
 from pytest_mlpatterns.records.history import HistoryLine, HistoryRead
@@ -43,8 +44,7 @@ _UNQUOTED = frozenset('!"#*?[\\] \t')
 """Characters that mean something in a pattern of ``.gitattributes``."""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """What runs measured, line by line, in a file that other runs may read and append to at the same time.
 
     Attributes:

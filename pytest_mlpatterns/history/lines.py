@@ -7,8 +7,9 @@ were not measured validly give none. This module must not know where a history i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, Role, objective_of
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RunOfLines", "kept_metrics", "line_of", "lines_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class RunOfLines:
+class RunOfLines(Struct, frozen=True):
     """What all lines of one run have in common.
 
     Attributes:

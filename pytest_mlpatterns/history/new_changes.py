@@ -7,8 +7,10 @@ shown, nor what it does to the run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import Segment, Series, commit_key, series_of
@@ -99,8 +101,7 @@ def latest_points(series: Series, most: int) -> Series:
     return replace(series, points=series.points[cut:], segments=(replace(kept[0], reason=""), *kept[1:]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Course:
+class _Course(Struct, frozen=True):
     """What distinguishes one course from another."""
 
     test: str
@@ -119,8 +120,7 @@ def _same_start(series: Series, now: Mapping[_Course, Series]) -> Series:
     return latest_points(series, max(_LATEST_RUNS - more, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
+class _Places(Struct, frozen=True):
     """The index of the first and of the last run of each commit in a course."""
 
     first: Mapping[str, int]

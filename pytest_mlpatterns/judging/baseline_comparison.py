@@ -6,8 +6,9 @@ It must not know pytest, nor which verdicts fail a test.
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.health.machine import SLOWER, ratio_of_sorting, sorting_times_ns

@@ -6,8 +6,9 @@ Loaded when a test asks for it, since a test that passes does not.
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.attribution import profile_record
 from pytest_mlpatterns.analysis.causes.growth import held_record

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from statistics import geometric_mean
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
     LOCATIONS,
@@ -87,8 +89,7 @@ Choice = Callable[[bool], "Sequence[ComparedMetric]"]
 """Which metrics to compare, given whether the answers stream, which is known after a launch."""
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedMetric:
+class ComparedMetric(Struct, frozen=True):
     """One metric of a comparison.
 
     Attributes:

@@ -7,8 +7,10 @@ builds those of tests from the parts here, ``measure`` its own. This module must
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER, LaunchScatter
 from pytest_mlpatterns.engines.engine import launch
@@ -64,8 +66,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelUnderTest:
+class ModelUnderTest(Struct, frozen=True):
     """A model of the test's own, which this package can serve under any pattern.
 
     Attributes:
@@ -99,8 +100,7 @@ class ModelUnderTest:
             raise SettingError(f"{self.test} asks for {self.fixture}, but {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class SystemUnderTest:
+class SystemUnderTest(Struct, frozen=True):
     """What is deployed, and how it is started.
 
     Attributes:
@@ -155,8 +155,7 @@ class SystemUnderTest:
         return functools.partial(launch, self.model.plan(pattern), options)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadDriver:
+class LoadDriver(Struct, frozen=True):
     """What sends the load of every test of a session.
 
     Attributes:
@@ -181,8 +180,7 @@ class LoadDriver:
             generator.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """What decides a test that its stored baseline does not: the code that the baseline was recorded from.
 
     Attributes:
@@ -196,8 +194,7 @@ class Settlement:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Experiment:
+class Experiment(Struct, frozen=True, kw_only=True):
     """Everything that one perf test measures and compares.
 
     Attributes:

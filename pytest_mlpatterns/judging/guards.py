@@ -8,9 +8,11 @@ module must not know how anything is started or measured.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile
@@ -77,8 +79,7 @@ class Sample(Protocol):
         """The metric in each launch; empty if unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class EntrySample:
+class EntrySample(Struct, frozen=True):
     """The launches of a baseline entry."""
 
     entry: Entry
@@ -93,8 +94,7 @@ class EntrySample:
         return recorded.get(metric.name, ())
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredSample:
+class MeasuredSample(Struct, frozen=True):
     """Measured launches."""
 
     metrics: Metrics

@@ -6,10 +6,12 @@ decided. This module must not know how variants are started, nor pytest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.machine import why_busy
@@ -82,8 +84,7 @@ _LEAST = 1e-9
 """Smallest limit on a ratio of rates, since 0 has no logarithm."""
 
 
-@dataclass(frozen=True, slots=True)
-class Factor:
+class Factor(Struct, frozen=True):
     """How many times as fast one side has to be as the other.
 
     Attributes:
@@ -246,8 +247,7 @@ def judge_factor(run: InterleavedRun, asked: Factor, *, budget_ns: int, neighbou
     return Verdict(on, "pattern", verdict.outcome, reason, why_open=WhyOpen(OpenBy.MACHINE, busy) if busy else None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(Struct, frozen=True):
     """One metric of a run, and the limit of the ratio second/first.
 
     Attributes:
@@ -279,8 +279,7 @@ class _Question:
         return judge_ratio(ratios, self.limit, self.better, plan=plan, prior=self.prior, equivalence=self.equivalence)
 
 
-@dataclass(frozen=True, slots=True)
-class _FactorJudge:
+class _FactorJudge(Struct, frozen=True):
     """How many times as fast one variant is as the other.
 
     Neighbours do not make the slower variant the faster one, but waiting for a core takes both equally long, and so the

@@ -7,8 +7,9 @@ measured.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import describe_growth, growth_of, is_leak, judge_leak
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, with_role

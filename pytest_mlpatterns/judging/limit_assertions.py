@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import math
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
 from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Role, StreamPercentile, objective_of

@@ -15,6 +15,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from msgspec import Struct
+
 from pytest_mlpatterns.analysis.health.machine import (
     CPU_FACTOR,
     slower_explains,
@@ -49,8 +51,7 @@ _QUIET_LAUNCHES = 2
 _ADVICE = "run it again in a quieter moment, or compare interleaved (--perf-against)"
 
 
-@dataclass(frozen=True, slots=True)
-class MachineDoubts:
+class MachineDoubts(Struct, frozen=True):
     """Doubts about the failures of one look at a test.
 
     Attributes:
@@ -131,8 +132,7 @@ class MachineDoubts:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Bounds:
+class _Bounds(Struct, frozen=True):
     """Times as long as before that the machine explains: of the time of a request, and of its CPU time."""
 
     wall: float

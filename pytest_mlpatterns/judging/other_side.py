@@ -6,8 +6,10 @@ Each is a variant of an interleaved run, deployed as the test's own side is. It 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.config.lists import read_pattern
 from pytest_mlpatterns.engines.engine import launch
@@ -44,8 +46,7 @@ _MOST_THREADS = 256
 """Most callers of plain calls: each is a thread, and all share one interpreter."""
 
 
-@dataclass(frozen=True, slots=True)
-class OtherSide:
+class OtherSide(Struct, frozen=True):
     """The other side of a comparison.
 
     Attributes:

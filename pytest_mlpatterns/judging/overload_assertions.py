@@ -5,8 +5,9 @@ It must not know how load is offered, nor pytest.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.overload import (
     default_limit_ns,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import growth_record
 from pytest_mlpatterns.analysis.causes.latency_split import splits_of

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS
 from pytest_mlpatterns.analysis.metrics.metric import Nmrt

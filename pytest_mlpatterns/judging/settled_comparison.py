@@ -9,9 +9,11 @@ pytest, nor how anything is measured or a revision found.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.health.machine import may_be_faster, sorting_times_ns
 from pytest_mlpatterns.analysis.metrics.definitions import (
@@ -365,8 +367,7 @@ def is_decided(screened: Verdict, standing: frozenset[str] = STANDING) -> bool:
     return screened.outcome is Outcome.PASS
 
 
-@dataclass(frozen=True, slots=True)
-class SettledVerdicts:
+class SettledVerdicts(Struct, frozen=True):
     """What one look at the file shows, and what is known beside it.
 
     Attributes:

@@ -6,8 +6,9 @@ It must not know how the steps were noted, nor pytest.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.capacity.step_impact import (
     USUAL_LIMIT,
@@ -46,8 +47,7 @@ _BUSY_FACTOR = 3
 """How many times as late neighbours make an answer: with two of them on each core a service has a third of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnhurtLimits:
+class UnhurtLimits(Struct, frozen=True):
     """What an assertion asks of a step.
 
     Attributes:

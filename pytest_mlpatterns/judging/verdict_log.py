@@ -10,9 +10,10 @@ import linecache
 import re
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn, ParamSpec, TypeVar
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.metrics import missing_figure
 from pytest_mlpatterns.config.settings import InconclusivePolicy

@@ -7,10 +7,10 @@ time that it adds to a request is measured here too.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.columns import samples_of

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.analysis.metrics.samples import join_samples, shift_samples

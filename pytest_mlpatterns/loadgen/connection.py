@@ -12,9 +12,10 @@ from __future__ import annotations
 import errno
 import selectors
 import socket
-from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import Failure
@@ -375,8 +376,7 @@ class ClientProtocol(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StreamReading:
+class StreamReading(Struct, frozen=True):
     """What the connections of a load share.
 
     Attributes:

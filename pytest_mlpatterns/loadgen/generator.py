@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.generator_process import LocalPool

@@ -6,11 +6,11 @@ header table of size zero, so equal bytes always mean equal headers, and every k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import hpack
+from msgspec import Struct
 
 from pytest_mlpatterns.loadgen.http2_frames import (
     ACK,
@@ -354,8 +354,7 @@ class HeaderError(ValueError):
     """A malformed header block, or one without a status."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestBlocks:
+class RequestBlocks(Struct, frozen=True):
     """Encoded headers of a call: for a connection's first request, for later ones, and for a peer with a small table.
 
     The first block fills the peer's table, and later blocks refer to it.
@@ -390,8 +389,7 @@ class RequestBlocks:
         return cls(first, later, encoder.encode(headers))
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
+class Headers(Struct, frozen=True):
     """The HTTP status, the gRPC status and its message in a block; None if absent."""
 
     http_status: int | None

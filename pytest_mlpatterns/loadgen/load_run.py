@@ -7,10 +7,11 @@ next phase begins, and returns the recording at the end. It opens no sockets and
 from __future__ import annotations
 
 from array import array
-from dataclasses import replace
 from statistics import median
 from time import process_time_ns
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.loadgen.arrivals import (
     NEVER_NS,

@@ -5,9 +5,10 @@ Recorded columns travel as raw bytes. Keep this module light: the generator proc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.records.addressing import Answer, Progress
 
@@ -41,8 +42,7 @@ class Transport(Enum):
     GRPC = "gRPC"
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Struct, frozen=True):
     """One generator's part of a load: the requests ``number``, ``number + of``, ``number + 2 of``, …
 
     The schedule decides when they are due. A generator that shares a load reports when it is warm, and opens its window
@@ -57,8 +57,7 @@ class Share:
         return len(range(self.number, whole, self.of))
 
 
-@dataclass(frozen=True, slots=True)
-class LoadJob:
+class LoadJob(Struct, frozen=True):
     """One load to generate.
 
     ``endpoint`` is the target; ``messages`` are complete requests as ``transport`` has them, drawn in turn.
@@ -110,34 +109,29 @@ class LoadJob:
         return Transport.GRPC if self.endpoint.wire.protocol == "grpc" else Transport.HTTP1
 
 
-@dataclass(frozen=True, slots=True)
-class Warm:
+class Warm(Struct, frozen=True):
     """A generator that shares a load has warmed up and waits for :class:`OpenWindow`."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenWindow:
+class OpenWindow(Struct, frozen=True):
     """Sent to all generators that share a load: time at which the window opens (``time.perf_counter_ns``)."""
 
     at_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddAddress:
+class AddAddress(Struct, frozen=True):
     """Sent during a load: one more server, ``(host, port)``, which gets its share of the requests from now on."""
 
     address: tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveAddress:
+class RemoveAddress(Struct, frozen=True):
     """Sent during a load: a server, ``(host, port)``, which gets no further request from now on."""
 
     address: tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class WindowOpened:
+class WindowOpened(Struct, frozen=True):
     """The warm-up is over and the measured window has begun."""
 
     start_ns: int
@@ -149,8 +143,7 @@ Instruction = OpenWindow | AddAddress | RemoveAddress | str
 """What a generator receives during a job; a text ends it."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadResult:
+class LoadResult(Struct, frozen=True):
     """Result of a job: everything recorded since its start, warm-up included, and the generator's report on itself.
 
     ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes, and those of its
@@ -166,7 +159,7 @@ class LoadResult:
     generator: GeneratorReport
     answers: list[Answer]
     stopped_early: bool
-    failed: dict[int, FailedAnswer] = field(default_factory=dict)
+    failed: dict[int, FailedAnswer] = {}
     planned: RequestWindow | None = None
     slices: tuple[Window, ...] = ()
     beside: LoadResult | None = None

@@ -6,9 +6,10 @@ Connections stay open in between, so that no slice begins with a handshake.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from time import perf_counter_ns, process_time_ns
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, ClosedLoopArrivals
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop

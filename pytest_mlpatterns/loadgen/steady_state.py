@@ -7,8 +7,9 @@ warm-up ends by the number of answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.workload.window_plan import SLOW_INTERVAL_NS
 
@@ -31,8 +32,7 @@ _SPREAD = 0.10
 """Largest spread of the windows, as a share of the middle value, as in Triton's perf_analyzer."""
 
 
-@dataclass(frozen=True, slots=True)
-class WarmupWindow:
+class WarmupWindow(Struct, frozen=True):
     """A finished window of the warm-up: throughput and median latency."""
 
     throughput_rps: float

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.measurement.answer_check import check_outputs, of_inputs, output_in
@@ -34,8 +36,7 @@ _SHOWN = 90
 """Most characters of an answer in a message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """One side: its name, and what is sent to it."""
 
     name: str
@@ -107,8 +108,7 @@ class AnswerComparison:
             raise
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
+class _Refusal(Struct, frozen=True):
     """An answer that is no success."""
 
     status: int

@@ -6,11 +6,13 @@ Each step or probe of a search is one job of the generator. This module must not
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.capacity_search import climb
 from pytest_mlpatterns.analysis.capacity.objective_search import MAX_WINDOWS, PIECES, Probe, Tally, highest_rate
@@ -68,8 +70,7 @@ _POLL_S = 0.1
 """Interval of the samples of the monitor during a step, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class LastStep:
+class LastStep(Struct, frozen=True):
     """The last load of a search."""
 
     schedule: Schedule
@@ -79,8 +80,7 @@ class LastStep:
     peak_rss_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Climbed:
+class Climbed(Struct, frozen=True):
     """What a search under an objective leaves to the next one of the same service, which need not climb again.
 
     Attributes:

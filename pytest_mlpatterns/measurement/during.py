@@ -14,12 +14,13 @@ import threading
 import time
 import traceback
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL, Signals
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
 from pytest_mlpatterns.fields import whole_number

@@ -16,12 +16,14 @@ from __future__ import annotations
 import time
 from array import array
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.overload import BACK_RATIO, OfferedLoad
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
@@ -76,8 +78,7 @@ _COUNT_NS = 100_000_000
 """Interval at which the new replica is asked how many requests it has received."""
 
 
-@dataclass(frozen=True, slots=True)
-class FurtherLoad:
+class FurtherLoad(Struct, frozen=True):
     """Loads a deployment that runs, after or beside its launches.
 
     Attributes:
@@ -223,8 +224,7 @@ _MOST_MEMORY = 0.25
 """Share of the machine's free memory that a growing deployment may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class FollowedGrowth:
+class FollowedGrowth(Struct, frozen=True):
     """What a long load found.
 
     Attributes:

@@ -5,8 +5,9 @@ It runs slower than others, so nothing here enters a verdict or a figure of anot
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import growth_between
 from pytest_mlpatterns.measurement.variant import VariantRun, named_errors

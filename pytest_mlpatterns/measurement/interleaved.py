@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import (
     LogRatio,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import track_of
 from pytest_mlpatterns.errors import MlpatternsError

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.engines.local.plain_caller import CallRound
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
@@ -139,8 +140,7 @@ def apart_from(deployment: Deployment, generator: Generator | CallLoop, processe
         yield
 
 
-@dataclass(frozen=True, slots=True)
-class LoadEvents:
+class LoadEvents(Struct, frozen=True):
     """Observers of one load; ``on_opened`` gets the time at which the window opened."""
 
     on_progress: Callable[[Progress], None]

@@ -7,10 +7,11 @@ blocks are adjacent in one window. Pure: this module must not know deployments, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct, structs
 
 from pytest_mlpatterns.analysis.metrics.blocked_values import AnswerCounts
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes, join_samples, shift_samples, take_rows
@@ -80,8 +81,7 @@ service: it computes both prompts together or one after the other, and its times
 rounds. A quarter is longer than that race, and shorter than what the first request keeps the service busy for."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponsePace:
+class ResponsePace(Struct, frozen=True):
     """How fast a variant answers.
 
     Attributes:
@@ -99,8 +99,7 @@ class ResponsePace:
         return max(round(self.cycle_ns / self.interval_ns), 1)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockPlan:
+class BlockPlan(Struct, frozen=True):
     """The plan of a launch.
 
     Attributes:
@@ -129,8 +128,7 @@ class BlockPlan:
         return self.requests is None and pairs < 4 * self.rounds
 
 
-@dataclass(frozen=True, slots=True)
-class BlockDesign:
+class BlockDesign(Struct, frozen=True):
     """The design of a paired launch.
 
     Let c be the time to start and warm up both variants, b the time of a pair of blocks, s the standard deviation of a
@@ -163,7 +161,7 @@ class BlockDesign:
     def within(self, budget_ns: int, launches: int) -> BlockDesign:
         """The same for a run with a budget, which its first launches may not exceed."""
         launch_ns = min(self.launch_ns, budget_ns // launches)
-        return replace(self, launch_ns=launch_ns, budget_ns=budget_ns if launches > 1 else None)
+        return structs.replace(self, launch_ns=launch_ns, budget_ns=budget_ns if launches > 1 else None)
 
     def blocks(self, paces: Sequence[ResponsePace], start_s: float, inputs: int = 1) -> BlockPlan:
         """Plan the blocks of one launch.
@@ -322,8 +320,7 @@ def stream_ratios(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRecording:
+class BlockRecording(Struct, frozen=True):
     """One block.
 
     Attributes:
@@ -465,7 +462,7 @@ def _merged_columns(parts: Sequence[Usage | NodeUsage]) -> dict[str, Any]:
 def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
     """The generator's own figures over all blocks."""
     reports = [block.report for block in blocks]
-    return replace(
+    return structs.replace(
         reports[-1],
         cpu_ns=sum(report.cpu_ns for report in reports),
         wall_ns=sum(report.wall_ns for report in reports),
@@ -486,7 +483,7 @@ def _merge_part(reports: Sequence[GeneratorReport], number: int) -> GeneratorPar
     """One generator's own figures over all blocks."""
     parts = [report.parts[number] for report in reports]
     busy_ns = sum(part.core_share * report.wall_ns for part, report in zip(parts, reports, strict=True))
-    return replace(
+    return structs.replace(
         parts[-1],
         completed=sum(part.completed for part in parts),
         core_share=busy_ns / max(sum(report.wall_ns for report in reports), 1),

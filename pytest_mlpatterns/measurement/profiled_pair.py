@@ -12,11 +12,11 @@ import math
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
 import psutil
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
 from pytest_mlpatterns.errors import ProfilerError
@@ -51,8 +51,7 @@ _TRIES = 3
 _LAYER = "split"
 
 
-@dataclass(frozen=True, slots=True)
-class ProfilingPlan:
+class ProfilingPlan(Struct, frozen=True):
     """How long and how often a pair is recorded.
 
     Args:
@@ -100,8 +99,7 @@ class ProfilingPlan:
         return lengths
 
 
-@dataclass(frozen=True, slots=True)
-class ProfiledSide:
+class ProfiledSide(Struct, frozen=True):
     """One side of the pair."""
 
     variant: Variant

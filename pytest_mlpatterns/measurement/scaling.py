@@ -8,8 +8,9 @@ goes through the numbers in the opposite order. This module must not know limits
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.measurement.launch import MAX_SEARCH_NS, LaunchRunner

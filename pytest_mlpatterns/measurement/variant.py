@@ -13,11 +13,12 @@ from array import array
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.growth import track_of
 from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason, why_limited
@@ -82,8 +83,7 @@ _LONGEST_FACTOR = 3
 """How many times as long as planned a block of a number of requests may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Struct, frozen=True):
     """One arm of an interleaved run.
 
     Attributes:
@@ -95,8 +95,7 @@ class Variant:
     plan: LoadPlan
 
 
-@dataclass(frozen=True, slots=True)
-class SeenBlock:
+class SeenBlock(Struct, frozen=True):
     """One block, before it counts.
 
     Attributes:

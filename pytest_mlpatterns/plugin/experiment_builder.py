@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
@@ -63,8 +64,7 @@ _EXPECTED = {"perf_model": 'a callable, a class or "package.module:attribute"', 
 """What the user's fixtures return."""
 
 
-@dataclass(frozen=True, slots=True)
-class FixtureValues:
+class FixtureValues(Struct, frozen=True):
     """What the fixtures ``perf_model``, ``perf_payload`` and ``perf_target`` gave a test."""
 
     model: object

@@ -7,10 +7,11 @@ check, which are answers of the service, and the values that an assertion compar
 from __future__ import annotations
 
 import linecache
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import MlpatternsError, PerfFailure
 from pytest_mlpatterns.plugin.collection import parameter_names
@@ -48,8 +49,7 @@ _BELOW_THE_USER = ("pytest_mlpatterns", "contextlib")
 _PYTEST = ("_pytest", "pluggy")
 
 
-@dataclass(frozen=True, slots=True)
-class Failures:
+class Failures(Struct, frozen=True):
     """The failures of one phase of a test.
 
     Attributes:

@@ -6,8 +6,9 @@ import functools
 import os
 import sys
 import sysconfig
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.judging.revision_comparison import least_ns
 from pytest_mlpatterns.plugin.collection import MEASURED_COMMIT

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import datetime
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from pytest_mlpatterns.config.run_settings import BaselineMode, BaselineSource
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure, PerfWarning
 from pytest_mlpatterns.plugin.collection import PERF_ITEM, PerfItem, measures, parameter_names

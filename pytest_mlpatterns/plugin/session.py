@@ -10,10 +10,10 @@ import contextlib
 import functools
 import os
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected

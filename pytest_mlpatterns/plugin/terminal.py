@@ -16,8 +16,9 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.reports.text.live_line import Standing, live_text, plain_text
 from pytest_mlpatterns.reports.text.terminal_text import Style, in_ascii

@@ -14,11 +14,11 @@ import hashlib
 import json
 import os
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import Struct
 
 from pytest_mlpatterns.records.layer_kinds import describe_layer_kind, own_layer_kinds
 from pytest_mlpatterns.records.result import FailedTest
@@ -48,8 +48,7 @@ _BASELINE = "mlpatterns_baseline"
 _LAYER_KINDS = "mlpatterns_layer_kinds"
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerInput:
+class WorkerInput(Struct, frozen=True):
     """What the controller sends to each worker.
 
     Attributes:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ast
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
 from pytest_mlpatterns.records.profile import Frame
@@ -32,8 +33,7 @@ _MOST_BYTES = 400_000
 """Longer files, most of them generated, are not parsed: their functions keep their short names."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Definition:
+class _Definition(Struct, frozen=True):
     """A function in a file: its lines from the first decorator on, its names, and the line of ``def``."""
 
     first: int

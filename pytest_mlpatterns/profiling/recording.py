@@ -5,8 +5,9 @@ A new profiler is a module that fulfils :class:`Profiler`. This module must not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Profiler", "RawFrame", "RawStack", "RawStacks", "Recording"]
 
 
-@dataclass(frozen=True, slots=True)
-class RawFrame:
+class RawFrame(Struct, frozen=True):
     """One level of a stack as the profiler prints it.
 
     Attributes:
@@ -33,8 +33,7 @@ class RawFrame:
     qualified: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RawStack:
+class RawStack(Struct, frozen=True):
     """A stack of one thread.
 
     Attributes:
@@ -47,8 +46,7 @@ class RawStack:
     frames: tuple[RawFrame, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RawStacks:
+class RawStacks(Struct, frozen=True):
     """What a profiler saw of one process.
 
     Attributes:
@@ -60,7 +58,7 @@ class RawStacks:
     duration_ns: int
     counts: Mapping[RawStack, int]
     lost: int = 0
-    threads: Mapping[int, ThreadTimes] = field(default_factory=dict)
+    threads: Mapping[int, ThreadTimes] = {}
 
 
 class Recording(Protocol):

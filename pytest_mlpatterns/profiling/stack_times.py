@@ -18,9 +18,11 @@ stacks lack them; without those, code that does little else would seem faster, a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.profiling.frame_names import MODEL, SERVER_LAYER, is_ours, layer_of, role_frame
 from pytest_mlpatterns.profiling.recording import RawFrame
@@ -52,8 +54,7 @@ _FEWEST = 3
 """Fewest blocks whose median ratio is known well enough to scale by it."""
 
 
-@dataclass(frozen=True, slots=True)
-class NativeThreads:
+class NativeThreads(Struct, frozen=True):
     """Threads in which the profiler never saw Python code: those that a library started for itself.
 
     Attributes:
@@ -64,8 +65,7 @@ class NativeThreads:
     busy: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SampledStacks:
+class SampledStacks(Struct, frozen=True):
     """The stacks of a deployment in one block.
 
     Attributes:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import datetime
-    from collections.abc import Collection
+from msgspec import Struct
 
 __all__ = ["ACCEPTED_FILE", "NOTHING_ACCEPTED", "Acceptance", "Accepted", "held_by", "pattern_of", "rounded_ceiling"]
 
@@ -24,8 +22,7 @@ _FINE = 0.01
 """The same of changes below a tenth, and of shares such as the error rate."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
+class Acceptance(Struct, frozen=True):
     """One metric of some tests may be worse than its reference, up to a ceiling.
 
     Attributes:
@@ -79,8 +76,7 @@ def rounded_ceiling(share: float) -> float:
     return round(100 * step * math.ceil(share / step - 1e-9), 6)
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """The acceptances of one test.
 
     Attributes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
+
+from msgspec import Struct
 
 __all__ = ["Answer", "Balance", "Balancer", "Progress", "Remote"]
 
@@ -53,8 +54,7 @@ class Balancer:
         return place
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(Struct, frozen=True):
     """A server that is driven through a client library.
 
     Attributes:
@@ -68,8 +68,7 @@ class Remote:
     ca_pem: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A stored response: index of its request, its body, and its head (status line, headers)."""
 
     request: int
@@ -77,8 +76,7 @@ class Answer:
     head: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """Progress of a running load, for the live line: medians of the last requests, of TTFT if they stream."""
 
     elapsed_ns: int

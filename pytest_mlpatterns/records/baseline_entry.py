@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from pytest_mlpatterns.records.launch import Taken
-from pytest_mlpatterns.records.setup import SystemKind
+from msgspec import Struct
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.records.latency import LatencySplits, Percentiles, RequestCounts
-    from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup
-    from pytest_mlpatterns.records.verdict import Verdict
+from pytest_mlpatterns.records.latency import LatencySplits, Percentiles, RequestCounts
+from pytest_mlpatterns.records.launch import LaunchValue, Taken
+from pytest_mlpatterns.records.setup import EnvironmentFacts, Setup, SystemKind
+from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["Anchor", "Baselines", "Entry", "EntryKey", "Level", "Update", "commit_in"]
 
 _OURS = "pytest-mlpatterns"
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(Struct, frozen=True):
     """An earlier entry of the test, since which every update changed little: its speed, commit and date.
 
     ``updates`` is the number of entries that were recorded since.
@@ -40,8 +34,7 @@ class Anchor:
         return _dated(self.date, self.commit)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """The stored result of one test on one machine.
 
     Attributes:
@@ -74,10 +67,10 @@ class Entry:
     latency: Percentiles = ()
     disturbed: tuple[str, ...] = ()
     counts: tuple[RequestCounts, ...] = ()
-    facts: EnvironmentFacts = field(default_factory=dict)
-    split: LatencySplits = field(default_factory=dict)
+    facts: EnvironmentFacts = {}
+    split: LatencySplits = {}
     tree: str = ""
-    taken: Taken = field(default_factory=Taken)
+    taken: Taken = Taken()
     accepted: tuple[str, ...] = ()
     sorting_ns: tuple[float, ...] = ()
 
@@ -114,8 +107,7 @@ Baselines = dict[str, dict[str, Entry]]
 """Test id → machine → entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class EntryKey:
+class EntryKey(Struct, frozen=True):
     """Which entry of the baseline file it is, and what the entry knows of the code that it was recorded from.
 
     Attributes:
@@ -136,8 +128,7 @@ class EntryKey:
         return _unchanged(self.commit)
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(Struct, frozen=True):
     """A new entry, the entry that it replaces, and how both compare.
 
     Attributes:
@@ -158,8 +149,7 @@ class Update:
     seen_from: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(Struct, frozen=True):
     """The level of a test as the last runs of a history have it, which an entry may hold instead of one run's.
 
     Attributes:
@@ -169,7 +159,7 @@ class Level:
         why_not: why there is no level, as a clause; empty if there is one.
     """
 
-    metrics: Mapping[str, tuple[LaunchValue, ...]] = field(default_factory=dict)
+    metrics: Mapping[str, tuple[LaunchValue, ...]] = {}
     runs: int = 0
     since: str = ""
     why_not: str = ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Estimate
+import msgspec
+from msgspec import Struct
+
+from pytest_mlpatterns.records.launch import Estimate
 
 __all__ = ["BisectResult", "CommitName", "SearchEnd", "SearchExtent", "SearchedCommit", "WhyRange"]
 
@@ -36,8 +37,7 @@ class WhyRange(StrEnum):
     """The time of the search was over."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommitName:
+class CommitName(Struct, frozen=True):
     """A commit as people name it.
 
     Attributes:
@@ -55,8 +55,7 @@ class CommitName:
     date: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchExtent:
+class SearchExtent(Struct, frozen=True):
     """The size of a search, and how long it may take.
 
     Attributes:
@@ -80,8 +79,7 @@ class SearchExtent:
     most_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class SearchedCommit:
+class SearchedCommit(Struct, frozen=True):
     """A commit that was measured, or could not be.
 
     Attributes:
@@ -102,8 +100,7 @@ class SearchedCommit:
     skipped: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BisectResult:
+class BisectResult(Struct, frozen=True):
     """The end of a search.
 
     Attributes:
@@ -142,10 +139,10 @@ class BisectResult:
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers; ratios are shares of change, 0.05 for 5 % more."""
-        searched = [{**asdict(one), "change": _share(one.change)} for one in self.searched]
+        searched = [{**msgspec.to_builtins(one), "change": _share(one.change)} for one in self.searched]
         why = None if self.why is None else self.why.value
         shares = {"whole": _share(self.whole), "step": _share(self.step)}
-        return {**asdict(self), **shares, "end": self.end.value, "why": why, "searched": searched}
+        return {**msgspec.to_builtins(self), **shares, "end": self.end.value, "why": why, "searched": searched}
 
 
 def _share(ratio: Estimate | None) -> list[float] | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from pytest_mlpatterns.records.history import CommitPosition
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.records.result_parts import Location
+from pytest_mlpatterns.records.result_parts import Location
 
 __all__ = ["Change", "ChangeForm", "Course", "NewChange"]
 
@@ -34,8 +33,7 @@ class ChangeForm(StrEnum):
     """A little with each run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """A change of one metric of one test.
 
     Attributes:
@@ -69,7 +67,7 @@ class Change:
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
         return {
-            **asdict(self),
+            **msgspec.to_builtins(self),
             "course": self.course.value,
             "form": self.form.value,
             "factor": list(self.factor),
@@ -89,8 +87,7 @@ class Change:
         return cls(**{**data, **read})
 
 
-@dataclass(frozen=True, slots=True)
-class NewChange:
+class NewChange(Struct, frozen=True):
     """A change that a run made known.
 
     Attributes:

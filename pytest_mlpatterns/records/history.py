@@ -20,9 +20,10 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from pytest_mlpatterns.records.json_text import parsed, rounded, shown
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -63,8 +64,7 @@ _KINDS = {kind.value: kind for kind in Kind}
 _Launch = TypeVar("_Launch")
 
 
-@dataclass(frozen=True, slots=True)
-class CommitPosition:
+class CommitPosition(Struct, frozen=True):
     """A commit, and where it stands.
 
     Attributes:
@@ -76,8 +76,7 @@ class CommitPosition:
     position: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PairedRatio:
+class PairedRatio(Struct, frozen=True):
     """One metric of one launch over that of the launch of a revision beside it.
 
     Attributes:
@@ -89,8 +88,7 @@ class PairedRatio:
     error: float
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryLine:
+class HistoryLine(Struct, frozen=True):
     """What one run measured of one test on one machine.
 
     Attributes:
@@ -116,7 +114,7 @@ class HistoryLine:
     facts: str
     kind: Kind
     values: Mapping[str, tuple[LaunchValue, ...]]
-    ratios: Mapping[str, tuple[PairedRatio, ...]] = field(default_factory=dict)
+    ratios: Mapping[str, tuple[PairedRatio, ...]] = {}
     reference: CommitPosition | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -200,8 +198,7 @@ class HistoryLine:
         return cls.from_json(plain)
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryRead:
+class HistoryRead(Struct, frozen=True):
     """What a history holds.
 
     Attributes:

@@ -29,12 +29,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.telemetry import Histogram
+from msgspec import Struct
 
+from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = [
     "PARTS",
@@ -60,8 +59,7 @@ Percentiles = tuple[tuple[float, float], ...]
 """``(percent, nanoseconds)``, both ascending; empty if no request succeeded."""
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyHistogram:
+class LatencyHistogram(Struct, frozen=True):
     """Counts of the successful requests by latency: ``counts[i]`` from ``edges_ns[i]`` to ``edges_ns[i + 1]``.
 
     There is one edge more than counts. The edges are evenly spaced on a logarithmic scale; the last interval includes
@@ -72,8 +70,7 @@ class LatencyHistogram:
     counts: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(Struct, frozen=True):
     """Latency distribution of the successful requests, pooled over all launches; or of their TTFT, ITL or TPOT.
 
     Attributes:
@@ -114,8 +111,7 @@ def interpolated(percentiles: Percentiles, percent: float) -> float:
     return low + (high - low) * (percent - before) / (after - before)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestCounts:
+class RequestCounts(Struct, frozen=True):
     """Requests of one launch.
 
     Attributes:
@@ -161,8 +157,7 @@ SERVICE_PARTS = frozenset(
 """Parts in which a request is worked on; in the others it waits for requests before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SplitPart:
+class SplitPart(Struct, frozen=True):
     """One part of a latency.
 
     Attributes:
@@ -185,8 +180,7 @@ class SplitPart:
         return f"{PARTS[self.name]} ({self.of})" if self.of else PARTS[self.name]
 
 
-@dataclass(frozen=True, slots=True)
-class LatencySplit:
+class LatencySplit(Struct, frozen=True):
     """A latency as the sum of its parts, over all launches of a test.
 
     Attributes:
@@ -203,7 +197,7 @@ class LatencySplit:
     median_ns: float
     requests: int
     parts: tuple[SplitPart, ...]
-    calls: Mapping[str, float] = field(default_factory=dict)
+    calls: Mapping[str, float] = {}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LatencySplit:
@@ -223,8 +217,7 @@ STREAM_QUANTITIES = ("ttft", "itl", "tpot")
 """Times of streams: time to first token, inter-token latency, time per output token."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamedRequest:
+class StreamedRequest(Struct, frozen=True):
     """The times of one request, all but the first since it was due.
 
     Attributes:
@@ -246,8 +239,7 @@ class StreamedRequest:
     outcome: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRecord:
+class StreamRecord(Struct, frozen=True):
     """The streams of one test.
 
     Attributes:

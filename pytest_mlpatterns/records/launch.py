@@ -5,26 +5,28 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from msgspec import Struct
+
 from pytest_mlpatterns.records.columns import Source, columns_of, counter, level
+from pytest_mlpatterns.records.objective import Objective
+from pytest_mlpatterns.records.outcomes import FirstFailure
+from pytest_mlpatterns.records.setup import EnvironmentFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.outcomes import FirstFailure
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
-    from pytest_mlpatterns.records.setup import EnvironmentFacts
     from pytest_mlpatterns.records.step_impact import DuringStep
     from pytest_mlpatterns.records.telemetry import PatternStats
+
 
 __all__ = [
     "REQUESTS_OF_WINDOW",
@@ -130,8 +132,7 @@ def _columns_since(usage: NodeUsage | Usage, moment: int) -> dict[str, Any]:
     return {name: value[moment:] for name, value in values.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Warmup:
+class Warmup(Struct, frozen=True):
     """The warm-up of a launch: its length, and whether it reached a steady state (None if its length was fixed)."""
 
     duration_ns: int
@@ -139,8 +140,7 @@ class Warmup:
     steady: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class GeneratorPart:
+class GeneratorPart(Struct, frozen=True):
     """Figures of one of the load generators on the nodes of a cluster, over the measured window.
 
     Attributes:
@@ -160,8 +160,7 @@ class GeneratorPart:
     clock_error_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class GeneratorReport:
+class GeneratorReport(Struct, frozen=True):
     """Figures of the load generator over the measured window.
 
     Attributes:
@@ -222,8 +221,7 @@ _ADVISED = ": "
 """What stands between a disturbance and the advice against it; no disturbance has it inside."""
 
 
-@dataclass(frozen=True, slots=True)
-class Noise:
+class Noise(Struct, frozen=True):
     """What disturbed the machine while a test was measured.
 
     Attributes:
@@ -244,8 +242,7 @@ class Noise:
         return cls(what, advice)
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """Everything that was recorded of one launch, in and around its window.
 
     ``rate_rps`` is the rate of an open loop whose rate does not change; None for any other load. ``first_failure`` is
@@ -274,7 +271,7 @@ class Launch:
     first_failure: FirstFailure | None = None
     silence: str = ""
     track: ResourceTrack | None = None
-    facts: EnvironmentFacts = field(default_factory=dict)
+    facts: EnvironmentFacts = {}
     sorting_ns: tuple[float, ...] = ()
     answer_form: str = ""
     given_window_ns: int | None = None
@@ -289,8 +286,7 @@ class Launch:
         return int(latency_ns.max()) if latency_ns.size else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """What a deployment could not have of the machine while it was measured, on average.
 
     Attributes:
@@ -304,16 +300,14 @@ class Taken:
     throttled_ratio: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchValue:
+class LaunchValue(Struct, frozen=True):
     """One metric over one launch: its value and its relative standard error from resampling the launch's blocks."""
 
     value: float
     relative_error: float
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One concurrency of a capacity search: throughput in several short windows, latency, errors, and resources.
 
     ``asl_ratio`` is the share of its cores that the deployment used, ``peak_rss_bytes`` its highest resident memory;
@@ -349,8 +343,7 @@ class SearchEnd(StrEnum):
     """The ladder has no higher concurrency."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(Struct, frozen=True):
     """The outcome of a capacity search.
 
     Attributes:
@@ -409,8 +402,7 @@ class Estimate:
         self._refuse(other)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFigures:
+class NodeFigures(Struct, frozen=True):
     """One node of a cluster over the measured windows.
 
     Attributes:

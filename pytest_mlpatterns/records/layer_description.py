@@ -5,16 +5,14 @@ Pure; this module must not know how a description is drawn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from math import sqrt
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from msgspec import Struct
+
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.units import Unit
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pytest_mlpatterns.records.telemetry import LayerStats
 
 __all__ = [
     "CPU_FLOOR_NS",
@@ -36,16 +34,14 @@ CPU_FLOOR_NS = 2_000
 """The same for CPU time per request, which does not hold the time to wake a process."""
 
 
-@dataclass(frozen=True, slots=True)
-class DerivedMetric:
+class DerivedMetric(Struct, frozen=True):
     """One metric of one window, and its relative standard error; 0 if the counts do not give one."""
 
     value: float
     relative_error: float
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(Struct, frozen=True):
     """A value that follows from the counts of a layer: ``median``, ``mean``, ``level``, or ``of`` divided by ``over``.
 
     Args:
@@ -131,8 +127,7 @@ def share_figure(
     return Figure(name, label, Unit.RATIO, of=of, over=over, note=note, better=better, floor=0.01, varies=False)
 
 
-@dataclass(frozen=True, slots=True)
-class PartsChart:
+class PartsChart(Struct, frozen=True):
     """The shares of counters in their sum.
 
     Args:
@@ -152,8 +147,7 @@ class PartsChart:
     optional: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SizesChart:
+class SizesChart(Struct, frozen=True):
     """How often each value of a histogram of whole numbers was observed.
 
     Args:
@@ -171,8 +165,7 @@ class SizesChart:
     when: str
 
 
-@dataclass(frozen=True, slots=True)
-class LevelChart:
+class LevelChart(Struct, frozen=True):
     """A level over time.
 
     Args:
@@ -186,8 +179,7 @@ class LevelChart:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(Struct, frozen=True):
     """A Prometheus metric of another server, by the fields of :class:`pytest_mlpatterns.serving.prometheus.Prometheus`.
 
     Args:
@@ -209,8 +201,7 @@ class Exported:
     counts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LayerKind:
+class LayerKind(Struct, frozen=True):
     """The description of a kind of layer.
 
     Args:
@@ -225,10 +216,10 @@ class LayerKind:
     """
 
     figures: tuple[Figure, ...] = ()
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = {}
     charts: tuple[PartsChart | SizesChart | LevelChart, ...] = ()
     split: tuple[tuple[str, str], ...] = ()
     exported: tuple[Exported, ...] = ()
-    prometheus: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prometheus: Mapping[str, tuple[str, ...]] = {}
     paths: tuple[str, ...] = ()
     stores: bool = False

@@ -6,18 +6,13 @@ A pattern outside this package describes its layer in its attribute ``layer_kind
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.layer_description import LayerKind
+from pytest_mlpatterns.records.layer_description import DerivedMetric, Figure, LayerKind
 from pytest_mlpatterns.records.package_layers import PACKAGE_LAYERS
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.wording import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_mlpatterns.records.layer_description import DerivedMetric, Figure
-    from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 __all__ = [
     "LAYER_KINDS",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.latency import STREAM_QUANTITIES
@@ -17,8 +18,7 @@ QUANTITIES = ("latency", *STREAM_QUANTITIES)
 _BOUND = re.compile(r"\s*(?:(rtm)|p(\d+(?:\.\d+)?)|([a-z]+)(?:\s*:\s*p(\d+(?:\.\d+)?))?)\s*<\s*(\S.*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """A percentile of a quantity is below a time; without a percentile, the quantity of every single request is."""
 
     percentile: float | None
@@ -46,8 +46,7 @@ class Bound:
         return "rtm" if self.percentile == 50 else rank
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
+class Objective(Struct, frozen=True):
     """Percentiles below times, all at once; NMRT can be searched under it.
 
     Prints as it is written, so that :func:`parse_objective` reads an equal one.
@@ -77,8 +76,7 @@ class Objective:
         return ",".join(map(str, self.bounds))
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(Struct, frozen=True):
     """What each single request is to keep, such as ``ttft<300ms,tpot<40ms``.
 
     Args:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+from msgspec import Struct
 
 __all__ = [
     "GRPC_OUTCOMES",
@@ -139,8 +137,7 @@ _FAILED_WITH = " -> "
 """What stands between an input and the error of its request."""
 
 
-@dataclass(frozen=True, slots=True)
-class FirstFailure:
+class FirstFailure(Struct, frozen=True):
     """The first input whose request failed.
 
     Attributes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from msgspec import Struct
 
 __all__ = ["Behaviour", "Overload", "OverloadStep"]
 
@@ -25,8 +25,7 @@ class Behaviour(StrEnum):
     """It loses over half of its goodput."""
 
 
-@dataclass(frozen=True, slots=True)
-class OverloadStep:
+class OverloadStep(Struct, frozen=True):
     """One rate of arrivals. The five shares are shares of the requests that were due, and sum to 1.
 
     Attributes:

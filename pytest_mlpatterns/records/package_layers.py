@@ -30,8 +30,9 @@ counts.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.records.layer_description import (
     CPU_FLOOR_NS,
@@ -45,10 +46,6 @@ from pytest_mlpatterns.records.layer_description import (
     time_figure,
 )
 from pytest_mlpatterns.units import Unit
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 __all__ = ["PACKAGE_LAYERS"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import shown
@@ -18,16 +19,14 @@ _MOST = 1e9
 _EXAMPLE = '"0.0425 USD per core-hour, 0.0057 USD per GiB-hour"'
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(Struct, frozen=True):
     """An amount of money."""
 
     value: float
     currency: str
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(Struct, frozen=True):
     """What an hour of one core and an hour of one GiB of memory cost.
 
     Prints as it is written, so that :func:`parse_price` reads an equal one.

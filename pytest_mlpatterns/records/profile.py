@@ -7,13 +7,14 @@ result.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
 
 from pytest_mlpatterns.records.launch import Estimate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "ChangeKind",
@@ -71,8 +72,7 @@ class Frame:
         return replace(self, function=layer) if half else self
 
 
-@dataclass(frozen=True, slots=True)
-class StackTime:
+class StackTime(Struct, frozen=True):
     """The time for which one stack was seen in one block.
 
     Attributes:
@@ -88,8 +88,7 @@ class StackTime:
     samples: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProfiledBlock:
+class ProfiledBlock(Struct, frozen=True):
     """What was seen in one block of one side; idle stacks are left out.
 
     Attributes:
@@ -105,7 +104,7 @@ class ProfiledBlock:
 
     stacks: tuple[StackTime, ...]
     requests: int
-    calls: Mapping[str, float] = field(default_factory=dict)
+    calls: Mapping[str, float] = {}
     samples: int = 0
     lost: int = 0
     cpu_ns: int = 0
@@ -113,8 +112,7 @@ class ProfiledBlock:
     native_busy: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ProfiledRun:
+class ProfiledRun(Struct, frozen=True):
     """Blocks of both sides, neighbour by neighbour, or of the present alone.
 
     Attributes:
@@ -136,8 +134,7 @@ class ProfiledRun:
     libraries: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NativeChange:
+class NativeChange(Struct, frozen=True):
     """More CPU time in threads that a library started for itself, which no Python function shows.
 
     Attributes:
@@ -155,8 +152,7 @@ class NativeChange:
     libraries: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileNode:
+class ProfileNode(Struct, frozen=True):
     """A stack in the tree of all stacks; its time is that of its innermost function itself, without callees.
 
     Attributes:
@@ -172,8 +168,7 @@ class ProfileNode:
     now_ns: float
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionTime:
+class FunctionTime(Struct, frozen=True):
     """The time of one function per request, callees included, over all its callers.
 
     Attributes:
@@ -193,8 +188,7 @@ class FunctionTime:
     change: Estimate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionChange:
+class FunctionChange(Struct, frozen=True):
     """A function that a failure names.
 
     Attributes:
@@ -223,8 +217,7 @@ class FunctionChange:
     was: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileRecord:
+class ProfileRecord(Struct, frozen=True):
     """What the profiled blocks of a test showed.
 
     Attributes:
@@ -275,8 +268,10 @@ class ProfileRecord:
             "nodes": [[one.parent, one.frame, round(one.before_ns), round(one.now_ns)] for one in self.nodes],
             "changes": [_change_json(one) for one in self.changes],
             "largest": None if self.largest is None else _change_json(self.largest),
-            "functions": [asdict(one) for one in self.functions],
-            "native": None if self.native is None else {**asdict(self.native), "libraries": [*self.native.libraries]},
+            "functions": [msgspec.to_builtins(one) for one in self.functions],
+            "native": None
+            if self.native is None
+            else {**msgspec.to_builtins(self.native), "libraries": [*self.native.libraries]},
         }
 
     @classmethod
@@ -315,7 +310,7 @@ _PLAIN = ("note", "profiler", "rate_hz", "blocks", "samples", "lost", "compared"
 
 
 def _change_json(change: FunctionChange) -> dict[str, Any]:
-    return {**asdict(change), "chain": list(change.chain)}
+    return {**msgspec.to_builtins(change), "chain": list(change.chain)}
 
 
 def _change(data: Mapping[str, Any]) -> FunctionChange:

@@ -5,8 +5,9 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["HELD_LAYER", "Growth", "GrowthRecord", "HeldMemory", "HeldRecord", "MemorySite", "ResourceTrack"]
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceTrack:
+class ResourceTrack(Struct, frozen=True):
     """Readings of one deployment, arrays of shape ``(readings,)``.
 
     Attributes:
@@ -36,8 +36,7 @@ class ResourceTrack:
     threads: NDArray[np.int64] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
+class Growth(Struct, frozen=True):
     """How one resource grew per request, over one track.
 
     Attributes:
@@ -63,8 +62,7 @@ class Growth:
         return min(self.slope.high, self.recent.high) < limit
 
 
-@dataclass(frozen=True, slots=True)
-class GrowthRecord:
+class GrowthRecord(Struct, frozen=True):
     """The memory of a deployment over one long load, for reports.
 
     Attributes:
@@ -98,8 +96,7 @@ Its counters are bytes by ``LINE:FILE``, and ``total`` for all of them.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class HeldMemory:
+class HeldMemory(Struct, frozen=True):
     """What the processes of one side held, by the line that allocated it.
 
     Attributes:
@@ -113,8 +110,7 @@ class HeldMemory:
     requests: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class MemorySite:
+class MemorySite(Struct, frozen=True):
     """A function that holds memory.
 
     Attributes:
@@ -139,8 +135,7 @@ class MemorySite:
         return self.now - self.before
 
 
-@dataclass(frozen=True, slots=True)
-class HeldRecord:
+class HeldRecord(Struct, frozen=True):
     """Where the memory of a test went that holds more, or leaks, at present.
 
     Attributes:

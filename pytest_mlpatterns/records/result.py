@@ -12,9 +12,14 @@ A test that fails before anything is measured has no result; this stands for it 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.records.latency import StreamRecord
 from pytest_mlpatterns.records.result_parts import (
@@ -31,10 +36,6 @@ from pytest_mlpatterns.records.result_parts import (
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, Outcome, Verdict, judged_kind
 from pytest_mlpatterns.wording import listed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
 __all__ = ["FailedTest", "RunEnd", "State", "TestResult", "group_of", "id_from", "name_of"]
 
@@ -81,8 +82,7 @@ _LEFT = frozenset(("cancelled_requests",))
 """Members of earlier versions that are read over."""
 
 
-@dataclass(frozen=True, slots=True)
-class TestResult:
+class TestResult(Struct, frozen=True):
     """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON.
 
     Attributes:
@@ -158,7 +158,7 @@ class TestResult:
             "metrics": dict(self.metrics),
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "reference": None if self.reference is None else self.reference.to_json(),
-            "stream": None if self.stream is None else asdict(self.stream),
+            "stream": None if self.stream is None else msgspec.to_builtins(self.stream),
             "outcome": self.outcome.value,
             "kind": self.kind.value,
         }
@@ -222,8 +222,7 @@ def group_of(test: str, parts: Sequence[str]) -> str:
     return f"{name}{bracket}{inside}]" if inside else name
 
 
-@dataclass(frozen=True, slots=True)
-class FailedTest:
+class FailedTest(Struct, frozen=True):
     """A perf test that failed, or would have without ``--perf-gate warn``, with or without a measurement.
 
     Attributes:
@@ -248,7 +247,7 @@ class FailedTest:
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries and plain text; execnet accepts no subclass of it."""
-        return {**asdict(self), "kind": self.kind.value, "gate": self.gate.value}
+        return {**msgspec.to_builtins(self), "kind": self.kind.value, "gate": self.gate.value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FailedTest:
@@ -257,8 +256,7 @@ class FailedTest:
         return cls(**{**data, "location": location, "kind": Kind(data["kind"]), "gate": Gate(data["gate"])})
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnd:
+class RunEnd(Struct, frozen=True):
     """How a run ended.
 
     Attributes:
@@ -273,7 +271,8 @@ class RunEnd:
 
     def to_json(self) -> dict[str, Any]:
         """The same as a dictionary of plain values."""
-        return asdict(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunEnd:

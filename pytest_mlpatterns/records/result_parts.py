@@ -5,9 +5,12 @@ Each part reads and writes its own members of the JSON of a result, which has th
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
 
 from pytest_mlpatterns.records.baseline_entry import commit_in
 from pytest_mlpatterns.records.latency import (
@@ -42,9 +45,6 @@ from pytest_mlpatterns.records.step_impact import LatencyMoment, StepImpact
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Gate, LeftOut, Unjudged
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 __all__ = [
     "BaselineGap",
     "Beside",
@@ -68,8 +68,7 @@ class BaselineGap(StrEnum):
     NOT_COMPARABLE = "baseline not comparable"
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
+class Beside(Struct, frozen=True):
     """The present as it was measured interleaved with a revision.
 
     Attributes:
@@ -79,10 +78,10 @@ class Beside:
         split: where the time of the requests went; empty if unknown.
     """
 
-    metrics: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    metrics: Mapping[str, tuple[float, float, float]] = {}
     latency_percentiles: Percentiles = ()
-    stream_percentiles: Mapping[str, Percentiles] = field(default_factory=dict)
-    split: LatencySplits = field(default_factory=dict)
+    stream_percentiles: Mapping[str, Percentiles] = {}
+    split: LatencySplits = {}
 
 
 _ORDER = (
@@ -93,8 +92,7 @@ _ORDER = (
 """The members of a reference in JSON, in the order in which they have always been written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """What a test is compared with: a baseline entry, or the same test at another git revision.
 
     Attributes:
@@ -117,18 +115,18 @@ class Reference:
     name: str
     metrics: Mapping[str, tuple[float, float, float]]
     latency_percentiles: Percentiles = ()
-    present: Beside = field(default_factory=Beside)
-    log_ratios: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    present: Beside = Beside()
+    log_ratios: Mapping[str, tuple[tuple[float, float], ...]] = {}
     launches: int = 0
-    stream_percentiles: Mapping[str, Percentiles] = field(default_factory=dict)
-    split: LatencySplits = field(default_factory=dict)
+    stream_percentiles: Mapping[str, Percentiles] = {}
+    split: LatencySplits = {}
     entry: str = ""
     recorded_commit: str = ""
     revision_commit: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers; the names of the present begin with ``present_``."""
-        plain = asdict(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self)
         present = {f"present_{name}": value for name, value in plain.pop("present").items()}
         return {name: (plain | present)[name] for name in _ORDER}
 
@@ -157,16 +155,14 @@ class Reference:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(Struct, frozen=True):
     """Where a test is defined: the file relative to pytest's root directory, with slashes, and its line from 1."""
 
     file: str
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """What a comparison of the test may take, and how much worse each metric may be.
 
     Attributes:
@@ -190,8 +186,7 @@ class Terms:
         return cls(int(data["budget_ns"]), int(data["launches"]), tolerances, in_marker)
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(Struct, frozen=True):
     """Where a test is defined, and what it asks for.
 
     Attributes:
@@ -217,7 +212,11 @@ class Definition:
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
         price = None if self.price is None else str(self.price)
-        return {**asdict(self), "gate": self.gate.value, "price": price}  # a plain str: execnet accepts no subclass
+        return {
+            **msgspec.to_builtins(self),
+            "gate": self.gate.value,
+            "price": price,
+        }  # a plain str: execnet accepts no subclass
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Definition:
@@ -231,8 +230,7 @@ class Definition:
         return cls(**{**_given(cls, data), **read})
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(Struct, frozen=True):
     """What came of a test beside its verdicts.
 
     Attributes:
@@ -252,16 +250,16 @@ class Judged:
     passed: bool
     interrupted: bool = False
     unjudged: Unjudged | None = None
-    accepted: Mapping[str, str] = field(default_factory=dict)
+    accepted: Mapping[str, str] = {}
     notes: tuple[str, ...] = ()
     baseline_note: str = ""
     baseline_gap: BaselineGap | None = None
-    not_compared: Mapping[str, LeftOut] = field(default_factory=dict)
+    not_compared: Mapping[str, LeftOut] = {}
     facts_changed: tuple[FactChange, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        plain = asdict(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self)
         if self.unjudged is not None:
             plain["unjudged"]["kind"] = self.unjudged.kind.value
         if self.baseline_gap is not None:
@@ -284,8 +282,7 @@ class Judged:
         return cls(**{**_given(cls, data), **read})
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """The launches of a test, and their requests.
 
     Attributes:
@@ -317,7 +314,7 @@ class Measured:
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        return {**asdict(self), "first_failure": str(self.first_failure or "")}
+        return {**msgspec.to_builtins(self), "first_failure": str(self.first_failure or "")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measured:
@@ -333,8 +330,7 @@ class Measured:
         return cls(**{**_given(cls, data), **read})
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(Struct, frozen=True):
     """The machines, the load generator and the environment of the service while a test was measured.
 
     Attributes:
@@ -357,17 +353,17 @@ class Conditions:
     warmups: tuple[Warmup, ...] = ()
     noise: tuple[Noise, ...] = ()
     unsteady: tuple[str, ...] = ()
-    taken: Taken = field(default_factory=Taken)
+    taken: Taken = Taken()
     sorting_ns: tuple[float, ...] = ()
-    generator: Mapping[str, float | bool | None] = field(default_factory=dict)
-    facts: EnvironmentFacts = field(default_factory=dict)
+    generator: Mapping[str, float | bool | None] = {}
+    facts: EnvironmentFacts = {}
     cluster: str = ""
     nodes: tuple[NodeFigures, ...] = ()
     generator_parts: tuple[GeneratorPart, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        return {**asdict(self), "noise": list(map(str, self.noise))}
+        return {**msgspec.to_builtins(self), "noise": list(map(str, self.noise))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Conditions:
@@ -386,8 +382,7 @@ class Conditions:
         return cls(**{**_given(cls, data), **read})
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much load a deployment sustains.
 
     Attributes:
@@ -401,11 +396,11 @@ class Limits:
     capacities: tuple[Capacity, ...] = ()
     overloads: tuple[Overload, ...] = ()
     scaling: ScalingRecord | None = None
-    missing_indices: Mapping[str, str] = field(default_factory=dict)
+    missing_indices: Mapping[str, str] = {}
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        plain = asdict(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self)
         for overload in plain["overloads"]:
             overload["behaviour"] = str(overload["behaviour"])
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
@@ -424,8 +419,7 @@ class Limits:
         return cls(**{**_given(cls, data), **read})
 
 
-@dataclass(frozen=True, slots=True)
-class CauseRecord:
+class CauseRecord(Struct, frozen=True):
     """What explains the figures of a test.
 
     Attributes:
@@ -437,7 +431,7 @@ class CauseRecord:
         latency_over_time: the latency through the window of the last launch, if it had steps.
     """
 
-    split: LatencySplits = field(default_factory=dict)
+    split: LatencySplits = {}
     profile: ProfileRecord | None = None
     held: HeldRecord | None = None
     growth: GrowthRecord | None = None
@@ -446,7 +440,7 @@ class CauseRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        return {**asdict(self), "profile": None if self.profile is None else self.profile.to_json()}
+        return {**msgspec.to_builtins(self), "profile": None if self.profile is None else self.profile.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CauseRecord:
@@ -461,9 +455,9 @@ class CauseRecord:
         )
 
 
-def _given(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+def _given(kind: type[Struct], data: Mapping[str, Any]) -> dict[str, Any]:
     """The members of a result that a part has fields for."""
-    return {one.name: data[one.name] for one in fields(kind) if one.name in data}
+    return {name: data[name] for name in kind.__struct_fields__ if name in data}
 
 
 def _pairs(data: Any) -> tuple[tuple[float, float], ...]:

@@ -5,8 +5,9 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Samples", "StreamSamples", "Window"]
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """The measured stretch of time, on the clock of ``time.perf_counter_ns``."""
 
     start_ns: int
@@ -33,8 +33,7 @@ class Window:
         return (moments_ns >= self.start_ns) & (moments_ns < self.end_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSamples:
+class StreamSamples(Struct, frozen=True):
     """What came in pieces: rows in the order of :class:`Samples`, arrays of shape ``(requests,)`` except ``chunk_ns``.
 
     Times are on the clock of ``time.perf_counter_ns``. A chunk is a piece of an answer with content, such as a token;
@@ -55,8 +54,7 @@ class StreamSamples:
     chunk_ns: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
+class Samples(Struct, frozen=True):
     """One row per request, all arrays of shape ``(requests,)``, in the order of completion.
 
     ``due_ns``, ``sent_ns`` and ``done_ns`` (int64) are on the clock of ``time.perf_counter_ns``: when the request was

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from msgspec import Struct
 
 __all__ = ["Interval", "ScaleOutRecord", "ScalingRecord", "ScalingStepRecord"]
 
@@ -14,8 +13,7 @@ Interval = tuple[float, float, float]
 """``(value, low, high)`` of a 95 % confidence interval."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScalingStepRecord:
+class ScalingStepRecord(Struct, frozen=True):
     """One number of replicas.
 
     Attributes:
@@ -34,8 +32,7 @@ class ScalingStepRecord:
     bound: str
 
 
-@dataclass(frozen=True, slots=True)
-class ScaleOutRecord:
+class ScaleOutRecord(Struct, frozen=True):
     """One more replica, asked for under load, over all passes.
 
     Attributes:
@@ -65,8 +62,7 @@ class ScaleOutRecord:
         return cls(**{**data, "duration": duration, "passes_ns": tuple(data["passes_ns"])})
 
 
-@dataclass(frozen=True, slots=True)
-class ScalingRecord:
+class ScalingRecord(Struct, frozen=True):
     """All numbers of replicas, and the universal scalability law.
 
     Attributes:

@@ -12,15 +12,14 @@ known is absent; so is a variable that is not set, and a package that is not loa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.credentials import address_without_credentials, public_description
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = [
     "CLUSTER",
@@ -55,8 +54,7 @@ class SystemKind(StrEnum):
     URL = "url"
 
 
-@dataclass(frozen=True, slots=True)
-class SystemDescription:
+class SystemDescription(Struct, frozen=True):
     """The service under load, as records name it: a pattern that serves a model, or a service of the user's own.
 
     Attributes:
@@ -116,8 +114,7 @@ class LoadDescription:
         return self.kind in (LoadKind.BULK, LoadKind.BURSTS, LoadKind.STAGES, LoadKind.TRACE)
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Struct, frozen=True):
     """What was measured and how; two results are comparable when these are equal.
 
     Attributes:
@@ -206,8 +203,7 @@ class Setup:
         return cls(**{**texts, **described})
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(Struct, frozen=True):
     """The machine and software that gave a result: stable facts only, so that the same machine stays the same.
 
     Attributes:
@@ -223,7 +219,7 @@ class Environment:
     cores: float
     architecture: str
     python: str
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = {}
     gpu: str = ""
 
     @property
@@ -299,8 +295,7 @@ _ORDER = (
 """What most probably explains a change of speed comes first; the rest, the system, comes last."""
 
 
-@dataclass(frozen=True, slots=True)
-class FactChange:
+class FactChange(Struct, frozen=True):
     """A fact that differs between two environments.
 
     Attributes:

@@ -5,17 +5,15 @@ Plain values that travel as JSON; :mod:`pytest_mlpatterns.analysis.capacity.step
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from msgspec import Struct
 
 __all__ = ["DuringStep", "LatencyMoment", "StepImpact"]
 
 
-@dataclass(frozen=True, slots=True)
-class DuringStep:
+class DuringStep(Struct, frozen=True):
     """A named step of the function beside the load, on the clock of ``time.perf_counter_ns``, as the samples.
 
     A step that had not ended when the load ended has the time of that.
@@ -26,8 +24,7 @@ class DuringStep:
     end_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepImpact:
+class StepImpact(Struct, frozen=True):
     """What one step of one launch did to the requests around it.
 
     A request is hurt if it failed, or if its latency is above ``limit_ns``.
@@ -73,8 +70,7 @@ class StepImpact:
         return cls(**data)
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyMoment:
+class LatencyMoment(Struct, frozen=True):
     """The requests that were due in a short piece of a window.
 
     Attributes:

@@ -12,11 +12,10 @@ and under ``times:CHAIN`` how often. A chain is written from the model's own cor
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+from msgspec import Struct
 
 __all__ = [
     "AWAITS",
@@ -37,8 +36,7 @@ Histogram = dict[int, int]
 """Count of each value; times are rounded to their seven leading bits (0.8 %)."""
 
 
-@dataclass(frozen=True, slots=True)
-class LayerStats:
+class LayerStats(Struct, frozen=True):
     """What one layer of a pattern counted.
 
     Args:
@@ -51,9 +49,9 @@ class LayerStats:
 
     position: int
     layer: str
-    counters: Mapping[str, int] = field(default_factory=dict)
-    histograms: Mapping[str, Histogram] = field(default_factory=dict)
-    series: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    counters: Mapping[str, int] = {}
+    histograms: Mapping[str, Histogram] = {}
+    series: Mapping[str, tuple[tuple[int, int], ...]] = {}
 
     def since(self, earlier: LayerStats) -> LayerStats:
         """What was counted between an earlier reading and this one."""
@@ -101,8 +99,7 @@ class LayerStats:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class PatternStats:
+class PatternStats(Struct, frozen=True):
     """The telemetry of a deployment, since its start or over a window.
 
     Args:
@@ -188,8 +185,7 @@ AWAIT_TIMES = "times:"
 _FRAMES, _FIELDS = "\x1e", "\x1f"
 
 
-@dataclass(frozen=True, slots=True)
-class Awaiting:
+class Awaiting(Struct, frozen=True):
     """A coroutine that waits: its ``co_qualname``, the full path of its file, and the line that waits."""
 
     qualified: str
@@ -197,8 +193,7 @@ class Awaiting:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitedTime:
+class AwaitedTime(Struct, frozen=True):
     """The nanoseconds for which a chain waited, the outermost coroutine first, and how often."""
 
     chain: tuple[Awaiting, ...]

@@ -6,9 +6,13 @@ A test that fails for another reason than a verdict has no verdict that shows it
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
@@ -20,9 +24,6 @@ from pytest_mlpatterns.errors import (
     SettingError,
 )
 from pytest_mlpatterns.records.launch import Estimate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "ERRORS",
@@ -64,8 +65,7 @@ class OpenBy(StrEnum):
     UNEXPLAINED = "unexplained"
 
 
-@dataclass(frozen=True, slots=True)
-class WhyOpen:
+class WhyOpen(Struct, frozen=True):
     """Why a verdict is open although more measuring would not decide it; the words have the figures."""
 
     by: OpenBy
@@ -79,8 +79,7 @@ NO_CEILING = 1e18
 """Ceiling of what no acceptance covers: a number, since JSON has no infinity."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """One verdict on one metric.
 
     Attributes:
@@ -145,7 +144,7 @@ class Verdict:
         """The same as plain values; JSON has no infinity, as which a percentile among failed requests is known."""
         open_by = None if self.why_open is None else self.why_open.by.value
         return {
-            **asdict(self),
+            **msgspec.to_builtins(self),
             "outcome": self.outcome.value,
             "present_value": None if self.present_value == math.inf else self.present_value,
             "why_open": str(self.why_open or ""),
@@ -197,8 +196,7 @@ class Gate(StrEnum):
     WARN = "warn"
 
 
-@dataclass(frozen=True, slots=True)
-class Unjudged:
+class Unjudged(Struct, frozen=True):
     """A kind that no verdict shows: ``test_error``, ``invalid`` or ``not_compared``; and the reason in one line."""
 
     kind: Kind
@@ -210,8 +208,7 @@ class Unjudged:
         return cls(Kind(data["kind"]), data["reason"])
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """Why a metric was not compared.
 
     Attributes:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import json
 import os
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.system.git import Git, commit_digest, tree_digest
@@ -42,8 +43,7 @@ _MOST_STEPS = 1_000
 """Changes of the baseline file that the search goes back at most; each takes some 20 ms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(Struct, frozen=True):
     """A commit.
 
     Attributes:
@@ -110,8 +110,7 @@ class UnknownRevisionError(DeploymentError):
     """The code that an entry was recorded from cannot be found here; the message has advice."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedRevision:
+class RecordedRevision(Struct, frozen=True):
     """The code that an entry was recorded from.
 
     Attributes:

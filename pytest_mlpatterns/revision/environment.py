@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.revision.dependencies import dependency_key, installs_project, locked_versions
@@ -48,8 +49,7 @@ _LINES = 15
 _PROBE = "import json, sys; from {} import project_paths; print(json.dumps(project_paths(sys.argv[1])))"
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionEnvironment:
+class RevisionEnvironment(Struct, frozen=True):
     """An environment of a revision.
 
     Attributes:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import count
@@ -27,8 +28,7 @@ __all__ = ["InstalledCopy", "copy_error", "installed_copies", "require_no_copy"]
 _OURS = "pytest-mlpatterns"
 
 
-@dataclass(frozen=True, slots=True)
-class InstalledCopy:
+class InstalledCopy(Struct, frozen=True):
     """A package of the project that is imported from a copy."""
 
     package: str

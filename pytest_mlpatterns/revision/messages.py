@@ -9,9 +9,10 @@ server answers :class:`StatsFound` or :class:`FactsFound`, or :class:`Deployment
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +44,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class InheritedOptions:
+class InheritedOptions(Struct, frozen=True):
     """Options of the user's pytest run that the run at the other revision uses too.
 
     Args:
@@ -62,8 +62,7 @@ class InheritedOptions:
     python_path: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceJob:
+class ReferenceJob(Struct, frozen=True):
     """One test in one tree."""
 
     test: str
@@ -73,8 +72,7 @@ class ReferenceJob:
     inherited_options: InheritedOptions
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionSetup:
+class RevisionSetup(Struct, frozen=True):
     """What the test measures at the revision.
 
     Args:
@@ -88,8 +86,7 @@ class RevisionSetup:
     accept: tuple[Acceptance, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StartDeployment:
+class StartDeployment(Struct, frozen=True):
     """Start the deployment.
 
     Args:
@@ -101,13 +98,11 @@ class StartDeployment:
     timeout_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StopDeployment:
+class StopDeployment(Struct, frozen=True):
     """Stop the deployment."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeploymentStarted:
+class DeploymentStarted(Struct, frozen=True):
     """A deployment runs and is ready.
 
     Args:
@@ -123,40 +118,34 @@ class DeploymentStarted:
     cpu_share: CpuShare | None = None
     streams: bool = False
     shared: object = None
-    roles: Mapping[int, str] = field(default_factory=dict)
+    roles: Mapping[int, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class DeploymentStopped:
+class DeploymentStopped(Struct, frozen=True):
     """The deployment has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class StatsWanted:
+class StatsWanted(Struct, frozen=True):
     """Ask for the statistics of the deployment since its start."""
 
 
-@dataclass(frozen=True, slots=True)
-class StatsFound:
+class StatsFound(Struct, frozen=True):
     """The statistics of the deployment since its start."""
 
     stats: PatternStats
 
 
-@dataclass(frozen=True, slots=True)
-class FactsWanted:
+class FactsWanted(Struct, frozen=True):
     """Ask for the environment of the deployment's processes, or if none runs, of the server."""
 
 
-@dataclass(frozen=True, slots=True)
-class FactsFound:
+class FactsFound(Struct, frozen=True):
     """The environment of the deployment's processes."""
 
     facts: EnvironmentFacts
 
 
-@dataclass(frozen=True, slots=True)
-class DeploymentFailed:
+class DeploymentFailed(Struct, frozen=True):
     """The deployment cannot answer, because one of its processes has ended or does not respond."""
 
     text: str
@@ -174,8 +163,7 @@ class Reason(Enum):
     WRONG = "loads code of another tree"
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionFailed:
+class RevisionFailed(Struct, frozen=True):
     """The revision has no deployment of the test."""
 
     reason: Reason

@@ -17,10 +17,12 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.revision.commits import Revision
@@ -57,8 +59,7 @@ _PATHS = ("root", "directory", "present_root")
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A private directory for one worktree.
 
     Attributes:
@@ -190,8 +191,7 @@ def _is_of(noted: Path, root: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Worktree:
+class Worktree(Struct, frozen=True):
     """The files of a revision.
 
     Attributes:
@@ -210,7 +210,7 @@ class Worktree:
 
     def to_plain(self) -> dict[str, object]:
         """Convert to text and lists, for xdist workers."""
-        plain = asdict(self)
+        plain = msgspec.to_builtins(self)
         environment = None if self.environment is None else self.environment.to_plain()
         paths = {name: str(plain[name]) for name in _PATHS}
         return {**plain, **paths, "notes": list(self.notes), "environment": environment}

@@ -9,8 +9,10 @@ from __future__ import annotations
 import itertools
 import ssl
 import time
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.credentials import address_without_credentials
 from pytest_mlpatterns.errors import DeploymentError
@@ -49,8 +51,7 @@ _LIST_TIMEOUT_S = 5.0
 """Time limit for the list of models, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(Struct, frozen=True):
     """What is known of a deployment when it is made.
 
     Attributes:
@@ -68,7 +69,7 @@ class Traits:
     scaler: Scaler | None = None
     cores: float | None = None
     make_monitor: Callable[[], Monitor] | None = None
-    roles: Mapping[int, str] = field(default_factory=dict)
+    roles: Mapping[int, str] = {}
     cold_start_ns: int | None = None
     streams: bool = False
     shared: object = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.arguments import EMBEDDED
@@ -165,8 +166,7 @@ def _timed(model: Any, meter: ModelMeter, of: str, *, is_stepped: bool) -> Any:
     return TimedSteps(model, meter, of) if is_stepped else TimedModel(model, meter, of)
 
 
-@dataclass(frozen=True, slots=True)
-class _Resources:
+class _Resources(Struct, frozen=True):
     """Stores and queues for one layer; fulfils :class:`pytest_mlpatterns.patterns.layer.Resources`."""
 
     prefix: str

@@ -13,10 +13,12 @@ import sys
 import threading
 from collections import ChainMap
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import (
@@ -75,8 +77,7 @@ class UnusableModelError(TypeError):
         self.why: Unusable = Unusable(words, name, is_absent)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSource:
+class ModelSource(Struct, frozen=True):
     """A model in a form that can be sent to another process: an import string or a pickle."""
 
     name: str
@@ -175,8 +176,7 @@ def pack_inputs(inputs: Sequence[object], by_value: Sequence[ModuleType] = ()) -
     return _pickled(list(inputs), by_value, "perf_payload", fix="give plain values")
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePlan:
+class ServicePlan(Struct, frozen=True):
     """What an engine starts: the name under which the model is served, and the process tree with everything packed."""
 
     name: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import Struct
+
 from pytest_mlpatterns.records.telemetry import PatternStats
 
 if TYPE_CHECKING:
@@ -122,8 +124,7 @@ class ForeignProcesses:
             on_stop()
 
 
-@dataclass(frozen=True, slots=True)
-class PackedLayer:
+class PackedLayer(Struct, frozen=True):
     """The layer of a pickled pattern around the nodes inside.
 
     A node inside is another layer, a :class:`~pytest_mlpatterns.patterns.pattern.ModelNode`, a :class:`QueueNode`, or a
@@ -135,21 +136,18 @@ class PackedLayer:
     inside: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class QueueNode:
+class QueueNode(Struct, frozen=True):
     """A running process group that takes requests from a stream of a broker."""
 
     url: str
     stream: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """The model is built, and requests are accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unusable:
+class Unusable(Struct, frozen=True):
     """Why what a user names as a model is none; a traceback would add nothing.
 
     Attributes:
@@ -166,23 +164,20 @@ class Unusable:
         return self.words
 
 
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
+class LoadFailed(Struct, frozen=True):
     """The model could not be built: the user's traceback, or a reason that suffices."""
 
     traceback: str
     reason: Unusable | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StatsQuestion:
+class StatsQuestion(Struct, frozen=True):
     """Asks a process for its statistics."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStats:
+class WorkerStats(Struct, frozen=True):
     """Statistics of one process since its start, in answer to the question of this number."""
 
     number: int
@@ -191,15 +186,13 @@ class WorkerStats:
     layers: tuple[LayerStats, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FactsQuestion:
+class FactsQuestion(Struct, frozen=True):
     """Asks a process for its environment."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerFacts:
+class WorkerFacts(Struct, frozen=True):
     """The environment of one process, in answer to the question of this number."""
 
     number: int

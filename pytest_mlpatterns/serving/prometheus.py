@@ -13,6 +13,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from pytest_mlpatterns.credentials import address_without_credentials, public_command
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS
@@ -99,8 +101,7 @@ class Prometheus:
 _METRIC_FIELDS = tuple(found.name for found in fields(Prometheus))[1:]
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """One reading of a server's metrics: its counters and histograms, and the queue depth (None: not available)."""
 
     layers: tuple[LayerStats, ...]
@@ -124,8 +125,7 @@ class _Series:
         return _UNITS_NS.get(self.name.rpartition("_")[2], 1e9)
 
 
-@dataclass(frozen=True, slots=True)
-class _Metrics:
+class _Metrics(Struct, frozen=True):
     """All metrics of a server, found by the names in ``names``."""
 
     series: Mapping[str, _Series]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.system.cpu_share import give_cpus, give_replica_cores
 from pytest_mlpatterns.wire import REST_JSON, Wire
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["StartOptions", "start_with_cpus", "start_with_replica_cores"]
 
 
-@dataclass(frozen=True, slots=True)
-class StartOptions:
+class StartOptions(Struct, frozen=True):
     """How a deployment is started.
 
     Args:

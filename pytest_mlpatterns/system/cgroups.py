@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +18,7 @@ _NO_LIMIT_BYTES = 2**60
 """Version 1 states the largest number of pages if there is no limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class CpuGroup:
+class CpuGroup(Struct, frozen=True):
     """The innermost control group of this process that distributes CPU time.
 
     Attributes:

@@ -20,9 +20,10 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.system import orphans
@@ -46,8 +47,7 @@ _GRACE_S = 1.5
 """Grace period of a child after its input closed; then its whole process group is killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Farewell:
+class _Farewell(Struct, frozen=True):
     """The last message of a child that ends in good order."""
 
     below: tuple[int, ...]

@@ -21,10 +21,10 @@ import os
 import subprocess
 import sys
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.cgroups import cpu_groups
@@ -57,8 +57,7 @@ _numbers = itertools.count()
 _current: ContextVar[CpuShare | None] = ContextVar("cpu_share", default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaCores:
+class ReplicaCores(Struct, frozen=True):
     """Cores of its own for each replica.
 
     Attributes:
@@ -87,8 +86,7 @@ class ReplicaCores:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class CpuShare:
+class CpuShare(Struct, frozen=True):
     """What a deployment is given.
 
     Attributes:

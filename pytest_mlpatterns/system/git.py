@@ -11,9 +11,10 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 
@@ -68,16 +69,14 @@ def _environment() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryPosition:
+class RepositoryPosition(Struct, frozen=True):
     """Position of a directory in its repository: the top level, and the path below it."""
 
     top: Path
     below: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Git:
+class Git(Struct, frozen=True):
     """Runs git on the repository of a directory, never on one that the environment selects.
 
     Args:

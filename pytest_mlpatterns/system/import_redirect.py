@@ -13,9 +13,10 @@ import contextlib
 import importlib
 import os
 import sys
-from dataclasses import dataclass
 from importlib.util import spec_from_file_location
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError
 
@@ -39,8 +40,7 @@ __all__ = [
 _OURS = __name__.partition(".")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Stray:
+class Stray(Struct, frozen=True):
     """A module that was loaded from the wrong tree, with its file or folder."""
 
     name: str

@@ -14,12 +14,12 @@ import contextlib
 import functools
 import platform
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from time import thread_time_ns
 
 import psutil
+from msgspec import Struct
 
 __all__ = ["Reading", "machine_identity", "read_machine", "sorting_time_ns", "throttled_ns"]
 
@@ -41,8 +41,7 @@ eight busy processes on two cores, this one varied by 1.5 % between processes, t
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """One reading of the machine's counters, by the names of the columns of ``Usage``.
 
     Attributes:

@@ -13,8 +13,9 @@ import signal
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -57,8 +58,7 @@ _EXITING = 0x4
 """``PF_EXITING`` of linux/sched.h."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """Processes have ended.
 
     Args:

@@ -17,9 +17,10 @@ import shutil
 import stat
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -47,8 +48,7 @@ class NotOwnedError(OSError):
     """A file or directory is of another kind, such as a link, or belongs to another user."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnedDirectory:
+class OwnedDirectory(Struct, frozen=True):
     """An open directory of this user; :func:`owned_directory` opens it.
 
     Attributes:

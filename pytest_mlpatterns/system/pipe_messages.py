@@ -5,8 +5,9 @@ from __future__ import annotations
 import pickle
 import select
 import struct
-from dataclasses import dataclass, field
 from typing import IO, Any
+
+from msgspec import Struct
 
 __all__ = ["MessageWriter", "read_message"]
 
@@ -54,8 +55,7 @@ class MessageWriter:
         self._unsent = _Unsent()
 
 
-@dataclass(frozen=True, slots=True)
-class _Unsent:
+class _Unsent(Struct, frozen=True):
     """A message on its way.
 
     Args:
@@ -64,7 +64,7 @@ class _Unsent:
     """
 
     parts: tuple[memoryview, ...] = ()
-    counts: list[int] = field(default_factory=list)
+    counts: list[int] = []
 
     def next_part(self) -> memoryview:
         """The rest of the first part that is not written; empty after the last."""

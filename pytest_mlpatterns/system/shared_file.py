@@ -13,8 +13,9 @@ import fcntl
 import os
 import stat
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.system.files import LOCK_TIMEOUT_S
 from pytest_mlpatterns.system.owned_files import NotOwnedError
@@ -35,8 +36,7 @@ _MOST_LINKS = 40
 """Links that lead to each other, as many as Linux follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class SharedFile:
+class SharedFile(Struct, frozen=True):
     """An open file that this process has locked; :func:`shared_file` opens it.
 
     Attributes:

@@ -11,8 +11,9 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,8 +46,7 @@ _TRIES, _PAUSE_S = 60, 0.01
 """Looks at a thread that runs: a pool waits actively after its last work, OpenBLAS for 0.1 to 0.3 s on an idle core."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryMap:
+class MemoryMap(Struct, frozen=True):
     """A range of addresses of a process.
 
     Attributes:

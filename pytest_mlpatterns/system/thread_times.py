@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["RunQueueClock", "ThreadTimes", "thread_times"]
 
@@ -13,8 +14,7 @@ _LONGEST = 100
 """Bytes that are read of the file; its three numbers of 64 bits take at most 63."""
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadTimes:
+class ThreadTimes(Struct, frozen=True):
     """Times of a thread: on a core, and ready for one (proc(5), ``schedstat``)."""
 
     cpu_ns: int = 0

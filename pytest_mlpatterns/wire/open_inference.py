@@ -6,11 +6,11 @@ With the extension, the body is a JSON header followed by the binary data of its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
+from msgspec import Struct
 
 from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, NotFiniteError, WireError, name_of_number
 from pytest_mlpatterns.wire.tensors import columns_for, rows_from, rows_of_binary, rows_of_json, specification_of
@@ -40,8 +40,7 @@ _NAMES = {"inputs": "input-0", "outputs": "output-0"}
 """Name of a single tensor."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(Struct, frozen=True):
     """Form of the tensors of a message.
 
     Args:
@@ -87,8 +86,7 @@ JSON_V2 = CodecV2(binary=False)
 BINARY_V2 = CodecV2(binary=True)
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(Struct, frozen=True):
     """A decoded inference request.
 
     Args:

@@ -6,10 +6,10 @@ rest is parsed by protobuf. In a sent message they are copied once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.wire.body import Body, WireError
 from pytest_mlpatterns.wire.grpc_call import message_class, message_prefix
@@ -92,8 +92,7 @@ class CodecProtobuf:
 PROTOBUF = CodecProtobuf()
 
 
-@dataclass(frozen=True, slots=True)
-class InferCall:
+class InferCall(Struct, frozen=True):
     """A request, and the model and version that it names; empty if it names none."""
 
     request: InferRequest

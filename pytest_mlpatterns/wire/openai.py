@@ -13,10 +13,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from msgspec import Struct
 
 from pytest_mlpatterns.wire.body import JSON_HEADERS, Body, Headers, WireError
 from pytest_mlpatterns.wire.kserve_v1 import DONE, StreamError, encode_value, events_in, is_event_stream
@@ -74,8 +74,7 @@ class OpenAIError(WireError):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAIRequest:
+class OpenAIRequest(Struct, frozen=True):
     """A request.
 
     Args:

@@ -13,12 +13,13 @@ with one key. ``rows``: the values differ in shape, and each has its own tensors
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from pytest_mlpatterns.wire.body import WireError, items_of
@@ -67,8 +68,7 @@ class RaggedError(WireError):
     """Values that differ in shape or type, so that one tensor cannot hold them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """One tensor: rows of one shape and type.
 
     Args:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import parse_duration
@@ -31,8 +32,7 @@ _OWN = ("turns", "think_time")
 _EXPECTED = '"text" or {"role": "user", "content": "text", "think_time": "2s", "output_tokens": 64}'
 
 
-@dataclass(frozen=True, slots=True)
-class Conversations:
+class Conversations(Struct, frozen=True):
     """Which requests of a payload follow each other; requests of a conversation are neighbours.
 
     Attributes:
@@ -61,8 +61,7 @@ class Conversations:
         return array("I", itertools.chain.from_iterable(members)).tobytes()
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationRequests:
+class ConversationRequests(Struct, frozen=True):
     """One request for each turn of a conversation, and for each other input.
 
     Attributes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire.grpc_call import model_in
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint", "base_url", "model_of", "path_at"]
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """Where a deployment takes inference requests, and how a client sends them.
 
     Args:
@@ -45,7 +46,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if not self.host and self.addresses:
-            object.__setattr__(self, "host", self.addresses[0][0])
+            force_setattr(self, "host", self.addresses[0][0])
 
     @property
     def port(self) -> int:

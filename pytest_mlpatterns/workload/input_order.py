@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.random import default_rng  # at once: an interrupt that arrives while it loads can be lost in its C code
 
 from pytest_mlpatterns.errors import SettingError
@@ -42,8 +43,7 @@ class InOrder:
     inputs: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Shuffled:
+class Shuffled(Struct, frozen=True):
     """Each input once in a fixed random order, again and again: the order of a list.
 
     A window then measures a sample of the whole list, however few of its inputs it reaches.

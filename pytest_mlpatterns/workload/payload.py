@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire import REST_JSON, Body, NotFiniteError, Wire, WireError, encode_request, path_of
@@ -49,8 +51,7 @@ _FRAMING = ("host", "content-length", "transfer-encoding")
 _Draw = Shuffled | Uniform | Zipf | None
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(Struct, frozen=True):
     """Inputs, and the encoded request of each.
 
     Attributes:
@@ -230,8 +231,7 @@ def _payload_of_requests(requests: tuple[httpx.Request, ...], wire: Wire, draw: 
     return Payload(requests, (), digest, draw, wire, requests, headers=describe_headers(requests))
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(Struct, frozen=True):
     """The inputs that were given, and a function that names one by its index, for messages."""
 
     inputs: tuple[Any, ...]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["LoadPlan"]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadPlan:
+class LoadPlan(Struct, frozen=True):
     """The load of one launch.
 
     If ``warmup_ns`` is None, the warm-up ends when the load is steady. ``budget_ns`` is the time for all ``launches``,

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.credentials import names_credential
 from pytest_mlpatterns.errors import SettingError
@@ -42,8 +43,7 @@ _SHOWN = ("accept", "accept-charset", "accept-encoding", "accept-language", "con
 _NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestBuilder:
+class RequestBuilder(Struct, frozen=True):
     """Make the request for an input.
 
     Args:

@@ -8,7 +8,8 @@ know when requests are sent.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["SLOW_INTERVAL_NS", "RequestWindow", "WindowPlan", "whole_rounds"]
 
@@ -30,8 +31,7 @@ _LONGEST_FACTOR = 3
 """How many times as long as planned a window may take; a service that is as slow as that shows it in fewer requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestWindow:
+class RequestWindow(Struct, frozen=True):
     """A window that ends when its number of requests were due in it, after a least and at most a longest time."""
 
     requests: int
@@ -39,8 +39,7 @@ class RequestWindow:
     longest_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class WindowPlan:
+class WindowPlan(Struct, frozen=True):
     """What is known of a launch before its load begins.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support import ROOT
 
 from pytest_mlpatterns.analysis.causes.attribution import profile_record

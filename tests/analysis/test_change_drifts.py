@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.made_series import noise, of_neighbours, of_release, of_values, stepped
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes

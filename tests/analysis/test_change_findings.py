@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.made_series import commit, date, noise, of_neighbours, of_release, of_values, stepped
 
 from pytest_mlpatterns.analysis.changes.findings import LEAST_CHANGE, find_changes

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import Series, known_metric, series_of
 from pytest_mlpatterns.records.change import Course

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.synthetic import MS, capacity, even_launch, make_setup, result, usage
 
 from pytest_mlpatterns.analysis.choice.criteria import parse_criteria

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.analysis.health.generator_health import spread_note, why_limited

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from pytest_mlpatterns.analysis.causes.growth import growth_between, held_record
 from pytest_mlpatterns.records.profile import Frame
 from pytest_mlpatterns.records.resource_track import HeldMemory, HeldRecord, MemorySite
@@ -55,7 +57,6 @@ def test_a_growth_is_counted_per_request() -> None:
 
 
 def test_a_record_survives_json() -> None:
-    from dataclasses import asdict
 
     found = record(HeldMemory({}, 0), HeldMemory({("model.py", 30): MIB}, MIB))
-    assert HeldRecord.from_json(asdict(found)) == found
+    assert HeldRecord.from_json(msgspec.to_builtins(found)) == found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from support.synthetic import PROPERTY, S, capacity, even_launch, result, usage
 
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED, Scaling, ScalingStep, scaling_indices, why_unknown
@@ -205,7 +206,7 @@ class TestMissing:
         assert found.missing["hsx"].startswith("the scale-out time is not known: it was not measured; no number")
 
     def test_a_lower_bound_is_no_efficiency(self) -> None:
-        open_end = replace(capacity(200, at_least=True), stopped="the time was up at concurrency 8")
+        open_end = structs.replace(capacity(200, at_least=True), stopped="the time was up at concurrency 8")
         two = replace(step(2, (200,), (1,)), capacities=(open_end,))
         found = scaling_indices((step(1, (100,), (1,)), two), [S])
         assert found.missing["hsxe"] == "NMRT of 2 replicas is not known: the time was up at concurrency 8"

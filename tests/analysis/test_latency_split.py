@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.splits import split_layer
 from support.streams import stream_launch
 from support.synthetic import MS, PROPERTY, START_NS, US, S, launch, samples

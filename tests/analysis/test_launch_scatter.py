@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import math
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.launch_scatter import (
     FEWEST_RUNS,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.streams import stream_launch
 from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 

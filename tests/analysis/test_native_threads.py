@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.causes.attribution import native_change, profile_record
 from pytest_mlpatterns.records.profile import NativeChange, ProfiledBlock, ProfiledRun

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec import structs
 from support.synthetic import S, even_launch, usage
 
 from pytest_mlpatterns.analysis.health.machine import node_figures
@@ -35,7 +36,7 @@ def launch_on(*nodes: tuple[str, float, float]) -> Launch:
         )
         for number, (node, share, of_serve) in enumerate(nodes)
     )
-    return replace(one, usage=replace(one.usage, nodes=used))
+    return structs.replace(one, usage=replace(one.usage, nodes=used))
 
 
 def test_a_launch_without_a_cluster_has_no_nodes() -> None:
@@ -52,7 +53,7 @@ def test_several_launches_are_averaged_by_the_length_of_their_windows() -> None:
     short = launch_on(("10.0.0.1", 0.2, 0.1))
     long = launch_on(("10.0.0.1", 0.5, 0.4))
     window = short.window
-    short = replace(short, window=replace(window, end_ns=window.start_ns + window.duration_ns // 2))
+    short = structs.replace(short, window=structs.replace(window, end_ns=window.start_ns + window.duration_ns // 2))
     (found,) = node_figures([short, long])
     assert found.cpu_share == pytest.approx((0.2 + 2 * 0.5) / 3, rel=1e-3)
     assert found.serve_cpu_share == pytest.approx((0.1 + 2 * 0.4) / 3, rel=1e-3)
@@ -70,5 +71,7 @@ def test_a_window_between_two_readings_takes_the_memory_of_all() -> None:
     one = launch_on(("10.0.0.1", 0.2, 0.1))
     assert one.usage is not None
     start = int(one.usage.time_ns[0]) + 1
-    (found,) = node_figures([replace(one, window=replace(one.window, start_ns=start, end_ns=start + S // 1000))])
+    (found,) = node_figures(
+        [structs.replace(one, window=structs.replace(one.window, start_ns=start, end_ns=start + S // 1000))]
+    )
     assert found.peak_rss_bytes == 100 * MIB

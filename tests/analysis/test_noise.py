@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from support.synthetic import MS, PROPERTY, S, even_launch, usage
 
 from pytest_mlpatterns.analysis.health.machine import Disturbance, disturbance_of, is_disturbed, noise_of, why_busy_in
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 def noisy(*, generator_ns: int = 0, **seen: Any) -> Launch:
     """A launch of three seconds on two cores, beside which this was seen."""
     launch = even_launch()
-    return replace(launch, usage=usage(**seen), generator=replace(launch.generator, cpu_ns=generator_ns))
+    return structs.replace(
+        launch, usage=usage(**seen), generator=structs.replace(launch.generator, cpu_ns=generator_ns)
+    )
 
 
 def told(*launches: Launch) -> tuple[str, ...]:
@@ -32,7 +35,7 @@ def test_a_machine_at_rest_gives_no_advice() -> None:
 
 
 def test_launches_whose_processes_are_not_known_give_none() -> None:
-    assert told(replace(even_launch(), usage=None)) == ()
+    assert told(structs.replace(even_launch(), usage=None)) == ()
     assert told() == ()
 
 
@@ -55,7 +58,7 @@ def test_a_load_generator_that_the_others_leave_out_is_not_left_out_twice() -> N
     """On a cluster: the nodes know which processes are generators, and most work on other machines."""
     one = noisy(others_cores=0.5, generator_ns=int(1.2 * S))
     assert one.usage is not None
-    elsewhere = replace(one, usage=replace(one.usage, without_generator=True))
+    elsewhere = structs.replace(one, usage=replace(one.usage, without_generator=True))
     assert told(one) == ()
     assert told(elsewhere)[0].startswith("other processes used 0.5 of the 2 cores")
     assert not is_disturbed(one.usage, int(1.5 * S))
@@ -99,7 +102,9 @@ def test_a_frequency_that_changed_between_launches_is_told() -> None:
 
 
 def test_launches_count_by_their_length() -> None:
-    short = replace(noisy(others_cores=2.0), window=replace(even_launch().window, end_ns=even_launch().window.start_ns))
+    short = structs.replace(
+        noisy(others_cores=2.0), window=structs.replace(even_launch().window, end_ns=even_launch().window.start_ns)
+    )
     assert told(noisy(), short) == ()
     assert told(noisy(), noisy(others_cores=0.8))
 

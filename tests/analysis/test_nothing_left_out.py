@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.counted import counted_requests
 from support.streams import streamed
 from support.synthetic import MS, PROPERTY, START_NS, launch

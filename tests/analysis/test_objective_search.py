@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from support.queueing import Queue, served_ns
 from support.synthetic import S
 
@@ -127,7 +128,7 @@ def test_service_times_that_contradict_the_late_requests_do_not_count(servers: i
     def make(plan: ProbePlan) -> Probe:
         probe = service.probe(plan)
         done_ns = probe.due_ns + S / 1000
-        return replace(probe, done_ns=done_ns)
+        return structs.replace(probe, done_ns=done_ns)
 
     service = SimulatedService(Queue(100), 0.05, 95, seed=1)
     objective = Objective.of(95, 50_000_000)
@@ -143,7 +144,7 @@ def test_with_a_failed_request_in_a_window_the_late_requests_count_alone() -> No
 
         def make(plan: ProbePlan) -> Probe:
             probe = service.probe(plan)
-            return replace(probe, done_ns=None) if plan.number in failed else probe
+            return structs.replace(probe, done_ns=None) if plan.number in failed else probe
 
         reference = ReferenceQueue(100, 1)
         return highest_rate(make, Objective.of(95, 100_000_000), reference, left_s=lambda: service.left_s).rate.value
@@ -174,7 +175,7 @@ def test_a_request_that_takes_twelve_times_as_long_as_others_is_a_pause(longest_
         probe = constant(0.0)(plan)
         takes_ns = np.full(probe.due_ns.size, S // 400)
         takes_ns[5] = longest_s * S
-        return replace(probe, done_ns=served_ns(probe.due_ns.astype(int), takes_ns).astype(float))
+        return structs.replace(probe, done_ns=served_ns(probe.due_ns.astype(int), takes_ns).astype(float))
 
     made = list[ProbePlan]()
     highest_rate(make, Objective.of(95, 10_000_000), ReferenceQueue(400.0, 1), left_s=lambda: 0.0)
@@ -233,7 +234,7 @@ def test_requests_that_were_sent_late_decide_nothing_by_their_lateness() -> None
     def make(plan: ProbePlan) -> Probe:
         probe = constant(0.5)(plan)
         (tally,) = probe.tallies
-        return replace(probe, tallies=(replace(tally, late_unlagged=0 * tally.late),))
+        return structs.replace(probe, tallies=(replace(tally, late_unlagged=0 * tally.late),))
 
     limited = search(make).limited
     assert limited is not None

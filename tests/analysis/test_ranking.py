@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.synthetic import FEW, capacity, changed, launch_values, make_setup, result, verdict
 
 from pytest_mlpatterns.analysis.capacity.scaling import NOT_MEASURED

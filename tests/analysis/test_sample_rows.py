@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.synthetic import PROPERTY, samples
 
 from pytest_mlpatterns.analysis.metrics.samples import join_samples, shift_samples, take_rows

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from support.synthetic import MS, PROPERTY, S, capacity, samples
 
 from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut, ScaleOutTimes, answers_in_share, scale_out_ns
@@ -28,7 +30,7 @@ def load(targets: Any, *, latency_ns: Any = 10 * MS, outcome: Any = 200, each_ns
     """One request every 10 ms, each answered by the replica of this number."""
     targets = np.asarray(targets, dtype=np.uint8)
     due_ns = np.arange(targets.size, dtype=np.int64) * each_ns
-    return replace(samples(due_ns, latency_ns, outcome=outcome), target=targets)
+    return structs.replace(samples(due_ns, latency_ns, outcome=outcome), target=targets)
 
 
 def added(found: Samples, *, replicas: int = 1, concurrency: int = 1) -> ScaleOut:
@@ -99,7 +101,9 @@ def test_callers_notice_the_highest_p99_until_then() -> None:
     latency[350:] = 900 * MS  # after it carries its share
     due_ns = np.arange(400, dtype=np.int64) * 10 * MS
     order = np.argsort(due_ns + latency, kind="stable")
-    found = added(replace(samples(due_ns, latency), target=np.asarray(in_turn(200, 200), dtype=np.uint8)[order]))
+    found = added(
+        structs.replace(samples(due_ns, latency), target=np.asarray(in_turn(200, 200), dtype=np.uint8)[order])
+    )
     assert found.p99_before_ns == 10 * MS
     assert found.p99_ns == 300 * MS
 
@@ -128,7 +132,7 @@ class TestScaling:
         record = Scaling((self.STEP,), 2, tuple(added(load(one)) for one in passes)).record
         assert record is not None
         assert record.scale_out is not None
-        assert ScalingRecord.from_json(asdict(record)) == record
+        assert ScalingRecord.from_json(msgspec.to_builtins(record)) == record
 
     def test_notes_have_the_time_and_what_callers_noticed(self) -> None:
         note = describe_scaling(Scaling((self.STEP,), 2, (added(load(in_turn(200, 100))),)).record)[-1]

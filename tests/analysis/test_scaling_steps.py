@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
+from msgspec import structs
 from support.synthetic import capacity, even_launch, usage
 
 from pytest_mlpatterns import InvalidResultError
@@ -93,7 +95,7 @@ def test_cores_that_the_deployment_was_given_end_the_scaling(cpus: float, ended_
 
 
 def test_a_capacity_that_is_only_a_bound_supports_no_efficiency_and_no_law() -> None:
-    open_end = replace(capacity(200, at_least=True), stopped="the time was up at concurrency 8")
+    open_end = structs.replace(capacity(200, at_least=True), stopped="the time was up at concurrency 8")
     found = scaling({1: (capacity(100),) * 2, 2: (open_end,) * 2, 4: (capacity(400),) * 2})
     with pytest.raises(InvalidResultError, match="NMRT of 2 replicas is not known: the time was up at concurrency 8"):
         found.efficiency(2)
@@ -116,7 +118,7 @@ def test_other_numbers_and_smoke_runs_are_refused() -> None:
 def test_the_record_survives_a_trip_and_is_described() -> None:
     record = scaling(PERFECT).record
     assert record is not None
-    assert ScalingRecord.from_json(asdict(record)) == record
+    assert ScalingRecord.from_json(msgspec.to_builtins(record)) == record
     lines = describe_scaling(record)
     assert lines[1].startswith("2 replicas: NMRT 201 req/s (")
     assert "efficiency 100 % (" in lines[1]

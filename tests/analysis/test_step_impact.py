@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.stepped import BEGIN_S, SECONDS, Step, stepped_launch, stepped_launches
 from support.synthetic import MS, START_NS, S, even_launch
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, START_NS, S, even_launch, launch
 

@@ -6,12 +6,12 @@ import errno
 import fcntl
 import json
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.splits import split
 from support.synthetic import PROPERTY, SETUP, make_setup
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from support.repository import Repository
 from support.synthetic import ENVIRONMENT, MS, SETUP, changed, counterpart, make_setup, result, verdict
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.repository import Repository
 
 from pytest_mlpatterns.baseline.file import Choice, merged, read_baselines, write_baselines

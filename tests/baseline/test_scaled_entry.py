@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.synthetic import PROPERTY, SETUP, make_setup
 
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS

@@ -6,10 +6,10 @@ import json
 import math
 import random
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.repository import Repository, settings
 
 from pytest_mlpatterns.cli import main

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 from support.deployed import CALLERS, MS, Checked, Killer, callers_for, deployed
 from support.services.valkey import valkey_server
 
@@ -198,7 +199,7 @@ def test_every_caller_gets_the_right_answer(
     with make_runner(generator, tmp_path, pattern, model=SlowSquares, check=check, milliseconds=150) as runner:
         launch = runner.measure()
         # since the start: on a busy machine the short window may be over before the first reading at its beginning
-        launch = replace(launch, stats=runner.deployment.stats())
+        launch = structs.replace(launch, stats=runner.deployment.stats())
     assert check.seen
     assert Metrics((launch,)).failures == {}
     assert all_plausible(pattern, launch)

@@ -8,12 +8,12 @@ import os
 import random
 import sys
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from support.deployed import MS, deployed
 from support.project import Project
 from support.repository import Repository

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from dataclasses import replace
 from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.deployed import MS, deployed
 from support.project import Project
 from support.repository import Repository

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.old_commits import run_with_ratios
 
 from pytest_mlpatterns.analysis.changes.bisection import SearchRules

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from support.synthetic import ENVIRONMENT, S, capacity, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.history.lines import RunOfLines, kept_metrics, line_of, lines_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series, series_of
 from pytest_mlpatterns.history.new_changes import each_passed, latest_points, new_changes

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.history_lines import history_line
 from support.synthetic import ENVIRONMENT, SETUP, make_setup
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
 from pytest_mlpatterns.history.stable_level import MOST_LAUNCHES, stable_levels

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.synthetic import S, capacity, even_launch
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError

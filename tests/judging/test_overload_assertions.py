@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.overloaded import NMRT_RPS, SERVICE_NS, Breakdown, offered
 from support.synthetic import MS, S, capacity, even_launch
 

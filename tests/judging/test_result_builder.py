@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.experiments import declared_experiment
 from support.profiles import slower_normalize
 from support.reported import OVERLOAD, SCALING, report

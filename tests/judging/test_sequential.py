@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, samples, usage
 
 from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, TooFewSamplesError

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from msgspec.structs import replace
 from support.synthetic import even_launch, make_setup
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS

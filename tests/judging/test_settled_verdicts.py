@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from support.synthetic import MS, launch, make_setup, samples, usage
 
 from pytest_mlpatterns.judging.baseline_comparison import with_rates

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.streams import stream_launch, streamed
 from support.synthetic import MS, SETUP, START_NS, S, samples, usage
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.synthetic import MS, SETUP, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.changes.launch_scatter import USUAL_SCATTER

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from msgspec.structs import replace
 from support.services.jobs import a_job
 
 from pytest_mlpatterns.loadgen import connection_pool as pool_module

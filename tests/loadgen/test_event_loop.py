@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from dataclasses import replace
 from time import perf_counter_ns as time_ns
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.services.jobs import MS, a_job, message, window_of
 from support.services.scripted import Close, Hold, Reset, ScriptedServer, Send, Silence, answer, refused_port
 

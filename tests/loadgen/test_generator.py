@@ -7,13 +7,13 @@ import os
 import resource
 import signal
 import threading
-from dataclasses import replace
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 import pytest
+from msgspec.structs import replace
 from support.services.jobs import MS, a_job, message
 from support.services.processes import our_children, survivors
 from support.services.scripted import Hold, ScriptedServer, Send, Silence, answer

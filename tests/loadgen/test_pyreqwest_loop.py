@@ -6,13 +6,13 @@ import subprocess
 import sys
 from array import array
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import pytest
 import trustme
+from msgspec.structs import replace
 from support import SERVICES
 from support.services.jobs import MS, a_job, window_of
 from support.services.scripted import Close, ScriptedServer, Send

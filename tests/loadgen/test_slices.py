@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.services.jobs import MS, a_job
 from support.services.scripted import Close, Hold, ScriptedServer, Send, Silence, answer, refused_port
 

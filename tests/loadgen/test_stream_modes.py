@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.counted import counted_requests
 from support.services.jobs import MS, a_job, window_of
 from support.services.scripted import Close, ScriptedServer, Send, Silence

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from msgspec import structs
 from support.synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks
@@ -64,7 +65,7 @@ def test_rows_are_in_the_order_of_completion_across_blocks() -> None:
 
 
 def test_throughput_and_rtm_are_those_of_the_blocks() -> None:
-    of = replace(launch(merge_samples(PIECES)), window=merge_windows(PIECES))
+    of = structs.replace(launch(merge_samples(PIECES)), window=merge_windows(PIECES))
     blocks = LaunchBlocks(of)
     throughput, rtm = blocks.throughput(), blocks.percentile(50)
     assert throughput is not None
@@ -77,14 +78,14 @@ def test_latencies_of_a_block_are_of_what_succeeded_in_its_window() -> None:
     whole = PIECES[0]
     outcome = whole.samples.outcome.copy()
     outcome[-1] = 503
-    failed = replace(whole, samples=replace(whole.samples, outcome=outcome))
+    failed = structs.replace(whole, samples=structs.replace(whole.samples, outcome=outcome))
     assert block_latencies(whole).tolist() == [9 * MS] * 20
     assert block_latencies(failed).tolist() == [9 * MS] * 19
 
 
 def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> None:
     used = [block_usage(100 * MS, 300 * MS, 5), block_usage(300 * MS, 500 * MS, 9), block_usage(100 * MS, 200 * MS, 7)]
-    found = merge_usage([replace(one, usage=use) for one, use in zip(PIECES, used, strict=True)])
+    found = merge_usage([structs.replace(one, usage=use) for one, use in zip(PIECES, used, strict=True)])
     assert found is not None
     assert (found.time_ns - START_NS).tolist() == [0, 200 * MS, 600 * MS, 800 * MS]
     assert found.cpu_ns.tolist() == [0, 100 * MS, 400 * MS, 500 * MS]
@@ -97,17 +98,17 @@ def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> No
 
 def test_a_merged_deployment_is_limited_if_its_blocks_are() -> None:
     uses = [replace(block_usage(1, 1, 1), limited=True) for _ in PIECES]
-    found = merge_usage([replace(one, usage=use) for one, use in zip(PIECES, uses, strict=True)])
+    found = merge_usage([structs.replace(one, usage=use) for one, use in zip(PIECES, uses, strict=True)])
     assert found is not None
     assert found.limited
 
 
 def test_unknown_processes_in_one_block_make_the_usage_unknown() -> None:
-    assert merge_usage([PIECES[0], replace(PIECES[1], usage=block_usage(1, 1, 1))]) is None
+    assert merge_usage([PIECES[0], structs.replace(PIECES[1], usage=block_usage(1, 1, 1))]) is None
 
 
 def test_costs_of_the_generator_add_up() -> None:
-    late = replace(
+    late = structs.replace(
         REPORT,
         loop_lag_ns=5,
         connections=7,
@@ -115,7 +116,7 @@ def test_costs_of_the_generator_add_up() -> None:
         connection_wait_ns=3 * MS,
         connection_waits=2,
     )
-    found = merge_reports([PIECES[0], replace(PIECES[1], report=late), PIECES[2]])
+    found = merge_reports([PIECES[0], structs.replace(PIECES[1], report=late), PIECES[2]])
     assert (found.cpu_ns, found.wall_ns, found.completed) == (30 * MS, 600 * MS, 60)
     assert (found.connections, found.connection_limit_reached, found.loop_lag_ns) == (7, True, 5)
     assert (found.connection_wait_ns, found.connection_waits) == (3 * MS, 2)
@@ -123,15 +124,20 @@ def test_costs_of_the_generator_add_up() -> None:
 
 def test_each_generator_of_a_cluster_keeps_its_own_figures() -> None:
     part = GeneratorPart("10.0.0.2", completed=10, core_share=0.2, ceiling_rps=9.0)
-    busy = replace(part, core_share=0.8, opened_late_ns=5, clock_error_ns=7)
-    other = replace(part, node="10.0.0.3")
-    reports = [replace(REPORT, parts=(part, other)), replace(REPORT, wall_ns=600 * MS, parts=(busy, other))]
-    found = merge_reports([replace(one, report=report) for one, report in zip(PIECES[:2], reports, strict=True)])
+    busy = structs.replace(part, core_share=0.8, opened_late_ns=5, clock_error_ns=7)
+    other = structs.replace(part, node="10.0.0.3")
+    reports = [
+        structs.replace(REPORT, parts=(part, other)),
+        structs.replace(REPORT, wall_ns=600 * MS, parts=(busy, other)),
+    ]
+    found = merge_reports(
+        [structs.replace(one, report=report) for one, report in zip(PIECES[:2], reports, strict=True)]
+    )
     first, second = found.parts
     assert (first.node, first.completed, first.ceiling_rps) == ("10.0.0.2", 20, 9.0)
     assert first.core_share == pytest.approx((0.2 * 200 + 0.8 * 600) / 800)
     assert (first.opened_late_ns, first.clock_error_ns) == (5, 7)
-    assert second == replace(other, completed=20)
+    assert second == structs.replace(other, completed=20)
 
 
 def test_usage_from_a_moment_on() -> None:
@@ -188,10 +194,10 @@ def test_a_slice_without_a_late_answer_lasts_as_long_as_it_was_sent() -> None:
 
 
 def test_a_side_has_what_it_used_itself_and_its_share_of_what_others_used() -> None:
-    report = replace(REPORT, cpu_ns=10 * MS)
+    report = structs.replace(REPORT, cpu_ns=10 * MS)
     usages = [block_usage(60 * MS, 300 * MS, 5), block_usage(80 * MS, 300 * MS, 5)]
     usages[0] = replace(usages[0], others_ns=np.array([0, 160 * MS]))  # 80 of the other side, 20 of the generator
-    first, second = (replace(piece(START_NS, length_ns=100 * MS), usage=used, report=report) for used in usages)
+    first, second = (structs.replace(piece(START_NS, length_ns=100 * MS), usage=used, report=report) for used in usages)
     own = own_part(first, second)
     assert own is not None
     assert own.time_ns.tolist() == [START_NS, START_NS + 100 * MS]
@@ -199,7 +205,7 @@ def test_a_side_has_what_it_used_itself_and_its_share_of_what_others_used() -> N
     assert own.others_ns[-1] - own.others_ns[0] == 10 * MS + 60 * MS * 100 // 250
     assert own.machine_busy_ns[-1] - own.machine_busy_ns[0] == 70 * MS + (300 - 60 - 80 - 20) * MS * 100 // 250
     assert own.steal_ns[-1] - own.steal_ns[0] == 12 * MS
-    apart = own_part(replace(first, usage=replace(usages[0], without_generator=True)), second)
+    apart = own_part(structs.replace(first, usage=replace(usages[0], without_generator=True)), second)
     assert apart is not None
     assert apart.others_ns[-1] - apart.others_ns[0] == 80 * MS * 100 // 250
-    assert own_part(first, replace(second, usage=None)) is None
+    assert own_part(first, structs.replace(second, usage=None)) is None

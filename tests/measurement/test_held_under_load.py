@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import linecache
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from msgspec.structs import replace
 from support.services.deploy import make_start_options
 from support.synthetic import S
 

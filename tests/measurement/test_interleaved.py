@@ -10,12 +10,13 @@ import re
 import signal
 import sys
 import time
-from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 from support.services.scripted import ScriptedServer, Send, Silence, answer
@@ -198,7 +199,7 @@ class TestRealDeployments:
         assert found.first.requests > found.second.requests >= 4
         assert found.first.failed == found.second.failed == 0
         assert [one.second_began for one in launches[:3]] == [False, True, False]
-        assert json.loads(json.dumps(asdict(found)))["rtm"]["value"] == found.rtm.value
+        assert json.loads(json.dumps(msgspec.to_builtins(found)))["rtm"]["value"] == found.rtm.value
 
     def test_a_side_that_does_not_load_is_named_and_the_other_is_closed(
         self, generator: Generator, tmp_path: Path

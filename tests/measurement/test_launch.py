@@ -9,12 +9,12 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 import pytest
+from msgspec.structs import replace
 from support import SERVICES
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors

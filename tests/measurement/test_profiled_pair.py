@@ -7,13 +7,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from support.services.deploy import make_start_options
 from support.services.processes import our_children
 from support.services.py_spy import patient_py_spy

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.services.deploy import make_start_options
 from support.services.py_spy import patient_py_spy
 from support.synthetic import MS, S

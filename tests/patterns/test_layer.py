@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -93,7 +93,7 @@ class TestCounting:
         tally.level("depth", 4)
         tally.time("wait_ns", 12345)
         found = tally.snapshot()
-        assert LayerStats.from_json(asdict(found)) == found
+        assert LayerStats.from_json(msgspec.to_builtins(found)) == found
 
 
 class TestLevels:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from _pytest._io import TerminalWriter
+from msgspec.structs import replace
 from support.synthetic import ENVIRONMENT, changed, counterpart, make_setup, result
 
 from pytest_mlpatterns.cli import main

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from support.synthetic import verdict
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS

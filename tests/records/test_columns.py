@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from support.nodes import COLUMNS, reading, replica
 from support.synthetic import START_NS, samples
 
@@ -62,7 +63,7 @@ def test_a_merge_knows_every_column_that_its_blocks_know() -> None:
 def test_what_one_block_does_not_know_is_not_known_of_all() -> None:
     used = filled(Usage, cores=1.0, machine_cores=1)
     whole = BlockRecording(samples([START_NS], 1), Window(START_NS, START_NS + 90), used, REPORT)
-    merged = merge_usage([whole, replace(whole, usage=replace(used, threads=None))])
+    merged = merge_usage([whole, structs.replace(whole, usage=replace(used, threads=None))])
     assert merged is not None
     assert merged.threads is None
     assert merged.descriptors is not None

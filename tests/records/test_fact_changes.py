@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
+import msgspec
 import pytest
 
 from pytest_mlpatterns.records.setup import FactChange, differing_facts, merged_facts
@@ -56,7 +55,7 @@ def test_packages_of_one_side_alone_differ_in_nothing_if_the_other_lists_none() 
 
 def test_a_change_survives_as_plain_values() -> None:
     change = FactChange("OMP_NUM_THREADS", None, "8")
-    assert FactChange.from_json(asdict(change)) == change
+    assert FactChange.from_json(msgspec.to_builtins(change)) == change
 
 
 def test_values_that_differ_between_processes_stand_side_by_side() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 from support.damage import STRANGE
 from support.history_lines import METRICS, history_line
 from support.history_strategies import LINES

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from support.synthetic import result, verdict
 
 from pytest_mlpatterns import DeploymentError, InvalidResultError, UnitError

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from support.profiles import nothing_stands_out, present_alone, slower_normalize
 
 from pytest_mlpatterns.records.profile import Frame, NativeChange, ProfileRecord

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.synthetic import ENVIRONMENT, SETUP, make_setup
 
 from pytest_mlpatterns.records.launch import GeneratorReport, Step
@@ -15,7 +14,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 
 
 def test_records_are_frozen() -> None:
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError, match="immutable"):
         SETUP.pattern = "single"  # type: ignore[misc]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import execnet
 import pytest
 from hypothesis import given
+from msgspec import Struct
+from msgspec.structs import replace
 from support.result_strategies import (
     RESULTS,
 )
@@ -105,9 +106,9 @@ def test_a_result_of_another_shape_is_not_taken_for_one() -> None:
 
 
 def test_the_json_of_a_result_has_all_its_fields() -> None:
-    parts = [field.name for field in fields(TestResult) if field.name in PARTS]
-    own = [field.name for field in fields(TestResult) if field.name not in PARTS]
-    of_parts = [field.name for part in parts for field in fields(getattr(result(), part))]
+    parts = [name for name in TestResult.__struct_fields__ if name in PARTS]
+    own = [name for name in TestResult.__struct_fields__ if name not in PARTS]
+    of_parts = [name for part in parts for name in getattr(result(), part).__struct_fields__]
 
     assert sorted(result().to_json()) == sorted(["outcome", "kind", *own, *of_parts])
     assert sorted(parts) == sorted(PARTS)
@@ -115,10 +116,10 @@ def test_the_json_of_a_result_has_all_its_fields() -> None:
 
 def test_no_record_of_a_result_has_more_than_12_fields() -> None:
     parts = [one for one in vars(result_parts).values() if getattr(one, "__module__", "") == result_parts.__name__]
-    records = [one for one in (TestResult, *parts) if is_dataclass(one)]
+    records = [one for one in (TestResult, *parts) if isinstance(one, type) and issubclass(one, Struct)]
 
     assert {TestResult, result_parts.Judged, result_parts.Reference} < set(records)
-    assert {one.__name__: len(fields(one)) for one in records if len(fields(one)) > 12} == {}
+    assert {one.__name__: len(one.__struct_fields__) for one in records if len(one.__struct_fields__) > 12} == {}
 
 
 @FEW

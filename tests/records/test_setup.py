@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 from support.synthetic import SETUP, make_setup
 
 from pytest_mlpatterns.patterns.parsing import parse_pattern
@@ -111,20 +112,23 @@ def test_a_set_up_with_other_fields_is_refused(data: dict[str, str]) -> None:
 
 
 def test_an_engine_is_the_local_one_unless_it_is_named() -> None:
-    on_ray = replace(SETUP, engine="ray")
+    on_ray = structs.replace(SETUP, engine="ray")
     assert on_ray.differences(SETUP) == ("engine: local → ray",)
     assert SETUP.differences(on_ray, timing=False) == ("engine: ray → local",)
     assert Setup.from_json(on_ray.to_json()) == on_ray
 
 
 def test_an_order_of_older_entries_is_not_the_shuffled_one() -> None:
-    shuffled = replace(SETUP, order="shuffled")
+    shuffled = structs.replace(SETUP, order="shuffled")
     assert shuffled.differences(SETUP) == ("order: not shuffled → shuffled",)
     assert SETUP.differences(shuffled, timing=False) == ("order: shuffled → not shuffled",)
     assert Setup.from_json(shuffled.to_json()) == shuffled
 
 
 def test_the_timing_of_one_load_that_drives_both_sides_does_not_count() -> None:
-    ours, theirs = replace(SETUP, duration="3.00 s", headers="none"), replace(SETUP, duration="1.00 s", headers="a: b")
+    ours, theirs = (
+        structs.replace(SETUP, duration="3.00 s", headers="none"),
+        structs.replace(SETUP, duration="1.00 s", headers="a: b"),
+    )
     assert ours.differences(theirs) == ("headers: a: b → none", "duration: 1.00 s → 3.00 s")
     assert ours.differences(theirs, timing=False) == ("headers: a: b → none",)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from math import sqrt
 from statistics import fmean, pstdev
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,7 +48,7 @@ class TestLayers:
     @PROPERTY
     @given(PARTS)
     def test_a_layer_survives_a_trip_through_json(self, layer: LayerStats) -> None:
-        assert LayerStats.from_json(json.loads(json.dumps(asdict(layer)))) == layer
+        assert LayerStats.from_json(json.loads(json.dumps(msgspec.to_builtins(layer)))) == layer
 
     @PROPERTY
     @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=40))

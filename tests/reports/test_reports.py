@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.golden import (
     BEYOND,
     LESS,

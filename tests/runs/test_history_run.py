@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import random
 import shlex
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from support.project import APART, RECORD, Project, run_here
 from support.repository import Repository
 

@@ -7,12 +7,12 @@ import os
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 from support.services.deploy import make_start_options
 from support.services.processes import our_children
 

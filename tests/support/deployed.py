@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.local.launcher import launch
 from pytest_mlpatterns.measurement.launch import LaunchRunner

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import with_medians

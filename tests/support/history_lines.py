@@ -10,8 +10,9 @@ import random
 import signal
 import time
 import traceback
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
 from pytest_mlpatterns.records.launch import LaunchValue

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import sys
 import tempfile
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import with_medians

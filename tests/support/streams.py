@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import stream_record
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics

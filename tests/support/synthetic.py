@@ -5,12 +5,12 @@ Nothing here measures anything: every time, latency and load is declared, so tha
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from hypothesis import HealthCheck, settings
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.launch import (
@@ -318,11 +318,11 @@ PARTS = ("definition", "judged", "measured", "conditions", "limits", "causes")
 
 def changed(found: TestResult, **changes: object) -> TestResult:
     """A result with other values, by the names of its fields and of those of its parts."""
-    own = {one.name: changes.pop(one.name) for one in fields(found) if one.name in changes}
-    for name in PARTS:
-        part = getattr(found, name)
-        given = {one.name: changes.pop(one.name) for one in fields(part) if one.name in changes}
-        own[name] = replace(own.get(name, part), **given)  # type: ignore[type-var]
+    own = {name: changes.pop(name) for name in found.__struct_fields__ if name in changes}
+    for part_name in PARTS:
+        part = getattr(found, part_name)
+        given = {name: changes.pop(name) for name in part.__struct_fields__ if name in changes}
+        own[part_name] = replace(own.get(part_name, part), **given)  # type: ignore[type-var]
     assert not changes, f"a result has no {list(changes)}"
     return replace(found, **own)  # type: ignore[arg-type]
 

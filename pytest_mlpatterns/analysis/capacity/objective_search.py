@@ -33,6 +33,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.capacity.reference_queue import HIGHEST_LOAD, LOWEST_LOAD, LongRun, ReferenceQueue
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -109,8 +110,7 @@ _AGREE = 2.5
 shows half of its own scatter."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProbePlan:
+class ProbePlan(Struct, frozen=True):
     """One window to measure; ``number`` counts the windows from 0, so that each can have arrivals of its own."""
 
     rate_rps: float
@@ -131,8 +131,7 @@ class Tally:
     late_unlagged: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """One window of an open-loop rate.
 
     Attributes:
@@ -152,8 +151,7 @@ class Probe:
     done_ns: NDArray[np.float64] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a search found.
 
     Attributes:
@@ -378,8 +376,7 @@ class _Fit:
         return min(math.sqrt(max(variance, _MIN_EVENTS**2)) / max(slope, 1e-3), 2.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+class _Window(Struct, frozen=True):
     """One window, with the latencies of the queue under its arrivals, sorted in each piece, in service times."""
 
     probe: Probe

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.capacity.recovery import (
     PIECE_REQUESTS,
@@ -81,8 +81,7 @@ _BUSY_FACTOR = 3
 """How many times less goodput neighbours may explain: with two of them on each core a service has a third of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class OverloadPlan:
+class OverloadPlan(Struct, frozen=True):
     """The loads to offer, as multiples of the NMRT, and their lengths; ``watched_s`` follows the last one."""
 
     ratios: tuple[float, ...]
@@ -96,8 +95,7 @@ class OverloadPlan:
         return (self.ratios[-1] - 1) * self.step_s
 
 
-@dataclass(frozen=True, slots=True)
-class OfferedLoad:
+class OfferedLoad(Struct, frozen=True):
     """The samples of one load: arrivals at a multiple of the NMRT in the window, then perhaps at another until the end.
 
     Attributes:

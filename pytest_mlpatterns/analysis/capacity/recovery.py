@@ -6,10 +6,10 @@ After a load beyond the capacity, and after a step of a function beside the load
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD
 from pytest_mlpatterns.records.launch import Estimate
@@ -43,8 +43,7 @@ _BY_CHANCE = 1e-4
 """Chance, with the share of late requests from before, of a number of them in a piece; a window has 1,000 pieces."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recovery:
+class Recovery(Struct, frozen=True):
     """One observed recovery.
 
     Attributes:

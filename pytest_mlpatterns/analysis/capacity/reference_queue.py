@@ -20,11 +20,11 @@ from 5 to 2 %.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,8 +46,7 @@ _LEAST_RISE = 1e-6
 """Rise of a percentile from one load to the next, so that loads without any wait have an order too."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceQueue:
+class ReferenceQueue(Struct, frozen=True):
     """A queue that serves ``servers`` requests at a time, each for the same time, ``capacity_rps`` a second in all."""
 
     capacity_rps: float
@@ -93,8 +92,7 @@ class ReferenceQueue:
         return latency
 
 
-@dataclass(frozen=True, slots=True)
-class LongRun:
+class LongRun(Struct, frozen=True):
     """A percentile of the latency of a reference queue over its load, in the long run of random arrivals.
 
     Args:

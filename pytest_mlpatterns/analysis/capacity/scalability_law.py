@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, LAUNCH_SD, prior_weight, t_quantile
 from pytest_mlpatterns.errors import TooFewSamplesError
@@ -46,8 +46,7 @@ _FIRST_STEP = 0.01
 """First step of the search for an end of an interval, as a share of the scale of the coefficient."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScalabilityLaw:
+class ScalabilityLaw(Struct, frozen=True):
     """One curve of the law.
 
     Attributes:
@@ -73,8 +72,7 @@ class ScalabilityLaw:
         return max(1.0, math.sqrt(max(0.0, 1 - self.contention) / self.coherency))
 
 
-@dataclass(frozen=True, slots=True)
-class FittedLaw:
+class FittedLaw(Struct, frozen=True):
     """The law that fits measured capacities best, and every law that fits them nearly as well.
 
     Attributes:

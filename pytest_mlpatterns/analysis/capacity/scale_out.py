@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
 from pytest_mlpatterns.analysis.metrics.metric import Metric
@@ -44,8 +45,7 @@ _IN_SLICE = 100
 """Requests among which one is beyond the p99."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScaleOutTimes:
+class ScaleOutTimes(Struct, frozen=True):
     """What happened during a load, on the clock of ``time.perf_counter_ns``.
 
     Attributes:

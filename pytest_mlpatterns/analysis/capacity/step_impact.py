@@ -10,11 +10,13 @@ that show it, as far as there are two, since the machine can stall once for anot
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.recovery import (
     Recovery,
@@ -66,8 +68,7 @@ _LEVERAGE = 1.0
 """By how many percent the time to recover changes with the capacity: most of it is the time of the step itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class HurtLimit:
+class HurtLimit(Struct, frozen=True):
     """When requests are hurt.
 
     Attributes:

@@ -16,6 +16,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, structs
 
 from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW, CallTree, call_tree, matched
 from pytest_mlpatterns.analysis.causes.explanation import Changes, explanation
@@ -126,7 +127,7 @@ def _blocking(run: ProfiledRun, drafting: _Drafting) -> list[FunctionChange]:
     While a coroutine is suspended, others go on. Once it blocks the event loop for the same time, its own request takes
     as long as before, and all others wait for it. So this is asked only if a verdict shows that requests take longer.
     """
-    awake = replace(run, before=tuple(map(_awake, run.before)), now=tuple(map(_awake, run.now)))
+    awake = structs.replace(run, before=tuple(map(_awake, run.before)), now=tuple(map(_awake, run.now)))
     if awake == run:
         return []
     changes = Changes(call_tree(awake), model_calls(run), _lost_ratio(run))
@@ -137,7 +138,9 @@ def _blocking(run: ProfiledRun, drafting: _Drafting) -> list[FunctionChange]:
 
 def _awake(block: ProfiledBlock) -> ProfiledBlock:
     """A block without the waits of coroutines."""
-    return replace(block, stacks=tuple(it for it in block.stacks if all(one.owner != "await" for one in it.frames)))
+    return structs.replace(
+        block, stacks=tuple(it for it in block.stacks if all(one.owner != "await" for one in it.frames))
+    )
 
 
 @dataclass(slots=True)
@@ -315,8 +318,7 @@ def _function_time(changes: Changes, index: int, spot: Spot) -> FunctionTime:
     return FunctionTime(index, spot.change.before_ns, spot.change.now_ns, own.before_ns, own.now_ns, change)
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
+class _Node(Struct, frozen=True):
     parent: int
     frame: Frame
     before_ns: float

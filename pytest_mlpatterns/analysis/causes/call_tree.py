@@ -7,10 +7,12 @@ function was the innermost one. Functions that recur in a stack count once. This
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
@@ -27,8 +29,7 @@ _NO_PARENT = -1
 """Stands for the parent of a root."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallTree:
+class CallTree(Struct, frozen=True):
     """Nodes by index, callers before their callees.
 
     Attributes:

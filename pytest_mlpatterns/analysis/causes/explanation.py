@@ -11,8 +11,9 @@ blocks scatter, and two starts of the same code are never equally fast.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.causes.call_tree import BEFORE, NOW
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, prior_weight, t_quantile
@@ -39,8 +40,7 @@ _LEAST_VARIANCE = 1.0
 """Least variance of a difference, in ns²; it keeps a part without samples from being certain."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimeChange:
+class TimeChange(Struct, frozen=True):
     """Times per request in nanoseconds, means over blocks, and their difference.
 
     Attributes:
@@ -139,8 +139,7 @@ _NO_CALL_BEFORE = TimeChange(0.0, 0.0, 0.0, 1.0)
 """Of a call, if the reference called the model not once: the number of calls explains all of its time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(Struct, frozen=True):
     """A function as it is called by a chain of others.
 
     Attributes:

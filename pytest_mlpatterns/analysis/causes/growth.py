@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.metric import resource_of
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
@@ -116,8 +116,7 @@ def requests_to_decide(growth: Growth, limit: float, least: float) -> int | None
     return math.ceil(_SPARE * max(needed, growth.requests))
 
 
-@dataclass(frozen=True, slots=True)
-class _Envelope:
+class _Envelope(Struct, frozen=True):
     """The smallest reading in each part of the requests, or in some of them; arrays of shape ``(points,)``.
 
     ``shares`` are the starts of the parts, as shares of all requests.

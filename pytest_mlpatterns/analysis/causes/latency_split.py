@@ -19,11 +19,11 @@ the code, then those that a busy machine stretches, then the waits. Pure.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.records.latency import PARTS, SERVICE_PARTS, SPLIT_LAYER, LatencySplit, SplitMetric, SplitPart
@@ -59,8 +59,7 @@ _RESIDENCE = ("total_ns", "")
 _OF_STREAMS = ("ttft:", "tpot:")
 
 
-@dataclass(frozen=True, slots=True)
-class _Whole:
+class _Whole(Struct, frozen=True):
     """A latency of one launch, as the load generator measured it.
 
     Attributes:
@@ -328,8 +327,7 @@ _CODE, _AROUND, _RUN_QUEUE, _WAIT = range(4)
 _NO_PART = SplitPart("server", "", 0.0, 0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class CallsChange:
+class CallsChange(Struct, frozen=True):
     """How often a model is called per request, before and now; ``of`` is its stage or model, as in a part."""
 
     of: str
@@ -337,8 +335,7 @@ class CallsChange:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
-class PartChange:
+class PartChange(Struct, frozen=True):
     """One part of a latency, before and now.
 
     Attributes:
@@ -380,8 +377,7 @@ class PartChange:
         return _RUN_QUEUE if self.name == "run_queue" else _AROUND if self.name in _STRETCHED else _CODE
 
 
-@dataclass(frozen=True, slots=True)
-class SplitChange:
+class SplitChange(Struct, frozen=True):
     """How a latency and its parts changed.
 
     Attributes:

@@ -21,10 +21,11 @@ This module must not know git, nor how anything is measured.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 from statistics import stdev
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, ratio_estimate
 
@@ -74,8 +75,7 @@ class Likeness(StrEnum):
     """Its measurements do not decide it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchRules:
+class SearchRules(Struct, frozen=True):
     """What a search is to find, and how surely.
 
     Attributes:
@@ -89,8 +89,7 @@ class SearchRules:
     most_runs: int = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(Struct, frozen=True):
     """The commit to measure next.
 
     Attributes:
@@ -106,8 +105,7 @@ class Measure:
     bad: int
 
 
-@dataclass(frozen=True, slots=True)
-class NoChange:
+class NoChange(Struct, frozen=True):
     """The search ends at once, because both ends do not differ.
 
     Attributes:
@@ -119,8 +117,7 @@ class NoChange:
     is_open: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Bracket:
+class Bracket(Struct, frozen=True):
     """What is left at the end.
 
     Attributes:
@@ -146,8 +143,7 @@ class Bracket:
         return self.bad == self.good + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(Struct, frozen=True):
     """What the measurements of a commit show.
 
     Attributes:
@@ -168,8 +164,7 @@ def most_steps(last: int) -> int:
     return max(last - 1, 0).bit_length()
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
+class _Level(Struct, frozen=True):
     """A log ratio, and half its interval."""
 
     value: float
@@ -372,8 +367,7 @@ class Bisection:
         return ratio_estimate(launches, confidence=_SHOWN)
 
 
-@dataclass(frozen=True, slots=True)
-class StepCheck:
+class StepCheck(Struct, frozen=True):
     """The commit that was found, measured beside its parent.
 
     Attributes:

@@ -18,10 +18,11 @@ Pure. This module must not know directions, tests or metrics. ``benchmarks/chang
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, corrected, layers_of_windows, steps_of_stretch
 from pytest_mlpatterns.analysis.changes.stretches import (
@@ -68,8 +69,7 @@ _BIAS_SD = 0.0003
 """Standard deviation of the mean of many ratios of unchanged code, relative: such a mean is no drift."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
+class Drift(Struct, frozen=True):
     """A change of the level over many runs.
 
     Attributes:
@@ -123,8 +123,7 @@ def _ramp(at: NDArray[np.int64], first: int, last: int) -> NDArray[np.float64]:
 # --- independent runs around a level -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+class _Window(Struct, frozen=True):
     """Runs with a slope beside any step: the first one, the one after the last, and the slope in standard errors."""
 
     start: int
@@ -168,8 +167,7 @@ def _clearest(windows: Sequence[_Window]) -> list[_Window]:
     return list(by_length.values())[:_MOST_LENGTHS]
 
 
-@dataclass(frozen=True, slots=True)
-class _Gain:
+class _Gain(Struct, frozen=True):
     """A drift, how much less it costs than steps alone, and what it leaves over; below zero if steps cost less."""
 
     drift: Drift
@@ -201,8 +199,7 @@ def _p_value(window: _Window, scatter: Scatter, runs: int) -> float:
     return corrected(z, scatter.degrees, runs=runs, side=(window.stop - window.start) // 2)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
+class _Fit(Struct, frozen=True):
     """What steps make of a stretch.
 
     Attributes:
@@ -319,8 +316,7 @@ def _best_drift(stretch: Stretch, scatter: Scatter, *, beside: int | None) -> Dr
     return Drift(*ends, tried[-1].size, tried[0].error, scatter.degrees, p_value=1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ramps:
+class _Ramps(Struct, frozen=True):
     """The ramp that explains most of some runs, and the error of its size with that of its ends."""
 
     first: int

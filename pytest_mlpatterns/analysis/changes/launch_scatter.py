@@ -7,10 +7,12 @@ services on a shared machine. A test with a history has its own. Pure. This modu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import known_metric
 from pytest_mlpatterns.analysis.statistics.log_ratio import RATIO_SD, USUAL_PRIOR, RatioPrior
@@ -42,8 +44,7 @@ _MAD_TO_SD = 1.4826
 _Launch = TypeVar("_Launch")
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchScatter:
+class LaunchScatter(Struct, frozen=True):
     """The deviations that a test's intervals start from, where its history knows them.
 
     Attributes:
@@ -51,8 +52,8 @@ class LaunchScatter:
         ratios: standard deviation between the log ratios of paired launches, beyond that within a launch, by the same.
     """
 
-    launches: Mapping[str, float] = field(default_factory=dict)
-    ratios: Mapping[str, float] = field(default_factory=dict)
+    launches: Mapping[str, float] = {}
+    ratios: Mapping[str, float] = {}
 
     def of_launches(self, metric: Metric) -> Metric:
         """The metric with the test's own deviation between launches, if that is known and the metric has one at all."""
@@ -97,8 +98,7 @@ def scatter_in(lines: Sequence[HistoryLine]) -> LaunchScatter:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Runs:
+class _Runs(Struct, frozen=True):
     """The launches of some runs, on the logarithm.
 
     Attributes:

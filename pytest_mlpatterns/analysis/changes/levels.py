@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.series import commit_key
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
@@ -24,8 +25,7 @@ _FEW = 3
 """Most runs whose scatter is not known, so that the errors of their launches count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(Struct, frozen=True):
     """Neighbouring runs between which nothing changed.
 
     Attributes:

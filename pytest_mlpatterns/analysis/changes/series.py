@@ -13,8 +13,9 @@ Pure. This module must not know where lines are kept, or what counts as a change
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, PRIOR_DEGREES, prior_weight
@@ -39,8 +40,7 @@ _LEAST_SHARE = 0.01
 """Least value of a course with zeros, for a metric without a floor and with a tolerance that is larger."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """One run in a course.
 
     Attributes:
@@ -61,8 +61,7 @@ class Point:
     origin: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """Neighbouring runs that are comparable.
 
     Attributes:
@@ -77,8 +76,7 @@ class Segment:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(Struct, frozen=True):
     """The course of one metric of one test, in the order of the commits.
 
     Attributes:
@@ -179,8 +177,7 @@ def _least_value(name: str, lines: Sequence[HistoryLine]) -> float:
     return metric.floor or min(metric.tolerance, _LEAST_SHARE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
+class _Measured(Struct, frozen=True):
     """A logarithm and its standard error."""
 
     level: float

@@ -21,13 +21,14 @@ Pure. This module must not know directions, tests or metrics. ``benchmarks/chang
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.stretches import (
     ANCHOR_SD,
@@ -70,8 +71,7 @@ _TO_MEDIAN = math.sqrt(math.pi / 2)
 """Standard error of a median, in those of a mean."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """A change of the level between two runs.
 
     Attributes:

@@ -13,10 +13,10 @@ Pure. This module must not know what counts as a change.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.series import commit_key
 from pytest_mlpatterns.analysis.statistics.intervals import PRIOR_DEGREES, prior_weight
@@ -69,8 +69,7 @@ _MOST_ALIKE = 0.9
 """Largest correlation of neighbours that is taken off: beyond it all levels look alike."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(Struct, frozen=True):
     """Independent measurements around one level; arrays of shape ``(runs,)``.
 
     Attributes:
@@ -93,8 +92,7 @@ class Stretch:
         return self.anchor is not None and self.index.size < FEWEST_RUNS
 
 
-@dataclass(frozen=True, slots=True)
-class Scatter:
+class Scatter(Struct, frozen=True):
     """The standard deviation of one run around its level, and how many degrees of freedom it rests on."""
 
     sd: float

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt, objective_of
 from pytest_mlpatterns.errors import SettingError
@@ -30,8 +32,7 @@ _EXAMPLE = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"
 _PART = re.compile(r"(?P<name>[^\s=<>()]+(?:\s*\((?P<objective>[^()]*)\))?)\s*(?P<sign><=|>=|=|<|>)(?P<value>[^=<>]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
+class Requirement(Struct, frozen=True):
     """A limit that a pattern must meet to be chosen: below it if lower is better, at least it otherwise.
 
     ``text`` is the requirement as it was written, ``limit`` is in the metric's unit, ``currency`` is that of a cost.

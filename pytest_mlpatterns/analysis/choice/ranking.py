@@ -35,10 +35,12 @@ from __future__ import annotations
 import math
 import zlib
 from collections import defaultdict
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.scaling import why_unknown
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objectives_of, priced_metric
@@ -74,8 +76,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class RankedPattern:
+class RankedPattern(Struct, frozen=True):
     """One pattern of a ranking.
 
     Attributes:
@@ -101,8 +102,7 @@ class RankedPattern:
     doubts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Unmeasured:
+class Unmeasured(Struct, frozen=True):
     """A test that failed before it gave a result: its id, its group's, and its pattern."""
 
     test: str
@@ -110,8 +110,7 @@ class Unmeasured:
     pattern: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(Struct, frozen=True):
     """The patterns of one test in order, the best first, the excluded last.
 
     ``sentence`` is the order in words. ``notes`` name what was left out of the weights.
@@ -126,7 +125,8 @@ class Ranking:
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers."""
-        return asdict(self)
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
 
 
 def rank(
@@ -156,8 +156,7 @@ def rank(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(Struct, frozen=True):
     """A pattern before it is ranked.
 
     ``costs`` are by metric, of the known ones; ``open_requirements`` have intervals that contain the limit.
@@ -395,8 +394,7 @@ _SMALLEST = {
 """Values are at least this or the metric's floor, whichever is larger, by the unit of the metric."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """The logarithm of one metric under one pattern, turned so that more is worse, with its 95 % interval.
 
     ``degrees`` of freedom are those of the interval. ``drifts`` means that the machine moves it, ``apart`` that it was
@@ -412,8 +410,7 @@ class Cost:
     at_most: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
+class Alternative(Struct, frozen=True):
     """One pattern by a name of its own, and its costs by metric."""
 
     name: str
@@ -429,8 +426,7 @@ class Alternative:
         return sum(weight * self.costs[name].value for name, weight in weights.items())
 
 
-@dataclass(frozen=True, slots=True)
-class RankedAlternative:
+class RankedAlternative(Struct, frozen=True):
     """An alternative with its rank.
 
     Attributes:

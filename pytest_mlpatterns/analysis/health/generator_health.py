@@ -6,11 +6,11 @@ so that it is no verdict; a service that answers nothing is a failure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
@@ -40,8 +40,7 @@ class Fault(Enum):
     """The service, or a load under which it answers too little."""
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidReason:
+class InvalidReason(Struct, frozen=True):
     """Why a measurement supports no verdict, and whose fault that is."""
 
     text: str
@@ -51,8 +50,7 @@ class InvalidReason:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class GeneratorMetrics:
+class GeneratorMetrics(Struct, frozen=True):
     """Figures of the load generator, which decide whether a measurement is valid.
 
     Attributes:

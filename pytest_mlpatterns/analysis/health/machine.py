@@ -12,11 +12,11 @@ verdicts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.records.launch import NodeFigures, Noise, Taken
 from pytest_mlpatterns.units import format_percent
@@ -68,8 +68,7 @@ _FREQUENCY_RATIO = 1.2
 _INTERLEAVE = "compare interleaved (--perf-against), where noise slows both sides alike"
 
 
-@dataclass(frozen=True, slots=True)
-class Disturbance:
+class Disturbance(Struct, frozen=True):
     """The disturbances of one window.
 
     Attributes:

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.intervals import t_quantile
@@ -65,8 +65,7 @@ _WAITED = 2.0
 """Latency, in times of an unhindered answer, from which on a request surely waited for others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(Struct, frozen=True):
     """How arrivals and answers compare over one window.
 
     Attributes:
@@ -203,8 +202,7 @@ _LONG_NS = 1_000_000_000
 """Shorter than this, a silence may be a pause of the service."""
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
+class Silence(Struct, frozen=True):
     """Requests without an answer at the end of a load.
 
     Attributes:

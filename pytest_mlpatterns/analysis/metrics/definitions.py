@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.blocks import LaunchBlocks, cost_at_nmrt
 from pytest_mlpatterns.analysis.metrics.metric import (

@@ -6,10 +6,10 @@ them under another name.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.samples import StreamTimes
 from pytest_mlpatterns.records.latency import (

@@ -5,9 +5,10 @@ Pure. This module must not know which metrics there are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.statistics.intervals import LAUNCH_SD, PRIOR_DEGREES
 from pytest_mlpatterns.records.launch import Estimate
@@ -99,44 +100,38 @@ USUAL_TOLERANCE = 0.10
 """Largest worsening that a comparison accepts of a metric without a tolerance of its own, as a share."""
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyPercentile:
+class LatencyPercentile(Struct, frozen=True):
     """A percentile of the latency of whole answers, above 0 and below 100."""
 
     percentile: float
 
 
-@dataclass(frozen=True, slots=True)
-class StreamPercentile:
+class StreamPercentile(Struct, frozen=True):
     """A percentile of a time of streams, such as the 95th of ``ttft``."""
 
     quantity: str
     percentile: float
 
 
-@dataclass(frozen=True, slots=True)
-class Nmrt:
+class Nmrt(Struct, frozen=True):
     """NMRT, which a capacity search gives, under a latency objective if it has one."""
 
     objective: Objective | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AtNmrt:
+class AtNmrt(Struct, frozen=True):
     """A value that the searches for NMRT alone give beside it, at a price."""
 
     read: Callable[[Capacity, Price | None], LaunchValue | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Goodput:
+class Goodput(Struct, frozen=True):
     """The rate of requests that keep a promise."""
 
     promise: Promise
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceGrowth:
+class ResourceGrowth(Struct, frozen=True):
     """The growth of a resource.
 
     Attributes:
@@ -150,8 +145,7 @@ class ResourceGrowth:
     least_gain: float
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(Struct, frozen=True):
     """The location of all times of a request, which knows more of them than their median.
 
     Attributes:
@@ -161,8 +155,7 @@ class Location:
     stands_for: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallersRate:
+class CallersRate(Struct, frozen=True):
     """A rate of a closed loop, which follows from times, since each caller sends again when it has its answer.
 
     The schedule of an open loop sets such a rate.
@@ -176,8 +169,7 @@ class CallersRate:
     cycle_floor: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ScalingIndex:
+class ScalingIndex(Struct, frozen=True):
     """An index of scalability, whose intervals end at its largest value."""
 
     largest: float
@@ -197,8 +189,7 @@ MetricKind = (
 """What more is known of some metrics than of others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(Struct, frozen=True):
     """Name, source, unit and direction of a metric.
 
     Attributes:

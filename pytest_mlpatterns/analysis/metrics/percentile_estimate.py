@@ -9,12 +9,12 @@ other.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.distributions import find_modes
@@ -57,8 +57,7 @@ _FEW_SD = 0.3
 """Least relative deviation of a few requests: that of a service whose answers differ by a factor of two at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchTimes:
+class LaunchTimes(Struct, frozen=True):
     """The times of one launch, ascending; shape ``(values,)``. Further ``infinite`` ones are larger than any."""
 
     ascending: NDArray[np.int64] | NDArray[np.float64]
@@ -70,8 +69,7 @@ class LaunchTimes:
         return self.ascending.size + self.infinite
 
 
-@dataclass(frozen=True, slots=True)
-class _Spread:
+class _Spread(Struct, frozen=True):
     """By how much shares of the requests vary more than those of independent ones, with its degrees of freedom."""
 
     dispersion: float

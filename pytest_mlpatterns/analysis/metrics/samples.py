@@ -9,7 +9,6 @@ Sources of the terms: the documentation of NVIDIA's AIPerf and of vLLM's benchma
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["StreamTimes", "join_samples", "shift_samples", "take_rows"]
 
 
-_COLUMNS = tuple(field.name for field in fields(Samples) if field.name != "stream")
-_STREAM_COLUMNS = tuple(field.name for field in fields(StreamSamples) if field.name != "chunk_ns")
+_COLUMNS = tuple(name for name in Samples.__struct_fields__ if name != "stream")
+_STREAM_COLUMNS = tuple(name for name in StreamSamples.__struct_fields__ if name != "chunk_ns")
 
 
 def take_rows(samples: Samples, rows: NDArray[np.int64]) -> Samples:

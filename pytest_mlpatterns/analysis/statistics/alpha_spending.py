@@ -13,11 +13,11 @@ Pure. It must not know what is measured.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +36,7 @@ _PLANNED_QUANTILES = 4.5
 """Sum of the quantiles of error and power in the size of a plan (2.5 % and 0.6 %)."""
 
 
-@dataclass(frozen=True, slots=True)
-class SequentialPlan:
+class SequentialPlan(Struct, frozen=True):
     """Looks after launch ``first`` and after each further one up to ``last``.
 
     Args:

@@ -11,11 +11,11 @@ distribution is. ``benchmarks/location_simulation.py`` compares the candidates.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,8 +110,7 @@ _CHANCE = 0.002
 queues and of heavy tails too (``benchmarks/limit_simulation.py``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Modes:
+class Modes(Struct, frozen=True):
     """Two modes.
 
     Attributes:

@@ -10,11 +10,11 @@ requests would promise an accuracy that is not there. All arithmetic is on logar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist, median
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.wording import shown
@@ -61,8 +61,7 @@ _RUN = 3
 """Blocks of a run that are drawn together, as neighbours resemble each other (circular block bootstrap)."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogMean:
+class LogMean(Struct, frozen=True):
     """A mean of logarithms, its standard error, and the degrees of freedom that the error rests on.
 
     Attributes:

@@ -11,11 +11,11 @@ Interim looks are corrected for (:mod:`pytest_mlpatterns.analysis.statistics.alp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
@@ -59,8 +59,7 @@ _DEFAULT_PLAN = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
 
 
-@dataclass(frozen=True, slots=True)
-class RatioPrior:
+class RatioPrior(Struct, frozen=True):
     """What an interval of paired launches starts from.
 
     Attributes:
@@ -76,16 +75,14 @@ USUAL_PRIOR = RatioPrior()
 """That of many services."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogRatio:
+class LogRatio(Struct, frozen=True):
     """log(second/first) of one paired launch, and its standard error within the launch."""
 
     value: float
     error: float
 
 
-@dataclass(frozen=True, slots=True)
-class VariantFigures:
+class VariantFigures(Struct, frozen=True):
     """One variant of a paired launch: medians over its blocks, the number of requests, and how long each took.
 
     ``latencies`` counts them as :func:`pytest_mlpatterns.analysis.metrics.blocked_values.counted` does. ``streams`` has
@@ -97,8 +94,8 @@ class VariantFigures:
     cpu_ns_per_request: float | None
     requests: int
     failed: int
-    latencies: Histogram = field(default_factory=dict)
-    streams: Mapping[str, float] = field(default_factory=dict)
+    latencies: Histogram = {}
+    streams: Mapping[str, float] = {}
     latency_mean_ns: float | None = None
 
     def figure(self, metric: str) -> float | None:
@@ -115,8 +112,7 @@ class VariantFigures:
         return self.streams.get(metric)
 
 
-@dataclass(frozen=True, slots=True)
-class PairedLaunch:
+class PairedLaunch(Struct, frozen=True):
     """One start of both variants, measured in pairs of neighbouring blocks.
 
     Attributes:
@@ -142,7 +138,7 @@ class PairedLaunch:
     second_began: bool
     repeated: int
     disturbed: int = 0
-    streams: Mapping[str, LogRatio] = field(default_factory=dict)
+    streams: Mapping[str, LogRatio] = {}
     latency_mean: LogRatio | None = None
 
     def ratio(self, metric: str) -> LogRatio | None:
@@ -159,8 +155,7 @@ class PairedLaunch:
         return self.streams.get(metric)
 
 
-@dataclass(frozen=True, slots=True)
-class PairedCapacity:
+class PairedCapacity(Struct, frozen=True):
     """One start of both variants, each searched for its capacity, one after the other."""
 
     nmrt: LogRatio
@@ -168,8 +163,7 @@ class PairedCapacity:
     second: Capacity
 
 
-@dataclass(frozen=True, slots=True)
-class RatioVerdict:
+class RatioVerdict(Struct, frozen=True):
     """The verdict on a ratio at the interim look that decided, or at the last one.
 
     Attributes:

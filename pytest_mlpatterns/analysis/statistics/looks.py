@@ -6,7 +6,7 @@ know how anything is measured.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 

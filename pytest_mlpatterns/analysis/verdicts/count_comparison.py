@@ -11,11 +11,11 @@ launches (quasi-likelihood: Wedderburn, Biometrika 61, 1974), and Student's t ac
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.statistics.distributions import binomial_tail, with_uncertain_scale
@@ -61,8 +61,7 @@ _TAIL_SIGN = 0.05
 """The same for slow requests; a quiet service has some too."""
 
 
-@dataclass(frozen=True, slots=True)
-class CountVerdict:
+class CountVerdict(Struct, frozen=True):
     """The verdict on slow or failed requests.
 
     Attributes:
@@ -82,8 +81,7 @@ class CountVerdict:
     present_value: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Events:
+class _Events(Struct, frozen=True):
     """Events and requests of each launch of one sample."""
 
     events: NDArray[np.float64]
@@ -109,8 +107,7 @@ class _Events:
         return float(((self.events - expected) ** 2 / (expected * (1 - share))).sum())
 
 
-@dataclass(frozen=True, slots=True)
-class _Threshold:
+class _Threshold(Struct, frozen=True):
     """Events that are compared: of the reference beyond one latency, of the present beyond another.
 
     Attributes:
@@ -245,8 +242,7 @@ def tail_ceiling(
     return next(filter(passes, (rounded_ceiling(least) / 100, *ceilings)), NO_CEILING)
 
 
-@dataclass(frozen=True, slots=True)
-class _Signs:
+class _Signs(Struct, frozen=True):
     """What the thresholds of a percentile show.
 
     Attributes:

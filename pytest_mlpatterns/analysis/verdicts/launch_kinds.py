@@ -14,11 +14,12 @@ Both sides of a pair settle by themselves, so that one may be of the faster kind
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS
@@ -69,16 +70,14 @@ _NAMING = ("batch_size", "cache_hit_ratio")
 """Figures of a layer that name a kind, the first one that goes with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """The launches of one side of a comparison: a metric in each, and figures of their layers by name."""
 
     values: Sequence[LaunchValue]
-    figures: Mapping[str, Sequence[LaunchValue]] = field(default_factory=dict)
+    figures: Mapping[str, Sequence[LaunchValue]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class LayerFigure:
+class LayerFigure(Struct, frozen=True):
     """A figure of a layer that goes with the kinds: its metric, and its mean of the faster and the slower kind."""
 
     name: str
@@ -86,8 +85,7 @@ class LayerFigure:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
-class TwoKinds:
+class TwoKinds(Struct, frozen=True):
     """Launches in two groups by a metric.
 
     Attributes:
@@ -296,8 +294,7 @@ def _plausible(kinds: TwoKinds, launches: int) -> list[tuple[bool, ...]]:
     return [(high,) * launches for high in (False, True) if chances[high] >= _IMPLAUSIBLE * likely]
 
 
-@dataclass(frozen=True, slots=True)
-class _KindComparison:
+class _KindComparison(Struct, frozen=True):
     """A comparison within the kinds of a reference.
 
     Attributes:
@@ -361,8 +358,7 @@ class _KindComparison:
         return replace(verdict, outcome=outcome, reason=f"{verdict.reason}; {why}")
 
 
-@dataclass(frozen=True, slots=True)
-class PairedAnswer:
+class PairedAnswer(Struct, frozen=True):
     """Paired launches, if these are the kinds of their sides.
 
     Attributes:
@@ -380,8 +376,7 @@ class PairedAnswer:
         return high not in self.second and is_expected(list(self.first).count(high), len(self.first))
 
 
-@dataclass(frozen=True, slots=True)
-class PairedKinds:
+class PairedKinds(Struct, frozen=True):
     """The kinds of paired launches.
 
     Attributes:

@@ -7,9 +7,11 @@ another.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.health.generator_health import Fault, InvalidReason
@@ -60,8 +62,7 @@ _LAUNCHES_OF_BUDGET = 4
 """Windows that an advised budget has time for: starts and warm-ups take about one, and three launches decide most."""
 
 
-@dataclass(frozen=True, slots=True)
-class SampleSize:
+class SampleSize(Struct, frozen=True):
     """What an interval rests on."""
 
     launches: int
@@ -392,8 +393,7 @@ def _range(metric: Metric, low: float, high: float, *, dash: str = "–", otherw
     return f"{number if is_one else metric.show(low)}{dash if is_one else otherwise}{metric.show(high)}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Helps:
+class _Helps(Struct, frozen=True):
     """What more launches would do, in words, and whether some number of them suffices."""
 
     words: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.records.addressing import Balance
@@ -26,8 +27,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamNode:
+class UpstreamNode(Struct, frozen=True):
     """A running process group, as the process before it reaches it.
 
     Args:
@@ -48,8 +48,7 @@ WorkerNode = PackedLayer | UpstreamNode | QueueNode | ModelNode
 """What one process does with a request: a tree of nodes whose processes are running."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(Struct, frozen=True):
     """Serve HTTP on an inherited listening socket.
 
     Args:
@@ -60,30 +59,26 @@ class Listen:
     internal: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ListenGrpc:
+class ListenGrpc(Struct, frozen=True):
     """Serve gRPC on this port of 127.0.0.1, which the parent holds."""
 
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Consume:
+class Consume(Struct, frozen=True):
     """Take requests from a broker; ``position`` is that of the queue in the composition."""
 
     subscription: Subscription
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """Serve nothing: call the model itself with these inputs, a pickled list, as the parent asks for it."""
 
     inputs: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerJob:
+class WorkerJob(Struct, frozen=True):
     """What a worker does with a request, and where requests come from.
 
     Args:

@@ -12,9 +12,10 @@ import itertools
 import sys
 from array import array
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.patterns.layer import matched
 from pytest_mlpatterns.serving.tracebacks import MAX_TRACEBACKS, error_line, user_traceback
@@ -32,15 +33,13 @@ _GOOD, _FAILED = 200, 500
 """Distinct tracebacks that are kept, as many as a served model keeps."""
 
 
-@dataclass(frozen=True, slots=True)
-class OneCall:
+class OneCall(Struct, frozen=True):
     """Asks for one call, outside the loop, with the input of this index."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(Struct, frozen=True):
     """What one call returned.
 
     Attributes:
@@ -52,8 +51,7 @@ class Called:
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class CallRound:
+class CallRound(Struct, frozen=True):
     """Asks for a loop of calls.
 
     Attributes:
@@ -69,8 +67,7 @@ class CallRound:
     least_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(Struct, frozen=True):
     """The calls of a loop, in the order in which they returned; columns as raw bytes.
 
     Attributes:

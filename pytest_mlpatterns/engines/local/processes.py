@@ -6,9 +6,10 @@ import contextlib
 import itertools
 import threading
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, LeftoverWarning
 from pytest_mlpatterns.records.setup import merged_facts
@@ -42,8 +43,7 @@ _REPLACEMENT_TIMEOUT_S = 60.0
 _NOTHING = WorkerStats(0, 0, ())
 
 
-@dataclass(frozen=True, slots=True)
-class LocalProcesses:
+class LocalProcesses(Struct, frozen=True):
     """Workers and auxiliary servers of one deployment.
 
     Args:

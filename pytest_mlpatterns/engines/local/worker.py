@@ -11,8 +11,9 @@ import asyncio
 import pickle
 import queue
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from msgspec import Struct
 
 from pytest_mlpatterns.engines.local.messages import Call, Consume, Listen, ListenGrpc, WorkerJob
 from pytest_mlpatterns.engines.local.plain_caller import CallRound, OneCall, PlainCaller
@@ -118,8 +119,7 @@ class _Parent:
             self.end()
 
 
-@dataclass(frozen=True, slots=True)
-class _Service:
+class _Service(Struct, frozen=True):
     """What a worker serves, and for which parent."""
 
     parent: _Parent

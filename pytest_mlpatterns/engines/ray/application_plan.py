@@ -6,8 +6,11 @@ What Ray Serve cannot express is refused here, before anything starts. Pure; thi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, DeploymentPlan, HandleNode, ReplicaJob
 from pytest_mlpatterns.errors import SettingError
@@ -36,8 +39,7 @@ __all__ = ["Application", "application_plan", "check_expressible", "shortage"]
 _ON_RAY = 'on engine="ray"'
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(Struct, frozen=True):
     """What all replicas of an application share.
 
     Args:

@@ -9,14 +9,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 __all__ = ["SAME_CLOCK", "ClockOffset", "ClusterFacts", "NodeFacts", "RoundTrip", "describe", "offset_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeFacts(Struct, frozen=True):
     """One node of a cluster.
 
     Attributes:
@@ -79,8 +80,7 @@ def describe(nodes: Iterable[NodeFacts]) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RoundTrip:
+class RoundTrip(Struct, frozen=True):
     """One call to the other machine.
 
     Attributes:
@@ -99,8 +99,7 @@ class RoundTrip:
         return self.received_ns - self.sent_ns
 
 
-@dataclass(frozen=True, slots=True)
-class ClockOffset:
+class ClockOffset(Struct, frozen=True):
     """How far the clock of another machine is ahead of this one.
 
     Attributes:

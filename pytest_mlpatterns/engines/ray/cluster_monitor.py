@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK
 from pytest_mlpatterns.errors import ChildError
@@ -143,8 +143,7 @@ def _columns(serving: Sequence[_Node], machines: Sequence[Sequence[_Node]]) -> d
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
+class _Node(Struct, frozen=True):
     """The readings of one node, and the marks to which they are interpolated."""
 
     marks_ns: Sequence[int]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from importlib.util import find_spec
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.engine import Engine
 from pytest_mlpatterns.engines.ray.run import brings_code

@@ -11,9 +11,10 @@ import queue
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.ray.messages import Ended, Started
 from pytest_mlpatterns.errors import ChildError

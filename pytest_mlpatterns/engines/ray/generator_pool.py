@@ -8,11 +8,11 @@ import itertools
 import threading
 import time
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psutil
+from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK
 from pytest_mlpatterns.engines.ray.messages import Ended, Started

@@ -14,9 +14,12 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.ray.messages import ReplicaState, ReplicaStats
 from pytest_mlpatterns.serving.processes import LoadFailed, Ready, StatsQuestion, WorkerStats
@@ -48,8 +51,7 @@ class LinkAddress:
     key: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Struct, frozen=True):
     """A replica introduces itself.
 
     Args:

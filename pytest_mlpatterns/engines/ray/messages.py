@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import REST_JSON, Wire
 
@@ -75,8 +77,7 @@ class RayJob:
         return "Ray did not start" if self.address is None else f"{self.source}={self.address}: Ray did not connect"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """Asks the driver to call a function, ``package.module:function``."""
 
     number: int
@@ -84,16 +85,14 @@ class Call:
     arguments: tuple[object, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(Struct, frozen=True):
     """What a call returned."""
 
     number: int
     value: object
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(Struct, frozen=True):
     """What a call raised: an error of this package, or the traceback of another one."""
 
     number: int
@@ -101,28 +100,24 @@ class Raised:
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DriverReady:
+class DriverReady(Struct, frozen=True):
     """The driver is connected; the notes are for the user."""
 
     cluster: ClusterFacts
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DriverFailed:
+class DriverFailed(Struct, frozen=True):
     """The driver cannot connect."""
 
     error: MlpatternsError
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Struct, frozen=True):
     """Asks the driver to remove its applications and to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class HandleNode:
+class HandleNode(Struct, frozen=True):
     """A process group behind a process, as a deployment of Ray Serve that is reached by a handle.
 
     Args:
@@ -138,8 +133,7 @@ class HandleNode:
     in_flight: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaJob:
+class ReplicaJob(Struct, frozen=True):
     """What one replica of a deployment does with a request.
 
     Args:
@@ -174,8 +168,7 @@ class ReplicaJob:
     restarts: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DeploymentPlan:
+class DeploymentPlan(Struct, frozen=True):
     """One deployment of an application.
 
     Args:
@@ -195,7 +188,7 @@ class DeploymentPlan:
     max_ongoing: int = 100_000
     max_queued: int = -1
     cpus: float = 1.0
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     behind: tuple[str, ...] = ()
 
     @property
@@ -204,8 +197,7 @@ class DeploymentPlan:
         return self.job.deployment
 
 
-@dataclass(frozen=True, slots=True)
-class ApplicationPlan:
+class ApplicationPlan(Struct, frozen=True):
     """An application of Ray Serve: its deployments, the innermost first, the one that clients reach last."""
 
     app: str
@@ -222,8 +214,7 @@ class ApplicationPlan:
         return sum(one.replicas * one.cpus for one in self.deployments)
 
 
-@dataclass(frozen=True, slots=True)
-class HandleAnswer:
+class HandleAnswer(Struct, frozen=True):
     """What a replica behind a handle answers; an error travels as a value, so that it stays the request's own.
 
     Args:
@@ -246,7 +237,7 @@ class HandleAnswer:
     text: str = ""
     retry_after_s: int | None = None
     streams: bool = False
-    parts: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, int] = {}
 
 
 class ReplicaState(StrEnum):
@@ -258,8 +249,7 @@ class ReplicaState(StrEnum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaStats:
+class ReplicaStats(Struct, frozen=True):
     """One replica, as the monitor of its node knows it.
 
     Args:
@@ -285,8 +275,7 @@ class ReplicaStats:
     reason: Unusable | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeReading:
+class NodeReading(Struct, frozen=True):
     """What the monitor of one node has read at one moment.
 
     Args:
@@ -317,8 +306,7 @@ class NodeReading:
     replicas: tuple[ReplicaStats, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RayApplication:
+class RayApplication(Struct, frozen=True):
     """A running application, as any process that knows its cluster finds it.
 
     Args:
@@ -340,8 +328,7 @@ class RayApplication:
     replicas: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class HostFacts:
+class HostFacts(Struct, frozen=True):
     """The host of one generator: the actor that starts its process on a node.
 
     Attributes:
@@ -357,22 +344,19 @@ class HostFacts:
     allowed_connections: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """A generator process has started on its node."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """A generator process sends nothing more, and why."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(Struct, frozen=True):
     """A message of a generator process, as the driver keeps it until pytest has it.
 
     Attributes:

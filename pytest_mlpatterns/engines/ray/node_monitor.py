@@ -13,11 +13,12 @@ import os
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 import psutil
+from msgspec import structs
 
 from pytest_mlpatterns.engines.ray.link import LinkServer
 from pytest_mlpatterns.engines.ray.messages import NodeReading
@@ -92,7 +93,7 @@ class NodeMonitor:
         """
         replicas = self._links.replicas(app, ask=ask)
         if not ask:
-            replicas = tuple(replace(replica, stats=None) for replica in replicas)
+            replicas = tuple(structs.replace(replica, stats=None) for replica in replicas)
         with self._reading:
             tree = self._trees.setdefault(app, _Tree(self._links, app))
             now = time.perf_counter_ns()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.engines.ray.cluster import SAME_CLOCK
 from pytest_mlpatterns.engines.ray.cluster_monitor import MONITORS, ClusterMonitor

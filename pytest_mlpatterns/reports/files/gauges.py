@@ -11,9 +11,10 @@ it; and ``ExportMetricsServiceRequest`` of OTLP 1.x in its JSON encoding (opente
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics.metric import Goodput, objective_of
@@ -46,8 +47,7 @@ _UNITS = {
 _ENDS = ("", "_low", "_high")
 
 
-@dataclass(frozen=True, slots=True)
-class _Gauge:
+class _Gauge(Struct, frozen=True):
     """A gauge.
 
     Attributes:
@@ -67,8 +67,7 @@ class _Gauge:
         return name if not unit or name.endswith(f"_{unit}") else f"{name}_{unit}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
+class _Point(Struct, frozen=True):
     """A value of a gauge.
 
     Attributes:

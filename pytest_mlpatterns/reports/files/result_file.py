@@ -17,9 +17,11 @@ references and no ranking. It is not read.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, shown
@@ -44,8 +46,7 @@ _BY_NAME = ("metrics", "present_metrics", "law")
 _ADVICE = "measure again with --perf-json"
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
+class Results(Struct, frozen=True):
     """The content of a result file.
 
     Attributes:
@@ -67,8 +68,8 @@ class Results:
     ranking: tuple[Mapping[str, Any], ...] = ()
     commit: str | None = None
     unmeasured: tuple[FailedTest, ...] = ()
-    history: Mapping[str, Any] = field(default_factory=dict)
-    run: RunEnd = field(default_factory=RunEnd)
+    history: Mapping[str, Any] = {}
+    run: RunEnd = RunEnd()
 
     @property
     def failures(self) -> tuple[FailedTest, ...]:
@@ -100,7 +101,7 @@ def results_json(  # noqa: PLR0913 - the members of the file, most of them by na
         "version": VERSION,
         "date": date,
         "commit": commit,
-        "environment": {**asdict(environment), "machine": environment.machine},
+        "environment": {**msgspec.to_builtins(environment), "machine": environment.machine},
         "baseline": dict(baseline),
         "history": _finite(dict(history or {})),
         "ranking": [_finite(dict(ranked)) for ranked in ranking],

@@ -6,8 +6,10 @@ The page draws a chart from its table alone, and shows the table on demand. Noth
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
 from pytest_mlpatterns.records.json_text import rounded
@@ -38,16 +40,14 @@ _MOST_MOMENTS = 240
 """Most points of a time series that a chart draws."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """One column of a chart's table; its numbers are printed in ``unit``."""
 
     name: str
     unit: Unit
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeMark:
+class ChangeMark(Struct, frozen=True):
     """A change on the horizontal axis.
 
     Attributes:
@@ -63,8 +63,7 @@ class ChangeMark:
     tone: Tone
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
+class Chart(Struct, frozen=True):
     """One chart.
 
     ``marks`` are named values to mark on an axis. ``points`` are further places in each row, which the table leaves
@@ -78,7 +77,7 @@ class Chart:
     summary: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    marks: Mapping[str, float] = field(default_factory=dict)
+    marks: Mapping[str, float] = {}
     points: tuple[tuple[float, ...], ...] = ()
     axis: str = ""
     borders: tuple[tuple[int, str], ...] = ()
@@ -95,7 +94,7 @@ class Chart:
             **({"points": [[_brief(place) for place in row] for row in self.points]} if self.points else {}),
             **({"axis": self.axis} if self.axis else {}),
             **({"borders": [list(border) for border in self.borders]} if self.borders else {}),
-            **({"changes": [asdict(change) for change in self.changes]} if self.changes else {}),
+            **({"changes": [msgspec.to_builtins(change) for change in self.changes]} if self.changes else {}),
             **(
                 {"spans": [[_brief(begin), _brief(end), name] for begin, end, name in self.spans]} if self.spans else {}
             ),

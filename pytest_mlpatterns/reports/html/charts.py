@@ -5,10 +5,11 @@ The steps of the function beside the load are marks on all that goes over time. 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import accumulate
 from statistics import median
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, is_known_metric, leading_time, metric_named

@@ -5,8 +5,9 @@ It is there for tests that measured how they scale, or what they do beyond their
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.capacity.overload import goodput_share
 from pytest_mlpatterns.analysis.metrics.definitions import (
@@ -44,8 +45,7 @@ _CONFIDENCE = 0.95
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
+class _Cell(Struct, frozen=True):
     """One index of one pattern: its value, and its interval if it has one."""
 
     value: str

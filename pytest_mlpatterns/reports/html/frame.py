@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.wording import listed
@@ -36,8 +37,7 @@ _FLAME_SCRIPTS = ("flame.js",)
 _THEMES = ("auto", "light", "dark")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """What stands around the parts of a page.
 
     Attributes:

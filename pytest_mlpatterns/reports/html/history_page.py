@@ -7,8 +7,10 @@ run (:mod:`pytest_mlpatterns.reports.html.frame`), so that a host of static file
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of, place_of
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
@@ -53,8 +55,7 @@ _MOST_OPEN = 3
 """Number of tests that are open at first."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Test:
+class _Test(Struct, frozen=True):
     """One test with its courses and changes.
 
     Attributes:

@@ -8,8 +8,9 @@ The time is the latency, or what streams have: TTFT, ITL, TPOT. The terminal and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import (
     GROWTHS,
@@ -61,8 +62,7 @@ _NEVER = "never"
 """A percentile that falls among failed requests, which are answered never."""
 
 
-@dataclass(frozen=True, slots=True)
-class ComparisonRow:
+class ComparisonRow(Struct, frozen=True):
     """One compared metric as text.
 
     Attributes:
@@ -248,8 +248,7 @@ _MEASURED = (50, 95, 99)
 """Percentiles of a time that are shown beside those of another code."""
 
 
-@dataclass(frozen=True, slots=True)
-class Distributions:
+class Distributions(Struct, frozen=True):
     """One time of the requests of a test.
 
     Attributes:

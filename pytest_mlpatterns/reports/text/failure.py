@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, priced_metric, streams_first, with_role
@@ -58,8 +59,7 @@ _MOST_OTHERS = 3
 """Further metrics beyond their tolerance that are named: a service that is slower is worse in each of its times."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """Some lines of a failure.
 
     Attributes:

@@ -7,10 +7,11 @@ them than columns. A bar separates runs whose set-up or environment differs; sig
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of, place_of
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_metric, metric_named
@@ -49,8 +50,7 @@ _MOST_CHANGES = 5
 """Most changes of one test in words, the last ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sketch:
+class Sketch(Struct, frozen=True):
     """A course as text.
 
     Attributes:

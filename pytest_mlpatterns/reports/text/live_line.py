@@ -6,8 +6,9 @@ the first test.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns.records.result import name_of
 from pytest_mlpatterns.reports.text.terminal_text import cut, width_of
@@ -28,8 +29,7 @@ _MIN_TEST = 12
 """Letters of the name of a test that are always shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """The progress of a run.
 
     Attributes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, priced_metric, streams_first, with_role
@@ -80,8 +82,7 @@ _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
 """Percentiles of a single test that are shown below its row."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictMark:
+class VerdictMark(Struct, frozen=True):
     """An outcome as shown: a sign, a word and a colour."""
 
     sign: str

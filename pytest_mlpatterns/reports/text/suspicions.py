@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
@@ -76,8 +77,7 @@ def run_again(result: TestResult, *options: str) -> Command:
     return Command(" ".join([result.definition.command or f"pytest {shlex.quote(result.test)}", *options]))
 
 
-@dataclass(frozen=True, slots=True)
-class OpenStep:
+class OpenStep(Struct, frozen=True):
     """Why a test is undecided, and what to do about it.
 
     Attributes:

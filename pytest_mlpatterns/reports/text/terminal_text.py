@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, replace
 from enum import Enum
 from textwrap import wrap
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,8 +67,7 @@ class Style(Enum):
     OPEN = "open"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A part of a line with one style."""
 
     text: str
@@ -127,8 +128,7 @@ _PART = re.compile(r"(?=[(|])|(?<=, )")
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ns|µs|ms|s|min|B|[KMGT]iB|req/s|tok/s)(?![\w/]))")
 
 
-@dataclass(frozen=True, slots=True)
-class TextColumn:
+class TextColumn(Struct, frozen=True):
     """One column of a text table.
 
     Attributes:

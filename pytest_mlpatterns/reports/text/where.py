@@ -7,8 +7,9 @@ stand the functions that got slower: with their callers, their figures and their
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 from pytest_mlpatterns.analysis.causes.latency_split import split_change
 from pytest_mlpatterns.analysis.metrics.definitions import METRICS, is_known_metric, metric_named, with_role
@@ -75,8 +76,7 @@ class _Looked:
         self.label = label
 
 
-@dataclass(frozen=True, slots=True)
-class _Split:
+class _Split(Struct, frozen=True):
     """The line on the parts of a request's time.
 
     Attributes:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from msgspec import Struct
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.serving.tracebacks import folded, last_traceback
@@ -45,8 +45,7 @@ _LOOK_S = 0.01
 """Interval of looks at the logs for a traceback, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """One program to start.
 
     In ``words`` and ``env``, ``{port}`` and ``{NAME_port}`` are replaced by free ports of 127.0.0.1, and ``{socket}``
@@ -60,8 +59,7 @@ class Program:
     profiled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SupervisePrograms:
+class SupervisePrograms(Struct, frozen=True):
     """Start programs.
 
     Args:
@@ -73,8 +71,7 @@ class SupervisePrograms:
     stop_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """All programs were started.
 
     Args:
@@ -86,15 +83,13 @@ class Started:
     sessions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NotStarted:
+class NotStarted(Struct, frozen=True):
     """A program could not be started."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """A program has ended by itself.
 
     Args:
@@ -111,8 +106,7 @@ class Ended:
         return orphans.describe_exit(self.code)
 
 
-@dataclass(frozen=True, slots=True)
-class StopAll:
+class StopAll(Struct, frozen=True):
     """End all programs."""
 
 

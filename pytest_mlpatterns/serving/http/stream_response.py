@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import Struct
+
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.request_clock import WIRE, charge
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED
@@ -132,8 +134,7 @@ class _Course:
     has_failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StreamResponse:
+class StreamResponse(Struct, frozen=True):
     """A response whose first events are known.
 
     Args:

@@ -19,6 +19,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from pytest_mlpatterns.errors import ChildError, DeploymentError, missing_extra
 from pytest_mlpatterns.system.child import Channel, Child
 from pytest_mlpatterns.system.log_file import LogFile
@@ -48,8 +50,7 @@ class EmbeddedReady:
     url: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedFailed:
+class EmbeddedFailed(Struct, frozen=True):
     """The server did not start, or ended before the deployment."""
 
     text: str

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
@@ -36,8 +37,7 @@ _BLOCK_MS = 1000
 _ACCEPTED = re.compile(rb"[0-9]{1,20}")
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
+class Subscription(Struct, frozen=True):
     """A worker's access to a queue.
 
     Args:

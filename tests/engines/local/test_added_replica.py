@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from support.services.deploy import deployed, make_start_options
 from support.services.processes import our_children
 

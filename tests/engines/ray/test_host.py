@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.services.jobs import MESSAGES, MS, a_job
 from support.services.processes import our_children, survivors
 from support.services.scripted import ScriptedServer

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 from support.fake_ray import cluster_facts, node_facts
 
 from pytest_mlpatterns import (
@@ -45,7 +46,7 @@ OPTIONS = StartOptions(timeout_ns=10**9, payload=None, directory=Path())
 
 def planned(pattern: Pattern, **changes: Any) -> ApplicationPlan:
     application = Application(APP, APP.rpartition("-")[0], "len", REST_JSON)
-    return application_plan(service_plan(pattern, len), replace(application, **changes))
+    return application_plan(service_plan(pattern, len), structs.replace(application, **changes))
 
 
 def shape(pattern: Pattern) -> list[tuple[str, int, tuple[str, ...]]]:
@@ -64,7 +65,7 @@ def handles_in(node: object) -> Iterator[HandleNode]:
 def refusal(pattern: Pattern, **changes: Any) -> str:
     facts = changes.pop("facts", cluster_facts(nodes=3))
     with pytest.raises(SettingError) as caught:
-        check_expressible(service_plan(pattern, len), replace(OPTIONS, **changes), facts)
+        check_expressible(service_plan(pattern, len), structs.replace(OPTIONS, **changes), facts)
     return str(caught.value)
 
 

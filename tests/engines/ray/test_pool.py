@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from array import array
-from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from support.fake_ray import FakeRay
 from support.scripted_hosts import ScriptedHosts, host_facts
 from support.services.jobs import MESSAGES, MS, a_job

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from msgspec import structs
 from support.fake_ray import FakeRay, cluster_facts, node_facts
 from support.fault_run import await_true
 from support.nodes import COLUMNS
@@ -264,7 +265,7 @@ def test_cores_of_the_options_are_left_to_ray(
 ) -> None:
     monkeypatch.setattr(engine, "_is_installed", lambda _: True)
     cluster = Cluster(proxy)
-    options = replace(options_of(cluster.session(), tmp_path), cpus=2.0)
+    options = structs.replace(options_of(cluster.session(), tmp_path), cpus=2.0)
     with pytest.raises(SettingError, match="Ray reserves cores for a replica and limits none"):
         launch(service_plan(Single(), len), options)
 

@@ -5,12 +5,12 @@ Renew the golden files with ``UPDATE_GOLDEN=1``, see test_reports.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.golden import LESS, SLOWER, check_golden, everything, searched
 from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 

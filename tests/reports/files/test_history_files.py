@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 from markdown_it import MarkdownIt
+from msgspec.structs import replace
 from support.golden import check_golden
 from support.histories import CHANGES, SERIES, change_of, series_from
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 from support.reported import EVALUATED, OVERLOAD, RANKING, SCALING
 from support.synthetic import changed, result
 
@@ -65,7 +66,7 @@ class TestIndices:
 
     def test_the_scalability_of_the_framework_has_its_rows(self) -> None:
         figures = {"sc": (1.8, 1.7, 1.9), "hsx": (0.9, 0.88, 0.92), "asl_at_nmrt": (0.7, 0.69, 0.71)}
-        page = section(replace(EVALUATED[0], metrics={**EVALUATED[0].metrics, **figures}), EVALUATED[1])
+        page = section(structs.replace(EVALUATED[0], metrics={**EVALUATED[0].metrics, **figures}), EVALUATED[1])
         assert '>1.80<div class="less">1.70 to 1.90</div>' in row(page, "SC")
         assert "90.0 %" in row(page, "HSX")
         loads = row(page, "ASL at NMRT")
@@ -108,12 +109,12 @@ class TestCurves:
         assert chart.summary == "efficiency of 2 replicas: 95.0 %"
 
     def test_scaling_that_the_cores_ended_says_so(self) -> None:
-        chart = scaling_chart("single", replace(SCALING, ended_by="the cores end it"))
+        chart = scaling_chart("single", structs.replace(SCALING, ended_by="the cores end it"))
         assert chart is not None
         assert chart.summary.endswith("; the cores end it")
 
     def test_one_known_number_of_replicas_is_no_curve(self) -> None:
-        assert scaling_chart("single", replace(SCALING, steps=SCALING.steps[:1])) is None
+        assert scaling_chart("single", structs.replace(SCALING, steps=SCALING.steps[:1])) is None
 
     def test_overload_is_drawn_in_shares_of_nmrt(self) -> None:
         chart = overload_chart("single", OVERLOAD)

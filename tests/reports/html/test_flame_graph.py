@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from support.profiles import nothing_stands_out, present_alone, slower_normalize
 from support.reported import HOSTILE, report
 from support.synthetic import result

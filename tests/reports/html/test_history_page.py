@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from support.histories import CHANGES, SERIES, change_of, series_from
 from support.reported import HOSTILE
 

@@ -10,12 +10,12 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from urllib.parse import unquote
 
 import pytest
+from msgspec.structs import replace
 from support.golden import check_golden
 from support.histories import CHANGES
 from support.profiles import slower_normalize

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.reported import HOSTILE, everything, report
 from support.services.browser import Browser, BrowserError, chromium
 from support.synthetic import LAYERS, capacity, counterpart, result, verdict

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.synthetic import MS, PROPERTY, latencies, result
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles

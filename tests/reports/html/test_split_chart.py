@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from support.splits import split, with_splits
 from support.streams import stream_result
 from support.synthetic import MS, US, changed, result

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.streams import stream_result
 from support.synthetic import MS, capacity, counterpart, make_setup, result
 

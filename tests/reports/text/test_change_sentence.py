@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from pytest_mlpatterns.records.change import Change, ChangeForm, Course, NewChange
 from pytest_mlpatterns.records.history import CommitPosition

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Literal
 
 import pytest
+from msgspec.structs import replace
 from support.synthetic import MS, counterpart, result
 
 from pytest_mlpatterns.records.launch import Estimate

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from support.profiles import FRAMES, nothing_stands_out, present_alone, slower_normalize
 from support.splits import AFTER, BEFORE, split, with_splits
 from support.synthetic import MS, US, counterpart, make_setup, result, verdict

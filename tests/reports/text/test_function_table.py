@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from support.profiles import present_alone, slower_normalize
 from support.synthetic import result
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from support.synthetic import result
 
 from pytest_mlpatterns.records.resource_track import HeldRecord, MemorySite

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 from support.overloaded import NMRT_RPS, RATIOS, offered
 from support.synthetic import MS
 
@@ -56,7 +57,7 @@ def test_the_sentence_has_the_recovery_and_what_was_cut() -> None:
     assert describe_overload(measured(None)).endswith("; it has not recovered 6.00 s after the peak")
     cut = replace(measured(10), cut="1.0 s each")
     assert describe_overload(cut).endswith("; cut: 1.0 s each")
-    busy = replace(cut.peak, busy="other processes used 1.9 of the 2 cores")
+    busy = structs.replace(cut.peak, busy="other processes used 1.9 of the 2 cores")
     assert describe_overload(replace(cut, steps=(busy,))).endswith(
         "; cut: 1.0 s each; other processes used 1.9 of the 2 cores"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.synthetic import FEW, MS, counterpart, latencies, result
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from support.golden import SAME, check_golden
 from support.streams import stream_result
 from support.synthetic import MS, counterpart, result

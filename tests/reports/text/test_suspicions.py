@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from support.golden import LESS, SLOWER
 from support.synthetic import MS, S, counterpart, make_setup, result
 

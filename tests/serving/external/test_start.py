@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 import pytest
+from msgspec import structs
 from support import SERVICES
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
@@ -103,7 +104,7 @@ def start(tmp_path: Path) -> Iterator[Starting]:
     running: list[Deployment] = []
 
     def go(target: Target, payload: list[Any] | None = None, timeout: str = "60s") -> Deployment:
-        startup = replace(make_start_options(tmp_path, payload, timeout), root=tmp_path)
+        startup = structs.replace(make_start_options(tmp_path, payload, timeout), root=tmp_path)
         running.append(deploy_target(target, startup))
         return running[-1]
 
@@ -338,7 +339,9 @@ class TestApp:
 def test_over_invocations_an_application_is_ready_when_its_ping_is_and_is_asked_at_its_path(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(APP)
     wire = Wire.parse("invocations")
-    options = replace(make_start_options(tmp_path), root=tmp_path, wire=wire, payload=read_payload([{"a": 1}], wire))
+    options = structs.replace(
+        make_start_options(tmp_path), root=tmp_path, wire=wire, payload=read_payload([{"a": 1}], wire)
+    )
     deployment = deploy_target(App("service:pinged"), options)
     try:
         assert deployment.path == "/invocations"
@@ -373,7 +376,7 @@ def test_an_application_whose_start_up_fails_is_told(start: Starting, tmp_path: 
 
 
 def test_an_application_is_not_asked_over_grpc(tmp_path: Path) -> None:
-    startup = replace(make_start_options(tmp_path), wire=Wire.parse("grpc"))
+    startup = structs.replace(make_start_options(tmp_path), wire=Wire.parse("grpc"))
     with pytest.raises(
         DeploymentError, match=r"takes requests over HTTP, but the wire is grpc; choose a wire over REST"
     ):
@@ -381,7 +384,7 @@ def test_an_application_is_not_asked_over_grpc(tmp_path: Path) -> None:
 
 
 def test_a_command_with_a_port_for_grpc_is_asked_there_and_ready_over_http(tmp_path: Path) -> None:
-    startup = replace(make_start_options(tmp_path), wire=Wire.parse("grpc"), root=tmp_path)
+    startup = structs.replace(make_start_options(tmp_path), wire=Wire.parse("grpc"), root=tmp_path)
     target = Command(["{python}", str(SERVER), "{port}", "{grpc_port}"], ready="/health", path="/v2/models/m/infer")
     deployment = deploy_target(target, startup)
     listening = {one.laddr.port for pid in deployment.pids for one in psutil.Process(pid).net_connections("tcp")}

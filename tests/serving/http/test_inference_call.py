@@ -6,7 +6,6 @@ import gzip
 import itertools
 import json
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.services.deploy import deployed
 from support.synthetic import PROPERTY
 

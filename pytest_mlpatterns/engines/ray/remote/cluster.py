@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
+from msgspec import Struct
 from ray import serve
 from ray.serve.context import _get_global_client
 
@@ -53,8 +53,7 @@ _FILES = "r"
 """Directory of Ray's files, below the one that no other user may enter: Ray sets the mode 0777 on all of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Struct, frozen=True):
     """This process and a cluster.
 
     Attributes:
@@ -225,8 +224,7 @@ def _without_package(ip: str, found: str, mine: str) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Proxies:
+class Proxies(Struct, frozen=True):
     """The HTTP proxies of Ray Serve.
 
     Attributes:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import ray
+from msgspec import Struct
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_mlpatterns.engines.ray.cluster import NodeFacts, RoundTrip, offset_of
@@ -66,8 +66,7 @@ def measured_offset(ask: Callable[[], tuple[str, int]]) -> ClockOffset:
     return offset_of(trips, same_machine=machine == machine_identity())
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(Struct, frozen=True):
     """A node, and the version of this package there."""
 
     facts: NodeFacts

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from pytest_mlpatterns.patterns.batched import NO_STREAM, UNAVAILABLE, copies_of, share_times
 from pytest_mlpatterns.patterns.layer import (
     DecodedInputs,
@@ -59,16 +61,14 @@ class _Request:
     clock: RequestClock | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
+class _Input(Struct, frozen=True):
     """One input of a request, which Ray Serve gathers with others."""
 
     request: _Request
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(Struct, frozen=True):
     """The output of an input, or its error."""
 
     output: Any = None
