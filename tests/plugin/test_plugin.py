@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -318,7 +320,7 @@ def pytest_collection_finish(session):
 """A conftest file that prints what the collection of tests has loaded."""
 COLLECTED = {
     *("plugin", *(f"plugin.{name}" for name in ("entry", "collection", "hookspecs", "options"))),
-    *("config", "config.arguments", "errors", "fields", "units", "wording"),
+    *("config", "config.arguments", "errors", "fields", "removed", "units", "wording"),
     *("engines", "engines.ray", "engines.ray.options"),
 }
 """The modules by which the plugin knows which tests exist."""
@@ -332,6 +334,23 @@ def loaded_by_collecting(tmp_path: Path, marker: str) -> set[str]:
     assert run.exit_code == 0
     (line,) = [line for line in run.out.splitlines() if line.startswith("loaded ")]
     return set(line.split())
+
+
+NEEDED_LATER = (
+    *("analysis.choice.ranking", "engines.local.launcher", "history", "judging.cause_search"),
+    *("judging.revision_comparison", "measurement.capacity", "measurement.further_load"),
+    *("plugin.other_revision", "profiling", "reports.html", "revision.client", "serving.external.start"),
+)
+"""What a comparison with a revision, a search, a ranking, a failure or a deployment loads."""
+
+
+@pytest.mark.processes
+def test_a_session_loads_what_single_tests_need_when_they_need_it() -> None:
+    source = "import sys, pytest_mlpatterns.plugin.session; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    loaded = {name.removeprefix("pytest_mlpatterns.") for name in done.stdout.split()}
+    assert "judging.perf" in loaded
+    assert not [name for name in NEEDED_LATER if name in loaded]
 
 
 @pytest.mark.processes
