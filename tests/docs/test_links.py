@@ -10,7 +10,7 @@ from support.pages import ROOT, anchors, pages
 EXAMPLES = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "examples").glob("**/README.md"))]
 
 
-@pytest.mark.parametrize("name", [*pages(), *EXAMPLES])
+@pytest.mark.parametrize("name", [*pages(), *EXAMPLES, "benchmarks/README.md"])
 def test_relative_links_lead_somewhere(name: str) -> None:
     file = ROOT / name
     for target in re.findall(r"\]\(([^)\s]+)\)", file.read_text(encoding="utf-8")):
