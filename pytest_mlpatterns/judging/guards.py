@@ -157,7 +157,7 @@ def judge_guarded(
         reference: launches that it is compared with.
         present: launches of the present.
         against: kind of the reference.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.definitions.Metric.allowed`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.metric.Metric.allowed`.
 
     Raises:
         UnknownMetricError: a sample has no value of it.

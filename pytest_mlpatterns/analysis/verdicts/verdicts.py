@@ -223,7 +223,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
         tolerance: largest acceptable worsening, 0.10 for 10 %.
         plan: confidence of each end of the interval at each interim look; None for a single look at 99 %.
         size: what the present values rest on, for the reason of an undecided verdict.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.definitions.Metric.allowed`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.metric.Metric.allowed`.
     """
     varies = _varies(metric, present, baseline)
     now, then = (_middle(metric, side, varies=varies) for side in (present, baseline))
@@ -270,7 +270,7 @@ def judge_guard(  # noqa: PLR0913 - both samples, and how they are judged
         baseline: one per launch, as recorded.
         tolerance: largest acceptable worsening, 0.15 for 15 %.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.definitions.Metric.allowed`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metrics.metric.Metric.allowed`.
         paired: whether value by value both were measured in the same moments, so that what disturbed both is no
             difference between them.
     """
