@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none should compile the package anew
 
-EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py tests/reports/html/test_flame_page.py tests/reports/html/test_history_drawn.py
+EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py
 PATTERNS := tests/every_pattern
 FAULTS := tests/faults
 CAPACITY := tests/capacity

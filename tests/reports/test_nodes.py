@@ -34,9 +34,9 @@ def test_the_html_report_has_a_table_of_nodes_if_there_was_a_cluster() -> None:
     one = result("test_perf.py::test_one")
     page = details_section([changed(one, nodes=NODES)])
     assert page is not None
-    assert "<td>10.0.0.3</td>" in page
+    assert "<td>10.0.0.3<" in page
     for text in ("16", "43.0 %", "210 MiB", "2.1 %"):
-        assert f'<td class="number">{text}</td>' in page
+        assert f"<td>{text}<" in page
     assert node_table(()) is None
     without = details_section([one])
     assert without is not None

@@ -19,6 +19,7 @@ from pytest_mlpatterns.reports.html.history_page import history_page
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.reports.text.terminal_text import Span, Style, line, width_of
 from support.histories import CHANGES, SERIES
+from support.profiles import slower_normalize
 from support.reported import report
 from support.services.browser import Browser, chromium
 from support.synthetic import MS, counterpart, make_setup, result
@@ -35,7 +36,8 @@ __all__ = ["main", "terminal_svg"]
 
 _COLUMNS = 80
 _PAGE = (1172, 1400)
-_HISTORY_HEIGHT = 1380
+_HISTORY_HEIGHT = 960
+_FLAME_HEIGHT = 560
 _LETTER, _LINE, _MARGIN = 8.4, 19, 16
 """Size of a letter and of the border, in pixels."""
 _COLOURS = {
@@ -136,7 +138,7 @@ def _word(span: Span, column: int, y: int) -> list[str]:
 
 
 def main(folder: Path) -> None:
-    """Write ``terminal.svg``, ``report.png`` and ``history.png``."""
+    """Write ``terminal.svg``, ``report.png``, ``history.png`` and ``flame-graph.png``."""
     results = declared()
     shown = [
         line("$ pytest", Style.STRONG),
@@ -157,9 +159,15 @@ def main(folder: Path) -> None:
         shown = [series for series in SERIES if "digits" in series.test]
         file.write_text(history_page(shown, CHANGES, "perf-history.jsonl"), encoding="utf-8")
         page = running.open(file.as_uri(), width=_PAGE[0], height=_HISTORY_HEIGHT)
-        page.evaluate("document.getElementById('overview').closest('section').remove()")
-        page.wait("[...document.querySelectorAll('figure.chart')].every(one => one.querySelector('svg'))")
+        page.evaluate("document.getElementById('overview')?.closest('section').remove()")
+        page.settle()
         (folder / "history.png").write_bytes(base64.b64decode(page.screenshot()))
+        file.write_text(report([result(profile=slower_normalize())]), encoding="utf-8")
+        page = running.open(file.as_uri(), width=_PAGE[0], height=_FLAME_HEIGHT)
+        page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        page.evaluate("document.querySelector('.flame').scrollIntoView()")
+        page.settle()
+        (folder / "flame-graph.png").write_bytes(base64.b64decode(page.screenshot()))
 
 
 if __name__ == "__main__":

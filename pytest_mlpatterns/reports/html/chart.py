@@ -1,28 +1,39 @@
 """A chart as a value: a table with a title, a summary and the kind of drawing. Pure.
 
-The page draws a chart from its table alone, and shows the table on demand. Nothing here depends on HTML.
+Nothing here depends on HTML; :mod:`pytest_mlpatterns.reports.html.drawing` draws it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import msgspec
 from msgspec import Struct
 
 from pytest_mlpatterns.analysis.metrics.definitions import metric_named
-from pytest_mlpatterns.records.json_text import rounded
 from pytest_mlpatterns.units import Unit as MetricUnit
+from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metrics.metric import Metric
 
-__all__ = ["Cell", "ChangeMark", "Chart", "Column", "Tone", "Unit", "heading_of", "thinned", "unit_of"]
+__all__ = [
+    "Cell",
+    "ChangeMark",
+    "Chart",
+    "Column",
+    "Tone",
+    "Unit",
+    "heading_of",
+    "printed",
+    "thinned",
+    "tick_text",
+    "unit_of",
+]
 
-Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "percentile", "seconds", "text"]
+Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "seconds", "text"]
 Cell = float | str | None
 Tone = Literal["worse", "better", "open"]
 """What a change is: one for the worse, for the better, or one that is not confirmed yet."""
@@ -36,7 +47,13 @@ _UNITS: Mapping[MetricUnit, Unit] = {
     MetricUnit.PER_SECOND: "count",
     MetricUnit.COUNT: "count",
 }
-_MOST_MOMENTS = 240
+_TICKS: Mapping[Unit, MetricUnit] = {
+    "duration": MetricUnit.DURATION,
+    "ratio": MetricUnit.RATIO,
+    "change": MetricUnit.RATIO,
+    "size": MetricUnit.SIZE,
+}
+_MOST_MOMENTS = 80
 """Most points of a time series that a chart draws."""
 
 
@@ -66,13 +83,21 @@ class ChangeMark(Struct, frozen=True):
 class Chart(Struct, frozen=True):
     """One chart.
 
-    ``marks`` are named values to mark on an axis. ``points`` are further places in each row, which the table leaves
-    out. ``axis`` names the horizontal axis, for a kind of chart that does not name it. ``borders`` are places on it at
-    which something else begins, each with the reason, and ``changes`` what changed there. ``spans`` are named stretches
-    of it, from and to.
+    Attributes:
+        kind: how it is drawn.
+        title: its heading.
+        summary: what it shows, in words.
+        columns: of its table.
+        rows: of its table.
+        marks: named values on the horizontal axis.
+        points: further places in each row.
+        axis: name of the horizontal axis; empty for that of the first column.
+        borders: places at which something else begins, each with the reason.
+        changes: what changed, and where.
+        spans: named stretches of the horizontal axis, from and to.
     """
 
-    kind: str
+    kind: Literal["bars", "ranges", "lines", "steps", "course", "spark", "histogram", "waterfall"]
     title: str
     summary: str
     columns: tuple[Column, ...]
@@ -83,22 +108,6 @@ class Chart(Struct, frozen=True):
     borders: tuple[tuple[int, str], ...] = ()
     changes: tuple[ChangeMark, ...] = ()
     spans: tuple[tuple[float, float, str], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, numbers to five digits."""
-        return {
-            "kind": self.kind,
-            "columns": [[column.name, column.unit] for column in self.columns],
-            "rows": [[_brief(cell) for cell in row] for row in self.rows],
-            **({"marks": {name: _brief(value) for name, value in self.marks.items()}} if self.marks else {}),
-            **({"points": [[_brief(place) for place in row] for row in self.points]} if self.points else {}),
-            **({"axis": self.axis} if self.axis else {}),
-            **({"borders": [list(border) for border in self.borders]} if self.borders else {}),
-            **({"changes": [msgspec.to_builtins(change) for change in self.changes]} if self.changes else {}),
-            **(
-                {"spans": [[_brief(begin), _brief(end), name] for begin, end, name in self.spans]} if self.spans else {}
-            ),
-        }
 
 
 def heading_of(metric: Metric, label: str = "") -> str:
@@ -119,9 +128,26 @@ def thinned(moments: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
     return [(part[-1][0], *(max(values) for values in list(zip(*part, strict=True))[1:])) for part in parts]
 
 
-def _brief(cell: Cell) -> Cell | int:
-    if not isinstance(cell, float):
-        return cell
-    if not math.isfinite(cell):
-        return None
-    return rounded(cell)
+def tick_text(unit: Unit, value: float) -> str:
+    """The value of a tick, without zeros behind its point."""
+    if unit not in _TICKS:
+        return f"{value:,g}{' s' if unit == 'seconds' else ''}"
+    number, what = _TICKS[unit].parts(value)
+    return f"{float(number.replace(',', '')):{'+' if unit == 'change' else ''},g} {what}"
+
+
+def printed(unit: Unit, value: Cell) -> str:
+    """A cell as text."""
+    if value is None or isinstance(value, str):
+        return value or "–"
+    match unit:
+        case "duration":
+            return format_duration(value)
+        case "ratio" | "change":
+            return format_percent(value, signed=unit == "change")
+        case "size":
+            return format_size(value)
+        case "seconds":
+            return f"{value:.3g} s"
+        case _:
+            return f"{value:,.0f}" if float(value).is_integer() else format_count(value)

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.capacity.step_impact import describe_impact
-from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, is_known_metric, leading_time, metric_named
+from pytest_mlpatterns.analysis.metrics.definitions import leading_time, metric_named
 from pytest_mlpatterns.records.layer_description import LevelChart, PartsChart, SizesChart
 from pytest_mlpatterns.records.layer_kinds import layer_kind
 from pytest_mlpatterns.records.telemetry import straggler_shares
-from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column, heading_of, thinned, unit_of
+from pytest_mlpatterns.reports.html.chart import Cell, Chart, Column, heading_of, thinned
 from pytest_mlpatterns.reports.html.latency_charts import (
     histogram_chart,
-    other_name,
-    percentile_chart,
     split_charts,
     stream_charts,
 )
@@ -30,26 +27,22 @@ from pytest_mlpatterns.reports.text.notes import describe_capacity
 from pytest_mlpatterns.units import SECOND_NS, format_count, format_duration, format_percent, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records.launch import Capacity, Step
+    from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.resource_track import GrowthRecord
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.telemetry import LayerStats
 
 
-__all__ = ["charts_of", "deciding_charts", "growth_chart", "interval_chart", "layer_charts"]
-
-
-_WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
+__all__ = ["charts_of", "growth_chart", "layer_charts"]
 
 
 def charts_of(result: TestResult) -> tuple[Chart, ...]:
-    """The charts of everything that was measured: where the time goes, then streams, then the latency, and the rest."""
-    found = [*split_charts(result), *stream_charts(result), percentile_chart(result), histogram_chart(result)]
-    for capacity in result.limits.capacities:
-        found += _ladder(capacity)
+    """The charts of everything that was measured: the launches, where the time goes, streams, the latency, the rest."""
+    found = [_launches(result), *split_charts(result), *stream_charts(result), histogram_chart(result)]
     found += [
+        *map(_ladder, result.limits.capacities),
         growth_chart(result),
         latency_course(result),
         _load(result),
@@ -60,68 +53,7 @@ def charts_of(result: TestResult) -> tuple[Chart, ...]:
     return tuple(with_steps(chart, result) for chart in found if chart is not None)
 
 
-def deciding_charts(result: TestResult) -> tuple[Chart, ...]:
-    """The charts behind the verdict: the changes that were judged, and the values of the launches."""
-    found = (_changes(result), _launches(result))
-    return tuple(chart for chart in found if chart is not None)
-
-
-def interval_chart(name: str, rows: Iterable[tuple[str, TestResult]]) -> Chart | None:
-    """One metric of several results side by side, each with its interval; None if fewer than two results have it.
-
-    Args:
-        name: name of the metric.
-        rows: label and result.
-    """
-    known = [(label, *result.metrics[name]) for label, result in rows if name in result.metrics]
-    if len(known) < 2:
-        return None
-    metric = metric_named(name)
-    best = (min if metric.better == "lower" else max)(known, key=lambda row: row[1])
-    return Chart(
-        "intervals",
-        heading_of(metric),
-        f"{'lowest' if metric.better == 'lower' else 'highest'}: {best[0]}, {metric.show(best[1])}",
-        (Column("pattern", "text"), *(Column(what, unit_of(name)) for what in (metric.label, "from", "to"))),
-        tuple(known),
-    )
-
-
 # --- the verdict -----------------------------------------------------------------------------------------------------
-
-
-def _changes(result: TestResult) -> Chart | None:
-    """Every judged change against a baseline or revision, with its interval and the tolerance."""
-    judged = [
-        (verdict, verdict.change)
-        for verdict in result.verdicts
-        if verdict.change is not None
-        and verdict.against in ("baseline", "revision")
-        and is_known_metric(verdict.figure)
-        and verdict.metric not in GROWTHS  # from nothing to something is any number of per cent
-    ]
-    if not judged:
-        return None
-    tolerances = {result.definition.tolerance if one.tolerance is None else one.tolerance for one, _ in judged}
-    beyond = [change.low > result.definition.tolerance for _, change in judged]
-    is_measure = all((one.outcome is Outcome.FAIL) == far for (one, _), far in zip(judged, beyond, strict=True))
-    return Chart(
-        "changes",
-        f"Change against {other_name(result) if result.reference else f'the {judged[0][0].against}'}",
-        "worse is to the right; 99 % intervals",
-        (
-            Column("metric", "text"),
-            *(Column(name, "change") for name in ("change, worse is positive", "from", "to")),
-            Column("verdict", "text"),
-        ),
-        tuple(
-            (metric_named(one.figure).label, change.value, change.low, change.high, _WORDS[one.outcome])
-            for one, change in judged
-        ),
-        {"tolerance": result.definition.tolerance}
-        if is_measure and tolerances == {result.definition.tolerance}
-        else {},
-    )
 
 
 def _launches(result: TestResult) -> Chart | None:
@@ -133,7 +65,7 @@ def _launches(result: TestResult) -> Chart | None:
         return None
     low, high = (of(value for value, _ in launches) for of in (min, max))
     return Chart(
-        "intervals",
+        "ranges",
         f"{heading_of(metric_named(name))} by launch",
         f"{format_duration(low)} to {format_duration(high)}; each with twice its standard error",
         (Column("launch", "text"), *(Column(name, "duration") for name in (label, "from", "to"))),
@@ -147,55 +79,35 @@ def _launches(result: TestResult) -> Chart | None:
 # --- capacity --------------------------------------------------------------------------------------------------------
 
 
-def _ladder(capacity: Capacity) -> list[Chart | None]:
-    """Throughput and median latency by concurrency."""
+def _ladder(capacity: Capacity) -> Chart | None:
+    """Throughput and median latency by concurrency; None of a search of one step."""
     steps = sorted((step for step in capacity.ladder if step.rates_rps), key=lambda step: step.concurrency)
-    return [_rates(capacity, steps), _medians(capacity, steps)] if len(steps) > 1 else []
-
-
-def _rates(capacity: Capacity, steps: Sequence[Step]) -> Chart:
+    if len(steps) < 2:
+        return None
     names = ("throughput", "slowest window", "fastest window")
     return Chart(
-        "ladder",
-        f"Throughput in req/s by concurrency{_under(capacity)}",
+        "ranges",
+        f"Throughput by concurrency{_under(capacity)}",
         describe_capacity(capacity),
         (
-            Column("requests in flight", "count"),
-            *(Column(name, "rate") for name in names),
+            Column("requests in flight", "text"),
+            *(Column(f"{name}, req/s", "rate") for name in names),
+            Column("median latency", "duration"),
             Column("failed", "ratio"),
             Column("limited by", "text"),
         ),
         tuple(
             (
-                float(step.concurrency),
+                f"{step.concurrency:,}{' (NMRT)' if step.concurrency == capacity.concurrency else ''}",
                 step.rate_rps,
                 min(step.rates_rps),
                 max(step.rates_rps),
+                step.median_ns,
                 step.error_ratio,
                 step.limited,
             )
             for step in steps
         ),
-        {
-            "NMRT": float(capacity.concurrency),
-            **({str(capacity.objective): capacity.nmrt.value} if capacity.objective and capacity.nmrt.value else {}),
-        },
-    )
-
-
-def _medians(capacity: Capacity, steps: Sequence[Step]) -> Chart | None:
-    timed = [(float(step.concurrency), step.median_ns) for step in steps if step.median_ns is not None]
-    if len(timed) < 2:
-        return None
-    knee = dict(timed).get(float(capacity.concurrency))
-    return Chart(
-        "latencies",
-        f"Median latency by concurrency{_under(capacity)}",
-        f"{format_duration(timed[0][1])} at {timed[0][0]:.0f} in flight"
-        + (f", {format_duration(knee)} at the knee" if knee is not None else ""),
-        (Column("requests in flight", "count"), Column("median latency", "duration")),
-        tuple(timed),
-        {"NMRT": float(capacity.concurrency)},
     )
 
 
@@ -209,11 +121,12 @@ def _under(capacity: Capacity) -> str:
 def _load(result: TestResult) -> Chart | None:
     if len(result.conditions.load_over_time) < 2:
         return None
-    own = [own for _, own, _ in result.conditions.load_over_time]
+    own, whole = ([row[side] for row in result.conditions.load_over_time] for side in (1, 2))
     return Chart(
-        "load",
+        "spark",
         "System load over time",
-        f"deployment {format_percent(min(own))} to {format_percent(max(own))} of the machine's cores, last launch",
+        f"deployment {format_percent(min(own))} to {format_percent(max(own))} of the machine's cores, all processes "
+        f"{format_percent(min(whole))} to {format_percent(max(whole))}, last launch",
         (Column("time", "seconds"), Column("deployment", "ratio"), Column("whole machine", "ratio")),
         tuple(thinned(result.conditions.load_over_time)),
     )
@@ -226,7 +139,7 @@ def _replicas(result: TestResult) -> Chart | None:
     shares = [mean for mean, _, _ in result.measured.replica_share]
     even = format_percent(1 / len(shares))
     return Chart(
-        "parts",
+        "ranges",
         "Share of requests per replica",
         f"{format_percent(min(shares))} to {format_percent(max(shares))}; an equal share is {even}",
         (Column("replica", "text"), *(Column(name, "ratio") for name in ("share", "lowest of a launch", "highest"))),
@@ -239,7 +152,7 @@ def _memory(result: TestResult) -> Chart | None:
         return None
     sizes = [size for _, size in result.conditions.memory_over_time]
     return Chart(
-        "memory",
+        "spark",
         "Memory over time",
         f"resident {format_size(min(sizes))} to {format_size(max(sizes))}, last launch",
         (Column("time", "seconds"), Column("resident memory", "size")),
@@ -259,7 +172,7 @@ def growth_chart(result: TestResult) -> Chart | None:
     if growth.slope is not None:
         columns.append(Column("growth of the second half", "size"))
         rows = [(*row, level) for row, level in zip(rows, _levels(growth, growth.slope[0]), strict=True)]
-    return Chart("growth", "Memory over requests", _growth_summary(growth), tuple(columns), tuple(rows))
+    return Chart("lines", "Memory over requests", _growth_summary(growth), tuple(columns), tuple(rows))
 
 
 def _growth_summary(growth: GrowthRecord) -> str:
@@ -310,7 +223,7 @@ def _parts(chart: PartsChart, layer: LayerStats) -> Chart | None:
         return None
     share = (total - [*counts.values()][-1]) / total
     return Chart(
-        "parts",
+        "bars",
         chart.title,
         f"{format_percent(share)} of {total:,} {chart.what} {chart.summary}",
         (Column(chart.part, "text"), Column(f"share of {chart.what}", "ratio"), Column(chart.what, "count")),
@@ -330,7 +243,7 @@ def _sizes(chart: SizesChart, layer: LayerStats) -> Chart | None:
     what, when = chart.what, chart.when
     times = sum(sizes.values())
     return Chart(
-        "sizes",
+        "bars",
         chart.title,
         f"{format_count(mean)} {what} per {when.removesuffix('s')} on average, {times:,} {when}",
         (Column(f"{what} in the {chart.group}", "count"), Column(f"share of {when}", "ratio"), Column(when, "count")),
@@ -352,7 +265,7 @@ def _level(chart: LevelChart, layer: LayerStats) -> Chart | None:
     if observed / 1e9 > moments[-1][0]:
         moments.append((observed / 1e9, moments[-1][1]))  # the last level lasts until the window ends
     return Chart(
-        "depth",
+        "steps",
         chart.title,
         f"{mean}at most {highest:,} {chart.what}",
         (Column("time", "seconds"), Column(chart.what, "count")),
@@ -367,7 +280,7 @@ def _last(layer: LayerStats) -> Chart | None:
         return None
     slowest = max(shares, key=shares.__getitem__)
     return Chart(
-        "parts",
+        "bars",
         "Which model answered last",
         f"most often {slowest}",
         (Column("model", "text"), Column("share of requests", "ratio")),
@@ -387,10 +300,10 @@ def _times(layers: Sequence[LayerStats]) -> Chart | None:
         return None
     longest = max(rows, key=lambda row: row[1])
     return Chart(
-        "intervals",
+        "ranges",
         "Times in the layers",
         f"median of each, and from p5 to p95; longest: {longest[0]}, {format_duration(longest[1])}",
-        (Column("what", "text"), *(Column(name, "duration") for name in ("median", "p5", "p95"))),
+        (Column("part", "text"), *(Column(name, "duration") for name in ("median", "p5", "p95"))),
         tuple(rows),
     )
 
@@ -411,16 +324,13 @@ def _quantile(histogram: Mapping[int, int], share: float) -> float:
     return float(next((value for value, count in zip(ordered, reached, strict=True) if count >= wanted), ordered[-1]))
 
 
-_OVER_TIME = ("course_of_latency", "depth", "load", "memory", "tokens")
-"""Kinds of charts over the time of the last launch's window."""
-
-
 def with_steps(chart: Chart, result: TestResult) -> Chart:
     """A chart over time with the steps of the last launch marked on it; any other chart as it is."""
-    if chart.kind not in _OVER_TIME:
-        return chart
     steps = [one for one in result.causes.steps if one.launch == result.measured.launch_count]
-    return replace(chart, spans=tuple((one.begin_ns / SECOND_NS, one.end_ns / SECOND_NS, one.name) for one in steps))
+    if not steps or chart.columns[0].unit != "seconds":
+        return chart
+    spans = tuple((one.begin_ns / SECOND_NS, one.end_ns / SECOND_NS, one.name) for one in steps)
+    return replace(chart, kind="steps" if chart.kind == "steps" else "lines", spans=spans)
 
 
 def latency_course(result: TestResult) -> Chart | None:
@@ -430,7 +340,7 @@ def latency_course(result: TestResult) -> Chart | None:
         return None
     steps = [one for one in result.causes.steps if one.launch == result.measured.launch_count]
     return Chart(
-        "course_of_latency",
+        "lines",
         "Latency over time",
         "; ".join(f"{one.name}: {describe_impact(one)}" for one in steps),
         (

@@ -1,6 +1,6 @@
-"""The HTML report's evaluation: every index of the patterns of a test side by side, their curves, and the decision.
+"""The HTML report's comparison of the patterns of a test: the decision, every index side by side, and overloads.
 
-It is there for tests that measured how they scale, or what they do beyond their limit. Pure.
+A test that measured how it scales, or what it does beyond its limit, has its part here with one pattern too. Pure.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     metric_named,
     objectives_of,
     priced_metric,
+    streams_first,
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Group, Role
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.layer_kinds import layer_kind
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of
-from pytest_mlpatterns.reports.html.fragments import breakable, chart_figure, labels_of
+from pytest_mlpatterns.reports.html.drawing import chart_figure
+from pytest_mlpatterns.reports.html.fragments import breakable, labels_of, section, table_of
+from pytest_mlpatterns.reports.html.latency_charts import goodput_charts
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.text.notes import (
     BEHAVIOURS,
@@ -28,7 +32,8 @@ from pytest_mlpatterns.reports.text.notes import (
     describe_recovery,
     scale_out_spread,
 )
-from pytest_mlpatterns.units import format_count, format_duration, format_percent
+from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
+from pytest_mlpatterns.units import format_duration, format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -36,12 +41,14 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
+    from pytest_mlpatterns.records.scaling import ScaleOutRecord
 
-__all__ = ["evaluation_section", "overload_chart", "scaling_chart"]
+__all__ = ["overload_chart", "patterns_section"]
 
 _CONFIDENCE = 0.95
 """Confidence of the interval of a goodput, as of all intervals on the page."""
+_UNDECIDED = "No decision: the run has no weights. Give them with --perf-rank, or later with the command rank."
+"""Below patterns that were evaluated and not ranked."""
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
 
 
@@ -55,8 +62,8 @@ class _Cell(Struct, frozen=True):
 _Row = tuple[str, list[_Cell | None]]
 
 
-def evaluation_section(results: Sequence[TestResult], ranking: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """For each test that measured scaling or overload its patterns, their curves, and the decision.
+def patterns_section(results: Sequence[TestResult], ranking: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """For each test with several patterns, or with a scaling or an overload: the decision and the indices.
 
     Args:
         results: all results; those of one test under several patterns stand side by side.
@@ -65,38 +72,34 @@ def evaluation_section(results: Sequence[TestResult], ranking: Sequence[Mapping[
     groups: dict[str, list[TestResult]] = {}
     for result in results:
         groups.setdefault(result.definition.group or result.test, []).append(result)
-    evaluated = {
-        name: some for name, some in groups.items() if any(one.limits.scaling or one.limits.overloads for one in some)
-    }
-    if not evaluated:
-        return None
     decided = {ranked["group"]: ranked for ranked in ranking}
-    cards = [
-        _card(number, name, members, ranked=decided.get(name))
-        for number, (name, members) in enumerate(evaluated.items())
-    ]
-    return tag("section", tag("h2", "Evaluation", id="evaluation"), *cards, aria_labelledby="evaluation")
+    found = [_card(name, members, decided.get(name)) for name, members in groups.items()]
+    cards = [card for card in found if card is not None]
+    figures = [chart_figure(chart) for chart in goodput_charts(results)]
+    goodput = tag("div", *figures, class_="charts card") if figures else None
+    return section("patterns", "Patterns", *cards, goodput) if cards or goodput else None
 
 
-def _card(number: int, name: str, members: Sequence[TestResult], *, ranked: Mapping[str, Any] | None) -> Markup:
+def _card(name: str, members: Sequence[TestResult], ranked: Mapping[str, Any] | None) -> Markup | None:
+    is_evaluated = any(one.limits.scaling or one.limits.overloads for one in members)
     labels = labels_of(members)
+    table = _table(name, labels, members) if len(members) > 1 or is_evaluated else None
+    if table is None and ranked is None:
+        return None
     drawn = [
         chart
         for label, member in zip(labels, members, strict=True)
-        for chart in (
-            scaling_chart(label, member.limits.scaling) if member.limits.scaling else None,
-            *(overload_chart(label, overload) for overload in member.limits.overloads),
-        )
-        if chart is not None
+        for overload in member.limits.overloads
+        if (chart := overload_chart(label, overload)) is not None
     ]
-    figures = [chart_figure(f"evaluation-{number}-{position}", chart) for position, chart in enumerate(drawn)]
     return tag(
         "div",
-        tag("h3", tag("span", breakable(name), class_="id")),
-        _decision(ranked, several=len(members) > 1),
-        _table(name, labels, members),
+        tag("h3", breakable(name), class_="id"),
+        *(_decision(ranked, {one.test: one.metrics for one in members}) if ranked is not None else ()),
+        tag("p", _UNDECIDED, class_="muted") if ranked is None and is_evaluated and len(members) > 1 else None,
+        table,
         _not_known(labels, members),
-        tag("div", *figures, class_="charts") if figures else None,
+        tag("div", *map(chart_figure, drawn), class_="charts") if drawn else None,
         class_="card",
     )
 
@@ -114,39 +117,49 @@ def _not_known(labels: Sequence[str], members: Sequence[TestResult]) -> Markup |
 # --- the decision ----------------------------------------------------------------------------------------------------
 
 
-def _decision(ranked: Mapping[str, Any] | None, *, several: bool) -> Markup | None:
-    """Which pattern is first, why, and what excluded others; how to get a decision if there is none."""
-    if ranked is None:
-        how = "No decision: the run has no weights. Give them with --perf-rank, or later with the command rank."
-        return tag("p", how, class_="muted") if several else None
-    reasons = [*filter(None, [_why_first(ranked)])]
-    reasons += [f"{row['pattern']} is excluded: {row['excluded']}." for row in ranked["rows"] if row["excluded"]]
-    return Markup(
-        tag("p", tag("b", "Decision:"), " ", ranked["sentence"], ".")
-        + (tag("ul", *(tag("li", reason) for reason in reasons), class_="notes") if reasons else "")
+def _decision(ranked: Mapping[str, Any], measured: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Markup]:
+    """Which pattern is first, the scores with what they are made of, and what excluded others."""
+    required = f"required: {', '.join(ranked['requirements'])}" if ranked["requirements"] else ""
+    notes = [required, *ranked.get("notes", ())]
+    notes += [f"{row['pattern']} is excluded: {row['excluded']}" for row in ranked["rows"] if row["excluded"]]
+    notes += [doubt for row in ranked["rows"] for doubt in row.get("doubts", ())]
+    weights = ranked["weights"]
+    columns = (
+        Column("pattern", "text"),
+        *(Column(name, "count") for name in ("score", "from", "to")),
+        *(Column(f"{metric_named(name).label} × {weights[name]:.3g}", "text") for name in weights),
     )
-
-
-def _why_first(ranked: Mapping[str, Any]) -> str:
-    """The share of the best that the first pattern has in each weighted metric, and its distance to the next."""
-    scored = [row for row in ranked["rows"] if row["score"] is not None]
-    if not scored:
-        return ""
-    first = scored[0]
-    parts = [
-        f"{format_percent(share)} of the best {metric_named(metric).label} (weight {ranked['weights'][metric]:.2g})"
-        for metric, (share, *_) in first["parts"].items()
+    rows = [
+        (_place(row), *row["score"], *(_part(row, name, measured.get(row["test"], {})) for name in weights))
+        for row in ranked["rows"]
+        if row["score"] is not None
     ]
-    score, low, high = map(format_count, first["score"])
-    others = f"; the next, {scored[1]['pattern']}, has {format_count(scored[1]['score'][0])}" if scored[1:] else ""
-    return f"{first['pattern']} has {', '.join(parts)}: score {score} ({low} to {high}){others}."
+    return [
+        tag("p", tag("b", "Decision:"), " ", ranked["sentence"], "."),
+        tag("ul", *(tag("li", text) for text in notes if text), class_="notes"),
+        *([chart_figure(Chart("ranges", "Scores", SCORE_MEANING, columns, tuple(rows)))] if rows else []),
+    ]
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    low, high = row["rank_low"], row["rank_high"]
+    return f"{row['rank'] if low == high else f'{low}–{high}'}. {row['pattern']}"
+
+
+def _part(row: Mapping[str, Any], name: str, measured: Mapping[str, Sequence[float]]) -> str:
+    """A weighted metric: its value, and its share of the best."""
+    part = row["parts"].get(name)
+    shown = metric_named(name).show(measured[name][0]) if name in measured else ""
+    share = "" if part is None else f"{format_percent(part[0])} of the best"
+    return ", ".join(filter(None, (shown, share))) or "–"
 
 
 # --- the indices -----------------------------------------------------------------------------------------------------
 
 
-def _table(name: str, labels: Sequence[str], members: Sequence[TestResult]) -> Markup:
-    """A row for each index that some pattern has, a column for each pattern."""
+def _table(name: str, labels: Sequence[str], members: Sequence[TestResult]) -> Markup | None:
+    """A row for each index that some pattern has, a column for each pattern; None if they share none."""
+    wires = _of_wires() if len({member.setup.wire for member in members}) > 1 else []
     parts: dict[str, list[_Row]] = {
         Group.LATENCY: [*_metric_rows(_evaluated(Group.LATENCY), members)],
         Group.CAPACITY: [
@@ -156,27 +169,27 @@ def _table(name: str, labels: Sequence[str], members: Sequence[TestResult]) -> M
         "Beyond the limit": [*_overload_rows(members)],
         Group.RESOURCES: [*_metric_rows(_evaluated(Group.RESOURCES), members), *_at_nmrt_rows(members)],
     }
+    named = {name for group in (Group.LATENCY, Group.CAPACITY, Group.RESOURCES) for name in _evaluated(group)}
+    others = [one for one in (*streams_first(with_role(Role.SIDE_BY_SIDE)), *wires) if one not in named]
+    parts[Group.OTHERS] = [*_metric_rows(others, members)]
     body = []
     for title, rows in parts.items():
         known = [(heading, cells) for heading, cells in rows if any(cells)]
         if known:
-            body.append(tag("tr", tag("th", title, scope="rowgroup", colspan=1 + len(members)), class_="part"))
+            body.append(tag("tr", tag("th", title, scope="rowgroup", colspan=1 + len(members))))
             body += [tag("tr", tag("td", heading), *map(_shown, cells)) for heading, cells in known]
-    head = [tag("th", "Index", scope="col"), *(tag("th", label, scope="col", class_="number") for label in labels)]
-    return tag(
-        "div",
-        tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body), class_="indices"),
-        class_="scroll",
-        role="group",
-        tabindex=0,
-        aria_label=f"Indices of {name}",
-    )
+    return table_of(["Index", *labels], body, name=f"Indices of {name}", class_="figures indices") if body else None
+
+
+def _of_wires() -> list[str]:
+    """What is compared if one test ran over several wires."""
+    return [*with_role(Role.WIRE), *(figure.name for figure in layer_kind("wire").figures if figure.name)]
 
 
 def _shown(cell: _Cell | None) -> Markup:
     if cell is None:
-        return tag("td", "–", class_="number none")
-    return tag("td", cell.value, tag("div", cell.interval, class_="less") if cell.interval else None, class_="number")
+        return tag("td", "–")
+    return tag("td", cell.value, tag("div", cell.interval, class_="less") if cell.interval else None)
 
 
 def _cell(found: Sequence[float] | None, show: Callable[[float], str]) -> _Cell | None:
@@ -211,11 +224,11 @@ def _metric_rows(names: Sequence[str], members: Sequence[TestResult]) -> Iterato
 def _scaling_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
     scalings = [one.limits.scaling for one in members]
     steps = [{step.replicas: step.figures for step in one.steps} if one else {} for one in scalings]
-    several = sorted({number for one in steps for number in one if number > 1})
-    for replicas in several:
+    counts = sorted({number for one in steps for number in one if number})
+    for replicas in counts if len(counts) > 1 else []:
         found = [one.get(replicas, {}).get("nmrt") for one in steps]
-        yield f"NMRT of {replicas} replicas", [_cell(one, METRICS["nmrt"].show) for one in found]
-    for replicas in several:
+        yield f"NMRT of {count(replicas, 'replica')}", [_cell(one, METRICS["nmrt"].show) for one in found]
+    for replicas in counts[1:]:
         found = [one.get(replicas, {}).get("scaling_efficiency") for one in steps]
         yield f"Scaling efficiency of {replicas} replicas", [_cell(one, format_percent) for one in found]
     for name, label in _LAW.items():
@@ -279,33 +292,6 @@ def _at_nmrt_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
         yield f"{heading_of(metric)} at NMRT", cells
 
 
-def scaling_chart(name: str, scaling: ScalingRecord) -> Chart | None:
-    """NMRT by number of replicas, beside as many times that of the fewest; None if fewer than two are known.
-
-    Args:
-        name: of the pattern.
-        scaling: its measurement.
-    """
-    known = [(step, step.figures["nmrt"]) for step in scaling.steps if "nmrt" in step.figures and step.replicas]
-    if len(known) < 2:
-        return None
-    (first, (each, _, _)), (last, _) = known[0], known[-1]
-    efficiency = last.figures.get("scaling_efficiency")
-    summary = f"up to {count(last.replicas, 'replica')}"
-    if efficiency is not None:
-        summary = f"efficiency of {count(last.replicas, 'replica')}: {format_percent(efficiency[0])}"
-    return Chart(
-        "scaling",
-        f"NMRT in req/s by replicas: {name}",
-        "; ".join(filter(None, [summary, scaling.ended_by])),
-        (
-            Column("replicas", "count"),
-            *(Column(heading, "rate") for heading in ("NMRT", "from", "to", "linear scaling")),
-        ),
-        tuple((float(step.replicas), *nmrt, each * step.replicas / first.replicas) for step, nmrt in known),
-    )
-
-
 def overload_chart(name: str, overload: Overload) -> Chart | None:
     """Goodput by offered load, both as shares of the NMRT; None if fewer than two loads were offered.
 
@@ -316,22 +302,20 @@ def overload_chart(name: str, overload: Overload) -> Chart | None:
     if len(overload.steps) < 2 or overload.nmrt_rps <= 0:
         return None
     return Chart(
-        "overload",
+        "bars",
         f"Goodput by offered load: {name}",
         f"{BEHAVIOURS[overload.behaviour]}; {describe_recovery(overload)}",
         (
-            *(Column(heading, "ratio") for heading in ("offered, of NMRT", "goodput, of NMRT")),
-            *(Column(heading, "ratio") for heading in ("rejected, of offered", "late", "timed out", "failed")),
+            Column("offered, of NMRT", "text"),
+            Column("goodput, of NMRT", "ratio"),
+            *(Column(heading, "text") for heading in ("rejected, of offered", "late", "timed out", "failed")),
             Column("p99 latency", "duration"),
         ),
         tuple(
             (
-                step.load_ratio,
+                format_percent(step.load_ratio),
                 step.goodput_rps / overload.nmrt_rps,
-                step.rejected_ratio,
-                step.late_ratio,
-                step.timed_out_ratio,
-                step.failed_ratio,
+                *map(format_percent, (step.rejected_ratio, step.late_ratio, step.timed_out_ratio, step.failed_ratio)),
                 step.p99_ns,
             )
             for step in overload.steps

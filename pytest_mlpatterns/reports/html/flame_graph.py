@@ -1,67 +1,102 @@
-"""The HTML report's flame graph: the time of a request by function, on both sides, and the functions as a table. Pure.
+"""The HTML report's flame graph: the time of a request by function, and the functions as a table. Pure.
 
-A script draws the graph; the table shows the same without one.
+Callers stand above their callees; every function has its times as a title.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.html.fragments import scrolling
-from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
+from pytest_mlpatterns.reports.html.fragments import table_of
+from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.text.where import profiling_cost, signed_duration
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.records.launch import Estimate
     from pytest_mlpatterns.records.profile import Frame, FunctionTime, ProfileRecord
 
 __all__ = ["flame_graph", "function_table", "place_of", "sampled_line"]
 
-_SIDES = (("now_ns", "now"), ("before_ns", "before"))
-_LEGEND = (("slower", "slower"), ("faster", "faster"), ("new", "new"), ("same", "unchanged"))
-_COMPARED: tuple[str, ...] = ("Function", "Before", "Present", "Change", "95 % interval", "Itself")
-_ALONE: tuple[str, ...] = ("Function", "Present", "Itself")
-_HELP = (
-    "Each bar is a function, below its caller; its width is its time per request. Arrow keys go from bar to bar, Enter "
-    "zooms in, Escape zooms out, / searches."
-)
+_ROW = 20
+"""Height of a function, in pixels."""
+_LEAST = 0.004
+"""Share of the whole from which on a function is drawn; the table has the narrower ones."""
+_NAMED = 0.03
+"""Share of the whole from which on a function has room for its name."""
+_NOTABLE = 0.1
+"""Change of a function from which on it has a colour."""
+_COMPARED = ("Function", "Before", "Present", "Change", "95 % interval", "Itself")
+_ALONE = ("Function", "Present", "Itself")
 
 
-def flame_graph(name: str, profile: ProfileRecord) -> Markup | None:
-    """The flame graph of a profile and its functions as a table; why there is none, if something is known of it.
-
-    Args:
-        name: the figure's id, and the prefix of the ids inside.
-        profile: what the profiled blocks of a test showed.
-    """
+def flame_graph(profile: ProfileRecord) -> Markup | None:
+    """The flame graph of a profile and its functions as a table; why there is none, if something is known of it."""
     if not profile.nodes:
         return tag("p", profile.note[:1].upper() + profile.note[1:], class_="muted") if profile.note else None
-    controls = [
-        tag("input", type="search", placeholder="Search functions", aria_label="Search the functions"),
-        _switch(name) if profile.compared else None,
-        tag("button", "Zoom out", type="button", class_="plain"),
-    ]
-    legend = [tag("li", tag("i", class_=kind), text) for kind, text in _LEGEND] if profile.compared else []
+    legend = [tag("li", tag("i", class_=kind), kind) for kind in ("slower", "faster", "new")]
     return tag(
         "figure",
         tag(
             "figcaption",
-            tag("span", "Time per request by function", class_="title", id=f"{name}-title"),
-            tag("span", sampled_line(profile), class_="summary", id=f"{name}-summary"),
+            tag("b", "Time per request by function"),
+            tag("span", sampled_line(profile)),
+            tag("ul", *legend) if profile.compared else None,
         ),
-        tag("div", *controls, class_="controls", hidden=True),
-        tag("ul", *legend, class_="legend", hidden=True) if legend else None,
-        tag("div", class_="plot"),
-        tag("p", _HELP, class_="said", aria_live="polite", hidden=True),
+        _drawn(profile),
         function_table(profile),
-        data_script(_data(profile)),
         class_="flame",
-        id=name,
     )
+
+
+def _drawn(profile: ProfileRecord) -> Markup:
+    """A bar for each stack, below its caller and as wide as its present time with all that it called."""
+    nodes = profile.nodes
+    now, before = [node.now_ns for node in nodes], [node.before_ns for node in nodes]
+    for at in range(len(nodes) - 1, -1, -1):  # a caller stands before its callees
+        if (parent := nodes[at].parent) >= 0:
+            now[parent] += now[at]
+            before[parent] += before[at]
+    whole = sum(time for node, time in zip(nodes, now, strict=True) if node.parent < 0) or 1.0
+    begins, depths = {-1: 0.0}, {-1: -1}
+    bars: list[Markup] = []
+    deepest = 0
+    for at, node in enumerate(nodes):
+        share = now[at] / whole
+        begins[at] = left = begins[node.parent]
+        begins[node.parent] += share
+        depths[at] = depth = depths[node.parent] + 1
+        if share >= _LEAST:
+            deepest = max(deepest, depth)
+            parts = _bar(profile, profile.frames[node.frame], (before[at], now[at], whole))
+            box: dict[str, str | int] = {
+                "x": f"{100 * left:.2f}%",
+                "y": _ROW * depth,
+                "width": f"{100 * share:.2f}%",
+                "height": _ROW,
+            }
+            bars.append(tag("svg", *parts, **box))
+    return tag("svg", *bars, role="img", aria_label="Flame graph", width="100%", height=_ROW * (deepest + 1))
+
+
+def _bar(profile: ProfileRecord, frame: Frame, times: tuple[float, float, float]) -> list[Markup | None]:
+    """A function in a drawing of its own, so that its name ends where it ends, at any width of the page."""
+    before, now, whole = times
+    place = f" ({place_of(frame)})" if place_of(frame) else ""
+    spent = f"{format_duration(before)} → {format_duration(now)}" if profile.compared else format_duration(now)
+    return [
+        tag("title", f"{frame.function}{place}: {spent} per request"),
+        tag("rect", width="100%", height=_ROW - 1, class_=_kind(before, now, whole) if profile.compared else "same"),
+        tag("text", frame.function, x=4, y=14) if now / whole > _NAMED else None,
+    ]
+
+
+def _kind(before: float, now: float, whole: float) -> str:
+    """What became of a function, as a colour; what is a small part of the whole has none."""
+    if abs(now - before) < _NOTABLE * max(before, _NOTABLE * whole):
+        return "same"
+    return "new" if not before else "slower" if now > before else "faster"
 
 
 def sampled_line(profile: ProfileRecord) -> str:
@@ -84,12 +119,11 @@ def function_table(profile: ProfileRecord) -> Markup | None:
     """Each function with its time per request on both sides, callees included, and its own; None without one."""
     if not profile.functions:
         return None
-    headings = _COMPARED if profile.compared else _ALONE
-    head = [tag("th", text, scope="col", class_=_class_of(text)) for text in headings]
     rows = [_row(profile.frames[one.frame], one, compared=profile.compared) for one in profile.functions]
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures functions")
     caption = f"{count(len(rows), 'function')} as a table, per request"
-    return tag("details", tag("summary", caption), scrolling(table, "Time of the functions"), class_="functions")
+    heads = _COMPARED if profile.compared else _ALONE
+    table = table_of(heads, rows, name="Time of the functions", class_="figures functions")
+    return tag("details", tag("summary", caption), table)
 
 
 def place_of(frame: Frame) -> str:
@@ -97,16 +131,11 @@ def place_of(frame: Frame) -> str:
     return f"{frame.file}:{frame.line}" if frame.file and frame.line else frame.file
 
 
-def _class_of(heading: str) -> str | None:
-    kinds = {"Function": None, "95 % interval": "number interval"}
-    return kinds.get(heading, "number")
-
-
 def _row(frame: Frame, time: FunctionTime, *, compared: bool) -> Markup:
     place = place_of(frame)
     named = tag("td", tag("code", frame.function), tag("div", place, class_="less") if place else None)
-    own = tag("td", format_duration(time.self_now_ns), class_="number less")
-    now = tag("td", format_duration(time.now_ns), class_="number")
+    own = tag("td", format_duration(time.self_now_ns))
+    now = tag("td", format_duration(time.now_ns))
     if not compared:
         return tag("tr", named, now, own)
     if time.change is None:
@@ -117,10 +146,10 @@ def _row(frame: Frame, time: FunctionTime, *, compared: bool) -> Markup:
     return tag(
         "tr",
         named,
-        tag("td", format_duration(time.before_ns), class_="number less"),
+        tag("td", format_duration(time.before_ns)),
         now,
-        tag("td", change, class_="number"),
-        tag("td", interval, class_="number less interval"),
+        tag("td", change),
+        tag("td", interval),
         own,
     )
 
@@ -130,20 +159,3 @@ def _tone(change: Estimate) -> str | None:
     if change.low > 0:
         return "worse"
     return "better" if change.high < 0 else None
-
-
-def _switch(name: str) -> Markup:
-    sides = [
-        tag("label", tag("input", type="radio", name=f"{name}-side", value=value, checked=value == "now_ns"), text)
-        for value, text in _SIDES
-    ]
-    return tag("fieldset", tag("legend", "Width", class_="visually-hidden"), *sides, class_="switch")
-
-
-def _data(profile: ProfileRecord) -> dict[str, Sequence[object]]:
-    """Frames as ``[name, place, owner]``, nodes as ``[parent, frame, before, now]``, each with its own time."""
-    return {
-        "frames": [[frame.function, place_of(frame), frame.owner] for frame in profile.frames],
-        "nodes": [[node.parent, node.frame, round(node.before_ns), round(node.now_ns)] for node in profile.nodes],
-        "sides": [value for value, _ in _SIDES] if profile.compared else ["now_ns"],
-    }

@@ -1,4 +1,4 @@
-"""Elements that several parts of the HTML report share: a verdict, a change, a test id, a chart. Pure."""
+"""Elements that several parts of the HTML report share: a verdict, a change, a test id, a table. Pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html.markup import Content, Markup, data_script, tag
+from pytest_mlpatterns.reports.html.markup import Content, Markup, tag
 from pytest_mlpatterns.wording import spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
-    from pytest_mlpatterns.reports.html.chart import Chart
 
 __all__ = [
     "NO_VERDICT",
@@ -25,13 +24,14 @@ __all__ = [
     "anchors_for",
     "anchors_of",
     "breakable",
-    "chart_figure",
     "labels_of",
     "link_to",
     "most_urgent_first",
     "scrolling",
+    "section",
     "state_mark",
     "state_of",
+    "table_of",
     "tone_of",
 ]
 
@@ -42,8 +42,6 @@ NO_VERDICT = "the test failed for a reason other than a verdict"
 _URGENT = {"failed": 0, "undecided": 1}
 _IN_FRAGMENT = "/?:@!$&'()*+,;=[]|"
 """Characters of test ids that browsers leave as they are behind the ``#`` of an address."""
-_BY_NAME = ("changes", "intervals", "parts", "waterfall")
-"""Kinds of chart whose height grows with their rows."""
 
 
 def state_of(result: TestResult) -> str:
@@ -77,23 +75,6 @@ def breakable(test: str) -> Markup:
     return Markup(tag("wbr").join(escape(piece) for piece in pieces))
 
 
-def chart_figure(name: str, chart: Chart) -> Markup:
-    """A chart with its title, its summary and its data; ``name`` becomes its id and the prefix of the ids inside."""
-    return tag(
-        "figure",
-        tag(
-            "figcaption",
-            tag("span", chart.title, class_="title", id=f"{name}-title"),
-            tag("span", chart.summary, class_="summary", id=f"{name}-summary"),
-        ),
-        tag("div", class_=f"plot {'rows' if chart.kind in _BY_NAME else ''}".strip()),
-        tag("details", tag("summary", "Data"), class_="data"),
-        data_script(chart.to_json()),
-        class_="chart",
-        id=name,
-    )
-
-
 def anchors_of(results: Sequence[TestResult]) -> list[str]:
     """The place of each test in the page: its id, so that a link to it can be written by hand and holds in every run.
 
@@ -121,8 +102,19 @@ def link_to(anchor: str, *content: Content) -> Markup:
 
 
 def scrolling(table: Markup, name: str) -> Markup:
-    """A table that scrolls sideways if it is wider than its place; a script then makes it a stop of the keyboard."""
-    return tag("div", table, class_="scroll", data_name=name)
+    """A table that scrolls sideways if it is wider than its place, a stop of the keyboard."""
+    return tag("div", table, class_="scroll", role="group", tabindex=0, aria_label=name)
+
+
+def table_of(heads: Sequence[str], rows: Iterable[Content], *, name: str, class_: str = "figures") -> Markup:
+    """A table with a heading for each column, in a place that scrolls."""
+    head = tag("tr", *(tag("th", text) for text in heads))
+    return scrolling(tag("table", tag("thead", head), tag("tbody", *rows), class_=class_), name)
+
+
+def section(name: str, title: str, *parts: Content) -> Markup:
+    """A part of the page with its heading, which is a place to link to."""
+    return tag("section", tag("h2", title, id=name, tabindex=-1), *parts, aria_labelledby=name)
 
 
 def labels_of(members: Sequence[TestResult]) -> list[str]:

@@ -17,15 +17,16 @@ from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metr
 from pytest_mlpatterns.analysis.metrics.metric import Role
 from pytest_mlpatterns.records.change import ChangeForm, Course
 from pytest_mlpatterns.reports.html.chart import ChangeMark, Chart, Column, heading_of, unit_of
+from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.html.fragments import (
     anchors_for,
     breakable,
-    chart_figure,
     link_to,
-    scrolling,
+    section,
     state_mark,
+    table_of,
 )
-from pytest_mlpatterns.reports.html.frame import Frame, facts_list, theme_switch
+from pytest_mlpatterns.reports.html.frame import facts_list, page_of
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.text.change_sentence import change_sentence
 from pytest_mlpatterns.reports.text.history_text import in_order, level_text, metric_label
@@ -33,7 +34,7 @@ from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pytest_mlpatterns.analysis.changes.series import Series
     from pytest_mlpatterns.records.change import Change
@@ -82,14 +83,12 @@ def history_page(all_series: Sequence[Series], changes: Sequence[Change], source
         source: the place of the history, as the user named it; empty to leave it out.
     """
     tests = _tests(in_order(all_series), changes)
-    frame = Frame(
-        title=f"Performance history{f', {source}' if source else ''}",
+    return page_of(
+        f"Performance history{f', {source}' if source else ''}",
+        _header(tests, source),
+        [_changes_section(tests), _overview_section(tests), _tests_section(tests)],
         description=f"How {count(len(tests), 'performance test')} went from run to run",
-        skip=tag("a", "Skip to the tests", href="#tests", class_="skip") if tests else None,
     )
-    parts = [_changes_section(tests), _overview_section(tests), _tests_section(tests)]
-    empty = tag("p", "The history has no runs yet.") if not tests else None
-    return frame.page(_header(tests, source), [*parts, empty])
 
 
 def _tests(ordered: Sequence[Series], changes: Sequence[Change]) -> list[_Test]:
@@ -155,16 +154,15 @@ def _header(tests: Sequence[_Test], source: str) -> Markup:
     ]
     return tag(
         "header",
-        tag("div", tag("h1", "Performance history"), theme_switch(), class_="top"),
-        tag("ul", *items or [tag("li", "no test has a history")], class_="tally"),
+        tag("h1", "Performance history"),
+        tag("ul", *items or [tag("li", "The history has no runs yet.")], class_="tally"),
         facts_list(facts),
-        class_="page",
     )
 
 
 def _changes_section(tests: Sequence[_Test]) -> Markup | None:
     """The tests that changed, the last one first, each with its last changes."""
-    changed = sorted((test for test in tests if test.changes), key=lambda test: _age(test.changes[0]), reverse=True)
+    changed = _changed(tests)
     if not changed:
         return None
     items = [
@@ -174,19 +172,19 @@ def _changes_section(tests: Sequence[_Test]) -> Markup | None:
             tag(
                 "div",
                 link_to(test.anchor, breakable(test.name)),
-                tag("ul", *(tag("li", _sentence(change, test)) for change in _latest(test))),
+                *(tag("div", _sentence(change, test)) for change in _latest(test)),
             ),
         )
         for test in changed[:_MOST_TESTS]
     ]
     left = len(changed) - _MOST_TESTS
     more = tag("p", f"and {count(left, 'more test')} below", class_="muted") if left > 0 else None
-    return tag(
-        "section",
-        tag("h2", "Last changes", id="changes"),
-        tag("div", tag("ul", *items, class_="reasons failures"), more, class_="card"),
-        aria_labelledby="changes",
-    )
+    return section("changes", "Last changes", tag("div", tag("ul", *items, class_="reasons"), more, class_="card"))
+
+
+def _changed(tests: Sequence[_Test]) -> list[_Test]:
+    """The tests that changed, the last one first."""
+    return sorted((test for test in tests if test.changes), key=lambda test: _age(test.changes[0]), reverse=True)
 
 
 def _latest(test: _Test) -> tuple[Change, ...]:
@@ -208,54 +206,24 @@ def _sentence(change: Change, test: _Test) -> str:
 
 
 def _overview_section(tests: Sequence[_Test]) -> Markup | None:
-    """A table with a row per test; a script lets the reader search, filter and sort it."""
-    if not tests:
+    """A table with a row per test."""
+    if len(tests) < 2:
         return None
-    present = [state for state in _STATES if any(test.state == state for test in tests)]
-    filters = [
-        tag("label", tag("input", type="checkbox", name="state", value=state, checked=True), _state_mark(state))
-        for state in present
-    ]
-    headings = (("Test", False), ("Lately", False), ("Runs", True), ("Now", False), ("Last change", False))
-    head = [
-        tag(
-            "th",
-            tag("button", heading, type="button"),
-            scope="col",
-            class_="number" if numbers else None,
-            data_numbers=numbers,
-        )
-        for heading, numbers in headings
-    ]
-    search = tag("input", id="search", type="search", placeholder="Search tests", aria_label="Search the tests")
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *map(_overview_row, tests)), id="overview-table")
-    return tag(
-        "section",
-        tag("h2", "Overview", id="overview"),
-        tag("div", search, *filters, tag("span", id="shown", class_="muted", aria_live="polite"), id="filters"),
-        tag("div", scrolling(table, "Overview of the tests"), class_="card"),
-        aria_labelledby="overview",
-    )
+    heads = ("Test", "Lately", "Runs", "Now", "Last change")
+    table = table_of(heads, map(_overview_row, tests), name="Overview of the tests", class_="figures overview")
+    return section("overview", "Overview", tag("div", table, class_="card"))
 
 
 def _overview_row(test: _Test) -> Markup:
     runs = max(len(series.points) for series in test.all_series)
     last = test.changes[0] if test.changes else None
-    order = list(_STATES)
     return tag(
         "tr",
-        tag("td", link_to(test.anchor, breakable(test.name)), data_value=test.name),
-        tag("td", _state_mark(test.state), data_value=str(order.index(test.state))),
-        tag("td", f"{runs:,}", class_="number", data_value=str(runs), data_label="Runs"),
-        tag("td", _now(test, briefly=True), data_value=_now(test)),
-        tag(
-            "td",
-            "–" if last is None else f"{last.date[:10]}, {metric_label(last.metric)}",
-            data_value="" if last is None else last.date,
-        ),
-        data_state=test.state,
-        data_test=test.anchor,
-        data_words=f"{test.name} {test.state}".lower(),
+        tag("td", link_to(test.anchor, breakable(test.name))),
+        tag("td", _state_mark(test.state)),
+        tag("td", f"{runs:,}", data_label="Runs"),
+        tag("td", _now(test), data_label="Now"),
+        tag("td", "–" if last is None else f"{last.date[:10]}, {metric_label(last.metric)}", data_label="Last change"),
     )
 
 
@@ -285,44 +253,32 @@ def _now(test: _Test, *, briefly: bool = False) -> str:
 def _tests_section(tests: Sequence[_Test]) -> Markup | None:
     if not tests:
         return None
+    at_top = [change for test in _changed(tests)[:_MOST_TESTS] for change in _latest(test)]
     parts = [
-        _test(number, test, is_open=len(tests) <= _MOST_OPEN or (number < _MOST_OPEN and test.state != "steady"))
+        _test(test, at_top, is_open=len(tests) <= _MOST_OPEN or (number < _MOST_OPEN and test.state != "steady"))
         for number, test in enumerate(tests)
     ]
-    button = tag("button", "Open all", id="open-all", class_="plain", type="button") if len(tests) > 1 else None
-    return tag(
-        "section",
-        tag("div", tag("h2", "Tests", id="tests", tabindex=-1), button, class_="heading"),
-        *parts,
-        aria_labelledby="tests",
-    )
+    return section("tests", "Tests", *parts)
 
 
-def _test(number: int, test: _Test, *, is_open: bool) -> Markup:
+def _test(test: _Test, at_top: Collection[Change], *, is_open: bool) -> Markup:
+    """The charts of a test, and its changes that are not at the top of the page."""
     several = len({series.machine for series in test.all_series if series.machine}) > 1
-    reasons = [tag("li", _change_mark(change), tag("div", _sentence(change, test))) for change in test.changes]
+    further = [change for change in test.changes if change not in at_top]
+    reasons = [tag("li", _change_mark(change), tag("div", _sentence(change, test))) for change in further]
     rows = [
         tag(
             "div",
-            *(
-                chart_figure(f"history-{number}-{row}-{at}", course_chart(one, test.changes, names_machine=several))
-                for at, one in enumerate(found)
-            ),
+            *(chart_figure(course_chart(one, test.changes, names_machine=several)) for one in found),
             class_="charts",
         )
-        for row, found in enumerate(_rows(test.all_series))
+        for found in _rows(test.all_series)
     ]
     return tag(
         "details",
-        tag(
-            "summary",
-            _state_mark(test.state),
-            tag("span", tag("h3", breakable(test.name), class_="id"), class_="name"),
-            tag("span", _now(test), class_="brief"),
-        ),
-        tag("div", tag("ul", *reasons, class_="reasons") if reasons else None, *rows, class_="inside"),
+        tag("summary", _state_mark(test.state), tag("h3", breakable(test.name), class_="id")),
+        tag("div", tag("ul", *reasons, class_="reasons") if reasons else None, *rows, id=test.anchor),
         class_="test",
-        id=test.anchor,
         open=is_open,
     )
 

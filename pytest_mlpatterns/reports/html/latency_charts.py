@@ -31,13 +31,14 @@ __all__ = [
     "histogram_chart",
     "is_goodput",
     "other_name",
-    "percentile_chart",
     "split_charts",
     "stream_charts",
 ]
 
 
-_MOST_BINS = 96
+_MARKED = (50, 95, 99)
+"""Percentiles that a distribution marks."""
+_MOST_BINS = 28
 """Most bins of a chart; narrower ones cannot be seen."""
 _NAMES = {
     LATENCY: ("Latency", "requests", "latency"),
@@ -52,34 +53,6 @@ def other_name(result: TestResult) -> str:
     """The name of the reference in a legend: ``baseline``, or the name of the revision."""
     assert result.reference is not None
     return "baseline" if result.reference.kind == "baseline" else result.reference.name
-
-
-def percentile_chart(result: TestResult, quantity: str = LATENCY) -> Chart | None:
-    """A time by percentile, with that of the reference; None if no request has it.
-
-    Args:
-        result: of one test.
-        quantity: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
-    """
-    found = distributions_of(result, quantity)
-    if not found.present:
-        return None
-    series = [("this run", dict(found.present))]
-    if found.other_points:
-        series.append((other_name(result), dict(found.other_points)))
-    percents = sorted({percent for _, values in series for percent in values})
-    medians = (
-        f"{name}: " + ", ".join(f"{_percent(p)} {format_duration(values[p])}" for p in (50, 95, 99) if p in values)
-        for name, values in series
-    )
-    return Chart(
-        "percentiles",
-        f"{_NAMES[quantity][0]} by percentile",
-        "; ".join(medians),
-        (Column("percentile", "percentile"), *(Column(name, "duration") for name, _ in series)),
-        tuple((percent, *(values.get(percent) for _, values in series)) for percent in percents),
-        axis=f"percentile of the {_NAMES[quantity][1]}",
-    )
 
 
 def histogram_chart(result: TestResult, quantity: str = LATENCY) -> Chart | None:
@@ -111,7 +84,7 @@ def histogram_chart(result: TestResult, quantity: str = LATENCY) -> Chart | None
     between = f"{format_duration(edges[fullest])} to {format_duration(edges[fullest + 1])}"
     columns = [Column("from", "duration"), Column("to", "duration"), Column("this run", "ratio")]
     if other_shares:
-        columns.append(Column(f"{other_name(result)}, from its percentiles", "ratio"))
+        columns.append(Column(other_name(result), "ratio"))
     return Chart(
         "histogram",
         f"{title} distribution",
@@ -121,6 +94,7 @@ def histogram_chart(result: TestResult, quantity: str = LATENCY) -> Chart | None
             (low, high, share, *other_shares[number : number + 1])
             for number, ((low, high), share) in enumerate(zip(pairwise(edges), shares, strict=True))
         ),
+        {f"p{percent:g}": value for percent, value in present if percent in _MARKED},
         axis=axis,
     )
 
@@ -168,10 +142,6 @@ def _share_below(percentiles: Percentiles, latency_ns: float) -> float:
     return 1.0
 
 
-def _percent(percent: float) -> str:
-    return f"p{percent:.10g}"
-
-
 _SPLIT_TITLES: Mapping[SplitMetric, str] = {
     "rtm": "Where the time of a median request goes",
     "ttft": "Where the time to a median first token goes",
@@ -202,7 +172,7 @@ def _split_chart(result: TestResult, now: LatencySplit, before: LatencySplit | N
     if before is not None:
         columns.append(Column(other_name(result), "duration"))
     return Chart(
-        "stacked",
+        "bars",
         _SPLIT_TITLES[now.metric],
         _split_summary(now, before),
         (*columns, Column("kind", "text")),
@@ -228,8 +198,7 @@ def stream_charts(result: TestResult) -> tuple[Chart, ...]:
         return ()
     pictured = with_role(Role.PICTURED)
     found = [
-        *(chart(result, quantity) for quantity in pictured for chart in (percentile_chart, histogram_chart)),
-        *(percentile_chart(result, quantity) for quantity in STREAM_QUANTITIES if quantity not in pictured),
+        *(histogram_chart(result, quantity) for quantity in dict.fromkeys((*pictured, *STREAM_QUANTITIES))),
         _tokens_over_time(result.stream.tokens_over_time),
         _waterfall(result.stream.requests),
     ]
@@ -265,7 +234,7 @@ def _tokens_over_time(moments: Sequence[tuple[float, float]]) -> Chart | None:
         return None
     rates = [rate for _, rate in moments]
     return Chart(
-        "tokens",
+        "spark",
         "Output tokens per second over time",
         f"{format_rate(min(rates), 'tok')} to {format_rate(max(rates), 'tok')}, last launch",
         (Column("time", "seconds"), Column("output tokens per second", "count")),
@@ -282,7 +251,7 @@ def _waterfall(requests: Sequence[StreamedRequest]) -> Chart | None:
         "waterfall",
         "Some requests, one below the other",
         f"{count(len(requests), 'neighbouring request')} of the last launch, from {format_duration(first)} after its "
-        "window began; a dark line is the first byte, a blue one a chunk (some, if there are many)",
+        "window began: grey is the wait for the first token, a dark line the first byte, a blue one a chunk",
         (
             Column("request", "count"),
             Column("due", "duration"),
@@ -323,7 +292,7 @@ def _goodput(title: str, metric: str, loads: Mapping[float, tuple[float, float, 
     is_rate = what == _OFFERED
     columns = [Column(what, "rate" if is_rate else "count"), *(Column(name, "rate") for name in _GOODPUT)]
     return Chart(
-        "goodput",
+        "ranges",
         f"Goodput in req/s by load: {title}",
         f"{metric_named(metric).label}: at most {format_rate(highest)}, "
         f"at {format_rate(best) if is_rate else f'{best:g} requests in flight'}",

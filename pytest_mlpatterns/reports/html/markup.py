@@ -1,17 +1,16 @@
 """HTML as values: text that is not markup is escaped when it is put into an element. Pure.
 
-Text from users (test ids, errors, names of models) reaches a page only through :func:`tag` or :func:`data_script`, so
-it cannot inject markup.
+Text from users (test ids, errors, names of models) reaches a page only through :func:`tag`, so it
+cannot inject markup.
 """
 
 from __future__ import annotations
 
-import json
 from html import escape
 
-from pytest_mlpatterns.wording import HIDDEN, spelled
+from pytest_mlpatterns.wording import spelled
 
-__all__ = ["Content", "Markup", "data_script", "tag"]
+__all__ = ["Content", "Markup", "tag"]
 
 
 class Markup(str):
@@ -23,12 +22,11 @@ class Markup(str):
 Content = str | None
 """Content of an element: :class:`Markup` stays as it is, other text is escaped, None is left out."""
 
-_VOID = frozenset({"br", "hr", "input", "link", "meta", "wbr"})
-_UNSAFE_IN_SCRIPT = {
-    **{ord(sign): f"\\\\u{ord(sign):04x}" for sign in HIDDEN},
-    **{ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"},
-}
-"""Hidden characters are spelled for the reader; they stand only inside of JSON's strings."""
+_VOID = frozenset({"meta", "wbr"})
+_LEFT_OPEN = frozenset({"dd", "dt", "li", "td", "th", "tr"})
+"""Elements that the next one, or the end of what they are in, ends."""
+_SHAPES = frozenset({"line", "path", "rect"})
+"""Elements of a drawing, which close themselves if they are empty."""
 
 
 def tag(element: str, /, *children: Content, **attributes: str | int | bool | None) -> Markup:
@@ -43,16 +41,12 @@ def tag(element: str, /, *children: Content, **attributes: str | int | bool | No
     start = "".join(_attribute(name, value) for name, value in attributes.items())
     if element in _VOID:
         return Markup(f"<{element}{start}>")
+    if element in _SHAPES and not children:
+        return Markup(f"<{element}{start}/>")
     inside = "".join(
         child if isinstance(child, Markup) else escape(spelled(child)) for child in children if child is not None
     )
-    return Markup(f"<{element}{start}>{inside}</{element}>")
-
-
-def data_script(data: object, **attributes: str) -> Markup:
-    """Plain values as JSON in a script element that browsers do not run and that no text in them can close."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_UNSAFE_IN_SCRIPT)
-    return tag("script", Markup(text), type="application/json", **attributes)
+    return Markup(f"<{element}{start}>{inside}" if element in _LEFT_OPEN else f"<{element}{start}>{inside}</{element}>")
 
 
 def _attribute(name: str, value: str | int | bool | None) -> str:

@@ -14,42 +14,43 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     nmrt_metric,
     objectives_of,
     priced_metric,
-    with_role,
 )
-from pytest_mlpatterns.analysis.metrics.metric import Group, Role
+from pytest_mlpatterns.analysis.metrics.metric import Group
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import heading_of
-from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
+from pytest_mlpatterns.reports.html.charts import charts_of
+from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.html.flame_graph import flame_graph
 from pytest_mlpatterns.reports.html.fragments import (
     NO_VERDICT,
     anchors_of,
     breakable,
-    chart_figure,
     link_to,
-    scrolling,
+    section,
     state_mark,
     state_of,
+    table_of,
     tone_of,
 )
+from pytest_mlpatterns.reports.html.frame import facts_list
 from pytest_mlpatterns.reports.html.latency_charts import is_goodput
-from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.markup import Content, Markup, tag
 from pytest_mlpatterns.reports.text.comparison import (
     compared_line,
     comparison_row,
     comparisons_of,
     figure_of,
-    shown_change,
 )
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.suspicions import Command, run_again
 from pytest_mlpatterns.reports.text.where import where_texts
 from pytest_mlpatterns.units import format_percent, format_size
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.launch import NodeFigures
     from pytest_mlpatterns.records.result import TestResult
@@ -62,6 +63,9 @@ __all__ = ["details_section", "metric_table", "node_table"]
 
 _MOST_OPEN = 3
 """Number of tests that are open at first."""
+_ALONE = ", measured alone"
+"""After a figure of the test's own load, where the figures beside it are of a comparison with another code."""
+_URGENT = (Outcome.FAIL, Outcome.INCONCLUSIVE)
 _OUTCOMES = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
 
 
@@ -72,85 +76,79 @@ def details_section(results: Sequence[TestResult]) -> Markup | None:
     few = len(results) <= _MOST_OPEN
     urgent = [number for number, result in enumerate(results) if state_of(result) == "failed"][:_MOST_OPEN]
     parts = [
-        _test(number, anchor, result, is_open=few or number in urgent)
+        _test(anchor, result, is_open=few or number in urgent)
         for number, (anchor, result) in enumerate(zip(anchors_of(results), results, strict=True))
     ]
-    button = tag("button", "Open all", id="open-all", class_="plain", type="button") if len(results) > 1 else None
-    return tag(
-        "section",
-        tag("div", tag("h2", "Tests", id="tests", tabindex=-1), button, class_="heading"),
-        *parts,
-        aria_labelledby="tests",
-    )
+    return section("tests", "Tests", *parts)
 
 
-def _test(number: int, anchor: str, result: TestResult, *, is_open: bool) -> Markup:
-    state = state_of(result)
-    brief = ", ".join(
-        f"{metric.label} {metric.show(figure[0])}"
-        for name, metric in with_role(Role.PRIMARY, streams=result.stream is not None).items()
-        if (figure := figure_of(result, name)) is not None
-    )
-    deciding = deciding_charts(result)
-    figures = [
-        chart_figure(f"test-{number}-{position}", chart)
-        for position, chart in enumerate((*deciding, *charts_of(result)))
-    ]
-    decided, measured = figures[: len(deciding)], figures[len(deciding) :]
+def _test(anchor: str, result: TestResult, *, is_open: bool) -> Markup:
+    """A test: the first sentence of the terminal as its heading, and below it what stands nowhere else on the page."""
+    first = next((one for outcome in _URGENT for one in result.verdicts if one.outcome is outcome), None)
+    figures = tag("div", *map(chart_figure, charts_of(result)), class_="charts")
     return tag(
         "details",
         tag(
             "summary",
-            state_mark(state),
-            tag("span", tag("h3", breakable(result.test), class_="id"), class_="name"),
-            tag("span", brief, class_="brief"),
+            state_mark(state_of(result)),
+            tag("h3", breakable(result.test), class_="id"),
+            tag("span", _headline(result, first)),
         ),
         tag(
             "div",
-            _reasons(result),
+            _reasons(result, first),
             _where(result),
             _next(result),
-            _comparison(result),
             environment_table(result),
-            tag(
-                "div",
-                tag("div", metric_table(result), node_table(result.conditions.nodes)),
-                tag("div", _set_up(result, anchor), tag("div", *decided, class_="charts")),
-                class_="columns",
-            ),
-            flame_graph(f"test-{number}-flame", result.causes.profile) if result.causes.profile is not None else None,
-            tag("div", *measured, class_="charts"),
-            class_="inside",
+            metric_table(result),
+            node_table(result.conditions.nodes),
+            _set_up(result, anchor),
+            flame_graph(result.causes.profile) if result.causes.profile is not None else None,
+            figures,
+            id=anchor,
         ),
         class_="test",
-        id=anchor,
         open=is_open,
     )
 
 
-def _reasons(result: TestResult) -> Markup:
-    """The verdicts in words; a passing comparison is a row of the table below only."""
+def _headline(result: TestResult, first: Verdict | None) -> str:
+    """The first sentence of the failure in the terminal; of other tests what became of them."""
+    if first is not None:
+        return first.reason
+    if result.judged.unjudged is not None:
+        return result.judged.unjudged.reason
+    if state_of(result) == "failed":
+        return NO_VERDICT
+    if not result.verdicts:
+        return "no limit and no baseline to compare with"
+    compared = len(comparisons_of(result))
+    return f"{count(compared, 'metric')} within tolerance" if compared else ""
+
+
+def _reasons(result: TestResult, first: Verdict | None) -> Markup | None:
+    """The other verdicts in words: of comparisons only what is accepted, the table below has their figures."""
+    rows = {*_compared(result)}
     shown = [
         verdict
         for verdict in result.verdicts
-        if verdict.against not in ("baseline", "revision") or verdict.outcome is not Outcome.PASS or verdict.accepted
+        if verdict is not first
+        and (verdict.accepted or verdict.against not in ("baseline", "revision") or verdict.figure not in rows)
     ]
     reasons = [
-        tag(
-            "li",
-            state_mark(_OUTCOMES[verdict.outcome]),
-            tag("span", f"{verdict.reason}; accepted is {verdict.accepted}" if verdict.accepted else verdict.reason),
-        )
-        for verdict in shown
+        tag("li", state_mark(_OUTCOMES[verdict.outcome]), tag("span", _sentence(verdict, result))) for verdict in shown
     ]
-    if result.judged.unjudged is not None:
+    if first is not None and result.judged.unjudged is not None:
         reasons.append(tag("li", state_mark("failed"), tag("span", result.judged.unjudged.reason)))
-    if not reasons:
-        calm = "no compared metric is worse beyond its tolerance" if result.verdicts else ""
-        failed = state_of(result) == "failed"
-        word = NO_VERDICT if failed else calm or "no limit and no baseline to compare with"
-        reasons = [tag("li", state_mark(state_of(result)), tag("span", word))]
-    return tag("ul", *reasons, class_="reasons")
+    return tag("ul", *reasons, class_="reasons") if reasons else None
+
+
+def _sentence(verdict: Verdict, result: TestResult) -> str:
+    """A verdict in words; a limit holds for the test's own load, and beside another code its figure may differ."""
+    if verdict.accepted:
+        return f"{verdict.reason}; accepted is {verdict.accepted}"
+    own = result.metrics.get(verdict.metric)
+    return verdict.reason if own is None or figure_of(result, verdict.metric) == own else f"{verdict.reason}{_ALONE}"
 
 
 def _where(result: TestResult) -> Markup | None:
@@ -176,43 +174,6 @@ def _next(result: TestResult) -> Markup | None:
     return None
 
 
-def _comparison(result: TestResult) -> Markup | None:
-    """Each compared metric: both values, the change with its interval, the tolerance and the outcome."""
-    if not comparisons_of(result):
-        return None
-    other = "Reference" if result.reference is None else result.reference.kind.capitalize()
-    columns = {
-        "Compared": None,
-        other: "number",
-        "Present": "number",
-        "Change": "number",
-        "Interval": "number interval",
-        "Tolerance": "number tolerance",
-        "Outcome": None,
-    }
-    head = [tag("th", text, scope="col", class_=kind) for text, kind in columns.items()]
-    rows = [_comparison_row(verdict, result.definition.tolerance) for verdict in comparisons_of(result)]
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures comparison")
-    missing = compared_line(result)
-    note = tag("p", missing, class_="muted") if missing else ""
-    return Markup(scrolling(table, "Comparison") + note)
-
-
-def _comparison_row(verdict: Verdict, tolerance: float) -> Markup:
-    row = comparison_row(verdict)
-    mark = state_mark(_OUTCOMES[verdict.outcome], "suspected" if verdict.suspected else None)
-    return tag(
-        "tr",
-        tag("td", row.label),
-        tag("td", row.reference, class_="number less"),
-        tag("td", row.present, class_="number"),
-        tag("td", tag("span", row.change, class_=tone_of(verdict, tolerance)), class_="number"),
-        tag("td", row.interval or "–", class_="number less interval"),
-        tag("td", row.tolerance, class_="number less tolerance"),
-        tag("td", mark),
-    )
-
-
 def _set_up(result: TestResult, anchor: str) -> Markup:
     """The set-up, the amount measured, the notes, the command that runs the test again, and a link to it."""
     setup, other = result.setup, result.reference
@@ -220,7 +181,7 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
     kinds = describe_failures(
         {int(code): count for code, count in result.measured.failed_requests.items()}, result.measured.first_failure
     )
-    facts = {
+    facts: dict[str, Content] = {
         "Pattern": str(setup.pattern),
         "Load": str(setup.load),
         "Wire": setup.wire,
@@ -230,53 +191,58 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
         "Model version": setup.model,
         "Compared with": other.name if other else "",
         "Baseline": result.judged.baseline_note,
-        "Measured": f"{', '.join(measured_counts(result))} in {result.measured.seconds_spent:.1f} s",
+        "Measured": f"{', '.join(measured_counts(result))} in {result.measured.seconds_spent:.1f} s"
+        + (_ALONE if other is not None and other.present.metrics else ""),
         "Failed requests": f"{failed:,} ({kinds})" if failed else "",
         "Tokens": tokens_text(result.stream) if result.stream is not None else "",
     }
-    items = [part for name, text in facts.items() if text for part in (tag("dt", name), tag("dd", text))]
-    if result.definition.location is not None:
-        where = tag("code", f"{result.definition.location.file}:{result.definition.location.line}")
-        items += [tag("dt", "Defined at"), tag("dd", where)]
-    items += [tag("dt", "Run again"), tag("dd", tag("code", breakable(run_again(result))))]
-    items += [tag("dt", "Link"), tag("dd", link_to(anchor, "#", breakable(anchor)))]
+    if (at := result.definition.location) is not None:
+        facts["Defined at"] = tag("code", f"{at.file}:{at.line}")
+    facts["Run again"] = tag("code", run_again(result))
+    facts["Link"] = link_to(anchor, f"#{anchor}")
     notes = [tag("li", text) for text in (*result.judged.notes, *map(str, result.conditions.noise))]
-    return Markup(tag("dl", *items, class_="facts") + (tag("ul", *notes, class_="notes") if notes else ""))
+    return Markup(facts_list(facts) + (tag("ul", *notes, class_="notes") if notes else ""))
 
 
 def metric_table(result: TestResult) -> Markup | None:
-    """Every metric with its interval, and with the reference that it was compared with."""
-    if not result.metrics:
+    """Every metric with its interval, beside the reference; of what was judged its change and the outcome too.
+
+    The figures of a judged metric are those of its comparison, as in the terminal.
+    """
+    compared = _compared(result)
+    if not result.metrics and not compared:
         return None
-    other = result.reference
     named: dict[str, Sequence[str]] = {group: metrics_in(group) for group in Group if group is not Group.OTHERS}
     known = {name for names in named.values() for name in names}
     searched = (
         *(name for name in result.metrics if is_goodput(name)),
         *(name for name, objective in objectives_of(result.metrics).items() if objective is not None),
     )
-    others = [name for name in result.metrics if name not in known and name not in searched and is_known_metric(name)]
+    found = dict.fromkeys((*result.metrics, *compared))
+    others = [name for name in found if name not in known and name not in searched and is_known_metric(name)]
     parts: dict[str, Sequence[str]] = {
         **named,
         Group.CAPACITY: (*named[Group.CAPACITY], *searched),
         Group.OTHERS: others,
     }
-    width = 5 if other else 3
+    heads = ["Metric", "Value", "95 % interval"]
+    if result.reference is not None or compared:
+        other = "Reference" if result.reference is None else result.reference.kind.capitalize()
+        heads += [other, "Change", "Outcome", "Interval of the change", "Tolerance"]
     rows = []
     for title, names in parts.items():
-        found = [_metric_row(name, result) for name in names if name in result.metrics]
-        found += _bounds(result, width) if title == Group.CAPACITY else []
-        if found:
-            rows += [tag("tr", tag("th", title, scope="rowgroup", colspan=width), class_="part"), *found]
-    head = [
-        tag("th", "Metric", scope="col"),
-        tag("th", "Value", scope="col", class_="number"),
-        tag("th", "95 % interval", scope="col", class_="number interval"),
-    ]
-    if other:
-        head += [tag("th", text, scope="col", class_="number") for text in (other.kind.capitalize(), "Change")]
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures")
-    return scrolling(table, "Metrics")
+        part = [_metric_row(name, result, compared) for name in names if name in found]
+        part += _bounds(result, len(heads)) if title == Group.CAPACITY else []
+        if part:
+            rows += [tag("tr", tag("th", title, scope="rowgroup", colspan=len(heads))), *part]
+    missing = compared_line(result)
+    note = tag("p", missing, class_="muted") if missing else ""
+    return Markup(table_of(heads, rows, name="Metrics", class_="figures metrics") + note)
+
+
+def _compared(result: TestResult) -> dict[str, Verdict]:
+    """The judged comparisons that have a row in the table, by the metric of their figures."""
+    return {one.figure: one for one in comparisons_of(result) if is_known_metric(one.figure)}
 
 
 def _bounds(result: TestResult, width: int) -> list[Markup]:
@@ -290,34 +256,39 @@ def _bounds(result: TestResult, width: int) -> list[Markup]:
             tag(
                 "tr",
                 tag("td", heading_of(metric)),
-                tag("td", f"≥{metric.show(capacity.nmrt.value)}", class_="number"),
+                tag("td", f"≥{metric.show(capacity.nmrt.value)}"),
                 tag("td", f"a lower bound: {capacity.stopped}", class_="less", colspan=width - 2),
             )
         )
     return rows
 
 
-def _metric_row(name: str, result: TestResult) -> Markup:
+def _metric_row(name: str, result: TestResult, compared: Mapping[str, Verdict]) -> Markup:
     metric = priced_metric(name, result.definition.price)
-    value, low, high = figure_of(result, name) or result.metrics[name]
-    is_of_longer_load = name in GROWTHS and low == high
-    interval = "–" if is_of_longer_load else f"{metric.show(low)} to {metric.show(high)}"
+    found, one = figure_of(result, name), compared.get(name)
+    row = None if one is None else comparison_row(one)
+    is_of_longer_load = name in GROWTHS and found is not None and found[1] == found[2]
+    interval = "–" if found is None or is_of_longer_load else f"{metric.show(found[1])} to {metric.show(found[2])}"
+    value = "–" if found is None else metric.show(found[0])
     cells = [
         tag("td", heading_of(metric)),
-        tag("td", metric.show(value), class_="number"),
-        tag("td", interval, class_="number less interval"),
+        tag("td", row.present if row is not None and row.present != "–" else value),
+        tag("td", interval),
     ]
-    if (other := result.reference) is not None:
-        then = other.metrics.get(name, (None,))[0]
-        judged = next((one for one in comparisons_of(result) if one.figure == name and one.change is not None), None)
-        if judged is not None:
-            then = judged.reference_value if judged.reference_value is not None else then
-            changed, tone = shown_change(judged), tone_of(judged, result.definition.tolerance)
-        else:
-            changed = format_percent(value / then - 1, signed=True) if then else "–"
-            tone = "muted"
-        cells.append(tag("td", "–" if then is None else metric.show(then), class_="number less"))
-        cells.append(tag("td", tag("span", changed, class_=tone), class_="number"))
+    then = None if result.reference is None else result.reference.metrics.get(name, (None,))[0]
+    before = "–" if then is None else metric.show(then)
+    if row is not None and one is not None:
+        tone = tone_of(one, result.definition.tolerance)
+        cells += [
+            tag("td", row.reference if row.reference != "–" else before),
+            tag("td", tag("span", row.change, class_=tone) if tone else row.change),
+            tag("td", state_mark(_OUTCOMES[one.outcome], "suspected" if one.suspected else None)),
+            tag("td", row.interval or "–"),
+            tag("td", row.tolerance),
+        ]
+    elif then is not None:
+        changed = format_percent(found[0] / then - 1, signed=True) if then and found is not None else "–"
+        cells += [tag("td", before), tag("td", changed)]
     return tag("tr", *cells)
 
 
@@ -328,14 +299,12 @@ def node_table(nodes: Sequence[NodeFigures]) -> Markup | None:
     """A row for each node; None without a cluster."""
     if not nodes:
         return None
-    kinds = (None, *("number" for _ in _NODE_HEADINGS[1:]))
-    head = [tag("th", text, scope="col", class_=kind) for text, kind in zip(_NODE_HEADINGS, kinds, strict=True)]
     rows = [
         tag(
             "tr",
             tag("td", node.node),
             *(
-                tag("td", text, class_="number")
+                tag("td", text)
                 for text in (
                     str(node.replicas),
                     f"{node.cores:g}",
@@ -347,18 +316,16 @@ def node_table(nodes: Sequence[NodeFigures]) -> Markup | None:
         )
         for node in nodes
     ]
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures nodes")
-    return scrolling(table, "Nodes")
+    return table_of(_NODE_HEADINGS, rows, name="Nodes", class_="figures nodes")
 
 
 def environment_table(result: TestResult) -> Markup | None:
     """Every fact that differs, before and now; None if nothing does, or if one side is not known."""
     if not result.judged.facts_changed:
         return None
-    head = [tag("th", text, scope="col") for text in ("Changed in the environment", "Before", "Now")]
     rows = map(_fact_row, result.judged.facts_changed)
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures comparison")
-    return scrolling(table, "Changes in the environment")
+    heads = ("Changed in the environment", "Before", "Now")
+    return table_of(heads, rows, name="Changes in the environment", class_="figures environment")
 
 
 def _fact_row(change: FactChange) -> Markup:
@@ -366,6 +333,6 @@ def _fact_row(change: FactChange) -> Markup:
     return tag(
         "tr",
         tag("td", breakable(change.label)),
-        tag("td", breakable(before), class_="less"),
+        tag("td", breakable(before)),
         tag("td", breakable(now)),
     )

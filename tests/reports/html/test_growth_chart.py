@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support.synthetic import result, verdict
+from support.synthetic import result
 
 from pytest_mlpatterns.records.resource_track import GrowthRecord
-from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts, growth_chart
+from pytest_mlpatterns.reports.html.charts import charts_of, growth_chart
 
 MIB = 2**20
 REQUESTS = (0, 1000, 2000, 3000, 4000)
@@ -53,12 +52,3 @@ def test_without_a_slope_there_is_no_line() -> None:
 @pytest.mark.parametrize("growth", [None, GrowthRecord((1,), (1,), None, levels_off=False)])
 def test_without_a_long_load_there_is_no_chart(growth: GrowthRecord | None) -> None:
     assert growth_chart(result(growth=growth)) is None
-
-
-def test_a_growth_is_no_bar_among_the_changes() -> None:
-    grown = verdict(Outcome.FAIL, "memory_growth", "revision", (200, 190, 210))
-    slower = verdict(Outcome.FAIL, "rtm", "revision", (0.2, 0.1, 0.3))
-
-    (changes, *_) = deciding_charts(result(verdicts=(slower, grown)))
-
-    assert [row[0] for row in changes.rows] == ["RTM"]

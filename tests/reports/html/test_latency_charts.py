@@ -13,7 +13,7 @@ from support.synthetic import MS, PROPERTY, latencies, result
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.result_parts import Beside, Reference
-from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart
+from pytest_mlpatterns.reports.html.latency_charts import histogram_chart
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
@@ -22,26 +22,17 @@ if TYPE_CHECKING:
 BASELINE = Reference("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
 
 
-def percentiles(of: TestResult) -> Chart:
-    chart = percentile_chart(of)
-    assert chart is not None
-    return chart
-
-
 def histogram(of: TestResult) -> Chart:
     chart = histogram_chart(of)
     assert chart is not None
     return chart
 
 
-def test_percentiles_stand_beside_those_of_the_baseline_where_both_know_them() -> None:
-    chart = percentiles(result(reference=BASELINE))
-    assert [column.name for column in chart.columns] == ["percentile", "this run", "baseline"]
-    rows = {row[0]: row[1:] for row in chart.rows}
-    assert rows[50][0] > rows[50][1] > 0
-    assert rows[80][1] is None
-    assert chart.summary.startswith("this run: p50 ")
-    assert "; baseline: p50 " in chart.summary
+def test_a_distribution_marks_its_percentiles() -> None:
+    of = result()
+    assert of.measured.latency is not None
+    known = dict(of.measured.latency.percentiles)
+    assert histogram(of).marks == {"p50": known[50], "p95": known[95], "p99": known[99]}
 
 
 def test_against_a_revision_both_sides_are_those_that_were_measured_together() -> None:
@@ -52,10 +43,9 @@ def test_against_a_revision_both_sides_are_those_that_were_measured_together() -
         ((0.0, MS), (50.0, 2 * MS), (100.0, 4 * MS)),
         Beside({}, ((0.0, 2 * MS), (50.0, 4 * MS), (100.0, 8 * MS))),
     )
-    found = percentiles(result(reference=both))
-    assert found.rows == ((0.0, 2 * MS, MS), (50.0, 4 * MS, 2 * MS), (100.0, 8 * MS, 4 * MS))
-    assert found.columns[2].name == "main (05428cb)"
     drawn = histogram(result(reference=both))
+    assert drawn.columns[3].name == "main (05428cb)"
+    assert drawn.marks == {"p50": 4 * MS}
     assert drawn.summary.endswith("; both measured together")
     shares = [sum(row[column] for row in drawn.rows) for column in (2, 3)]  # type: ignore[misc]
     assert shares == pytest.approx([1.0, 1.0])
@@ -63,12 +53,10 @@ def test_against_a_revision_both_sides_are_those_that_were_measured_together() -
 
 def test_a_reference_without_percentiles_changes_nothing() -> None:
     without = replace(BASELINE, latency_percentiles=())
-    assert percentiles(result(reference=without)) == percentiles(result())
     assert histogram(result(reference=without)) == histogram(result())
 
 
 def test_charts_need_a_successful_request() -> None:
-    assert percentile_chart(result(latency=None)) is None
     assert histogram_chart(result(latency=None)) is None
 
 
@@ -83,7 +71,7 @@ def test_the_histogram_holds_every_request_once() -> None:
 def test_the_histogram_reaches_as_far_as_the_other_side(times: float) -> None:
     other = stored_percentiles(latency_of((latencies(4 * MS) * times).astype(int)))
     chart = histogram(result(reference=replace(BASELINE, latency_percentiles=other)))
-    assert len(chart.rows) <= 96
+    assert len(chart.rows) <= 28
     for column in (2, 3):
         assert sum(row[column] for row in chart.rows) == pytest.approx(1.0)  # type: ignore[misc]
     assert chart.rows[0][0] <= other[0][1] * 1.001  # type: ignore[operator]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from support.stepped import Step, stepped_launch
 from support.synthetic import LAYERS, result
 
 from pytest_mlpatterns.analysis.capacity.step_impact import USUAL_LIMIT, around_steps, impacts_of, latency_moments
 from pytest_mlpatterns.judging.result_builder import with_steps
 from pytest_mlpatterns.reports.html.charts import charts_of
+from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.text.notes import describe_steps
 
-OVER_TIME = {"course_of_latency", "load", "memory", "depth"}
+OVER_TIME = {"Latency over time", "System load over time", "Memory over time", "Queue depth over time"}
 LAUNCHES = [
     stepped_launch(Step(blocked_s=blocked_s, length_s=0.5), Step(begin_s=2.5, length_s=0.0, name="kill"), seed=seed)
     for seed, blocked_s in enumerate((0.5, 0.2))
@@ -20,16 +23,17 @@ STEPPED = with_steps(result(layers=LAYERS), IMPACTS, latency_moments(LAUNCHES[-1
 
 
 def test_each_chart_over_time_marks_the_steps_of_the_last_launch() -> None:
-    charts = {chart.kind: chart for chart in charts_of(STEPPED)}
+    charts = {chart.title: chart for chart in charts_of(STEPPED)}
     assert charts.keys() >= OVER_TIME
-    for kind, chart in charts.items():
-        expected = ((1.0, 1.5, "reload"), (2.5, 2.5, "kill")) if kind in OVER_TIME else ()
-        assert chart.spans == expected, kind
-    assert charts["load"].to_json()["spans"] == [[1, 1.5, "reload"], [2.5, 2.5, "kill"]]
+    for title, chart in charts.items():
+        expected = ((1.0, 1.5, "reload"), (2.5, 2.5, "kill")) if title in OVER_TIME else ()
+        assert chart.spans == expected, title
+    drawn = str(chart_figure(charts["System load over time"]))
+    assert re.findall(r"<title>(reload|kill)</title>", drawn) == ["reload", "kill"]
 
 
 def test_the_course_has_the_hurt_requests_of_the_last_launch() -> None:
-    (course,) = (chart for chart in charts_of(STEPPED) if chart.kind == "course_of_latency")
+    (course,) = (chart for chart in charts_of(STEPPED) if chart.title == "Latency over time")
     assert course.title == "Latency over time"
     assert course.summary.startswith("reload: ")
     assert len(course.rows) == 80
@@ -39,7 +43,7 @@ def test_the_course_has_the_hurt_requests_of_the_last_launch() -> None:
 def test_without_steps_nothing_is_marked() -> None:
     plain = with_steps(result(layers=LAYERS), (), ())
     assert plain == result(layers=LAYERS)
-    assert all(not chart.spans and "spans" not in chart.to_json() for chart in charts_of(plain))
+    assert all(not chart.spans for chart in charts_of(plain))
 
 
 def test_the_notes_name_the_worst_launch_of_each_step() -> None:

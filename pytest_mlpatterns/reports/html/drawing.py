@@ -1,0 +1,436 @@
+"""Charts as SVG, and as tables with bars, written into the page: no script draws them. Pure.
+
+A value that a chart has no room for as text is the ``<title>`` of its mark, which a pointer and a screen reader show.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from pytest_mlpatterns.reports.html.chart import Chart, Unit, printed, tick_text
+from pytest_mlpatterns.reports.html.fragments import scrolling
+from pytest_mlpatterns.reports.html.markup import Markup, tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from pytest_mlpatterns.reports.html.chart import Cell
+
+__all__ = ["Scale", "chart_figure", "scale_of", "ticks_of"]
+
+_WIDTH, _HEIGHT = 400.0, 170.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 8.0, 12.0, 34.0
+_ROW = 14.0
+"""Height of a request in a waterfall."""
+_LOG_FROM = 12.0
+"""A range this many times its lowest value is read better on a logarithmic scale."""
+_MOST_TICKS = 5
+"""Most ticks of an axis."""
+_MOST_TITLES = 24
+"""Most places of a chart that have their values as a title."""
+_MOST_NARROW = 5
+"""Most columns of a table beside other charts."""
+_MOST_FAR = 20
+"""Of this number of runs one may be far off at each end of a course."""
+_TONES = ("present", "other", "accent")
+"""Classes of the series of a chart, in their order."""
+
+
+class Scale(Struct, frozen=True):
+    """Values on a stretch of pixels.
+
+    Attributes:
+        low: value at its start.
+        high: value at its end.
+        start: first pixel.
+        end: last pixel.
+        is_log: whether equal factors are equally long.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    is_log: bool = False
+
+    def at(self, value: float) -> float:
+        """The pixel of a value; of one beyond an end, that end."""
+        low, high = (math.log(self.low), math.log(self.high)) if self.is_log else (self.low, self.high)
+        inside = min(max(value, self.low), self.high)
+        place = math.log(inside) if self.is_log else inside
+        return self.start + (self.end - self.start) * (place - low) / (high - low)
+
+
+def scale_of(values: Iterable[float], start: float, end: float, *, tight: bool = False) -> Scale:
+    """A scale that holds these values: from zero, or logarithmic if they differ much.
+
+    Args:
+        values: to hold.
+        start: first pixel.
+        end: last pixel.
+        tight: whether it begins at the lowest value and not at zero.
+    """
+    known = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(known), max(known)
+    if low > 0 and high / low > _LOG_FROM and not tight:
+        return Scale(low / 1.06, high * 1.06, start, end, is_log=True)
+    margin = 0.0 if not tight else 0.06 * (high - low) or 0.02 * abs(high)
+    low, high = (low - margin, high + margin) if tight else (min(low, 0.0), 1.04 * max(high, 0.0))
+    return Scale(low, high if high - low > sys.float_info.min else low + 1.0, start, end)
+
+
+def ticks_of(scale: Scale, unit: Unit) -> list[float]:
+    """A few round values of a scale: of sizes, powers of 1024 are round."""
+    if scale.is_log:
+        for steps in ((1, 2, 5), (1, 3), (1,)):
+            decades = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
+            found = [step * 10.0**decade for decade in decades for step in steps]
+            found = [tick for tick in found if scale.low <= tick <= scale.high]
+            if len(found) <= _MOST_TICKS:
+                break
+        return found[:: -(-len(found) // _MOST_TICKS)] if found else [scale.low, scale.high]
+    base = 1024.0 ** int(math.log(scale.high, 1024)) if unit == "size" and scale.high >= 1 else 1.0
+    least = (scale.high - scale.low) / base / (_MOST_TICKS - 1)
+    power = 10.0 ** math.floor(math.log10(least))
+    step = base * next(one * power for one in (1, 2, 5, 10) if one * power >= least * 0.999)
+    step = max(step, 1.0) if unit == "count" and scale.high >= _MOST_TICKS else step
+    return [number * step for number in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1)]
+
+
+def chart_figure(chart: Chart) -> Markup:
+    """A chart with its title and its summary."""
+    draw = _DRAWN[chart.kind]
+    return tag(
+        "figure",
+        tag(
+            "figcaption",
+            tag("b", chart.title),
+            tag("span", chart.summary) if chart.summary else None,
+            _legend(chart) if draw in (_lines, _histogram, _spark, _bars) else None,
+        ),
+        draw(chart),
+        class_=f"{chart.kind} wide" if draw in (_bars, _ranges) and len(chart.columns) > _MOST_NARROW else chart.kind,
+    )
+
+
+# --- tables with bars ------------------------------------------------------------------------------------------------
+
+
+def _bars(chart: Chart) -> Markup:
+    """A row for each name, with a bar for its values in the unit of the first."""
+    unit = chart.columns[1].unit
+    drawn = [place for place, column in enumerate(chart.columns) if column.unit == unit]
+    most = max((float(row[place] or 0.0) for row in chart.rows for place in drawn), default=0.0) or 1.0
+    heads = [column.name for column in chart.columns]
+    rows = []
+    for row in chart.rows:
+        cells = [tag("td", printed(column.unit, cell)) for column, cell in zip(chart.columns, row, strict=True)]
+        parts = [_bar(100 * float(row[place] or 0.0) / most, tone=order) for order, place in enumerate(drawn)]
+        rows.append(tag("tr", cells[0], tag("td", _strip(parts, 6 * len(parts)), class_="drawn"), *cells[1:]))
+    return _table(chart, [heads[0], "", *heads[1:]], rows)
+
+
+def _bar(width: float, *, tone: int) -> Markup:
+    return tag("path", class_=_TONES[min(tone, 2)], d=f"M0 {6 * tone + 1}h{_n(width)}v4H0z")
+
+
+def _ranges(chart: Chart) -> Markup:
+    """A row for each name, with its value as a point on its interval: value, from, to, and more cells."""
+    inside = [float(cell) for row in chart.rows for cell in row[1:4] if isinstance(cell, float | int)]
+    scale = scale_of(inside, 2, 98, tight=True)
+    heads = [column.name for column in chart.columns]
+    rows = []
+    for row in chart.rows:
+        value, low, high = (scale.at(float(cell)) if isinstance(cell, float | int) else 0.0 for cell in row[1:4])
+        texts = [printed(column.unit, cell) for column, cell in zip(chart.columns, row, strict=True)]
+        mark = tag("path", class_="range", d=f"M{_n(low)} 5H{_n(high)}M{_n(value)} 1v8")
+        cells = [tag("td", text) for text in (texts[1], f"{texts[2]} to {texts[3]}", *texts[4:])]
+        rows.append(tag("tr", tag("td", texts[0]), tag("td", _strip([mark], 10), class_="drawn"), *cells))
+    return _table(chart, [heads[0], "", heads[1], f"{heads[2]} to {heads[3]}", *heads[4:]], rows)
+
+
+def _strip(parts: Sequence[Markup], height: int) -> Markup:
+    return tag("svg", *parts, viewBox=f"0 0 100 {height}", preserveAspectRatio="none", aria_hidden="true")
+
+
+def _table(chart: Chart, heads: Sequence[str], rows: Sequence[Markup]) -> Markup:
+    head = tag("tr", *(tag("th", text) if text else tag("td") for text in heads))
+    return scrolling(tag("table", tag("thead", head), tag("tbody", *rows)), chart.title)
+
+
+# --- charts with axes ------------------------------------------------------------------------------------------------
+
+
+def _lines(chart: Chart) -> Markup:
+    """A line for each column that has the unit of the first; the others are in the titles alone."""
+    unit = chart.columns[1].unit
+    series = [place for place, column in enumerate(chart.columns) if place and column.unit == unit]
+    x = _across(chart, _LEFT, _WIDTH - _RIGHT)
+    y = _upwards(value for row in chart.rows for place in series if (value := _known(row[place])) is not None)
+    drawn = [
+        tag("path", class_=_TONES[min(at, 2)], d=_series(chart, place, x=x, y=y)) for at, place in enumerate(series)
+    ]
+    x_axis = _Axis(x, chart.columns[0].unit, chart.axis or chart.columns[0].name)
+    return _svg(chart, [*_spans(chart, x), *_axes(x_axis, _Axis(y, unit)), *drawn, *_titles(chart, x)])
+
+
+def _series(chart: Chart, place: int, *, x: Scale, y: Scale) -> str:
+    points = [(x.at(_number(row[0])), y.at(_number(row[place]))) for row in chart.rows if row[place] is not None]
+    if chart.kind != "steps":
+        return _path(points)
+    return _path(points[:1]) + "".join(f"H{_n(x)}V{_n(y)}" for x, y in points[1:])
+
+
+def _course(chart: Chart) -> Markup:
+    """The runs of a history: value, interval and level of each, the borders of its segments, and what changed."""
+    rows, unit = chart.rows, chart.columns[3].unit
+    x = _across(chart, _LEFT, _WIDTH - _RIGHT)
+    y = _upwards(_near(rows), tight=True)
+    ends = [(row[0], row[4], row[5]) for row in rows if row[4] is not None and row[5] is not None]
+    area = [(x.at(_number(run)), y.at(_number(low))) for run, low, _ in ends]
+    area += [(x.at(_number(run)), y.at(_number(high))) for run, _, high in reversed(ends)]
+    levels = [row for row in rows if row[6] is not None]
+    first = _number(rows[0][0])
+    marks = [
+        tag("line", tag("title", why), **_upright(x.at(at - 0.5)), class_="border")
+        for at, why in chart.borders
+        if at > first
+    ]
+    for change in chart.changes:
+        if change.end >= first:
+            middle = x.at(max((change.start + change.end) / 2, first))
+            marks.append(tag("line", tag("title", change.label), **_upright(middle), class_=f"change {change.tone}"))
+            marks.append(tag("text", change.label, x=_n(middle), y=_n(_TOP - 3), class_=f"change {change.tone}"))
+    drawn = [
+        tag("path", class_="band", d=_path(area) + "z") if area else None,
+        *marks,
+        tag("path", class_="present", d=_series(chart, 3, x=x, y=y)),
+        *(
+            tag("text", "▲" if value > y.high else "▼", x=_n(x.at(_number(row[0]))), y=_n(y.at(value) + 5))
+            for row in rows
+            if (value := _known(row[3])) is not None and not y.low <= value <= y.high
+        ),
+        tag("path", class_="level", d=_stepped([(x.at(_number(row[0])), y.at(_number(row[6]))) for row in levels])),
+    ]
+    x_axis = _Axis(x, "count", chart.axis)
+    return _svg(chart, [*_axes(x_axis, _Axis(y, unit)), *drawn, *_titles(chart, x)])
+
+
+def _near(rows: Sequence[Sequence[Cell]]) -> list[float]:
+    """The values that a course is drawn for: single runs that are far off stand at its edge."""
+    values = sorted(value for row in rows if (value := _known(row[3])) is not None)
+    far = len(values) // _MOST_FAR
+    low, high = values[far], values[-1 - far]
+    reach = high - low or abs(high)
+    known = (value for row in rows for cell in row[3:7] if (value := _known(cell)) is not None)
+    return [value for value in known if low - reach <= value <= high + reach]
+
+
+def _spark(chart: Chart) -> Markup:
+    """Lines without axes: the summary has the lowest and the highest value."""
+    series = range(1, len(chart.columns))
+    x = _across(chart, 0, 200)
+    high = max(_number(row[place]) for row in chart.rows for place in series) or 1.0
+    lines = [tag("path", class_=_TONES[at - 1], d=_series(chart, at, x=x, y=Scale(0.0, high, 29, 2))) for at in series]
+    return tag("svg", *lines, viewBox="0 0 200 30", preserveAspectRatio="none", role="img", aria_label=chart.title)
+
+
+def _histogram(chart: Chart) -> Markup:
+    """The share of each bin as a bar, that of the other side as an outline, and percentiles as marks."""
+    low, high = _number(chart.rows[0][0]), _number(chart.rows[-1][1])
+    x = Scale(low, high if high > low else low * 1.01 + 1, _LEFT, _WIDTH - _RIGHT, is_log=low > 0)
+    y = _upwards([0.0, *(_number(cell) for row in chart.rows for cell in row[2:])], is_log=False)
+    bars: list[Markup] = []
+    outline = f"M{_n(_LEFT)} {_n(y.start)}"
+    for row in chart.rows:
+        left, right, top = x.at(_number(row[0])), x.at(_number(row[1])), y.at(_number(row[2]))
+        outline += f"V{_n(y.at(_number(row[3])))}H{_n(right)}" if len(row) > 3 else ""
+        if any(row[2:]):
+            shares = " and ".join(printed("ratio", cell) for cell in row[2:])
+            text = f"{printed('duration', row[0])} to {printed('duration', row[1])}: {shares}"
+            bars.append(
+                tag("path", tag("title", text), d=f"M{_n(left)} {_n(y.start)}V{_n(top)}H{_n(right)}V{_n(y.start)}")
+            )
+    marks = [
+        Markup(
+            tag("line", tag("title", f"{name}: {printed('duration', value)}"), **_upright(x.at(value)), class_="mark")
+            + tag("text", name, x=_n(x.at(value)), y=_n(_TOP - 3), class_="mark")
+        )
+        for name, value in _apart(chart.marks, x)
+    ]
+    other = tag("path", class_="other", d=outline) if "H" in outline else None
+    axes = _axes(_Axis(x, "duration", chart.axis), _Axis(y, "ratio"))
+    return _svg(chart, [*axes, tag("g", *bars, class_="block"), other, *marks])
+
+
+def _apart(marks: Mapping[str, float], x: Scale) -> list[tuple[str, float]]:
+    """Marks whose names have room beside each other."""
+    kept: list[tuple[str, float]] = []
+    for name, value in marks.items():
+        if x.low <= value <= x.high and (not kept or x.at(value) - x.at(kept[-1][1]) > 24):
+            kept.append((name, value))
+    return kept
+
+
+def _waterfall(chart: Chart) -> Markup:
+    """A row for each request: its wait, its answer, its first byte and its chunks."""
+    ends = [_number(row[1]) + _number(row[4]) for row in chart.rows]
+    bottom = _TOP + _ROW * len(chart.rows)
+    x = Scale(0.0, max(ends) or 1.0, 24, _WIDTH - _RIGHT)
+    shapes = []
+    for number, (row, chunks) in enumerate(zip(chart.rows, chart.points, strict=True)):
+        top, due = _TOP + _ROW * number + 3, _number(row[1])
+        first = due + (_number(row[4]) if row[3] is None else _number(row[3]))
+        words = "; ".join(
+            f"{column.name} {printed(column.unit, cell)}"
+            for column, cell in zip(chart.columns, row, strict=True)
+            if cell is not None
+        )
+        shapes.append(
+            tag(
+                "g",
+                tag("title", words),
+                tag("path", class_="wait", d=f"M{_n(x.at(due))} {_n(top)}H{_n(x.at(first))}v8H{_n(x.at(due))}z"),
+                tag("path", class_="ticks", d="".join(f"M{_n(x.at(due + chunk))} {_n(top)}v8" for chunk in chunks)),
+                None
+                if row[2] is None
+                else tag("path", class_="byte", d=f"M{_n(x.at(due + _number(row[2])))} {_n(top - 1)}v10"),
+                tag("text", printed("count", row[0]), x="18", y=_n(top + 8)),
+            )
+        )
+    axis = _Axis(x, "duration", "since the first was due")
+    return _svg(chart, [*_bottom(axis, bottom), tag("g", *shapes, class_="y")], height=bottom + _BOTTOM)
+
+
+class _Axis(Struct, frozen=True):
+    """A scale with the unit of its ticks and a name."""
+
+    scale: Scale
+    unit: Unit
+    name: str = ""
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        return [(self.scale.at(tick), tick_text(self.unit, tick)) for tick in ticks_of(self.scale, self.unit)]
+
+
+def _across(chart: Chart, start: float, end: float) -> Scale:
+    """From the first row to the last one."""
+    low, high = _number(chart.rows[0][0]), _number(chart.rows[-1][0])
+    return Scale(low, high if high > low else low + 1.0, start, end)
+
+
+def _upwards(values: Iterable[float], *, tight: bool = False, is_log: bool = True) -> Scale:
+    scale = scale_of(values, _HEIGHT - _BOTTOM, _TOP, tight=tight)
+    return scale if is_log or not scale.is_log else Scale(0.0, scale.high, scale.start, scale.end)
+
+
+def _axes(x: _Axis, y: _Axis) -> list[Markup]:
+    rules = "".join(f"M{_n(_LEFT)} {_n(at)}H{_n(_WIDTH - _RIGHT)}" for at, _ in y.ticks)
+    names = [tag("text", text, x=_n(_LEFT - 5), y=_n(at + 4)) for at, text in y.ticks]
+    return [tag("path", class_="grid", d=rules), tag("g", *names, class_="y"), *_bottom(x, _HEIGHT - _BOTTOM)]
+
+
+def _bottom(x: _Axis, top: float) -> list[Markup]:
+    names: list[Markup] = []
+    last = -math.inf
+    for at, text in x.ticks:
+        if at - last > 6.5 * len(text):
+            edge = min(max(at, x.scale.start), x.scale.end - 3 * len(text) + 6)
+            names.append(tag("text", text, x=_n(edge), y=_n(top + 14)))
+            last = at
+    middle = (x.scale.start + x.scale.end) / 2
+    return [tag("g", *names, tag("text", x.name, x=_n(middle), y=_n(top + 29)), class_="x")]
+
+
+def _spans(chart: Chart, x: Scale) -> list[Markup]:
+    """Named stretches behind the lines."""
+    found = []
+    for begin, end, name in chart.spans:
+        left, right = (min(max(x.at(place), x.start), x.end) for place in (begin, end))
+        box = {
+            "x": _n(left),
+            "y": _n(_TOP),
+            "width": _n(max(right - left, 1.5)),
+            "height": _n(_HEIGHT - _BOTTOM - _TOP),
+        }
+        found.append(tag("rect", tag("title", name), **box, class_="span"))
+        found.append(tag("text", name, x=_n(left), y=_n(_TOP - 3), class_="span"))
+    return found
+
+
+def _titles(chart: Chart, x: Scale) -> list[Markup]:
+    """The values of some rows, for a pointer over their place; every row with news is one of them."""
+    each = max(1, -(-len(chart.rows) // _MOST_TITLES))
+    news = chart.columns[-1].unit == "text"
+    kept = [row for at, row in enumerate(chart.rows) if (at + 1) % each == 0 or (news and row[-1])]
+    places = [x.at(_number(row[0])) for row in kept]
+    borders = [x.start, *((one + other) / 2 for one, other in pairwise(places)), x.end]
+    boxes = []
+    for (left, right), row in zip(pairwise(borders), kept, strict=True):
+        words = "; ".join(
+            f"{column.name} {printed(column.unit, cell)}"
+            for column, cell in zip(chart.columns, row, strict=True)
+            if cell is not None
+        )
+        shape = f"M{_n(left)} {_n(_TOP)}H{_n(right)}V{_n(_HEIGHT - _BOTTOM)}H{_n(left)}z"
+        boxes.append(tag("path", tag("title", words), d=shape))
+    return [tag("g", *boxes, class_="hit")]
+
+
+def _svg(chart: Chart, parts: Iterable[Markup | None], height: float = _HEIGHT) -> Markup:
+    return tag("svg", *parts, viewBox=f"0 0 {_n(_WIDTH)} {_n(height)}", role="img", aria_label=chart.title)
+
+
+def _legend(chart: Chart) -> Markup | None:
+    """Names of the series, if there are several."""
+    first = 2 if chart.kind == "histogram" else 1
+    unit = chart.columns[first].unit
+    names = [column.name for column in chart.columns[first:] if column.unit == unit]
+    if len(names) < 2:
+        return None
+    return tag("ul", *(tag("li", tag("i", class_=_TONES[min(at, 2)]), name) for at, name in enumerate(names)))
+
+
+def _upright(at: float) -> dict[str, str]:
+    return {"x1": _n(at), "x2": _n(at), "y1": _n(_TOP), "y2": _n(_HEIGHT - _BOTTOM)}
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points) if points else ""
+
+
+def _stepped(points: Sequence[tuple[float, float]]) -> str:
+    """A level that changes at once, with a gap where it changes."""
+    parts = [f"{'M' if not at or points[at - 1][1] != y else 'L'}{_n(x)} {_n(y)}" for at, (x, y) in enumerate(points)]
+    return "".join(parts)
+
+
+def _known(cell: Cell) -> float | None:
+    return float(cell) if isinstance(cell, float | int) and math.isfinite(cell) else None
+
+
+def _number(cell: Cell) -> float:
+    return _known(cell) or 0.0
+
+
+def _n(value: float) -> str:
+    """A coordinate to a tenth of a pixel."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+_DRAWN: Mapping[str, Callable[[Chart], Markup]] = {
+    "bars": _bars,
+    "ranges": _ranges,
+    "lines": _lines,
+    "steps": _lines,
+    "course": _course,
+    "spark": _spark,
+    "histogram": _histogram,
+    "waterfall": _waterfall,
+}
