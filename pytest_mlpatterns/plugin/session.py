@@ -1,6 +1,6 @@
 """One session with perf tests: what lives as long as it, and the hooks that collect results and write files.
 
-Made when the first perf test is collected, or in the controller of a distributed run. Results travel with the test
+Made when the first perf test is to run, or in the controller of a distributed run. Results travel with the test
 reports, so that a distributed run ends with what a serial run gives; one process writes.
 """
 
