@@ -11,7 +11,12 @@ from pytest_mlpatterns.judging.verdict_log import at_the_call
 from pytest_mlpatterns.removed import why_removed
 
 RETRIES = "each request is sent once, and error_rate counts those that failed; leave it out"
-LOADS = {"Mix": "write a test for each class of callers", "Retries": RETRIES}
+LOADS = {
+    "Bulk": "write perf(concurrency=2, duration=...) over the inputs, and assert_throughput_at_least(...)",
+    "Bursts": 'write Stages([("1s", 1000), ("9s", 100)])',
+    "Mix": "write a test for each class of callers",
+    "Retries": RETRIES,
+}
 ARGUMENTS = {"cancel": "every request is awaited, up to timeout=; leave it out", "retries": RETRIES}
 
 

@@ -21,7 +21,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "pattern": "the serving pattern, or a list that makes one test of each (default: Single())",
     "concurrency": "requests in flight at any time, a closed loop (default: 1)",
     "rate_rps": "requests per second at even intervals, an open loop",
-    "load": "any other load: PoissonRate(200), Bursts(100, 1000), Stages([('10s', 100)]), Bulk(1000)",
+    "load": "any other load: PoissonRate(200), Stages([('10s', 100)]), Trace('arrivals.csv')",
     "duration": "the measured window of one launch (default: 0.7s, 2s in an open loop)",
     "warmup": 'load before the window (default: "auto", until it is steady)',
     "timeout": "a request that takes longer counts as failed (default: 10s)",

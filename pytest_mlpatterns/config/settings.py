@@ -34,7 +34,7 @@ from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop, ConstantRate, Load
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +99,7 @@ class Settings(Struct, frozen=True):
     """
 
     pattern: Pattern
-    schedule: Load
+    schedule: Schedule
     duration_ns: int
     warmup_ns: int | None
     timeout_ns: int
@@ -155,12 +155,9 @@ def read_settings(
         values[name] = read(default if value is None else value, source)
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     load = read_load(marker)
-    require_combinable(load, values)
     settings = {**values, **members, "schedule": load, "generators_on": _place_in(values)}
     window = window_of(load, values["duration"], marker, is_beside=values["during"] is not None)
     settings["duration"], settings["stretches"] = window
-    if isinstance(load, Bulk):
-        settings["warmup"] = 0
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     return Settings(**settings, budget_in_marker=marker.get("budget") is not None)
@@ -243,13 +240,9 @@ OPEN_WINDOW_NS = 2_000_000_000
 """The same for an open loop, whose backlog takes time to show."""
 DURING_WINDOW_NS = 4_000_000_000
 """The same beside a function: time before its steps, for what they do, and until the service is well again."""
-_NOT_OF_BULK = {
-    "during": "the length of the window is not known beforehand",
-}
-"""Arguments that a load of a whole data set cannot have, and why."""
 
 
-def read_load(marker: Mapping[str, Any]) -> Load:
+def read_load(marker: Mapping[str, Any]) -> Schedule:
     """The load of a marker; without one, a closed loop with one request in flight.
 
     Raises:
@@ -260,11 +253,10 @@ def read_load(marker: Mapping[str, Any]) -> Load:
         raise SettingError(f"perf({'=..., '.join(given)}=...) gives several loads, expected one; leave the others out")
     if given == ["load"]:
         load = marker["load"]
-        if not isinstance(load, Load):
+        if not isinstance(load, Schedule):
             raise SettingError(
                 f"perf(load=...) is {shown(load)}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
-                "PoissonRate(200), GammaRate(200), Bursts(100, 1000), Stages([('10s', 100)]), Trace('arrivals.csv'), "
-                "Bulk(1000)"
+                "PoissonRate(200), GammaRate(200), Stages([('10s', 100)]), Trace('arrivals.csv')"
             )
         return load
     if given == ["rate_rps"]:
@@ -273,7 +265,7 @@ def read_load(marker: Mapping[str, Any]) -> Load:
 
 
 def window_of(
-    load: Load, given_ns: int | None, marker: Mapping[str, Any], *, is_beside: bool = False
+    load: Schedule, given_ns: int | None, marker: Mapping[str, Any], *, is_beside: bool = False
 ) -> tuple[int, bool]:
     """The length of the measured window, and whether it may get longer: nothing gave it, and the load has none.
 
@@ -284,7 +276,7 @@ def window_of(
     Raises:
         SettingError: the marker sets a length or a warm-up of a load that has its own.
     """
-    if load.length_ns is None and not isinstance(load, Bulk):
+    if load.length_ns is None:
         if given_ns is not None:
             return given_ns, False
         if is_beside:
@@ -295,24 +287,4 @@ def window_of(
             raise SettingError(
                 f"perf({name}=...) and {load}, expected one of them; the load has its own length, so leave {name}= out"
             )
-    return (CLOSED_WINDOW_NS, not is_beside) if load.length_ns is None else (load.length_ns, False)
-
-
-def require_combinable(load: Load, values: Mapping[str, Any]) -> None:
-    """Refuse settings that a load cannot have.
-
-    Args:
-        values: settings by the name of their argument.
-
-    Raises:
-        SettingError: one of them; it names the reason.
-    """
-    if isinstance(load, Bulk):
-        if values["generators"] > 1:
-            raise SettingError(
-                f"perf(generators={values['generators']}) and {load}, expected one generator: several share no count "
-                "of requests, and each input is sent once; write generators=1"
-            )
-        for name, why in _NOT_OF_BULK.items():
-            if values[name] is not None:
-                raise SettingError(f"perf({name}=...) and {load}, expected one of them: {why}; leave {name}= out")
+    return load.length_ns, False

@@ -46,7 +46,6 @@ from pytest_mlpatterns.judging.sequential import SPARE_REQUESTS
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from pytest_mlpatterns.units import format_count, format_duration
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
-from pytest_mlpatterns.workload.schedule import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -157,8 +156,6 @@ def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, .
     if settings.compare is not None:
         return tuple(map(metric_named, settings.compare))
     metrics = {**with_role(Role.PRIMARY, streams=streams), **with_role(Role.GUARD)}
-    if isinstance(settings.schedule, Bulk):  # whose requests are of different sizes
-        metrics = with_role(Role.BULK) | {name: metric for name, metric in metrics.items() if not times_of(metric)}
     return tuple(metric for metric in metrics.values() if settings.schedule.closed or not times_of(metric))
 
 

@@ -26,10 +26,9 @@ from pytest_mlpatterns.serving.model import NoModelError, ServicePlan, service_p
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.payload import read_chunks, read_payload
+from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
-from pytest_mlpatterns.workload.schedule import Bulk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -305,7 +304,7 @@ def setup_of(settings: Settings, payload: Payload, target: Target | None, *, mod
         payload=payload.digest,
         model=model,
         headers=payload.headers,
-        duration="" if isinstance(settings.schedule, Bulk) else format_duration(settings.duration_ns),
+        duration=format_duration(settings.duration_ns),
         warmup="auto" if settings.warmup_ns is None else format_duration(settings.warmup_ns),
         timeout=format_duration(settings.timeout_ns),
         generators=str(settings.generators) + ("" if place == "local" else f" on {place}"),
@@ -329,18 +328,14 @@ def read_inputs(
     Raises:
         SettingError: inputs that cannot be sent; see :func:`pytest_mlpatterns.workload.payload.read_payload`.
     """
-    load, path = settings.schedule, "" if target is None else target.path
-    if isinstance(load, Bulk):
-        return read_chunks(given, load, settings.wire, path=path, builder=builder)
-    return read_payload(given, settings.wire, path, builder=builder)
+    return read_payload(given, settings.wire, "" if target is None else target.path, builder=builder)
 
 
 def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
     """What is sent, when, and for how long."""
-    load = settings.schedule
     return LoadPlan(
         payload=payload,
-        schedule=load.callers if isinstance(load, Bulk) else load,
+        schedule=settings.schedule,
         duration_ns=settings.duration_ns,
         warmup_ns=settings.warmup_ns,
         timeout_ns=settings.timeout_ns,
@@ -351,7 +346,6 @@ def load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         budget_ns=settings.budget_ns,
         launches=settings.launches,
         overloads=settings.overload,
-        once=isinstance(load, Bulk),
         during=settings.during,
     )
 

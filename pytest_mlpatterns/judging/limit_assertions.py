@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.definitions import nmrt_metric
-from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Role, StreamPercentile, objective_of
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, StreamPercentile, objective_of
 from pytest_mlpatterns.analysis.metrics.stream_metrics import form_of_answers
 from pytest_mlpatterns.analysis.statistics.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.statistics.intervals import estimate, min_samples, wilson_interval
@@ -123,9 +123,6 @@ class LimitAssertions:
                 f"the answers do not stream, so there is no {metric.label}{seen}; expected a model that yields, or a "
                 "service that answers with server-sent events, or with JSON lines or chunks in chunked transfer"
             )
-        if Role.BULK in metric.roles:
-            load = self._experiment.setup.load
-            return f"{load} does not send a data set once, so there is no {metric.label}; use load=Bulk(chunk=1000)"
         if metric.name == "cache_hit_ratio":
             ours = self._experiment.system.model is not None
             use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'

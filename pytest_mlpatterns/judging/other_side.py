@@ -131,11 +131,6 @@ def plain_side(experiment: Experiment, reference: object, method: str) -> OtherS
         )
     if settings.engine != "local":
         raise SettingError(f'{what} beside engine="{settings.engine}", which plain calls do not have; leave it out')
-    if plan.payload.sizes:
-        raise SettingError(
-            f"{what} under {settings.schedule}, expected a load whose calls have one input each; write "
-            "perf(concurrency=4)"
-        )
     _require_inputs(plan, what)
     options = experiment.system.options
     packed = service_plan(Single(), reference, experiment.system.by_value, what=what)

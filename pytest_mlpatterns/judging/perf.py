@@ -183,16 +183,6 @@ class Perf:
         self._check_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"))
 
     @at_the_call
-    def assert_inputs_per_second_at_least(self, inputs: object) -> None:
-        """A :class:`Bulk` load has that many inputs answered per second."""
-        self._check_limit(METRICS["inputs"], parse_number(inputs, name="assert_inputs_per_second_at_least(...)"))
-
-    @at_the_call
-    def assert_bulk_time_below(self, limit: object) -> None:
-        """The whole data set of a :class:`Bulk` load is answered in less than a time such as ``"10min"``."""
-        self._check_limit(METRICS["bulk_time"], parse_duration(limit, name="assert_bulk_time_below(...)"))
-
-    @at_the_call
     def assert_asl_below(self, limit: object) -> None:
         """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
         self._check_limit(METRICS["asl"], parse_share(limit, name="assert_asl_below(...)"))

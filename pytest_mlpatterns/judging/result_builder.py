@@ -61,7 +61,6 @@ from pytest_mlpatterns.records.result_parts import (
 from pytest_mlpatterns.records.verdict import Kind, Unjudged
 from pytest_mlpatterns.reports.text.comparison import figure_of
 from pytest_mlpatterns.reports.text.notes import (
-    describe_bulk,
     describe_capacity,
     describe_cycle,
     describe_indices,
@@ -373,7 +372,7 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Experiment) -> tuple[str, ...]:
     silences = [launch.silence for launch in metrics.launches if launch.silence]
     changes = experiment.changes
-    notes = [*silences, *experiment.agreed.notes, *unsteady_notes(metrics, changes=changes), *_load_notes(metrics)]
+    notes = [*silences, *experiment.agreed.notes, *unsteady_notes(metrics, changes=changes)]
     if metrics.failures:
         failed = sum(metrics.failures.values())
         kinds = describe_failures(metrics.failures, metrics.first_failure)
@@ -412,12 +411,6 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, experiment: Exp
     if cycle := describe_cycle(metrics.layers, last.requests, metrics.launches[-1].request_bytes.size):
         notes.append(cycle)
     return tuple(notes)
-
-
-def _load_notes(metrics: Metrics) -> list[str]:
-    """What a bulk load took for its data set; nothing of another load."""
-    inputs, time_ns, rate = metrics.launches[-1].request_inputs, metrics.bulk_time_ns, metrics.inputs_per_s
-    return [] if inputs is None or time_ns is None else [describe_bulk(inputs.tolist(), time_ns, rate)]
 
 
 def _lengthened_window(metrics: Metrics, experiment: Experiment) -> list[str]:

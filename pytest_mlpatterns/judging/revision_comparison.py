@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import EnvironmentFacts, FactChange, Setup
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
-    from pytest_mlpatterns.workload.schedule import Load
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["NOT_IN_BLOCKS", "RevisionComparison", "check_length", "least_ns"]
 
@@ -303,7 +303,7 @@ class RevisionComparison:
             self._measurement.take(new, run.second_starts_ns, spent_s=spent_s, interrupted=interrupted)
 
 
-def check_length(schedule: Load, budget_ns: int, revision: str) -> None:
+def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:
     """Refuse a load with a length of its own that a comparison cannot repeat within the budget.
 
     Args:
@@ -325,6 +325,6 @@ def check_length(schedule: Load, budget_ns: int, revision: str) -> None:
     )
 
 
-def least_ns(schedule: Load) -> int:
+def least_ns(schedule: Schedule) -> int:
     """The time that a comparison sends a load with a length of its own, at least; 0 for one without."""
     return FEWEST_PAIRS * _BLOCKS * (schedule.length_ns or 0)

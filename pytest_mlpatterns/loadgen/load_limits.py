@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
 from pytest_mlpatterns.units import SECOND_NS, format_size
-from pytest_mlpatterns.workload.bursts import Bursts
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages, Trace, most_callers
 
 if TYPE_CHECKING:
@@ -90,8 +89,6 @@ def _rows_of(schedule: Schedule, length_ns: int) -> int | None:
         return None
     if isinstance(schedule, Trace):
         return schedule.arrivals_count
-    if isinstance(schedule, Bursts):
-        return schedule.most_arrivals
     if isinstance(schedule, Stages):
         rate_rps = max(schedule.start, *(level for _, level in schedule.stages))
     else:

@@ -5,7 +5,6 @@ It must not know how the answers were measured.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     Check = Callable[[Sequence[Any], Sequence[Any]], object]
 
-__all__ = ["CHECKED_ANSWERS", "check_answers", "check_outputs", "of_inputs", "output_in"]
+__all__ = ["CHECKED_ANSWERS", "check_answers", "check_outputs", "output_in"]
 
 CHECKED_ANSWERS = 200
 """Most answers of one launch that the check sees."""
@@ -52,25 +51,10 @@ def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answ
         raise InvalidResultError("check= has no successful answer to check")
     try:
         outputs = [output_in(answer, deployment, plan.payload) for answer in answers]
-        inputs, outputs = of_inputs(plan.payload, [answer.request for answer in answers], outputs)
+        inputs = [plan.payload.inputs[answer.request] for answer in answers]
     except (ValueError, IndexError) as error:
         raise InvalidResultError(f"check= could not read an answer: {error}") from error
     check_outputs(plan.check, inputs, outputs)
-
-
-def of_inputs(payload: Payload, requests: Sequence[int], outputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Inputs and outputs index by index, also those of chunks that the wire made.
-
-    Raises:
-        ValueError: a chunk has another number of outputs than inputs.
-    """
-    inputs = [payload.inputs[request] for request in requests]
-    if not payload.sizes or not payload.bodies:
-        return inputs, [*outputs]
-    for request, chunk, output in zip(requests, inputs, outputs, strict=True):
-        if len(chunk) != len(output):
-            raise ValueError(f"{payload.name_of(request)} got {len(output)} outputs, expected {len(chunk)}")
-    return [*itertools.chain.from_iterable(inputs)], [*itertools.chain.from_iterable(outputs)]
 
 
 def check_outputs(check: Check, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
@@ -101,14 +85,10 @@ def check_outputs(check: Check, inputs: Sequence[Any], outputs: Sequence[Any]) -
 
 
 def output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
-    """The output in an answer, as the wire or the service gives it; for a user's own request the body as bytes.
-
-    Of a chunk it is the list of the outputs.
-    """
+    """The output in an answer, as the wire or the service gives it; for a user's own request the body as bytes."""
     if payload.bodies:
         at, headers = deployment.endpoint, headers_of(answer.head)
-        outputs = decode_answer(at.wire, answer.body, headers, path=at.path, stream=at.stream)
-        return outputs if payload.sizes else outputs[0]
+        return decode_answer(at.wire, answer.body, headers, path=at.path, stream=at.stream)[0]
     if payload.builder is None:
         return answer.body
     import httpx

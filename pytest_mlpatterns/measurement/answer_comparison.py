@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.engines.local.plain_calls import PlainCalls
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
-from pytest_mlpatterns.measurement.answer_check import check_outputs, of_inputs, output_in
+from pytest_mlpatterns.measurement.answer_check import check_outputs, output_in
 from pytest_mlpatterns.measurement.smoke import answer_of
 from pytest_mlpatterns.wording import shown
 
@@ -102,7 +102,7 @@ class AnswerComparison:
         if not answers:
             return
         try:
-            check_outputs(plan.check, *of_inputs(plan.payload, [*answers], [*answers.values()]))
+            check_outputs(plan.check, [plan.payload.inputs[number] for number in answers], [*answers.values()])
         except Exception as error:  # of the user's check
             error.add_note(f"these are answers of {self.second.name}")
             raise

@@ -36,8 +36,6 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
-
     from pytest_mlpatterns.analysis.capacity.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.analysis.capacity.scale_out import ScaleOut
     from pytest_mlpatterns.loadgen.generator import Generator
@@ -54,7 +52,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.step_impact import DuringStep
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
     from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
 
@@ -424,9 +421,6 @@ class _LaunchMeasurement:
     def _launch(self, result: LoadResult) -> Launch:
         self._monitor.sample()
         report, schedule, samples = result.generator, self._plan.schedule, samples_of(result, self._plan.tokens)
-        is_whole = self._plan.once and not result.stopped_early and samples.done_ns.size > 0
-        if is_whole:  # the last answer ends the job, not the last request
-            result = replace(result, window=Window(result.window.start_ns, int(samples.done_ns.max()) + 1))
         silence = ""
         if not result.stopped_early:
             silence = self._silence(samples, result.window)
@@ -460,15 +454,8 @@ class _LaunchMeasurement:
             track=track_of(usage, samples.done_ns, (result.window,)),
             sorting_ns=(self._sorting_ns, sorting_time_ns()),
             answer_form=self._deployment.answer_form,
-            request_inputs=inputs_of_requests(self._plan.payload),
-            is_whole=is_whole,
             steps=self._steps,
         )
-
-
-def inputs_of_requests(payload: Payload) -> NDArray[np.int64] | None:
-    """The number of inputs of each request; None if each has one."""
-    return np.array(payload.sizes, dtype=np.int64) if payload.sizes else None
 
 
 def job_for(

@@ -32,7 +32,7 @@ from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
 from pytest_mlpatterns.measurement.last_answer import describe_first_failure, why_silent
-from pytest_mlpatterns.measurement.launch import inputs_of_requests, job_for
+from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.measurement.load_source import CallLoop, LoadEvents, apart_from, load_source
 from pytest_mlpatterns.measurement.paired_blocks import (
     BlockRecording,
@@ -159,7 +159,6 @@ class VariantRun:
         plan = replace(variant.plan, check=None, warmup_ns=0)
         self._job = job_for(deployment, plan, deployment.messages(plan.payload))
         self._closed = plan.schedule.closed
-        self._request_inputs = inputs_of_requests(plan.payload)
         self._order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
 
     @property
@@ -317,10 +316,6 @@ class VariantRun:
         self.throughput_rps.append(answer_rate(samples, window, closed=self._closed))
         for name, value in stream_figures(samples, window, good, closed=self._closed).items():
             self.streams.setdefault(name, []).append(value)
-        if self._request_inputs is not None:
-            inputs = self._request_inputs[samples.request]
-            rate = answer_rate(samples, window, closed=self._closed, weights=inputs)
-            self.streams.setdefault("inputs", []).append(rate)
         self.cpu_ns_per_request.append(block.used_ns / int(samples.succeeded.sum()))
         self._blocks.append(block.recording)
         self.disturbed.append(is_disturbed(block.recording.usage, block.recording.report.cpu_ns))
@@ -386,7 +381,6 @@ class VariantRun:
             facts=self._deployment.facts() if with_facts else {},
             sorting_ns=(fmean(self._sorting_ns),),
             answer_form=self._deployment.answer_form,
-            request_inputs=self._request_inputs,
         )
 
     def _track(self) -> ResourceTrack | None:

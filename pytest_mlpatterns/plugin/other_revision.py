@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.engines.engine import EngineSession
     from pytest_mlpatterns.revision.commits import Revision
     from pytest_mlpatterns.revision.worktree import Worktree
-    from pytest_mlpatterns.workload.schedule import Load
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["OtherRevision", "files_of", "lay_out", "with_its_packages"]
 
@@ -128,7 +128,7 @@ class OtherRevision:
         if MEASURED_COMMIT not in self._config.stash:  # what measures an old commit has looked at the user's tree
             require_no_copy(self._config.rootpath, self.worktree.present_root)
 
-    def announce(self, schedules: Iterable[Load]) -> None:
+    def announce(self, schedules: Iterable[Schedule]) -> None:
         """Say how long the loads that have a length of their own will take, before anything is sent."""
         needed = [needed_ns for schedule in schedules if (needed_ns := least_ns(schedule))]
         if needed:

@@ -253,9 +253,7 @@ class Launch(Struct, frozen=True):
     load, or their mean before all blocks (:mod:`pytest_mlpatterns.system.machine`); empty if it was not done.
     ``answer_form`` is what its first answer looked like, in words; empty if it was a stream, or is not known.
     ``given_window_ns`` is the length that the window was to have, if a request was longer and so the window was; None
-    otherwise. ``request_inputs`` are the numbers of inputs in the requests of a bulk load, shape ``(requests,)``; None
-    if each has one. ``is_whole`` is whether the window has every request of the payload once, from the first one to the
-    last answer. ``steps`` are those of the function that ran beside the load; empty without one.
+    otherwise. ``steps`` are those of the function that ran beside the load; empty without one.
     """
 
     samples: Samples
@@ -275,8 +273,6 @@ class Launch(Struct, frozen=True):
     sorting_ns: tuple[float, ...] = ()
     answer_form: str = ""
     given_window_ns: int | None = None
-    request_inputs: NDArray[np.int64] | None = None
-    is_whole: bool = False
     steps: tuple[DuringStep, ...] = ()
 
     @property

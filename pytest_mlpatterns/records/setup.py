@@ -76,8 +76,6 @@ class LoadKind(StrEnum):
     CONSTANT = "constant"
     POISSON = "poisson"
     GAMMA = "gamma"
-    BURSTS = "bursts"
-    BULK = "bulk"
     STAGES = "stages"
     TRACE = "trace"
     OTHER = "other"
@@ -111,7 +109,7 @@ class LoadDescription:
     @property
     def changes(self) -> bool:
         """Whether the load changes through the window by itself."""
-        return self.kind in (LoadKind.BULK, LoadKind.BURSTS, LoadKind.STAGES, LoadKind.TRACE)
+        return self.kind in (LoadKind.STAGES, LoadKind.TRACE)
 
 
 class Setup(Struct, frozen=True):
@@ -268,12 +266,10 @@ def _load(text: str) -> LoadDescription:
 
 def _schedule(text: str) -> LoadDescription:
     """The load of a schedule, as it is written."""
-    if bulk := re.fullmatch(r"bulk\(chunk=\d+, concurrency=(\d{1,9})\)", text):
-        return LoadDescription(text, LoadKind.BULK, int(bulk[1]), paced=False)
     if closed := re.fullmatch(r"closed\((\d{1,9})(, think_time=.+)?\)", text):
         return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None)
     name = text.partition("(")[0]
-    known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED, LoadKind.BULK}
+    known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED}
     rate = _RATE.match(text)
     kind = LoadKind(name) if name in known else LoadKind.OTHER
     return LoadDescription(text, kind, rate_rps=float(rate[1]) if rate else None)

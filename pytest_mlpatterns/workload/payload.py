@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
-    from pytest_mlpatterns.workload.schedule import Bulk
 
 __all__ = [
     "MAX_INPUTS",
@@ -36,7 +35,6 @@ __all__ = [
     "MAX_PRODUCED",
     "Payload",
     "arguments_of",
-    "read_chunks",
     "read_payload",
 ]
 
@@ -65,7 +63,6 @@ class Payload(Struct, frozen=True):
         conversations: which requests follow each other; None if the inputs have no ``turns``. Then ``inputs`` has one
             for each turn.
         origins: for each request of conversations the index of the input as the user gave it.
-        sizes: in a bulk load, whose ``inputs`` are lists, the length of each; empty if each request has one input.
         headers: the headers of ``requests``, which identify them in the baseline; see :func:`describe_headers`.
     """
 
@@ -80,7 +77,6 @@ class Payload(Struct, frozen=True):
     paths: tuple[str, ...] = ()
     conversations: Conversations | None = None
     origins: tuple[int, ...] = ()
-    sizes: tuple[int, ...] = ()
 
     def bare(self) -> Payload:
         """The payload without the parts that the generator processes do not need, or cannot unpickle."""
@@ -103,8 +99,7 @@ class Payload(Struct, frozen=True):
             return replace(self, bodies=(), requests=made, builder=builder, paths=())
         own_paths = self.wire.protocol == "openai"
         paths = tuple(path_of(self.wire, item, path) if own_paths else path for item in self.inputs)
-        groups = self.inputs if self.sizes else [[item] for item in self.inputs]
-        bodies = _encoded(groups, self.wire, paths, name=self.name_of)
+        bodies = _encoded(self.inputs, self.wire, paths, name=self.name_of)
         return replace(self, bodies=bodies, requests=(), builder=None, headers="", paths=paths if own_paths else ())
 
     @property
@@ -147,8 +142,6 @@ class Payload(Struct, frozen=True):
 
     def name_of(self, request: int) -> str:
         """The input of a request, for messages."""
-        if self.sizes:
-            return _name_of_chunk(self.sizes, request)
         if self.conversations is None:
             return f"perf_payload item {request}"
         origin = self.origins[request]
@@ -212,7 +205,7 @@ def read_payload(
         )
     if wire.protocol == "openai":
         return _openai_payload(read, wire, path, draw=draw)
-    bodies = _encoded([[item] for item in inputs], wire, (path,) * len(inputs), name=read.name)
+    bodies = _encoded(inputs, wire, (path,) * len(inputs), name=read.name)
     return Payload(inputs, bodies, _digest(draw, (body.joined() for body in bodies)), draw, wire)
 
 
@@ -256,57 +249,10 @@ def _openai_payload(read: _Read, wire: Wire, path: str, *, draw: _Draw) -> Paylo
         origins = talks.origins
         inputs, name, shape = talks.requests, lambda number: read.name(origins[number]), (talks.conversations.think_ns,)
     paths = tuple(path_of(wire, item, path) for item in inputs)
-    bodies = _encoded([[item] for item in inputs], wire, paths, name=name)
+    bodies = _encoded(inputs, wire, paths, name=name)
     digest = _digest(draw, itertools.chain(shape, (body.joined() for body in bodies)))
     payload = Payload(inputs, bodies, digest, draw, wire, paths=paths)
     return payload if talks is None else replace(payload, conversations=talks.conversations, origins=talks.origins)
-
-
-def read_chunks(
-    given: object, bulk: Bulk, wire: Wire = REST_JSON, *, path: str = "", builder: RequestBuilder | None = None
-) -> Payload:
-    """Encode the inputs of a bulk load, one request per chunk, in the order in which they are listed.
-
-    Args:
-        given: as for :func:`read_payload`.
-        bulk: the load.
-        path: path of the target; empty for a server of this package.
-        builder: makes the request for the list of inputs of a chunk instead of the wire.
-
-    Raises:
-        SettingError: as for :func:`read_payload`, and for random draws and requests.
-    """
-    _require_once(given, bulk, wire)
-    read = _read(given.inputs if isinstance(given, InOrder) else given)
-    _require_some(read.inputs)
-    if any(map(is_request, read.inputs)):
-        raise SettingError(
-            f"perf_payload contains httpx.Request objects under {bulk}, which makes requests of several inputs; return "
-            "plain inputs, and make the request for a list of them with perf(request=...)"
-        )
-    chunks = tuple(list(read.inputs[first : first + bulk.chunk]) for first in range(0, len(read.inputs), bulk.chunk))
-    sizes = tuple(map(len, chunks))
-    if builder is not None:
-        made = tuple(map(builder, chunks))
-        _check_size(sum(len(request.read()) for request in made), len(made) - 1, len(made))
-        digest, headers = _digest(None, map(_signature, made)), describe_headers(made)
-        return Payload(chunks, (), digest, wire=wire, requests=made, builder=builder, headers=headers, sizes=sizes)
-    bodies = _encoded(chunks, wire, (path,) * len(chunks), name=lambda number: _name_of_chunk(sizes, number))
-    return Payload(chunks, bodies, _digest(None, (body.joined() for body in bodies)), wire=wire, sizes=sizes)
-
-
-def _require_once(given: object, bulk: Bulk, wire: Wire) -> None:
-    """Refuse inputs that cannot be sent once, or not several in a request."""
-    if isinstance(given, Uniform | Zipf):
-        raise SettingError(
-            f"perf_payload is {type(given).__name__}(...) under {bulk}, which sends every input once; return the list "
-            "of inputs itself"
-        )
-    if wire.protocol == "openai":
-        raise SettingError(
-            f"{bulk} over the wire {wire}, whose requests carry one input each, expected one with lists of inputs; "
-            'write wire="rest+json", or load=ClosedLoop(8)'
-        )
 
 
 def _require_some(inputs: tuple[Any, ...]) -> None:
@@ -314,31 +260,25 @@ def _require_some(inputs: tuple[Any, ...]) -> None:
         raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
 
 
-def _name_of_chunk(sizes: Sequence[int], number: int) -> str:
-    first = sum(sizes[:number])
-    return f"perf_payload items {first} to {first + sizes[number] - 1}"
-
-
 def _encoded(
-    groups: Sequence[Sequence[Any]], wire: Wire, paths: Sequence[str], *, name: Callable[[int], str]
+    inputs: Sequence[Any], wire: Wire, paths: Sequence[str], *, name: Callable[[int], str]
 ) -> tuple[Body, ...]:
-    """The body of each group of inputs, in one piece; ``name`` names a group by its index, for messages."""
+    """The body of each input, in one piece; ``name`` names one by its index, for messages."""
     bodies = []
     size = 0
-    for number, (group, path) in enumerate(zip(groups, paths, strict=True)):
+    for number, (item, path) in enumerate(zip(inputs, paths, strict=True)):
         try:
-            body = encode_request(wire, group, path)
+            body = encode_request(wire, [item], path)
         except NotFiniteError as error:
             raise SettingError(f"{name(number)} {error.reason}") from None
         except WireError as error:
             advice = "" if wire.protocol == "openai" else "; give numbers, text, lists, dictionaries or numpy arrays"
-            one = f"is {type(group[0]).__name__}, which cannot be sent"
-            found = one if len(group) == 1 else "cannot be sent in one request"
+            found = f"is {type(item).__name__}, which cannot be sent"
             raise SettingError(f"{name(number)} {found} over {wire}: {error}{advice}") from error
         exact = bytes(memoryview(body.joined()))  # the encoder's has up to four times the memory of its content
         bodies.append(Body((exact,), body.headers))
         size += body.size
-        _check_size(size, number, len(groups))
+        _check_size(size, number, len(inputs))
     return tuple(bodies)
 
 

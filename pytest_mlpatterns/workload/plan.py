@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
-from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
+from pytest_mlpatterns.workload.window_plan import WindowPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,6 @@ class LoadPlan(Struct, frozen=True):
     ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
     ``during`` runs beside the load in the window of each launch; None if nothing does.
     ``overloads`` is whether the service is not expected to sustain the load, so that it may refuse requests.
-    ``once`` sends every request of the payload once and ends with the last answer, however long that takes.
     """
 
     payload: Payload
@@ -44,17 +43,14 @@ class LoadPlan(Struct, frozen=True):
     budget_ns: int = 0
     launches: int = 1
     overloads: bool = False
-    once: bool = False
     during: Callable[[Any], object] | None = None
 
-    def window_plan(self, start_ns: int, requests: int) -> RequestWindow | WindowPlan | None:
+    def window_plan(self, start_ns: int, requests: int) -> WindowPlan | None:
         """How the window is planned once the service answers; None for a window of ``duration_ns``.
 
         Several generators share no count of requests, and conversations and schedules with a length no rounds. A
         function beside the load knows its length from the beginning.
         """
-        if self.once:  # each request ends within its time limit, so that all do
-            return RequestWindow(requests, 0, max(requests * self.timeout_ns, self.duration_ns))
         alone = self.generators == 1 and self.payload.conversations is None and self.schedule.length_ns is None
         alone = alone and self.during is None
         if not self.budget_ns or not alone:

@@ -1,9 +1,8 @@
-"""Schedules: closed loops, open loops, stages, traces and bulk, as pure functions of elapsed time.
+"""Schedules: closed loops, open loops, stages and traces, as pure functions of elapsed time.
 
 A schedule is a frozen value. In a closed loop it gives the number of callers at each time; in an open loop it gives the
-time of each arrival, independent of the responses. Bulk is a whole data set, as fast as possible: a batch job is known
-by its inputs per second and by its total time, not by the latency of one request. This module reads no clock and sends
-nothing; the file of a trace is read when the value is made.
+time of each arrival, independent of the responses. This module reads no clock and sends nothing; the file of a trace is
+read when the value is made.
 """
 
 from __future__ import annotations
@@ -25,16 +24,13 @@ from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
 from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration, parse_duration
 from pytest_mlpatterns.wording import shown
-from pytest_mlpatterns.workload.bursts import Bursts
 from pytest_mlpatterns.workload.text_file import read_lines
 
 __all__ = [
-    "Bulk",
     "ClosedLoop",
     "ClosedSchedule",
     "ConstantRate",
     "GammaRate",
-    "Load",
     "OpenSchedule",
     "PoissonRate",
     "Schedule",
@@ -499,54 +495,7 @@ def _exponential_arrivals(rate_rps: float, seed: int | str) -> Iterator[int]:
         yield round(due_s * SECOND_NS)
 
 
-Schedule = ClosedLoop | ConstantRate | PoissonRate | GammaRate | Bursts | Stages | Trace
-
-
-_MOST_INPUTS = 1_000_000
-"""Most inputs of a request; the size of all requests is limited besides."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bulk:
-    """A whole data set as fast as possible: every request carries a chunk of the inputs, and each is sent once.
-
-    The inputs are sent in the order in which they are listed. There is no warm-up, since that would send inputs twice;
-    the window begins with the first chunk and has all of them. Each launch sends the whole data set. The one request
-    that shows that the service is ready carries the first chunk.
-
-    Args:
-        chunk: inputs of a request, from 1 to 1,000,000; the last one has what is left.
-        concurrency: chunks in flight at any time, from 1 to 10,000. With two, the next chunk is there when the service
-            is done with one; a pattern with several workers or replicas needs more.
-
-    Raises:
-        SettingError: not a whole number in its range.
-    """
-
-    chunk: int = 1000
-    concurrency: int = 2
-    closed: ClassVar[bool] = True
-    length_ns: ClassVar[int | None] = None
-
-    def __post_init__(self) -> None:
-        fields.set_whole(self, "chunk", least=1, most=_MOST_INPUTS)
-        object.__setattr__(self, "concurrency", fields.concurrency(self.concurrency, "Bulk(concurrency=...)"))
-
-    def __str__(self) -> str:
-        return f"bulk(chunk={self.chunk}, concurrency={self.concurrency})"
-
-    def describe(self) -> LoadDescription:
-        """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.BULK, self.concurrency, paced=False)
-
-    @property
-    def callers(self) -> ClosedLoop:
-        """The callers that send the chunks."""
-        return ClosedLoop(self.concurrency)
-
-
-Load = Schedule | Bulk
-"""Any load of a test."""
+Schedule = ClosedLoop | ConstantRate | PoissonRate | GammaRate | Stages | Trace
 
 
 def most_callers(schedule: Schedule) -> int:

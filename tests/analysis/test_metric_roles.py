@@ -84,13 +84,12 @@ def test_a_role_has_metrics_in_the_order_of_definitions(role: Role) -> None:
             "p95 p99 error_rate cpu_per_request peak_memory memory_growth descriptor_growth "
             "thread_growth cold_start response_bytes",
         ),
-        (Role.BULK, "inputs bulk_time"),
         (
             Role.STANDING,
             "error_rate peak_memory memory_growth descriptor_growth thread_growth request_bytes response_bytes",
         ),
         (Role.INDEPENDENT_OF_LATENCY, "cpu_per_request cold_start"),
-        (Role.PAIRED, "rtm throughput inputs ttft tpot output_tokens cpu_per_request"),
+        (Role.PAIRED, "rtm throughput ttft tpot output_tokens cpu_per_request"),
         (Role.FACTOR, "rtm throughput nmrt"),
         (Role.RECORDED, "p95 p99 ttft:p95 ttft:p99 cpu_per_request peak_memory"),
         (Role.COLUMN, "rtm p95 throughput ttft ttft:p95 tpot output_tokens nmrt asl cost"),
@@ -119,7 +118,7 @@ def test_the_leading_time_is_the_first_primary_time_and_has_a_location() -> None
 def test_rates_of_a_closed_loop_follow_from_primary_times() -> None:
     rates = {name: times_of(metric) for name, metric in METRICS.items() if times_of(metric)}
 
-    assert rates == {"throughput": ("rtm",), "inputs": ("rtm",), "output_tokens": ("ttft", "tpot")}
+    assert rates == {"throughput": ("rtm",), "output_tokens": ("ttft", "tpot")}
     assert {time for times in rates.values() for time in times} <= with_role(Role.PRIMARY).keys()
 
 

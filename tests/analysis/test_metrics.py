@@ -13,9 +13,9 @@ from support.streams import stream_launch
 from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
 from pytest_mlpatterns.analysis.health.generator_health import why_limited
-from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, SCALING_INDICES, metric_named, with_role
+from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, SCALING_INDICES, metric_named
 from pytest_mlpatterns.analysis.metrics.figure import Figure
-from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile, Role
+from pytest_mlpatterns.analysis.metrics.metric import LatencyPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import percentile_metric
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.analysis.metrics.pattern_metrics import ScalingIndices
@@ -240,8 +240,7 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     asked = {"prefix_hits": 9, "prefix_misses": 1}
     spread = LayerStats(4, "replicated", asked, {"ahead": {0: 5, 1: 5}, "replica_ns": {MS: 10}})
     rarer = Metrics((replace(noisy_launch(1), stats=PatternStats(layers=(shed, kept, spread))),))
-    bulk = Metrics((replace(noisy_launch(1), request_inputs=np.full(64, 10), is_whole=True),))
-    of = dict.fromkeys(with_role(Role.BULK), bulk) | dict.fromkeys(GROWTHS, grows)
+    of = dict.fromkeys(GROWTHS, grows)
     of |= dict.fromkeys(derived_metrics(rarer.launches[0].stats), rarer)
     for name, metric in METRICS.items():
         assert metric.name == name
@@ -267,7 +266,6 @@ def test_a_percentile_close_to_the_maximum_is_not_named_after_the_maximum() -> N
 def test_rates_hits_and_batches_are_better_when_higher() -> None:
     assert [name for name, metric in METRICS.items() if metric.better == "higher"] == [
         "throughput",
-        "inputs",
         "output_tokens",
         "output_tokens_per_user",
         "nmrt",

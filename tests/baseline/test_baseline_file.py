@@ -136,6 +136,8 @@ def test_an_entry_of_a_load_that_left_is_read_and_is_another_load(path: Path) ->
     setup = PLAIN["tests"]["test_a.py::test_one"]["box"]["setup"]
     loads = [
         "mix(gold: poisson(20/s), bulk: closed(4))",
+        "bulk(chunk=100, concurrency=4)",
+        "bursts(100/s, 1000/s for 500ms every 5s)",
         "closed(8), cancel 5.0 % after 200 ms",
         "poisson(20/s), retries(2, backoff=100ms, budget=0.1), during reload",
     ]

@@ -15,14 +15,13 @@ from pytest_mlpatterns.records.latency import STREAM_QUANTITIES, RequestCounts
 from pytest_mlpatterns.records.launch import LaunchValue
 
 TIMES = (
-    *("rtm", "p90", "p95", "p99", "bulk_time", "cpu_per_request", "cold_start"),
+    *("rtm", "p90", "p95", "p99", "cpu_per_request", "cold_start"),
     *(f"{quantity}{rank}" for quantity in STREAM_QUANTITIES for rank in ("", ":p95", ":p99")),
     *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "limit_wait", "hop"),
     *("cascade_first", "cascade_second", "replica_time", "decode", "encode"),
 )
 RATES = (
     "throughput",
-    "inputs",
     "nmrt",
     "nmrt(p95<50.0ms)",
     "pc",

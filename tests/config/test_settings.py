@@ -26,7 +26,7 @@ from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import FORMAT
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.workload.schedule import Bulk, ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -301,8 +301,6 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"cpus": 0}, "perf(cpus=...) is 0", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"cpus": True}, "perf(cpus=...) is True", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"cpus": "two"}, "perf(cpus=...) is 'two'", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
-        ({"load": Bulk(10), "during": print}, "perf(during=...) and bulk(", "leave during= out"),
-        ({"load": Bulk(10), "generators": 2}, "perf(generators=2) and bulk(", "write generators=1"),
         ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
         ({"launches": 101}, "perf(launches=...) is 101", "a whole number of deployments from 1 to 100"),
         ({"launches": "3"}, "perf(launches=...) is '3'", "a whole number of deployments from 1 to 100"),
@@ -852,22 +850,3 @@ def test_the_load_comes_from_where_the_service_is_unless_the_test_says_where(
     marker: dict[str, str], place: str
 ) -> None:
     assert read_settings(marker, {}, {}).generators_on == place
-
-
-def test_a_bulk_load_has_no_warm_up_and_a_window_of_its_own() -> None:
-    found = read_settings({"load": Bulk(100)}, {"duration": "3s", "warmup": "1s"}, {})
-    assert (found.schedule, found.warmup_ns, found.stretches) == (Bulk(100), 0, True)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({"duration": "3s"}, "perf(duration=...) and bulk(chunk=1000, concurrency=2), expected one of them"),
-        ({"warmup": "3s"}, "perf(warmup=...) and bulk("),
-        ({"generators": 2}, "perf(generators=2) and bulk(chunk=1000, concurrency=2), expected one generator"),
-    ],
-)
-def test_a_bulk_load_names_what_it_cannot_be_combined_with(arguments: dict[str, object], expected: str) -> None:
-    with pytest.raises(SettingError) as caught:
-        read_settings({"load": Bulk(), **arguments}, {}, {})
-    assert expected in str(caught.value)

@@ -24,7 +24,6 @@ from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.messages import WindowOpened
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.bursts import Bursts
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
 if TYPE_CHECKING:
@@ -225,7 +224,7 @@ class TestOpenLoop:
     def test_a_schedule_with_a_length_is_the_window_as_a_whole(self, server: ScriptedServer, tmp_path: Path) -> None:
         path = tmp_path / "trace.csv"
         path.write_text("timestamp\n" + "".join(f"{100 + moment}\n" for moment in (0, 0.01, 0.011, 0.05, 0.13)))
-        for schedule in (Trace(path), Stages((("100ms", 100), ("50ms", 20))), Bursts(50, 400, "150ms", "50ms")):
+        for schedule in (Trace(path), Stages((("100ms", 100), ("50ms", 20)))):
             job = a_job([server.address], schedule, warmup_ns=60 * MS, duration_ns=schedule.length_ns)
             result = drive(job)
             due = np.array(in_due_order(samples_of(result)))

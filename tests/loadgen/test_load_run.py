@@ -7,7 +7,6 @@ from support.services.jobs import MS, a_job
 
 from pytest_mlpatterns.loadgen.load_run import LoadRun
 from pytest_mlpatterns.loadgen.messages import Event, Share, Warm, WindowOpened
-from pytest_mlpatterns.workload.bursts import Bursts
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule, Stages
 
 RAMP = Stages((("100ms", 100),), start=100)
@@ -91,8 +90,8 @@ def sharing(schedule: Schedule, number: int) -> tuple[LoadRun, list[Event]]:
 
 @pytest.mark.parametrize(
     "schedule",
-    [RAMP, LEVELS, Bursts(10, 100), ClosedLoop(1)],
-    ids=["stages", "levels", "bursts", "one-caller"],
+    [RAMP, LEVELS, ClosedLoop(1)],
+    ids=["stages", "levels", "one-caller"],
 )
 def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule: Schedule) -> None:
     run, events = sharing(schedule, 1)

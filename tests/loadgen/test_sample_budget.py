@@ -10,7 +10,6 @@ from support.synthetic import S
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.load_limits import MERGED_ROW_BYTES, check_samples, known_rows, require_fit
-from pytest_mlpatterns.workload.bursts import Bursts
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ def job(schedule: Schedule, *, seconds: float = 60, warmup_s: float | None = 0) 
         (ConstantRate(1000), 70_000),
         (PoissonRate(1000), 70_000),
         (Stages((("60s", 3000),), start=100), 210_000),
-        (Bursts(100, 1000, times=4), 4_176),  # 3,800 on average
         (ClosedLoop(8), None),
         (Stages((("60s", 30),), start=1, of="concurrency"), None),
     ],

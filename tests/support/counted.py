@@ -32,7 +32,7 @@ _OF_NO_REQUEST = frozenset(
     (
         *(name for name, metric in METRICS.items() if metric.of is None or name in GROWTHS),
         *(figure.name for figure in package_figures()),
-        *("asl", "peak_memory", "cold_start", "inputs", "bulk_time"),
+        *("asl", "peak_memory", "cold_start"),
     )
 )
 """Metrics of processes, patterns and searches, which have no count of these requests."""

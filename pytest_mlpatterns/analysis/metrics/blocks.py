@@ -130,22 +130,6 @@ class LaunchBlocks:
         answers = np.diff(self._answers.by(cuts_ns))
         return self._quotient(answers * 1e9, np.diff(cuts_ns)) if answers.any() else None
 
-    def inputs_per_second(self) -> LaunchValue | None:
-        """Inputs of successful answers per second of a bulk load; None for another load."""
-        inputs, samples = self._launch.request_inputs, self._launch.samples
-        if inputs is None:
-            return None
-        good = samples.succeeded
-        due_ns, done_ns, weights = samples.due_ns[good], samples.done_ns[good], inputs[samples.request[good]]
-        answers = AnswerCounts(due_ns, done_ns, closed=not self._launch.open_loop, weights=weights)
-        cuts_ns = answers.cuts(self._edges)
-        answered = np.diff(answers.by(cuts_ns))
-        return self._quotient(answered * 1e9, np.diff(cuts_ns)) if answered.any() else None
-
-    def bulk_time(self) -> LaunchValue | None:
-        """Time from the first request to the last answer of a bulk load, in nanoseconds; None for another load."""
-        return LaunchValue(float(self._launch.window.duration_ns), 0.0) if self._launch.is_whole else None
-
     def error_rate(self) -> LaunchValue | None:
         """Share of requests that got no 2xx answer."""
         return LaunchValue(sum(self.failures.values()) / self.requests, 0.0) if self.requests else None

@@ -62,8 +62,6 @@ class Role(Enum):
     """One service can be several times as fast as another by it."""
     RECORDED = auto()
     """An update of the baseline compares it too; a change of it begins no new anchor."""
-    BULK = auto()
-    """A bulk load alone has it, and is judged by it in place of the rate of requests."""
     OF_ANSWERS = auto()
     """It is of successful answers, and unknown if every request failed."""
     INDEPENDENT_OF_LATENCY = auto()

@@ -91,18 +91,6 @@ class Metrics(PatternMetrics, StreamMetrics):
         """Successful answers per second in the window."""
         return self._known("throughput")
 
-    inputs_per_s = Figure(
-        "inputs",
-        "Inputs of successful answers per second of a :class:`Bulk` load; None for another load.",
-    )
-    bulk_time_ns = Figure(
-        "bulk_time",
-        """Time from the first chunk of a :class:`Bulk` load to the last answer; None for another load.
-
-        A load in blocks beside another service or revision does not send the whole data set, and has none.
-        """,
-    )
-
     @property
     def error_ratio(self) -> Estimate:
         """Share of requests without a 2xx answer, with its binomial interval."""

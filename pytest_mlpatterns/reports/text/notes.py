@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_mlpatterns.records.latency import StreamRecord
-    from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, NodeFigures
+    from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, NodeFigures
     from pytest_mlpatterns.records.layer_description import Figure
     from pytest_mlpatterns.records.overload import Overload, OverloadStep
     from pytest_mlpatterns.records.result import TestResult
@@ -36,7 +36,6 @@ __all__ = [
     "changed_facts",
     "changed_note",
     "describe_behaviour",
-    "describe_bulk",
     "describe_capacity",
     "describe_cycle",
     "describe_indices",
@@ -61,18 +60,6 @@ def tokens_text(stream: StreamRecord) -> str:
     means = (("input", stream.input_tokens), ("output", stream.output_tokens))
     known = [f"{format_count(mean[0])} {what}" for what, mean in means if mean is not None]
     return f"{' and '.join(known)} tokens a request on average" if known else ""
-
-
-def describe_bulk(sizes: Sequence[int], time_ns: Estimate, inputs_per_s: Estimate | None) -> str:
-    """A data set that was sent once: ``20,000 inputs in 20 chunks took 1.23 s: 16,260 inputs per second``.
-
-    Args:
-        sizes: inputs of each chunk.
-        inputs_per_s: None if no chunk was answered.
-    """
-    rate = "" if inputs_per_s is None else f": {format_count(inputs_per_s.value)} inputs per second"
-    chunks = f"{count(sum(sizes), 'input')} in {count(len(sizes), 'chunk')}"
-    return f"{chunks} took {format_duration(time_ns.value)}{rate}"
 
 
 def describe_capacity(capacity: Capacity) -> str:

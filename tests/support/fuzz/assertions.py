@@ -32,8 +32,6 @@ METHODS = {
     "assert_rtm_below": ("limit",),
     "assert_latency_below": ("limit", "percentile"),
     "assert_throughput_at_least": ("rps",),
-    "assert_inputs_per_second_at_least": ("inputs",),
-    "assert_bulk_time_below": ("limit",),
     "assert_asl_below": ("limit",),
     "assert_error_rate_below": ("limit",),
     "assert_peak_memory_below": ("limit",),

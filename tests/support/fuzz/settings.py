@@ -98,8 +98,6 @@ _FORMATTERS: tuple[Callable[[float], str], ...] = (
 _CLASSES = {
     "App": "app path workers server balance factory ready metrics env cwd stop",
     "Batched": "max_batch_size max_wait",
-    "Bulk": "chunk concurrency",
-    "Bursts": "rps peak / every length times seed",
     "Cached": "max_entries ttl store",
     "Cascade": "when first second processes",
     "ClosedLoop": "concurrency think_time",
@@ -219,8 +217,6 @@ def construct(given: tuple[str, dict[str, Any]]) -> None:
         made.describe(), made in [made], str(made)
     elif kind in ("Uniform", "Zipf"):
         made.order(7), str(made)
-    elif kind == "Bulk":
-        made.describe(), str(made), _use_load(made.callers)
     elif hasattr(made, "describe"):
         _use_load(made)
     elif kind != "InOrder":  # which only holds what it is given
