@@ -151,7 +151,8 @@ def _ranges(chart: Chart) -> Markup:
         mark = tag("path", class_="range", d=f"M{_n(low)} 5H{_n(high)}M{_n(value)} 1v8")
         cells = [tag("td", text) for text in (texts[1], f"{texts[2]} to {texts[3]}", *texts[4:])]
         rows.append(tag("tr", tag("td", texts[0]), tag("td", _strip([mark], 10), class_="drawn"), *cells))
-    return _table(chart, [heads[0], "", heads[1], f"{heads[2]} to {heads[3]}", *heads[4:]], rows)
+    ends = "interval" if heads[2:4] == ["from", "to"] else f"{heads[2]} to {heads[3]}"
+    return _table(chart, [heads[0], "", heads[1], ends, *heads[4:]], rows)
 
 
 def _strip(parts: Sequence[Markup], height: int) -> Markup:

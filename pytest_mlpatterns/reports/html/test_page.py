@@ -144,11 +144,15 @@ def _reasons(result: TestResult, first: Verdict | None) -> Markup | None:
 
 
 def _sentence(verdict: Verdict, result: TestResult) -> str:
-    """A verdict in words; a limit holds for the test's own load, and beside another code its figure may differ."""
+    """A verdict in words; a limit holds for the test's own load."""
     if verdict.accepted:
         return f"{verdict.reason}; accepted is {verdict.accepted}"
-    own = result.metrics.get(verdict.metric)
-    return verdict.reason if own is None or figure_of(result, verdict.metric) == own else f"{verdict.reason}{_ALONE}"
+    return f"{verdict.reason}{_ALONE}" if verdict.against == "limit" and _is_paired(result) else verdict.reason
+
+
+def _is_paired(result: TestResult) -> bool:
+    """Whether the figures of the table were measured beside another code, after the test's own load."""
+    return result.reference is not None and result.reference.kind == "revision"
 
 
 def _where(result: TestResult) -> Markup | None:
@@ -192,7 +196,7 @@ def _set_up(result: TestResult, anchor: str) -> Markup:
         "Compared with": other.name if other else "",
         "Baseline": result.judged.baseline_note,
         "Measured": f"{', '.join(measured_counts(result))} in {result.measured.seconds_spent:.1f} s"
-        + (_ALONE if other is not None and other.present.metrics else ""),
+        + (_ALONE if _is_paired(result) else ""),
         "Failed requests": f"{failed:,} ({kinds})" if failed else "",
         "Tokens": tokens_text(result.stream) if result.stream is not None else "",
     }
