@@ -23,7 +23,7 @@ from msgspec import structs
 
 from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series, series_of
-from pytest_mlpatterns.records.change import ChangeForm, Course
+from pytest_mlpatterns.records.change import Course
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CLAIM = (
     "changes are found at least as well as by Apache Otava on the same series, spikes are none, 10,000 unchanged "
-    "courses have at most five, a drift of 0.2 % a commit is found within 60, and ratios show a step that machines hide"
+    "courses have at most five, and ratios show a step that machines hide"
 )
 TOLERANCE = 5
 """Points by which a report may miss the true place."""
@@ -66,7 +66,7 @@ def course_of(values: Sequence[float] | Levels, test: str = "test", metric: str 
 
 
 def ours(values: Sequence[float] | Levels) -> list[int]:
-    """Indices of the first points after our changes; a drift is reported at its last point, and so is never right."""
+    """Indices of the first points after our changes."""
     return [change.new.position - 1 for change in find_changes([course_of(values)])]
 
 
@@ -197,7 +197,7 @@ def _is_of_no_level(name: str) -> bool:
     return "variance" in name or "phase" in name
 
 
-# --- nothing, and drifts ----------------------------------------------------------------------------------------------
+# --- nothing ----------------------------------------------------------------------------------------------------------
 
 
 def stationary() -> Iterator[Table]:
@@ -230,48 +230,13 @@ def correlated() -> Iterator[Table]:
             levels = random.normal(0, SCATTER, STATIONARY_RUNS)
             for place in range(1, levels.size):
                 levels[place] = share * levels[place - 1] + math.sqrt(1 - share**2) * levels[place]
-            false += bool(_forms(levels))
+            false += bool(find_changes([course_of(100 * np.exp(levels))]))
         rows.append((f"{share:g}", f"{false / CORRELATED:.1%}"))
     yield Table(
         f"{CORRELATED} unchanged courses of {STATIONARY_RUNS} runs that resemble their neighbours, each alone",
         ("correlation of neighbours", "with a false finding"),
         rows,
     )
-
-
-def drifts() -> Iterator[Table]:
-    """How often a drift is found as one, and a step is called one."""
-    random = np.random.default_rng(2)
-    rows, shares = [], {}
-    for name, size, runs in (
-        ("0.2 % a commit", 0.002, 60),
-        ("0.3 % a commit", 0.003, 40),
-        ("0.1 % a commit", 0.001, 120),
-    ):
-        forms = []
-        for _ in range(REPEATED):
-            levels = np.concatenate([np.zeros(50), size * np.arange(1, runs + 1)])
-            forms.append(_forms(levels + random.normal(0, SCATTER, levels.size)))
-        shares[name] = sum(ChangeForm.DRIFT in one for one in forms) / REPEATED
-        only = sum(one == [ChangeForm.DRIFT] for one in forms) / REPEATED
-        rows.append((f"{name} for {runs} commits, after 50 without", f"{shares[name]:.1%}", f"{only:.1%}"))
-    for name, steps in (("a step of 5 %", [(60, 0.05)]), ("three steps of 5 %", [(25, 0.05), (50, 0.05), (75, 0.05)])):
-        found = [_forms(np.log(stepped(random, 100, steps))) for _ in range(REPEATED)]
-        shares[name] = sum(ChangeForm.DRIFT in one for one in found) / REPEATED
-        rows.append((f"{name} in 100 commits", f"{shares[name]:.1%}", "-"))
-    yield Table(
-        f"drifts at {SCATTER:.1%} scatter between runs, {REPEATED} courses each",
-        ("course", "a drift is found", "and nothing else"),
-        rows,
-        [
-            Claim("share of drifts of 0.2 % a commit found within 60 commits", shares["0.2 % a commit"], at_least=0.95),
-            Claim("share of courses with one step that are called a drift", shares["a step of 5 %"], at_most=0.01),
-        ],
-    )
-
-
-def _forms(levels: Levels) -> list[ChangeForm]:
-    return [change.form for change in find_changes([course_of(100 * np.exp(levels))])]
 
 
 # --- a fleet ----------------------------------------------------------------------------------------------------------
@@ -381,6 +346,5 @@ def measure() -> Iterator[Table]:
     yield from beside_otava()
     yield from stationary()
     yield from correlated()
-    yield from drifts()
     yield from fleet()
     yield from speed()

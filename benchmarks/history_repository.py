@@ -192,7 +192,7 @@ def filled(repository: Repository, budget: str) -> None:
     changes = [one for one in find_changes(series_of(lines, repository.shas)) if one.metric == "rtm"]
     for one in changes:
         old, new = (repository.shas.index(commit.commit) for commit in (one.old, one.new))
-        print(f"{one.course.value} {one.form.value}: {one.factor[0] - 1:+.1%} at {old}..{new}", flush=True)
+        print(f"{one.course.value}: {one.factor[0] - 1:+.1%} at {old}..{new}", flush=True)
     for size, at in sorted(repository.steps.items()):
         near = [one for one in changes if abs(repository.shas.index(one.new.commit) - at) <= 0]
         print(f"step of {size:.0%} at {at}: {'found' if near else 'not found'}", flush=True)

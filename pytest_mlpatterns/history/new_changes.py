@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import Segment, Series, commit_key, series_of
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
-from pytest_mlpatterns.records.change import ChangeForm
 from pytest_mlpatterns.records.verdict import Kind
 
 if TYPE_CHECKING:
@@ -79,11 +78,7 @@ def each_passed(change: Change, lines: Sequence[HistoryLine]) -> bool:
         lines: of the history.
     """
     ours = [line for line in lines if line.test == change.test and change.machine in ("", line.machine)]
-    began = change.date
-    if change.form is ChangeForm.DRIFT:  # whose date is that of its last run
-        first = commit_key(change.old)
-        began = min((line.date for line in ours if commit_key(line.at) == first), default=began)
-    return {line.kind for line in ours if line.date >= began} <= _PASSED
+    return {line.kind for line in ours if line.date >= change.date} <= _PASSED
 
 
 def latest_points(series: Series, most: int) -> Series:

@@ -12,7 +12,6 @@ from pytest_mlpatterns.analysis.changes.findings import find_changes
 from pytest_mlpatterns.analysis.changes.series import commit_key, counted_lines, series_of
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS
 from pytest_mlpatterns.records.baseline_entry import Level
-from pytest_mlpatterns.records.change import ChangeForm
 from pytest_mlpatterns.records.verdict import Kind
 from pytest_mlpatterns.reports.text.change_sentence import change_sentence
 from pytest_mlpatterns.wording import count
@@ -86,11 +85,10 @@ def _level(own: HistoryLine, ordered: Sequence[HistoryLine], changes: Sequence[C
 def _begin_after(change: Change, ordered: Sequence[HistoryLine]) -> int:
     """Index of the first line after a change; the number of lines if there is none."""
     at = commit_key(change.new)
-    is_drift = change.form is ChangeForm.DRIFT  # its last run is of it
-    any_date = commit_key(change.old) != at and not is_drift  # no other run of the commit is before the change
+    any_date = commit_key(change.old) != at  # no other run of the commit is before the change
     for place, line in enumerate(ordered):
         if commit_key(line.at) == at and (any_date or line.date >= change.date):
-            return place + is_drift
+            return place
     return next((place for place, line in enumerate(ordered) if line.date > change.date), len(ordered))
 
 

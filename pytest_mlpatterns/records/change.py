@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -12,7 +11,7 @@ from msgspec import Struct
 from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.records.result_parts import Location
 
-__all__ = ["Change", "ChangeForm", "Course", "NewChange"]
+__all__ = ["Change", "Course", "NewChange"]
 
 
 class Course(StrEnum):
@@ -24,29 +23,19 @@ class Course(StrEnum):
     """Ratios to revisions that were measured interleaved; they hold on any machine."""
 
 
-class ChangeForm(StrEnum):
-    """How a metric changed."""
-
-    STEP = "step"
-    """From one run to the next."""
-    DRIFT = "drift"
-    """A little with each run."""
-
-
 class Change(Struct, frozen=True):
-    """A change of one metric of one test.
+    """A change of one metric of one test, from one commit to the next.
 
     Attributes:
         test: the test's id.
         metric: its name.
         machine: where the values come from; empty for a course of ratios, which holds on any.
         course: what changed, values or ratios.
-        form: how it changed.
-        factor: ``(value, low, high)``: after over before with its 99 % interval; over the whole stretch for a drift.
+        factor: ``(value, low, high)``: after over before with its 99 % interval.
         is_worse: whether that is a change for the worse; False if it is not known which values are better.
-        old: the last commit before the change; the first one of a drift.
-        new: the first commit after it; the last one of a drift.
-        date: of the first run after the change, ISO 8601; the last one of a drift.
+        old: the last commit before the change.
+        new: the first commit after it.
+        date: of the first run after the change, ISO 8601.
         is_confirmed: whether there are enough runs after it; else it is new, and may yet be withdrawn.
         p_value: that an unchanged series shows as much, corrected for the choice of the place.
     """
@@ -55,7 +44,6 @@ class Change(Struct, frozen=True):
     metric: str
     machine: str
     course: Course
-    form: ChangeForm
     factor: tuple[float, float, float]
     is_worse: bool
     old: CommitPosition
@@ -66,25 +54,7 @@ class Change(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
-        return {
-            **msgspec.to_builtins(self),
-            "course": self.course.value,
-            "form": self.form.value,
-            "factor": list(self.factor),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Change:
-        """The inverse of :meth:`to_json`, also after a trip through JSON or between processes."""
-        value, low, high = data["factor"]
-        read = {
-            "course": Course(data["course"]),
-            "form": ChangeForm(data["form"]),
-            "factor": (value, low, high),
-            "old": CommitPosition(**data["old"]),
-            "new": CommitPosition(**data["new"]),
-        }
-        return cls(**{**data, **read})
+        return {**msgspec.to_builtins(self), "course": self.course.value, "factor": list(self.factor)}
 
 
 class NewChange(Struct, frozen=True):

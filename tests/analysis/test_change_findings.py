@@ -10,7 +10,7 @@ from support.made_series import commit, date, noise, of_neighbours, of_release, 
 from pytest_mlpatterns.analysis.changes.findings import LEAST_CHANGE, find_changes
 from pytest_mlpatterns.analysis.changes.series import Segment
 from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE
-from pytest_mlpatterns.records.change import Change, ChangeForm, Course
+from pytest_mlpatterns.records.change import Change, Course
 
 
 def only(found: tuple[Change, ...]) -> Change:
@@ -21,7 +21,7 @@ def only(found: tuple[Change, ...]) -> Change:
 def test_a_change_names_its_metric_its_factor_and_the_commits_around_it() -> None:
     change = only(find_changes([of_values(stepped(60, (40, 0.1)) + noise(1, 60))]))
     assert (change.test, change.metric, change.machine) == ("t.py::test", "rtm", "machine")
-    assert (change.course, change.form, change.is_worse) == (Course.VALUES, ChangeForm.STEP, True)
+    assert (change.course, change.is_worse) == (Course.VALUES, True)
     assert (change.old, change.new, change.date) == (commit(39), commit(40), date(40))
     assert change.factor[1] < np.exp(0.1) < change.factor[2]
     assert change.is_confirmed

@@ -46,7 +46,7 @@ def test_steps_are_found_between_others_also_if_the_last_level_is_the_first() ->
 
 
 def test_windows_of_one_length_lie_as_evenly_as_whole_runs_allow() -> None:
-    for starts, length in layers_of_windows(100, 10, overlap=2):
+    for starts, length in layers_of_windows(100):
         evenly = np.linspace(0, 100 - length, starts.size)
         assert np.abs(starts - evenly).max() <= 0.5
 

@@ -27,14 +27,6 @@ def test_a_step_and_a_border_end_stretches() -> None:
     assert [math.exp(one.level) for one in levels] == pytest.approx([1, 3, 6])
 
 
-def test_a_drift_has_no_level_but_what_follows_it_does() -> None:
-    series = series_from("rtm", [1.0, 1.0, 1.1, 1.2, 1.3, 1.3])
-
-    levels = levels_of(series, [change_of(series, 4, (1.3, 1.2, 1.4), since=1)])
-
-    assert [(one.start, one.stop) for one in levels] == [(0, 1), (4, 6)]
-
-
 def test_a_stray_run_changes_neither_the_level_nor_its_interval() -> None:
     levels = [1.0, 1.01, 0.99, 1.0, 1.02, 0.98, 1.01, 0.99, 1.0]
 
@@ -79,17 +71,15 @@ def test_a_change_lies_between_two_runs_whatever_its_first_commit_is() -> None:
     assert place_of(STEP, change) == (5, 6)
     assert place_of(STEP, replace(change, old=position(99))) == (5, 6)
     assert place_of(STEP, replace(change, old=position(99), new=STEP.points[0].at)) == (-1, 0)
-    assert place_of(STEP, change_of(STEP, 9, (2, 1.9, 2.1), since=2)) == (2, 9)
-    assert place_of(STEP, replace(change_of(STEP, 9, (2, 1.9, 2.1), since=2), old=position(99))) is None
+    assert place_of(STEP, replace(change, new=position(99))) is None
 
 
-def test_several_runs_of_a_commit_begin_with_the_first_after_a_step_and_end_with_the_last_of_a_drift() -> None:
+def test_of_several_runs_of_a_commit_the_first_is_after_the_change() -> None:
     points = list(STEP.points)
     points[7] = replace(points[7], at=points[6].at)
     twice = replace(STEP, points=tuple(points))
 
     assert place_of(twice, change_of(twice, 6, (2, 1.9, 2.1))) == (5, 6)
-    assert place_of(twice, change_of(twice, 6, (2, 1.9, 2.1), since=0)) == (0, 7)
 
 
 def test_a_course_without_points_has_no_level() -> None:
@@ -102,7 +92,7 @@ def test_a_course_without_points_has_no_level() -> None:
     places=st.lists(st.integers(1, 29), max_size=4),
     border=st.integers(1, 29),
 )
-def test_stretches_without_a_drift_are_all_runs_in_order(levels: list[float], places: list[int], border: int) -> None:
+def test_stretches_are_all_runs_in_order(levels: list[float], places: list[int], border: int) -> None:
     series = series_from("rtm", levels, borders=[(border, "set-up")] if border < len(levels) else [])
 
     found = levels_of(series, [change_of(series, place, (2, 1.9, 2.1)) for place in places if place < len(levels)])

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series, series_of
 from pytest_mlpatterns.history.new_changes import each_passed, latest_points, new_changes
-from pytest_mlpatterns.records.change import ChangeForm, Course
+from pytest_mlpatterns.records.change import Course
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
@@ -124,9 +124,6 @@ def test_runs_passed_if_none_since_the_change_failed_or_was_not_compared() -> No
         assert each_passed(change, [*lines[:-1], replace(lines[-1], kind=kind)]) is passed
         assert each_passed(change, [replace(lines[0], kind=kind), *lines[1:]])  # before the change
         assert each_passed(change, [*lines, replace(lines[-1], kind=kind, machine=OTHER)])
-    drift = replace(change, form=ChangeForm.DRIFT, old=lines[3].at, date=lines[-1].date)
-    assert each_passed(drift, [replace(lines[2], kind=Kind.LIMIT), *lines[3:]])
-    assert not each_passed(drift, [replace(lines[4], kind=Kind.LIMIT), *lines[5:], lines[3]])
 
 
 def test_the_latest_points_keep_their_segments() -> None:

@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series
-from pytest_mlpatterns.records.change import Change, ChangeForm, Course
+from pytest_mlpatterns.records.change import Change, Course
 from pytest_mlpatterns.records.history import CommitPosition
 from support.reported import HOSTILE
 from support.synthetic import MS
@@ -72,19 +72,16 @@ def change_of(
     *,
     is_worse: bool = True,
     is_confirmed: bool = True,
-    since: int | None = None,
 ) -> Change:
-    """A change of a course at this run; with ``since`` a drift from that run to this one."""
-    old = place - 1 if since is None else since
+    """A change of a course at this run."""
     return Change(
         series.test,
         series.metric,
         series.machine,
         series.course,
-        ChangeForm.STEP if since is None else ChangeForm.DRIFT,
         factor,
         is_worse,
-        series.points[old].at,
+        series.points[place - 1].at,
         series.points[place].at,
         series.points[place].date,
         is_confirmed,
@@ -115,7 +112,9 @@ _P95 = series_from(
     "p95", [9.0 * MS * one for one in _noisy(3, _after(42, 1.12), scatter=0.02)], borders=_BORDERS, error=0.02
 )
 _RATIO = series_from("rtm", _noisy(4, _after(30, 1.061), scatter=0.003), course=Course.RATIOS, error=0.003)
-_MEMORY = series_from("peak_memory", [300 * 2**20 * 1.002**number for number in range(45)], test=SLOW, error=0.001)
+_MEMORY = series_from(
+    "peak_memory", [300 * 2**20 * _after(30, 1.092)(number) for number in range(45)], test=SLOW, error=0.001
+)
 _UNKNOWN = series_from(
     "operations",
     _noisy(5, lambda _: 1200.0, runs=6),
@@ -130,6 +129,6 @@ CHANGES = (
     change_of(_THROUGHPUT, 30, (0.945, 0.935, 0.955)),
     change_of(_P95, 42, (1.12, 1.06, 1.18), is_confirmed=False),
     change_of(_RATIO, 30, (1.061, 1.057, 1.065)),
-    change_of(_MEMORY, 44, (1.092, 1.09, 1.094), since=0),
+    change_of(_MEMORY, 30, (1.092, 1.09, 1.094)),
 )
 """The changes of :data:`SERIES`."""

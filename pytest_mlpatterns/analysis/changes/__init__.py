@@ -1,1 +1,1 @@
-"""Changes in a course of many runs: series and their segments, steps, drifts, and what a machine can see."""
+"""Changes in a course of many runs: series and their segments, steps, levels, and the scatter of launches."""

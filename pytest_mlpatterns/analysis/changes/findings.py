@@ -1,6 +1,6 @@
 """The changes that many courses show, corrected for having looked at all of them.
 
-Each course is searched for steps and drifts, segment by segment, with p-values that are corrected for the choice of the
+Each course is searched for steps, segment by segment, with p-values that are corrected for the choice of the
 place. Then Benjamini and Hochberg's procedure (Journal of the Royal Statistical Society B 57, 1995) limits the share of
 false ones among all that are reported: the more tests and metrics a history has, the smaller a p-value must be, and the
 less the more changes there are.
@@ -14,19 +14,17 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.changes.drifts import drifts_of, without_drifts
 from pytest_mlpatterns.analysis.changes.series import known_metric
-from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, Step, steps_of
+from pytest_mlpatterns.analysis.changes.steps import SIGNIFICANCE, steps_of
 from pytest_mlpatterns.analysis.changes.stretches import FEWEST_RUNS, stretches_of
 from pytest_mlpatterns.analysis.statistics.intervals import CHANGE_CONFIDENCE, t_quantile
-from pytest_mlpatterns.records.change import Change, ChangeForm, Course
+from pytest_mlpatterns.records.change import Change, Course
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_mlpatterns.analysis.changes.drifts import Drift
-    from pytest_mlpatterns.analysis.changes.series import Point, Series
-    from pytest_mlpatterns.records.history import CommitPosition
+    from pytest_mlpatterns.analysis.changes.series import Series
+    from pytest_mlpatterns.analysis.changes.steps import Step
 
 __all__ = ["LEAST_CHANGE", "find_changes"]
 
@@ -70,46 +68,29 @@ def _found_in(series: Series) -> list[Change]:
     """The changes of one course that are significant by themselves and large enough."""
     found: list[Change] = []
     for segment in series.segments:
-        stretches = stretches_of(series.points, segment.start, segment.stop)
-        steps = steps_of(stretches, segment.stop)
-        drifts = drifts_of(stretches, steps)
-        if drifts:
-            steps = steps_of([without_drifts(stretch, drifts) for stretch in stretches], segment.stop)
-        here = [
-            *(_drift_change(series, drift) for drift in drifts if _is_large(series, drift.size, drift.first)),
-            *(_step_change(series, step) for step in steps if _is_large(series, step.size, step.at - 1)),
-        ]
+        steps = steps_of(stretches_of(series.points, segment.start, segment.stop), segment.stop)
+        here = [_change(series, step) for step in steps if _is_large(series, step.size, step.at - 1)]
         found += sorted(here, key=lambda change: change.date)
     return found
 
 
-def _step_change(series: Series, step: Step) -> Change:
-    points = series.points
-    old = points[step.at - 1].at if step.at else points[step.at].reference
-    return _change(series, step, ChangeForm.STEP, old=old or points[step.at].at, new=points[step.at])
-
-
-def _drift_change(series: Series, drift: Drift) -> Change:
-    first, last = series.points[drift.first], series.points[drift.last]
-    return _change(series, drift, ChangeForm.DRIFT, old=first.at, new=last)
-
-
-def _change(series: Series, found: Step | Drift, form: ChangeForm, *, old: CommitPosition, new: Point) -> Change:
-    """A step or a drift as a change of its course, with an interval whose ends are finite."""
-    half = min(t_quantile(CHANGE_CONFIDENCE, found.degrees) * found.error, _WIDEST)
+def _change(series: Series, step: Step) -> Change:
+    """A step as a change of its course, with an interval whose ends are finite."""
+    new = series.points[step.at]
+    old = series.points[step.at - 1].at if step.at else new.reference
+    half = min(t_quantile(CHANGE_CONFIDENCE, step.degrees) * step.error, _WIDEST)
     return Change(
         test=series.test,
         metric=series.metric,
         machine=series.machine,
         course=series.course,
-        form=form,
-        factor=(math.exp(found.size), math.exp(found.size - half), math.exp(found.size + half)),
-        is_worse=_is_worse(series.metric, found.size),
-        old=old,
+        factor=(math.exp(step.size), math.exp(step.size - half), math.exp(step.size + half)),
+        is_worse=_is_worse(series.metric, step.size),
+        old=old or new.at,
         new=new.at,
         date=new.date,
-        is_confirmed=not isinstance(found, Step) or found.is_confirmed,
-        p_value=found.p_value,
+        is_confirmed=step.is_confirmed,
+        p_value=step.p_value,
     )
 
 

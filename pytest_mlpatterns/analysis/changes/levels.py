@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from pytest_mlpatterns.analysis.changes.series import commit_key
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, t_quantile
-from pytest_mlpatterns.records.change import ChangeForm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,20 +50,14 @@ def changes_in(series: Series, changes: Iterable[Change]) -> tuple[Change, ...]:
 def place_of(series: Series, change: Change) -> tuple[int, int] | None:
     """Indices of the points that a change lies between: the last one before it, -1 if none is, and the first one after.
 
-    Of a drift they are its first and its last point. None if the course does not have its commits.
+    None if the course does not have its commit.
     """
-    keys = [commit_key(point.at) for point in series.points]
-    old, new = commit_key(change.old), commit_key(change.new)
-    if new not in keys:
-        return None
-    if change.form is ChangeForm.STEP:
-        return keys.index(new) - 1, keys.index(new)
-    first, last = (keys.index(old) if old in keys else -1), len(keys) - 1 - keys[::-1].index(new)
-    return (first, last) if 0 <= first < last else None
+    keys, new = [commit_key(point.at) for point in series.points], commit_key(change.new)
+    return (keys.index(new) - 1, keys.index(new)) if new in keys else None
 
 
 def levels_of(series: Series, changes: Iterable[Change]) -> tuple[Level, ...]:
-    """The stretches of a course; points of a drift before its last one are in none.
+    """The stretches of a course, which together are all of its points.
 
     Args:
         series: the course.
@@ -73,20 +66,10 @@ def levels_of(series: Series, changes: Iterable[Change]) -> tuple[Level, ...]:
     if not series.points:
         return ()
     borders = {segment.start for segment in series.segments} | {0, len(series.points)}
-    drifts = []
     for change in changes_in(series, changes):
-        first, last = place_of(series, change) or (0, 0)
-        if change.form is ChangeForm.DRIFT:
-            borders |= {first, last}
-            drifts.append((first, last))
-        else:
-            borders.add(last)
-    ordered = sorted(borders)
-    return tuple(
-        _level(series, start, stop)
-        for start, stop in pairwise(ordered)
-        if not any(first <= start < last for first, last in drifts)
-    )
+        _, after = place_of(series, change) or (0, 0)
+        borders.add(after)
+    return tuple(_level(series, start, stop) for start, stop in pairwise(sorted(borders)))
 
 
 def _level(series: Series, start: int, stop: int) -> Level:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SIGNIFICANCE", "Step", "corrected", "layers_of_windows", "steps_of", "steps_of_stretch"]
+__all__ = ["SIGNIFICANCE", "Step", "corrected", "layers_of_windows", "steps_of"]
 
 SIGNIFICANCE = 0.001
 """Largest corrected p-value of a change: one of a thousand unchanged courses may show one."""
@@ -106,7 +106,7 @@ def steps_of(stretches: Sequence[Stretch], stop: int) -> tuple[Step, ...]:
     found: list[Step] = []
     levels = [one for one in stretches if not one.is_increment]
     for stretch in levels:
-        found += steps_of_stretch(stretch, found)
+        found += _steps_of_stretch(stretch, found)
     increments = [one for one in stretches if one.is_increment]
     if increments:
         others = [scatter_of_runs(one.values, one.errors) for one in levels]
@@ -136,18 +136,15 @@ def corrected(z: float, degrees: float, *, runs: int, side: int) -> float:
 
 
 @lru_cache(maxsize=64)
-def layers_of_windows(runs: int, shortest: int, *, overlap: int) -> tuple[tuple[NDArray[np.int64], int], ...]:
-    """Starts and lengths of nested windows, from one of all runs down to the shortest ones.
+def layers_of_windows(runs: int) -> tuple[tuple[NDArray[np.int64], int], ...]:
+    """Starts and lengths of nested windows, from one of all runs down to the shortest ones; two of a length hold a run.
 
-    Args:
-        runs: number of runs.
-        shortest: least length; the only window of fewer runs is that of all.
-        overlap: how many windows of one length hold a run.
+    The only window of few runs is that of all.
     """
     layers = []
     length = runs
-    while length >= min(shortest, runs) and length > 1:
-        windows = max(overlap * math.ceil(runs / length) - overlap + 1, 1)
+    while length >= min(2 * FEWEST_RUNS, runs) and length > 1:
+        windows = 2 * math.ceil(runs / length) - 1
         starts = np.unique(np.round(np.linspace(0, runs - length, windows)).astype(np.int64))
         starts.setflags(write=False)
         layers.append((starts, length))
@@ -277,7 +274,7 @@ class _Runs:
         return self._p_values[key]
 
 
-def steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
+def _steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
     """The steps of a stretch of several runs.
 
     Args:
@@ -308,7 +305,7 @@ def steps_of_stretch(stretch: Stretch, known: Sequence[Step]) -> list[Step]:
 def _candidates(runs: _Runs) -> list[int]:
     """Places of possible changes: the best split of the most significant window, then of those without it, and on."""
     places, zs, begins, ends = [], [], [], []
-    for starts, length in layers_of_windows(runs.size, 2 * FEWEST_RUNS, overlap=2):
+    for starts, length in layers_of_windows(runs.size):
         place, z = runs.best_splits(starts, length)
         places.append(place)
         zs.append(z)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.changes.levels import levels_of, place_of
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named
-from pytest_mlpatterns.records.change import ChangeForm, Course
+from pytest_mlpatterns.records.change import Course
 from pytest_mlpatterns.reports.files.ci_reports import escaped
 from pytest_mlpatterns.reports.text.change_sentence import bisect_command
 from pytest_mlpatterns.units import format_percent, format_percents
@@ -77,15 +77,10 @@ def _section(change: Change, course: Series | None) -> list[str]:
         else f"on {change.machine}"
     )
     old, new = (f"`{at.commit[:_DIGITS]}`" for at in (change.old, change.new))
-    place = (
-        f"in small steps from {old} to {new}"
-        if change.form is ChangeForm.DRIFT
-        else f"near {new}; the runs before it end with {old}"
-    )
     facts = [
         f"- **how much:** {_levels(change, course)}{value} ({interval} with 99 % confidence), "
         f"{'worse' if change.is_worse else 'better'}",
-        f"- **where:** {place}, {change.date[:10]}",
+        f"- **where:** near {new}; the runs before it end with {old}, {change.date[:10]}",
         f"- **seen:** {escaped(where)}",
     ]
     if not change.is_confirmed:
@@ -108,7 +103,7 @@ def _levels(change: Change, course: Series | None) -> str:
     if course is None or course.course is Course.RATIOS or (places := place_of(course, change)) is None:
         return ""
     found = levels_of(course, [change])
-    before = [one for one in found if one.stop == places[0] + (change.form is ChangeForm.STEP)]
+    before = [one for one in found if one.stop == places[1]]
     after = [one for one in found if one.start == places[1]]
     if not before or not after:
         return ""
@@ -116,14 +111,12 @@ def _levels(change: Change, course: Series | None) -> str:
 
 
 def _table(change: Change, course: Series) -> list[str]:
-    """The runs around a change, of a drift those at its beginning and at its end."""
+    """The runs around a change."""
     places = place_of(course, change)
     if places is None:
         return []
     first, last = places
     around = {*range(first - _AROUND + 1, first + 1), *range(last, last + _AROUND)}
-    if change.form is ChangeForm.DRIFT:
-        around |= {*range(first, first + _AROUND), *range(last - _AROUND + 1, last + 1)}
     rows = [f"| run | commit | {escaped(_label(change.metric))} | ± |", "|---|---|--:|--:|"]
     shown = sorted(place for place in around if 0 <= place < len(course.points))
     for number, place in enumerate(shown):

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pytest_mlpatterns.analysis.changes.levels import changes_in, levels_of, place_of
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.records.change import ChangeForm, Course
+from pytest_mlpatterns.records.change import Course
 from pytest_mlpatterns.reports.html.chart import ChangeMark, Chart, Column, heading_of, unit_of
 from pytest_mlpatterns.reports.html.drawing import chart_figure
 from pytest_mlpatterns.reports.html.fragments import (
@@ -415,11 +415,9 @@ def _amount(change: Change) -> str:
 
 
 def _mark(series: Series, change: Change) -> ChangeMark:
-    first, last = place_of(series, change) or (0, 0)
-    if change.form is ChangeForm.STEP:
-        first = last - 1
+    _, after = place_of(series, change) or (0, 0)
     label = f"{_amount(change)}{'' if change.is_confirmed else ' ?'}"
-    return ChangeMark(first + 1, last + 1, label, _tone(change))
+    return ChangeMark(after, after + 1, label, _tone(change))
 
 
 def _tone(change: Change) -> Tone:

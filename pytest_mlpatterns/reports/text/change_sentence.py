@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics.definitions import is_known_metric, metric_named, with_role
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.records.change import ChangeForm, Course
+from pytest_mlpatterns.records.change import Course
 from pytest_mlpatterns.reports.text.terminal_text import Line, Style, line
 from pytest_mlpatterns.units import format_percent, format_percents
 
@@ -41,7 +41,7 @@ def change_sentence(change: Change, *, passed: bool = False, tolerance: float | 
     value, low, high = (factor - 1 for factor in change.factor)
     label = metric_named(change.metric).label if is_known_metric(change.metric) else change.metric
     size = f"{format_percent(value, signed=True)} ({format_percents(low, high)})"
-    found = f"{' '.join(filter(None, (label, size, _how(change), _where(change))))}, {change.date[:10]}"
+    found = f"{' '.join(filter(None, (label, size, _where(change))))}, {change.date[:10]}"
     beside = "beside revisions, so on any machine" if change.course is Course.RATIOS else ""
     return "; ".join(filter(None, (found, beside, _certainty(change), _verdicts(change, tolerance) if passed else "")))
 
@@ -89,17 +89,11 @@ def _is_worse(one: NewChange) -> bool:
     return one.change.is_worse
 
 
-def _how(change: Change) -> str:
-    return "little by little" if change.form is ChangeForm.DRIFT else ""
-
-
 def _where(change: Change) -> str:
-    """Between which commits: a step is near its first commit, a drift goes from one to another."""
+    """Between which commits it is."""
     old, new = (commit.commit[:_SHOWN_DIGITS] for commit in (change.old, change.new))
     if not new:
         return ""
-    if change.form is ChangeForm.DRIFT and old and old != new:
-        return f"from {old} to {new}"
     if old == new:
         return f"between two runs of {new}"
     return f"near {new} ({old}..{new})" if old else f"near {new}"
@@ -112,6 +106,6 @@ def _certainty(change: Change) -> str:
 def _verdicts(change: Change, tolerance: float | None) -> str:
     """Why no run failed, if it is known that each passed."""
     is_small = tolerance is not None and abs(change.factor[0] - 1) < tolerance
-    if change.form is ChangeForm.DRIFT or is_small:
+    if is_small:
         return "each run passed, since each step was below the tolerance"
     return "each run passed"

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from support.golden import LESS, SLOWER, check_golden, everything, searched
 from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 
-from pytest_mlpatterns.records.change import Change, ChangeForm, Course, NewChange
+from pytest_mlpatterns.records.change import Change, Course, NewChange
 from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.records.result import FailedTest
 from pytest_mlpatterns.records.result_parts import Location
@@ -86,7 +86,6 @@ def test_a_change_in_the_history_is_an_item_and_an_annotation() -> None:
         metric="rtm",
         machine="",
         course=Course.RATIOS,
-        form=ChangeForm.STEP,
         factor=(1.042, 1.031, 1.053),
         is_worse=True,
         old=CommitPosition("a1b2c3", 40),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from pytest_mlpatterns.records.change import Change, ChangeForm, Course, NewChange
+from pytest_mlpatterns.records.change import Change, Course, NewChange
 from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.reports.text.change_sentence import bisect_command, change_sentence, new_change_lines
 from pytest_mlpatterns.reports.text.terminal_text import Style, text_of
@@ -16,7 +16,6 @@ CHANGE = Change(
     metric="rtm",
     machine="Test Processor 3000",
     course=Course.VALUES,
-    form=ChangeForm.STEP,
     factor=(1.042, 1.031, 1.053),
     is_worse=True,
     old=OLD,
@@ -39,12 +38,6 @@ def test_that_each_run_passed_is_explained_by_the_tolerance_only_if_the_step_is_
     assert change_sentence(CHANGE, passed=True, tolerance=0.02) == f"{STEP}; each run passed"
     assert change_sentence(CHANGE, passed=True) == f"{STEP}; each run passed"
     assert change_sentence(CHANGE, tolerance=0.1) == STEP
-
-
-def test_a_drift_goes_from_one_commit_to_another() -> None:
-    drift = replace(CHANGE, form=ChangeForm.DRIFT)
-    said = "RTM +4.2 % (+3.1 to +5.3 %) little by little from a1b2c3d to d4e5f6a, 2026-10-03"
-    assert change_sentence(drift, passed=True) == f"{said}; {EACH}"
 
 
 @pytest.mark.parametrize(
