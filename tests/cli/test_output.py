@@ -13,7 +13,7 @@ from support.synthetic import ENVIRONMENT, result
 
 from pytest_mlpatterns.baseline.file import baselines_text, read_baselines
 from pytest_mlpatterns.cli import main
-from pytest_mlpatterns.history.file import FileHistory
+from pytest_mlpatterns.history.file import History
 from pytest_mlpatterns.records.baseline_entry import Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.setup import Setup
@@ -60,7 +60,7 @@ def test_the_results_are_not_overwritten(
 @pytest.mark.parametrize("option", ["-o", "--html"])
 def test_the_history_is_not_overwritten(tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "h.jsonl"
-    FileHistory(path, path.name).append([history_line()])
+    History(path, path.name).append([history_line()])
     before = path.read_bytes()
     assert main(["history", "--from", str(path), option, str(path)]) == 2
     assert "is the file that is read" in capsys.readouterr().err
@@ -96,7 +96,7 @@ def test_other_commands_end_without_a_message_if_the_reader_has_gone(file: Path)
 @pytest.mark.processes
 @pytest.mark.parametrize("command", [["verdict", "r.json"], ["report", "r.json"], ["history", "--from", "h.jsonl"]])
 def test_a_closed_output_is_no_error(file: Path, command: list[str]) -> None:
-    FileHistory(file.with_name("h.jsonl"), "h.jsonl").append([history_line()])
+    History(file.with_name("h.jsonl"), "h.jsonl").append([history_line()])
     code, _, said = run(*command, shell=">&-")
     assert "Traceback" not in said
     assert code == (1 if command[0] == "verdict" else 0)
