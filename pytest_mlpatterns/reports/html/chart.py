@@ -68,14 +68,12 @@ class ChangeMark(Struct, frozen=True):
     """A change on the horizontal axis.
 
     Attributes:
-        start: place before it.
-        end: place after it; further away than the next place for a change in small steps.
+        at: place after it; it is drawn between that and the one before.
         label: how much.
         tone: what it is.
     """
 
-    start: int
-    end: int
+    at: int
     label: str
     tone: Tone
 

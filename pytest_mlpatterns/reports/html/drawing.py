@@ -203,8 +203,8 @@ def _course(chart: Chart) -> Markup:
         if at > first
     ]
     for change in chart.changes:
-        if change.end >= first:
-            middle = x.at(max((change.start + change.end) / 2, first))
+        if change.at >= first:
+            middle = x.at(max(change.at - 0.5, first))
             marks.append(tag("line", tag("title", change.label), **_upright(middle), class_=f"change {change.tone}"))
             marks.append(tag("text", change.label, x=_n(middle), y=_n(_TOP - 3), class_=f"change {change.tone}"))
     drawn = [

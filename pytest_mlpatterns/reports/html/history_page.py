@@ -417,7 +417,7 @@ def _amount(change: Change) -> str:
 def _mark(series: Series, change: Change) -> ChangeMark:
     _, after = place_of(series, change) or (0, 0)
     label = f"{_amount(change)}{'' if change.is_confirmed else ' ?'}"
-    return ChangeMark(after, after + 1, label, _tone(change))
+    return ChangeMark(after + 1, label, _tone(change))
 
 
 def _tone(change: Change) -> Tone:

@@ -104,7 +104,7 @@ def test_a_chart_has_the_run_its_interval_its_level_and_what_is_new() -> None:
     assert level == pytest.approx(4.08e6, rel=0.005)
     assert chart.rows[18][7] == "environment"
     assert chart.borders == ((19, "environment"),)
-    assert chart.changes == (ChangeMark(30, 31, "+6.0 %", "worse"),)
+    assert chart.changes == (ChangeMark(31, "+6.0 %", "worse"),)
 
 
 def test_a_doubtful_change_is_open() -> None:
