@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.batching import ask_each, batching, now_ns, outcomes, run_jumping
+from support.batching import ask_each, batching, jumping, now_ns, outcomes, run_jumping
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.patterns import batched
@@ -108,37 +108,33 @@ async def takes_10ms(inputs: list[int]) -> list[int]:
     return inputs
 
 
-def test_adaptive_wait_gets_the_times_of_the_last_and_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        layer, noted = noting(monkeypatch, takes_10ms)
-        ask_each(layer, [1])
-        await asyncio.sleep(0.003)
-        first = ask_each(layer, [2])
-        await asyncio.sleep(0.003)
-        then = ask_each(layer, [3])
-        await first[0]
-        assert now_ns() == 14 * MS
-        assert noted.told == [(10 * MS, MS, 2 * MS)]
-        await then[0]
-        assert now_ns() == 28 * MS, "the wait began when the batch before it ended"
-        assert noted.told[1:] == [(10 * MS, None, None)]
-
-    run_jumping(scenario())
+@jumping
+async def test_adaptive_wait_gets_the_times_of_the_last_and_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, noted = noting(monkeypatch, takes_10ms)
+    ask_each(layer, [1])
+    await asyncio.sleep(0.003)
+    first = ask_each(layer, [2])
+    await asyncio.sleep(0.003)
+    then = ask_each(layer, [3])
+    await first[0]
+    assert now_ns() == 14 * MS
+    assert noted.told == [(10 * MS, MS, 2 * MS)]
+    await then[0]
+    assert now_ns() == 28 * MS, "the wait began when the batch before it ended"
+    assert noted.told[1:] == [(10 * MS, None, None)]
 
 
-def test_failed_and_full_batches_do_not_change_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        layer, noted = noting(monkeypatch, takes_10ms, size=4)
-        await outcomes([*ask_each(layer, [1, 13])])
-        await asyncio.gather(*ask_each(layer, [1, 2, 3, 4]))
-        assert noted.told == []
-        too_many = asyncio.gather(layer([1, 2]), layer([3, 4, 5]))
-        await asyncio.sleep(0.011)
-        assert noted.told == []
-        await too_many
-        assert noted.told == [(10 * MS, None, None)]
-
-    run_jumping(scenario())
+@jumping
+async def test_failed_and_full_batches_do_not_change_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, noted = noting(monkeypatch, takes_10ms, size=4)
+    await outcomes([*ask_each(layer, [1, 13])])
+    await asyncio.gather(*ask_each(layer, [1, 2, 3, 4]))
+    assert noted.told == []
+    too_many = asyncio.gather(layer([1, 2]), layer([3, 4, 5]))
+    await asyncio.sleep(0.011)
+    assert noted.told == []
+    await too_many
+    assert noted.told == [(10 * MS, None, None)]
 
 
 async def drive(layer: BatchLayer, callers: int, seconds: float) -> list[int]:

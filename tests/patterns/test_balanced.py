@@ -94,78 +94,66 @@ def task_of(layer: Any, *inputs: Any) -> asyncio.Task[Any]:
 
 
 @pytest.mark.parametrize("balance", ["round-robin", "least-outstanding", "two-choices", "least-latency", "prefix"])
-def test_every_balance_returns_the_answer_of_the_replica_that_it_asked(balance: str) -> None:
-    async def scenario() -> None:
-        layer, replicas, tally = balanced(3, balance)
-        tasks = {text: task_of(layer, text) for text in ("a", "b", "c", "d")}
+async def test_every_balance_returns_the_answer_of_the_replica_that_it_asked(balance: str) -> None:
+    layer, replicas, tally = balanced(3, balance)
+    tasks = {text: task_of(layer, text) for text in ("a", "b", "c", "d")}
+    await settle()
+    assert sorted(one for replica in replicas for one in replica.given) == ["a", "b", "c", "d"]
+    for replica in replicas:
+        for given_, answer in zip(list(replica.given), list(replica.open), strict=True):
+            answer.set_result([given_.upper()])
+    for text, task in tasks.items():
+        assert await task == [text.upper()]
+    assert layer._in_flight == [0, 0, 0]
+    figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
+    assert ("prefix_hits" in figures) == (balance == "prefix")
+    assert {"requests_ahead", "replica_time"} <= set(figures)
+
+
+async def test_the_least_outstanding_gets_the_next_request() -> None:
+    layer, (first, second), _ = balanced(2, "least-outstanding")
+    tasks = [task_of(layer, number) for number in range(2)]
+    await settle()
+    second.say(["b"])
+    await settle()
+    tasks.append(task_of(layer, 2))
+    await settle()
+    assert (first.given, second.given) == ([0], [1, 2])
+    first.say(["a"])
+    second.say(["c"])
+    assert await asyncio.gather(*tasks) == [["a"], ["b"], ["c"]]
+
+
+async def test_a_replica_that_was_lost_rests_for_a_second() -> None:
+    clock = Clock()
+    layer, (first, second), _ = balanced(2, clock=clock)
+    lost = task_of(layer, 0)
+    await settle()
+    first.say(LostError("it died"))
+    with pytest.raises(LostError, match="it died"):
+        await lost
+    for number in range(1, 4):
+        task = task_of(layer, number)
         await settle()
-        assert sorted(one for replica in replicas for one in replica.given) == ["a", "b", "c", "d"]
-        for replica in replicas:
-            for given_, answer in zip(list(replica.given), list(replica.open), strict=True):
-                answer.set_result([given_.upper()])
-        for text, task in tasks.items():
-            assert await task == [text.upper()]
-        assert layer._in_flight == [0, 0, 0]
-        figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
-        assert ("prefix_hits" in figures) == (balance == "prefix")
-        assert {"requests_ahead", "replica_time"} <= set(figures)
-
-    run(scenario())
+        second.say(["ok"])
+        assert await task == ["ok"]
+    assert (first.given, second.given) == ([0], [1, 2, 3])
+    clock.now_ns = 1001 * MS
+    task = task_of(layer, 4)
+    await settle()
+    first.say(["well again"])
+    assert await task == ["well again"]
 
 
-def test_the_least_outstanding_gets_the_next_request() -> None:
-    async def scenario() -> None:
-        layer, (first, second), _ = balanced(2, "least-outstanding")
-        tasks = [task_of(layer, number) for number in range(2)]
+async def test_if_all_were_lost_they_are_asked_all_the_same() -> None:
+    layer, replicas, _ = balanced(2)
+    for number in range(4):
+        task = task_of(layer, number)
         await settle()
-        second.say(["b"])
-        await settle()
-        tasks.append(task_of(layer, 2))
-        await settle()
-        assert (first.given, second.given) == ([0], [1, 2])
-        first.say(["a"])
-        second.say(["c"])
-        assert await asyncio.gather(*tasks) == [["a"], ["b"], ["c"]]
-
-    run(scenario())
-
-
-def test_a_replica_that_was_lost_rests_for_a_second() -> None:
-    async def scenario() -> None:
-        clock = Clock()
-        layer, (first, second), _ = balanced(2, clock=clock)
-        lost = task_of(layer, 0)
-        await settle()
-        first.say(LostError("it died"))
-        with pytest.raises(LostError, match="it died"):
-            await lost
-        for number in range(1, 4):
-            task = task_of(layer, number)
-            await settle()
-            second.say(["ok"])
-            assert await task == ["ok"]
-        assert (first.given, second.given) == ([0], [1, 2, 3])
-        clock.now_ns = 1001 * MS
-        task = task_of(layer, 4)
-        await settle()
-        first.say(["well again"])
-        assert await task == ["well again"]
-
-    run(scenario())
-
-
-def test_if_all_were_lost_they_are_asked_all_the_same() -> None:
-    async def scenario() -> None:
-        layer, replicas, _ = balanced(2)
-        for number in range(4):
-            task = task_of(layer, number)
-            await settle()
-            next(replica for replica in replicas if replica.open).say(LostError("gone"))
-            with pytest.raises(LostError):
-                await task
-        assert [replica.given for replica in replicas] == [[0, 2], [1, 3]]
-
-    run(scenario())
+        next(replica for replica in replicas if replica.open).say(LostError("gone"))
+        with pytest.raises(LostError):
+            await task
+    assert [replica.given for replica in replicas] == [[0, 2], [1, 3]]
 
 
 class Chunks:
@@ -185,18 +173,15 @@ class Chunks:
 
 
 class TestStreams:
-    def test_a_stream_is_in_flight_until_it_ends(self) -> None:
-        async def scenario() -> None:
-            layer, (first, _), _ = balanced()
-            task = task_of(layer, "x")
-            await settle()
-            first.say(Chunks().stream)
-            stream = await task
-            assert layer._in_flight == [1, 0]
-            assert [chunk async for chunk in stream] == [0, 1, 2]
-            assert layer._in_flight == [0, 0]
-
-        run(scenario())
+    async def test_a_stream_is_in_flight_until_it_ends(self) -> None:
+        layer, (first, _), _ = balanced()
+        task = task_of(layer, "x")
+        await settle()
+        first.say(Chunks().stream)
+        stream = await task
+        assert layer._in_flight == [1, 0]
+        assert [chunk async for chunk in stream] == [0, 1, 2]
+        assert layer._in_flight == [0, 0]
 
 
 ACTIONS = st.tuples(st.sampled_from(["ask", "answer", "fail", "lose", "leave"]), st.integers(0, 29))

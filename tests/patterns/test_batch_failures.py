@@ -24,10 +24,10 @@ from support.batching import (
     complaints,
     counters,
     doubled,
+    jumping,
     now_ns,
     outcomes,
     run,
-    run_jumping,
     settle,
 )
 from support.caching import caching
@@ -80,19 +80,16 @@ def test_only_the_bad_inputs_of_a_batch_fail_and_they_are_found_by_halving(count
     run(scenario())
 
 
-def test_a_bad_input_fails_alone_in_a_plain_model_and_all_of_its_request_with_it() -> None:
+async def test_a_bad_input_fails_alone_in_a_plain_model_and_all_of_its_request_with_it() -> None:
     def model(inputs: list[int]) -> list[int]:
         refuse(frozenset({13}))(inputs)
         return doubled(inputs)
 
-    async def scenario() -> None:
-        layer, tally = batching(model)
-        good, bad, other = await outcomes([layer([1, 2]), layer([12, 13]), layer([3])])
-        assert (good, other) == ([2, 4], [6])
-        assert isinstance(bad, ValueError)
-        assert counters(tally)["failed_alone"] == 2
-
-    run(scenario())
+    layer, tally = batching(model)
+    good, bad, other = await outcomes([layer([1, 2]), layer([12, 13]), layer([3])])
+    assert (good, other) == ([2, 4], [6])
+    assert isinstance(bad, ValueError)
+    assert counters(tally)["failed_alone"] == 2
 
 
 def scaled_in_place(inputs: list[list[float]]) -> list[float]:
@@ -113,27 +110,24 @@ BODIES = [
 
 
 @pytest.mark.parametrize("around", ["server", "cache", "stage"])
-def test_model_that_changes_its_inputs_in_place_answers_every_healthy_caller_rightly(around: str) -> None:
-    async def scenario() -> None:
-        layer: Any = batching(scaled_in_place)[0]
-        if around == "cache":
-            layer = caching(layer)[0]
-        caller = ModelCaller(layer)
-        assert caller.retries
-        calls = [
-            caller(decode_instances(body), None if around == "stage" else partial(decode_instances, body))
-            for body in BODIES
-        ]
-        one, two, bad, four = await asyncio.gather(*calls, return_exceptions=True)
-        assert [one, two, four] == [[10], [20, 30], [40]]
-        assert isinstance(bad, RequestError)
-
-    run(scenario())
+async def test_model_that_changes_its_inputs_in_place_answers_every_healthy_caller_rightly(around: str) -> None:
+    layer: Any = batching(scaled_in_place)[0]
+    if around == "cache":
+        layer = caching(layer)[0]
+    caller = ModelCaller(layer)
+    assert caller.retries
+    calls = [
+        caller(decode_instances(body), None if around == "stage" else partial(decode_instances, body))
+        for body in BODIES
+    ]
+    one, two, bad, four = await asyncio.gather(*calls, return_exceptions=True)
+    assert [one, two, four] == [[10], [20, 30], [40]]
+    assert isinstance(bad, RequestError)
 
 
 @pytest.mark.parametrize("wire", ["rest+json", "rest+json/infer", "rest+binary", "rest+msgpack", "rest+msgpack+gzip"])
 @pytest.mark.parametrize("is_cached", [False, True], ids=["batched", "cached|batched"])
-def test_server_decodes_each_wire_again_for_a_retry(wire: str, is_cached: bool) -> None:
+async def test_server_decodes_each_wire_again_for_a_retry(wire: str, is_cached: bool) -> None:
     name, _, is_v2 = wire.partition("/")
     spoken, path = Wire.parse(name), "/v2/models/m/infer" if is_v2 else ""
     path = path or codec_of(spoken).path("m")
@@ -149,46 +143,37 @@ def test_server_decodes_each_wire_again_for_a_retry(wire: str, is_cached: bool) 
             raise ValueError("a negative input")
         return [float(one[0]) for one in inputs]
 
-    async def scenario() -> None:
-        layer: Any = batching(rewritten, size=4, wait=NEVER)[0]  # one batch of all
-        app = ModelApp(ModelCaller(caching(layer)[0] if is_cached else layer), "m", 10_000)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    layer: Any = batching(rewritten, size=4, wait=NEVER)[0]  # one batch of all
+    app = ModelApp(ModelCaller(caching(layer)[0] if is_cached else layer), "m", 10_000)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
 
-            async def ask(value: float) -> Any:
-                body = encode_request(spoken, [[value]], path)
-                response = await client.post(path, content=body.joined(), headers=dict(body.headers))
-                if response.status_code != 200:
-                    return response.status_code
-                headers = {key: text for key, text in response.headers.items() if key != "content-encoding"}
-                return float(decode_answer(spoken, response.content, headers, path=path)[0])
+        async def ask(value: float) -> Any:
+            body = encode_request(spoken, [[value]], path)
+            response = await client.post(path, content=body.joined(), headers=dict(body.headers))
+            if response.status_code != 200:
+                return response.status_code
+            headers = {key: text for key, text in response.headers.items() if key != "content-encoding"}
+            return float(decode_answer(spoken, response.content, headers, path=path)[0])
 
-            assert await asyncio.gather(*map(ask, [1.0, 2.0, -1.0, 4.0])) == [10, 20, 500, 40]
-
-    run(scenario())
+        assert await asyncio.gather(*map(ask, [1.0, 2.0, -1.0, 4.0])) == [10, 20, 500, 40]
 
 
-def test_requests_whose_inputs_cannot_be_decoded_again_or_copied_fail_together() -> None:
-    async def scenario() -> None:
-        layer, tally = batching(Recording(lambda inputs: refuse(frozenset({1}))([next(one) for one in inputs])))
-        found = await outcomes(ask_each(layer, [iter([1]), (one for one in [2])]))
-        assert [type(one) for one in found] == [ValueError, ValueError]
-        assert counters(tally)["calls"] == 1
-
-    run(scenario())
+async def test_requests_whose_inputs_cannot_be_decoded_again_or_copied_fail_together() -> None:
+    layer, tally = batching(Recording(lambda inputs: refuse(frozenset({1}))([next(one) for one in inputs])))
+    found = await outcomes(ask_each(layer, [iter([1]), (one for one in [2])]))
+    assert [type(one) for one in found] == [ValueError, ValueError]
+    assert counters(tally)["calls"] == 1
 
 
 def test_decoded_inputs_reach_other_processes_as_a_plain_list() -> None:
     assert type(pickle.loads(pickle.dumps(DecodedInputs([1], lambda: [1])))) is list
 
 
-def test_the_batch_after_one_that_failed_goes_on() -> None:
-    async def scenario() -> None:
-        layer, tally = batching(Recording(refuse(frozenset({1, 2}))), wait=NEVER, size=2)
-        found = await outcomes(ask_each(layer, [1, 2, 3, 4]))
-        assert [type(one) for one in found] == [ValueError, ValueError, list, list]
-        assert "failed_alone" not in counters(tally), "where all fail, none fails alone"
-
-    run(scenario())
+async def test_the_batch_after_one_that_failed_goes_on() -> None:
+    layer, tally = batching(Recording(refuse(frozenset({1, 2}))), wait=NEVER, size=2)
+    found = await outcomes(ask_each(layer, [1, 2, 3, 4]))
+    assert [type(one) for one in found] == [ValueError, ValueError, list, list]
+    assert "failed_alone" not in counters(tally), "where all fail, none fails alone"
 
 
 @pytest.mark.parametrize(
@@ -203,21 +188,18 @@ def test_the_batch_after_one_that_failed_goes_on() -> None:
         (lambda _: np.array(3), "the model returned ndarray, which has no length; it must return a list of outputs"),
     ],
 )
-def test_wrong_number_of_outputs_fails_only_the_requests_that_show_it(
+async def test_wrong_number_of_outputs_fails_only_the_requests_that_show_it(
     returns: Callable[[list[Any]], Any], text: str
 ) -> None:
     async def model(inputs: list[int]) -> Any:
         return returns(inputs) if 7 in inputs else inputs
 
-    async def scenario() -> None:
-        layer, tally = batching(model)
-        good, bad = await outcomes(ask_each(layer, [1, 7]))
-        assert good == [1]
-        assert isinstance(bad, RequestError)
-        assert (bad.status, str(bad)) == (500, text)
-        assert counters(tally)["failed_alone"] == 1
-
-    run(scenario())
+    layer, tally = batching(model)
+    good, bad = await outcomes(ask_each(layer, [1, 7]))
+    assert good == [1]
+    assert isinstance(bad, RequestError)
+    assert (bad.status, str(bad)) == (500, text)
+    assert counters(tally)["failed_alone"] == 1
 
 
 @pytest.mark.parametrize(
@@ -229,37 +211,31 @@ def test_wrong_number_of_outputs_fails_only_the_requests_that_show_it(
         LostError("the process is gone"),
     ],
 )
-def test_overloaded_or_unavailable_service_behind_is_not_retried(error: RequestError) -> None:
+async def test_overloaded_or_unavailable_service_behind_is_not_retried(error: RequestError) -> None:
     def unavailable(_: list[Any]) -> None:
         raise error
 
-    async def scenario() -> None:
-        model = Recording(unavailable)
-        layer, tally = batching(model)
-        found = await outcomes(ask_each(layer, [1, 2, 3]))
-        assert model.given == [[1, 2, 3]]
-        assert len(set(map(id, found))) == 3, "each can be raised without the others"
-        for one in found:
-            assert type(one) is type(error)
-            assert (one.status, str(one), one.retry_after_s) == (error.status, str(error), error.retry_after_s)
-            assert one.__cause__ is error
-        assert counters(tally) == {"calls": 1, "items": 3}
-
-    run(scenario())
+    model = Recording(unavailable)
+    layer, tally = batching(model)
+    found = await outcomes(ask_each(layer, [1, 2, 3]))
+    assert model.given == [[1, 2, 3]]
+    assert len(set(map(id, found))) == 3, "each can be raised without the others"
+    for one in found:
+        assert type(one) is type(error)
+        assert (one.status, str(one), one.retry_after_s) == (error.status, str(error), error.retry_after_s)
+        assert one.__cause__ is error
+    assert counters(tally) == {"calls": 1, "items": 3}
 
 
-def test_error_of_a_model_in_another_process_is_traced_to_its_request() -> None:
+async def test_error_of_a_model_in_another_process_is_traced_to_its_request() -> None:
     def check(inputs: list[Any]) -> None:
         if 2 in inputs:
             raise RequestError(500, "the model raised ValueError: 2")
 
-    async def scenario() -> None:
-        layer, _ = batching(Recording(check))
-        good, bad, other = await outcomes(ask_each(layer, [1, 2, 3]))
-        assert (good, other) == ([2], [6])
-        assert bad.status == 500
-
-    run(scenario())
+    layer, _ = batching(Recording(check))
+    good, bad, other = await outcomes(ask_each(layer, [1, 2, 3]))
+    assert (good, other) == ([2], [6])
+    assert bad.status == 500
 
 
 def raises_below(inputs: list[int]) -> list[int]:
@@ -272,17 +248,14 @@ async def raises_awaited(inputs: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("model", [raises_below, raises_awaited])
-def test_an_error_of_the_model_keeps_the_users_frames_and_shows_none_of_ours(model: Any) -> None:
-    async def scenario() -> None:
-        caller = ModelCaller(batching(model)[0])
-        found = await asyncio.gather(caller([1]), caller([2]), return_exceptions=True)
-        assert [str(one) for one in found] == ["the model raised ZeroDivisionError: for 1"] * 2
-        (text,) = caller.tracebacks
-        assert "# the traceback shows this line" in text
-        assert "batch_layer.py" not in text
-        assert "asyncio" not in text.replace("asyncio.sleep(0)", "")
-
-    run(scenario())
+async def test_an_error_of_the_model_keeps_the_users_frames_and_shows_none_of_ours(model: Any) -> None:
+    caller = ModelCaller(batching(model)[0])
+    found = await asyncio.gather(caller([1]), caller([2]), return_exceptions=True)
+    assert [str(one) for one in found] == ["the model raised ZeroDivisionError: for 1"] * 2
+    (text,) = caller.tracebacks
+    assert "# the traceback shows this line" in text
+    assert "batch_layer.py" not in text
+    assert "asyncio" not in text.replace("asyncio.sleep(0)", "")
 
 
 def _exits(_: list[Any]) -> list[Any]:
@@ -298,14 +271,13 @@ async def _exits_awaited(_: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize(("model", "kind"), [(_exits, SystemExit), (_exits_awaited, SystemExit)])
-def test_a_model_that_wants_to_exit_fails_its_requests_and_nothing_else(model: Any, kind: type[BaseException]) -> None:
-    async def scenario() -> None:
-        layer, _ = batching(model)
-        for _ in range(2):
-            with pytest.raises(kind):
-                await layer([1])
-
-    run(scenario())
+async def test_a_model_that_wants_to_exit_fails_its_requests_and_nothing_else(
+    model: Any, kind: type[BaseException]
+) -> None:
+    layer, _ = batching(model)
+    for _ in range(2):
+        with pytest.raises(kind):
+            await layer([1])
 
 
 class Panic(BaseException):
@@ -323,83 +295,70 @@ async def _panics_awaited(inputs: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("model", [_panics, _panics_awaited])
-def test_a_panic_is_an_error_of_its_request_and_the_next_one_is_answered(model: Any) -> None:
-    async def scenario() -> None:
-        layer, _ = batching(model)
-        with pytest.raises(RuntimeError, match=r"^it raised Panic: index out of bounds$") as caught:
-            await layer([0])
-        assert isinstance(caught.value.__cause__, Panic)
-        assert await layer([1]) == [2]
-
-    run(scenario())
+async def test_a_panic_is_an_error_of_its_request_and_the_next_one_is_answered(model: Any) -> None:
+    layer, _ = batching(model)
+    with pytest.raises(RuntimeError, match=r"^it raised Panic: index out of bounds$") as caught:
+        await layer([0])
+    assert isinstance(caught.value.__cause__, Panic)
+    assert await layer([1]) == [2]
 
 
-def test_an_iteration_that_stops_in_a_plain_model_reaches_its_caller() -> None:
-    async def scenario() -> None:
-        with pytest.raises(RuntimeError, match="StopIteration") as caught:
-            await call_once(_stops, [1])
-        assert isinstance(caught.value.__cause__, StopIteration)
-
-    run(scenario())
+async def test_an_iteration_that_stops_in_a_plain_model_reaches_its_caller() -> None:
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        await call_once(_stops, [1])
+    assert isinstance(caught.value.__cause__, StopIteration)
 
 
 # --- who goes away
 
 
-def test_callers_who_go_away_while_they_wait_are_left_out() -> None:
-    async def scenario() -> None:
-        model = Recording()
-        layer, tally = batching(model, wait="5ms")
-        asked = ask_each(layer, [1, 2, 3, 4])
-        asked[0].cancel()
-        asked[2].cancel()
-        assert await asked[1] == [4]
-        assert await asked[3] == [8]
-        assert model.given == [[2, 4]]
-        assert counters(tally) == {"calls": 1, "items": 2}
-
-    run_jumping(scenario())
+@jumping
+async def test_callers_who_go_away_while_they_wait_are_left_out() -> None:
+    model = Recording()
+    layer, tally = batching(model, wait="5ms")
+    asked = ask_each(layer, [1, 2, 3, 4])
+    asked[0].cancel()
+    asked[2].cancel()
+    assert await asked[1] == [4]
+    assert await asked[3] == [8]
+    assert model.given == [[2, 4]]
+    assert counters(tally) == {"calls": 1, "items": 2}
 
 
-def test_batch_without_callers_is_not_called_and_the_next_request_waits_in_full() -> None:
-    async def scenario() -> None:
-        model = Recording()
-        layer, _ = batching(model, wait="5ms")
-        for one in ask_each(layer, [1, 2]):
-            one.cancel()
-        await asyncio.sleep(0.003)
-        last = ask_each(layer, [3])
-        await asyncio.sleep(0.004)
-        assert model.given == []
-        assert await last[0] == [6]
-        assert now_ns() == pytest.approx(8 * MS, rel=0.01)
-        ask_each(layer, [4])[0].cancel()
-        await asyncio.sleep(1)
-        assert model.given == [[3]]
-
-    run_jumping(scenario())
+@jumping
+async def test_batch_without_callers_is_not_called_and_the_next_request_waits_in_full() -> None:
+    model = Recording()
+    layer, _ = batching(model, wait="5ms")
+    for one in ask_each(layer, [1, 2]):
+        one.cancel()
+    await asyncio.sleep(0.003)
+    last = ask_each(layer, [3])
+    await asyncio.sleep(0.004)
+    assert model.given == []
+    assert await last[0] == [6]
+    assert now_ns() == pytest.approx(8 * MS, rel=0.01)
+    ask_each(layer, [4])[0].cancel()
+    await asyncio.sleep(1)
+    assert model.given == [[3]]
 
 
-def test_callers_who_go_away_during_the_call_do_not_disturb_the_others() -> None:
-    async def scenario() -> None:
-        model = Model()
-        layer, _ = batching(model)
-        said = complaints()
-        asked = ask_each(layer, [1, 2, 3])
-        await settle()
-        asked[1].cancel()
-        await model.answer()
-        assert await asked[0] == [2]
-        assert await asked[2] == [6]
-        gone = ask_each(layer, [4])
-        await settle()
-        gone[0].cancel()
-        await model.fail(ValueError("for nobody"))
-        assert await _with(model, layer) == [10]
-        gc.collect()
-        assert said == []
-
-    run(scenario())
+async def test_callers_who_go_away_during_the_call_do_not_disturb_the_others() -> None:
+    model = Model()
+    layer, _ = batching(model)
+    said = complaints()
+    asked = ask_each(layer, [1, 2, 3])
+    await settle()
+    asked[1].cancel()
+    await model.answer()
+    assert await asked[0] == [2]
+    assert await asked[2] == [6]
+    gone = ask_each(layer, [4])
+    await settle()
+    gone[0].cancel()
+    await model.fail(ValueError("for nobody"))
+    assert await _with(model, layer) == [10]
+    gc.collect()
+    assert said == []
 
 
 async def _with(model: Model, layer: BatchLayer) -> Any:
@@ -409,18 +368,15 @@ async def _with(model: Model, layer: BatchLayer) -> Any:
     return await asked[0]
 
 
-def test_a_call_that_is_cancelled_from_inside_ends_its_batch_and_the_next_goes() -> None:
-    async def scenario() -> None:
-        model = Model()
-        layer, _ = batching(model)
-        asked = ask_each(layer, [1])
-        await settle()
-        model._open.popleft().cancel()
-        with pytest.raises(RuntimeError, match="it raised CancelledError"):
-            await asked[0]
-        assert await _with(model, layer) == [10]
-
-    run(scenario())
+async def test_a_call_that_is_cancelled_from_inside_ends_its_batch_and_the_next_goes() -> None:
+    model = Model()
+    layer, _ = batching(model)
+    asked = ask_each(layer, [1])
+    await settle()
+    model._open.popleft().cancel()
+    with pytest.raises(RuntimeError, match="it raised CancelledError"):
+        await asked[0]
+    assert await _with(model, layer) == [10]
 
 
 def test_a_loop_that_ends_takes_the_batches_under_way_with_it_and_begins_no_other() -> None:

@@ -27,6 +27,7 @@ from support.batching import (
     call_once,
     counters,
     doubled,
+    jumping,
     now_ns,
     run,
     run_jumping,
@@ -45,75 +46,61 @@ if TYPE_CHECKING:
 # --- who goes with whom, and when
 
 
-def test_requests_of_one_turn_of_the_loop_go_together_and_get_their_own_answers() -> None:
-    async def scenario() -> None:
-        model = Recording()
-        layer, _ = batching(model)
-        answers = await asyncio.gather(layer([1, 2]), layer([3]), layer([4, 5, 6]))
-        assert answers == [[2, 4], [6], [8, 10, 12]]
-        assert model.given == [[1, 2, 3, 4, 5, 6]]
-
-    run(scenario())
+async def test_requests_of_one_turn_of_the_loop_go_together_and_get_their_own_answers() -> None:
+    model = Recording()
+    layer, _ = batching(model)
+    answers = await asyncio.gather(layer([1, 2]), layer([3]), layer([4, 5, 6]))
+    assert answers == [[2, 4], [6], [8, 10, 12]]
+    assert model.given == [[1, 2, 3, 4, 5, 6]]
 
 
-def test_a_full_batch_does_not_wait() -> None:
-    async def scenario() -> None:
-        model = Recording()
-        layer, _ = batching(model, size=4, wait=NEVER)
-        assert await asyncio.gather(*ask_each(layer, range(8))) == [[2 * number] for number in range(8)]
-        assert model.given == [[0, 1, 2, 3], [4, 5, 6, 7]]
-
-    run(scenario())
+async def test_a_full_batch_does_not_wait() -> None:
+    model = Recording()
+    layer, _ = batching(model, size=4, wait=NEVER)
+    assert await asyncio.gather(*ask_each(layer, range(8))) == [[2 * number] for number in range(8)]
+    assert model.given == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def test_a_batch_that_the_next_request_does_not_fit_into_goes_without_it() -> None:
-    async def scenario() -> None:
-        model = Recording()
-        layer, _ = batching(model, size=4, wait=NEVER)
-        first = layer([1, 2, 3])
-        second = asyncio.ensure_future(layer([4, 5]))
-        assert await first == [2, 4, 6]
-        assert not second.done()
-        assert await layer([6, 7]) == [12, 14]
-        assert await second == [8, 10]
-        assert model.given == [[1, 2, 3], [4, 5, 6, 7]]
-
-    run(scenario())
+async def test_a_batch_that_the_next_request_does_not_fit_into_goes_without_it() -> None:
+    model = Recording()
+    layer, _ = batching(model, size=4, wait=NEVER)
+    first = layer([1, 2, 3])
+    second = asyncio.ensure_future(layer([4, 5]))
+    assert await first == [2, 4, 6]
+    assert not second.done()
+    assert await layer([6, 7]) == [12, 14]
+    assert await second == [8, 10]
+    assert model.given == [[1, 2, 3], [4, 5, 6, 7]]
 
 
-def test_a_request_larger_than_a_batch_goes_alone_and_in_one_piece() -> None:
-    async def scenario() -> None:
-        model = Recording()
-        layer, _ = batching(model, size=2)
-        answers = await asyncio.gather(layer([1]), layer([2, 3, 4, 5, 6]), layer([7]))
-        assert answers == [[2], [4, 6, 8, 10, 12], [14]]
-        assert model.given == [[1], [2, 3, 4, 5, 6], [7]]
-
-    run(scenario())
+async def test_a_request_larger_than_a_batch_goes_alone_and_in_one_piece() -> None:
+    model = Recording()
+    layer, _ = batching(model, size=2)
+    answers = await asyncio.gather(layer([1]), layer([2, 3, 4, 5, 6]), layer([7]))
+    assert answers == [[2], [4, 6, 8, 10, 12], [14]]
+    assert model.given == [[1], [2, 3, 4, 5, 6], [7]]
 
 
-def test_first_request_of_a_batch_waits_the_whole_wait_and_later_ones_less() -> None:
-    async def scenario() -> None:
-        went: list[tuple[int, list[int]]] = []
+@jumping
+async def test_first_request_of_a_batch_waits_the_whole_wait_and_later_ones_less() -> None:
+    went: list[tuple[int, list[int]]] = []
 
-        async def model(inputs: list[int]) -> list[int]:
-            went.append((now_ns() // MS, inputs))
-            return inputs
+    async def model(inputs: list[int]) -> list[int]:
+        went.append((now_ns() // MS, inputs))
+        return inputs
 
-        layer, tally = batching(model, wait="5ms")
-        first = layer([1])
-        await asyncio.sleep(0.003)
-        second = layer([2])
-        await asyncio.gather(first, second)
-        assert went == [(5, [1, 2])]
-        await asyncio.sleep(0.010)
-        await layer([3])
-        assert went[1:] == [(20, [3])]
-        waits = tally.snapshot().histograms["wait_ns"]
-        assert sum(waits.values()) == 3
-        assert min(waits) == pytest.approx(2 * MS, rel=0.01)
-
-    run_jumping(scenario())
+    layer, tally = batching(model, wait="5ms")
+    first = layer([1])
+    await asyncio.sleep(0.003)
+    second = layer([2])
+    await asyncio.gather(first, second)
+    assert went == [(5, [1, 2])]
+    await asyncio.sleep(0.010)
+    await layer([3])
+    assert went[1:] == [(20, [3])]
+    waits = tally.snapshot().histograms["wait_ns"]
+    assert sum(waits.values()) == 3
+    assert min(waits) == pytest.approx(2 * MS, rel=0.01)
 
 
 def test_a_timer_that_comes_a_little_early_is_on_time() -> None:
@@ -128,30 +115,28 @@ def test_a_timer_that_comes_a_little_early_is_on_time() -> None:
     run_jumping(scenario(), Hasty)
 
 
-def test_requests_due_behind_a_batch_are_sent_when_it_ends_and_others_wait_on() -> None:
-    async def scenario() -> None:
-        model = Model()
-        layer, _ = batching(model, wait="5ms")
-        ask_each(layer, [1])
-        await asyncio.sleep(0.006)
-        early = ask_each(layer, [2])
-        await asyncio.sleep(0.020)
-        late = ask_each(layer, [3])
-        assert model.given == [[1]]
-        await model.answer()
-        assert model.given == [[1], [2, 3]]
-        waiting = ask_each(layer, [4])
-        await asyncio.sleep(0.003)
-        await model.answer()
-        assert early[0].done()
-        assert late[0].done()
-        assert len(model.given) == 2
-        await asyncio.sleep(0.003)
-        assert model.given[2:] == [[4]]
-        await model.answer()
-        assert await waiting[0] == [8]
-
-    run_jumping(scenario())
+@jumping
+async def test_requests_due_behind_a_batch_are_sent_when_it_ends_and_others_wait_on() -> None:
+    model = Model()
+    layer, _ = batching(model, wait="5ms")
+    ask_each(layer, [1])
+    await asyncio.sleep(0.006)
+    early = ask_each(layer, [2])
+    await asyncio.sleep(0.020)
+    late = ask_each(layer, [3])
+    assert model.given == [[1]]
+    await model.answer()
+    assert model.given == [[1], [2, 3]]
+    waiting = ask_each(layer, [4])
+    await asyncio.sleep(0.003)
+    await model.answer()
+    assert early[0].done()
+    assert late[0].done()
+    assert len(model.given) == 2
+    await asyncio.sleep(0.003)
+    assert model.given[2:] == [[4]]
+    await model.answer()
+    assert await waiting[0] == [8]
 
 
 REQUESTS = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6)), min_size=1, max_size=30)
@@ -258,23 +243,20 @@ def test_serving_loop_gives_each_request_its_own_outputs(wait: str, model: Any) 
         runner.run(scenario())
 
 
-def test_the_next_batch_gathers_while_a_plain_model_works() -> None:
-    async def scenario() -> None:
-        model = ThreadModel()
-        layer, _ = batching(model, at_once=2)
-        first = ask_each(layer, [1])
-        await model.begun()
-        others = ask_each(layer, [2, 3])
-        await settle()
-        others += ask_each(layer, [4])
-        model.answer(2)
-        assert await asyncio.gather(*first, *others) == [[2], [4], [6], [8]]
-        assert model.given == [[1], [2, 3, 4]]
-        assert model.most == 1, "a plain model does one thing at a time"
-        assert len(model.threads) == 1
-        assert threading.current_thread() not in model.threads
-
-    run(scenario())
+async def test_the_next_batch_gathers_while_a_plain_model_works() -> None:
+    model = ThreadModel()
+    layer, _ = batching(model, at_once=2)
+    first = ask_each(layer, [1])
+    await model.begun()
+    others = ask_each(layer, [2, 3])
+    await settle()
+    others += ask_each(layer, [4])
+    model.answer(2)
+    assert await asyncio.gather(*first, *others) == [[2], [4], [6], [8]]
+    assert model.given == [[1], [2, 3, 4]]
+    assert model.most == 1, "a plain model does one thing at a time"
+    assert len(model.threads) == 1
+    assert threading.current_thread() not in model.threads
 
 
 def test_the_thread_of_a_model_ends_with_its_layer() -> None:
@@ -306,25 +288,22 @@ def test_a_loop_that_ends_before_its_model_leaves_the_thread_without_a_complaint
     assert not thread.is_alive()
 
 
-def test_an_awaited_model_has_as_many_batches_under_way_as_it_may_and_not_more() -> None:
-    async def scenario() -> None:
-        model = Model()
-        layer, _ = batching(model, size=2, at_once=2)
-        asked = ask_each(layer, range(8))
-        await settle()
-        assert model.given == [[0, 1], [2, 3]]
-        await model.answer()
-        assert model.given == [[0, 1], [2, 3], [4, 5]]
-        assert [one.done() for one in asked] == [True, True] + [False] * 6
-        await model.answer()
-        await model.answer()
-        await model.answer()
-        assert await asyncio.gather(*asked) == [[2 * number] for number in range(8)]
-
-    run(scenario())
+async def test_an_awaited_model_has_as_many_batches_under_way_as_it_may_and_not_more() -> None:
+    model = Model()
+    layer, _ = batching(model, size=2, at_once=2)
+    asked = ask_each(layer, range(8))
+    await settle()
+    assert model.given == [[0, 1], [2, 3]]
+    await model.answer()
+    assert model.given == [[0, 1], [2, 3], [4, 5]]
+    assert [one.done() for one in asked] == [True, True] + [False] * 6
+    await model.answer()
+    await model.answer()
+    await model.answer()
+    assert await asyncio.gather(*asked) == [[2 * number] for number in range(8)]
 
 
-def test_awaitable_of_a_plain_function_is_awaited_on_the_loop() -> None:
+async def test_awaitable_of_a_plain_function_is_awaited_on_the_loop() -> None:
     async def answer(inputs: list[int]) -> list[int]:
         assert threading.current_thread() is threading.main_thread()
         return doubled(inputs)
@@ -332,13 +311,10 @@ def test_awaitable_of_a_plain_function_is_awaited_on_the_loop() -> None:
     def model(inputs: list[int]) -> Any:
         return answer(inputs)
 
-    async def scenario() -> None:
-        layer, tally = batching(model)
-        assert not needs_loop(model)
-        assert await asyncio.gather(layer([1]), layer([2])) == [[2], [4]]
-        assert counters(tally) == {"calls": 1, "items": 2}
-
-    run(scenario())
+    layer, tally = batching(model)
+    assert not needs_loop(model)
+    assert await asyncio.gather(layer([1]), layer([2])) == [[2], [4]]
+    assert counters(tally) == {"calls": 1, "items": 2}
 
 
 def test_a_layer_that_answers_at_once_is_called_on_the_loop_if_it_says_so() -> None:
@@ -391,14 +367,11 @@ def test_coroutine_functions_and_what_says_so_are_called_on_the_loop(inner: Any,
         (deque, 5),  # which cannot be divided, so that its requests are asked one by one
     ],
 )
-def test_sized_outputs_are_distributed_in_parts(shape: Any, calls: int) -> None:
+async def test_sized_outputs_are_distributed_in_parts(shape: Any, calls: int) -> None:
     async def model(inputs: list[float]) -> Any:
         return shape([one + 0.5 for one in inputs])
 
-    async def scenario() -> None:
-        layer, tally = batching(model)
-        answers = await asyncio.gather(layer([1, 2]), layer([3]), layer([4, 5]))
-        assert [list(answer) for answer in answers] == [[1.5, 2.5], [3.5], [4.5, 5.5]]
-        assert counters(tally)["calls"] == calls
-
-    run(scenario())
+    layer, tally = batching(model)
+    answers = await asyncio.gather(layer([1, 2]), layer([3]), layer([4, 5]))
+    assert [list(answer) for answer in answers] == [[1.5, 2.5], [3.5], [4.5, 5.5]]
+    assert counters(tally)["calls"] == calls

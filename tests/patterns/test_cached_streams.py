@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.caching import Server
-from support.scenarios import run, settle
+from support.scenarios import settle
 
 from pytest_mlpatterns import Cached
 from pytest_mlpatterns.patterns.cache_layer import CacheLayer
@@ -87,119 +87,103 @@ def model_and_store(request: pytest.FixtureRequest) -> tuple[Model, Server | Non
     return Model(is_awaited=request.param == "awaited"), Server() if request.param == "store" else None
 
 
-def test_a_stream_that_ended_well_is_replayed(model_and_store: tuple[Model, Server | None]) -> None:
-    async def scenario() -> None:
-        model, store = model_and_store
-        cache = Cache(model, store)
-        stream = await cache.ask()
-        model.feed("a", ["b"])
-        assert [await anext(stream), await anext(stream)] == ["a", ["b"]]
-        model.feed(None)
-        assert await read(stream) == []
-        for _ in range(2):
-            assert await read(await cache.ask()) == ["a", ["b"]]
-        assert (len(model.calls), cache.counts) == (1, (2, 1, 0))
-
-    run(scenario())
+async def test_a_stream_that_ended_well_is_replayed(model_and_store: tuple[Model, Server | None]) -> None:
+    model, store = model_and_store
+    cache = Cache(model, store)
+    stream = await cache.ask()
+    model.feed("a", ["b"])
+    assert [await anext(stream), await anext(stream)] == ["a", ["b"]]
+    model.feed(None)
+    assert await read(stream) == []
+    for _ in range(2):
+        assert await read(await cache.ask()) == ["a", ["b"]]
+    assert (len(model.calls), cache.counts) == (1, (2, 1, 0))
 
 
-def test_requests_for_one_input_share_a_stream_from_its_beginning(model_and_store: tuple[Model, Server | None]) -> None:
-    async def scenario() -> None:
-        model, store = model_and_store
-        cache = Cache(model, store)
-        first = await cache.ask()
-        model.feed("a")
-        assert await anext(first) == "a"
-        second = await cache.ask()
-        assert await anext(second) == "a"
-        model.feed("b", None)
-        assert await asyncio.gather(read(first), read(second)) == [["b"], ["b"]]
-        assert (len(model.calls), cache.counts) == (1, (0, 1, 1))
-
-    run(scenario())
-
-
-def test_requests_share_the_call_before_there_is_a_stream() -> None:
-    async def scenario() -> None:
-        model = Model(is_awaited=True)
-        model.answer.clear()
-        cache = Cache(model)
-        asked = [asyncio.ensure_future(cache.ask()) for _ in range(3)]
-        await model.called.acquire()
-        asked[0].cancel()
-        await settle()
-        model.answer.set()
-        streams = await asyncio.gather(*asked[1:])
-        model.feed("a", None)
-        assert await asyncio.gather(*map(read, streams)) == [["a"], ["a"]]
-        assert len(model.calls) == 1
-
-    run(scenario())
+async def test_requests_for_one_input_share_a_stream_from_its_beginning(
+    model_and_store: tuple[Model, Server | None],
+) -> None:
+    model, store = model_and_store
+    cache = Cache(model, store)
+    first = await cache.ask()
+    model.feed("a")
+    assert await anext(first) == "a"
+    second = await cache.ask()
+    assert await anext(second) == "a"
+    model.feed("b", None)
+    assert await asyncio.gather(read(first), read(second)) == [["b"], ["b"]]
+    assert (len(model.calls), cache.counts) == (1, (0, 1, 1))
 
 
-def test_the_stream_goes_on_when_one_of_its_readers_goes(model_and_store: tuple[Model, Server | None]) -> None:
-    async def scenario() -> None:
-        model, store = model_and_store
-        cache = Cache(model, store)
-        first, second = await cache.ask(), await cache.ask()
-        model.feed("a")
-        assert await anext(first) == "a"
-        await first.aclose()
-        await first.aclose()
-        assert not model.closed
-        model.feed("b", None)
-        assert await read(second) == ["a", "b"]
-
-    run(scenario())
-
-
-def test_the_model_is_closed_when_all_readers_have_gone(model_and_store: tuple[Model, Server | None]) -> None:
-    async def scenario() -> None:
-        model, store = model_and_store
-        cache = Cache(model, store)
-        first, second = await cache.ask(), await cache.ask()
-        model.feed("a")
-        assert await anext(first) == "a"
-        await first.aclose()
-        await second.aclose()
-        assert model.closed == 1
-        again = await cache.ask()
-        model.feed("new", None)
-        assert await read(again) == ["new"]
-        assert len(model.calls) == 2
-
-    run(scenario())
+async def test_requests_share_the_call_before_there_is_a_stream() -> None:
+    model = Model(is_awaited=True)
+    model.answer.clear()
+    cache = Cache(model)
+    asked = [asyncio.ensure_future(cache.ask()) for _ in range(3)]
+    await model.called.acquire()
+    asked[0].cancel()
+    await settle()
+    model.answer.set()
+    streams = await asyncio.gather(*asked[1:])
+    model.feed("a", None)
+    assert await asyncio.gather(*map(read, streams)) == [["a"], ["a"]]
+    assert len(model.calls) == 1
 
 
-def test_a_request_that_comes_while_the_model_is_closed_has_a_stream_of_its_own() -> None:
-    async def scenario() -> None:
-        calls, may_go_on, may_close = [], asyncio.Event(), asyncio.Event()
-
-        async def model(batch: list[Any]) -> AsyncIterator[Any]:
-            calls.append(batch)
-            try:
-                yield "a"
-                await may_go_on.wait()
-                yield "b"
-            finally:
-                await may_close.wait()
-
-        cache = Cache(model)
-        leaving = asyncio.create_task(read(await cache.ask()))
-        await settle()
-        leaving.cancel()
-        await settle()
-        reading = asyncio.create_task(read(await cache.ask()))
-        may_go_on.set()
-        may_close.set()
-        assert await reading == await read(await cache.ask()) == ["a", "b"]
-        await asyncio.wait([leaving])
-        assert len(calls) == 2
-
-    run(scenario())
+async def test_the_stream_goes_on_when_one_of_its_readers_goes(model_and_store: tuple[Model, Server | None]) -> None:
+    model, store = model_and_store
+    cache = Cache(model, store)
+    first, second = await cache.ask(), await cache.ask()
+    model.feed("a")
+    assert await anext(first) == "a"
+    await first.aclose()
+    await first.aclose()
+    assert not model.closed
+    model.feed("b", None)
+    assert await read(second) == ["a", "b"]
 
 
-def test_a_panic_of_a_library_in_a_stream_is_an_error_of_its_reader_and_is_not_remembered() -> None:
+async def test_the_model_is_closed_when_all_readers_have_gone(model_and_store: tuple[Model, Server | None]) -> None:
+    model, store = model_and_store
+    cache = Cache(model, store)
+    first, second = await cache.ask(), await cache.ask()
+    model.feed("a")
+    assert await anext(first) == "a"
+    await first.aclose()
+    await second.aclose()
+    assert model.closed == 1
+    again = await cache.ask()
+    model.feed("new", None)
+    assert await read(again) == ["new"]
+    assert len(model.calls) == 2
+
+
+async def test_a_request_that_comes_while_the_model_is_closed_has_a_stream_of_its_own() -> None:
+    calls, may_go_on, may_close = [], asyncio.Event(), asyncio.Event()
+
+    async def model(batch: list[Any]) -> AsyncIterator[Any]:
+        calls.append(batch)
+        try:
+            yield "a"
+            await may_go_on.wait()
+            yield "b"
+        finally:
+            await may_close.wait()
+
+    cache = Cache(model)
+    leaving = asyncio.create_task(read(await cache.ask()))
+    await settle()
+    leaving.cancel()
+    await settle()
+    reading = asyncio.create_task(read(await cache.ask()))
+    may_go_on.set()
+    may_close.set()
+    assert await reading == await read(await cache.ask()) == ["a", "b"]
+    await asyncio.wait([leaving])
+    assert len(calls) == 2
+
+
+async def test_a_panic_of_a_library_in_a_stream_is_an_error_of_its_reader_and_is_not_remembered() -> None:
     class Panic(BaseException):
         """As the panics of libraries in Rust: no ``Exception``."""
 
@@ -207,94 +191,79 @@ def test_a_panic_of_a_library_in_a_stream_is_an_error_of_its_reader_and_is_not_r
         yield "a"
         raise Panic("no token")
 
-    async def scenario() -> None:
-        cache = Cache(model)
-        for _ in range(2):
-            with pytest.raises(RuntimeError, match="it raised Panic: no token"):
-                await read(await cache.ask())
-
-    run(scenario())
+    cache = Cache(model)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="it raised Panic: no token"):
+            await read(await cache.ask())
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
-def test_a_stream_whose_model_catches_its_cancellation_is_not_remembered(goes_on: bool) -> None:
-    async def scenario() -> None:
-        calls = []
+async def test_a_stream_whose_model_catches_its_cancellation_is_not_remembered(goes_on: bool) -> None:
+    calls = []
 
-        async def model(batch: list[Any]) -> AsyncIterator[Any]:
-            calls.append(batch)
-            yield "a"
-            if len(calls) == 1:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.Event().wait()
-            if len(calls) > 1 or goes_on:
-                yield "b"
+    async def model(batch: list[Any]) -> AsyncIterator[Any]:
+        calls.append(batch)
+        yield "a"
+        if len(calls) == 1:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        if len(calls) > 1 or goes_on:
+            yield "b"
 
-        cache = Cache(model)
-        left = await cache.ask()
-        assert await anext(left) == "a"
-        reading = asyncio.ensure_future(anext(left))
-        await settle()
-        reading.cancel()
-        await left.aclose()
-        assert await read(await cache.ask()) == ["a", "b"]
-
-    run(scenario())
+    cache = Cache(model)
+    left = await cache.ask()
+    assert await anext(left) == "a"
+    reading = asyncio.ensure_future(anext(left))
+    await settle()
+    reading.cancel()
+    await left.aclose()
+    assert await read(await cache.ask()) == ["a", "b"]
 
 
-def test_a_reader_that_goes_at_once_ends_a_stream_that_has_not_begun() -> None:
-    async def scenario() -> None:
-        cache = Cache(Model(is_awaited=False))
-        await (await cache.ask()).aclose()
-        assert not cache.layer._streams._running
-
-    run(scenario())
+async def test_a_reader_that_goes_at_once_ends_a_stream_that_has_not_begun() -> None:
+    cache = Cache(Model(is_awaited=False))
+    await (await cache.ask()).aclose()
+    assert not cache.layer._streams._running
 
 
 @pytest.mark.parametrize("goes", ["before the answer", "with the answer"])
-def test_a_stream_whose_only_caller_has_gone_is_closed(goes: str) -> None:
-    async def scenario() -> None:
-        model = Model(is_awaited=True)
-        model.answer.clear()
-        cache = Cache(model)
-        asked = asyncio.ensure_future(cache.ask())
-        await model.called.acquire()
-        if goes == "before the answer":
-            asked.cancel()
-            await settle()
-            model.answer.set()
-        else:
-            model.answer.set()
-            while not model.calls:
-                await asyncio.sleep(0)
-            asked.cancel()
+async def test_a_stream_whose_only_caller_has_gone_is_closed(goes: str) -> None:
+    model = Model(is_awaited=True)
+    model.answer.clear()
+    cache = Cache(model)
+    asked = asyncio.ensure_future(cache.ask())
+    await model.called.acquire()
+    if goes == "before the answer":
+        asked.cancel()
         await settle()
-        assert not cache.layer._streams._running
-        assert not cache.layer._streams._awaited
+        model.answer.set()
+    else:
+        model.answer.set()
+        while not model.calls:
+            await asyncio.sleep(0)
+        asked.cancel()
+    await settle()
+    assert not cache.layer._streams._running
+    assert not cache.layer._streams._awaited
 
-    run(scenario())
 
-
-def test_an_error_is_that_of_all_readers_and_nothing_is_remembered(
+async def test_an_error_is_that_of_all_readers_and_nothing_is_remembered(
     model_and_store: tuple[Model, Server | None],
 ) -> None:
-    async def scenario() -> None:
-        model, store = model_and_store
-        cache = Cache(model, store)
-        first, second = await cache.ask(), await cache.ask()
-        model.feed("a", ValueError("lost"))
-        for stream in (first, second):
-            with pytest.raises(ValueError, match="lost"):
-                await read(stream)
-        again = await cache.ask()
-        model.feed("a", None)
-        assert await read(again) == ["a"]
-        assert len(model.calls) == 2
-
-    run(scenario())
+    model, store = model_and_store
+    cache = Cache(model, store)
+    first, second = await cache.ask(), await cache.ask()
+    model.feed("a", ValueError("lost"))
+    for stream in (first, second):
+        with pytest.raises(ValueError, match="lost"):
+            await read(stream)
+    again = await cache.ask()
+    model.feed("a", None)
+    assert await read(again) == ["a"]
+    assert len(model.calls) == 2
 
 
-def test_an_error_while_the_model_is_closed_is_raised_to_the_last_reader() -> None:
+async def test_an_error_while_the_model_is_closed_is_raised_to_the_last_reader() -> None:
     async def untidy(batch: list[Any]) -> AsyncIterator[Any]:
         try:
             yield "a"
@@ -302,52 +271,40 @@ def test_an_error_while_the_model_is_closed_is_raised_to_the_last_reader() -> No
         finally:
             raise OSError("no handle")
 
-    async def scenario() -> None:
-        stream = await Cache(untidy).ask()
-        assert await anext(stream) == "a"
-        with pytest.raises(OSError, match="no handle"):
-            await stream.aclose()
-
-    run(scenario())
+    stream = await Cache(untidy).ask()
+    assert await anext(stream) == "a"
+    with pytest.raises(OSError, match="no handle"):
+        await stream.aclose()
 
 
-def test_a_chunk_that_is_changed_by_a_reader_stays_as_it_was() -> None:
+async def test_a_chunk_that_is_changed_by_a_reader_stays_as_it_was() -> None:
     async def lists(batch: list[Any]) -> AsyncIterator[Any]:
         yield ["a"]
 
-    async def scenario() -> None:
-        cache = Cache(lists)
-        for _ in range(3):
-            (chunk,) = await read(await cache.ask())
-            assert chunk == ["a"]
-            chunk.append("b")
-
-    run(scenario())
+    cache = Cache(lists)
+    for _ in range(3):
+        (chunk,) = await read(await cache.ask())
+        assert chunk == ["a"]
+        chunk.append("b")
 
 
-def test_several_inputs_are_refused_also_if_they_are_remembered() -> None:
-    async def scenario() -> None:
-        model = Model(is_awaited=False)
-        cache = Cache(model)
-        with pytest.raises(RequestError, match="has 2 inputs"):
-            cache.layer(["x", "y"])
-        for value in "xy":
-            stream = await cache.ask(value)
-            model.feed(value, None)
-            assert await read(stream) == [value]
-        with pytest.raises(RequestError, match="has 2 inputs"):
-            cache.layer(["x", "y"])
-
-    run(scenario())
+async def test_several_inputs_are_refused_also_if_they_are_remembered() -> None:
+    model = Model(is_awaited=False)
+    cache = Cache(model)
+    with pytest.raises(RequestError, match="has 2 inputs"):
+        cache.layer(["x", "y"])
+    for value in "xy":
+        stream = await cache.ask(value)
+        model.feed(value, None)
+        assert await read(stream) == [value]
+    with pytest.raises(RequestError, match="has 2 inputs"):
+        cache.layer(["x", "y"])
 
 
-def test_a_chunk_that_the_store_cannot_hold_is_an_error_at_the_end() -> None:
-    async def scenario() -> None:
-        model = Model(is_awaited=False)
-        stream = await Cache(model, Server()).ask()
-        model.feed({1, 2}, float("nan"), None)
-        assert await anext(stream) == {1, 2}
-        with pytest.raises(RequestError, match="cannot be written to a store"):
-            await read(stream)
-
-    run(scenario())
+async def test_a_chunk_that_the_store_cannot_hold_is_an_error_at_the_end() -> None:
+    model = Model(is_awaited=False)
+    stream = await Cache(model, Server()).ask()
+    model.feed({1, 2}, float("nan"), None)
+    assert await anext(stream) == {1, 2}
+    with pytest.raises(RequestError, match="cannot be written to a store"):
+        await read(stream)

@@ -157,24 +157,21 @@ def with_countdown(scenario: Any, most: int = 8) -> None:
 
 
 class TestSteps:
-    def test_a_sequence_that_ends_while_another_starts_is_not_stepped(self) -> None:
-        async def scenario() -> None:
-            served = Layer(SlowStart(), most=2)
-            first = served.ask("a", 3)
-            second = served.ask("b", 1)
-            third = served.ask("c", 1)
-            await asyncio.wait_for(served.model.starting.acquire(), PATIENCE_S)
-            served.model.begin.release()
-            await asyncio.wait_for(served.model.starting.acquire(), PATIENCE_S)
-            await first.aclose()
-            await second.aclose()
-            served.model.begin.release()
-            served.model.begin.release()
-            served.model.let_go(2)
-            assert await asyncio.wait_for(read(third), PATIENCE_S) == ["c1"]
-            assert [state and state["name"] for state in served.model.stepped] == ["c", "c"]
-
-        run(scenario())
+    async def test_a_sequence_that_ends_while_another_starts_is_not_stepped(self) -> None:
+        served = Layer(SlowStart(), most=2)
+        first = served.ask("a", 3)
+        second = served.ask("b", 1)
+        third = served.ask("c", 1)
+        await asyncio.wait_for(served.model.starting.acquire(), PATIENCE_S)
+        served.model.begin.release()
+        await asyncio.wait_for(served.model.starting.acquire(), PATIENCE_S)
+        await first.aclose()
+        await second.aclose()
+        served.model.begin.release()
+        served.model.begin.release()
+        served.model.let_go(2)
+        assert await asyncio.wait_for(read(third), PATIENCE_S) == ["c1"]
+        assert [state and state["name"] for state in served.model.stepped] == ["c", "c"]
 
     def test_requests_join_between_two_steps(self) -> None:
         async def scenario(served: Layer) -> None:
@@ -227,19 +224,13 @@ class TestSteps:
 
         with_countdown(scenario)
 
-    def test_plain_methods_run_in_a_thread_of_their_own(self) -> None:
-        async def scenario() -> None:
-            served = Layer(PlainCountdown())
-            assert await asyncio.gather(*(read(served.ask(number)) for number in (2, 3))) == [[2, 1], [3, 2, 1]]
-            assert served.model.threads == {"continuous model"}
+    async def test_plain_methods_run_in_a_thread_of_their_own(self) -> None:
+        served = Layer(PlainCountdown())
+        assert await asyncio.gather(*(read(served.ask(number)) for number in (2, 3))) == [[2, 1], [3, 2, 1]]
+        assert served.model.threads == {"continuous model"}
 
-        run(scenario())
-
-    def test_plain_methods_may_return_awaitables(self) -> None:
-        async def scenario() -> None:
-            assert await read(Layer(WrappedCountdown()).ask(2)) == [2, 1]
-
-        run(scenario())
+    async def test_plain_methods_may_return_awaitables(self) -> None:
+        assert await read(Layer(WrappedCountdown()).ask(2)) == [2, 1]
 
     def test_what_happens_is_counted(self) -> None:
         async def scenario(served: Layer) -> None:
@@ -289,20 +280,17 @@ class TestErrors:
         with_countdown(scenario, most=2)
 
     @pytest.mark.parametrize("error", [Panic("13"), asyncio.CancelledError("13")])
-    def test_one_that_is_no_exception_ends_its_sequences_and_no_other(self, error: BaseException) -> None:
-        async def scenario() -> None:
-            served = Layer(Panicking(error), most=2)
-            failing = [served.ask(name, 1) for name in ("start", "step", "b")]
-            last = served.ask("c", 1)
-            served.model.let_go(9)
-            for stream in failing:
-                with pytest.raises(RuntimeError, match=f"it raised {type(error).__name__}: 13"):
-                    await read(stream)
-            assert await read(last) == ["c1"]
+    async def test_one_that_is_no_exception_ends_its_sequences_and_no_other(self, error: BaseException) -> None:
+        served = Layer(Panicking(error), most=2)
+        failing = [served.ask(name, 1) for name in ("start", "step", "b")]
+        last = served.ask("c", 1)
+        served.model.let_go(9)
+        for stream in failing:
+            with pytest.raises(RuntimeError, match=f"it raised {type(error).__name__}: 13"):
+                await read(stream)
+        assert await read(last) == ["c1"]
 
-        run(scenario())
-
-    def test_a_time_limit_of_the_model_s_own_is_an_error_of_its_sequences(self) -> None:
+    async def test_a_time_limit_of_the_model_s_own_is_an_error_of_its_sequences(self) -> None:
         class Limited(Countdown):
             async def step(self, active: list[dict[str, Any]]) -> list[Any]:
                 task = asyncio.current_task()
@@ -312,33 +300,24 @@ class TestErrors:
                     await asyncio.sleep(0)
                 raise TimeoutError("too slow")
 
-        async def scenario() -> None:
-            with pytest.raises(TimeoutError, match="too slow"):
-                await read(Layer(Limited()).ask("a", 1))
+        with pytest.raises(TimeoutError, match="too slow"):
+            await read(Layer(Limited()).ask("a", 1))
 
-        run(scenario())
-
-    def test_one_in_the_thread_is_raised_too(self) -> None:
-        async def scenario() -> None:
-            with pytest.raises(RuntimeError, match="StopIteration"):
-                await read(Layer(PlainCountdown()).ask(13))
-
-        run(scenario())
+    async def test_one_in_the_thread_is_raised_too(self) -> None:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await read(Layer(PlainCountdown()).ask(13))
 
     @pytest.mark.parametrize("returned", [["a", "b"], [], None, "a"])
-    def test_a_step_returns_one_chunk_for_each(self, returned: Any) -> None:
+    async def test_a_step_returns_one_chunk_for_each(self, returned: Any) -> None:
         class Wrong(PlainCountdown):
             def step(self, active: list[list[int]]) -> Any:
                 return returned
 
-        async def scenario() -> None:
-            served = Layer(Wrong())
-            if returned == "a":
-                served.ask(1), served.ask(1)
-            with pytest.raises(RequestError, match=r"^step\(active\) of the model returned"):
-                await read(served.ask(1))
-
-        run(scenario())
+        served = Layer(Wrong())
+        if returned == "a":
+            served.ask(1), served.ask(1)
+        with pytest.raises(RequestError, match=r"^step\(active\) of the model returned"):
+            await read(served.ask(1))
 
     def test_several_inputs_are_refused(self) -> None:
         async def scenario(served: Layer) -> None:

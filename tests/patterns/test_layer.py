@@ -292,19 +292,16 @@ class TestEnds:
         ("error", "ends"),
         [(asyncio.CancelledError(), True), (ValueError(), False), (SystemExit(), False), (BaseException(), False)],
     )
-    def test_a_cancellation_does_once_the_task_was_cancelled_and_what_a_model_makes_of_it_does_not(
+    async def test_a_cancellation_does_once_the_task_was_cancelled_and_what_a_model_makes_of_it_does_not(
         self, error: BaseException, ends: bool
     ) -> None:
-        async def scenario() -> None:
-            assert not ends_task(error)
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await asyncio.sleep(0)
-            assert ends_task(error) is ends
-
-        asyncio.run(scenario())
+        assert not ends_task(error)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        assert ends_task(error) is ends
 
 
 class TestRefusals:

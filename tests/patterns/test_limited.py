@@ -49,42 +49,36 @@ def limited(model: Any, **arguments: Any) -> tuple[LimitLayer, Tally]:
     return LimitLayer(Limited(**arguments), model, tally), tally
 
 
-def test_beyond_the_limit_requests_wait_and_beyond_those_they_are_refused_at_once() -> None:
-    async def scenario() -> None:
-        model = Model()
-        ask, tally = limited(model, max_in_flight=2, max_waiting=1, status=429, retry_after="1500ms")
-        tasks = [asyncio.create_task(ask([number])) for number in range(3)]  # type: ignore[arg-type]
-        await settle()
-        assert model.given == [0, 1]
-        with pytest.raises(RequestError, match=r"too many requests: 2 in flight and 1 request waiting") as refused:
-            await ask([3])
-        assert (refused.value.status, refused.value.retry_after_s) == (429, 2)
-        model.open[0].set_result(["first"])
-        await settle()
-        assert model.given == [0, 1, 2]  # the waiting one is let in
-        for answer in model.open:
-            answer.set_result(["later"])
-        assert [list(outputs) for outputs in await asyncio.gather(*tasks)] == [["first"], ["later"], ["later"]]
-        assert counts(tally) == {"admitted": 3, "rejected": 1}
-        figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
-        assert figures["admitted_share"].value == 0.75
-
-    run(scenario())
+async def test_beyond_the_limit_requests_wait_and_beyond_those_they_are_refused_at_once() -> None:
+    model = Model()
+    ask, tally = limited(model, max_in_flight=2, max_waiting=1, status=429, retry_after="1500ms")
+    tasks = [asyncio.create_task(ask([number])) for number in range(3)]  # type: ignore[arg-type]
+    await settle()
+    assert model.given == [0, 1]
+    with pytest.raises(RequestError, match=r"too many requests: 2 in flight and 1 request waiting") as refused:
+        await ask([3])
+    assert (refused.value.status, refused.value.retry_after_s) == (429, 2)
+    model.open[0].set_result(["first"])
+    await settle()
+    assert model.given == [0, 1, 2]  # the waiting one is let in
+    for answer in model.open:
+        answer.set_result(["later"])
+    assert [list(outputs) for outputs in await asyncio.gather(*tasks)] == [["first"], ["later"], ["later"]]
+    assert counts(tally) == {"admitted": 3, "rejected": 1}
+    figures = derived_metrics(PatternStats(layers=(tally.snapshot(),)))
+    assert figures["admitted_share"].value == 0.75
 
 
-def test_nobody_waits_if_nobody_may() -> None:
-    async def scenario() -> None:
-        model = Model()
-        ask, _ = limited(model, max_in_flight=1, max_waiting=0, retry_after=None)
-        first = asyncio.create_task(ask([0]))  # type: ignore[arg-type]
-        await settle()
-        with pytest.raises(RequestError, match="0 requests waiting") as refused:
-            await ask([1])
-        assert (refused.value.status, refused.value.retry_after_s) == (503, None)
-        model.open[0].set_result(["done"])
-        assert await first == ["done"]
-
-    run(scenario())
+async def test_nobody_waits_if_nobody_may() -> None:
+    model = Model()
+    ask, _ = limited(model, max_in_flight=1, max_waiting=0, retry_after=None)
+    first = asyncio.create_task(ask([0]))  # type: ignore[arg-type]
+    await settle()
+    with pytest.raises(RequestError, match="0 requests waiting") as refused:
+        await ask([1])
+    assert (refused.value.status, refused.value.retry_after_s) == (503, None)
+    model.open[0].set_result(["done"])
+    assert await first == ["done"]
 
 
 @FEW
@@ -126,43 +120,37 @@ def test_the_limit_is_never_exceeded_and_requests_keep_their_order(data: st.Data
     run(scenario())
 
 
-def test_a_request_that_goes_just_when_it_is_let_in_gives_its_place_back() -> None:
-    async def scenario() -> None:
-        model = Model()
-        ask, _ = limited(model, max_in_flight=1)
-        first, second, third = (asyncio.create_task(ask([number])) for number in range(3))  # type: ignore[arg-type]
-        await settle()
-        model.open[0].set_result(["done"])
-        while not first.done():
-            await asyncio.sleep(0)
-        second.cancel()  # its turn has come, and it has not run yet
-        await settle()
-        assert model.given[-1] == 2
-        model.open[0].set_result(["done"])
-        assert await third == ["done"]
-
-    run(scenario())
+async def test_a_request_that_goes_just_when_it_is_let_in_gives_its_place_back() -> None:
+    model = Model()
+    ask, _ = limited(model, max_in_flight=1)
+    first, second, third = (asyncio.create_task(ask([number])) for number in range(3))  # type: ignore[arg-type]
+    await settle()
+    model.open[0].set_result(["done"])
+    while not first.done():
+        await asyncio.sleep(0)
+    second.cancel()  # its turn has come, and it has not run yet
+    await settle()
+    assert model.given[-1] == 2
+    model.open[0].set_result(["done"])
+    assert await third == ["done"]
 
 
-def test_a_plain_model_runs_in_a_thread_so_that_others_are_refused_meanwhile() -> None:
-    async def scenario() -> None:
-        may_end, threads = threading.Event(), []
+async def test_a_plain_model_runs_in_a_thread_so_that_others_are_refused_meanwhile() -> None:
+    may_end, threads = threading.Event(), []
 
-        def model(instances: list[int]) -> list[int]:
-            threads.append(threading.current_thread().name)
-            assert may_end.wait(PATIENCE_S)
-            return [2 * one for one in instances]
+    def model(instances: list[int]) -> list[int]:
+        threads.append(threading.current_thread().name)
+        assert may_end.wait(PATIENCE_S)
+        return [2 * one for one in instances]
 
-        ask, _ = limited(model, max_in_flight=1, max_waiting=0)
-        first = asyncio.create_task(ask([4]))  # type: ignore[arg-type]
-        await settle()
-        with pytest.raises(RequestError):
-            await ask([5])
-        may_end.set()
-        assert await first == [8]
-        assert threads == ["limited model"]
-
-    run(scenario())
+    ask, _ = limited(model, max_in_flight=1, max_waiting=0)
+    first = asyncio.create_task(ask([4]))  # type: ignore[arg-type]
+    await settle()
+    with pytest.raises(RequestError):
+        await ask([5])
+    may_end.set()
+    assert await first == [8]
+    assert threads == ["limited model"]
 
 
 async def later() -> AsyncIterator[int]:
@@ -179,30 +167,24 @@ def yielded(_instances: list[Any]) -> Any:
 
 
 @pytest.mark.parametrize("model", [streamed, yielded, lambda _instances: later(), lambda _instances: [later()]])
-def test_a_stream_is_in_flight_until_it_ends(model: Any) -> None:
-    async def scenario() -> None:
-        ask, _ = limited(model, max_in_flight=1, max_waiting=0)
-        stream: Any = await ask([0])
-        with pytest.raises(RequestError):
-            await ask([1])
-        assert [chunk async for chunk in stream] == [1, 2]
-        await settle()
-        assert await ask([2])
-
-    run(scenario())
+async def test_a_stream_is_in_flight_until_it_ends(model: Any) -> None:
+    ask, _ = limited(model, max_in_flight=1, max_waiting=0)
+    stream: Any = await ask([0])
+    with pytest.raises(RequestError):
+        await ask([1])
+    assert [chunk async for chunk in stream] == [1, 2]
+    await settle()
+    assert await ask([2])
 
 
-def test_an_error_of_the_model_gives_the_place_back() -> None:
-    async def scenario() -> None:
-        async def model(instances: list[Any]) -> Any:
-            raise ValueError("no")
+async def test_an_error_of_the_model_gives_the_place_back() -> None:
+    async def model(instances: list[Any]) -> Any:
+        raise ValueError("no")
 
-        ask, _ = limited(model, max_in_flight=1, max_waiting=0)
-        for _ in range(3):
-            with pytest.raises(ValueError, match="no"):
-                await ask([0])
-
-    run(scenario())
+    ask, _ = limited(model, max_in_flight=1, max_waiting=0)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no"):
+            await ask([0])
 
 
 @pytest.mark.parametrize(

@@ -72,58 +72,43 @@ async def answer(handler: Any, value: int) -> list[Any]:
 
 @pytest.mark.parametrize("layer", [limited, batched])
 class TestBehindALayerWithAThread:
-    def test_a_plain_function_may_return_an_awaitable(self, layer: Callable[[Any], Any]) -> None:
-        async def scenario() -> None:
-            ask = layer(Logged())
-            assert [await answer(ask, number) for number in (1, 2)] == [[2], [4]]
+    async def test_a_plain_function_may_return_an_awaitable(self, layer: Callable[[Any], Any]) -> None:
+        ask = layer(Logged())
+        assert [await answer(ask, number) for number in (1, 2)] == [[2], [4]]
 
-        run(scenario())
-
-    def test_a_cache_remembers_what_such_a_function_returns(self, layer: Callable[[Any], Any]) -> None:
-        async def scenario() -> None:
-            model, tally = Logged(), Tally(1, "cached")
-            ask = layer(CacheLayer(Cached(), model, tally))
-            assert [await answer(ask, number) for number in (1, 2, 1, 2)] == [[2], [4], [2], [4]]
-            assert (model.calls, counts(tally)) == (2, {"hits": 2, "misses": 2, "coalesced": 0})
-
-        run(scenario())
+    async def test_a_cache_remembers_what_such_a_function_returns(self, layer: Callable[[Any], Any]) -> None:
+        model, tally = Logged(), Tally(1, "cached")
+        ask = layer(CacheLayer(Cached(), model, tally))
+        assert [await answer(ask, number) for number in (1, 2, 1, 2)] == [[2], [4], [2], [4]]
+        assert (model.calls, counts(tally)) == (2, {"hits": 2, "misses": 2, "coalesced": 0})
 
 
-def test_a_cache_remembers_and_shares_a_plain_generator_behind_a_thread() -> None:
-    async def scenario() -> None:
-        model, tally = Counting(), Tally(1, "cached")
-        ask = limited(CacheLayer(Cached(), model, tally))
-        assert [await answer(ask, number) for number in (2, 3, 2)] == [[0, 1], [0, 1, 2], [0, 1]]
-        assert await asyncio.gather(answer(ask, 4), answer(ask, 4)) == [[0, 1, 2, 3]] * 2
-        assert (model.calls, counts(tally)) == (3, {"hits": 1, "misses": 3, "coalesced": 1})
-
-    run(scenario())
+async def test_a_cache_remembers_and_shares_a_plain_generator_behind_a_thread() -> None:
+    model, tally = Counting(), Tally(1, "cached")
+    ask = limited(CacheLayer(Cached(), model, tally))
+    assert [await answer(ask, number) for number in (2, 3, 2)] == [[0, 1], [0, 1, 2], [0, 1]]
+    assert await asyncio.gather(answer(ask, 4), answer(ask, 4)) == [[0, 1, 2, 3]] * 2
+    assert (model.calls, counts(tally)) == (3, {"hits": 1, "misses": 3, "coalesced": 1})
 
 
-def test_a_batch_before_a_cache_refuses_a_plain_generator_every_time() -> None:
-    async def scenario() -> None:
-        ask = batched(CacheLayer(Cached(), Counting(), Tally(1, "cached")))
-        for number in (2, 2):
-            with pytest.raises(RequestError, match="the model streams its answers") as caught:
-                await answer(ask, number)
-            assert caught.value.status == 501
-
-    run(scenario())
+async def test_a_batch_before_a_cache_refuses_a_plain_generator_every_time() -> None:
+    ask = batched(CacheLayer(Cached(), Counting(), Tally(1, "cached")))
+    for number in (2, 2):
+        with pytest.raises(RequestError, match="the model streams its answers") as caught:
+            await answer(ask, number)
+        assert caught.value.status == 501
 
 
-def test_a_cache_that_moved_to_the_event_loop_still_calls_the_model_in_a_thread() -> None:
-    async def scenario() -> None:
-        threads = []
+async def test_a_cache_that_moved_to_the_event_loop_still_calls_the_model_in_a_thread() -> None:
+    threads = []
 
-        def model(batch: list[int]) -> Any:
-            threads.append(threading.current_thread().name)
-            return (one for one in batch) if batch[0] else batch
+    def model(batch: list[int]) -> Any:
+        threads.append(threading.current_thread().name)
+        return (one for one in batch) if batch[0] else batch
 
-        ask = limited(CacheLayer(Cached(), model, Tally(1, "cached")))
-        assert [await answer(ask, number) for number in (1, 0, 1)] == [[1], [0], [1]]
-        assert threads == ["limited model", "cached model"]
-
-    run(scenario())
+    ask = limited(CacheLayer(Cached(), model, Tally(1, "cached")))
+    assert [await answer(ask, number) for number in (1, 0, 1)] == [[1], [0], [1]]
+    assert threads == ["limited model", "cached model"]
 
 
 class Held:
@@ -165,57 +150,48 @@ def test_waiting_for_the_thread_is_the_wait_of_a_queue() -> None:
 
 
 class TestAPlaceOfALimit:
-    def test_it_is_taken_until_the_call_of_a_caller_that_has_gone_has_ended(self) -> None:
-        async def scenario() -> None:
-            model = Held()
-            ask = LimitLayer(Limited(1, max_waiting=1), model, Tally(0, "limited"))
-            gone = asyncio.create_task(answer(ask, 1))
-            await model.has_begun()
-            gone.cancel()
-            await asyncio.wait([gone])
-            waiting = asyncio.create_task(answer(ask, 2))
-            await settle()
-            with pytest.raises(RequestError, match="too many requests"):
-                await answer(ask, 3)
-            model.may_end.release(2)
-            assert await waiting == [2]
-            assert model.given == [1, 2]
+    async def test_it_is_taken_until_the_call_of_a_caller_that_has_gone_has_ended(self) -> None:
+        model = Held()
+        ask = LimitLayer(Limited(1, max_waiting=1), model, Tally(0, "limited"))
+        gone = asyncio.create_task(answer(ask, 1))
+        await model.has_begun()
+        gone.cancel()
+        await asyncio.wait([gone])
+        waiting = asyncio.create_task(answer(ask, 2))
+        await settle()
+        with pytest.raises(RequestError, match="too many requests"):
+            await answer(ask, 3)
+        model.may_end.release(2)
+        assert await waiting == [2]
+        assert model.given == [1, 2]
 
-        run(scenario())
-
-    def test_it_is_free_at_once_if_the_call_had_not_begun(self) -> None:
-        async def scenario() -> None:
-            model = Held()
-            ask = LimitLayer(Limited(2, max_waiting=0), model, Tally(0, "limited"))
-            first, gone = (asyncio.create_task(answer(ask, number)) for number in (1, 2))
-            await model.has_begun()
-            gone.cancel()
-            await asyncio.wait([gone])
-            third = asyncio.create_task(answer(ask, 3))
-            model.may_end.release(2)
-            assert await asyncio.gather(first, third) == [[1], [3]]
-            assert model.given == [1, 3]
-
-        run(scenario())
+    async def test_it_is_free_at_once_if_the_call_had_not_begun(self) -> None:
+        model = Held()
+        ask = LimitLayer(Limited(2, max_waiting=0), model, Tally(0, "limited"))
+        first, gone = (asyncio.create_task(answer(ask, number)) for number in (1, 2))
+        await model.has_begun()
+        gone.cancel()
+        await asyncio.wait([gone])
+        third = asyncio.create_task(answer(ask, 3))
+        model.may_end.release(2)
+        assert await asyncio.gather(first, third) == [[1], [3]]
+        assert model.given == [1, 3]
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_awaitable_for_a_caller_that_has_gone_is_closed() -> None:
-    async def scenario() -> None:
-        model, called, may_return = Logged(), threading.Event(), threading.Event()
+async def test_an_awaitable_for_a_caller_that_has_gone_is_closed() -> None:
+    model, called, may_return = Logged(), threading.Event(), threading.Event()
 
-        def slow(batch: list[int]) -> Any:
-            called.set()
-            assert may_return.wait(PATIENCE_S)
-            return model(batch)
+    def slow(batch: list[int]) -> Any:
+        called.set()
+        assert may_return.wait(PATIENCE_S)
+        return model(batch)
 
-        ask = limited(slow)
-        gone = asyncio.create_task(answer(ask, 1))
-        assert await asyncio.to_thread(called.wait, PATIENCE_S)
-        gone.cancel()
-        await asyncio.wait([gone])
-        may_return.set()
-        assert await answer(ask, 2) == [4]
-        assert model.calls == 1
-
-    run(scenario())
+    ask = limited(slow)
+    gone = asyncio.create_task(answer(ask, 1))
+    assert await asyncio.to_thread(called.wait, PATIENCE_S)
+    gone.cancel()
+    await asyncio.wait([gone])
+    may_return.set()
+    assert await answer(ask, 2) == [4]
+    assert model.calls == 1

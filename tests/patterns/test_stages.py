@@ -130,18 +130,15 @@ def test_a_pipeline_is_its_stages_one_after_the_other_whichever_of_them_are_awai
         (lambda _: 5, "returned int, which has no length; it must return a list of outputs"),
     ],
 )
-def test_a_stage_that_does_not_return_one_output_for_each_input_is_named(
+async def test_a_stage_that_does_not_return_one_output_for_each_input_is_named(
     returns: Callable[[list[Any]], Any], found: str, awaited: bool
 ) -> None:
-    async def scenario() -> None:
-        layer, _ = staging(*([minus_three] if awaited else []), plus_one, returns, doubled)
-        with pytest.raises(RequestError) as caught:
-            await answered(layer, [1, 2])
-        assert caught.value.status == 500
-        stage = 2 if awaited else 1
-        assert str(caught.value) == f"stage {stage} of pipeline(stages=[plus_one,doubled]) {found}"
-
-    run(scenario())
+    layer, _ = staging(*([minus_three] if awaited else []), plus_one, returns, doubled)
+    with pytest.raises(RequestError) as caught:
+        await answered(layer, [1, 2])
+    assert caught.value.status == 500
+    stage = 2 if awaited else 1
+    assert str(caught.value) == f"stage {stage} of pipeline(stages=[plus_one,doubled]) {found}"
 
 
 class Frame(dict[str, list[int]]):
@@ -153,21 +150,18 @@ class Frame(dict[str, list[int]]):
         return len(self["value"])
 
 
-def test_a_stage_may_hand_a_frame_to_the_next_but_the_last_returns_outputs() -> None:
+async def test_a_stage_may_hand_a_frame_to_the_next_but_the_last_returns_outputs() -> None:
     def framed(inputs: list[int]) -> Frame:
         return Frame(value=inputs)
 
     def unframed(frame: Frame) -> list[int]:
         return frame["value"]
 
-    async def scenario() -> None:
-        layer, _ = staging(framed, unframed)
-        assert await answered(layer, [1, 2]) == [1, 2]
-        layer, _ = staging(framed)
-        with pytest.raises(RequestError, match=r"stage 0 .* returned Frame for 2 inputs, expected a list with one"):
-            await answered(layer, [1, 2])
-
-    run(scenario())
+    layer, _ = staging(framed, unframed)
+    assert await answered(layer, [1, 2]) == [1, 2]
+    layer, _ = staging(framed)
+    with pytest.raises(RequestError, match=r"stage 0 .* returned Frame for 2 inputs, expected a list with one"):
+        await answered(layer, [1, 2])
 
 
 def fails(_: Sequence[int]) -> list[int]:
@@ -175,49 +169,40 @@ def fails(_: Sequence[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("stages", [(plus_one, fails), (minus_three, fails, plus_one), (fails, minus_three)])
-def test_an_error_of_a_stage_passes_as_it_is_with_the_users_frames_alone(stages: tuple[Any, ...]) -> None:
-    async def scenario() -> None:
-        caller = ModelCaller(staging(*stages)[0])
-        with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
-            await caller([1])
-        (text,) = caller.tracebacks
-        assert "raise ZeroDivisionError" in text
-        assert "pytest_mlpatterns" not in text
-
-    run(scenario())
+async def test_an_error_of_a_stage_passes_as_it_is_with_the_users_frames_alone(stages: tuple[Any, ...]) -> None:
+    caller = ModelCaller(staging(*stages)[0])
+    with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
+        await caller([1])
+    (text,) = caller.tracebacks
+    assert "raise ZeroDivisionError" in text
+    assert "pytest_mlpatterns" not in text
 
 
-def test_requests_of_a_pipeline_can_be_in_different_stages() -> None:
-    async def scenario() -> None:
-        first, second = Model(), Model()
-        models = iter([first, second])
+async def test_requests_of_a_pipeline_can_be_in_different_stages() -> None:
+    first, second = Model(), Model()
+    models = iter([first, second])
 
-        def either(inputs: list[int]) -> Any:
-            return next(models)(inputs)
+    def either(inputs: list[int]) -> Any:
+        return next(models)(inputs)
 
-        layer, _ = staging(either, plus_one)
-        one, other = (asyncio.create_task(answered(layer, [number])) for number in (1, 2))
-        await settle()
-        second.answer.set_result([20])
-        assert await other == [21]
-        assert not one.done()
-        first.answer.set_result([10])
-        assert await one == [11]
-
-    run(scenario())
+    layer, _ = staging(either, plus_one)
+    one, other = (asyncio.create_task(answered(layer, [number])) for number in (1, 2))
+    await settle()
+    second.answer.set_result([20])
+    assert await other == [21]
+    assert not one.done()
+    first.answer.set_result([10])
+    assert await one == [11]
 
 
-def test_a_pipeline_in_batches_runs_its_plain_stages_in_the_thread() -> None:
-    async def scenario() -> None:
-        plain, _ = staging(plus_one, doubled)
-        mixed, _ = staging(plus_one, minus_three)
-        for inner, answers in ((plain, [[4], [6]]), (mixed, [[-1], [0]])):
-            tally = Tally(0, "batched")
-            layer = BatchLayer(Batched(), inner, tally)
-            assert await asyncio.gather(layer([1]), layer([2])) == answers
-            assert tally.snapshot().counters["calls"] == 1
-
-    run(scenario())
+async def test_a_pipeline_in_batches_runs_its_plain_stages_in_the_thread() -> None:
+    plain, _ = staging(plus_one, doubled)
+    mixed, _ = staging(plus_one, minus_three)
+    for inner, answers in ((plain, [[4], [6]]), (mixed, [[-1], [0]])):
+        tally = Tally(0, "batched")
+        layer = BatchLayer(Batched(), inner, tally)
+        assert await asyncio.gather(layer([1]), layer([2])) == answers
+        assert tally.snapshot().counters["calls"] == 1
 
 
 # --- ensembles
@@ -241,73 +226,61 @@ def test_the_answers_to_each_input_are_combined_in_the_order_of_the_models(
     }
 
 
-def test_all_models_are_asked_at_once_and_the_last_to_answer_is_counted() -> None:
-    async def scenario() -> None:
-        for order, last in (((0, 1, 2), "c"), ((2, 0, 1), "b"), ((1, 2, 0), "a")):
-            models = [Model(), Model(), Model()]
-            layer, tally = gathering(*models)
-            asked = asyncio.create_task(layer([7, 8]))
+async def test_all_models_are_asked_at_once_and_the_last_to_answer_is_counted() -> None:
+    for order, last in (((0, 1, 2), "c"), ((2, 0, 1), "b"), ((1, 2, 0), "a")):
+        models = [Model(), Model(), Model()]
+        layer, tally = gathering(*models)
+        asked = asyncio.create_task(layer([7, 8]))
+        await settle()
+        assert [model.given for model in models] == [[[7, 8]]] * 3
+        for number in order:
+            assert not asked.done()
+            models[number].answer.set_result([number, -number])
             await settle()
-            assert [model.given for model in models] == [[[7, 8]]] * 3
-            for number in order:
-                assert not asked.done()
-                models[number].answer.set_result([number, -number])
-                await settle()
-            assert await asked == [[0, 1, 2], [0, -1, -2]]
-            assert tally.snapshot().counters == {f"last:{last}": 1}
-
-    run(scenario())
+        assert await asked == [[0, 1, 2], [0, -1, -2]]
+        assert tally.snapshot().counters == {f"last:{last}": 1}
 
 
 @pytest.mark.parametrize("also_fails", [False, True])
-def test_one_failing_model_fails_the_request_and_cancels_the_others(also_fails: bool) -> None:
-    async def scenario() -> None:
-        said: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
-        models = [Model(), Model(), Model()]
-        layer, tally = gathering(*models)
-        asked = asyncio.create_task(layer([1]))
-        await settle()
-        models[1].answer.set_exception(RequestError(503, "the second is full"))
-        if also_fails:
-            models[2].answer.set_exception(ValueError("too"))
-        with pytest.raises(RequestError, match="the second is full"):
-            await asked
-        assert models[0].was_cancelled, "and it was awaited until it gave up"
-        assert models[2].was_cancelled is not also_fails
-        assert tally.snapshot().counters == {}
-        del asked, models
-        gc.collect()
-        assert said == []
-
-    run(scenario())
+async def test_one_failing_model_fails_the_request_and_cancels_the_others(also_fails: bool) -> None:
+    said: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    models = [Model(), Model(), Model()]
+    layer, tally = gathering(*models)
+    asked = asyncio.create_task(layer([1]))
+    await settle()
+    models[1].answer.set_exception(RequestError(503, "the second is full"))
+    if also_fails:
+        models[2].answer.set_exception(ValueError("too"))
+    with pytest.raises(RequestError, match="the second is full"):
+        await asked
+    assert models[0].was_cancelled, "and it was awaited until it gave up"
+    assert models[2].was_cancelled is not also_fails
+    assert tally.snapshot().counters == {}
+    del asked, models
+    gc.collect()
+    assert said == []
 
 
-def test_a_caller_who_goes_away_ends_what_was_asked() -> None:
-    async def scenario() -> None:
-        models = [Model(), Model()]
-        layer, _ = gathering(*models)
-        asked = asyncio.create_task(layer([1]))
-        await settle()
-        asked.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-        assert all(model.was_cancelled for model in models)
-
-    run(scenario())
+async def test_a_caller_who_goes_away_ends_what_was_asked() -> None:
+    models = [Model(), Model()]
+    layer, _ = gathering(*models)
+    asked = asyncio.create_task(layer([1]))
+    await settle()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert all(model.was_cancelled for model in models)
 
 
 @pytest.mark.parametrize(("models", "combine"), [((plus_one, fails), None), ((plus_one, doubled), fails)])
-def test_an_error_of_a_model_or_of_combine_keeps_the_users_frames_alone(models: Any, combine: Any) -> None:
-    async def scenario() -> None:
-        caller = ModelCaller(gathering(*models, combine=combine)[0])
-        with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
-            await caller([1])
-        (text,) = caller.tracebacks
-        assert "raise ZeroDivisionError" in text
-        assert "pytest_mlpatterns" not in text
-
-    run(scenario())
+async def test_an_error_of_a_model_or_of_combine_keeps_the_users_frames_alone(models: Any, combine: Any) -> None:
+    caller = ModelCaller(gathering(*models, combine=combine)[0])
+    with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
+        await caller([1])
+    (text,) = caller.tracebacks
+    assert "raise ZeroDivisionError" in text
+    assert "pytest_mlpatterns" not in text
 
 
 def test_a_model_that_does_not_return_one_output_for_each_input_is_named() -> None:

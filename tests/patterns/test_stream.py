@@ -79,30 +79,22 @@ class TestWhatIsOne:
         assert not streams(outputs)
         assert StreamSource().read(outputs, 1, "the model") is None
 
-    def test_a_stream_is_for_one_input(self) -> None:
-        async def scenario() -> None:
-            source = Source()
-            with pytest.raises(
-                RequestError, match="the model streams its answer, and the request has 3 inputs"
-            ) as caught:
-                StreamSource().read(source.stream, 3, "the model")
-            assert caught.value.status == 400
-            await source.closed.wait()
+    async def test_a_stream_is_for_one_input(self) -> None:
+        source = Source()
+        with pytest.raises(RequestError, match="the model streams its answer, and the request has 3 inputs") as caught:
+            StreamSource().read(source.stream, 3, "the model")
+        assert caught.value.status == 400
+        await source.closed.wait()
 
-        run(scenario())
+    async def test_the_end_of_a_stream_is_reported_once(self) -> None:
+        ends: list[int] = []
+        for outputs in (plain(["ab"]), Stream(later(["ab"]))):
+            stream = StreamSource().read(outputs, 1, "the model", on_end=lambda: ends.append(1))
+            assert await read(stream) == ["a", "b"]
+            await stream.ended()
+        assert len(ends) == 2
 
-    def test_the_end_of_a_stream_is_reported_once(self) -> None:
-        async def scenario() -> None:
-            ends: list[int] = []
-            for outputs in (plain(["ab"]), Stream(later(["ab"]))):
-                stream = StreamSource().read(outputs, 1, "the model", on_end=lambda: ends.append(1))
-                assert await read(stream) == ["a", "b"]
-                await stream.ended()
-            assert len(ends) == 2
-
-        run(scenario())
-
-    def test_an_iterator_that_cannot_be_closed_is_left(self) -> None:
+    async def test_an_iterator_that_cannot_be_closed_is_left(self) -> None:
         class Letters:
             def __aiter__(self) -> Letters:
                 return self
@@ -110,14 +102,11 @@ class TestWhatIsOne:
             async def __anext__(self) -> str:
                 return "a"
 
-        async def scenario() -> None:
-            for endless in (Letters(), [iter(lambda: "a", "b")]):
-                stream = StreamSource().read(endless, 1, "the model")
-                assert await anext(stream) == "a"
-                await stream.aclose()
-                await stream.ended()
-
-        run(scenario())
+        for endless in (Letters(), [iter(lambda: "a", "b")]):
+            stream = StreamSource().read(endless, 1, "the model")
+            assert await anext(stream) == "a"
+            await stream.aclose()
+            await stream.ended()
 
 
 class TestLayersThatRefuse:
@@ -136,43 +125,30 @@ class TestLayersThatRefuse:
         for model in (plain, later, returns_one, CacheLayer(Cached(), plain, Tally(1, "cached"))):
             run(scenario(model))
 
-    def test_ensembles_combine_whole_answers(self) -> None:
-        async def scenario() -> None:
-            ensemble = Ensemble([doubled, plain])
-            layer = EnsembleLayer(
-                ensemble, [doubled, plain], ["doubled", "plain"], combine=None, tally=Tally(0, "ensemble")
-            )
-            with pytest.raises(
-                RequestError, match=r"^model plain of .* streams its answer, and Ensemble combines whole"
-            ):
-                await layer(["ab"])
+    async def test_ensembles_combine_whole_answers(self) -> None:
+        ensemble = Ensemble([doubled, plain])
+        layer = EnsembleLayer(
+            ensemble, [doubled, plain], ["doubled", "plain"], combine=None, tally=Tally(0, "ensemble")
+        )
+        with pytest.raises(RequestError, match=r"^model plain of .* streams its answer, and Ensemble combines whole"):
+            await layer(["ab"])
 
-        run(scenario())
-
-    def test_a_stage_before_the_last_one(self) -> None:
-        async def scenario() -> None:
-            layer = PipelineLayer(
-                Pipeline([plain, doubled]), [plain, doubled], ["plain", "doubled"], tally=Tally(0, "pipeline")
-            )
-            with pytest.raises(
-                RequestError, match=r"^stage plain of .* streams its answer, which only the last may do$"
-            ):
-                layer(["ab"])
-
-        run(scenario())
+    async def test_a_stage_before_the_last_one(self) -> None:
+        layer = PipelineLayer(
+            Pipeline([plain, doubled]), [plain, doubled], ["plain", "doubled"], tally=Tally(0, "pipeline")
+        )
+        with pytest.raises(RequestError, match=r"^stage plain of .* streams its answer, which only the last may do$"):
+            layer(["ab"])
 
 
-def test_the_last_stage_streams_and_its_time_is_that_of_the_stream() -> None:
-    async def scenario() -> None:
-        tally = Tally(0, "pipeline")
-        layer = PipelineLayer(Pipeline([doubled, later]), [doubled, later], ["doubled", "later"], tally=tally)
-        stream: Any = layer(["ab"])
-        assert await anext(stream) == "a"
-        assert set(tally.snapshot().histograms) == {"stage:doubled"}
-        assert await read(stream) == ["b", "a", "b"]
-        assert set(tally.snapshot().histograms) == {"stage:doubled", "stage:later"}
-
-    run(scenario())
+async def test_the_last_stage_streams_and_its_time_is_that_of_the_stream() -> None:
+    tally = Tally(0, "pipeline")
+    layer = PipelineLayer(Pipeline([doubled, later]), [doubled, later], ["doubled", "later"], tally=tally)
+    stream: Any = layer(["ab"])
+    assert await anext(stream) == "a"
+    assert set(tally.snapshot().histograms) == {"stage:doubled"}
+    assert await read(stream) == ["b", "a", "b"]
+    assert set(tally.snapshot().histograms) == {"stage:doubled", "stage:later"}
 
 
 class Workers:
@@ -194,73 +170,58 @@ class Workers:
 
 
 class TestQueue:
-    def test_a_worker_is_busy_until_its_stream_has_ended(self) -> None:
-        async def scenario() -> None:
-            workers = Workers(Queued())
-            first, second = (asyncio.ensure_future(workers.layer([number])) for number in range(2))
-            stream: Any = await first
-            await settle()
-            assert len(workers.sources) == 1
-            workers.sources[0].chunks.put_nowait("a")
-            workers.sources[0].chunks.put_nowait(None)
-            assert await read(stream) == ["a"]
-            assert isinstance(await second, Stream)
-            assert len(workers.sources) == 2
-
-        run(scenario())
+    async def test_a_worker_is_busy_until_its_stream_has_ended(self) -> None:
+        workers = Workers(Queued())
+        first, second = (asyncio.ensure_future(workers.layer([number])) for number in range(2))
+        stream: Any = await first
+        await settle()
+        assert len(workers.sources) == 1
+        workers.sources[0].chunks.put_nowait("a")
+        workers.sources[0].chunks.put_nowait(None)
+        assert await read(stream) == ["a"]
+        assert isinstance(await second, Stream)
+        assert len(workers.sources) == 2
 
     @pytest.mark.parametrize("how", ["closed", "failed"])
-    def test_a_stream_that_ends_early_frees_its_worker(self, how: str) -> None:
-        async def scenario() -> None:
-            workers = Workers(Queued())
-            stream: Any = await workers.layer([1])
-            if how == "closed":
-                await stream.aclose()
-            else:
-                workers.sources[0].chunks.put_nowait(LostError("it died"))
-                with pytest.raises(LostError):
-                    await read(stream)
-            assert isinstance(await workers.layer([2]), Stream)
-            assert workers.tally.snapshot().counters.get("redelivered", 0) == 0
+    async def test_a_stream_that_ends_early_frees_its_worker(self, how: str) -> None:
+        workers = Workers(Queued())
+        stream: Any = await workers.layer([1])
+        if how == "closed":
+            await stream.aclose()
+        else:
+            workers.sources[0].chunks.put_nowait(LostError("it died"))
+            with pytest.raises(LostError):
+                await read(stream)
+        assert isinstance(await workers.layer([2]), Stream)
+        assert workers.tally.snapshot().counters.get("redelivered", 0) == 0
 
-        run(scenario())
+    async def test_the_stream_of_a_caller_that_has_gone_is_closed(self) -> None:
+        workers = Workers(Queued())
+        workers.answer.clear()
+        caller = asyncio.ensure_future(workers.layer([1]))
+        await workers.began.acquire()
+        caller.cancel()
+        await settle()
+        workers.answer.set()
+        await workers.sources[0].closed.wait()
+        assert isinstance(await workers.layer([2]), Stream)
 
-    def test_the_stream_of_a_caller_that_has_gone_is_closed(self) -> None:
-        async def scenario() -> None:
-            workers = Workers(Queued())
-            workers.answer.clear()
-            caller = asyncio.ensure_future(workers.layer([1]))
-            await workers.began.acquire()
-            caller.cancel()
-            await settle()
-            workers.answer.set()
-            await workers.sources[0].closed.wait()
-            assert isinstance(await workers.layer([2]), Stream)
+    async def test_the_stream_of_a_caller_that_goes_just_then_is_closed(self) -> None:
+        workers = Workers(Queued())
+        caller = asyncio.ensure_future(workers.layer([1]))
+        while not workers.sources:
+            await asyncio.sleep(0)
+        outputs = next(iter(workers.layer._tasks))
+        while not caller.done():
+            caller.cancel()  # at every moment of its way, also when the answer is there and not yet taken
+            await asyncio.sleep(0)
+        await workers.sources[0].closed.wait()
+        await outputs
+        assert not workers.layer._tasks
 
-        run(scenario())
-
-    def test_the_stream_of_a_caller_that_goes_just_then_is_closed(self) -> None:
-        async def scenario() -> None:
-            workers = Workers(Queued())
-            caller = asyncio.ensure_future(workers.layer([1]))
-            while not workers.sources:
-                await asyncio.sleep(0)
-            outputs = next(iter(workers.layer._tasks))
-            while not caller.done():
-                caller.cancel()  # at every moment of its way, also when the answer is there and not yet taken
-                await asyncio.sleep(0)
-            await workers.sources[0].closed.wait()
-            await outputs
-            assert not workers.layer._tasks
-
-        run(scenario())
-
-    def test_clients_that_poll_get_whole_answers_only(self) -> None:
-        async def scenario() -> None:
-            workers = Workers(Queued(wait=False))
-            with pytest.raises(RequestError, match=r"Queued\(wait=False\) keeps whole ones") as caught:
-                await workers.layer([1])
-            assert caught.value.status == 501
-            assert workers.sources[0].closed.is_set()
-
-        run(scenario())
+    async def test_clients_that_poll_get_whole_answers_only(self) -> None:
+        workers = Workers(Queued(wait=False))
+        with pytest.raises(RequestError, match=r"Queued\(wait=False\) keeps whole ones") as caught:
+            await workers.layer([1])
+        assert caught.value.status == 501
+        assert workers.sources[0].closed.is_set()

@@ -175,7 +175,7 @@ class TestAwaited:
         assert outputs == [1]
         assert found == {"calls": 1, "model_cpu": 3, "model_wait": 7, "model_block": 4}
 
-    def test_while_others_keep_the_loop_it_waits_for_them(self, machine: Machine) -> None:
+    async def test_while_others_keep_the_loop_it_waits_for_them(self, machine: Machine) -> None:
         begun: list[int] = []
 
         async def model(batch: list[int]) -> list[int]:
@@ -186,22 +186,19 @@ class TestAwaited:
                 machine.spend(cpu=5)
             return batch
 
-        async def scenario() -> None:
-            timed = TimedModel(model, machine.meter)
-            clocks = [RequestClock(), RequestClock()]
+        timed = TimedModel(model, machine.meter)
+        clocks = [RequestClock(), RequestClock()]
 
-            async def request(number: int) -> None:
-                set_clock(clocks[number - 1])
-                await timed([number])
+        async def request(number: int) -> None:
+            set_clock(clocks[number - 1])
+            await timed([number])
 
-            await asyncio.gather(request(1), request(2))
-            assert begun == [1, 2]
-            assert [times(clock) for clock in clocks] == [
-                {"calls": 1, "shared_wait": 5},
-                {"calls": 1, "model_cpu": 5},
-            ]
-
-        run(scenario())
+        await asyncio.gather(request(1), request(2))
+        assert begun == [1, 2]
+        assert [times(clock) for clock in clocks] == [
+            {"calls": 1, "shared_wait": 5},
+            {"calls": 1, "model_cpu": 5},
+        ]
 
     def test_a_suspended_model_may_wait_for_a_processor_too(self, machine: Machine) -> None:
         async def model(batch: list[int]) -> list[int]:
@@ -263,20 +260,17 @@ class TestAwaited:
         coroutine.close()
         assert ended == ["closed"]
 
-    def test_any_awaitable_is_awaited(self, machine: Machine) -> None:
+    async def test_any_awaitable_is_awaited(self, machine: Machine) -> None:
         @types.coroutine
         def old(batch: list[int]) -> Generator[Any, Any, list[int]]:
             got = yield from asyncio.sleep(0, 4).__await__()
             return [*batch, got]
 
-        async def scenario() -> None:
-            set_clock(RequestClock())
-            assert await TimedModel(old, machine.meter)([1]) == [1, 4]
-            future = asyncio.get_running_loop().create_future()
-            future.set_result([2])
-            assert await TimedModel(lambda _: future, machine.meter)([1]) == [2]
-
-        run(scenario())
+        set_clock(RequestClock())
+        assert await TimedModel(old, machine.meter)([1]) == [1, 4]
+        future = asyncio.get_running_loop().create_future()
+        future.set_result([2])
+        assert await TimedModel(lambda _: future, machine.meter)([1]) == [2]
 
 
 class TestStreamed:
@@ -337,7 +331,7 @@ class TestStreamed:
         run(scenario())
         assert closed == ["closed", "closed"]
 
-    def test_an_asynchronous_iterator_without_aclose(self, machine: Machine) -> None:
+    async def test_an_asynchronous_iterator_without_aclose(self, machine: Machine) -> None:
         class Chunks:
             def __aiter__(self) -> Chunks:
                 return self
@@ -345,16 +339,13 @@ class TestStreamed:
             async def __anext__(self) -> str:
                 return "a"
 
-        async def scenario() -> None:
-            set_clock(RequestClock())
-            chunks = TimedModel(lambda _: Chunks(), machine.meter)([1])
-            assert await anext(aiter(chunks)) == "a"
-            await chunks.aclose()
-
-        run(scenario())
+        set_clock(RequestClock())
+        chunks = TimedModel(lambda _: Chunks(), machine.meter)([1])
+        assert await anext(aiter(chunks)) == "a"
+        await chunks.aclose()
 
 
-def test_a_stepped_model_is_timed_in_start_and_step(machine: Machine) -> None:
+async def test_a_stepped_model_is_timed_in_start_and_step(machine: Machine) -> None:
     class Model:
         name = "letters"
 
@@ -366,18 +357,15 @@ def test_a_stepped_model_is_timed_in_start_and_step(machine: Machine) -> None:
             machine.spend(cpu=2)
             return active
 
-    async def scenario() -> None:
-        model = TimedSteps(Model(), machine.meter, "member")
-        assert (needs_loop(model.start), needs_loop(model.step), model.name) == (False, True, "letters")
-        with pytest.raises(AttributeError, match="weights"):
-            _ = model.weights
-        clock = RequestClock()
-        set_clock(clock)
-        assert model.start(1) == 1
-        assert await model.step([1]) == [1]
-        assert times(clock) == {"member/calls": 2, "member/model_cpu": 3}
-
-    run(scenario())
+    model = TimedSteps(Model(), machine.meter, "member")
+    assert (needs_loop(model.start), needs_loop(model.step), model.name) == (False, True, "letters")
+    with pytest.raises(AttributeError, match="weights"):
+        _ = model.weights
+    clock = RequestClock()
+    set_clock(clock)
+    assert model.start(1) == 1
+    assert await model.step([1]) == [1]
+    assert times(clock) == {"member/calls": 2, "member/model_cpu": 3}
 
 
 def test_collections_are_counted_as_long_as_the_clock_lives() -> None:

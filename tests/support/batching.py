@@ -6,6 +6,7 @@ The clock stands still while anything can run, and jumps to the next timer when 
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
 import threading
 from collections import deque
@@ -34,6 +35,7 @@ __all__ = [
     "complaints",
     "counters",
     "doubled",
+    "jumping",
     "now_ns",
     "outcomes",
     "run",
@@ -76,6 +78,16 @@ def run_jumping(scenario: Coroutine[Any, Any, Any], loop_factory: type[JumpingLo
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=loop_factory) as runner:
         patch.setattr(batched, "perf_counter_ns", now_ns)
         return runner.run(scenario)
+
+
+def jumping(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run the test on a :class:`JumpingLoop`."""
+
+    @functools.wraps(test)
+    def ran(*arguments: Any, **named: Any) -> None:
+        run_jumping(test(*arguments, **named))
+
+    return ran
 
 
 def doubled(inputs: list[Any]) -> list[Any]:

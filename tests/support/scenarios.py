@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PATIENCE_S", "counts", "run", "settle"]
 
-PATIENCE_S = 15
+PATIENCE_S = 30
 
 
 def run(scenario: Coroutine[Any, Any, Any]) -> Any:

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.scenarios import PATIENCE_S, run, settle
+from support.scenarios import PATIENCE_S, settle
 
 from pytest_mlpatterns.engines.local.messages import UpstreamNode
 from pytest_mlpatterns.engines.local.upstream import Upstream
@@ -69,92 +69,77 @@ async def begun(service: Service, upstream: Upstream, timing: bytes = b"") -> tu
     return stream, reader, writer
 
 
-def test_chunks_come_as_they_are_sent_and_the_connection_is_used_again() -> None:
-    async def scenario() -> None:
-        service = Service()
-        async with service.serving() as upstream:
-            stream, reader, writer = await begun(service, upstream, b"server-timing: model;dur=0.0\r\n")
-            for part, chunks in ((b'data: "a"\n\n', ["a"]), (b'data: 1\n\ndata: {"b":2}\n\n', [1, {"b": 2}])):
-                writer.write(chunked(part))
-                assert [await anext(stream) for _ in chunks] == chunks
-            writer.write(chunked(DONE) + END)
-            assert [chunk async for chunk in stream] == []
-            await stream.aclose()
-            second = asyncio.ensure_future(upstream([2]))
-            await asked(reader)
-            writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 19\r\n\r\n{"predictions":[7]}')
-            assert await second == [7]
-            assert service.connections.empty()
-            assert service.counts == {"calls": 2}
-            assert sum(service.tally.snapshot().histograms["hop_ns"].values()) == 2
-            writer.close()
-
-    run(scenario())
+async def test_chunks_come_as_they_are_sent_and_the_connection_is_used_again() -> None:
+    service = Service()
+    async with service.serving() as upstream:
+        stream, reader, writer = await begun(service, upstream, b"server-timing: model;dur=0.0\r\n")
+        for part, chunks in ((b'data: "a"\n\n', ["a"]), (b'data: 1\n\ndata: {"b":2}\n\n', [1, {"b": 2}])):
+            writer.write(chunked(part))
+            assert [await anext(stream) for _ in chunks] == chunks
+        writer.write(chunked(DONE) + END)
+        assert [chunk async for chunk in stream] == []
+        await stream.aclose()
+        second = asyncio.ensure_future(upstream([2]))
+        await asked(reader)
+        writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 19\r\n\r\n{"predictions":[7]}')
+        assert await second == [7]
+        assert service.connections.empty()
+        assert service.counts == {"calls": 2}
+        assert sum(service.tally.snapshot().histograms["hop_ns"].values()) == 2
+        writer.close()
 
 
-def test_everything_may_arrive_at_once() -> None:
-    async def scenario() -> None:
-        service = Service()
-        async with service.serving() as upstream:
-            call = asyncio.ensure_future(upstream([1]))
-            reader, writer = await service.connections.get()
-            await asked(reader)
-            writer.write(HEAD.replace(b"%s", b"connection: close\r\n") + chunked(b"data: 1\n\n" + DONE) + END)
-            writer.close()
-            assert [chunk async for chunk in await call] == [1]
-            assert upstream._balancer.in_flight == [0]
-
-    run(scenario())
+async def test_everything_may_arrive_at_once() -> None:
+    service = Service()
+    async with service.serving() as upstream:
+        call = asyncio.ensure_future(upstream([1]))
+        reader, writer = await service.connections.get()
+        await asked(reader)
+        writer.write(HEAD.replace(b"%s", b"connection: close\r\n") + chunked(b"data: 1\n\n" + DONE) + END)
+        writer.close()
+        assert [chunk async for chunk in await call] == [1]
+        assert upstream._balancer.in_flight == [0]
 
 
-def test_a_streamed_answer_is_in_flight_until_it_ends() -> None:
-    async def scenario() -> None:
-        service = Service()
-        async with service.serving() as upstream:
-            stream, _, writer = await begun(service, upstream)
-            assert upstream._balancer.in_flight == [1]
-            await stream.aclose()
-            assert upstream._balancer.in_flight == [0]
-            writer.close()
-
-    run(scenario())
+async def test_a_streamed_answer_is_in_flight_until_it_ends() -> None:
+    service = Service()
+    async with service.serving() as upstream:
+        stream, _, writer = await begun(service, upstream)
+        assert upstream._balancer.in_flight == [1]
+        await stream.aclose()
+        assert upstream._balancer.in_flight == [0]
+        writer.close()
 
 
 @pytest.mark.parametrize("when", ["before the head", "after the head"])
-def test_the_service_sees_a_caller_go_away(when: str) -> None:
-    async def scenario() -> None:
-        service = Service()
-        async with service.serving() as upstream:
-            if when == "after the head":
-                stream, reader, writer = await begun(service, upstream)
-                await stream.aclose()
-                await stream.aclose()
-            else:
-                call = asyncio.ensure_future(upstream([1]))
-                reader, writer = await service.connections.get()
-                await asked(reader)
-                call.cancel()
-            assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
-            writer.close()
-
-    run(scenario())
-
-
-def test_an_error_event_is_an_error_of_the_request() -> None:
-    async def scenario() -> None:
-        service = Service()
-        async with service.serving() as upstream:
-            stream, _, writer = await begun(service, upstream)
-            writer.write(chunked(b'data: 1\n\nevent: error\ndata: {"error":"it broke"}\n\n') + END)
-            assert await anext(stream) == 1
-            with pytest.raises(RequestError, match=r"^it broke$") as caught:
-                await anext(stream)
-            assert caught.value.status == 500
+async def test_the_service_sees_a_caller_go_away(when: str) -> None:
+    service = Service()
+    async with service.serving() as upstream:
+        if when == "after the head":
+            stream, reader, writer = await begun(service, upstream)
             await stream.aclose()
-            assert service.counts["errors"] == 1
-            writer.close()
+            await stream.aclose()
+        else:
+            call = asyncio.ensure_future(upstream([1]))
+            reader, writer = await service.connections.get()
+            await asked(reader)
+            call.cancel()
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+        writer.close()
 
-    run(scenario())
+
+async def test_an_error_event_is_an_error_of_the_request() -> None:
+    service = Service()
+    async with service.serving() as upstream:
+        stream, _, writer = await begun(service, upstream)
+        writer.write(chunked(b'data: 1\n\nevent: error\ndata: {"error":"it broke"}\n\n') + END)
+        assert await anext(stream) == 1
+        with pytest.raises(RequestError, match=r"^it broke$") as caught:
+            await anext(stream)
+        assert caught.value.status == 500
+        await stream.aclose()
+        assert service.counts["errors"] == 1
+        writer.close()
 
 
 @pytest.mark.parametrize(
@@ -165,52 +150,43 @@ def test_an_error_event_is_an_error_of_the_request() -> None:
         (chunked(b"data: {\n\n") + END, RequestError, "something else than chunks"),
     ],
 )
-def test_a_stream_that_is_no_whole_one_is_an_error(sent: bytes, error: type[RequestError], words: str) -> None:
-    async def scenario() -> None:
-        service = Service()
-        async with service.serving() as upstream:
-            stream, _, writer = await begun(service, upstream)
-            writer.write(sent)
-            writer.close()
-            with pytest.raises(error, match=words) as caught:
-                [chunk async for chunk in stream]
-            assert caught.value.status == 502
-            assert service.counts["errors"] == 1
-            assert upstream._balancer.in_flight == [0]
-
-    run(scenario())
+async def test_a_stream_that_is_no_whole_one_is_an_error(sent: bytes, error: type[RequestError], words: str) -> None:
+    service = Service()
+    async with service.serving() as upstream:
+        stream, _, writer = await begun(service, upstream)
+        writer.write(sent)
+        writer.close()
+        with pytest.raises(error, match=words) as caught:
+            [chunk async for chunk in stream]
+        assert caught.value.status == 502
+        assert service.counts["errors"] == 1
+        assert upstream._balancer.in_flight == [0]
 
 
-def test_a_slow_reader_holds_the_service_back() -> None:
-    async def scenario() -> None:
-        service = Service()
-        async with service.serving() as upstream:
-            stream, _, writer = await begun(service, upstream)
-            connection = stream._chunks._connection
-            for _ in range(200):
-                writer.write(chunked(b'data: "%s"\n\n' % (b"x" * 100)))
-                await settle()
-            while connection._transport.is_reading():
-                writer.write(chunked(b'data: "%s"\n\n' % (b"x" * 100)))
-                await settle()
-            writer.write(chunked(b'data: "last"\n\n' + DONE) + END)
-            assert [chunk async for chunk in stream][-1] == "last"
-            writer.close()
-
-    run(scenario())
+async def test_a_slow_reader_holds_the_service_back() -> None:
+    service = Service()
+    async with service.serving() as upstream:
+        stream, _, writer = await begun(service, upstream)
+        connection = stream._chunks._connection
+        for _ in range(200):
+            writer.write(chunked(b'data: "%s"\n\n' % (b"x" * 100)))
+            await settle()
+        while connection._transport.is_reading():
+            writer.write(chunked(b'data: "%s"\n\n' % (b"x" * 100)))
+            await settle()
+        writer.write(chunked(b'data: "last"\n\n' + DONE) + END)
+        assert [chunk async for chunk in stream][-1] == "last"
+        writer.close()
 
 
-def test_the_times_at_the_end_of_a_stream_are_charged_too() -> None:
-    async def scenario() -> None:
-        service, clock = Service(), RequestClock()
-        async with service.serving() as upstream:
-            set_clock(clock)
-            timing = b'server-timing: model;dur=0;free=0;parts={"model_cpu":1}\r\n'
-            stream, _, writer = await begun(service, upstream, timing)
-            assert clock.parts["model_cpu"] == 1
-            writer.write(chunked(b'data: 7\n\nevent: times\ndata: {"model_cpu":2}\n\n' + DONE) + END)
-            assert [chunk async for chunk in stream] == [7]
-            assert clock.parts["model_cpu"] == 3
-            writer.close()
-
-    run(scenario())
+async def test_the_times_at_the_end_of_a_stream_are_charged_too() -> None:
+    service, clock = Service(), RequestClock()
+    async with service.serving() as upstream:
+        set_clock(clock)
+        timing = b'server-timing: model;dur=0;free=0;parts={"model_cpu":1}\r\n'
+        stream, _, writer = await begun(service, upstream, timing)
+        assert clock.parts["model_cpu"] == 1
+        writer.write(chunked(b'data: 7\n\nevent: times\ndata: {"model_cpu":2}\n\n' + DONE) + END)
+        assert [chunk async for chunk in stream] == [7]
+        assert clock.parts["model_cpu"] == 3
+        writer.close()

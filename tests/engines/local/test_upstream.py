@@ -108,32 +108,26 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-def test_a_request_is_one_of_the_public_face() -> None:
-    async def scenario() -> None:
-        service = Service()
-        async with behind(service) as (hop, _):
-            assert await hop([1, 2.5]) == [2, 5.0]
-        (asked,) = service.asked
-        assert asked.instances == [1, 2.5]
-        first, *headers = asked.head.decode().strip().split("\r\n")
-        assert first == f"POST {PATH} HTTP/1.1"
-        names = [line.partition(": ")[0] for line in headers]
-        assert names == ["host", "content-type", "content-length"]
-        assert "content-type: application/json" in headers
-
-    run(scenario)
+async def test_a_request_is_one_of_the_public_face() -> None:
+    service = Service()
+    async with behind(service) as (hop, _):
+        assert await hop([1, 2.5]) == [2, 5.0]
+    (asked,) = service.asked
+    assert asked.instances == [1, 2.5]
+    first, *headers = asked.head.decode().strip().split("\r\n")
+    assert first == f"POST {PATH} HTTP/1.1"
+    names = [line.partition(": ")[0] for line in headers]
+    assert names == ["host", "content-type", "content-length"]
+    assert "content-type: application/json" in headers
 
 
 @pytest.mark.parametrize("instances", [[[1.5] * 200_000], list(range(100_000)), ["ü" * 300_000], np.arange(5)])
-def test_inputs_and_answers_of_any_size_make_the_way(instances: Any) -> None:
+async def test_inputs_and_answers_of_any_size_make_the_way(instances: Any) -> None:
     async def echo(asked: Asked) -> bytes:
         return answer(asked.instances)
 
-    async def scenario() -> None:
-        async with behind(Service(echo)) as (hop, _):
-            assert await hop(instances) == list(instances)
-
-    run(scenario)
+    async with behind(Service(echo)) as (hop, _):
+        assert await hop(instances) == list(instances)
 
 
 @pytest.mark.parametrize(
@@ -165,179 +159,151 @@ def test_an_answer_may_come_in_any_pieces(said: bytes) -> None:
 
 
 class TestConnections:
-    def test_callers_one_after_the_other_share_a_connection(self) -> None:
-        async def scenario() -> None:
-            service = Service()
-            async with behind(service) as (hop, _):
-                for value in range(20):
-                    assert await hop([value]) == [2 * value]
-            assert service.connections == 1
+    async def test_callers_one_after_the_other_share_a_connection(self) -> None:
+        service = Service()
+        async with behind(service) as (hop, _):
+            for value in range(20):
+                assert await hop([value]) == [2 * value]
+        assert service.connections == 1
 
-        run(scenario)
+    async def test_concurrent_callers_get_their_own_answers_in_any_order(self) -> None:
+        gates = [asyncio.Event() for _ in range(8)]
 
-    def test_concurrent_callers_get_their_own_answers_in_any_order(self) -> None:
-        async def scenario() -> None:
-            gates = [asyncio.Event() for _ in range(8)]
+        async def in_turn(asked: Asked) -> bytes:
+            await gates[asked.instances[0]].wait()
+            return await doubles(asked)
 
-            async def in_turn(asked: Asked) -> bytes:
-                await gates[asked.instances[0]].wait()
-                return await doubles(asked)
-
-            service = Service(in_turn)
-            async with behind(service) as (hop, _):
-                tasks = [asyncio.create_task(hop([value])) for value in range(8)]
-                for number in reversed(range(8)):
-                    gates[number].set()
-                    assert await tasks[number] == [2 * number]
-                    assert [task.done() for task in tasks] == [False] * number + [True] * (8 - number)
-                await asyncio.gather(*(hop([value]) for value in range(8)))
-            assert service.connections == 8
-
-        run(scenario)
+        service = Service(in_turn)
+        async with behind(service) as (hop, _):
+            tasks = [asyncio.create_task(hop([value])) for value in range(8)]
+            for number in reversed(range(8)):
+                gates[number].set()
+                assert await tasks[number] == [2 * number]
+                assert [task.done() for task in tasks] == [False] * number + [True] * (8 - number)
+            await asyncio.gather(*(hop([value]) for value in range(8)))
+        assert service.connections == 8
 
     @pytest.mark.parametrize("told", [b"connection: close", b"x-told: nothing"])
-    def test_a_connection_that_the_service_closed_is_not_used_again(self, told: bytes) -> None:
-        async def scenario() -> None:
-            ended = asyncio.Event()
+    async def test_a_connection_that_the_service_closed_is_not_used_again(self, told: bytes) -> None:
+        ended = asyncio.Event()
 
-            class Once(Service):
-                async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                    self.connections += 1
-                    await reader.readuntil(b"}")
-                    writer.write(answer([7], told))
-                    writer.close()
-                    await writer.wait_closed()
-                    ended.set()
+        class Once(Service):
+            async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                self.connections += 1
+                await reader.readuntil(b"}")
+                writer.write(answer([7], told))
+                writer.close()
+                await writer.wait_closed()
+                ended.set()
 
-            service = Once()
-            async with behind(service) as (hop, tally):
-                for _ in range(3):
-                    ended.clear()
-                    assert await hop([1]) == [7]
-                    await ended.wait()
-                    while not all(connection.is_closed for connection in hop._pools[0]._idle):
-                        await asyncio.sleep(0)
-            assert service.connections == 3
-            assert tally.snapshot().counters == {"calls": 3}
+        service = Once()
+        async with behind(service) as (hop, tally):
+            for _ in range(3):
+                ended.clear()
+                assert await hop([1]) == [7]
+                await ended.wait()
+                while not all(connection.is_closed for connection in hop._pools[0]._idle):
+                    await asyncio.sleep(0)
+        assert service.connections == 3
+        assert tally.snapshot().counters == {"calls": 3}
 
-        run(scenario)
-
-    def test_connection_with_an_unsolicited_answer_is_not_used_again(self) -> None:
+    async def test_connection_with_an_unsolicited_answer_is_not_used_again(self) -> None:
         async def twice(asked: Asked) -> bytes:
             return answer(asked.instances) + answer(["of nobody"])
 
-        async def scenario() -> None:
-            service = Service(twice)
-            async with behind(service) as (hop, _):
-                for value in range(3):
-                    assert await hop([value]) == [value]
-            assert service.connections == 3
+        service = Service(twice)
+        async with behind(service) as (hop, _):
+            for value in range(3):
+                assert await hop([value]) == [value]
+        assert service.connections == 3
 
-        run(scenario)
+    async def test_nor_after_one_that_comes_before_anybody_asks(self) -> None:
+        class Eager(Service):
+            async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                self.connections += 1
+                await reader.readuntil(b"}")
+                writer.write(answer([7]))
+                await self.reached.wait()
+                writer.write(answer(["of nobody"]))
+                await reader.read()
+                writer.close()
+                await writer.wait_closed()
 
-    def test_nor_after_one_that_comes_before_anybody_asks(self) -> None:
-        async def scenario() -> None:
-            class Eager(Service):
-                async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                    self.connections += 1
-                    await reader.readuntil(b"}")
-                    writer.write(answer([7]))
-                    await self.reached.wait()
-                    writer.write(answer(["of nobody"]))
-                    await reader.read()
-                    writer.close()
-                    await writer.wait_closed()
+        service = Eager()
+        async with behind(service) as (hop, _):
+            assert await hop([1]) == [7]
+            service.reached.set()
+            while not hop._pools[0]._idle[0].is_closed:
+                await asyncio.sleep(0)
+            assert await hop([1]) == [7]
+        assert service.connections == 2
 
-            service = Eager()
-            async with behind(service) as (hop, _):
-                assert await hop([1]) == [7]
-                service.reached.set()
-                while not hop._pools[0]._idle[0].is_closed:
-                    await asyncio.sleep(0)
-                assert await hop([1]) == [7]
-            assert service.connections == 2
-
-        run(scenario)
-
-    def test_the_connection_of_a_caller_that_went_away_is_closed(self) -> None:
+    async def test_the_connection_of_a_caller_that_went_away_is_closed(self) -> None:
         """Its answer may still come, and must not reach the next."""
+        gate = asyncio.Event()
 
-        async def scenario() -> None:
-            gate = asyncio.Event()
+        async def late(asked: Asked) -> bytes:
+            if asked.instances == ["first"]:
+                await gate.wait()
+            return answer(asked.instances)
 
-            async def late(asked: Asked) -> bytes:
-                if asked.instances == ["first"]:
-                    await gate.wait()
-                return answer(asked.instances)
-
-            service = Service(late)
-            async with behind(service) as (hop, tally):
-                first = asyncio.create_task(hop(["first"]))
-                await service.reached.wait()
-                first.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await first
-                gate.set()
-                assert await hop(["second"]) == ["second"]
-                assert hop._balancer.in_flight == [0]
-            assert service.connections == 2
-            assert tally.snapshot().counters == {"calls": 1}
-
-        run(scenario)
+        service = Service(late)
+        async with behind(service) as (hop, tally):
+            first = asyncio.create_task(hop(["first"]))
+            await service.reached.wait()
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            gate.set()
+            assert await hop(["second"]) == ["second"]
+            assert hop._balancer.in_flight == [0]
+        assert service.connections == 2
+        assert tally.snapshot().counters == {"calls": 1}
 
 
 class TestReplicas:
     @pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.LEAST_OUTSTANDING])
-    def test_replicas_take_turns_under_one_caller(self, balance: Balance) -> None:
-        async def scenario() -> None:
-            services = [Service(), Service(), Service()]
-            async with behind(*services, balance=balance) as (hop, _):
-                for value in range(7):
-                    await hop([value])
-            assert [[asked.instances[0] for asked in service.asked] for service in services] == [
-                [0, 3, 6],
-                [1, 4],
-                [2, 5],
-            ]
+    async def test_replicas_take_turns_under_one_caller(self, balance: Balance) -> None:
+        services = [Service(), Service(), Service()]
+        async with behind(*services, balance=balance) as (hop, _):
+            for value in range(7):
+                await hop([value])
+        assert [[asked.instances[0] for asked in service.asked] for service in services] == [
+            [0, 3, 6],
+            [1, 4],
+            [2, 5],
+        ]
 
-        run(scenario)
+    async def test_least_outstanding_calls_the_replica_with_the_fewest_in_flight(self) -> None:
+        gate = asyncio.Event()
 
-    def test_least_outstanding_calls_the_replica_with_the_fewest_in_flight(self) -> None:
-        async def scenario() -> None:
-            gate = asyncio.Event()
+        async def held(asked: Asked) -> bytes:
+            await gate.wait()
+            return await doubles(asked)
 
-            async def held(asked: Asked) -> bytes:
-                await gate.wait()
-                return await doubles(asked)
+        slow, quick = Service(held), Service()
+        async with behind(slow, quick, balance=Balance.LEAST_OUTSTANDING) as (hop, _):
+            first = asyncio.create_task(hop([0]))
+            await slow.reached.wait()
+            for value in range(1, 6):
+                await hop([value])
+            assert len(slow.asked) == 1
+            assert len(quick.asked) == 5
+            gate.set()
+            await first
+            await hop([6])
+        assert len(slow.asked) == 2
 
-            slow, quick = Service(held), Service()
-            async with behind(slow, quick, balance=Balance.LEAST_OUTSTANDING) as (hop, _):
-                first = asyncio.create_task(hop([0]))
-                await slow.reached.wait()
-                for value in range(1, 6):
-                    await hop([value])
-                assert len(slow.asked) == 1
-                assert len(quick.asked) == 5
-                gate.set()
-                await first
-                await hop([6])
-            assert len(slow.asked) == 2
-
-        run(scenario)
-
-    def test_a_replica_that_is_gone_is_lost_in_its_turn_only(self) -> None:
-        async def scenario() -> None:
-            async with behind(Service()) as (alive, _):
-                addresses = (alive._pools[0]._address, ("127.0.0.1", refused_port()))
-                hop = Upstream(UpstreamNode(addresses, PATH, 0), Tally(0, "hop"))
-                for _ in range(2):
-                    assert await hop([1]) == [2]
-                    with pytest.raises(LostError):
-                        await hop([1])
-                for connection in hop._pools[0]._idle:
-                    connection.close()
-
-        run(scenario)
+    async def test_a_replica_that_is_gone_is_lost_in_its_turn_only(self) -> None:
+        async with behind(Service()) as (alive, _):
+            addresses = (alive._pools[0]._address, ("127.0.0.1", refused_port()))
+            hop = Upstream(UpstreamNode(addresses, PATH, 0), Tally(0, "hop"))
+            for _ in range(2):
+                assert await hop([1]) == [2]
+                with pytest.raises(LostError):
+                    await hop([1])
+            for connection in hop._pools[0]._idle:
+                connection.close()
 
 
 class TestErrors:
@@ -352,63 +318,54 @@ class TestErrors:
             (message(b'{"predictions": [1]}', status=202), 202, '{"predictions": [1]}', None),
         ],
     )
-    def test_an_error_of_the_service_is_the_callers(
+    async def test_an_error_of_the_service_is_the_callers(
         self, said: bytes, status: int, text: str, retry_after_s: int | None
     ) -> None:
         async def once(asked: Asked) -> bytes:
             return said if asked.instances == ["bad"] else answer(asked.instances)
 
-        async def scenario() -> None:
-            service = Service(once)
-            async with behind(service) as (hop, tally):
-                with pytest.raises(RequestError) as caught:
-                    await hop(["bad"])
-                assert not isinstance(caught.value, LostError)
-                assert (caught.value.status, str(caught.value), caught.value.retry_after_s) == (
-                    status,
-                    text,
-                    retry_after_s,
-                )
-                assert await hop(["good"]) == ["good"]
-            assert service.connections == 1  # an error is an answer, and the connection stays good
-            counted = tally.snapshot()
-            assert counted.counters == {"errors": 1, "calls": 1}
-            assert sum(counted.histograms["hop_ns"].values()) == 1
+        service = Service(once)
+        async with behind(service) as (hop, tally):
+            with pytest.raises(RequestError) as caught:
+                await hop(["bad"])
+            assert not isinstance(caught.value, LostError)
+            assert (caught.value.status, str(caught.value), caught.value.retry_after_s) == (
+                status,
+                text,
+                retry_after_s,
+            )
+            assert await hop(["good"]) == ["good"]
+        assert service.connections == 1  # an error is an answer, and the connection stays good
+        counted = tally.snapshot()
+        assert counted.counters == {"errors": 1, "calls": 1}
+        assert sum(counted.histograms["hop_ns"].values()) == 1
 
-        run(scenario)
-
-    def test_retry_after_belongs_to_its_own_answer_only(self) -> None:
+    async def test_retry_after_belongs_to_its_own_answer_only(self) -> None:
         async def first_full(asked: Asked) -> bytes:
             headers = [b"retry-after: 3"] if asked.instances == [1] else []
             return message(b'{"error": "full"}', *headers, status=503)
 
-        async def scenario() -> None:
-            async with behind(Service(first_full)) as (hop, _):
-                said = []
-                for value in (1, 2):
-                    with pytest.raises(RequestError) as caught:
-                        await hop([value])
-                    said.append(caught.value.retry_after_s)
-            assert said == [3, None]
-
-        run(scenario)
+        async with behind(Service(first_full)) as (hop, _):
+            said = []
+            for value in (1, 2):
+                with pytest.raises(RequestError) as caught:
+                    await hop([value])
+                said.append(caught.value.retry_after_s)
+        assert said == [3, None]
 
     @pytest.mark.parametrize("body", [b"hello", b'{"outputs": [1]}', b'{"predictions": 1}', b""])
-    def test_an_answer_that_is_no_prediction_is_a_bad_gateway(self, body: bytes) -> None:
+    async def test_an_answer_that_is_no_prediction_is_a_bad_gateway(self, body: bytes) -> None:
         async def other(_: Asked) -> bytes:
             return message(body)
 
-        async def scenario() -> None:
-            async with behind(Service(other)) as (hop, _):
-                with pytest.raises(RequestError, match="answered something else than predictions: the body") as caught:
-                    await hop([1])
-                assert caught.value.status == 502
-                assert not isinstance(caught.value, LostError)
-
-        run(scenario)
+        async with behind(Service(other)) as (hop, _):
+            with pytest.raises(RequestError, match="answered something else than predictions: the body") as caught:
+                await hop([1])
+            assert caught.value.status == 502
+            assert not isinstance(caught.value, LostError)
 
     @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n", message(b'{"predictions": [1]}')[:-5]])
-    def test_a_connection_that_ends_under_a_request_loses_it(self, sent: bytes) -> None:
+    async def test_a_connection_that_ends_under_a_request_loses_it(self, sent: bytes) -> None:
         class Leaves(Service):
             async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await reader.readuntil(b"}")
@@ -416,53 +373,40 @@ class TestErrors:
                 writer.close()
                 await writer.wait_closed()
 
-        async def scenario() -> None:
-            async with behind(Leaves()) as (hop, tally):
-                for _ in range(2):
-                    with pytest.raises(LostError, match="closed the connection under a request") as caught:
-                        await hop([1])
-                    assert caught.value.status == 502
-                assert hop._pools[0]._idle == []
-            assert tally.snapshot().counters == {"errors": 2}
+        async with behind(Leaves()) as (hop, tally):
+            for _ in range(2):
+                with pytest.raises(LostError, match="closed the connection under a request") as caught:
+                    await hop([1])
+                assert caught.value.status == 502
+            assert hop._pools[0]._idle == []
+        assert tally.snapshot().counters == {"errors": 2}
 
-        run(scenario)
-
-    def test_response_that_is_not_http_loses_the_request(self) -> None:
+    async def test_response_that_is_not_http_loses_the_request(self) -> None:
         async def garbage(_: Asked) -> bytes:
             return b"hello\r\n\r\n"
 
-        async def scenario() -> None:
-            service = Service(garbage)
-            async with behind(service) as (hop, tally):
-                for _ in range(2):
-                    with pytest.raises(LostError, match="the service behind sent a response that is not HTTP: "):
-                        await hop([1])
-            assert service.connections == 2
-            assert tally.snapshot().counters == {"errors": 2}
+        service = Service(garbage)
+        async with behind(service) as (hop, tally):
+            for _ in range(2):
+                with pytest.raises(LostError, match="the service behind sent a response that is not HTTP: "):
+                    await hop([1])
+        assert service.connections == 2
+        assert tally.snapshot().counters == {"errors": 2}
 
-        run(scenario)
+    async def test_a_service_that_is_not_there_loses_the_request_and_is_named(self) -> None:
+        port, tally = refused_port(), Tally(0, "hop")
+        with pytest.raises(LostError, match=rf"the service behind, at 127\.0\.0\.1:{port}, cannot be reached: "):
+            await Upstream(UpstreamNode((("127.0.0.1", port),), PATH, 0), tally)([1])
+        assert tally.snapshot().counters == {"errors": 1}
 
-    def test_a_service_that_is_not_there_loses_the_request_and_is_named(self) -> None:
-        async def scenario() -> None:
-            port, tally = refused_port(), Tally(0, "hop")
-            with pytest.raises(LostError, match=rf"the service behind, at 127\.0\.0\.1:{port}, cannot be reached: "):
-                await Upstream(UpstreamNode((("127.0.0.1", port),), PATH, 0), tally)([1])
-            assert tally.snapshot().counters == {"errors": 1}
-
-        run(scenario)
-
-    def test_inputs_that_cannot_be_sent_are_an_error_without_a_request(self) -> None:
+    async def test_inputs_that_cannot_be_sent_are_an_error_without_a_request(self) -> None:
         """As where a stage of a pipeline hands an object to the next, in another process."""
-
-        async def scenario() -> None:
-            service = Service()
-            async with behind(service) as (hop, _):
-                with pytest.raises(RequestError, match=r"inputs of the service behind cannot be sent to it: .*object"):
-                    await hop([object()])
-                assert await hop([1]) == [2]
-            assert len(service.asked) == 1
-
-        run(scenario)
+        service = Service()
+        async with behind(service) as (hop, _):
+            with pytest.raises(RequestError, match=r"inputs of the service behind cannot be sent to it: .*object"):
+                await hop([object()])
+            assert await hop([1]) == [2]
+        assert len(service.asked) == 1
 
 
 class TestTime:
@@ -522,17 +466,16 @@ class TestTime:
             "a/wire": 3_000,
         }
 
-    def test_reported_time_of_one_answer_does_not_count_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_reported_time_of_one_answer_does_not_count_for_the_next(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         times = iter([0, 0, 10_000_000, 20_000_000, 20_000_000, 30_000_000])
         monkeypatch.setattr("pytest_mlpatterns.engines.local.upstream.perf_counter_ns", lambda: next(times))
 
         async def told_once(asked: Asked) -> bytes:
             return answer([1], *([b"server-timing: model;dur=10"] if asked.instances == [0] else []))
 
-        async def scenario() -> None:
-            async with behind(Service(told_once)) as (hop, tally):
-                await hop([0])
-                await hop([1])
-                assert sorted(tally.snapshot().histograms["hop_ns"]) == [0, pytest.approx(10_000_000, rel=0.008)]
-
-        run(scenario)
+        async with behind(Service(told_once)) as (hop, tally):
+            await hop([0])
+            await hop([1])
+            assert sorted(tally.snapshot().histograms["hop_ns"]) == [0, pytest.approx(10_000_000, rel=0.008)]

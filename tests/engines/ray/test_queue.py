@@ -116,30 +116,24 @@ def test_depth_is_what_waits_beyond_the_requests_in_flight() -> None:
     assert asyncio.run(run()) == 3
 
 
-def test_a_caller_that_leaves_is_not_answered() -> None:
-    async def run() -> None:
-        layer, tally = layer_of(FakeHandle(answer=lambda _: asyncio.sleep(3600)))
-        call = asyncio.create_task(layer([1]))
-        await asyncio.sleep(0)
-        assert layer.outstanding == 1
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        assert counts(tally) == {"accepted": 1}
-        assert layer.outstanding == 0
-
-    asyncio.run(run())
+async def test_a_caller_that_leaves_is_not_answered() -> None:
+    layer, tally = layer_of(FakeHandle(answer=lambda _: asyncio.sleep(3600)))
+    call = asyncio.create_task(layer([1]))
+    await asyncio.sleep(0)
+    assert layer.outstanding == 1
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert counts(tally) == {"accepted": 1}
+    assert layer.outstanding == 0
 
 
-def test_a_stream_keeps_its_worker_until_it_ends() -> None:
-    async def run() -> None:
-        handle = FakeHandle(answer=lambda _: HandleAnswer(streams=True), pieces=(("a", None), ("b", None)))
-        layer, tally = layer_of(handle)
-        stream = await layer([1])
-        assert isinstance(stream, Stream)
-        assert layer.outstanding == 1
-        assert [chunk async for chunk in stream] == ["a", "b"]
-        assert layer.outstanding == 0
-        assert counts(tally) == {"accepted": 1, "answered": 1}
-
-    asyncio.run(run())
+async def test_a_stream_keeps_its_worker_until_it_ends() -> None:
+    handle = FakeHandle(answer=lambda _: HandleAnswer(streams=True), pieces=(("a", None), ("b", None)))
+    layer, tally = layer_of(handle)
+    stream = await layer([1])
+    assert isinstance(stream, Stream)
+    assert layer.outstanding == 1
+    assert [chunk async for chunk in stream] == ["a", "b"]
+    assert layer.outstanding == 0
+    assert counts(tally) == {"accepted": 1, "answered": 1}

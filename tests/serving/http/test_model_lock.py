@@ -65,11 +65,8 @@ def test_awaited_models_and_public_services_have_no_lock(model: str, internal: b
     assert [set(timing) for timing in timings] == [{"dur", "free"} if internal else set()] * 3
 
 
-def test_request_after_a_call_says_when_that_call_ended() -> None:
-    async def scenario() -> None:
-        app = ModelApp(ModelCaller(lambda batch: batch), "m", 1000, internal=True)
-        first, second, third = [await post(app, number, []) for number in (1, 2, 3)]
-        assert first["free"] == 0
-        assert 0 < second["free"] < third["free"]
-
-    asyncio.run(scenario())
+async def test_request_after_a_call_says_when_that_call_ended() -> None:
+    app = ModelApp(ModelCaller(lambda batch: batch), "m", 1000, internal=True)
+    first, second, third = [await post(app, number, []) for number in (1, 2, 3)]
+    assert first["free"] == 0
+    assert 0 < second["free"] < third["free"]

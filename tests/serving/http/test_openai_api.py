@@ -207,12 +207,9 @@ class TestErrors:
     def test_other_methods_are_refused(self, path: str, method: str) -> None:
         assert error_of(path, b"", method=method)[0] == 405
 
-    def test_clients_that_poll_are_refused(self) -> None:
-        async def scenario() -> None:
-            app = ModelApp(ModelCaller(words), "m", 10_000, jobs=AsyncJobs(None))  # type: ignore[arg-type]
-            async with Call(app, COMPLETIONS, {"prompt": "x"}) as call:
-                body = await call.whole()
-            assert call.status == 501
-            assert "write Queued()" in orjson.loads(body)["error"]["message"]
-
-        run(scenario())
+    async def test_clients_that_poll_are_refused(self) -> None:
+        app = ModelApp(ModelCaller(words), "m", 10_000, jobs=AsyncJobs(None))  # type: ignore[arg-type]
+        async with Call(app, COMPLETIONS, {"prompt": "x"}) as call:
+            body = await call.whole()
+        assert call.status == 501
+        assert "write Queued()" in orjson.loads(body)["error"]["message"]

@@ -93,37 +93,28 @@ EVERY_FORM: list[Any] = [
 
 class TestChunks:
     @pytest.mark.parametrize("model", EVERY_FORM)
-    def test_each_chunk_is_one_event_and_one_part_of_the_body(self, model: Any) -> None:
-        async def scenario() -> None:
-            async with Call(app_of(model), V1, {"instances": [["a", "ü", {"n": 1}]]}) as call:
-                parts = [await call.part() for _ in range(5)]
-            assert parts == [b'data: "a"\n\n', 'data: "ü"\n\n'.encode(), b'data: {"n":1}\n\n', DONE, None]
-            assert (call.status, call.headers["content-type"]) == (200, "text/event-stream")
-            assert "content-length" not in call.headers
+    async def test_each_chunk_is_one_event_and_one_part_of_the_body(self, model: Any) -> None:
+        async with Call(app_of(model), V1, {"instances": [["a", "ü", {"n": 1}]]}) as call:
+            parts = [await call.part() for _ in range(5)]
+        assert parts == [b'data: "a"\n\n', 'data: "ü"\n\n'.encode(), b'data: {"n":1}\n\n', DONE, None]
+        assert (call.status, call.headers["content-type"]) == (200, "text/event-stream")
+        assert "content-length" not in call.headers
 
-        run(scenario())
+    async def test_a_chunk_is_sent_before_the_next_one_is_made(self) -> None:
+        model = Held()
+        async with Call(app_of(model), V1, {"instances": [1]}) as call:
+            for chunk in (1, 2):
+                model.go.put_nowait(chunk)
+                assert await call.part() == b"data: %d\n\n" % chunk
+            assert not model.closed.is_set()
+            model.go.put_nowait(None)
+            assert await call.whole() == DONE
+        assert model.closed.is_set()
 
-    def test_a_chunk_is_sent_before_the_next_one_is_made(self) -> None:
-        async def scenario() -> None:
-            model = Held()
-            async with Call(app_of(model), V1, {"instances": [1]}) as call:
-                for chunk in (1, 2):
-                    model.go.put_nowait(chunk)
-                    assert await call.part() == b"data: %d\n\n" % chunk
-                assert not model.closed.is_set()
-                model.go.put_nowait(None)
-                assert await call.whole() == DONE
-            assert model.closed.is_set()
-
-        run(scenario())
-
-    def test_a_stream_without_chunks_has_its_end_only(self) -> None:
-        async def scenario() -> None:
-            async with Call(app_of(letters), V1, {"instances": [""]}) as call:
-                assert await call.whole() == DONE
-            assert call.status == 200
-
-        run(scenario())
+    async def test_a_stream_without_chunks_has_its_end_only(self) -> None:
+        async with Call(app_of(letters), V1, {"instances": [""]}) as call:
+            assert await call.whole() == DONE
+        assert call.status == 200
 
     def test_plain_generators_run_one_at_a_time_and_others_interleave(self) -> None:
         order: list[Any] = []
@@ -151,39 +142,30 @@ class TestChunks:
         assert order != sorted(order)
         assert sorted(order) == [(name, number) for name in "ab" for number in range(3)]
 
-    def test_bytes_and_requests_are_counted(self) -> None:
-        async def scenario() -> None:
-            app = app_of(letters)
-            async with Call(app, V1, b'{"instances": ["ab"]}') as call:
+    async def test_bytes_and_requests_are_counted(self) -> None:
+        app = app_of(letters)
+        async with Call(app, V1, b'{"instances": ["ab"]}') as call:
+            await call.whole()
+        counters = app.tally.snapshot().counters
+        assert (counters["requests"], counters["received_bytes"]) == (1, 21)
+        assert counters["sent_bytes"] == len(b'data: "a"\n\ndata: "b"\n\n')
+
+    async def test_compressed_requests_are_answered_with_plain_events(self) -> None:
+        headers = ((b"accept-encoding", b"gzip"),)
+        async with Call(app_of(letters), V1, {"instances": ["a"]}, headers=headers) as call:
+            assert await call.whole() == b'data: "a"\n\n' + DONE
+        assert "content-encoding" not in call.headers
+
+    async def test_a_gateway_learns_how_long_the_first_chunk_took(self) -> None:
+        app = app_of(letters, internal=True)
+        for _ in range(2):
+            async with Call(app, V1, {"instances": ["a"]}) as call:
                 await call.whole()
-            counters = app.tally.snapshot().counters
-            assert (counters["requests"], counters["received_bytes"]) == (1, 21)
-            assert counters["sent_bytes"] == len(b'data: "a"\n\ndata: "b"\n\n')
-
-        run(scenario())
-
-    def test_compressed_requests_are_answered_with_plain_events(self) -> None:
-        async def scenario() -> None:
-            headers = ((b"accept-encoding", b"gzip"),)
-            async with Call(app_of(letters), V1, {"instances": ["a"]}, headers=headers) as call:
-                assert await call.whole() == b'data: "a"\n\n' + DONE
-            assert "content-encoding" not in call.headers
-
-        run(scenario())
-
-    def test_a_gateway_learns_how_long_the_first_chunk_took(self) -> None:
-        async def scenario() -> None:
-            app = app_of(letters, internal=True)
-            for _ in range(2):
-                async with Call(app, V1, {"instances": ["a"]}) as call:
-                    await call.whole()
-            times, parts = call.headers["server-timing"].split(";parts=")
-            worked, free = times.removeprefix("model;dur=").split(";free=")
-            assert float(worked) >= 0
-            assert int(free) > 0
-            assert orjson.loads(parts)["wire"] > 0
-
-        run(scenario())
+        times, parts = call.headers["server-timing"].split(";parts=")
+        worked, free = times.removeprefix("model;dur=").split(";free=")
+        assert float(worked) >= 0
+        assert int(free) > 0
+        assert orjson.loads(parts)["wire"] > 0
 
 
 def breaks(batch: list[Any]) -> Iterator[Any]:
@@ -212,56 +194,46 @@ async def panics_at_once(_batch: list[Any]) -> list[Any]:
 
 
 class TestErrors:
-    def test_a_panic_of_a_library_is_an_error_of_its_request(self) -> None:
-        async def scenario() -> None:
-            app = app_of(panics_at_once)
-            async with Call(app, V1, {"instances": ["a"]}) as call:
-                body = await call.whole()
-            assert call.status == 500
-            assert b"the model raised" in body
-            assert app._caller.tracebacks[0].endswith("Panic: no token")
-
-        run(scenario())
+    async def test_a_panic_of_a_library_is_an_error_of_its_request(self) -> None:
+        app = app_of(panics_at_once)
+        async with Call(app, V1, {"instances": ["a"]}) as call:
+            body = await call.whole()
+        assert call.status == 500
+        assert b"the model raised" in body
+        assert app._caller.tracebacks[0].endswith("Panic: no token")
 
     @pytest.mark.parametrize(
         ("model", "error"),
         [(breaks, "ValueError: out of words"), (breaks_later, "SystemExit: 3"), (panics, "Panic: no token")],
     )
-    def test_an_error_in_the_middle_is_the_last_event_and_its_traceback_is_kept(self, model: Any, error: str) -> None:
-        async def scenario() -> None:
-            app = app_of(model)
-            async with Call(app, V1, {"instances": ["a"]}) as call:
+    async def test_an_error_in_the_middle_is_the_last_event_and_its_traceback_is_kept(
+        self, model: Any, error: str
+    ) -> None:
+        app = app_of(model)
+        async with Call(app, V1, {"instances": ["a"]}) as call:
+            body = await call.whole()
+        assert (call.status, body) == (
+            200,
+            b'data: "a"\n\nevent: error\ndata: {"error":"the model raised %s"}\n\n' % error.encode(),
+        )
+        (traceback,) = app._caller.tracebacks
+        assert traceback.endswith(error)
+
+    async def test_an_error_before_the_first_chunk_is_an_error_of_the_request(self) -> None:
+        async with Call(app_of(breaks), V1, {"instances": [""]}) as call:
+            body = await call.whole()
+        assert (call.status, orjson.loads(body)) == (500, {"error": "the model raised ValueError: out of words"})
+
+    async def test_a_chunk_that_json_cannot_hold_is_an_error(self) -> None:
+        async with Call(app_of(lambda _: iter([])), V1, {"instances": [1]}) as call:
+            await call.whole()
+        for chunks, status in (([object()], 500), (["a", float("nan")], 200)):
+            async with Call(app_of(lambda _, made=chunks: [iter(made)]), V1, {"instances": [1]}) as call:
                 body = await call.whole()
-            assert (call.status, body) == (
-                200,
-                b'data: "a"\n\nevent: error\ndata: {"error":"the model raised %s"}\n\n' % error.encode(),
-            )
-            (traceback,) = app._caller.tracebacks
-            assert traceback.endswith(error)
+            assert call.status == status
+            assert b"the model yielded a chunk that cannot be sent" in body
 
-        run(scenario())
-
-    def test_an_error_before_the_first_chunk_is_an_error_of_the_request(self) -> None:
-        async def scenario() -> None:
-            async with Call(app_of(breaks), V1, {"instances": [""]}) as call:
-                body = await call.whole()
-            assert (call.status, orjson.loads(body)) == (500, {"error": "the model raised ValueError: out of words"})
-
-        run(scenario())
-
-    def test_a_chunk_that_json_cannot_hold_is_an_error(self) -> None:
-        async def scenario() -> None:
-            async with Call(app_of(lambda _: iter([])), V1, {"instances": [1]}) as call:
-                await call.whole()
-            for chunks, status in (([object()], 500), (["a", float("nan")], 200)):
-                async with Call(app_of(lambda _, made=chunks: [iter(made)]), V1, {"instances": [1]}) as call:
-                    body = await call.whole()
-                assert call.status == status
-                assert b"the model yielded a chunk that cannot be sent" in body
-
-        run(scenario())
-
-    def test_an_error_while_the_model_cleans_up_is_kept_and_the_client_has_its_answer(self) -> None:
+    async def test_an_error_while_the_model_cleans_up_is_kept_and_the_client_has_its_answer(self) -> None:
         def untidy(batch: list[Any]) -> Iterator[Any]:
             try:
                 yield "a"
@@ -269,23 +241,17 @@ class TestErrors:
             finally:
                 raise OSError("no handle")
 
-        async def scenario() -> None:
-            app = app_of(untidy)
-            async with Call(app, "/v1/completions", {"prompt": "x", "max_tokens": 1, "stream": True}) as call:
-                body = await call.whole()
-            assert body.endswith(DONE)
-            assert [text.splitlines()[-1] for text in app._caller.tracebacks] == ["OSError: no handle"]
+        app = app_of(untidy)
+        async with Call(app, "/v1/completions", {"prompt": "x", "max_tokens": 1, "stream": True}) as call:
+            body = await call.whole()
+        assert body.endswith(DONE)
+        assert [text.splitlines()[-1] for text in app._caller.tracebacks] == ["OSError: no handle"]
 
-        run(scenario())
-
-    def test_several_inputs_are_refused(self) -> None:
-        async def scenario() -> None:
-            async with Call(app_of(letters), V1, {"instances": ["a", "b"]}) as call:
-                body = await call.whole()
-            assert call.status == 400
-            assert "the request has 2 inputs, expected one" in orjson.loads(body)["error"]
-
-        run(scenario())
+    async def test_several_inputs_are_refused(self) -> None:
+        async with Call(app_of(letters), V1, {"instances": ["a", "b"]}) as call:
+            body = await call.whole()
+        assert call.status == 400
+        assert "the request has 2 inputs, expected one" in orjson.loads(body)["error"]
 
     @pytest.mark.parametrize(
         ("path", "body", "headers"),
@@ -298,68 +264,56 @@ class TestErrors:
             (V1, b"\x81\xa9instances\x91\x91\x01", ((b"content-type", b"application/msgpack"),)),
         ],
     )
-    def test_formats_without_streams_refuse_them(self, path: str, body: Any, headers: Any) -> None:
-        async def scenario() -> None:
-            async with Call(app_of(letters), path, body, headers=headers) as call:
-                answer = await call.whole()
-            assert call.status == 501
-            assert orjson.loads(answer)["error"].endswith("choose the wire rest+json or openai")
-
-        run(scenario())
+    async def test_formats_without_streams_refuse_them(self, path: str, body: Any, headers: Any) -> None:
+        async with Call(app_of(letters), path, body, headers=headers) as call:
+            answer = await call.whole()
+        assert call.status == 501
+        assert orjson.loads(answer)["error"].endswith("choose the wire rest+json or openai")
 
 
 class TestClientsThatGo:
-    def test_the_model_is_closed_while_it_waits(self) -> None:
-        async def scenario() -> None:
-            model = Held()
-            app = app_of(model)
-            for chunks in (1, 0):  # also before its first chunk
-                model.closed.clear()
-                model.began.clear()
-                async with Call(app, V1, {"instances": [1]}) as call:
-                    for number in range(chunks):
-                        model.go.put_nowait(number)
-                        await call.part()
-                    await model.began.wait()
-                    call.leave()
-                assert model.closed.is_set()
-            assert not app._caller.tracebacks
-
-        run(scenario())
-
-    def test_a_plain_generator_is_closed_between_two_chunks(self) -> None:
-        async def scenario() -> None:
-            model = Held(is_plain=True)
-            async with Call(app_of(model), V1, {"instances": [1]}) as call:
-                await call.part()
+    async def test_the_model_is_closed_while_it_waits(self) -> None:
+        model = Held()
+        app = app_of(model)
+        for chunks in (1, 0):  # also before its first chunk
+            model.closed.clear()
+            model.began.clear()
+            async with Call(app, V1, {"instances": [1]}) as call:
+                for number in range(chunks):
+                    model.go.put_nowait(number)
+                    await call.part()
+                await model.began.wait()
                 call.leave()
             assert model.closed.is_set()
+        assert not app._caller.tracebacks
 
-        run(scenario())
+    async def test_a_plain_generator_is_closed_between_two_chunks(self) -> None:
+        model = Held(is_plain=True)
+        async with Call(app_of(model), V1, {"instances": [1]}) as call:
+            await call.part()
+            call.leave()
+        assert model.closed.is_set()
 
-    def test_one_that_waits_for_its_time_leaves_the_others_alone(self) -> None:
-        async def scenario() -> None:
-            release = asyncio.Event()
+    async def test_one_that_waits_for_its_time_leaves_the_others_alone(self) -> None:
+        release = asyncio.Event()
 
-            class Turns:
-                def __call__(self, batch: list[Any]) -> Any:
-                    return [held() if batch[0] == "held" else letters(batch)]
+        class Turns:
+            def __call__(self, batch: list[Any]) -> Any:
+                return [held() if batch[0] == "held" else letters(batch)]
 
-            async def held() -> AsyncIterator[Any]:
-                yield 1
-                await release.wait()
+        async def held() -> AsyncIterator[Any]:
+            yield 1
+            await release.wait()
 
-            app = app_of(Turns())
-            async with Call(app, V1, {"instances": ["held"]}) as first:
-                await first.part()
-                async with Call(app, V1, {"instances": ["ab"]}) as second:
-                    assert await second.whole() == b'data: "a"\n\ndata: "b"\n\n' + DONE
-                release.set()
-                assert await first.whole() == DONE
+        app = app_of(Turns())
+        async with Call(app, V1, {"instances": ["held"]}) as first:
+            await first.part()
+            async with Call(app, V1, {"instances": ["ab"]}) as second:
+                assert await second.whole() == b'data: "a"\n\ndata: "b"\n\n' + DONE
+            release.set()
+            assert await first.whole() == DONE
 
-        run(scenario())
-
-    def test_a_model_that_catches_its_cancellation_is_stopped_all_the_same(self) -> None:
+    async def test_a_model_that_catches_its_cancellation_is_stopped_all_the_same(self) -> None:
         stubborn_closed = asyncio.Event()
 
         async def stubborn(batch: list[Any]) -> AsyncIterator[Any]:
@@ -372,52 +326,38 @@ class TestClientsThatGo:
             finally:
                 stubborn_closed.set()
 
-        async def scenario() -> None:
-            async with Call(app_of(stubborn), V1, {"instances": [1]}) as call:
-                await call.part()
-                call.leave()
-                assert await call.whole() == b""
-            assert stubborn_closed.is_set()
+        async with Call(app_of(stubborn), V1, {"instances": [1]}) as call:
+            await call.part()
+            call.leave()
+            assert await call.whole() == b""
+        assert stubborn_closed.is_set()
 
-        run(scenario())
-
-    def test_a_cancellation_from_elsewhere_is_not_swallowed(self) -> None:
-        async def scenario() -> None:
-            model = Held()
-            async with Call(app_of(model), V1, {"instances": [1]}) as call:
-                await model.began.wait()
-                call._task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await call._task
-                call._task = asyncio.ensure_future(asyncio.sleep(0))
-            assert model.closed.is_set()
-
-        run(scenario())
+    async def test_a_cancellation_from_elsewhere_is_not_swallowed(self) -> None:
+        model = Held()
+        async with Call(app_of(model), V1, {"instances": [1]}) as call:
+            await model.began.wait()
+            call._task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call._task
+            call._task = asyncio.ensure_future(asyncio.sleep(0))
+        assert model.closed.is_set()
 
 
 class TestServersWithoutStreams:
-    def test_a_broker_refuses_them(self) -> None:
-        async def scenario() -> None:
-            with pytest.raises(RequestError, match=r"write Queued\(broker='memory://'\)") as caught:
-                await whole_outputs(ModelCaller(letters), ["ab"], lambda: ["ab"])
-            assert caught.value.status == 501
-            assert await whole_outputs(ModelCaller(lambda batch: batch), ["ab"], lambda: ["ab"]) == ["ab"]
+    async def test_a_broker_refuses_them(self) -> None:
+        with pytest.raises(RequestError, match=r"write Queued\(broker='memory://'\)") as caught:
+            await whole_outputs(ModelCaller(letters), ["ab"], lambda: ["ab"])
+        assert caught.value.status == 501
+        assert await whole_outputs(ModelCaller(lambda batch: batch), ["ab"], lambda: ["ab"]) == ["ab"]
 
-        run(scenario())
-
-    def test_grpc_refuses_them(self) -> None:
+    async def test_grpc_refuses_them(self) -> None:
         class Context:
             """Keeps the status of a call."""
 
             async def abort(self, code: grpc.StatusCode, details: str) -> None:
                 raise RuntimeError(f"{code.name}: {details}")
 
-        async def scenario() -> None:
-            server = GrpcServer(ModelCaller(letters), "m", 10_000)
-            (body,) = read_payload([[1.0, 2.0]], GRPC).bodies
-            with pytest.raises(
-                RuntimeError, match=r"^UNIMPLEMENTED: the model streams .* choose the wire rest\+json or"
-            ):
-                await server._infer(body.joined(), Context())
-
-        run(scenario())
+        server = GrpcServer(ModelCaller(letters), "m", 10_000)
+        (body,) = read_payload([[1.0, 2.0]], GRPC).bodies
+        with pytest.raises(RuntimeError, match=r"^UNIMPLEMENTED: the model streams .* choose the wire rest\+json or"):
+            await server._infer(body.joined(), Context())

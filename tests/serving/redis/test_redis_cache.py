@@ -82,14 +82,11 @@ class TestServerStore:
 
         assert asyncio.run(scenario()) == [*items.values(), None]
 
-    def test_deployments_that_share_a_server_do_not_share_answers(self, valkey: Valkey) -> None:
-        async def scenario() -> None:
-            async with opened(valkey.url, b"one:") as one, opened(valkey.url, b"other:") as other:
-                await one.put({b"key": b"of one"})
-                assert await other.get([b"key"]) == [None]
-                assert await one.get([b"key"]) == [b"of one"]
-
-        asyncio.run(scenario())
+    async def test_deployments_that_share_a_server_do_not_share_answers(self, valkey: Valkey) -> None:
+        async with opened(valkey.url, b"one:") as one, opened(valkey.url, b"other:") as other:
+            await one.put({b"key": b"of one"})
+            assert await other.get([b"key"]) == [None]
+            assert await one.get([b"key"]) == [b"of one"]
 
     @pytest.mark.parametrize(("ttl_ns", "most_ms"), [(90 * S, 90_000), (1_999_999, 1), (None, HOUR_MS)], ids=str)
     def test_nothing_stays_for_ever(self, valkey: Valkey, ttl_ns: int | None, most_ms: int) -> None:
@@ -104,41 +101,32 @@ class TestServerStore:
                 assert left_ms == -2 or 0 <= left_ms <= most_ms  # -2: it is gone already
                 assert left_ms > most_ms - 60_000
 
-    def test_the_schemes_of_valkey_are_those_of_redis(self, valkey: Valkey) -> None:
-        async def scenario() -> None:
-            async with opened(valkey.url.replace("redis", "valkey")) as store:
-                await store.put({b"key": b"value"})
-                assert await store.get([b"key"]) == [b"value"]
-
-        asyncio.run(scenario())
+    async def test_the_schemes_of_valkey_are_those_of_redis(self, valkey: Valkey) -> None:
+        async with opened(valkey.url.replace("redis", "valkey")) as store:
+            await store.put({b"key": b"value"})
+            assert await store.get([b"key"]) == [b"value"]
 
     @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-    def test_a_model_that_blocks_the_loop_longer_than_the_limit_is_no_server_error(
+    async def test_a_model_that_blocks_the_loop_longer_than_the_limit_is_no_server_error(
         self, valkey: Valkey, run: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def scenario() -> None:
-            async with opened(valkey.url) as store:
-                await store.put({b"key": b"value"})
-                monkeypatch.setattr(storing, "_WAITS", TURNS)
-                for asked in (store.get([b"key"]), store.put({b"key": b"value"})):
-                    task = asyncio.ensure_future(asked)
+        async with opened(valkey.url) as store:
+            await store.put({b"key": b"value"})
+            monkeypatch.setattr(storing, "_WAITS", TURNS)
+            for asked in (store.get([b"key"]), store.put({b"key": b"value"})):
+                task = asyncio.ensure_future(asked)
+                await asyncio.sleep(0)
+                for _ in range(2):
+                    time.sleep(0.3)  # this is what the model does
                     await asyncio.sleep(0)
-                    for _ in range(2):
-                        time.sleep(0.3)  # this is what the model does
-                        await asyncio.sleep(0)
-                    assert await task in ([b"value"], None)
+                assert await task in ([b"value"], None)
 
-        run(scenario())
-
-    def test_a_server_that_is_not_there_is_away_and_its_password_is_not_told(self) -> None:
-        async def scenario() -> None:
-            async with opened("redis://user:secret@127.0.0.1:1/0") as store:
-                for asked in (store.get([b"key"]), store.put({b"key": b"value"})):
-                    with pytest.raises(StoreUnavailable, match=r"redis://127\.0\.0\.1:1/0") as caught:
-                        await asked
-                    assert "secret" not in str(caught.value)
-
-        asyncio.run(scenario())
+    async def test_a_server_that_is_not_there_is_away_and_its_password_is_not_told(self) -> None:
+        async with opened("redis://user:secret@127.0.0.1:1/0") as store:
+            for asked in (store.get([b"key"]), store.put({b"key": b"value"})):
+                with pytest.raises(StoreUnavailable, match=r"redis://127\.0\.0\.1:1/0") as caught:
+                    await asked
+                assert "secret" not in str(caught.value)
 
     def test_a_server_that_accepts_and_says_nothing_is_away_after_a_moment(
         self, monkeypatch: pytest.MonkeyPatch

@@ -146,75 +146,63 @@ def outputs(count: int) -> list[list[int]]:
     return [[2 * number] for number in range(count)]
 
 
-def test_every_caller_gets_its_own_answer_from_whichever_worker(lasting: Valkey) -> None:
-    async def scenario() -> None:
-        async with (
-            service(lasting.url) as front,
-            worker(lasting.url, double, name="worker 0") as first,
-            worker(lasting.url, double, name="worker 1", in_flight=4) as second,
-        ):
+async def test_every_caller_gets_its_own_answer_from_whichever_worker(lasting: Valkey) -> None:
+    async with (
+        service(lasting.url) as front,
+        worker(lasting.url, double, name="worker 0") as first,
+        worker(lasting.url, double, name="worker 1", in_flight=4) as second,
+    ):
 
-            async def call(caller: int) -> None:
-                for turn in range(10):
-                    assert await front.ask([caller, turn]) == [2 * caller, 2 * turn]
+        async def call(caller: int) -> None:
+            for turn in range(10):
+                assert await front.ask([caller, turn]) == [2 * caller, 2 * turn]
 
-            await asyncio.gather(*(call(caller) for caller in range(16)))
-            assert front.counted() == {"accepted": 160, "answered": 160}
-            waits = [tally.snapshot().histograms["wait_ns"] for tally in (first, second)]
-            assert sum(sum(spread.values()) for spread in waits) == 160
-            assert await front.broker.xlen(REQUESTS) == 0
-            assert await front.taken() == 0
-
-    run(scenario())
+        await asyncio.gather(*(call(caller) for caller in range(16)))
+        assert front.counted() == {"accepted": 160, "answered": 160}
+        waits = [tally.snapshot().histograms["wait_ns"] for tally in (first, second)]
+        assert sum(sum(spread.values()) for spread in waits) == 160
+        assert await front.broker.xlen(REQUESTS) == 0
+        assert await front.taken() == 0
 
 
-def test_who_finds_the_queue_full_is_told_so_at_once(lasting: Valkey) -> None:
-    async def scenario() -> None:
-        async with service(lasting.url, capacity=3) as front:
-            waiting = await front.accepted(3)
-            with pytest.raises(RequestError, match="3 requests wait") as refused:
-                await front.ask([3])
-            assert (refused.value.status, refused.value.retry_after_s) == (503, 1)
-            assert front.counted() == {"accepted": 3, "rejected": 1}
-            gate = asyncio.Event()
-            async with worker(lasting.url, gated(gate)):
-                await front.until_taken(1)
-                waiting.append(await front.ask.enqueue([3]))  # one is taken, and no longer waits
-                with pytest.raises(RequestError, match="full"):
-                    await front.ask([4])
-                gate.set()
-                assert await asyncio.gather(*waiting) == outputs(4)
-
-    run(scenario())
-
-
-def test_a_worker_takes_no_more_than_it_may(lasting: Valkey) -> None:
-    async def scenario() -> None:
+async def test_who_finds_the_queue_full_is_told_so_at_once(lasting: Valkey) -> None:
+    async with service(lasting.url, capacity=3) as front:
+        waiting = await front.accepted(3)
+        with pytest.raises(RequestError, match="3 requests wait") as refused:
+            await front.ask([3])
+        assert (refused.value.status, refused.value.retry_after_s) == (503, 1)
+        assert front.counted() == {"accepted": 3, "rejected": 1}
         gate = asyncio.Event()
-        async with service(lasting.url) as front, worker(lasting.url, gated(gate), in_flight=3):
-            waiting = await front.accepted(8)
-            await front.until_taken(3)
-            assert await front.broker.xlen(REQUESTS) == 8
-            gate.set()
-            assert await asyncio.gather(*waiting) == outputs(8)
-
-    run(scenario())
-
-
-def test_how_many_wait_is_seen_while_they_wait(lasting: Valkey) -> None:
-    async def scenario() -> None:
-        gate = asyncio.Event()
-        async with service(lasting.url) as front, worker(lasting.url, gated(gate)):
-            waiting = await front.accepted(6)
+        async with worker(lasting.url, gated(gate)):
             await front.until_taken(1)
-            for depth in (5, 0):
-                while front.tally.snapshot().series["depth"][-1][1] != depth:
-                    await asyncio.sleep(0.01)
-                gate.set()
-                await asyncio.gather(*waiting)
-            assert front.tally.snapshot().counters["depth_ns"] > 0
+            waiting.append(await front.ask.enqueue([3]))  # one is taken, and no longer waits
+            with pytest.raises(RequestError, match="full"):
+                await front.ask([4])
+            gate.set()
+            assert await asyncio.gather(*waiting) == outputs(4)
 
-    run(scenario())
+
+async def test_a_worker_takes_no_more_than_it_may(lasting: Valkey) -> None:
+    gate = asyncio.Event()
+    async with service(lasting.url) as front, worker(lasting.url, gated(gate), in_flight=3):
+        waiting = await front.accepted(8)
+        await front.until_taken(3)
+        assert await front.broker.xlen(REQUESTS) == 8
+        gate.set()
+        assert await asyncio.gather(*waiting) == outputs(8)
+
+
+async def test_how_many_wait_is_seen_while_they_wait(lasting: Valkey) -> None:
+    gate = asyncio.Event()
+    async with service(lasting.url) as front, worker(lasting.url, gated(gate)):
+        waiting = await front.accepted(6)
+        await front.until_taken(1)
+        for depth in (5, 0):
+            while front.tally.snapshot().series["depth"][-1][1] != depth:
+                await asyncio.sleep(0.01)
+            gate.set()
+            await asyncio.gather(*waiting)
+        assert front.tally.snapshot().counters["depth_ns"] > 0
 
 
 @pytest.mark.parametrize(
@@ -226,7 +214,7 @@ def test_how_many_wait_is_seen_while_they_wait(lasting: Valkey) -> None:
         ([object()], 500, "WireError: .*object"),
     ],
 )
-def test_what_went_wrong_at_the_worker_is_told_to_the_caller(
+async def test_what_went_wrong_at_the_worker_is_told_to_the_caller(
     lasting: Valkey, answer: Any, status: int, text: str
 ) -> None:
     async def caller(_instances: list[Any]) -> Any:
@@ -234,66 +222,51 @@ def test_what_went_wrong_at_the_worker_is_told_to_the_caller(
             raise answer
         return answer
 
-    async def scenario() -> None:
-        async with service(lasting.url) as front, worker(lasting.url, caller):
-            with pytest.raises(RequestError, match=text) as raised:
-                await front.ask([1])
-            assert raised.value.status == status
-            assert raised.value.retry_after_s == getattr(answer, "retry_after_s", None)
-            assert front.counted() == {"accepted": 1, "answered": 1}
-
-    run(scenario())
+    async with service(lasting.url) as front, worker(lasting.url, caller):
+        with pytest.raises(RequestError, match=text) as raised:
+            await front.ask([1])
+        assert raised.value.status == status
+        assert raised.value.retry_after_s == getattr(answer, "retry_after_s", None)
+        assert front.counted() == {"accepted": 1, "answered": 1}
 
 
-def test_a_front_that_ends_leaves_no_keys_and_no_caller_waiting(lasting: Valkey) -> None:
-    async def scenario() -> None:
-        async with service(lasting.url) as front:
-            (waiting,) = await front.accepted(1)
-            for key in (REQUESTS, ANSWERS):
-                assert 0 < await front.broker.pttl(key) <= 600_000  # also where it ends badly
-            await front.ask.close()
-            with pytest.raises(RequestError, match="ended before"):
-                await waiting
-            with pytest.raises(RequestError, match="the service ends"):
-                await front.ask([2])
-            assert await front.broker.keys() == []
-
-    run(scenario())
+async def test_a_front_that_ends_leaves_no_keys_and_no_caller_waiting(lasting: Valkey) -> None:
+    async with service(lasting.url) as front:
+        (waiting,) = await front.accepted(1)
+        for key in (REQUESTS, ANSWERS):
+            assert 0 < await front.broker.pttl(key) <= 600_000  # also where it ends badly
+        await front.ask.close()
+        with pytest.raises(RequestError, match="ended before"):
+            await waiting
+        with pytest.raises(RequestError, match="the service ends"):
+            await front.ask([2])
+        assert await front.broker.keys() == []
 
 
-def test_a_front_that_nobody_asked_ends_too(lasting: Valkey) -> None:
-    async def scenario() -> None:
-        async with service(lasting.url) as front:
-            pass
-        assert front.counted() == {}
-
-    run(scenario())
+async def test_a_front_that_nobody_asked_ends_too(lasting: Valkey) -> None:
+    async with service(lasting.url) as front:
+        pass
+    assert front.counted() == {}
 
 
-def test_answers_that_were_read_are_dropped(lasting: Valkey) -> None:
-    async def scenario() -> None:
-        async with service(lasting.url) as front, worker(lasting.url, double):
-            await asyncio.gather(*(front.ask([number]) for number in range(20)))
-            while await front.broker.xlen(ANSWERS) > 1:
-                await asyncio.sleep(0.01)
-
-    run(scenario())
+async def test_answers_that_were_read_are_dropped(lasting: Valkey) -> None:
+    async with service(lasting.url) as front, worker(lasting.url, double):
+        await asyncio.gather(*(front.ask([number]) for number in range(20)))
+        while await front.broker.xlen(ANSWERS) > 1:
+            await asyncio.sleep(0.01)
 
 
-def test_an_answer_that_nobody_waits_for_is_counted_and_dropped(lasting: Valkey) -> None:
-    async def scenario() -> None:
-        gate = asyncio.Event()
-        async with service(lasting.url) as front, worker(lasting.url, gated(gate)):
-            waiting = await front.ask.enqueue([1])
-            ((_, entry),) = await front.broker.xrange(REQUESTS)
-            await front.broker.xadd(REQUESTS, entry)  # as if a worker had died after its answer, unacknowledged
-            gate.set()
-            assert await waiting == [2]
-            while "duplicated" not in front.counted():
-                await asyncio.sleep(0.01)
-            assert front.counted() == {"accepted": 1, "answered": 1, "duplicated": 1}
-
-    run(scenario())
+async def test_an_answer_that_nobody_waits_for_is_counted_and_dropped(lasting: Valkey) -> None:
+    gate = asyncio.Event()
+    async with service(lasting.url) as front, worker(lasting.url, gated(gate)):
+        waiting = await front.ask.enqueue([1])
+        ((_, entry),) = await front.broker.xrange(REQUESTS)
+        await front.broker.xadd(REQUESTS, entry)  # as if a worker had died after its answer, unacknowledged
+        gate.set()
+        assert await waiting == [2]
+        while "duplicated" not in front.counted():
+            await asyncio.sleep(0.01)
+        assert front.counted() == {"accepted": 1, "answered": 1, "duplicated": 1}
 
 
 FOREIGN_REQUESTS: list[dict[Any, Any]] = [
@@ -313,217 +286,179 @@ FOREIGN_ANSWERS: list[dict[Any, Any]] = [
 
 class TestForeignEntries:
     @pytest.mark.parametrize("entry", FOREIGN_REQUESTS, ids=range(len(FOREIGN_REQUESTS)))
-    def test_among_the_requests_are_skipped_and_counted_and_kill_no_worker(
+    async def test_among_the_requests_are_skipped_and_counted_and_kill_no_worker(
         self, lasting: Valkey, entry: dict[Any, Any]
     ) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                waiting = await front.accepted(1)
-                await front.broker.xadd(REQUESTS, entry)
-                waiting.append(await front.ask.enqueue([1]))
-                async with worker(lasting.url, double) as tally:
-                    assert await asyncio.gather(*waiting) == outputs(2)
-                    assert tally.snapshot().counters["foreign"] == 1
-                    assert await front.broker.xlen(REQUESTS) == await front.taken() == 0
+        async with service(lasting.url) as front:
+            waiting = await front.accepted(1)
+            await front.broker.xadd(REQUESTS, entry)
+            waiting.append(await front.ask.enqueue([1]))
+            async with worker(lasting.url, double) as tally:
+                assert await asyncio.gather(*waiting) == outputs(2)
+                assert tally.snapshot().counters["foreign"] == 1
+                assert await front.broker.xlen(REQUESTS) == await front.taken() == 0
 
-        run(scenario())
-
-    def test_that_a_dead_worker_had_taken_are_skipped_too(self, lasting: Valkey) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                await front.ask.start()
-                await front.broker.xadd(REQUESTS, FOREIGN_REQUESTS[0])
-                for _ in range(3):
-                    await front.broker.xreadgroup(GROUP, "worker 0", {REQUESTS: ">"})
-                async with worker(lasting.url, double) as tally:
-                    assert await front.ask([1]) == [2]
-                    assert tally.snapshot().counters["foreign"] == 1
-
-        run(scenario())
+    async def test_that_a_dead_worker_had_taken_are_skipped_too(self, lasting: Valkey) -> None:
+        async with service(lasting.url) as front:
+            await front.ask.start()
+            await front.broker.xadd(REQUESTS, FOREIGN_REQUESTS[0])
+            for _ in range(3):
+                await front.broker.xreadgroup(GROUP, "worker 0", {REQUESTS: ">"})
+            async with worker(lasting.url, double) as tally:
+                assert await front.ask([1]) == [2]
+                assert tally.snapshot().counters["foreign"] == 1
 
     @pytest.mark.parametrize("entry", FOREIGN_ANSWERS, ids=range(len(FOREIGN_ANSWERS)))
-    def test_among_the_answers_are_skipped_and_counted(self, lasting: Valkey, entry: dict[Any, Any]) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                waiting = await front.accepted(1)
-                (known,) = await front.ids()
-                await front.broker.xadd(ANSWERS, {"id": known, **entry})
-                async with worker(lasting.url, double):
-                    assert await asyncio.gather(*waiting) == outputs(1)
-                assert front.counted() == {"accepted": 1, "answered": 1, "foreign": 1}
+    async def test_among_the_answers_are_skipped_and_counted(self, lasting: Valkey, entry: dict[Any, Any]) -> None:
+        async with service(lasting.url) as front:
+            waiting = await front.accepted(1)
+            (known,) = await front.ids()
+            await front.broker.xadd(ANSWERS, {"id": known, **entry})
+            async with worker(lasting.url, double):
+                assert await asyncio.gather(*waiting) == outputs(1)
+            assert front.counted() == {"accepted": 1, "answered": 1, "foreign": 1}
 
-        run(scenario())
-
-    def test_an_answer_that_cannot_be_read_fails_its_request_and_no_other(self, lasting: Valkey) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                (waiting,) = await front.accepted(1)
-                (known,) = await front.ids()
-                await front.broker.xadd(ANSWERS, {"id": known, "status": "200", "body": b"\xff" * 20})
-                with pytest.raises(RequestError, match="an answer in the broker's stream cannot be read") as failed:
-                    await waiting
-                assert failed.value.status == 500
-                async with worker(lasting.url, double):
-                    assert await front.ask([2]) == [4]
-
-        run(scenario())
+    async def test_an_answer_that_cannot_be_read_fails_its_request_and_no_other(self, lasting: Valkey) -> None:
+        async with service(lasting.url) as front:
+            (waiting,) = await front.accepted(1)
+            (known,) = await front.ids()
+            await front.broker.xadd(ANSWERS, {"id": known, "status": "200", "body": b"\xff" * 20})
+            with pytest.raises(RequestError, match="an answer in the broker's stream cannot be read") as failed:
+                await waiting
+            assert failed.value.status == 500
+            async with worker(lasting.url, double):
+                assert await front.ask([2]) == [4]
 
     @pytest.mark.parametrize("number", ["soon", "-1", "9" * 5000])
-    def test_a_number_in_an_answer_that_cannot_be_read_is_left_out(self, lasting: Valkey, number: str) -> None:
+    async def test_a_number_in_an_answer_that_cannot_be_read_is_left_out(self, lasting: Valkey, number: str) -> None:
         body = pack(codec_of(REST_JSON).encode_outputs([2]))
-
-        async def scenario() -> None:
-            set_clock(RequestClock())
-            async with service(lasting.url) as front:
-                for status, failure in ((b"503", RequestError), (b"200", None)):
-                    (waiting,) = await front.accepted(1)
-                    known = (await front.ids())[-1]
-                    answer = {"id": known, "status": status, "body": body, "retry_after": number, "spent": number}
-                    await front.broker.xadd(ANSWERS, answer)
-                    (found,) = await asyncio.gather(waiting, return_exceptions=True)
-                    assert getattr(found, "retry_after_s", None) is None
-                    assert found == [2] if failure is None else isinstance(found, failure)
-
-        run(scenario())
+        set_clock(RequestClock())
+        async with service(lasting.url) as front:
+            for status, failure in ((b"503", RequestError), (b"200", None)):
+                (waiting,) = await front.accepted(1)
+                known = (await front.ids())[-1]
+                answer = {"id": known, "status": status, "body": body, "retry_after": number, "spent": number}
+                await front.broker.xadd(ANSWERS, answer)
+                (found,) = await asyncio.gather(waiting, return_exceptions=True)
+                assert getattr(found, "retry_after_s", None) is None
+                assert found == [2] if failure is None else isinstance(found, failure)
 
 
-def test_answers_to_a_gateway_that_died_reach_no_request_of_the_one_in_its_place(lasting: Valkey) -> None:
-    async def scenario() -> None:
-        async with service(lasting.url) as dead, service(lasting.url) as front:
-            old = await dead.accepted(3)
-            dead.die()
-            new = [await front.ask.enqueue([number]) for number in (10, 20, 30)]
-            async with worker(lasting.url, double):
-                assert await asyncio.gather(*new) == [[20], [40], [60]]
-            assert front.counted() == {"accepted": 3, "answered": 3, "foreign": 3}
-            assert [one.cancel() for one in old] == [True] * 3
-
-    run(scenario())
+async def test_answers_to_a_gateway_that_died_reach_no_request_of_the_one_in_its_place(lasting: Valkey) -> None:
+    async with service(lasting.url) as dead, service(lasting.url) as front:
+        old = await dead.accepted(3)
+        dead.die()
+        new = [await front.ask.enqueue([number]) for number in (10, 20, 30)]
+        async with worker(lasting.url, double):
+            assert await asyncio.gather(*new) == [[20], [40], [60]]
+        assert front.counted() == {"accepted": 3, "answered": 3, "foreign": 3}
+        assert [one.cancel() for one in old] == [True] * 3
 
 
 class TestCallersThatGoAway:
     @pytest.mark.parametrize("answer", [double, RequestError(500, "broken")])
-    def test_their_answers_disturb_nobody(self, lasting: Valkey, answer: Any) -> None:
+    async def test_their_answers_disturb_nobody(self, lasting: Valkey, answer: Any) -> None:
         async def caller(instances: list[Any]) -> list[Any]:
             if isinstance(answer, Exception) and instances == [0]:
                 raise answer
             return await double(instances)
 
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                leaving, staying = await front.accepted(2)
-                leaving.cancel()
-                async with worker(lasting.url, caller):
-                    assert await staying == [2]
-                assert front.counted() == {"accepted": 2, "answered": 2}
+        async with service(lasting.url) as front:
+            leaving, staying = await front.accepted(2)
+            leaving.cancel()
+            async with worker(lasting.url, caller):
+                assert await staying == [2]
+            assert front.counted() == {"accepted": 2, "answered": 2}
 
-        run(scenario())
-
-    def test_before_they_are_accepted_they_are_forgotten(self, lasting: Valkey) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                await front.ask.start()
-                leaving = asyncio.create_task(front.ask(["leaving"]))
-                await asyncio.sleep(0)
-                leaving.cancel()
-                await asyncio.wait([leaving])
-                assert leaving.cancelled()
-                async with worker(lasting.url, double):
-                    assert await front.ask([1]) == [2]
-                assert front.counted().items() >= {"accepted": 1, "answered": 1}.items()
-
-        run(scenario())
+    async def test_before_they_are_accepted_they_are_forgotten(self, lasting: Valkey) -> None:
+        async with service(lasting.url) as front:
+            await front.ask.start()
+            leaving = asyncio.create_task(front.ask(["leaving"]))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            assert leaving.cancelled()
+            async with worker(lasting.url, double):
+                assert await front.ask([1]) == [2]
+            assert front.counted().items() >= {"accepted": 1, "answered": 1}.items()
 
 
 class TestDeadWorkers:
-    def test_what_a_killed_process_had_taken_is_done_by_the_one_in_its_place(self, lasting: Valkey) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                await front.ask.start()
-                with subprocess.Popen(
-                    [sys.executable, "-c", HOLDING_WORKER, lasting.url, NAME], stdout=subprocess.PIPE
-                ) as process:
-                    waiting = await front.accepted(5)
-                    await front.until_taken(2)
-                    process.send_signal(signal.SIGKILL)
-                async with worker(lasting.url, double, in_flight=2) as tally:
-                    assert await asyncio.gather(*waiting) == outputs(5)
-                assert tally.snapshot().counters["redelivered"] == 2
-                assert front.counted() == {"accepted": 5, "answered": 5}
+    async def test_what_a_killed_process_had_taken_is_done_by_the_one_in_its_place(self, lasting: Valkey) -> None:
+        async with service(lasting.url) as front:
+            await front.ask.start()
+            with subprocess.Popen(
+                [sys.executable, "-c", HOLDING_WORKER, lasting.url, NAME], stdout=subprocess.PIPE
+            ) as process:
+                waiting = await front.accepted(5)
+                await front.until_taken(2)
+                process.send_signal(signal.SIGKILL)
+            async with worker(lasting.url, double, in_flight=2) as tally:
+                assert await asyncio.gather(*waiting) == outputs(5)
+            assert tally.snapshot().counters["redelivered"] == 2
+            assert front.counted() == {"accepted": 5, "answered": 5}
 
-        run(scenario())
-
-    def test_a_worker_that_lives_does_not_begin_again_what_it_is_at(
+    async def test_a_worker_that_lives_does_not_begin_again_what_it_is_at(
         self, lasting: Valkey, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(consumer, "_BLOCK_MS", 10)
+        gate = asyncio.Event()
+        begun: list[int] = []
 
-        async def scenario() -> None:
-            gate = asyncio.Event()
-            begun: list[int] = []
+        async def note(instances: list[int]) -> list[int]:
+            begun.extend(instances)
+            await gate.wait()
+            return await double(instances)
 
-            async def note(instances: list[int]) -> list[int]:
-                begun.extend(instances)
-                await gate.wait()
-                return await double(instances)
+        async with service(lasting.url) as front, worker(lasting.url, note, in_flight=2) as tally:
 
-            async with service(lasting.url) as front, worker(lasting.url, note, in_flight=2) as tally:
+            async def looks() -> int:
+                return int((await front.broker.info("commandstats"))["cmdstat_xreadgroup"]["calls"])
 
-                async def looks() -> int:
-                    return int((await front.broker.info("commandstats"))["cmdstat_xreadgroup"]["calls"])
+            waiting = await front.ask.enqueue([1])
+            await front.until_taken(1)
+            before = await looks()
+            while await looks() < before + 3:  # whenever nothing comes it looks for what it left undone
+                await asyncio.sleep(0.01)
+            gate.set()
+            assert await waiting == [2]
+            assert begun == [1]
+            assert "redelivered" not in tally.snapshot().counters
 
-                waiting = await front.ask.enqueue([1])
+    async def test_other_workers_do_not_take_it(self, lasting: Valkey) -> None:
+        async with service(lasting.url) as front:
+            first = await front.ask.enqueue([0])
+            async with worker(lasting.url, gated(asyncio.Event()), name="dying"):
                 await front.until_taken(1)
-                before = await looks()
-                while await looks() < before + 3:  # whenever nothing comes it looks for what it left undone
-                    await asyncio.sleep(0.01)
-                gate.set()
-                assert await waiting == [2]
-                assert begun == [1]
-                assert "redelivered" not in tally.snapshot().counters
+            async with worker(lasting.url, double, name="other"):
+                assert await front.ask([1]) == [2]
+            assert not first.done()
+            async with worker(lasting.url, double, name="dying"):
+                assert await first == [0]
 
-        run(scenario())
+    async def test_a_request_under_which_every_worker_dies_fails_at_the_third(self, lasting: Valkey) -> None:
+        async with service(lasting.url) as front:
+            poison = await front.ask.enqueue(["poison"])
+            redelivered = 0
+            for _ in range(3):
+                reached, gate = asyncio.Event(), asyncio.Event()
 
-    def test_other_workers_do_not_take_it(self, lasting: Valkey) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                first = await front.ask.enqueue([0])
-                async with worker(lasting.url, gated(asyncio.Event()), name="dying"):
-                    await front.until_taken(1)
-                async with worker(lasting.url, double, name="other"):
-                    assert await front.ask([1]) == [2]
-                assert not first.done()
-                async with worker(lasting.url, double, name="dying"):
-                    assert await first == [0]
+                async def die(
+                    _instances: list[Any], reached: asyncio.Event = reached, gate: asyncio.Event = gate
+                ) -> list[Any]:
+                    reached.set()
+                    await gate.wait()
+                    return []
 
-        run(scenario())
-
-    def test_a_request_under_which_every_worker_dies_fails_at_the_third(self, lasting: Valkey) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                poison = await front.ask.enqueue(["poison"])
-                redelivered = 0
-                for _ in range(3):
-                    reached, gate = asyncio.Event(), asyncio.Event()
-
-                    async def die(
-                        _instances: list[Any], reached: asyncio.Event = reached, gate: asyncio.Event = gate
-                    ) -> list[Any]:
-                        reached.set()
-                        await gate.wait()
-                        return []
-
-                    async with worker(lasting.url, die) as tally:
-                        await reached.wait()
-                    redelivered += tally.snapshot().counters.get("redelivered", 0)
-                async with worker(lasting.url, double):
-                    with pytest.raises(LostError, match="each of 3 attempts"):
-                        await poison
-                    assert await front.ask([1]) == [2]
-                assert redelivered == 2
-                assert front.counted() == {"accepted": 2, "answered": 1, "lost": 1}
-
-        run(scenario())
+                async with worker(lasting.url, die) as tally:
+                    await reached.wait()
+                redelivered += tally.snapshot().counters.get("redelivered", 0)
+            async with worker(lasting.url, double):
+                with pytest.raises(LostError, match="each of 3 attempts"):
+                    await poison
+                assert await front.ask([1]) == [2]
+            assert redelivered == 2
+            assert front.counted() == {"accepted": 2, "answered": 1, "lost": 1}
 
 
 class TestTheBrokerDies:
@@ -584,122 +519,101 @@ class TestTheBrokerDies:
         with valkey_server(persistent=True) as server:
             run(scenario(server))
 
-    def test_a_hanging_broker_refuses_requests_without_a_long_wait(
+    async def test_a_hanging_broker_refuses_requests_without_a_long_wait(
         self, mortal: Valkey, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def scenario() -> None:
-            gate = asyncio.Event()
-            async with service(mortal.url) as front, worker(mortal.url, gated(gate)):
-                waiting = await front.accepted(3)
-                mortal.suspend()
-                with monkeypatch.context() as impatient:
-                    impatient.setattr(broker, "_TIMEOUT_S", 0.5)
-                    for _ in range(2):
-                        with pytest.raises(RequestError, match=r"is away: no answer within 0\.5 s"):
-                            await front.ask([99])
-                mortal.resume()
-                gate.set()
-                assert await asyncio.gather(*waiting) == outputs(3)
+        gate = asyncio.Event()
+        async with service(mortal.url) as front, worker(mortal.url, gated(gate)):
+            waiting = await front.accepted(3)
+            mortal.suspend()
+            with monkeypatch.context() as impatient:
+                impatient.setattr(broker, "_TIMEOUT_S", 0.5)
+                for _ in range(2):
+                    with pytest.raises(RequestError, match=r"is away: no answer within 0\.5 s"):
+                        await front.ask([99])
+            mortal.resume()
+            gate.set()
+            assert await asyncio.gather(*waiting) == outputs(3)
 
-        run(scenario())
-
-    def test_before_the_service_comes_and_then_starts(self, mortal: Valkey) -> None:
-        async def scenario() -> None:
-            mortal.kill()
-            async with service(mortal.url) as front, worker(mortal.url, double):
-                with pytest.raises(RequestError, match="is away"):
-                    await front.ask([1])
-                await asyncio.to_thread(mortal.start)
-                assert await (await front.until_accepting()) == ["againagain"]
-
-        run(scenario())
+    async def test_before_the_service_comes_and_then_starts(self, mortal: Valkey) -> None:
+        mortal.kill()
+        async with service(mortal.url) as front, worker(mortal.url, double):
+            with pytest.raises(RequestError, match="is away"):
+                await front.ask([1])
+            await asyncio.to_thread(mortal.start)
+            assert await (await front.until_accepting()) == ["againagain"]
 
     @pytest.mark.parametrize("end", [Valkey.kill, Valkey.suspend], ids=["is gone", "hangs"])
-    def test_a_gateway_ends_without_waiting_for_a_dead_broker(
+    async def test_a_gateway_ends_without_waiting_for_a_dead_broker(
         self, mortal: Valkey, end: Callable[[Valkey], None]
     ) -> None:
-        async def scenario() -> None:
-            async with service(mortal.url) as front:
-                (waiting,) = await front.accepted(1)
-                end(mortal)
-                await front.ask.close()
-                with pytest.raises(RequestError, match="ended before"):
-                    await waiting
+        async with service(mortal.url) as front:
+            (waiting,) = await front.accepted(1)
+            end(mortal)
+            await front.ask.close()
+            with pytest.raises(RequestError, match="ended before"):
+                await waiting
 
-        run(scenario())
+    async def test_a_dead_broker_is_not_polled_without_a_pause(self) -> None:
+        calls = 0
 
-    def test_a_dead_broker_is_not_polled_without_a_pause(self) -> None:
-        async def scenario() -> None:
-            calls = 0
+        async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal calls
+            calls += 1
+            writer.close()
 
-            async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                nonlocal calls
-                calls += 1
-                writer.close()
-
-            loop = asyncio.get_running_loop()
-            async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
-                url = f"valkey://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-                async with service(url) as front, worker(url, double):
-                    started = loop.time()
-                    await front.ask.start()
-                    while calls < 6:
-                        await asyncio.sleep(0.01)
-                    assert loop.time() - started >= PAUSE_S * 6 / 2 - PAUSE_S
-
-        run(scenario())
+        loop = asyncio.get_running_loop()
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            url = f"valkey://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with service(url) as front, worker(url, double):
+                started = loop.time()
+                await front.ask.start()
+                while calls < 6:
+                    await asyncio.sleep(0.01)
+                assert loop.time() - started >= PAUSE_S * 6 / 2 - PAUSE_S
 
 
 class TestTheBrokerLosesItsMemory:
-    def test_while_it_runs_and_everything_is_submitted_again(self, lasting: Valkey) -> None:
-        async def scenario() -> None:
-            gate = asyncio.Event()
-            async with service(lasting.url) as front, worker(lasting.url, gated(gate), in_flight=2):
-                waiting = await front.accepted(5)
-                await front.until_taken(2)
-                await front.broker.flushall()
-                while front.counted().get("redelivered") != 5:
-                    await asyncio.sleep(0.01)
-                gate.set()
-                assert await asyncio.gather(*waiting) == outputs(5)
+    async def test_while_it_runs_and_everything_is_submitted_again(self, lasting: Valkey) -> None:
+        gate = asyncio.Event()
+        async with service(lasting.url) as front, worker(lasting.url, gated(gate), in_flight=2):
+            waiting = await front.accepted(5)
+            await front.until_taken(2)
+            await front.broker.flushall()
+            while front.counted().get("redelivered") != 5:
+                await asyncio.sleep(0.01)
+            gate.set()
+            assert await asyncio.gather(*waiting) == outputs(5)
 
-        run(scenario())
+    async def test_of_the_answers_alone_and_what_went_missing_is_done_again(self, lasting: Valkey) -> None:
+        async with service(lasting.url) as front, worker(lasting.url, double):
+            await front.ask.start()
+            for number in range(6):
+                _, answer = await asyncio.gather(front.broker.delete(ANSWERS), front.ask.enqueue([number]))
+                assert await answer == [2 * number]
+                await front.until_accepting()
 
-    def test_of_the_answers_alone_and_what_went_missing_is_done_again(self, lasting: Valkey) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front, worker(lasting.url, double):
-                await front.ask.start()
-                for number in range(6):
-                    _, answer = await asyncio.gather(front.broker.delete(ANSWERS), front.ask.enqueue([number]))
-                    assert await answer == [2 * number]
-                    await front.until_accepting()
+    async def test_between_its_acceptance_of_a_request_and_our_hearing_of_it(self, lasting: Valkey) -> None:
+        async with service(lasting.url) as front:
+            await front.ask.start()
+            accept, lost = front.ask._accept, asyncio.Event()
 
-        run(scenario())
+            async def slow(*arguments: Any) -> Any:
+                answer = await accept(*arguments)
+                await lost.wait()
+                return answer
 
-    def test_between_its_acceptance_of_a_request_and_our_hearing_of_it(self, lasting: Valkey) -> None:
-        async def scenario() -> None:
-            async with service(lasting.url) as front:
-                await front.ask.start()
-                accept, lost = front.ask._accept, asyncio.Event()
-
-                async def slow(*arguments: Any) -> Any:
-                    answer = await accept(*arguments)
-                    await lost.wait()
-                    return answer
-
-                front.ask._accept = slow
-                caller = asyncio.create_task(front.ask([1]))
-                while not await front.broker.xlen(REQUESTS):
-                    await asyncio.sleep(0.01)
-                await front.broker.flushall()
-                while not await front.broker.exists(ANSWERS):
-                    await asyncio.sleep(0.01)
-                lost.set()
-                with pytest.raises(RequestError, match="connection was interrupted"):
-                    await caller
-                assert front.counted() == {"broker_errors": 1}
-
-        run(scenario())
+            front.ask._accept = slow
+            caller = asyncio.create_task(front.ask([1]))
+            while not await front.broker.xlen(REQUESTS):
+                await asyncio.sleep(0.01)
+            await front.broker.flushall()
+            while not await front.broker.exists(ANSWERS):
+                await asyncio.sleep(0.01)
+            lost.set()
+            with pytest.raises(RequestError, match="connection was interrupted"):
+                await caller
+            assert front.counted() == {"broker_errors": 1}
 
 
 class TestTheDriver:
