@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.scenarios import PATIENCE_S, counts, run, settle
+from support.scenarios import PATIENCE_S, counts, settle
 
 from pytest_mlpatterns import Batched, Cached, Limited
 from pytest_mlpatterns.patterns.batched import BatchLayer
@@ -129,21 +129,18 @@ class Held:
         assert await asyncio.to_thread(self.begun.acquire, timeout=PATIENCE_S)
 
 
-def test_waiting_for_the_thread_is_the_wait_of_a_queue() -> None:
-    async def scenario() -> list[RequestClock]:
-        model, thread, clocks = Held(), ModelThread("model"), [RequestClock(), RequestClock()]
+async def test_waiting_for_the_thread_is_the_wait_of_a_queue() -> None:
+    model, thread, clocks = Held(), ModelThread("model"), [RequestClock(), RequestClock()]
 
-        async def request(clock: RequestClock) -> None:
-            set_clock(clock)
-            await thread.call(model, [1])
+    async def request(clock: RequestClock) -> None:
+        set_clock(clock)
+        await thread.call(model, [1])
 
-        asked = [asyncio.create_task(request(clock)) for clock in clocks]
-        await model.has_begun()
-        model.may_end.release(2)
-        await asyncio.gather(*asked)
-        return clocks
-
-    first, second = run(scenario())
+    asked = [asyncio.create_task(request(clock)) for clock in clocks]
+    await model.has_begun()
+    model.may_end.release(2)
+    await asyncio.gather(*asked)
+    first, second = clocks
     assert first.parts == {}
     assert list(second.parts) == ["queue_wait"]
     assert second.parts["queue_wait"] > 0

@@ -68,12 +68,9 @@ def of_model(clock: RequestClock) -> dict[str, int]:
 
 class TestBatched:
     @pytest.mark.parametrize("model", [charging, charging_later])
-    def test_each_request_takes_the_whole_call_and_the_first_has_it(self, model: Any) -> None:
-        async def scenario() -> list[RequestClock]:
-            layer, _ = batching(model, size=2, wait="24h")
-            return await asyncio.gather(requested(layer, 1), requested(layer, 2))
-
-        first, second = run(scenario())
+    async def test_each_request_takes_the_whole_call_and_the_first_has_it(self, model: Any) -> None:
+        layer, _ = batching(model, size=2, wait="24h")
+        first, second = await asyncio.gather(requested(layer, 1), requested(layer, 2))
         assert of_model(first) == {"model_cpu": 20, "calls": 1}
         assert of_model(second) == {"model_cpu": 20}
         assert first.parts["batch_wait"] >= 0
@@ -86,71 +83,56 @@ class TestBatched:
         found = run_jumping(scenario(), JumpingLoop)
         assert found.parts["batch_wait"] == pytest.approx(3_000_000, rel=0.01)
 
-    def test_a_retry_takes_longer_for_those_who_are_in_it(self) -> None:
+    async def test_a_retry_takes_longer_for_those_who_are_in_it(self) -> None:
         def fussy(batch: list[int]) -> list[int]:
             charging(batch)
             if 3 in batch:
                 raise ValueError("3")
             return batch
 
-        async def scenario() -> list[Any]:
-            layer, _ = batching(fussy, size=2, wait="24h")
-            return await outcomes([asyncio.ensure_future(requested(layer, number)) for number in (2, 3)])
-
-        first, error = run(scenario())
+        layer, _ = batching(fussy, size=2, wait="24h")
+        first, error = await outcomes([asyncio.ensure_future(requested(layer, number)) for number in (2, 3)])
         assert of_model(first) == {"model_cpu": 30, "calls": 2}
         assert isinstance(error, ValueError)
 
-    def test_a_batch_outside_of_a_server_charges_nothing(self) -> None:
-        async def scenario() -> Any:
-            layer, _ = batching(charging, size=2)
-            return await layer([1])
-
-        assert run(scenario()) == [1]
+    async def test_a_batch_outside_of_a_server_charges_nothing(self) -> None:
+        layer, _ = batching(charging, size=2)
+        assert await layer([1]) == [1]
 
 
 class TestCached:
-    def test_the_owner_of_a_call_is_charged_by_the_model_and_others_wait_for_it(self) -> None:
-        async def scenario() -> list[RequestClock]:
-            model = SlowModel()
+    async def test_the_owner_of_a_call_is_charged_by_the_model_and_others_wait_for_it(self) -> None:
+        model = SlowModel()
 
-            async def charged(batch: list[Any]) -> list[Any]:
-                charge("model_cpu", 10)
-                return await model(batch)
+        async def charged(batch: list[Any]) -> list[Any]:
+            charge("model_cpu", 10)
+            return await model(batch)
 
-            layer, _ = caching(charged)
-            asked = [asyncio.ensure_future(requested(layer, "a")) for _ in range(2)]
-            await model.asked.wait()
-            await settle()
-            model.go.set()
-            return [await one for one in asked]
-
-        owner, other = run(scenario())
+        layer, _ = caching(charged)
+        asked = [asyncio.ensure_future(requested(layer, "a")) for _ in range(2)]
+        await model.asked.wait()
+        await settle()
+        model.go.set()
+        owner, other = [await one for one in asked]
         assert owner.parts == {"model_cpu": 10}
         assert list(other.parts) == ["shared_wait"]
 
-    def test_a_store_is_a_hop(self) -> None:
-        async def scenario() -> list[RequestClock]:
-            server = Server()
-            layer, _ = caching(in_a_moment, store=server)
-            first = await requested(layer, "a")
-            server.away = "get"
-            return [first, await requested(layer, "b")]
-
-        for clock in run(scenario()):
+    async def test_a_store_is_a_hop(self) -> None:
+        server = Server()
+        layer, _ = caching(in_a_moment, store=server)
+        first = await requested(layer, "a")
+        server.away = "get"
+        for clock in [first, await requested(layer, "b")]:
             assert list(clock.parts) == ["hop"]
 
 
 class TestQueued:
-    def test_each_request_has_the_times_of_its_own_attempts(self) -> None:
-        async def scenario() -> list[RequestClock]:
-            layer = QueueLayer(Queued(), [charging_later], in_flight=1, tally=Tally(0, "queued"))
-            asked = [requested(layer, *range(number)) for number in (1, 2, 3)]  # one task works on all of them
-            return await asyncio.gather(*asked)
+    async def test_each_request_has_the_times_of_its_own_attempts(self) -> None:
+        layer = QueueLayer(Queued(), [charging_later], in_flight=1, tally=Tally(0, "queued"))
+        asked = [requested(layer, *range(number)) for number in (1, 2, 3)]  # one task works on all of them
+        assert [clock.parts["model_cpu"] for clock in await asyncio.gather(*asked)] == [10, 20, 30]
 
-        assert [clock.parts["model_cpu"] for clock in run(scenario())] == [10, 20, 30]
-
-    def test_a_request_that_is_delivered_again_has_the_times_of_all_attempts(self) -> None:
+    async def test_a_request_that_is_delivered_again_has_the_times_of_all_attempts(self) -> None:
         attempts: list[int] = []
 
         async def dies(batch: list[Any]) -> list[Any]:
@@ -160,10 +142,7 @@ class TestQueued:
                 raise LostError("died")
             return batch
 
-        async def scenario() -> RequestClock:
-            return await requested(QueueLayer(Queued(), [dies], in_flight=1, tally=Tally(0, "queued")), 1)
-
-        clock = run(scenario())
+        clock = await requested(QueueLayer(Queued(), [dies], in_flight=1, tally=Tally(0, "queued")), 1)
         assert clock.parts.keys() == {"model_cpu", "queue_wait"}
         assert clock.parts["model_cpu"] == 15
 
@@ -197,12 +176,9 @@ class TestNames:
             "shift2/calls": 1,
         }
 
-    def test_a_layer_inside_a_stage_calls_its_model_under_the_name_of_the_stage(self) -> None:
-        async def scenario() -> RequestClock:
-            stack = stack_of(Pipeline([shift, "model"]) | Batched(max_wait="0ms"), double)
-            return await requested(stack.handler, 1)
-
-        clock = run(scenario())
+    async def test_a_layer_inside_a_stage_calls_its_model_under_the_name_of_the_stage(self) -> None:
+        stack = stack_of(Pipeline([shift, "model"]) | Batched(max_wait="0ms"), double)
+        clock = await requested(stack.handler, 1)
         assert {key for key in clock.parts if key.endswith(("calls", "batch_wait"))} == {
             "shift/calls",
             "batch_wait",
@@ -214,7 +190,7 @@ class TestNames:
 
 
 class TestEnsemble:
-    def test_a_request_has_the_times_of_the_member_that_was_last(self) -> None:
+    async def test_a_request_has_the_times_of_the_member_that_was_last(self) -> None:
         go = asyncio.Event()
 
         def member(name: str, *, waits: bool) -> Callable[[list[Any]], Any]:
@@ -227,17 +203,14 @@ class TestEnsemble:
 
             return model
 
-        async def scenario() -> RequestClock:
-            def combine(answers: list[Any]) -> Any:
-                charge("combine/model_cpu", 1)
-                return answers[0]
+        def combine(answers: list[Any]) -> Any:
+            charge("combine/model_cpu", 1)
+            return answers[0]
 
-            members = [member("slow", waits=True), member("fast", waits=False)]
-            pattern = Ensemble([shift, double])
-            layer = EnsembleLayer(pattern, members, ["slow", "fast"], combine=combine, tally=Tally(0, "ensemble"))
-            return await requested(layer, 1)
-
-        assert run(scenario()).parts == {"slow/model_cpu": 7, "combine/model_cpu": 1}
+        members = [member("slow", waits=True), member("fast", waits=False)]
+        pattern = Ensemble([shift, double])
+        layer = EnsembleLayer(pattern, members, ["slow", "fast"], combine=combine, tally=Tally(0, "ensemble"))
+        assert (await requested(layer, 1)).parts == {"slow/model_cpu": 7, "combine/model_cpu": 1}
         assert Ensemble([shift, double]).inside_names == ("shift", "double", "combine")
 
 
@@ -265,58 +238,46 @@ class LaterCountdown(Countdown):
 
 class TestContinuous:
     @pytest.mark.parametrize("model", [Countdown, LaterCountdown])
-    def test_each_sequence_has_its_start_and_the_steps_that_it_was_in(self, model: Any) -> None:
-        async def scenario() -> list[RequestClock]:
-            layer = ContinuousLayer(Continuous(max_batch_size=2), model(), Tally(0, "continuous"))
-            clocks = [RequestClock(), RequestClock()]
+    async def test_each_sequence_has_its_start_and_the_steps_that_it_was_in(self, model: Any) -> None:
+        layer = ContinuousLayer(Continuous(max_batch_size=2), model(), Tally(0, "continuous"))
+        clocks = [RequestClock(), RequestClock()]
 
-            async def request(clock: RequestClock, given: int) -> None:
-                set_clock(clock)
-                assert [chunk async for chunk in layer([given])] == [*range(given - 1, -1, -1)]
+        async def request(clock: RequestClock, given: int) -> None:
+            set_clock(clock)
+            assert [chunk async for chunk in layer([given])] == [*range(given - 1, -1, -1)]
 
-            await asyncio.gather(*(request(clock, given) for clock, given in zip(clocks, (2, 4), strict=True)))
-            await layer.close()
-            return clocks
-
-        short, long = run(scenario())
+        await asyncio.gather(*(request(clock, given) for clock, given in zip(clocks, (2, 4), strict=True)))
+        await layer.close()
+        short, long = clocks
         assert of_model(short) == {"calls": 4, "model_cpu": 130}  # three steps, in which it was the first
         assert of_model(long) == {"calls": 3, "model_cpu": 150}
         assert short.parts["queue_wait"] > 0
         assert short.parts["shared_wait"] > 0  # while the other one started
 
-    def test_outside_of_a_server_nothing_is_charged(self) -> None:
-        async def scenario() -> list[Any]:
-            layer = ContinuousLayer(Continuous(), Countdown(), Tally(0, "continuous"))
-            return [chunk async for chunk in layer([1])]
-
-        assert run(scenario()) == [0]
+    async def test_outside_of_a_server_nothing_is_charged(self) -> None:
+        layer = ContinuousLayer(Continuous(), Countdown(), Tally(0, "continuous"))
+        assert [chunk async for chunk in layer([1])] == [0]
 
 
-def test_a_thread_charges_the_clock_of_its_caller() -> None:
-    async def scenario() -> RequestClock:
-        thread = ModelThread("model")
-        clock = RequestClock()
-        set_clock(clock)
-        await thread.call(charging, [1])
-        set_clock(None)
-        assert await thread.call(current_clock) is None
-        return clock
-
-    assert run(scenario()).parts == {"calls": 1, "model_cpu": 10}
+async def test_a_thread_charges_the_clock_of_its_caller() -> None:
+    thread = ModelThread("model")
+    clock = RequestClock()
+    set_clock(clock)
+    await thread.call(charging, [1])
+    set_clock(None)
+    assert await thread.call(current_clock) is None
+    assert clock.parts == {"calls": 1, "model_cpu": 10}
 
 
-def test_a_stream_waits_for_the_generator_before_it() -> None:
-    async def scenario() -> list[RequestClock]:
-        source = StreamSource()
+async def test_a_stream_waits_for_the_generator_before_it() -> None:
+    source = StreamSource()
 
-        async def read(_: list[Any]) -> None:
-            stream = source.read(iter("ab"), 1, "the model") or source.read([iter("ab")], 1, "the model")
-            assert stream is not None
-            assert [chunk async for chunk in stream] == ["a", "b"]
+    async def read(_: list[Any]) -> None:
+        stream = source.read(iter("ab"), 1, "the model") or source.read([iter("ab")], 1, "the model")
+        assert stream is not None
+        assert [chunk async for chunk in stream] == ["a", "b"]
 
-        return await asyncio.gather(requested(read), requested(read))
-
-    for clock in run(scenario()):
+    for clock in await asyncio.gather(requested(read), requested(read)):
         assert list(clock.parts) == ["shared_wait"]
 
 
@@ -329,18 +290,15 @@ def test_what_a_clock_reports_it_reports_once() -> None:
     assert clock.report() == {"wire": 2, "model_cpu": 1}
 
 
-def test_an_error_of_a_request_leaves_the_clock_with_its_caller() -> None:
+async def test_an_error_of_a_request_leaves_the_clock_with_its_caller() -> None:
     async def refuses(_: list[Any]) -> None:
         charge("model_cpu", 1)
         raise RequestError(429, "too many")
 
-    async def scenario() -> RequestClock:
-        clock = RequestClock()
-        set_clock(clock)
-        layer = QueueLayer(Queued(), [refuses], in_flight=1, tally=Tally(0, "queued"))
-        with pytest.raises(RequestError, match="too many"):
-            await layer([1])
-        assert current_clock() is clock
-        return clock
-
-    assert run(scenario()).parts["model_cpu"] == 1
+    clock = RequestClock()
+    set_clock(clock)
+    layer = QueueLayer(Queued(), [refuses], in_flight=1, tally=Tally(0, "queued"))
+    with pytest.raises(RequestError, match="too many"):
+        await layer([1])
+    assert current_clock() is clock
+    assert clock.parts["model_cpu"] == 1

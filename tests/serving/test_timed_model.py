@@ -159,7 +159,7 @@ class TestPlain:
 
 
 class TestAwaited:
-    def test_a_coroutine_computes_keeps_the_loop_and_waits(self, machine: Machine) -> None:
+    async def test_a_coroutine_computes_keeps_the_loop_and_waits(self, machine: Machine) -> None:
         async def model(batch: list[int]) -> list[int]:
             machine.spend(cpu=1)
             asyncio.get_running_loop().call_soon(lambda: machine.spend(wait=7))  # while the model is suspended
@@ -167,11 +167,8 @@ class TestAwaited:
             machine.spend(cpu=2, wait=4)
             return batch
 
-        async def scenario() -> tuple[Any, dict[str, int]]:
-            timed = TimedModel(model, machine.meter)
-            return await charged_of(lambda: asyncio.create_task(timed([1])))
-
-        outputs, found = run(scenario())
+        timed = TimedModel(model, machine.meter)
+        outputs, found = await charged_of(lambda: asyncio.create_task(timed([1])))
         assert outputs == [1]
         assert found == {"calls": 1, "model_cpu": 3, "model_wait": 7, "model_block": 4}
 
@@ -200,18 +197,15 @@ class TestAwaited:
             {"calls": 1, "model_cpu": 5},
         ]
 
-    def test_a_suspended_model_may_wait_for_a_processor_too(self, machine: Machine) -> None:
+    async def test_a_suspended_model_may_wait_for_a_processor_too(self, machine: Machine) -> None:
         async def model(batch: list[int]) -> list[int]:
             asyncio.get_running_loop().call_soon(lambda: machine.spend(wait=7, queued=2))
             await asyncio.sleep(0)
             machine.spend(wait=1)
             return batch
 
-        async def scenario() -> list[dict[str, int]]:
-            timed = TimedModel(model, machine.meter)
-            return [(await charged_of(lambda: timed([1])))[1] for _ in range(2)]
-
-        first, second = run(scenario())
+        timed = TimedModel(model, machine.meter)
+        first, second = [(await charged_of(lambda: timed([1])))[1] for _ in range(2)]
         assert first == {"calls": 1, "model_wait": 7, "model_block": 1}
         assert second == {"calls": 1, "model_wait": 5, "model_block": 1, "run_queue": 2}
 

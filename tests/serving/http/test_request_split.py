@@ -62,81 +62,66 @@ def split_of(app: ModelApp | GrpcServer) -> LayerStats:
     return app.split.snapshot()
 
 
-def test_answered_requests_of_every_path_count() -> None:
-    async def scenario() -> LayerStats:
-        app = app_of(charging)
-        for path, body in ((V1, {"instances": [1]}), (V2, TENSOR)):
-            assert (await answer(app, path, body))[0] == 200
-        return split_of(app)
-
-    counters = run(scenario()).counters
+async def test_answered_requests_of_every_path_count() -> None:
+    app = app_of(charging)
+    for path, body in ((V1, {"instances": [1]}), (V2, TENSOR)):
+        assert (await answer(app, path, body))[0] == 200
+    counters = split_of(app).counters
     assert (counters["requests"], counters["model_cpu"]) == (2, 20)
     assert 0 < counters["wire"] < counters["total_ns"]
 
 
-def test_requests_that_fail_and_those_for_metadata_do_not_count() -> None:
+async def test_requests_that_fail_and_those_for_metadata_do_not_count() -> None:
     def refuses(_: list[Any]) -> None:
         charge("model_cpu", 10)
         raise RequestError(429, "too many")
 
-    async def scenario() -> LayerStats:
-        app = app_of(refuses)
-        found = [
-            (await answer(app, path, body, method))[0]
-            for path, body, method in (
-                (V1, {"instances": [1]}, "POST"),
-                (V1, b"{", "POST"),
-                (V1, b"", "GET"),
-                ("/v2/models/m", b"", "GET"),
-                ("/elsewhere", b"", "GET"),
-            )
-        ]
-        assert found == [429, 400, 405, 200, 404]
-        return split_of(app)
-
-    assert run(scenario()).counters == {}
+    app = app_of(refuses)
+    found = [
+        (await answer(app, path, body, method))[0]
+        for path, body, method in (
+            (V1, {"instances": [1]}, "POST"),
+            (V1, b"{", "POST"),
+            (V1, b"", "GET"),
+            ("/v2/models/m", b"", "GET"),
+            ("/elsewhere", b"", "GET"),
+        )
+    ]
+    assert found == [429, 400, 405, 200, 404]
+    assert split_of(app).counters == {}
 
 
 @pytest.mark.parametrize(("path", "body"), [(V1, {"instances": [1]}), (COMPLETIONS, {"prompt": "a", "stream": True})])
-def test_a_stream_counts_until_its_first_chunk_and_after_it(path: str, body: Any) -> None:
-    async def scenario() -> dict[str, int]:
-        app = app_of(letters)
-        assert (await answer(app, path, body))[0] == 200
-        return dict(split_of(app).counters)
-
-    counters = run(scenario())
+async def test_a_stream_counts_until_its_first_chunk_and_after_it(path: str, body: Any) -> None:
+    app = app_of(letters)
+    assert (await answer(app, path, body))[0] == 200
+    counters = dict(split_of(app).counters)
     assert [counters[f"{prefix}requests"] for prefix in ("", "ttft:", "tpot:")] == [1, 1, 1]
     assert [counters[f"{prefix}model_cpu"] for prefix in ("", "ttft:", "tpot:")] == [30, 10, 20]
     assert counters["tpot:chunks"] == 2
     assert counters["ttft:total_ns"] + counters["tpot:total_ns"] == counters["total_ns"]
 
 
-def test_an_empty_stream_has_no_time_to_a_first_chunk_and_none_after_it() -> None:
+async def test_an_empty_stream_has_no_time_to_a_first_chunk_and_none_after_it() -> None:
     def nothing(_: list[Any]) -> Iterator[str]:
         yield from ()
 
-    async def scenario() -> LayerStats:
-        app = app_of(nothing)
-        assert (await answer(app, V1, {"instances": [1]}))[0] == 200
-        return split_of(app)
-
-    found = run(scenario()).counters
+    app = app_of(nothing)
+    assert (await answer(app, V1, {"instances": [1]}))[0] == 200
+    found = split_of(app).counters
     assert found["requests"] == 1
     assert not [name for name in found if name.startswith(("ttft:", "tpot:"))]
 
 
 @pytest.mark.parametrize("reads", [0, 1])
-def test_a_stream_that_fails_or_whose_client_goes_away_does_not_count(reads: int) -> None:
-    async def scenario() -> LayerStats:
-        app = app_of(letters)
-        await answer(app, V1, {"instances": ["broken"]})
-        if reads:
-            async with Call(app, V1, {"instances": [1]}) as call:
-                await call.part()
-                call.leave()
-        return split_of(app)
-
-    found = run(scenario()).counters
+async def test_a_stream_that_fails_or_whose_client_goes_away_does_not_count(reads: int) -> None:
+    app = app_of(letters)
+    await answer(app, V1, {"instances": ["broken"]})
+    if reads:
+        async with Call(app, V1, {"instances": [1]}) as call:
+            await call.part()
+            call.leave()
+    found = split_of(app).counters
     assert found.get("requests", 0) <= reads  # it may have sent all before it sees that the client has gone
 
 
@@ -147,23 +132,20 @@ async def test_without_a_tally_streams_and_requests_are_only_answered() -> None:
         assert (await answer(app, V1, {"instances": [1]}))[0] == 200
 
 
-def test_a_job_counts_when_it_is_done_and_only_if_it_succeeded() -> None:
-    async def scenario() -> LayerStats:
-        async def worker(batch: list[Any]) -> list[Any]:
-            await asyncio.sleep(0)
-            if batch == ["broken"]:
-                raise RequestError(500, "broken")
-            return charging(batch)
+async def test_a_job_counts_when_it_is_done_and_only_if_it_succeeded() -> None:
+    async def worker(batch: list[Any]) -> list[Any]:
+        await asyncio.sleep(0)
+        if batch == ["broken"]:
+            raise RequestError(500, "broken")
+        return charging(batch)
 
-        queue = QueueLayer(Queued(wait=False), [worker], in_flight=1, tally=Tally(0, "queued"))
-        app = app_of(queue, jobs=AsyncJobs(queue))
-        for one in (1, "broken"):
-            status, _ = await answer(app, V1, {"instances": [one]})
-            assert status == 202
-        await settle()
-        return split_of(app)
-
-    counters = run(scenario()).counters
+    queue = QueueLayer(Queued(wait=False), [worker], in_flight=1, tally=Tally(0, "queued"))
+    app = app_of(queue, jobs=AsyncJobs(queue))
+    for one in (1, "broken"):
+        status, _ = await answer(app, V1, {"instances": [one]})
+        assert status == 202
+    await settle()
+    counters = split_of(app).counters
     assert (counters["requests"], counters["model_cpu"]) == (1, 10)
     assert counters["queue_wait"] >= 0
 
@@ -182,15 +164,12 @@ def test_between_processes_a_stream_sends_its_times_in_the_header_and_at_its_end
     assert parts_in(reader.times)["model_cpu"] == 20
 
 
-def test_a_stream_between_processes_that_fails_ends_as_others_do() -> None:
-    async def scenario() -> bytes:
-        _, body = await answer(app_of(letters, internal=True), V1, {"instances": ["broken"]})
-        return body
-
-    assert run(scenario()).endswith(b'event: error\ndata: {"error":"the model raised ValueError: out of letters"}\n\n')
+async def test_a_stream_between_processes_that_fails_ends_as_others_do() -> None:
+    _, body = await answer(app_of(letters, internal=True), V1, {"instances": ["broken"]})
+    assert body.endswith(b'event: error\ndata: {"error":"the model raised ValueError: out of letters"}\n\n')
 
 
-def test_requests_over_grpc_count_if_they_succeed() -> None:
+async def test_requests_over_grpc_count_if_they_succeed() -> None:
     class Aborted(Exception):
         pass
 
@@ -198,17 +177,14 @@ def test_requests_over_grpc_count_if_they_succeed() -> None:
         async def abort(self, *_: object) -> None:
             raise Aborted
 
-    async def scenario() -> LayerStats:
-        server = GrpcServer(ModelCaller(charging), "m", 10_000)
-        (body,) = read_payload([[1.0]], GRPC).bodies
-        await server._infer(body.joined(), Context())  # no tally counts it
-        server.split = SplitTally(0)
-        await server._infer(body.joined(), Context())
-        with pytest.raises(Aborted):
-            await server._infer(b"\xff", Context())
-        return split_of(server)
-
-    counters = run(scenario()).counters
+    server = GrpcServer(ModelCaller(charging), "m", 10_000)
+    (body,) = read_payload([[1.0]], GRPC).bodies
+    await server._infer(body.joined(), Context())  # no tally counts it
+    server.split = SplitTally(0)
+    await server._infer(body.joined(), Context())
+    with pytest.raises(Aborted):
+        await server._infer(b"\xff", Context())
+    counters = split_of(server).counters
     assert (counters["requests"], counters["model_cpu"]) == (1, 10)
     assert 0 < counters["wire"] < counters["total_ns"]
 
