@@ -10,16 +10,14 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from support.scenarios import run
 from xdist.workermanage import NodeManager
 
 import pytest_mlpatterns.plugin.session  # noqa: F401 - numpy loads once a process, and runs in this process forget modules
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _STARTS = ((subprocess.Popen, "__init__"), *((os, name) for name in ("fork", "forkpty", "posix_spawn", "system")))
 """Functions that start a process."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -14,14 +15,9 @@ from pytest_mlpatterns.engines import engine as engine_module
 from pytest_mlpatterns.engines.engine import Engine, engine_named, engine_names, launch
 from pytest_mlpatterns.engines.local.launcher import LocalEngine
 from pytest_mlpatterns.engines.ray import engine as ray_engine
-from pytest_mlpatterns.serving.model import service_plan
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.model import ServicePlan
-    from pytest_mlpatterns.serving.start_options import StartOptions
+from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.model import ServicePlan, service_plan
+from pytest_mlpatterns.serving.start_options import StartOptions
 
 PLAN = service_plan(Single(), len)
 

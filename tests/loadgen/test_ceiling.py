@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.synthetic import MS
@@ -12,9 +13,6 @@ from pytest_mlpatterns.loadgen.ceiling import measure_ceiling
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -10,8 +10,8 @@ import selectors
 import socket
 import struct
 from array import array
+from collections.abc import Iterator
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
 
 import pytest
 from support.services import peer2
@@ -23,9 +23,6 @@ from pytest_mlpatterns.loadgen.http2 import HeaderReader, Http2, RequestBlocks
 from pytest_mlpatterns.loadgen.http2_frames import Frame
 from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
 from pytest_mlpatterns.records.outcomes import Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 REQUEST = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none"
 SECOND = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\ntwo"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from pytest_mlpatterns import ClosedLoop, ConstantRate, SettingError, Stages
@@ -11,9 +9,7 @@ from pytest_mlpatterns.loadgen.load_limits import check_connections
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.workload.endpoint import Endpoint
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.workload.schedule import Schedule
+from pytest_mlpatterns.workload.schedule import Schedule
 
 RAMP = Stages([("1s", 10), ("1s", 900)], of="concurrency")  # type: ignore[arg-type]
 

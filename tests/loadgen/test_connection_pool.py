@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 from support.services.jobs import a_job
 
 from pytest_mlpatterns.loadgen import connection_pool as pool_module
+from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.recorder import SampleRecorder
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.schedule import ConstantRate
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-    from pytest_mlpatterns.workload.schedule import Schedule
+from pytest_mlpatterns.workload.schedule import ConstantRate, Schedule
 
 
 class FailingConnection:

@@ -5,14 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import perf_counter_ns as time_ns
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.services.jobs import MS, a_job, message, window_of
-from support.services.scripted import Close, Hold, Reset, ScriptedServer, Send, Silence, answer, refused_port
+from support.services.scripted import (
+    Close,
+    Hold,
+    Request,
+    Reset,
+    ScriptedServer,
+    Send,
+    Silence,
+    Step,
+    answer,
+    refused_port,
+)
 
 from pytest_mlpatterns.loadgen import connection as connection_module
 from pytest_mlpatterns.loadgen import connection_pool as pool_module
@@ -21,20 +33,11 @@ from pytest_mlpatterns.loadgen import load_run as load_run_module
 from pytest_mlpatterns.loadgen import steady_state
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-from pytest_mlpatterns.loadgen.messages import WindowOpened
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from support.services.scripted import Request, Step
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-    from pytest_mlpatterns.records.samples import Samples
-    from pytest_mlpatterns.workload.schedule import Schedule
+from pytest_mlpatterns.records.samples import Samples
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages, Trace
 
 TICK_NS = 50 * MS
 LATER = b"later"

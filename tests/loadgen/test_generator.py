@@ -7,8 +7,9 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -16,24 +17,16 @@ import pytest
 from msgspec.structs import replace
 from support.services.jobs import MS, a_job, message
 from support.services.processes import our_children, survivors
-from support.services.scripted import Hold, ScriptedServer, Send, Silence, answer
+from support.services.scripted import Hold, Request, ScriptedServer, Send, Silence, Step, answer
 
 from pytest_mlpatterns import ChildError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
-from pytest_mlpatterns.loadgen.messages import Warm, WindowOpened
+from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult, Warm, WindowOpened
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from support.services.scripted import Request, Step
-
-    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 

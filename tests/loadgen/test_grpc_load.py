@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support import SERVICES
@@ -17,17 +19,11 @@ from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.http2 import OPENING
 from pytest_mlpatterns.loadgen.http2_frames import PREFACE, Frame
-from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport
 from pytest_mlpatterns.loadgen.null_server import GrpcPeer, Http1Peer
 from pytest_mlpatterns.wire import GRPC
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pytest_mlpatterns.loadgen.messages import LoadResult
 
 SERVER = SERVICES / "grpc_echo.py"
 

@@ -5,22 +5,17 @@ from __future__ import annotations
 import selectors
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from support.services.jobs import MS, a_job, message
-from support.services.scripted import Hold, ScriptedServer, Send, answer, refused_port
+from support.services.scripted import Hold, Request, ScriptedServer, Send, Step, answer, refused_port
 
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+from pytest_mlpatterns.loadgen.messages import LoadJob
+from pytest_mlpatterns.records.samples import Samples
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
-
-if TYPE_CHECKING:
-    from support.services.scripted import Request, Step
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.records.samples import Samples
 
 
 class KqueueLike(selectors.SelectSelector):

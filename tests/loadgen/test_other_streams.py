@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,28 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.services.jobs import MS, a_job
-from support.streaming_server import streaming_server
+from support.streaming_server import StreamingServer, streaming_server
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.http1 import Http1Pieces, Http1Stream
+from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from pytest_mlpatterns.wire.stream_form import AUTO, StreamSetting
 from pytest_mlpatterns.wire.stream_lines import JsonLines
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from support.streaming_server import StreamingServer
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.records.samples import Samples, StreamSamples
 
 NDJSON, TEXT = b"content-type: application/x-ndjson\r\n", b"content-type: text/plain\r\n"
 WORD = b'{"response": "w", "done": false}\n'

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from array import array
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -28,19 +30,14 @@ from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop, parse_message
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.records.addressing import Remote
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule, Trace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.samples import Samples, Window
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,13 +11,9 @@ from support.declared_load import run_declared
 from support.services.jobs import MS, a_job
 
 from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule
 from pytest_mlpatterns.workload.window_plan import RequestWindow, WindowPlan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 
 S = 1000 * MS
 PLAN = WindowPlan(budget_ns=30 * S, launches=8, start_ns=1500 * MS, round=5, callers=2, window_ns=700 * MS)

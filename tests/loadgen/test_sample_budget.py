@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support.services.jobs import a_job
@@ -10,13 +10,8 @@ from support.synthetic import S
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.load_limits import MERGED_ROW_BYTES, check_samples, known_rows, require_fit
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.workload.schedule import Schedule
+from pytest_mlpatterns.loadgen.messages import LoadJob
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages, Trace
 
 
 def job(schedule: Schedule, *, seconds: float = 60, warmup_s: float | None = 0) -> LoadJob:

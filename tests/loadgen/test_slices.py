@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.services.jobs import MS, a_job
-from support.services.scripted import Close, Hold, ScriptedServer, Send, Silence, answer, refused_port
+from support.services.scripted import Close, Hold, Request, ScriptedServer, Send, Silence, Step, answer, refused_port
 
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.messages import WindowOpened
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, WindowOpened
 from pytest_mlpatterns.loadgen.slices import SlicedLoops
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from support.services.scripted import Request, Step
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 
 SLICE_NS = 6 * MS
 

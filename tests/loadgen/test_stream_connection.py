@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from support.services import peer2
 
-from pytest_mlpatterns.loadgen.connection import StreamConnection, StreamReading
+from pytest_mlpatterns.loadgen.connection import ClientProtocol, StreamConnection, StreamReading
 from pytest_mlpatterns.loadgen.http1 import Http1Stream
 from pytest_mlpatterns.loadgen.http2 import HeaderReader, Http2, RequestBlocks
 from pytest_mlpatterns.loadgen.http2_frames import Frame
 from pytest_mlpatterns.loadgen.recorder import SampleRecorder, StreamColumns
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.outcomes import Failure
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.loadgen.connection import ClientProtocol
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CHUNK = b'b\r\ndata: "a"\n\n\r\n'

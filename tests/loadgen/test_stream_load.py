@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.services.jobs import MS, a_job
-from support.services.scripted import Close, Reset, ScriptedServer, Send, Silence, answer, refused_port
-from support.streaming_server import streaming_server
+from support.services.scripted import Close, Reset, ScriptedServer, Send, Silence, Step, answer, refused_port
+from support.streaming_server import StreamingServer, streaming_server
 
 from pytest_mlpatterns.loadgen import connection_pool as pool_module
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from support.services.scripted import Step
-    from support.streaming_server import StreamingServer
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-    from pytest_mlpatterns.records.samples import Samples, StreamSamples
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"

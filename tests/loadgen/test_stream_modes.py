@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from msgspec.structs import replace
 from support.counted import counted_requests
 from support.services.jobs import MS, a_job, window_of
-from support.services.scripted import Close, ScriptedServer, Send, Silence
+from support.services.scripted import Close, Request, ScriptedServer, Send, Silence, Step
 from support.stream_modes import MODES, NOT_COUNTED, Ending, Mode, response, whole
 from support.synthetic import launch
 
@@ -17,15 +15,11 @@ from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.http1 import Http1Stream
+from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer, answers_to
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from support.services.scripted import Request, Step
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob
 
 OPENAI = Wire.parse("openai")
 CALLERS = 4

@@ -7,16 +7,13 @@ import errno
 import os
 import selectors
 import sys
+from collections.abc import Iterator
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_mlpatterns.loadgen import event_loop
 from pytest_mlpatterns.loadgen.event_loop import Alarm
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no timer descriptors")
 

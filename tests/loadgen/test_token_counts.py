@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.services.jobs import MESSAGES, MS, a_job
-from support.services.scripted import ScriptedServer, Send
+from support.services.scripted import Request, ScriptedServer, Send, Step
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen import load_run
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
+from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from support.services.scripted import Request, Step
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-    from pytest_mlpatterns.records.samples import Samples, StreamSamples
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.services.jobs import a_job
@@ -15,9 +16,6 @@ from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.generator_process import LocalPool
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROGRESS = Progress(S, 100, MS)
 QUIET: Any = None

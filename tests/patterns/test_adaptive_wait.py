@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,11 +13,8 @@ from support.batching import ask_each, batching, jumping, now_ns, outcomes, run_
 from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.patterns import batched
-from pytest_mlpatterns.patterns.batched import AdaptiveWait
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.batched import BatchLayer
-    from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.patterns.batched import AdaptiveWait, BatchLayer
+from pytest_mlpatterns.patterns.tally import Tally
 
 
 def after(*called: tuple[int, int | None, int | None], wait_ns: int = 0) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,9 +21,6 @@ from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.records.telemetry import PatternStats
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
 
 MS = 1_000_000
 

@@ -6,8 +6,9 @@ import asyncio
 import gc
 import math
 import pickle
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import numpy as np
@@ -33,17 +34,12 @@ from support.batching import (
 from support.caching import caching
 from support.synthetic import MS, PROPERTY
 
+from pytest_mlpatterns.patterns.batched import BatchLayer
 from pytest_mlpatterns.patterns.layer import DecodedInputs, LostError, RequestError
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.wire import Wire, codec_of, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.patterns.batched import BatchLayer
-
 
 # --- who fails
 

@@ -6,9 +6,10 @@ import asyncio
 import gc
 import threading
 from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,12 +37,7 @@ from support.batching import (
 from support.synthetic import MS, PROPERTY
 
 from pytest_mlpatterns.patterns.layer import needs_loop
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_mlpatterns.patterns.tally import Tally
-
+from pytest_mlpatterns.patterns.tally import Tally
 
 # --- who goes with whom, and when
 

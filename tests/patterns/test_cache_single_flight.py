@@ -6,19 +6,16 @@ A server is a dictionary here that can be switched off; tests/serving/redis has 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import Any
 
 import numpy as np
 import pytest
 from support.caching import REST_NS, Clock, Model, Server, SlowModel, answer_of, caching, counted, in_a_moment, timed
 
+from pytest_mlpatterns.patterns.cache_layer import CacheLayer
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from pytest_mlpatterns.patterns.cache_layer import CacheLayer
 
 
 class TestSingleFlight:

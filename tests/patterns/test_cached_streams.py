@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from support.caching import Server
@@ -15,9 +16,6 @@ from pytest_mlpatterns.patterns.cache_layer import CacheLayer
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 class Model:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,9 +19,6 @@ from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, ProcessGrou
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.layer_kinds import derived_metrics
 from pytest_mlpatterns.records.telemetry import PatternStats
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def cheap(batch: list[int]) -> list[int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import pytest
 
@@ -13,9 +14,6 @@ from pytest_mlpatterns.records.layer_kinds import LAYER_KINDS, derived_metrics
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.reports.html.charts import layer_charts
 from pytest_mlpatterns.reports.text.notes import describe_layer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 KIND = LayerKind(
     figures=(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from support.scenarios import PATIENCE_S, counts, settle
@@ -19,9 +20,6 @@ from pytest_mlpatterns.patterns.model_thread import ModelThread
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 class Logged:

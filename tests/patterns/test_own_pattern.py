@@ -7,26 +7,22 @@ import os
 import pickle
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.project import QUICK, Project
 
 import pytest_mlpatterns
-from pytest_mlpatterns import Batched, Cached, Microservice, Pattern, Queued, SettingError
+from pytest_mlpatterns import Batched, Cached, Handler, Microservice, Pattern, Queued, Resources, SettingError, Tally
 from pytest_mlpatterns import patterns as package
 from pytest_mlpatterns.patterns.layer import parallelism
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.serving.handler_stack import HandlerStack
 from pytest_mlpatterns.serving.model import pack
 from pytest_mlpatterns.serving.processes import PackedLayer
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns import Handler, Resources, Tally
 
 COUNTED = """
 from dataclasses import dataclass

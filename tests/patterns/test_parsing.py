@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,13 +11,20 @@ from support.synthetic import PROPERTY
 from test_pattern import COMPOSED, ONE
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
+from pytest_mlpatterns.patterns import (
+    Batched,
+    Cached,
+    Ensemble,
+    Microservice,
+    Pattern,
+    Pipeline,
+    Queued,
+    Replicated,
+    Single,
+)
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import split_outside_brackets
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns import Pattern
 
 NAMES = "batched, cached, continuous, limited, microservice, queued, replicated, single"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,15 +35,11 @@ from pytest_mlpatterns.patterns.pattern import (
     Composed,
     LayerNode,
     ModelNode,
+    Node,
     ProcessGroup,
     name_of,
 )
 from pytest_mlpatterns.records.addressing import Balance
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.patterns.pattern import Node
 
 THE_MODEL = ModelNode(MODEL, MODEL)
 

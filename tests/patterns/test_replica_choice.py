@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from support.synthetic import FEW
 
 from pytest_mlpatterns.patterns.replica_choice import (
     ByPrefix,
+    Choice,
     LeastLatency,
     LeastOutstanding,
     PeakLatencies,
@@ -22,11 +24,6 @@ from pytest_mlpatterns.patterns.replica_choice import (
     TwoChoices,
     beginning_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.patterns.replica_choice import Choice
 
 MS = 1_000_000
 S = 1_000_000_000

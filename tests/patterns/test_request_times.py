@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from support.batching import JumpingLoop, batching, outcomes, run_jumping
@@ -24,9 +25,6 @@ from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.handler_stack import HandlerStack
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import PackedLayer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,6 @@ from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.pipeline import Pipeline, PipelineLayer
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 def plus_one(inputs: Sequence[int]) -> list[int]:

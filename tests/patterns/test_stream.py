@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +19,6 @@ from pytest_mlpatterns.patterns.pipeline import PipelineLayer
 from pytest_mlpatterns.patterns.queued import QueueLayer
 from pytest_mlpatterns.patterns.stream import Stream, StreamSource, streams
 from pytest_mlpatterns.patterns.tally import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
 
 
 def plain(batch: list[Any]) -> Iterator[Any]:

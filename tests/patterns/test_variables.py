@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -20,12 +20,7 @@ from pytest_mlpatterns import (
     Single,
 )
 from pytest_mlpatterns.patterns.arguments import Variables, read_variables
-from pytest_mlpatterns.patterns.pattern import ProcessGroup, describe_env, with_env
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from pytest_mlpatterns.patterns.pattern import Node
+from pytest_mlpatterns.patterns.pattern import Node, ProcessGroup, describe_env, with_env
 
 A, B, AGAIN = {"A": "1"}, {"B": "2"}, {"A": "3"}
 SPACES = f"{{{{{{}}{50_000 * ' '}{{}}}}}}"

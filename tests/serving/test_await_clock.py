@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import types
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,6 @@ from pytest_mlpatterns.records.telemetry import awaited_times, chain_name
 from pytest_mlpatterns.serving import timed_model
 from pytest_mlpatterns.serving.clocks import AwaitClock
 from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator
 
 WAIT_NS = 20_000_000
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 import socket
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from support.services.endless import script
-from support.services.scripted import Close, ScriptedServer, Send, Silence, answer, refused_port
+from support.services.scripted import Close, ScriptedServer, Send, Silence, Step, answer, refused_port
 
 from pytest_mlpatterns.serving.bounded_client import (
     BoundedTransport,
@@ -19,12 +19,6 @@ from pytest_mlpatterns.serving.bounded_client import (
     describe_error,
     get_page,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from support.services.scripted import Step
-
 
 LIMIT_S = 1.0
 """Time limit of requests that exceed it, in seconds; a busy machine may hold up their beginning."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -13,9 +14,6 @@ from pytest_mlpatterns.engines.engine import launch
 from pytest_mlpatterns.patterns import Microservice, Replicated
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def cores(batch: list[Any]) -> list[list[int]]:

@@ -7,8 +7,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import pytest
@@ -19,9 +20,11 @@ from support.services.processes import our_children
 from pytest_mlpatterns import (
     Cached,
     Continuous,
+    Deployment,
     DeploymentError,
     Microservice,
     ModelLoadError,
+    Pattern,
     Queued,
     Single,
     Url,
@@ -32,11 +35,6 @@ from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.wire.event_stream import EventStreamParser
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from pytest_mlpatterns import Deployment, Pattern
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 

@@ -7,28 +7,24 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 from support.services.deploy import deployed, make_start_options
 from support.services.processes import our_children, survivors
-from support.services.scripted import Close, ScriptedServer, Send, answer, refused_port
+from support.services.scripted import Close, ScriptedServer, Send, Step, answer, refused_port
 
 from pytest_mlpatterns import Deployment, DeploymentError, Replicated, Url
 from pytest_mlpatterns.serving.external import attach as attach_module
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from support.services.scripted import Step
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.model_version import model_version
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Versioned:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,6 @@ import pytest
 from pytest_mlpatterns import JsonLines, Prometheus
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import contextvars
 import gc
 import types
 import weakref
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from support.scenarios import run, settle
@@ -18,9 +19,6 @@ from pytest_mlpatterns.patterns.request_clock import RequestClock, charge, curre
 from pytest_mlpatterns.serving import timed_model
 from pytest_mlpatterns.serving.clocks import GcClock
 from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel, TimedSteps
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 
 MS = 1_000_000
 

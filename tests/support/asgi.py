@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, MutableMapping
+from typing import Any, Self
 
 import orjson
 
 from support.scenarios import PATIENCE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
 
 __all__ = ["Call"]
 

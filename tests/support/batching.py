@@ -10,7 +10,8 @@ import functools
 import selectors
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,6 @@ from pytest_mlpatterns.patterns import batched
 from pytest_mlpatterns.patterns.batched import Batched, BatchLayer
 from pytest_mlpatterns.patterns.tally import Tally
 from support.scenarios import PATIENCE_S, run, settle
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
 
 __all__ = [
     "NEVER",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from pytest_mlpatterns.patterns.cache_layer import CacheLayer, StoreUnavailable
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.tally import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 __all__ = [
     "MS",

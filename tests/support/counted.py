@@ -5,20 +5,17 @@ What a metric judges is counted by its own values, so that a request which none 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.analysis.metrics.definitions import GROWTHS, METRICS, goodput_metric
 from pytest_mlpatterns.analysis.metrics.metric import StreamPercentile
 from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
+from pytest_mlpatterns.analysis.metrics.metrics import Metrics
 from pytest_mlpatterns.records.layer_kinds import package_figures
-from pytest_mlpatterns.records.objective import parse_promise
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from pytest_mlpatterns.analysis.metrics.metrics import Metrics
-    from pytest_mlpatterns.records.objective import Promise
+from pytest_mlpatterns.records.objective import Promise, parse_promise
 
 __all__ = ["Counted", "counted_requests"]
 

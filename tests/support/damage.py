@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Iterator
+import random
+from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["ENTRY", "STRANGE", "damaged", "places"]
 

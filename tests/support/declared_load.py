@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 
 __all__ = ["run_declared"]
 

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from msgspec.structs import replace
 
+from pytest_mlpatterns import Deployment, Pattern
 from pytest_mlpatterns.engines.local.launcher import launch
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 from support.services.deploy import make_start_options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-    from types import ModuleType
-
-    from pytest_mlpatterns import Deployment, Pattern
-    from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.records.addressing import Progress
 
 __all__ = ["CALLERS", "MS", "Checked", "Killer", "callers_for", "deployed"]
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from pytest_mlpatterns.baseline.lookup import BaselineMatch
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.judging.experiment import Experiment, LoadDriver
 from pytest_mlpatterns.records.acceptance import Accepted
+from pytest_mlpatterns.records.baseline_entry import Entry
 from support.synthetic import SETUP
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.baseline_entry import Entry
 
 __all__ = ["declared_experiment"]
 

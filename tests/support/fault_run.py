@@ -17,18 +17,13 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 
-from support.project import Run, clean_environment, command, run_here
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from support.project import Project
+from support.project import Project, Run, clean_environment, command, run_here
 
 __all__ = ["LIMIT_S", "FaultRun", "RunningFault", "await_true", "run_fault", "run_fault_here", "start_fault"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -11,6 +10,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Noise
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.verdict import LeftOut, Outcome, Verdict
 from support import TESTS
@@ -22,9 +22,6 @@ from support.synthetic import (
     make_setup,
     result,
 )
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import TestResult
 
 GOLDEN = TESTS / "golden"
 

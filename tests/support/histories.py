@@ -5,16 +5,13 @@ from __future__ import annotations
 import datetime
 import math
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from pytest_mlpatterns.analysis.changes.series import Point, Segment, Series
 from pytest_mlpatterns.records.change import Change, Course
 from pytest_mlpatterns.records.history import CommitPosition
 from support.reported import HOSTILE
 from support.synthetic import MS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = ["CHANGES", "MACHINE", "SERIES", "change_of", "position", "series_from"]
 

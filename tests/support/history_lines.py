@@ -10,16 +10,13 @@ import random
 import signal
 import time
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = ["METRICS", "codes", "herd", "history_line", "killed_at_random", "numbered_line"]
 

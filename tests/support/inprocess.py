@@ -13,15 +13,12 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
 from unittest import mock
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from types import ModuleType
 
 __all__ = ["run_pytest"]
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats
 from pytest_mlpatterns.records.columns import Source, columns_of
 from pytest_mlpatterns.records.launch import Usage
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.processes import WorkerStats
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.telemetry import LayerStats
 
 __all__ = ["APPLICATION", "COLUMNS", "RUN", "counted", "reading", "replica"]
 

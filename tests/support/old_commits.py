@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 from pytest_mlpatterns.history.commit_runs import CommitRun
 from pytest_mlpatterns.records.result_parts import Reference
 from pytest_mlpatterns.reports.files.result_file import Results
 from support.repository import Repository
 from support.synthetic import ENVIRONMENT, result
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["BROKEN", "INI", "TEST", "editable_site", "files_of", "repository_of", "run_with_ratios"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import sys
 import tempfile
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -15,22 +15,17 @@ from pytest_mlpatterns.analysis.metrics.definitions import LOCATIONS, METRICS
 from pytest_mlpatterns.analysis.verdicts.tolerances import with_medians
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.result_parts import Reference
+from pytest_mlpatterns.records.verdict import Verdict
 from pytest_mlpatterns.reports.html.history_page import history_page
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
-from pytest_mlpatterns.reports.text.terminal_text import Span, Style, line, width_of
+from pytest_mlpatterns.reports.text.terminal_text import Line, Span, Style, line, width_of
 from support.histories import CHANGES, SERIES
 from support.profiles import slower_normalize
 from support.reported import report
 from support.services.browser import Browser, chromium
 from support.synthetic import MS, counterpart, make_setup, result
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.result_parts import Reference
-    from pytest_mlpatterns.records.verdict import Verdict
-    from pytest_mlpatterns.reports.text.terminal_text import Line
 
 __all__ = ["main", "terminal_svg"]
 

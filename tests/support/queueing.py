@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_mlpatterns.records.samples import Samples, Window
 from support.synthetic import START_NS, S, samples
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Queue", "Run", "erlang_loss", "served_ns"]
 

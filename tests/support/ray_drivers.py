@@ -10,15 +10,11 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.engines.ray.driver import serve_calls
-from pytest_mlpatterns.engines.ray.messages import DriverReady
+from pytest_mlpatterns.engines.ray.messages import DriverReady, RayJob
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from support.fake_ray import cluster_facts
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.messages import RayJob
 
 
 @dataclass

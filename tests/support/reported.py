@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -10,6 +10,7 @@ from pytest_mlpatterns.records.launch import Estimate, Noise
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.result_parts import BaselineGap
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
@@ -33,11 +34,6 @@ from support.synthetic import (
     result,
     verdict,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["EVALUATED", "HOSTILE", "OVERLOAD", "RANKING", "SCALING", "everything", "report"]
 

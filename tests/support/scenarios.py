@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["PATIENCE_S", "counts", "run", "settle"]
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 from pytest_mlpatterns.engines.ray.messages import Heard, HostFacts
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob
+from pytest_mlpatterns.loadgen.messages import LoadJob
 
 __all__ = ["ScriptedHosts", "host_facts"]
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
 from pytest_mlpatterns.patterns.tally import SplitTally
-from pytest_mlpatterns.records.latency import LatencySplit, SplitPart
+from pytest_mlpatterns.records.latency import LatencySplit, LatencySplits, SplitMetric, SplitPart
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.telemetry import LayerStats
 from support.synthetic import MS, US, counterpart, result
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from pytest_mlpatterns.records.latency import LatencySplits, SplitMetric
-    from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.telemetry import LayerStats
 
 __all__ = ["AFTER", "BEFORE", "split", "split_layer", "with_splits"]
 

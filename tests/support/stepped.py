@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace
 
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.step_impact import DuringStep
 from support.synthetic import MS, START_NS, S, launch, samples
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
 
 SECONDS = 4.0
 BEGIN_S = 1.0

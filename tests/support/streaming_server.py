@@ -21,16 +21,14 @@ import selectors
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_mlpatterns.loadgen.event_loop import Alarm
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["SentStream", "StreamingServer", "Wanted", "streaming_server"]
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec.structs import replace
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import stream_record
 from pytest_mlpatterns.analysis.metrics.metrics import Metrics
+from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from support.synthetic import MS, START_NS, S, launch, make_setup, result, samples
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pytest_mlpatterns.records.launch import Launch
-    from pytest_mlpatterns.records.result import TestResult
 
 
 def streamed(

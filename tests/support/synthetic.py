@@ -5,14 +5,16 @@ Nothing here measures anything: every time, latency and load is declared, so tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from hypothesis import HealthCheck, settings
 from msgspec.structs import replace
+from numpy.typing import ArrayLike, NDArray
 
 from pytest_mlpatterns.analysis.metrics.distribution_summary import latency_of, stored_percentiles
+from pytest_mlpatterns.records.latency import Latency
 from pytest_mlpatterns.records.launch import (
     Capacity,
     Estimate,
@@ -40,13 +42,6 @@ from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.setup import Environment, FactChange, Setup
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike, NDArray
-
-    from pytest_mlpatterns.records.latency import Latency
 
 PROPERTY = settings(
     deadline=None,  # no test fails because a machine is slow

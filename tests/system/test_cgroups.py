@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.system import environment
 from pytest_mlpatterns.system.cgroups import cpu_groups, memory_limit_bytes, quota_cores
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 VERSION_2 = "30 29 0:26 {root} {top} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 VERSION_1 = "32 31 0:29 {root} {top} rw,relatime - cgroup cgroup rw,cpu,cpuacct\n"

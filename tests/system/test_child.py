@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from array import array
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,10 +25,6 @@ from pytest_mlpatterns.system import child as system_child
 from pytest_mlpatterns.system import log_file
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.orphans import Stopped, alive
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 

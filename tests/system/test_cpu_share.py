@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
@@ -26,9 +26,6 @@ from pytest_mlpatterns.system.cpu_share import (
     share_of_replica,
 )
 from pytest_mlpatterns.system.environment import available_cores
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 has_affinity = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system does not say on which cores a process may run"

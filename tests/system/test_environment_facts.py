@@ -6,17 +6,14 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from pytest_mlpatterns.system import environment_facts as module
 from pytest_mlpatterns.system.environment_facts import VARIABLES, environment_facts, process_facts
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_process_knows_its_system_its_python_and_the_packages_that_it_loaded() -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.records.setup import Environment
 from pytest_mlpatterns.system.environment import gpu_name
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_machine_without_a_gpu_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,9 +31,6 @@ from pytest_mlpatterns.system.import_redirect import (
     remap_editable_finders,
     wrong_tree,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PRESENT, REFERENCE = Path("/no/such/project"), Path("/no/such/worktree/project")
 

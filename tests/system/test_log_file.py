@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.system import log_file
 from pytest_mlpatterns.system.log_file import LogFile
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MIB = 2**20
 

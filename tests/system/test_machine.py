@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.system import machine
 from pytest_mlpatterns.system.machine import read_machine, reports_throttling, throttled_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 VERSION_2 = "usage_usec 5\nnr_periods 10\nnr_throttled 3\nthrottled_usec 1234\n"
 VERSION_1 = "nr_periods 10\nnr_throttled 3\nthrottled_time 5678\n"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.system.machine import machine_identity
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _PRINT = "from pytest_mlpatterns.system.machine import machine_identity; print(machine_identity())"
 

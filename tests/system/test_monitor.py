@@ -6,22 +6,18 @@ import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from support.services.processes import survivors
 
+from pytest_mlpatterns.records.launch import Usage
 from pytest_mlpatterns.system.environment import available_cores, environment
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.system.monitor import ResourceMonitor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pytest_mlpatterns.records.launch import Usage
 
 pytestmark = pytest.mark.processes
 

@@ -7,18 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pytest
 
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.orphans import Stopped, describe_exit, describe_killed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 class FakeProcess:

@@ -8,16 +8,13 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PATIENCE_S = 30
 LARGE = b"x" * 1_000_000

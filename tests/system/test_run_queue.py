@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.system.thread_times import RunQueueClock
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_length_is_the_second_number_and_read_again_each_time(tmp_path: Path) -> None:

@@ -8,16 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system import scratch_directory
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KILLED = """
 import os, signal, tempfile, sys

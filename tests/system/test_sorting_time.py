@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pytest
 
 from pytest_mlpatterns.system import machine
 from pytest_mlpatterns.system.machine import sorting_time_ns
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_disturbed_rounds_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

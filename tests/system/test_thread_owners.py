@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_mlpatterns.system.process_limits import tracer_permission
 from pytest_mlpatterns.system.thread_owners import MemoryMap, owner_of_stack, thread_owners
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PACKAGES = "/env/lib/python3.12/site-packages"
 MAPS = [

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.repository import Repository
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.git import commit, commit_digest, tree_digest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,9 +18,6 @@ from pytest_mlpatterns.wire.event_stream import LONGEST_EVENT_BYTES
 from pytest_mlpatterns.wire.stream_events import text_of
 from pytest_mlpatterns.wire.stream_lines import JsonLines, LineReader, PieceReader, lines_in
 from pytest_mlpatterns.wire.stream_request import Asked, StreamFault, described_fault, fault_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 ASKED = Asked(stream=True, tokens=True)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from array import array
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,6 @@ from pytest_mlpatterns import Zipf
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.payload import Payload, read_payload
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OPENAI = Wire("openai", "json")
 MS = 1_000_000

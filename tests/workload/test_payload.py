@@ -7,7 +7,9 @@ import json
 import math
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httptools
 import httpx
@@ -22,10 +24,6 @@ from pytest_mlpatterns.workload import payload as payload_module
 from pytest_mlpatterns.workload.input_order import DRAWS, InOrder, Shuffled, Uniform, Zipf, zipf_probabilities
 from pytest_mlpatterns.workload.payload import MAX_PRODUCED, Payload, read_payload
 from pytest_mlpatterns.workload.prompts import Prompts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Parsed:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from datetime import timedelta
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,6 @@ from support.synthetic import FEW, MS, PROPERTY, S
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Stages, Trace
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 IN_FLIGHT = "a whole number of requests in flight from 1 to 10,000; write 16"
 PER_SECOND = "requests per second, from 0.000001 to 1,000,000; write 200"

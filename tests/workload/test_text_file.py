@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_mlpatterns import SettingError
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.text_file import read_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 NO_FILE = "it is a pipe, a socket or a device; name a regular file"
 

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -16,17 +17,12 @@ from msgspec.structs import replace
 from support.services.deploy import deployed, make_start_options
 from support.services.processes import our_children
 
-from pytest_mlpatterns import Batched, DeploymentError, Microservice, ModelLoadError, Replicated, Wire
+from pytest_mlpatterns import Batched, Deployment, DeploymentError, Microservice, ModelLoadError, Replicated, Wire
 from pytest_mlpatterns.engines.local.launcher import LocalReplica, launch
 from pytest_mlpatterns.serving.grpc.client import GrpcTransport
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.processes import AddedReplica
 from pytest_mlpatterns.serving.start_options import StartOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_mlpatterns import Deployment
-    from pytest_mlpatterns.serving.processes import AddedReplica
 
 HERE = sys.modules[__name__]
 PATIENCE_S = 60

@@ -7,21 +7,17 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 from support.services.deploy import deployed
 from support.services.processes import our_children, survivors
 
-from pytest_mlpatterns import DeploymentError, Microservice, Queued
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_mlpatterns import Deployment
+from pytest_mlpatterns import Deployment, DeploymentError, Microservice, Queued
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 

@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import httpx
 import numpy as np
@@ -28,10 +30,6 @@ from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.model import UnusableModelError, pack, service_plan
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from types import ModuleType
 
 HERE = sys.modules[__name__]
 PREDICT = "/v1/models/m:predict"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 from array import array
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pytest_mlpatterns.engines.local.plain_caller import Called, CallRecord, CallRound, OneCall, PlainCaller
 from pytest_mlpatterns.wire import REST_JSON, codec_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 INPUTS = ["a", "b", "c"]
 SECOND = 10**9

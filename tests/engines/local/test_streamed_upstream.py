@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from support.scenarios import PATIENCE_S, settle
@@ -17,9 +18,6 @@ from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import REST_JSON
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n%s\r\n"
 END = b"0\r\n\r\n"

@@ -8,7 +8,9 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support import TESTS
@@ -21,10 +23,6 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.processes import Ready, WorkerStats
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.sockets import listening_socket
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 

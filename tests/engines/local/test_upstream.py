@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,11 +20,7 @@ from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.request_clock import RequestClock, set_clock
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.telemetry import LayerStats
 
 HERE = sys.modules[__name__]
 PATH = "/v1/models/m:predict"

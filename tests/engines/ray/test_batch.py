@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from support.fake_serve import fake_serve
@@ -14,9 +15,6 @@ from pytest_mlpatterns import Batched
 from pytest_mlpatterns.engines.ray.remote.serve_layers import ServeBatchLayer
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError
 from pytest_mlpatterns.patterns.tally import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(autouse=True)

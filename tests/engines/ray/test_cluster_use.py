@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 from support.fake_ray import FakeRay, cluster_facts
 
+from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
 from pytest_mlpatterns.engines.ray.session import ClusterUse
 from pytest_mlpatterns.errors import ChildError, DeploymentError, MlpatternsError
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.cluster import ClusterFacts
 
 
 def used(*answers: frozenset[str] | Exception, is_own: bool = False) -> ClusterUse:

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -19,16 +20,10 @@ from pytest_mlpatterns.engines.ray import generator_host as host_module
 from pytest_mlpatterns.engines.ray.generator_host import GeneratorHost
 from pytest_mlpatterns.engines.ray.messages import Ended, Started
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.messages import LoadResult, Transport, WindowOpened
+from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, Transport, WindowOpened
 from pytest_mlpatterns.loadgen.process import STOP
 from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.workload.schedule import ClosedLoop
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pytest_mlpatterns.loadgen.messages import LoadJob
 
 pytestmark = [pytest.mark.processes]
 

@@ -6,8 +6,9 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.nodes import counted
@@ -16,10 +17,6 @@ from pytest_mlpatterns.engines.ray.link import SILENT, Hello, LinkAddress, LinkC
 from pytest_mlpatterns.engines.ray.messages import ReplicaState, ReplicaStats
 from pytest_mlpatterns.serving.processes import Unusable
 from pytest_mlpatterns.system.sockets import held_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 Connect = Callable[..., LinkClient]
 PATIENCE_S = 60.0

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from support.nodes import RUN, counted
@@ -18,10 +19,6 @@ from pytest_mlpatterns.engines.ray.node_monitor import NodeMonitor, NodeProcesse
 from pytest_mlpatterns.records.columns import Source, columns_of
 from pytest_mlpatterns.records.launch import NodeUsage
 from pytest_mlpatterns.system.machine import machine_identity
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 PATIENCE_S = 60.0
 _BUSY = "import sys; sys.stdin.readline(); sum(range(3_000_000)); print(flush=True); sys.stdin.read()"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -36,9 +37,6 @@ from pytest_mlpatterns.serving.processes import PackedLayer
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
 from pytest_mlpatterns.wire import GRPC, REST_JSON
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 APP = "mlpatterns-1764146400-0123abcd-7"
 OPTIONS = StartOptions(timeout_ns=10**9, payload=None, directory=Path())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections.abc import Sequence
+from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from support.scripted_hosts import ScriptedHosts, host_facts
 from support.services.jobs import MESSAGES, MS, a_job
 from support.synthetic import S
 
-from pytest_mlpatterns.engines.ray.generator_pool import RayPool
+from pytest_mlpatterns.engines.ray.generator_pool import RayPool, RayProcess
 from pytest_mlpatterns.engines.ray.messages import Ended, Started
 from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.loadgen.ceiling import measure_library_overhead
@@ -29,12 +31,6 @@ from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.machine import machine_identity
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from pytest_mlpatterns.engines.ray.generator_pool import RayProcess
 
 ADDRESS = ("10.0.0.9", 8000)
 JOB = a_job([ADDRESS], ClosedLoop(4))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.fake_serve import FakeHandle, fake_serve
@@ -16,10 +18,6 @@ from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from types import SimpleNamespace
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,16 +24,11 @@ from pytest_mlpatterns.engines.ray import engine
 from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, NodeReading, ReplicaState, ReplicaStats
 from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.processes import WorkerStats
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.system.sockets import held_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pytest_mlpatterns.patterns.pattern import Pattern
 
 
 class _Health(BaseHTTPRequestHandler):

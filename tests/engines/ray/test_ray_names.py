@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -28,9 +28,6 @@ from pytest_mlpatterns.engines.ray.run import (
 from pytest_mlpatterns.engines.ray.settings import checked_address, host_and_port, require_reachable, why_refused
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.import_redirect import Stray
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOW = 1_764_146_400
 

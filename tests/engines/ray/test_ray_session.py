@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,10 +21,6 @@ from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.session import RaySession
 from pytest_mlpatterns.errors import ChildError, DeploymentError, SettingError
 from pytest_mlpatterns.system import orphans
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 HERE = "support.ray_drivers"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_mlpatterns.engines.ray.messages import RayJob
 from pytest_mlpatterns.engines.ray.settings import read_ray_job
 from pytest_mlpatterns.errors import MissingExtraError, SettingError
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.messages import RayJob
 
 ROOT = Path("/project")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.fake_serve import FakeHandle, fake_serve
@@ -12,13 +14,8 @@ from support.fake_serve import FakeHandle, fake_serve
 from pytest_mlpatterns.engines.ray.messages import HandleAnswer, HandleNode
 from pytest_mlpatterns.engines.ray.remote.handle_upstream import HandleUpstream
 from pytest_mlpatterns.patterns.layer import DecodedInputs, LostError, RequestError
+from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import SimpleNamespace
-
-    from pytest_mlpatterns.patterns.stream import Stream
 
 HERE = "this machine"
 NODE = HandleNode("service-1", position=1, replicas=3, in_flight=8)

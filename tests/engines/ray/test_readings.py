@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +13,8 @@ from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.engines.ray.cluster import ClockOffset
 from pytest_mlpatterns.engines.ray.cluster_monitor import usage_of
-from pytest_mlpatterns.engines.ray.messages import ReplicaState
-
-if TYPE_CHECKING:
-    from pytest_mlpatterns.engines.ray.messages import NodeReading
-    from pytest_mlpatterns.records.launch import Usage
+from pytest_mlpatterns.engines.ray.messages import NodeReading, ReplicaState
+from pytest_mlpatterns.records.launch import Usage
 
 MARKS = (S, 2 * S, 3 * S)
 

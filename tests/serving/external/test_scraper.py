@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_mlpatterns import DeploymentError, Prometheus
 from pytest_mlpatterns.serving.external import scraper as scrape
 from pytest_mlpatterns.serving.external.scraper import Scraper, scraper_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DEPTH = "# TYPE mosec_service_remaining_task gauge\nmosec_service_remaining_task {}\n"
 

@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psutil
@@ -21,18 +22,22 @@ from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 from support.synthetic import S
 
-from pytest_mlpatterns import App, Command, DeploymentError, LeftoverWarning, OpenPortWarning, Prometheus, Wire
+from pytest_mlpatterns import (
+    App,
+    Command,
+    Deployment,
+    DeploymentError,
+    LeftoverWarning,
+    OpenPortWarning,
+    Prometheus,
+    Wire,
+)
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.bounded_client import get_page
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.failed_request import error_of
+from pytest_mlpatterns.serving.targets import Target
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns import Deployment
-    from pytest_mlpatterns.serving.targets import Target
 
 pytestmark = pytest.mark.processes
 

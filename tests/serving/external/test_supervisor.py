@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,9 +18,6 @@ from pytest_mlpatterns import ChildError, DeploymentError
 from pytest_mlpatterns.serving.external import programs as programs_module
 from pytest_mlpatterns.serving.external.programs import Ended, Program, SupervisedPrograms
 from pytest_mlpatterns.system.orphans import Stopped
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 

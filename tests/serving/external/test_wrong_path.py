@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,12 +12,8 @@ from support.services.deploy import make_start_options
 
 from pytest_mlpatterns import App, Command, Url
 from pytest_mlpatterns.serving.external.attach import advice_on_path
+from pytest_mlpatterns.serving.targets import Target
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pytest_mlpatterns.serving.targets import Target
 
 DESCRIBED = {"paths": {"/health": {"get": {}}, "/api/model/predict": {"post": {}}, "/items/{id}": {"put": {}}}}
 HAS = "; the service has POST /api/model/predict and PUT /items/{id} (its openapi.json)"

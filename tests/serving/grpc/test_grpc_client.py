@@ -9,7 +9,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -18,9 +19,6 @@ from support.services.scripted import refused_port
 
 from pytest_mlpatterns.loadgen.http2_frames import PREFACE, Frame, frame
 from pytest_mlpatterns.serving.grpc.client import GrpcTransport
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 READY, INFER = "/v2/health/ready", "/v2/models/m/infer"
 PATIENCE_S = 30

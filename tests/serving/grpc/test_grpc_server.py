@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -20,10 +22,12 @@ from support.services.processes import our_children
 from pytest_mlpatterns import (
     Batched,
     Cached,
+    Deployment,
     DeploymentError,
     Ensemble,
     Microservice,
     ModelLoadError,
+    Pattern,
     Pipeline,
     Queued,
     Replicated,
@@ -36,12 +40,6 @@ from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.start_options import StartOptions
 from pytest_mlpatterns.wire.grpc_call import message_class
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pytest_mlpatterns import Deployment, Pattern
 
 pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import pytest
 from support.synthetic import S
@@ -13,9 +14,6 @@ from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
 
 PATIENCE_S = 15
 LONG_S = 10.0

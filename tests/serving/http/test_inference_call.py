@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import httpx
 import msgpack
 import msgpack_numpy
 import numpy as np
@@ -24,12 +26,6 @@ from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.wire import Wire, codec_of
 from pytest_mlpatterns.wire.compression import compressed
 from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import httpx
-
 
 pytestmark = pytest.mark.processes
 

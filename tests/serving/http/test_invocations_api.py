@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import orjson
 import pytest
@@ -13,9 +14,6 @@ from support.scenarios import run
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 JSON, CSV = b"application/json", b"text/csv"
 

@@ -6,7 +6,8 @@ import asyncio
 import json
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -16,13 +17,9 @@ from support.services.deploy import deployed
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from pytest_mlpatterns import Deployment
 from pytest_mlpatterns.serving.http.uvicorn_server import CHECKED_UVICORN, MIN_BYTES
 from pytest_mlpatterns.wire import Wire, codec_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_mlpatterns import Deployment
 
 pytestmark = pytest.mark.processes
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import orjson
 import pytest
@@ -13,9 +14,6 @@ from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.wire.event_stream import EventStreamParser
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 COMPLETIONS, CHAT, MODELS = "/v1/completions", "/v1/chat/completions", "/v1/models"
 MESSAGES = [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import orjson
 import pytest
@@ -14,6 +15,7 @@ from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
 from pytest_mlpatterns.patterns.request_clock import charge
 from pytest_mlpatterns.patterns.tally import SplitTally, Tally
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.clocks import parts_in, written_parts
 from pytest_mlpatterns.serving.grpc.server import GrpcServer
 from pytest_mlpatterns.serving.http.app import ModelApp
@@ -22,11 +24,6 @@ from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.wire import GRPC
 from pytest_mlpatterns.wire.kserve_v1 import ChunkReader
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from pytest_mlpatterns.records.telemetry import LayerStats
 
 V1, V2, COMPLETIONS = "/v1/models/m:predict", "/v2/models/m/infer", "/v1/completions"
 TENSOR = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 1], "data": [1.0]}]}

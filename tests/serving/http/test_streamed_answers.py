@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
+import grpc
 import orjson
 import pytest
 from support.asgi import Call
@@ -17,11 +19,6 @@ from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.wire import GRPC
 from pytest_mlpatterns.workload.payload import read_payload
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-    import grpc
 
 V1 = "/v1/models/m:predict"
 DONE = b"data: [DONE]\n\n"

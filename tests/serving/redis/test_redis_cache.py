@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -36,9 +37,6 @@ from pytest_mlpatterns.serving.redis.cache import RedisCache
 from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer, start_embedded
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.orphans import MARK
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
 
 pytestmark = pytest.mark.processes
 

@@ -6,8 +6,9 @@ import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -23,9 +24,6 @@ from pytest_mlpatterns.serving.redis import queue_worker as consumer
 from pytest_mlpatterns.serving.redis.queue import GROUP, PAUSE_S, RedisQueue
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription, consume
 from pytest_mlpatterns.wire import REST_JSON, codec_of, pack
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 pytestmark = pytest.mark.processes
 
