@@ -108,7 +108,7 @@ def patterns(tmp_path: Path) -> Path:
 def test_stored_results_are_ranked_by_other_weights(patterns: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rank", str(patterns), "rtm=1,asl=1,rtm<15ms"]) == 0
     said = capsys.readouterr().out
-    assert "cached first; batched second; single and" in said
+    assert "cached first; then batched; single and" in said
     assert "left out of the weights: ASL" in said
     assert "queued: not measured: its test failed" in said
 
@@ -131,7 +131,7 @@ def test_a_ranking_is_shown_in_ascii_where_the_terminal_has_no_more(patterns: Pa
     command = [sys.executable, "-m", "pytest_mlpatterns", "rank", str(patterns), "rtm=1"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, env=environment, encoding="ascii", check=True)
-    assert "cached first; batched second; single third" in " ".join(done.stdout.split())
+    assert "cached first; then batched and single" in " ".join(done.stdout.split())
 
 
 def test_results_without_patterns_are_told_to_be_so(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

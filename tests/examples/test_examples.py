@@ -465,7 +465,7 @@ class TestFramework:
         assert result["overloads"][0]["steps"]
         assert {"nmrt", "pc", "cost"} <= set(result["metrics"])
         page = (project / "report.html").read_text(encoding="utf-8")
-        assert 'id="evaluation"' in page
+        assert 'id="patterns"' in page
 
     def test_the_readme_of_the_framework_has_the_settings_of_the_project(self) -> None:
         settings, text = ((QUICKSTART.parent / "framework" / name).read_text() for name in ("pytest.ini", "README.md"))

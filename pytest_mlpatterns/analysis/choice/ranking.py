@@ -22,7 +22,7 @@ share of 1 %) count as that: nothing is infinitely better for being nearly zero.
 How sure: every metric's interval over launches is drawn from again, 4,000 times, as Student's t of its logarithm. The
 metrics of one pattern move together, since a slow launch is slow in all of them; a search for NMRT, which is another
 measurement, by itself. The patterns were measured one after the other while the machine drifts, so each draw moves a
-pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). One pattern is ahead of another if it is in 97.5 % of the draws.
+pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). The first is surely ahead of another if it is in 97.5 % of draws.
 Of simulated pairs with that drift, two that are the same are separated in 2 to 5 %, and two that differ by a fifth in
 everything in 95 to 99 %, with one to four launches.
 
@@ -82,9 +82,7 @@ class RankedPattern(Struct, frozen=True):
     Attributes:
         test: the test's id.
         pattern: its name, with the wire if the results differ in that.
-        rank: shared by patterns that are not distinguishable; None if it is excluded.
-        rank_low: the best rank within 95 % confidence.
-        rank_high: the worst rank within 95 % confidence.
+        rank: place by score, from 1; None if it is excluded.
         score: value, low and high; 1 is the best in every metric. None if it is excluded.
         parts: by metric, the share of the best (1: the best) and the weight.
         excluded: why it cannot be chosen; None if it can.
@@ -94,8 +92,6 @@ class RankedPattern(Struct, frozen=True):
     test: str
     pattern: str
     rank: int | None
-    rank_low: int | None
-    rank_high: int | None
     score: tuple[float, float, float] | None
     parts: Mapping[str, tuple[float, float]]
     excluded: str | None = None
@@ -186,27 +182,26 @@ def _rank_group(
         RankedPattern(
             test=one.name,
             pattern=eligible[one.name].name,
-            rank=one.rank,
-            rank_low=one.rank_low,
-            rank_high=one.rank_high,
+            rank=place,
             score=one.score,
             parts={name: (share, weights[name]) for name, share in one.shares.items()},
             doubts=eligible[one.name].doubts,
         )
-        for one in ranked
+        for place, one in enumerate(ranked, start=1)
     ]
+    level = [eligible[one.name].name for one in ranked if one.may_lead]
     rows += [
-        RankedPattern(one.result.test, one.name, None, None, None, None, {}, one.excluded, one.doubts)
+        RankedPattern(one.result.test, one.name, None, None, {}, one.excluded, one.doubts)
         for one in candidates
         if one.excluded is not None
     ]
     missing = "not measured: its test failed"
-    rows += [RankedPattern(one.test, one.pattern, None, None, None, None, {}, missing) for one in absent]
+    rows += [RankedPattern(one.test, one.pattern, None, None, {}, missing) for one in absent]
     return Ranking(
         group=group,
         weights=weights,
         requirements=tuple(requirement.text for requirement in criteria.requirements),
-        sentence=_sentence(rows, {one.name: one.open_requirements for one in candidates}),
+        sentence=_sentence(rows, level, {one.name: one.open_requirements for one in candidates}),
         rows=tuple(rows),
         notes=_notes(unknown, candidates),
     )
@@ -339,41 +334,31 @@ def _cost(result: TestResult, name: str) -> Cost | None:
     return None
 
 
-def _sentence(rows: Sequence[RankedPattern], open_requirements: Mapping[str, Sequence[str]]) -> str:
-    """``cached first, if it keeps rtm<20ms; batched and replicated not distinguishable; single excluded``."""
-    tiers: dict[int, list[str]] = defaultdict(list)
-    for row in rows:
-        if row.rank is not None:
-            tiers[row.rank].append(row.pattern)
-    places = {row.pattern: _place(row) for row in rows if row.rank is not None}
+def _sentence(
+    rows: Sequence[RankedPattern], level: Sequence[str], open_requirements: Mapping[str, Sequence[str]]
+) -> str:
+    """``cached first, if it keeps rtm<20ms; then batched and replicated; single excluded``.
+
+    Args:
+        rows: of the ranking.
+        level: the first, and those that may be better than it.
+        open_requirements: by pattern.
+    """
+    chosen = [row.pattern for row in rows if row.rank is not None]
     excluded = [row.pattern for row in rows if row.excluded is not None]
-    if not tiers:
+    if not chosen:
         return "no pattern can be chosen"
-    said = []
-    for rank_, names in tiers.items():
-        if len(names) > 1:
-            said.append(f"{listed(names)}{' first,' if rank_ == 1 and len(tiers) > 1 else ''} not distinguishable")
-        else:
-            said.append(f"{names[0]} {places[names[0]]}")
-        if rank_ == 1:
-            held = [
-                f"{name if len(names) > 1 else 'it'} keeps {listed(open_requirements[name])}"
-                for name in names
-                if open_requirements[name]
-            ]
-            said[-1] += f", if {listed(held)}" if held else ""
+    others = [name for name in chosen if name not in level]
+    first = f"{listed(level)} first" if others or not level[1:] else listed(level)
+    first += f"{',' if others else ''} not distinguishable" if level[1:] else ""
+    held = [
+        f"{name if level[1:] else 'it'} keeps {listed(open_requirements[name])}"
+        for name in level
+        if open_requirements[name]
+    ]
+    first += f", if {listed(held)}" if held else ""
+    said = [first, *([f"then {listed(others)}"] if others else [])]
     return "; ".join([*said, *([f"{listed(excluded)} excluded"] if excluded else [])])
-
-
-def _place(row: RankedPattern) -> str:
-    """``first`` if that is sure, ``in place 1 to 3`` if others may be better, as the ranks of the table have it."""
-    assert row.rank is not None
-    return _ordinal(row.rank) if row.rank_low == row.rank_high else f"in place {row.rank_low} to {row.rank_high}"
-
-
-def _ordinal(number: int) -> str:
-    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-    return words[number - 1] if number <= len(words) else f"in place {number}"
 
 
 DRIFT_SD = 0.025
@@ -427,21 +412,17 @@ class Alternative(Struct, frozen=True):
 
 
 class RankedAlternative(Struct, frozen=True):
-    """An alternative with its rank.
+    """An alternative in its place.
 
     Attributes:
         name: name of the alternative.
-        rank: shared by alternatives that are not distinguishable from the first of them.
-        rank_low: the best rank within 95 % confidence.
-        rank_high: the worst rank within 95 % confidence.
+        may_lead: whether it is the first, or may be better than the first.
         score: value, low and high; 1 is the best in every metric.
         shares: by metric, of the best; 1 is the best.
     """
 
     name: str
-    rank: int
-    rank_low: int
-    rank_high: int
+    may_lead: bool
     score: tuple[float, float, float]
     shares: Mapping[str, float]
 
@@ -483,25 +464,15 @@ def order(alternatives: Sequence[Alternative], weights: Mapping[str, float]) -> 
     ideal = sum(weight * best[name] for name, weight in weights.items())
     ranked = sorted(alternatives, key=lambda one: one.total(weights))
     draws = np.stack([_draws(one, weights) for one in ranked])
-    ahead = (draws[:, None, :] < draws[None, :, :]).mean(axis=2)  # [a, b]: how often a was ahead of b
-    before = (draws[None, :, :] < draws[:, None, :]).sum(axis=1)  # [a, draw]: how many were ahead of a
-    level = (draws[None, :, :] <= draws[:, None, :]).sum(axis=1)  # [a, draw]: ahead of a, or level with it
     result: list[RankedAlternative] = []
-    leader = 0
-    for number, one in enumerate(ranked):
-        if ahead[leader, number] >= _AHEAD and not one.may_be_better:
-            leader = number
-        totals = [float(total) for total in np.quantile(draws[number], (_AHEAD, 1 - _AHEAD))]
+    for one, drawn in zip(ranked, draws, strict=True):
+        totals = [float(total) for total in np.quantile(drawn, (_AHEAD, 1 - _AHEAD))]
         score, low, high = (math.exp(ideal - total) for total in (one.total(weights), *totals))
-        lowest = 1 if one.may_be_better else 1 + int(np.quantile(before[number], 1 - _AHEAD, method="lower"))
-        overtaken_by = sum(other.may_be_better for other in ranked[number + 1 :])
-        highest = min(int(np.quantile(level[number], _AHEAD, method="higher")) + overtaken_by, len(ranked))
+        behind = float((draws[0] < drawn).mean()) >= _AHEAD
         result.append(
             RankedAlternative(
                 name=one.name,
-                rank=leader + 1,
-                rank_low=min(lowest, leader + 1),
-                rank_high=max(highest, leader + 1),
+                may_lead=one.may_be_better or not behind,
                 score=(score, min(low, score), max(high, score)),
                 shares={name: math.exp(best[name] - one.costs[name].value) for name in weights},
             )

@@ -130,8 +130,12 @@ def _decision(ranked: Mapping[str, Any], measured: Mapping[str, Mapping[str, Seq
         *(Column(f"{metric_named(name).label} × {weights[name]:.3g}", "text") for name in weights),
     )
     rows = [
-        (_place(row), *row["score"], *(_part(row, name, measured.get(row["test"], {})) for name in weights))
-        for row in ranked["rows"]
+        (
+            f"{place}. {row['pattern']}",
+            *row["score"],
+            *(_part(row, name, measured.get(row["test"], {})) for name in weights),
+        )
+        for place, row in enumerate(ranked["rows"], start=1)
         if row["score"] is not None
     ]
     return [
@@ -139,11 +143,6 @@ def _decision(ranked: Mapping[str, Any], measured: Mapping[str, Mapping[str, Seq
         tag("ul", *(tag("li", text) for text in notes if text), class_="notes"),
         *([chart_figure(Chart("ranges", "Scores", SCORE_MEANING, columns, tuple(rows)))] if rows else []),
     ]
-
-
-def _place(row: Mapping[str, Any]) -> str:
-    low, high = row["rank_low"], row["rank_high"]
-    return f"{row['rank'] if low == high else f'{low}–{high}'}. {row['pattern']}"
 
 
 def _part(row: Mapping[str, Any], name: str, measured: Mapping[str, Sequence[float]]) -> str:

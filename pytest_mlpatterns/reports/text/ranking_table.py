@@ -21,7 +21,7 @@ _NOTHING = (
 )
 SCORE_MEANING = (
     "Score: weighted geometric mean of the shares of the best value of each metric; 1 is the best in all. "
-    "Intervals of ranks and scores are at 95 % confidence."
+    "Their intervals are at 95 % confidence."
 )
 """Explanation of the scores, below a ranking."""
 _INDENT = "  "
@@ -81,12 +81,11 @@ def _columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Tex
 def _cells(row: RankedPattern, values: Mapping[str, Sequence[float]]) -> list[str]:
     assert row.score is not None
     score, low, high = row.score
-    places = f"{row.rank_low}–{row.rank_high}" if row.rank_low != row.rank_high else f"{row.rank}"
     shares = [
         f"{metric_named(name).show(values[name][0])}  {_number(share)}" if name in values else _number(share)
         for name, (share, _) in row.parts.items()
     ]
-    return [places, _number(score), f"{_number(low)}–{_number(high)}", *shares]
+    return [f"{row.rank}", _number(score), f"{_number(low)}–{_number(high)}", *shares]
 
 
 def _number(score: float) -> str:

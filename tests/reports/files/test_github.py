@@ -40,7 +40,7 @@ def test_the_summary_has_every_result_and_why_tests_failed() -> None:
         FailedTest(slower.test, f"{SLOWER.reason}\n{LESS.reason}", WHERE),
         FailedTest("test_perf.py::test_broken", "ModelLoadError: no weights", None),
     ]
-    rankings = {"test_perf.py::test_digits": "cached first; batched and replicated not distinguishable"}
+    rankings = {"test_perf.py::test_digits": "cached first; then batched and replicated"}
     check_golden("job-summary.md", job_summary(results, failures, rankings, notes=["results written to out.json"]))
 
 

@@ -80,7 +80,7 @@ class TestIndices:
 class TestDecision:
     def test_the_scores_have_what_they_are_made_of_and_what_excluded_others_is_said(self) -> None:
         page = section(*EVALUATED, ranking=RANKING)
-        assert "<b>Decision:</b> cached first; batched and single not distinguishable." in page
+        assert "<b>Decision:</b> cached first; then batched and single." in page
         assert "<td>1. cached<td" in page
         assert "<td>4.12 ms, 90.0 % of the best<td>80.0 % of the best<" in page
         assert "<li>queued is excluded: RTM 31.0 ms is not below 20.0 ms<" in page
