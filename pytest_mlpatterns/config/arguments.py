@@ -29,7 +29,7 @@ ARGUMENT_HELP: Mapping[str, str] = {
     "model": "the model, instead of the fixture perf_model",
     "check": "a function check(inputs, outputs) that sees answers from under load",
     "tokens": "a function that counts the tokens of a text",
-    "during": "a function that gets the deployment and runs beside the load (then duration: 4s by default)",
+    "during": "a function that gets the deployment and runs beside an open loop (then duration: 4s by default)",
     "request": "a function that makes a request to an existing service from an input",
     "accept": 'worsenings that the team accepts: "rtm +60 %%: larger model, #123, until 2026-12-31"',
     "tolerance": "accepted worsening, for all metrics or by metric (default: 0.10)",

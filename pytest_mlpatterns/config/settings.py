@@ -155,6 +155,8 @@ def read_settings(
         values[name] = read(default if value is None else value, source)
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     load = read_load(marker)
+    if values["during"] is not None:
+        require_open_beside(load, caller)
     settings = {**values, **members, "schedule": load, "generators_on": _place_in(values)}
     window = window_of(load, values["duration"], marker, is_beside=values["during"] is not None)
     settings["duration"], settings["stretches"] = window
@@ -262,6 +264,20 @@ def read_load(marker: Mapping[str, Any]) -> Schedule:
     if given == ["rate_rps"]:
         return ConstantRate(marker["rate_rps"])
     return ClosedLoop(1 if marker.get("concurrency") is None else marker["concurrency"])
+
+
+def require_open_beside(load: Schedule, caller: str) -> None:
+    """Refuse a function beside a closed loop: its callers send nothing while the service stands still.
+
+    Raises:
+        SettingError: it names the reason, and what to write.
+    """
+    if load.closed:
+        raise SettingError(
+            f"{caller}(during=...) under {load}, expected an open loop: callers who wait for a service that stands "
+            "still send nothing meanwhile, so the requests that it would hurt are missing from every percentile "
+            "(coordinated omission); write rate_rps=200, or load=PoissonRate(200)"
+        )
 
 
 def window_of(

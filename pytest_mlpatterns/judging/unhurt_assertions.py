@@ -154,7 +154,7 @@ class UnhurtAssertions:
         if self._experiment.settings.during is None:
             raise SettingError(
                 f"{_METHOD}(...) of a test without a function beside its load, expected one that names the steps; "
-                "write perf(during=function)"
+                "write perf(rate_rps=200, during=function)"
             )
         self._measurement.allow_lag_beside(limits.hurt.limit_ns or 0.0)
         self._measurement.measure_at_least(1)

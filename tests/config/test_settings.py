@@ -26,7 +26,7 @@ from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Gate
 from pytest_mlpatterns.reports.files.result_file import FORMAT
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -831,11 +831,35 @@ def test_tokens_are_counted_by_a_function() -> None:
 
 def test_a_function_beside_the_load_makes_the_window_longer() -> None:
     assert read_settings({}, {}, {}).during is None
-    beside = read_settings({"during": len}, {}, {})
+    beside = read_settings({"during": len, "rate_rps": 200}, {}, {})
     assert (beside.during, beside.duration_ns, beside.stretches) == (len, 4_000_000_000, False)
-    assert read_settings({"during": len, "duration": "1s"}, {}, {}).duration_ns == 1_000_000_000
+    assert read_settings({"during": len, "rate_rps": 200, "duration": "1s"}, {}, {}).duration_ns == 1_000_000_000
     with pytest.raises(SettingError, match=r"expected a function of 1 argument, the deployment"):
         read_settings({"during": lambda: None}, {}, {})
+
+
+CLOSED: list[dict[str, object]] = [
+    {},
+    {"concurrency": 8},
+    {"load": ClosedLoop(2, "50ms")},
+    {"load": Stages((("2s", 4),), of="concurrency")},
+]
+
+
+@pytest.mark.parametrize("load", CLOSED, ids=str)
+@pytest.mark.parametrize("caller", ["perf", "measure"])
+def test_a_function_runs_beside_no_closed_loop(load: dict[str, object], caller: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_settings({"during": len, **load}, {}, {}, caller=caller)
+    found = str(caught.value)
+    assert found.startswith(f"{caller}(during=...) under ")
+    assert "expected an open loop: callers who wait for a service that stands still send nothing meanwhile" in found
+    assert found.endswith("(coordinated omission); write rate_rps=200, or load=PoissonRate(200)")
+
+
+@pytest.mark.parametrize("load", [PoissonRate(20), Stages((("2s", 40),))], ids=str)
+def test_a_function_runs_beside_any_open_loop(load: Schedule) -> None:
+    assert read_settings({"during": len, "load": load}, {}, {}).schedule == load
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,6 @@ def broken(during):
 
 
 settings = dict(pattern=Replicated(2), rate_rps=200, duration="2s", launches=2)
-closed = dict(pattern=Replicated(2), concurrency=2, duration="2s", launches=2)
 
 
 @pytest.mark.perf(during=kill, **settings)
@@ -204,13 +203,18 @@ def test_lost(perf):
     perf.assert_unhurt(step="kill", p99="5s", errors=0)  # beside which no lag of the generator matters
 
 
-@pytest.mark.perf(during=look, **closed)
+@pytest.mark.perf(during=look, **settings)
 def test_calm(perf):
     perf.assert_unhurt(step="look", p90="1s", errors=0)
 
 
 @pytest.mark.perf(during=broken, **settings)
 def test_broken(perf):
+    perf.assert_unhurt()
+
+
+@pytest.mark.perf(during=look, concurrency=2)
+def test_closed(perf):
     perf.assert_unhurt()
 """
 
@@ -219,12 +223,13 @@ def test_whole_runs_fail_by_lost_requests_and_by_the_error_of_the_function(tmp_p
     project = Project().with_file("test_it.py", PROJECT)
     run = project.run(tmp_path, "-n", "2", "--perf-json", "results.json")
 
-    assert run.outcomes == {"passed": 1, "failed": 2}, run.out
+    assert run.outcomes == {"passed": 1, "failed": 3}, run.out
     assert re.search(r"\d+ of \d+ requests around the step kill failed, allowed 0", run.failure("test_lost"))
     broken = run.failure("test_broken")
     assert "return 1 / 0" in broken
     assert "ZeroDivisionError: division by zero" in broken
     assert "measurement/during.py" not in broken
+    assert "perf(during=...) under closed(2), expected an open loop" in run.failure("test_closed")
     steps = {one["test"].rpartition("::")[2]: one["steps"] for one in run.json("results.json")["results"]}
     assert {one["name"] for one in steps["test_lost"]} == {"kill"}
     assert all(one["hurt"] >= one["failed"] > 20 for one in steps["test_lost"])

@@ -219,7 +219,7 @@ def test_an_error_of_its_start_is_that_of_the_other_side(error: DeploymentError,
         ({"other": Cached(), "reference": rival}, {}, "has both of other and reference=, expected one of them"),
         (
             {"other": Cached(), "reference": None},
-            {"during": len},
+            {"during": len, "rate_rps": 10},
             "of a test with during=, expected none: its steps need a whole window, and two sides are measured in short",
         ),
     ],

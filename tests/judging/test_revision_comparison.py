@@ -155,11 +155,11 @@ def test_nmrt_that_the_test_searched_for_itself_is_named_as_not_compared() -> No
 
 
 def test_a_test_with_a_function_beside_its_load_is_not_compared_and_passes() -> None:
-    found, comparison = settle("rtm", during=len)
+    found, comparison = settle("rtm", during=len, rate_rps=10)
     assert found == {}
     assert comparison.missing.startswith("not compared with main (a6d79f5): it has during=, and its steps need a whole")
     with pytest.raises(PerfFailure, match="--perf-baseline require asks for a comparison"):
-        settle("rtm", during=len, required=True)
+        settle("rtm", during=len, rate_rps=10, required=True)
 
 
 @pytest.mark.parametrize("required", [False, True])

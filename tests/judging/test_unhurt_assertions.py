@@ -194,7 +194,7 @@ class TestDecisions:
 
 class TestRefusals:
     def test_a_test_without_a_function_has_no_steps(self) -> None:
-        with pytest.raises(SettingError, match=r"without a function beside its load, .*write perf\(during=function\)"):
+        with pytest.raises(SettingError, match=r"without a function .*write perf\(rate_rps=200, during=function\)"):
             make(FakeRunner(), during=None).decide(limits())
 
     def test_a_step_that_the_function_does_not_name(self) -> None:
