@@ -20,7 +20,6 @@ from pytest_mlpatterns.analysis.metrics.definitions import (
     with_role,
 )
 from pytest_mlpatterns.analysis.metrics.metric import Role
-from pytest_mlpatterns.analysis.metrics.metric_makers import stream_metric
 from pytest_mlpatterns.records.verdict import Kind, Outcome
 from pytest_mlpatterns.units import format_percent
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.latency import Latency, Percentiles
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.result_parts import Reference
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = [
@@ -244,8 +242,6 @@ def _shown(verdict: Verdict, value: float | None) -> str:
 
 LATENCY = "latency"
 """The time of the whole answer."""
-_MEASURED = (50, 95, 99)
-"""Percentiles of a time that are shown beside those of another code."""
 
 
 class Distributions(Struct, frozen=True):
@@ -255,13 +251,11 @@ class Distributions(Struct, frozen=True):
         own: of the test; None if no request has it.
         other: percentiles of the reference; empty if its distribution is unknown.
         beside: percentiles of the present, measured together with the reference; empty if it was not.
-        other_points: percentiles that are known of the reference, of which there may be three without the others.
     """
 
     own: Latency | None
     other: Percentiles
     beside: Percentiles
-    other_points: Percentiles
 
     @property
     def present(self) -> Percentiles:
@@ -280,20 +274,12 @@ def distributions_of(result: TestResult, quantity: str = LATENCY) -> Distributio
     reference = result.reference
     if quantity == LATENCY:
         if reference is None:
-            return Distributions(result.measured.latency, (), (), ())
+            return Distributions(result.measured.latency, (), ())
         other = reference.latency_percentiles
-        return Distributions(result.measured.latency, other, reference.present.latency_percentiles, other)
+        return Distributions(result.measured.latency, other, reference.present.latency_percentiles)
     own = None if result.stream is None else result.stream.of(quantity)
     if reference is None:
-        return Distributions(own, (), (), ())
+        return Distributions(own, (), ())
     other = reference.stream_percentiles.get(quantity, ())
     beside = reference.present.stream_percentiles.get(quantity, ())
-    return Distributions(own, other, beside, other or _points(reference, quantity))
-
-
-def _points(reference: Reference, quantity: str) -> Percentiles:
-    """The percentiles that a baseline has as metrics."""
-    names = {percent: stream_metric(quantity, percent).name for percent in _MEASURED}
-    return tuple(
-        (float(percent), reference.metrics[name][0]) for percent, name in names.items() if name in reference.metrics
-    )
+    return Distributions(own, other, beside)
