@@ -25,11 +25,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-import msgspec
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Entry
+from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, rounded, shown
 from pytest_mlpatterns.records.latency import PARTS, LatencySplit, RequestCounts, SplitMetric, SplitPart
 from pytest_mlpatterns.records.launch import LaunchValue, Taken
@@ -250,7 +250,7 @@ def _plain_counts(counts: Sequence[RequestCounts]) -> dict[str, Any]:
 
 def _plain_circumstances(entry: Entry) -> dict[str, Any]:
     """What else was known when the entry was recorded, without what is empty."""
-    taken = {name: share and rounded(share, 2) for name, share in msgspec.to_builtins(entry.taken).items()}
+    taken = {name: share and rounded(share, 2) for name, share in plain(entry.taken).items()}
     found = {
         "facts": dict(entry.facts),
         "split": plain_splits(entry.split),

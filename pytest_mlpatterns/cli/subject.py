@@ -9,10 +9,11 @@ import ast
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
+
+from pytest_mlpatterns.records.codec import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,7 @@ class SampleInputs(Struct, frozen=True):
     is_guess: bool = False
 
 
-class Subject(Struct, frozen=True):
+class Subject(Record, frozen=True):
     """What a first test measures.
 
     Attributes:
@@ -92,20 +93,6 @@ class Subject(Struct, frozen=True):
     method: str = ""
     path: str = ""
     is_local: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        return plain
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Subject:
-        """The inverse of :meth:`to_json`."""
-        return cls(**{**data, "kind": SubjectKind(data["kind"]), "inputs": _inputs_of(data["inputs"])})
-
-
-def _inputs_of(data: dict[str, Any]) -> SampleInputs:
-    return SampleInputs(**{**data, "names": tuple(data["names"]), "kind": InputKind(data["kind"])})
 
 
 def requested(kind: SubjectKind, name: str, path: str, *, is_local: bool = False) -> Subject:

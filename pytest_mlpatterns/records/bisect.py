@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.launch import Estimate
 
 __all__ = ["BisectResult", "CommitName", "SearchEnd", "SearchExtent", "SearchedCommit", "WhyRange"]
@@ -139,10 +139,9 @@ class BisectResult(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers; ratios are shares of change, 0.05 for 5 % more."""
-        searched = [{**msgspec.to_builtins(one), "change": _share(one.change)} for one in self.searched]
-        why = None if self.why is None else self.why.value
+        searched = [{**plain(one), "change": _share(one.change)} for one in self.searched]
         shares = {"whole": _share(self.whole), "step": _share(self.step)}
-        return {**msgspec.to_builtins(self), **shares, "end": self.end.value, "why": why, "searched": searched}
+        return {**plain(self), **shares, "searched": searched}
 
 
 def _share(ratio: Estimate | None) -> list[float] | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.history import CommitPosition
 from pytest_mlpatterns.records.result_parts import Location
 
@@ -54,7 +54,7 @@ class Change(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
-        return {**msgspec.to_builtins(self), "course": self.course.value, "factor": list(self.factor)}
+        return {**plain(self), "factor": list(self.factor)}
 
 
 class NewChange(Struct, frozen=True):

@@ -29,10 +29,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.codec import Record
 from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = [
@@ -51,7 +52,6 @@ __all__ = [
     "StreamRecord",
     "StreamedRequest",
     "interpolated",
-    "read_percentiles",
 ]
 
 
@@ -70,7 +70,7 @@ class LatencyHistogram(Struct, frozen=True):
     counts: tuple[int, ...]
 
 
-class Latency(Struct, frozen=True):
+class Latency(Record, frozen=True):
     """Latency distribution of the successful requests, pooled over all launches; or of their TTFT, ITL or TPOT.
 
     Attributes:
@@ -84,17 +84,6 @@ class Latency(Struct, frozen=True):
     histogram: LatencyHistogram
     mean_ns: float
     sd_ns: float
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Latency:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        histogram = LatencyHistogram(tuple(data["histogram"]["edges_ns"]), tuple(data["histogram"]["counts"]))
-        return cls(**{**data, "percentiles": read_percentiles(data["percentiles"]), "histogram": histogram})
-
-
-def read_percentiles(data: Any) -> Percentiles:
-    """Percentiles as JSON has them."""
-    return tuple((percent, value) for percent, value in data)
 
 
 def interpolated(percentiles: Percentiles, percent: float) -> float:
@@ -180,7 +169,7 @@ class SplitPart(Struct, frozen=True):
         return f"{PARTS[self.name]} ({self.of})" if self.of else PARTS[self.name]
 
 
-class LatencySplit(Struct, frozen=True):
+class LatencySplit(Record, frozen=True):
     """A latency as the sum of its parts, over all launches of a test.
 
     Attributes:
@@ -198,11 +187,6 @@ class LatencySplit(Struct, frozen=True):
     requests: int
     parts: tuple[SplitPart, ...]
     calls: Mapping[str, float] = {}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> LatencySplit:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        return cls(**{**data, "parts": tuple(SplitPart(**part) for part in data["parts"])})
 
     def part(self, name: str, of: str = "") -> SplitPart | None:
         """The part of this name; None if it takes no time."""
@@ -239,7 +223,7 @@ class StreamedRequest(Struct, frozen=True):
     outcome: int
 
 
-class StreamRecord(Struct, frozen=True):
+class StreamRecord(Record, frozen=True):
     """The streams of one test.
 
     Attributes:
@@ -265,21 +249,3 @@ class StreamRecord(Struct, frozen=True):
         """The distribution of ``ttft``, ``itl`` or ``tpot``."""
         found: Latency | None = getattr(self, quantity)
         return found
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> StreamRecord:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        times = {name: None if data[name] is None else Latency.from_json(data[name]) for name in STREAM_QUANTITIES}
-        return cls(
-            **times,
-            tokens_over_time=tuple((moment, rate) for moment, rate in data["tokens_over_time"]),
-            requests=tuple(
-                StreamedRequest(**{**one, "chunks_ns": tuple(one["chunks_ns"])}) for one in data["requests"]
-            ),
-            input_tokens=_estimate(data["input_tokens"]),
-            output_tokens=_estimate(data["output_tokens"]),
-        )
-
-
-def _estimate(data: Any) -> tuple[float, float, float] | None:
-    return None if data is None else (data[0], data[1], data[2])

@@ -5,7 +5,6 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
@@ -416,8 +415,3 @@ class NodeFigures(Struct, frozen=True):
     cpu_share: float
     peak_rss_bytes: int
     serve_cpu_share: float
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> NodeFigures:
-        """The inverse of ``dataclasses.asdict``."""
-        return cls(**data)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from msgspec import Struct
 
@@ -105,15 +103,3 @@ class Overload:
                 return step.goodput_rps / self.nmrt_rps
         loads = ", ".join(f"{step.load_ratio:g}" for step in self.steps)
         raise ValueError(f"goodput_ratio({at!r}), expected one of the loads that were offered: {loads}")
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Overload:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        return cls(
-            **{
-                **data,
-                "steps": tuple(OverloadStep(**step) for step in data["steps"]),
-                "back": OverloadStep(**data["back"]),
-                "behaviour": Behaviour(data["behaviour"]),
-            }
-        )

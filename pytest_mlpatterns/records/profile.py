@@ -8,12 +8,12 @@ result.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, Self
 
-import msgspec
 from msgspec import Struct
 
+from pytest_mlpatterns.records.codec import Record
 from pytest_mlpatterns.records.launch import Estimate
 
 __all__ = [
@@ -44,8 +44,7 @@ _HALF = ": "
 """What stands between a layer and its half."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True, array_like=True):
     """A function, or what stands for one in a stack. Two frames are equal wherever the function moved in its file.
 
     Attributes:
@@ -57,8 +56,18 @@ class Frame:
 
     function: str
     file: str = ""
-    line: int = field(default=0, compare=False)
+    line: int = 0
     owner: Owner = "project"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, str, str]:
+        return self.function, self.file, self.owner
 
     @classmethod
     def of_layer(cls, name: str, half: str = "") -> Frame:
@@ -152,7 +161,7 @@ class NativeChange(Struct, frozen=True):
     libraries: tuple[str, ...] = ()
 
 
-class ProfileNode(Struct, frozen=True):
+class ProfileNode(Struct, frozen=True, array_like=True):
     """A stack in the tree of all stacks; its time is that of its innermost function itself, without callees.
 
     Attributes:
@@ -217,19 +226,19 @@ class FunctionChange(Struct, frozen=True):
     was: str = ""
 
 
-class ProfileRecord(Struct, frozen=True):
+class ProfileRecord(Record, frozen=True):
     """What the profiled blocks of a test showed.
 
     Attributes:
         note: why there is no profile; empty if there is one.
-        notes: what a reader of the profile has to know, a sentence each.
         profiler: name and version of the profiler.
         rate_hz: samples a second and process.
-        slowdown: ``(value, low, high)`` of the latency with the profiler over that without it; None if unknown.
         blocks: profiled blocks of each side.
         samples: samples of both sides.
         lost: of those, samples that gave no whole stack.
         compared: whether there are two sides; if not, ``changes`` is empty and every time before is 0.
+        notes: what a reader of the profile has to know, a sentence each.
+        slowdown: ``(value, low, high)`` of the latency with the profiler over that without it; None if unknown.
         frames: functions; other members give their index.
         nodes: all stacks as a tree, callers before their callees.
         changes: functions whose time changed beyond noise, the largest change first; at most three.
@@ -239,14 +248,14 @@ class ProfileRecord(Struct, frozen=True):
     """
 
     note: str = ""
-    notes: tuple[str, ...] = ()
     profiler: str = ""
     rate_hz: float = 0.0
-    slowdown: tuple[float, float, float] | None = None
     blocks: int = 0
     samples: int = 0
     lost: int = 0
     compared: bool = False
+    notes: tuple[str, ...] = ()
+    slowdown: tuple[float, float, float] | None = None
     frames: tuple[Frame, ...] = ()
     nodes: tuple[ProfileNode, ...] = ()
     changes: tuple[FunctionChange, ...] = ()
@@ -259,40 +268,17 @@ class ProfileRecord(Struct, frozen=True):
 
         Times of nodes are rounded to whole nanoseconds.
         """
-        plain = {name: getattr(self, name) for name in _PLAIN}
-        return {
-            **plain,
-            "notes": list(self.notes),
-            "slowdown": None if self.slowdown is None else list(self.slowdown),
-            "frames": [[one.function, one.file, one.line, one.owner] for one in self.frames],
-            "nodes": [[one.parent, one.frame, round(one.before_ns), round(one.now_ns)] for one in self.nodes],
-            "changes": [_change_json(one) for one in self.changes],
-            "largest": None if self.largest is None else _change_json(self.largest),
-            "functions": [msgspec.to_builtins(one) for one in self.functions],
-            "native": None
-            if self.native is None
-            else {**msgspec.to_builtins(self.native), "libraries": [*self.native.libraries]},
-        }
+        nodes = [[one.parent, one.frame, round(one.before_ns), round(one.now_ns)] for one in self.nodes]
+        return {**super().to_json(), "nodes": nodes}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ProfileRecord:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`, also after a trip through JSON.
 
         Raises:
             ValueError: a member names a frame or a node that is not there.
         """
-        slowdown = data["slowdown"]
-        record = cls(
-            **{name: data[name] for name in _PLAIN},
-            notes=tuple(data["notes"]),
-            slowdown=None if slowdown is None else (slowdown[0], slowdown[1], slowdown[2]),
-            frames=tuple(Frame(*one) for one in data["frames"]),
-            nodes=tuple(ProfileNode(*one) for one in data["nodes"]),
-            changes=tuple(map(_change, data["changes"])),
-            largest=None if data["largest"] is None else _change(data["largest"]),
-            functions=tuple(map(_function, data["functions"])),
-            native=_native(data.get("native")),  # version 0.2.0 had none
-        )
+        record = super().from_json(data)
         record._check_indices()
         return record
 
@@ -304,23 +290,3 @@ class ProfileRecord(Struct, frozen=True):
         for index, node in enumerate(self.nodes):
             if not -1 <= node.parent < index:
                 raise ValueError(f"a profile names node {node.parent} as the caller of node {index}")
-
-
-_PLAIN = ("note", "profiler", "rate_hz", "blocks", "samples", "lost", "compared")
-
-
-def _change_json(change: FunctionChange) -> dict[str, Any]:
-    return {**msgspec.to_builtins(change), "chain": list(change.chain)}
-
-
-def _change(data: Mapping[str, Any]) -> FunctionChange:
-    return FunctionChange(**{**data, "chain": tuple(data["chain"]), "change": Estimate(**data["change"])})
-
-
-def _native(data: Mapping[str, Any] | None) -> NativeChange | None:
-    return NativeChange(**{**data, "libraries": tuple(data["libraries"])}) if data else None
-
-
-def _function(data: Mapping[str, Any]) -> FunctionTime:
-    change = data["change"]
-    return FunctionTime(**{**data, "change": None if change is None else Estimate(**change)})

@@ -5,9 +5,11 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
+
+from pytest_mlpatterns.records.codec import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +64,7 @@ class Growth(Struct, frozen=True):
         return min(self.slope.high, self.recent.high) < limit
 
 
-class GrowthRecord(Struct, frozen=True):
+class GrowthRecord(Record, frozen=True):
     """The memory of a deployment over one long load, for reports.
 
     Attributes:
@@ -76,17 +78,6 @@ class GrowthRecord(Struct, frozen=True):
     rss_bytes: tuple[int, ...]
     slope: tuple[float, float, float] | None
     levels_off: bool
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> GrowthRecord:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        slope = data["slope"]
-        return cls(
-            tuple(data["requests"]),
-            tuple(data["rss_bytes"]),
-            None if slope is None else (slope[0], slope[1], slope[2]),
-            data["levels_off"],
-        )
 
 
 HELD_LAYER = "held memory"
@@ -135,7 +126,7 @@ class MemorySite(Struct, frozen=True):
         return self.now - self.before
 
 
-class HeldRecord(Struct, frozen=True):
+class HeldRecord(Record, frozen=True):
     """Where the memory of a test went that holds more, or leaks, at present.
 
     Attributes:
@@ -151,8 +142,3 @@ class HeldRecord(Struct, frozen=True):
     before: float = 0.0
     now: float = 0.0
     sites: tuple[MemorySite, ...] = ()
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> HeldRecord:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        return cls(**{**data, "sites": tuple(MemorySite(**site) for site in data["sites"])})

@@ -2,9 +2,7 @@
 
 :mod:`pytest_mlpatterns.judging.result_builder` makes it from a measurement; this module measures and judges nothing.
 
-Reading is written by hand. A trial of msgspec saved about 60 of 100 lines, but it accepts unknown members of
-dataclasses, writes set-ups and objectives as objects instead of text, and adds 25 ms to an import. Its schema has 852
-lines (ours: 358), allows unknown members and describes classes only; so a test compares the types with our schema.
+Its parts are read and written by the types of their fields (:mod:`pytest_mlpatterns.records.codec`).
 
 A test that fails before anything is measured has no result; this stands for it in the reports.
 """
@@ -17,10 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pytest_mlpatterns.records.codec import Record
 from pytest_mlpatterns.records.latency import StreamRecord
 from pytest_mlpatterns.records.result_parts import (
     CauseRecord,
@@ -31,7 +29,6 @@ from pytest_mlpatterns.records.result_parts import (
     Location,
     Measured,
     Reference,
-    read_estimates,
 )
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import ERRORS, Gate, Kind, Outcome, Verdict, judged_kind
@@ -158,7 +155,7 @@ class TestResult(Struct, frozen=True):
             "metrics": dict(self.metrics),
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "reference": None if self.reference is None else self.reference.to_json(),
-            "stream": None if self.stream is None else msgspec.to_builtins(self.stream),
+            "stream": None if self.stream is None else self.stream.to_json(),
             "outcome": self.outcome.value,
             "kind": self.kind.value,
         }
@@ -178,7 +175,7 @@ class TestResult(Struct, frozen=True):
         return cls(
             test=data["test"],
             setup=Setup.from_json(data["setup"]),
-            metrics=read_estimates(data["metrics"]),
+            metrics={name: tuple(found) for name, found in data["metrics"].items()},
             verdicts=tuple(map(Verdict.from_json, data["verdicts"])),
             reference=None if data["reference"] is None else Reference.from_json(data["reference"]),
             stream=StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
@@ -222,7 +219,7 @@ def group_of(test: str, parts: Sequence[str]) -> str:
     return f"{name}{bracket}{inside}]" if inside else name
 
 
-class FailedTest(Struct, frozen=True):
+class FailedTest(Record, frozen=True):
     """A perf test that failed, or would have without ``--perf-gate warn``, with or without a measurement.
 
     Attributes:
@@ -245,18 +242,8 @@ class FailedTest(Struct, frozen=True):
     pattern: str = ""
     text: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """The same as dictionaries and plain text; execnet accepts no subclass of it."""
-        return {**msgspec.to_builtins(self), "kind": self.kind.value, "gate": self.gate.value}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> FailedTest:
-        """The inverse of :meth:`to_json`."""
-        location = None if data["location"] is None else Location(**data["location"])
-        return cls(**{**data, "location": location, "kind": Kind(data["kind"]), "gate": Gate(data["gate"])})
-
-
-class RunEnd(Struct, frozen=True):
+class RunEnd(Record, frozen=True):
     """How a run ended.
 
     Attributes:
@@ -268,14 +255,3 @@ class RunEnd(Struct, frozen=True):
     complete: bool = True
     not_run: tuple[str, ...] | None = ()
     other_failures: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as a dictionary of plain values."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        return plain
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RunEnd:
-        """The inverse of :meth:`to_json`."""
-        not_run = None if data["not_run"] is None else tuple(data["not_run"])
-        return cls(data["complete"], not_run, tuple(data["other_failures"]))

@@ -7,29 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 from msgspec import Struct
 
 from pytest_mlpatterns.records.baseline_entry import commit_in
+from pytest_mlpatterns.records.codec import Record
 from pytest_mlpatterns.records.latency import (
     Latency,
-    LatencySplit,
     LatencySplits,
     Percentiles,
     RequestCounts,
-    SplitMetric,
-    read_percentiles,
 )
 from pytest_mlpatterns.records.launch import (
     Capacity,
     GeneratorPart,
-    LaunchValue,
     NodeFigures,
     Noise,
-    SearchEnd,
-    Step,
     Taken,
     Warmup,
 )
@@ -57,7 +52,6 @@ __all__ = [
     "Measured",
     "Reference",
     "Terms",
-    "read_estimates",
 ]
 
 
@@ -81,7 +75,7 @@ class Beside(Struct, frozen=True):
     metrics: Mapping[str, tuple[float, float, float]] = {}
     latency_percentiles: Percentiles = ()
     stream_percentiles: Mapping[str, Percentiles] = {}
-    split: LatencySplits = {}
+    split: LatencySplits = msgspec.field(default_factory=dict)
 
 
 _ORDER = (
@@ -92,7 +86,7 @@ _ORDER = (
 """The members of a reference in JSON, in the order in which they have always been written."""
 
 
-class Reference(Struct, frozen=True):
+class Reference(Record, frozen=True):
     """What a test is compared with: a baseline entry, or the same test at another git revision.
 
     Attributes:
@@ -119,40 +113,24 @@ class Reference(Struct, frozen=True):
     log_ratios: Mapping[str, tuple[tuple[float, float], ...]] = {}
     launches: int = 0
     stream_percentiles: Mapping[str, Percentiles] = {}
-    split: LatencySplits = {}
+    split: LatencySplits = msgspec.field(default_factory=dict)
     entry: str = ""
     recorded_commit: str = ""
     revision_commit: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers; the names of the present begin with ``present_``."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        present = {f"present_{name}": value for name, value in plain.pop("present").items()}
-        return {name: (plain | present)[name] for name in _ORDER}
+        own = super().to_json()
+        present = {f"present_{name}": value for name, value in own.pop("present").items()}
+        return {name: (own | present)[name] for name in _ORDER}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Reference:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`, also after a trip through JSON."""
         recorded = commit_in(data["name"]) if data["kind"] == "baseline" else ""
-        return cls(
-            data["kind"],
-            data["name"],
-            read_estimates(data["metrics"]),
-            read_percentiles(data["latency_percentiles"]),
-            Beside(
-                read_estimates(data["present_metrics"]),
-                read_percentiles(data["present_latency_percentiles"]),
-                _distributions(data.get("present_stream_percentiles", {})),
-                _splits(data.get("present_split", {})),
-            ),
-            {name: _pairs(values) for name, values in data.get("log_ratios", {}).items()},
-            data.get("launches", 0),
-            _distributions(data.get("stream_percentiles", {})),
-            _splits(data.get("split", {})),
-            data.get("entry", ""),
-            data.get("recorded_commit", recorded),
-            data.get("revision_commit", ""),
-        )
+        names = {name: f"present_{name}" for name in Beside.__struct_fields__}
+        present = {name: data[stored] for name, stored in names.items() if stored in data}
+        return super().from_json({"recorded_commit": recorded, **data, "present": present})
 
 
 class Location(Struct, frozen=True):
@@ -178,15 +156,8 @@ class Terms(Struct, frozen=True):
     tolerances: Mapping[str, float]
     budget_in_marker: bool = False
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Terms:
-        """The inverse of ``dataclasses.asdict``."""
-        tolerances = {str(name): float(share) for name, share in data["tolerances"].items()}
-        in_marker = bool(data.get("budget_in_marker", False))
-        return cls(int(data["budget_ns"]), int(data["launches"]), tolerances, in_marker)
 
-
-class Definition(Struct, frozen=True):
+class Definition(Record, frozen=True):
     """Where a test is defined, and what it asks for.
 
     Attributes:
@@ -212,25 +183,16 @@ class Definition(Struct, frozen=True):
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
         price = None if self.price is None else str(self.price)
-        return {
-            **msgspec.to_builtins(self),
-            "gate": self.gate.value,
-            "price": price,
-        }  # a plain str: execnet accepts no subclass
+        return {**super().to_json(), "price": price}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Definition:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The part of a result that :meth:`to_json` gave."""
-        read = {
-            "location": None if data["location"] is None else Location(**data["location"]),
-            "gate": Gate(data.get("gate", Gate.FAIL)),
-            "price": parse_price(data["price"]) if data.get("price") else None,
-            "terms": Terms.from_json(data["terms"]) if data.get("terms") else None,
-        }
-        return cls(**{**_given(cls, data), **read})
+        price = parse_price(data["price"]) if data.get("price") else None
+        return super().from_json({**data, "price": price})
 
 
-class Judged(Struct, frozen=True):
+class Judged(Record, frozen=True):
     """What came of a test beside its verdicts.
 
     Attributes:
@@ -259,30 +221,16 @@ class Judged(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        if self.unjudged is not None:
-            plain["unjudged"]["kind"] = self.unjudged.kind.value
-        if self.baseline_gap is not None:
-            plain["baseline_gap"] = self.baseline_gap.value
-        plain["not_compared"] = {label: str(why) for label, why in self.not_compared.items()}
-        return plain
+        return {**super().to_json(), "not_compared": {label: str(why) for label, why in self.not_compared.items()}}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Judged:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The part of a result that :meth:`to_json` gave."""
-        changed = data.get("facts_changed")
-        read = {
-            "unjudged": Unjudged.from_json(data["unjudged"]) if data.get("unjudged") else None,
-            "accepted": dict(data.get("accepted", {})),
-            "notes": tuple(data["notes"]),
-            "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
-            "not_compared": {label: LeftOut.read(label, why) for label, why in data["not_compared"].items()},
-            "facts_changed": None if changed is None else tuple(map(FactChange.from_json, changed)),
-        }
-        return cls(**{**_given(cls, data), **read})
+        left_out = {label: LeftOut.read(label, why) for label, why in data["not_compared"].items()}
+        return super().from_json({**data, "not_compared": left_out})
 
 
-class Measured(Struct, frozen=True):
+class Measured(Record, frozen=True):
     """The launches of a test, and their requests.
 
     Attributes:
@@ -314,23 +262,15 @@ class Measured(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        return {**msgspec.to_builtins(self), "first_failure": str(self.first_failure or "")}
+        return {**super().to_json(), "first_failure": str(self.first_failure or "")}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Measured:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The part of a result that :meth:`to_json` gave."""
-        read = {
-            "launches": {name: _pairs(values) for name, values in data["launches"].items()},
-            "first_failure": FirstFailure.read(data["first_failure"]),
-            "counts": tuple(map(_read_counts, data.get("counts", ()))),
-            "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
-            "latency": None if data["latency"] is None else Latency.from_json(data["latency"]),
-            "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
-        }
-        return cls(**{**_given(cls, data), **read})
+        return super().from_json({**data, "first_failure": FirstFailure.read(data["first_failure"])})
 
 
-class Conditions(Struct, frozen=True):
+class Conditions(Record, frozen=True):
     """The machines, the load generator and the environment of the service while a test was measured.
 
     Attributes:
@@ -355,34 +295,23 @@ class Conditions(Struct, frozen=True):
     unsteady: tuple[str, ...] = ()
     taken: Taken = Taken()
     sorting_ns: tuple[float, ...] = ()
-    generator: Mapping[str, float | bool | None] = {}
-    facts: EnvironmentFacts = {}
+    generator: Mapping[str, int | float | bool | None] = {}
+    facts: EnvironmentFacts = msgspec.field(default_factory=dict)
     cluster: str = ""
     nodes: tuple[NodeFigures, ...] = ()
     generator_parts: tuple[GeneratorPart, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        return {**msgspec.to_builtins(self), "noise": list(map(str, self.noise))}
+        return {**super().to_json(), "noise": list(map(str, self.noise))}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Conditions:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The part of a result that :meth:`to_json` gave."""
-        read = {
-            "load_over_time": tuple(tuple(moment) for moment in data["load_over_time"]),
-            "memory_over_time": _pairs(data["memory_over_time"]),
-            "warmups": tuple(Warmup(**item) for item in data["warmups"]),
-            "noise": tuple(map(Noise.read, data["noise"])),
-            "unsteady": tuple(data.get("unsteady", ())),
-            "taken": Taken(**data.get("taken", {})),
-            "sorting_ns": tuple(data.get("sorting_ns", ())),
-            "nodes": tuple(map(NodeFigures.from_json, data.get("nodes", ()))),
-            "generator_parts": tuple(GeneratorPart(**item) for item in data.get("generator_parts", ())),
-        }
-        return cls(**{**_given(cls, data), **read})
+        return super().from_json({**data, "noise": tuple(map(Noise.read, data["noise"]))})
 
 
-class Limits(Struct, frozen=True):
+class Limits(Record, frozen=True):
     """How much load a deployment sustains.
 
     Attributes:
@@ -400,26 +329,18 @@ class Limits(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """The members of a result that this part gives."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        for overload in plain["overloads"]:
-            overload["behaviour"] = str(overload["behaviour"])
-        for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
+        found = super().to_json()
+        for search, capacity in zip(found["capacities"], self.capacities, strict=True):
             search["objective"] = None if capacity.objective is None else str(capacity.objective)
-            search["end"] = capacity.end.value
-        return plain
+        return found
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Limits:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The part of a result that :meth:`to_json` gave."""
-        read = {
-            "capacities": tuple(_capacity(item) for item in data["capacities"]),
-            "overloads": tuple(map(Overload.from_json, data.get("overloads", ()))),
-            "scaling": ScalingRecord.from_json(data["scaling"]) if data.get("scaling") else None,
-        }
-        return cls(**{**_given(cls, data), **read})
+        return super().from_json({**data, "capacities": [_with_objective(one) for one in data["capacities"]]})
 
 
-class CauseRecord(Struct, frozen=True):
+class CauseRecord(Record, frozen=True):
     """What explains the figures of a test.
 
     Attributes:
@@ -431,60 +352,15 @@ class CauseRecord(Struct, frozen=True):
         latency_over_time: the latency through the window of the last launch, if it had steps.
     """
 
-    split: LatencySplits = {}
+    split: LatencySplits = msgspec.field(default_factory=dict)
     profile: ProfileRecord | None = None
     held: HeldRecord | None = None
     growth: GrowthRecord | None = None
     steps: tuple[StepImpact, ...] = ()
     latency_over_time: tuple[LatencyMoment, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """The members of a result that this part gives."""
-        return {**msgspec.to_builtins(self), "profile": None if self.profile is None else self.profile.to_json()}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> CauseRecord:
-        """The part of a result that :meth:`to_json` gave."""
-        return cls(
-            _splits(data.get("split", {})),
-            ProfileRecord.from_json(data["profile"]) if data.get("profile") else None,
-            HeldRecord.from_json(data["held"]) if data.get("held") else None,
-            GrowthRecord.from_json(data["growth"]) if data.get("growth") else None,
-            tuple(map(StepImpact.from_json, data.get("steps", ()))),
-            tuple(map(LatencyMoment.from_json, data.get("latency_over_time", ()))),
-        )
-
-
-def _given(kind: type[Struct], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The members of a result that a part has fields for."""
-    return {name: data[name] for name in kind.__struct_fields__ if name in data}
-
-
-def _pairs(data: Any) -> tuple[tuple[float, float], ...]:
-    return tuple((first, second) for first, second in data)
-
-
-def read_estimates(data: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """``(value, low, high)`` by the metric's name."""
-    return {name: (value, low, high) for name, (value, low, high) in data.items()}
-
-
-def _capacity(data: Mapping[str, Any]) -> Capacity:
-    ladder = tuple(Step(**{**step, "rates_rps": tuple(step["rates_rps"])}) for step in data["ladder"])
-    objective = None if data["objective"] is None else parse_objective(data["objective"])
-    asl = LaunchValue(**data["asl"]) if data.get("asl") else None
-    read = {"nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder, "objective": objective, "asl": asl}
-    return Capacity(**{**data, **read, "end": SearchEnd(data.get("end", SearchEnd.FOUND))})
-
-
-def _splits(data: Mapping[SplitMetric, Any]) -> LatencySplits:
-    return {metric: LatencySplit.from_json(split) for metric, split in data.items()}
-
-
-def _distributions(data: Mapping[str, Any]) -> dict[str, Percentiles]:
-    return {name: read_percentiles(percentiles) for name, percentiles in data.items()}
-
-
-def _read_counts(data: Mapping[str, Any]) -> RequestCounts:
-    """The counts of a launch from JSON, whose keys are text."""
-    return RequestCounts(**{**data, "latencies": {int(ns): count for ns, count in data["latencies"].items()}})
+def _with_objective(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a capacity, the objective as what its text says."""
+    text = data["objective"]
+    return {**data, "objective": None if text is None else parse_objective(text)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from msgspec import Struct
+
+from pytest_mlpatterns.records.codec import Record
 
 __all__ = ["Interval", "ScaleOutRecord", "ScalingRecord", "ScalingStepRecord"]
 
@@ -55,14 +56,8 @@ class ScaleOutRecord(Struct, frozen=True):
     failed: int
     unknown: str
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ScaleOutRecord:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        duration = None if data["duration"] is None else _interval(data["duration"])
-        return cls(**{**data, "duration": duration, "passes_ns": tuple(data["passes_ns"])})
 
-
-class ScalingRecord(Struct, frozen=True):
+class ScalingRecord(Record, frozen=True):
     """All numbers of replicas, and the universal scalability law.
 
     Attributes:
@@ -80,26 +75,3 @@ class ScalingRecord(Struct, frozen=True):
     ended_by: str
     scale_out: ScaleOutRecord | None = None
     cpus_per_replica: int | None = None
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ScalingRecord:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        steps = tuple(ScalingStepRecord(**{**step, "figures": _intervals(step["figures"])}) for step in data["steps"])
-        scale_out = ScaleOutRecord.from_json(data["scale_out"]) if data["scale_out"] else None
-        return cls(
-            steps,
-            _intervals(data["law"]),
-            data["peak_replicas"],
-            data["ended_by"],
-            scale_out,
-            data.get("cpus_per_replica"),
-        )
-
-
-def _intervals(data: Mapping[str, Any]) -> dict[str, Interval]:
-    return {name: _interval(found) for name, found in data.items()}
-
-
-def _interval(found: Sequence[float]) -> Interval:
-    value, low, high = found
-    return value, low, high

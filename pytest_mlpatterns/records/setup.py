@@ -20,6 +20,7 @@ from typing import Any
 from msgspec import Struct
 
 from pytest_mlpatterns.credentials import address_without_credentials, public_description
+from pytest_mlpatterns.records.codec import Record
 
 __all__ = [
     "CLUSTER",
@@ -291,7 +292,7 @@ _ORDER = (
 """What most probably explains a change of speed comes first; the rest, the system, comes last."""
 
 
-class FactChange(Struct, frozen=True):
+class FactChange(Record, frozen=True):
     """A fact that differs between two environments.
 
     Attributes:
@@ -303,11 +304,6 @@ class FactChange(Struct, frozen=True):
     name: str
     before: str | None
     now: str | None
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> FactChange:
-        """The inverse of ``dataclasses.asdict``."""
-        return cls(data["name"], data["before"], data["now"])
 
     @property
     def label(self) -> str:

@@ -5,10 +5,9 @@ Plain values that travel as JSON; :mod:`pytest_mlpatterns.analysis.capacity.step
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from msgspec import Struct
+
+from pytest_mlpatterns.records.codec import Record
 
 __all__ = ["DuringStep", "LatencyMoment", "StepImpact"]
 
@@ -24,7 +23,7 @@ class DuringStep(Struct, frozen=True):
     end_ns: int
 
 
-class StepImpact(Struct, frozen=True):
+class StepImpact(Record, frozen=True):
     """What one step of one launch did to the requests around it.
 
     A request is hurt if it failed, or if its latency is above ``limit_ns``.
@@ -64,13 +63,8 @@ class StepImpact(Struct, frozen=True):
     recovery_ns: float | None
     watched_ns: float
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> StepImpact:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
-        return cls(**data)
 
-
-class LatencyMoment(Struct, frozen=True):
+class LatencyMoment(Record, frozen=True):
     """The requests that were due in a short piece of a window.
 
     Attributes:
@@ -84,8 +78,3 @@ class LatencyMoment(Struct, frozen=True):
     median_ns: float | None
     worst_ns: float | None
     failed: int
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> LatencyMoment:
-        """The inverse of ``dataclasses.asdict``."""
-        return cls(**data)

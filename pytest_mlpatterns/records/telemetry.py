@@ -17,6 +17,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from pytest_mlpatterns.records.codec import Record
+
 __all__ = [
     "AWAITS",
     "AWAIT_TIMES",
@@ -36,7 +38,7 @@ Histogram = dict[int, int]
 """Count of each value; times are rounded to their seven leading bits (0.8 %)."""
 
 
-class LayerStats(Struct, frozen=True):
+class LayerStats(Record, frozen=True):
     """What one layer of a pattern counted.
 
     Args:
@@ -61,20 +63,6 @@ class LayerStats(Struct, frozen=True):
             {name: count - earlier.counters.get(name, 0) for name, count in self.counters.items()},
             {name: _gained(histogram, earlier.histograms.get(name, {})) for name, histogram in self.histograms.items()},
             {name: series[len(earlier.series.get(name, ())) :] for name, series in self.series.items()},
-        )
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> LayerStats:
-        """The inverse of ``dataclasses.asdict``, also after a trip through JSON, whose keys are text."""
-        return cls(
-            data["position"],
-            data["layer"],
-            dict(data["counters"]),
-            {
-                name: {int(value): times for value, times in histogram.items()}
-                for name, histogram in data["histograms"].items()
-            },
-            {name: tuple((time, value) for time, value in series) for name, series in data["series"].items()},
         )
 
     def counted(self, names: Iterable[str]) -> int:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -23,6 +22,7 @@ from pytest_mlpatterns.errors import (
     RegressionFailure,
     SettingError,
 )
+from pytest_mlpatterns.records.codec import Record
 from pytest_mlpatterns.records.launch import Estimate
 
 __all__ = [
@@ -79,7 +79,7 @@ NO_CEILING = 1e18
 """Ceiling of what no acceptance covers: a number, since JSON has no infinity."""
 
 
-class Verdict(Struct, frozen=True):
+class Verdict(Record, frozen=True):
     """One verdict on one metric.
 
     Attributes:
@@ -142,27 +142,20 @@ class Verdict(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values; JSON has no infinity, as which a percentile among failed requests is known."""
-        open_by = None if self.why_open is None else self.why_open.by.value
         return {
-            **msgspec.to_builtins(self),
-            "outcome": self.outcome.value,
+            **super().to_json(),
             "present_value": None if self.present_value == math.inf else self.present_value,
             "why_open": str(self.why_open or ""),
             "by_machine": self.by_machine,
-            "open_by": open_by,
+            "open_by": None if self.why_open is None else self.why_open.by.value,
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`, also of older files."""
-        fields = {name: value for name, value in data.items() if name not in ("by_machine", "open_by")}
         by = data.get("open_by") or (OpenBy.MACHINE if data.get("by_machine") else OpenBy.UNEXPLAINED)
-        read = {
-            "outcome": Outcome(data["outcome"]),
-            "change": None if data["change"] is None else Estimate(**data["change"]),
-            "why_open": WhyOpen(OpenBy(by), data["why_open"]) if data.get("why_open") else None,
-        }
-        return cls(**{**fields, **read})
+        why = WhyOpen(OpenBy(by), data["why_open"]) if data.get("why_open") else None
+        return super().from_json({**data, "why_open": why})
 
     @property
     def suspected(self) -> bool:
@@ -201,11 +194,6 @@ class Unjudged(Struct, frozen=True):
 
     kind: Kind
     reason: str
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, str]) -> Unjudged:
-        """The inverse of ``asdict``, also after a trip through JSON or between processes."""
-        return cls(Kind(data["kind"]), data["reason"])
 
 
 class LeftOut(Struct, frozen=True):

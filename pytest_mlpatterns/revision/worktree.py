@@ -21,10 +21,10 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.revision.commits import Revision
 from pytest_mlpatterns.revision.environment import RevisionEnvironment
 from pytest_mlpatterns.system.git import Git
@@ -210,10 +210,8 @@ class Worktree(Struct, frozen=True):
 
     def to_plain(self) -> dict[str, object]:
         """Convert to text and lists, for xdist workers."""
-        plain = msgspec.to_builtins(self)
         environment = None if self.environment is None else self.environment.to_plain()
-        paths = {name: str(plain[name]) for name in _PATHS}
-        return {**plain, **paths, "notes": list(self.notes), "environment": environment}
+        return {**plain(self), "environment": environment}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Worktree:

@@ -83,6 +83,8 @@ CAPACITIES = st.builds(
     end=st.sampled_from(SearchEnd),
 )
 COUNTS = st.integers(0, 10**18)
+TIMES = st.integers(0, 2**53).map(float)
+"""Whole nanoseconds, as a number with a point holds them exactly."""
 OVERLOAD_STEPS = st.builds(
     OverloadStep,
     load_ratio=FINITE,
@@ -241,7 +243,7 @@ PROFILES = st.builds(ProfileRecord, note=NAMES) | st.builds(
     lost=COUNTS,
     compared=st.booleans(),
     frames=st.just((Frame("worker", owner="process"), Frame("predict", "model.py", 3))),
-    nodes=st.builds(lambda own, now: (ProfileNode(-1, 0, own, now), ProfileNode(0, 1, 0, now)), COUNTS, COUNTS),
+    nodes=st.builds(lambda own, now: (ProfileNode(-1, 0, own, now), ProfileNode(0, 1, 0, now)), TIMES, TIMES),
     changes=st.lists(FUNCTION_CHANGES, max_size=2).map(tuple),
     largest=st.none() | FUNCTION_CHANGES,
     functions=st.lists(

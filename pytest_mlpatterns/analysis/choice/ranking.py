@@ -37,7 +37,6 @@ import zlib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
@@ -47,6 +46,7 @@ from pytest_mlpatterns.analysis.metrics.definitions import metric_named, objecti
 from pytest_mlpatterns.analysis.metrics.metric import AtNmrt, Nmrt
 from pytest_mlpatterns.analysis.statistics.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.analysis.verdicts.verdicts import judge_limit, why_too_many_failed
+from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import Unit
@@ -121,8 +121,8 @@ class Ranking(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        return plain
+        found: dict[str, Any] = plain(self)
+        return found
 
 
 def rank(

@@ -20,10 +20,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import Struct
 
 from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records.codec import plain
 from pytest_mlpatterns.records.json_text import Schema, laid_out, parsed, shown
 from pytest_mlpatterns.records.result import FailedTest, RunEnd, State, TestResult
 from pytest_mlpatterns.records.setup import Environment
@@ -101,7 +101,7 @@ def results_json(  # noqa: PLR0913 - the members of the file, most of them by na
         "version": VERSION,
         "date": date,
         "commit": commit,
-        "environment": {**msgspec.to_builtins(environment), "machine": environment.machine},
+        "environment": {**plain(environment), "machine": environment.machine},
         "baseline": dict(baseline),
         "history": _finite(dict(history or {})),
         "ranking": [_finite(dict(ranked)) for ranked in ranking],
