@@ -15,7 +15,7 @@ PACKAGE = ROOT / "pytest_mlpatterns"
 NAME = re.compile(r"(?<![a-z])ray(?![a-z])|Ray(?![a-z])|(?<![A-Z])RAY(?![A-Z])")
 """The engine as a word of a sentence, or of a name in snake case, in camel case or in capitals."""
 NAMING = {
-    "plugin/name_hints.py": "help: which engines a user may name",
+    "config/arguments.py": "help: which engines a user may name",
     "plugin/options.py": "help: which engines a user may name",
     "records/package_layers.py": "metrics of Ray Serve, whoever runs it, as a service that exists already",
     "records/setup.py": "the word of baseline files for a cluster",
