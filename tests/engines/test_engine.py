@@ -1,7 +1,5 @@
 """Engines by name: each fulfils the protocol and is loaded when named; an unknown one is refused."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

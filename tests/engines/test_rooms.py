@@ -1,7 +1,5 @@
 """Each engine keeps to its room: no module outside of it names it, but for the reasons listed here."""
 
-from __future__ import annotations
-
 import ast
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """Addresses that a running load gets from another thread, and that the end of the load does not wait for."""
 
-from __future__ import annotations
-
 import selectors
 import threading
 

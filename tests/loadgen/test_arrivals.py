@@ -1,7 +1,5 @@
 """Who makes requests due: callers and clocks, told the time by the test."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

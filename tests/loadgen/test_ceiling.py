@@ -1,7 +1,5 @@
 """The generator's ceiling on a machine that is held up: a window in which hardly anything happened says nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How many connections a load needs, and the refusal where the system allows fewer."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns import ClosedLoop, ConstantRate, SettingError, Stages
@@ -15,12 +13,7 @@ RAMP = Stages([("1s", 10), ("1s", 900)], of="concurrency")  # type: ignore[arg-t
 
 
 def check(
-    schedule: Schedule,
-    allowed: int | None,
-    *,
-    addresses: int = 1,
-    processes: int = 1,
-    remote: Remote | None = None,
+    schedule: Schedule, allowed: int | None, *, addresses: int = 1, processes: int = 1, remote: Remote | None = None
 ) -> None:
     endpoint = Endpoint(tuple(("127.0.0.1", 1000 + number) for number in range(addresses)), remote=remote)
     check_connections(LoadJob(endpoint, (), schedule, 1, 0, 1), processes, allowed)

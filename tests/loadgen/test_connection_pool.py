@@ -1,7 +1,5 @@
 """The pool of connections without a network: connections that fail as soon as they are used."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """The requests of a conversation follow each other in order, each when the answer before was thought about."""
 
-from __future__ import annotations
-
 from array import array
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The loop that drives the load, against servers whose every byte is declared: who is asked, when, what is noted."""
 
-from __future__ import annotations
-
 import threading
 import time
 from array import array
@@ -197,10 +195,7 @@ class TestTargets:
                 enough.set()
             return [Send(answer())]
 
-        with (
-            ScriptedServer(stick) as stuck,
-            ScriptedServer(healthy) as other,
-        ):
+        with ScriptedServer(stick) as stuck, ScriptedServer(healthy) as other:
             addresses = [stuck.address, other.address]
             job = a_job(addresses, ClosedLoop(2), balance=Balance.LEAST_OUTSTANDING, duration_ns=600_000 * MS)
             loops.append(LoadLoop(job, lambda _: None))

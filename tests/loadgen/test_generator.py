@@ -1,7 +1,5 @@
 """The generator's processes: one job after the other, shared loads, Ctrl-C, failures, and their end."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource

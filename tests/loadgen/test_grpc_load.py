@@ -1,7 +1,5 @@
 """Whole loads over gRPC: against a real server of grpcio, and the generator's own ceiling."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """Responses that repeat the head of the one before: they end where that one did, and are told from any other."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.loadgen import http1 as http1_module

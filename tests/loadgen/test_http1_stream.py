@@ -1,7 +1,5 @@
 """Answers in pieces, byte by byte: however they are split, every chunk is counted once and stamped by its last byte."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

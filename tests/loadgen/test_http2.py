@@ -3,8 +3,6 @@
 The dialogue has no socket; the tests are the server, frame by frame. Whole loads against grpcio are in test_grpc_load.
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any
 
@@ -66,10 +64,7 @@ class TestAsking:
         made = protocol()
         sent = made.ask(0)
         assert isinstance(sent, bytes)
-        assert frames_in(sent) == [
-            (Frame.HEADERS, END_HEADERS, 1, BLOCKS.first),
-            (Frame.DATA, END_STREAM, 1, SMALL),
-        ]
+        assert frames_in(sent) == [(Frame.HEADERS, END_HEADERS, 1, BLOCKS.first), (Frame.DATA, END_STREAM, 1, SMALL)]
 
     def test_every_request_has_a_stream_of_its_own_and_later_ones_short_headers(self) -> None:
         made = protocol()

@@ -1,7 +1,5 @@
 """Header blocks: what a gRPC server reads in ours, and what we read in its."""
 
-from __future__ import annotations
-
 import hpack
 import pytest
 from support.services.peer2 import block

@@ -1,7 +1,5 @@
 """The phases of a load, without a loop: the moments are declared."""
 
-from __future__ import annotations
-
 import pytest
 from support.services.jobs import MS, a_job
 
@@ -88,11 +86,7 @@ def sharing(schedule: Schedule, number: int) -> tuple[LoadRun, list[Event]]:
     return run, events
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [RAMP, LEVELS, ClosedLoop(1)],
-    ids=["stages", "levels", "one-caller"],
-)
+@pytest.mark.parametrize("schedule", [RAMP, LEVELS, ClosedLoop(1)], ids=["stages", "levels", "one-caller"])
 def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule: Schedule) -> None:
     run, events = sharing(schedule, 1)
     assert events == [Warm()]
@@ -106,12 +100,7 @@ def test_a_generator_that_has_no_callers_in_the_warm_up_is_warm_at_once(schedule
 
 @pytest.mark.parametrize(
     ("schedule", "number"),
-    [
-        (RAMP, 0),
-        (ClosedLoop(1), 0),
-        (ClosedLoop(2), 1),
-        (ConstantRate(1), 1),
-    ],
+    [(RAMP, 0), (ClosedLoop(1), 0), (ClosedLoop(2), 1), (ConstantRate(1), 1)],
     ids=["stages", "first", "two-callers", "rate"],
 )
 def test_any_other_generator_waits_for_answers(schedule: Schedule, number: int) -> None:

@@ -1,7 +1,5 @@
 """The load generator over the selectors of other systems: macOS has kqueue and no timer descriptors."""
 
-from __future__ import annotations
-
 import selectors
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Loads whose streams are no server-sent events: JSON lines, lines of Ollama, and chunks of HTTP."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

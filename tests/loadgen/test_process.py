@@ -1,7 +1,5 @@
 """What a generator process asks of the system at its start: priority, as far as it may have it."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """What the generator writes down: columns as numpy reads them, and a sample of answers that is even and bounded."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

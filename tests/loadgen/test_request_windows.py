@@ -1,7 +1,5 @@
 """Loads of slow services: warmed up by answers, in windows that end by their requests. The clock is declared."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

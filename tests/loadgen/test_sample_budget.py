@@ -1,7 +1,5 @@
 """The memory that the samples of a load take while they are merged, and the refusal of what does not fit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Two loads that take slices: who is asked when, over which connections, and how both end."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """The end of the warm-up: three windows that agree within a tenth, in throughput and in median latency."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

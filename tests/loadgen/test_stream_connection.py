@@ -1,7 +1,5 @@
 """A connection that reads streams, without a network: what arrived before something else happens counts first."""
 
-from __future__ import annotations
-
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -107,16 +105,9 @@ def http2(_address: tuple[str, int], _answer: StreamedAnswer) -> ClientProtocol:
 
 
 class Scene:
-    def __init__(
-        self,
-        protocol: Callable[[tuple[str, int], StreamedAnswer], ClientProtocol] = http1_stream,
-    ) -> None:
+    def __init__(self, protocol: Callable[[tuple[str, int], StreamedAnswer], ClientProtocol] = http1_stream) -> None:
         self.owner = Owner()
-        self.reading = StreamReading(
-            arrived=deque(),
-            answer=StreamedAnswer,
-            protocol=protocol,
-        )
+        self.reading = StreamReading(arrived=deque(), answer=StreamedAnswer, protocol=protocol)
         owner: Any = self.owner
         self.connection = Connected(owner, ("host", 1), 0, reading=self.reading)
         self.connection.send(0, 5)

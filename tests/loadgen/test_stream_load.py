@@ -1,7 +1,5 @@
 """Loads whose answers come in pieces, against servers that declare every byte, and one that records its own sends."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,12 +186,7 @@ class TestRecordingServer:
     def test_what_goes_wrong_in_a_stream_is_a_failure(
         self, server: StreamingServer, loop: type[LoadLoop | PyreqwestLoop]
     ) -> None:
-        expected = {
-            "cut": Failure.CLOSED,
-            "error": Failure.ERROR_EVENT,
-            "status": 500,
-            "until_close": 200,
-        }
+        expected = {"cut": Failure.CLOSED, "error": Failure.ERROR_EVENT, "status": 500, "until_close": 200}
         messages = tuple(
             message("/v1/completions", variant=variant, max_tokens=4, first_ms=0, gap_ms=0.1) for variant in expected
         )

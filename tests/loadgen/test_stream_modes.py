@@ -1,7 +1,5 @@
 """Every way in which a server answers a request for a stream: what counts, what fails, and that nothing is lost."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from msgspec.structs import replace

@@ -1,7 +1,5 @@
 """The alarm of the event loop, over the timer functions of ``os`` and over those of the C library."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

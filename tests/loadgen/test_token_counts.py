@@ -1,7 +1,5 @@
 """Tokens of answers are counted by the user's function after the load, where the server reports no usage."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A generator that is stopped, silent or does not end is replaced, and pytest does not wait for it."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

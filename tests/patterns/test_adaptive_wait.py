@@ -1,7 +1,5 @@
 """The adaptive wait: its rules, and what it results in under load."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from typing import Any

@@ -1,7 +1,5 @@
 """The layer before replicas: which one answers, and what is cancelled, counted and released."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Batches whose model fails, and callers who disconnect: which requests get an error."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import math

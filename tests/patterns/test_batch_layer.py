@@ -1,7 +1,5 @@
 """Batches: when they are sent, with which requests, and how the model is called."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import threading

@@ -1,7 +1,5 @@
 """The pattern ``Cached`` and its layer: right outputs for any requests, keys of inputs, capacity and lifetime."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import threading

@@ -3,8 +3,6 @@
 A server is a dictionary here that can be switched off; tests/serving/redis has real ones.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable
 from typing import Any

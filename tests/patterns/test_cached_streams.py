@@ -1,7 +1,5 @@
 """A cache before a model that streams: what is remembered, who reads with whom, and what ends a stream."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator

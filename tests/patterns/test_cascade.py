@@ -1,7 +1,5 @@
 """A cascade: which model answers what, in which order, what is counted, and what is refused."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import Sequence

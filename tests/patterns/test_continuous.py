@@ -1,7 +1,5 @@
 """Continuous batching: who is in a step, who joins and leaves between two, errors, and what is counted."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading

@@ -1,7 +1,5 @@
 """A pattern outside the package describes what its layer counts, and every reader of counts knows it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """What layers share: how they count, and that another thread can read it at any moment."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from typing import Any
@@ -116,8 +114,7 @@ class TestLevels:
 
     @PROPERTY
     @given(
-        st.lists(st.tuples(st.integers(0, 50), st.integers(0, 100 * MS)), min_size=1, max_size=50),
-        st.integers(0, 49),
+        st.lists(st.tuples(st.integers(0, 50), st.integers(0, 100 * MS)), min_size=1, max_size=50), st.integers(0, 49)
     )
     def test_readings_in_between_change_nothing(self, steps: list[tuple[int, int]], at: int) -> None:
         with pytest.MonkeyPatch.context() as patch:

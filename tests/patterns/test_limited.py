@@ -1,7 +1,5 @@
 """A limit of requests in flight: who is let in, who waits, who is refused, and what is counted."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence

@@ -1,7 +1,5 @@
 """The thread of a plain model: what it returns there, where a cache behind works, and what waiting for it costs."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import threading

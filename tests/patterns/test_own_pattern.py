@@ -1,7 +1,5 @@
 """A pattern that the package does not know: written in a user's test file, or as one new module of the package."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Patterns by their names: what prints can be read again, and what cannot be read says what could."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

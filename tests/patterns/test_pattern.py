@@ -1,7 +1,5 @@
 """Patterns: values that compare, print as they are written, build the tree of their processes, and refuse nonsense."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -255,17 +253,12 @@ class TestTrees:
                 Queued(workers=2),
                 service(LayerNode(Queued(workers=2), 0, (ProcessGroup(THE_MODEL, "worker", 0, 2, restart=True),))),
             ),
-            (
-                BETWEEN,
-                service(LayerNode(BETWEEN, 0, (SHIFT, THE_MODEL, TOTAL))),
-            ),
+            (BETWEEN, service(LayerNode(BETWEEN, 0, (SHIFT, THE_MODEL, TOTAL)))),
             (
                 PARTED,
                 service(
                     LayerNode(
-                        PARTED,
-                        0,
-                        (ProcessGroup(SHIFT, "stage shift", 0), ProcessGroup(THE_MODEL, "stage model", 0)),
+                        PARTED, 0, (ProcessGroup(SHIFT, "stage shift", 0), ProcessGroup(THE_MODEL, "stage model", 0))
                     )
                 ),
             ),
@@ -273,9 +266,7 @@ class TestTrees:
                 BESIDE,
                 service(
                     LayerNode(
-                        BESIDE,
-                        0,
-                        (ProcessGroup(THE_MODEL, "model model", 0), ProcessGroup(SHIFT, "model shift", 0)),
+                        BESIDE, 0, (ProcessGroup(THE_MODEL, "model model", 0), ProcessGroup(SHIFT, "model shift", 0))
                     )
                 ),
             ),
@@ -305,13 +296,7 @@ class TestTrees:
             ),
             (
                 BETWEEN | Batched(),
-                service(
-                    LayerNode(
-                        BETWEEN,
-                        0,
-                        (SHIFT, LayerNode(Batched(), 1, (THE_MODEL,)), TOTAL),
-                    )
-                ),
+                service(LayerNode(BETWEEN, 0, (SHIFT, LayerNode(Batched(), 1, (THE_MODEL,)), TOTAL))),
             ),
         ],
         ids=lambda value: str(value) if isinstance(value, Pattern) else "",

@@ -1,7 +1,5 @@
 """The queue in memory: who is accepted, in which order workers get them, and what is counted."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Which replica gets a request: shares and loads as the theory of each rule says, without processes."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Sequence

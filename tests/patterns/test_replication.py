@@ -1,7 +1,5 @@
 """A pattern with another number of replicas."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns import Batched, Cached, Pattern, Replicated, SettingError, Single

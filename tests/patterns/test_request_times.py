@@ -1,7 +1,5 @@
 """What layers charge to the clocks of requests; the models here charge fixed times."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The layer ``split``: sums over requests, whole and by their time in the server, and of streams before and after."""
 
-from __future__ import annotations
-
 from pytest_mlpatterns.patterns.tally import SplitTally
 from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
 

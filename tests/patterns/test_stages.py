@@ -1,7 +1,5 @@
 """Pipelines and ensembles as layers: what goes on to whom, what is counted, and what happens where one fails."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import inspect

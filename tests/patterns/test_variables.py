@@ -1,7 +1,5 @@
 """Environment variables on patterns: what is taken, how they print, and which processes get them."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 

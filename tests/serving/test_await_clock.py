@@ -1,7 +1,5 @@
 """Where coroutines of a profiled model wait: chains of names, and their times."""
 
-from __future__ import annotations
-
 import asyncio
 import types
 from collections.abc import AsyncIterator, Callable, Generator

@@ -1,7 +1,5 @@
 """The client of functional requests: whatever a server sends, its answer ends within its time and size."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import socket
@@ -13,12 +11,7 @@ import pytest
 from support.services.endless import script
 from support.services.scripted import Close, ScriptedServer, Send, Silence, Step, answer, refused_port
 
-from pytest_mlpatterns.serving.bounded_client import (
-    BoundedTransport,
-    EndlessAnswerError,
-    describe_error,
-    get_page,
-)
+from pytest_mlpatterns.serving.bounded_client import BoundedTransport, EndlessAnswerError, describe_error, get_page
 
 LIMIT_S = 1.0
 """Time limit of requests that exceed it, in seconds; a busy machine may hold up their beginning."""

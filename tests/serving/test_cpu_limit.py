@@ -1,7 +1,5 @@
 """Replicas that run on cores of their own."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Models that yield, really deployed: chunks arrive one by one, clients go away, and each pattern passes them on."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

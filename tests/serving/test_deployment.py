@@ -1,7 +1,5 @@
 """A running deployment: functional requests, what it knows of itself, the death of its processes, its end."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """The error of a failed request, from whatever a service answers."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 

@@ -1,7 +1,5 @@
 """What the lines of a process hold, by tracemalloc; the memory of this process is declared to it."""
 
-from __future__ import annotations
-
 import sysconfig
 import tracemalloc
 from typing import Any

@@ -1,7 +1,5 @@
 """Import strings, and what was meant by a text that is almost one."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns import SettingError

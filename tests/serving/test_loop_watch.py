@@ -1,7 +1,5 @@
 """What the thread of a server waited for a processor, taken out of the times that can contain it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The version of a model: an attribute of objects, and text in the source of what an import string names."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from textwrap import dedent

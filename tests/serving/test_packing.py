@@ -1,7 +1,5 @@
 """Models are packed side by side, as two variants of an interleaved run start, and with arguments of their class."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Figures in Prometheus' text format: known servers need no names, others name theirs, and windows are differences."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

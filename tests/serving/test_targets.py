@@ -1,7 +1,5 @@
 """Addresses of services that exist: their parts, and what is refused before anything is contacted."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -190,10 +190,7 @@ class TestAwaited:
 
         await asyncio.gather(request(1), request(2))
         assert begun == [1, 2]
-        assert [times(clock) for clock in clocks] == [
-            {"calls": 1, "shared_wait": 5},
-            {"calls": 1, "model_cpu": 5},
-        ]
+        assert [times(clock) for clock in clocks] == [{"calls": 1, "shared_wait": 5}, {"calls": 1, "model_cpu": 5}]
 
     async def test_a_suspended_model_may_wait_for_a_processor_too(self, machine: Machine) -> None:
         async def model(batch: list[int]) -> list[int]:

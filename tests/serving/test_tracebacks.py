@@ -1,7 +1,5 @@
 """Tracebacks: the user's frames without those of this package and of importlib, and whole ones in a log."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A client of an ASGI application that sees each message as it is sent, and may go away in the middle."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any, Self

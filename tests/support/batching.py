@@ -3,8 +3,6 @@
 The clock stands still while anything can run, and jumps to the next timer when nothing can.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import selectors

@@ -1,7 +1,5 @@
 """Projects that an installer can build without a network: they bring their own build backend."""
 
-from __future__ import annotations
-
 __all__ = ["buildable"]
 
 _BACKEND = '''

@@ -1,7 +1,5 @@
 """A model that counts its calls, a dictionary in place of a server, and a layer of the cache around them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any

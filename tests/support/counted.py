@@ -3,8 +3,6 @@
 What a metric judges is counted by its own values, so that a request which none of the three counts is missing.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """JSON values with something changed in them, as a bad merge, an editor or an attacker leaves them."""
 
-from __future__ import annotations
-
 import copy
 import random
 from collections.abc import Iterator

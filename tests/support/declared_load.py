@@ -1,7 +1,5 @@
 """A load run against a service whose answers take declared times, on a clock of its own: nothing is waited for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from heapq import heappop, heappush
 

@@ -1,7 +1,5 @@
 """Patterns that are really deployed, with a load of several callers whose answers are checked."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence

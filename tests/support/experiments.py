@@ -1,7 +1,5 @@
 """A perf test of which nothing is started, since the launches that are judged are declared."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 from pytest_mlpatterns.baseline.lookup import BaselineMatch

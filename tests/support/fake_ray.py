@@ -1,7 +1,5 @@
 """A Ray session without Ray: calls go to functions of the test."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

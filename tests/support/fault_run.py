@@ -7,8 +7,6 @@ A run in this process spares a Python that imports pytest and the plugin, which 
 run. It is for faults of what pytest starts. A fault of pytest's own process needs a process of its own.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

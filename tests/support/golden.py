@@ -1,7 +1,5 @@
 """Golden files, and the declared results that the reports are made of."""
 
-from __future__ import annotations
-
 import os
 
 from msgspec.structs import replace

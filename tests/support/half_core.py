@@ -1,7 +1,5 @@
 """What this machine does with half a core: the id of each test names it, and both outcomes are tested."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.errors import SettingError

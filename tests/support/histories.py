@@ -1,7 +1,5 @@
 """Declared courses of histories with their changes, seeded, for the tests of what people and programs read of them."""
 
-from __future__ import annotations
-
 import datetime
 import math
 import random

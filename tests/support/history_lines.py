@@ -3,8 +3,6 @@
 It loads nothing heavy, so that a test starts such processes in a moment.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """Hypothesis strategies for lines of a history."""
 
-from __future__ import annotations
-
 from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.history import CommitPosition, HistoryLine, PairedRatio

@@ -4,8 +4,6 @@ What the run imports from that directory is forgotten at its end; what it import
 of them load only once in a process.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib

@@ -1,7 +1,5 @@
 """A distribution as an installer leaves it in site-packages: its files and its metadata."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

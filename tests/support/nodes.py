@@ -1,7 +1,5 @@
 """What the monitors of a cluster's nodes report, as values of the test."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pytest_mlpatterns.engines.ray.messages import NodeReading, RayApplication, ReplicaState, ReplicaStats

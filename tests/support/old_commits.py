@@ -1,7 +1,5 @@
 """Repositories whose commits take declared times, for what measures old commits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What tests look at and do on a Ray cluster, called in a Ray driver of their own."""
 
-from __future__ import annotations
-
 from typing import Any
 
 FOREIGN = "foreign"

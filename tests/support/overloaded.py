@@ -1,7 +1,5 @@
 """A service of one server with a fixed service time under loads beyond its NMRT, by queueing theory alone."""
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass
 from functools import cache

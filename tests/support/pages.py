@@ -3,8 +3,6 @@
 A block of Python whose first line is ``# NAME.py`` is that file. Any other block is a test module of its own.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The pictures of README and documentation: ``make pictures``. Made of declared results, so nothing is measured."""
 
-from __future__ import annotations
-
 import base64
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Seeded profiles for the tests of reports: what was sampled and found is declared, nothing here runs a profiler."""
 
-from __future__ import annotations
-
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.profile import Frame, FunctionChange, FunctionTime, ProfileNode, ProfileRecord
 

@@ -1,7 +1,5 @@
 """Ray drivers and clusters for tests without Ray: modules that a child process imports by name."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

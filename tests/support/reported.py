@@ -1,7 +1,5 @@
 """Seeded results with one of each thing that the HTML report can show, for the tests of its text and of its page."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from msgspec.structs import replace

@@ -1,7 +1,5 @@
 """Hypothesis strategies for results of perf tests."""
 
-from __future__ import annotations
-
 from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.latency import (

@@ -1,7 +1,5 @@
 """Scenarios of coroutines, run on an event loop of their own within a bound of time."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Coroutine
 from typing import Any

@@ -1,7 +1,5 @@
 """What the Ray driver answers about hosts of load generators, from a script: no processes, and declared clocks."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Declared splits of latencies, and the layer that they are made of, for tests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace

@@ -1,7 +1,5 @@
 """Launches with steps beside the load whose effect is declared, so that what they hurt is known."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

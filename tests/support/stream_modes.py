@@ -3,8 +3,6 @@
 The bytes are declared, so that the same table drives the reader, a load, and a whole run of pytest.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Launches of answers that came in pieces, with declared times."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

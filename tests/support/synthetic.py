@@ -3,8 +3,6 @@
 Nothing here measures anything: every time, latency and load is declared, so that what must come out is known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Processes put on a core: where they go on, that they are free again, and what the user has set."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The CPU quota of a container, in both versions of control groups, at any depth."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

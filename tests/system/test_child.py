@@ -1,7 +1,5 @@
 """Child processes: they talk whatever they print, say how they ended, and never outlive their parent."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """A terminal that is closed takes what is written to it, in silence; everything else stays as it was."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """What a deployment is given: cores by affinity, a fraction by a control group, and the errors where neither is had."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The environment of a process, as it describes itself and as it is seen from outside."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

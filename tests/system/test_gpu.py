@@ -1,7 +1,5 @@
 """The names of GPUs: from the driver, from nvidia-smi, and of a machine without one."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

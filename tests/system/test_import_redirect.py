@@ -1,7 +1,5 @@
 """Whose code is imported: mapped paths, and fresh interpreters in which every kind of editable install is turned."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

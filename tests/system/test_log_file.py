@@ -1,7 +1,5 @@
 """The log of a process: bounded on the disk, read from its end, readable in messages."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

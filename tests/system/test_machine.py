@@ -1,7 +1,5 @@
 """The machine as the operating system tells it: readings that only grow, and what a control group says."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The identity of a machine: the same for all its processes."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

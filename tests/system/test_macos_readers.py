@@ -1,7 +1,5 @@
 """The readers of the machine and of processes where the system has no /proc, no affinity and fewer counters: macOS."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

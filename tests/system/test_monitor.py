@@ -1,7 +1,5 @@
 """What processes use, as the operating system tells it, and the facts of the machine and the checkout."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The limit on open files: raised as far as the system takes it, and what it leaves for connections."""
 
-from __future__ import annotations
-
 import resource
 
 import pytest

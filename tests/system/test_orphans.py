@@ -1,7 +1,5 @@
 """Processes that hide from the process that started them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

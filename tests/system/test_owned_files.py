@@ -1,7 +1,5 @@
 """Only files and directories of this user are removed, renamed or opened up, and never through a link."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Messages on a pipe: one that an interrupt cuts arrives whole before the next one, wherever the cut is."""
 
-from __future__ import annotations
-
 import fcntl
 import io
 import os

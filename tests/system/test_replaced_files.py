@@ -1,7 +1,5 @@
 """Files that are read with a bound and replaced as a whole."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """How long threads wait for a processor, as the system reports it."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The temporary directory of a run: gone at its end, or at the start of the next one if the run was killed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A held port: it goes to the server for which it is held, and to no other socket that asks for a free one."""
 
-from __future__ import annotations
-
 import socket
 
 import pytest

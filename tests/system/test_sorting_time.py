@@ -1,7 +1,5 @@
 """The fixed work that shows how fast the machine is: it takes as long each time, and longer if there is more of it."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.system import machine

@@ -1,7 +1,5 @@
 """A process that was stopped is found, with those below it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Which library started a thread: stacks that are declared, and the threads of real libraries."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Which processes may be read by another, and their threads' CPU time."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

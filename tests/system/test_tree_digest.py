@@ -1,7 +1,5 @@
 """The digest of a working tree and of a commit: equal for equal files, and different for each kind of change."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

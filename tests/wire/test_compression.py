@@ -1,7 +1,5 @@
 """Content codings: what is compressed comes back, never more than allowed, and clients get what they prefer."""
 
-from __future__ import annotations
-
 import gzip
 import importlib.util
 import zlib

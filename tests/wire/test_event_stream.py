@@ -1,7 +1,5 @@
 """Server-sent events: the rules of the WHATWG, wherever the bytes are split."""
 
-from __future__ import annotations
-
 import collections
 
 import pytest

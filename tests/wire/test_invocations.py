@@ -1,7 +1,5 @@
 """Invocations of MLflow and SageMaker: which form a request has, and what is read of the answers of their servers."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

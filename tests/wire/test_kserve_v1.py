@@ -1,7 +1,5 @@
 """REST JSON V1: what goes out comes back, and what is no such message is refused with a reason."""
 
-from __future__ import annotations
-
 import collections
 import json
 import math

@@ -1,7 +1,5 @@
 """V2 over gRPC as bytes: every datatype there and back, raw contents as views, and what others read in them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

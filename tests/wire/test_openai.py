@@ -1,7 +1,5 @@
 """The wire ``openai`` as its client writes and reads it: requests, their paths, the model's name, and answers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

@@ -1,7 +1,5 @@
 """Streams of REST JSON: what is written is read again, however it is divided, and what is no stream is refused."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

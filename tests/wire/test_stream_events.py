@@ -1,7 +1,5 @@
 """What events mean: every chunk with content is counted, once, and nothing else is."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -237,9 +235,7 @@ PARTS = [
 @PROPERTY
 @given(st.lists(st.sampled_from(PARTS), max_size=12), st.booleans(), st.data())
 def test_the_short_way_counts_what_the_long_way_counts(
-    parts: list[bytes],
-    is_openai: bool,
-    data: st.DataObject,
+    parts: list[bytes], is_openai: bool, data: st.DataObject
 ) -> None:
     """Events that come one by one may be recognised by what surrounds their text; bytes one by one never are."""
     whole = b"".join(parts)

@@ -1,7 +1,5 @@
 """What is wrong with an answer that was to be a stream, and what it says of itself."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.wire.stream_events import StreamReader

@@ -1,7 +1,5 @@
 """Which answers are streams: by their media type, or because the user says so, and never with a content-length."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.errors import SettingError

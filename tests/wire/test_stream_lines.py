@@ -1,7 +1,5 @@
 """JSON lines and chunks of HTTP: however the bytes are split, the same chunks, tokens and faults are found."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """What a request asks of its answer, by its body."""
 
-from __future__ import annotations
-
 import pytest
 
 from pytest_mlpatterns.wire import Wire

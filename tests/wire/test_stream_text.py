@@ -1,7 +1,5 @@
 """The text of a stream is kept whole, however it is split, and only if it is text of one choice."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tensors through every codec: what goes comes back, of every type and shape; what is no message is refused."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Wires by their short form: what parses prints itself again, and what there is not is refused with what there is."""
 
-from __future__ import annotations
-
 import importlib.util
 
 import pytest

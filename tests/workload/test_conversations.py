@@ -1,7 +1,5 @@
 """Conversations become one request for each turn, with the scripted history before it."""
 
-from __future__ import annotations
-
 import json
 from array import array
 from pathlib import Path
@@ -136,10 +134,7 @@ def test_a_think_time_without_a_unit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (
-            '{"text": "x"}',
-            "is dict, which cannot be sent over openai: it is {'text': 'x'}, expected text, or",
-        ),
+        ('{"text": "x"}', "is dict, which cannot be sent over openai: it is {'text': 'x'}, expected text, or"),
         ('{"prompt": "x", "output_tokens": -1}', "its output_tokens are -1, expected a whole number"),
         ('{"turns": [1]}', "has turn 0 1, expected"),
     ],

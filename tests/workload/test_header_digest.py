@@ -1,7 +1,5 @@
 """Headers of requests as one line: the same for the same headers, without credentials and without what varies."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 

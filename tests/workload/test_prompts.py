@@ -1,7 +1,5 @@
 """Prompts have the lengths that were asked for, and the same arguments give the same prompts."""
 
-from __future__ import annotations
-
 from statistics import fmean, stdev
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Requests built from inputs by the user's function, and answers as the service gives them."""
 
-from __future__ import annotations
-
 import pickle
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Schedules: when requests are due as pure functions of elapsed time, checked against the formulas, without a clock."""
 
-from __future__ import annotations
-
 import itertools
 from datetime import timedelta
 from fractions import Fraction
@@ -60,44 +58,16 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
     ("make", "found", "expected"),
     [
         (lambda: ClosedLoop(0), "concurrency is 0", IN_FLIGHT.replace("16", "1")),
-        (
-            lambda: ClosedLoop(MAX_CONCURRENCY + 1),
-            "concurrency is 10001",
-            IN_FLIGHT,
-        ),
-        (
-            lambda: ClosedLoop("8"),
-            "concurrency is '8'",
-            IN_FLIGHT.replace("16", "8, without quotes"),
-        ),
-        (
-            lambda: ClosedLoop(1.5),
-            "concurrency is 1.5",
-            IN_FLIGHT,
-        ),
-        (
-            lambda: ClosedLoop(True),
-            "concurrency is True",
-            IN_FLIGHT,
-        ),
+        (lambda: ClosedLoop(MAX_CONCURRENCY + 1), "concurrency is 10001", IN_FLIGHT),
+        (lambda: ClosedLoop("8"), "concurrency is '8'", IN_FLIGHT.replace("16", "8, without quotes")),
+        (lambda: ClosedLoop(1.5), "concurrency is 1.5", IN_FLIGHT),
+        (lambda: ClosedLoop(True), "concurrency is True", IN_FLIGHT),
         (lambda: ClosedLoop(1, think_time=5), "ClosedLoop(think_time=...) is 5", "a time with its unit"),
         (lambda: ConstantRate(0), "rate_rps is 0", PER_SECOND),
         (lambda: ConstantRate(-1), "rate_rps is -1", PER_SECOND),
-        (
-            lambda: ConstantRate(MAX_RATE_RPS + 1),
-            "rate_rps is 1000001",
-            PER_SECOND,
-        ),
-        (
-            lambda: ConstantRate(float("nan")),
-            "rate_rps is nan",
-            PER_SECOND,
-        ),
-        (
-            lambda: ConstantRate("200"),
-            "rate_rps is '200'",
-            PER_SECOND,
-        ),
+        (lambda: ConstantRate(MAX_RATE_RPS + 1), "rate_rps is 1000001", PER_SECOND),
+        (lambda: ConstantRate(float("nan")), "rate_rps is nan", PER_SECOND),
+        (lambda: ConstantRate("200"), "rate_rps is '200'", PER_SECOND),
         (lambda: ConstantRate(True), "rate_rps is True", PER_SECOND),
         (lambda: PoissonRate(0), "rate_rps is 0", PER_SECOND),
         (lambda: PoissonRate(1, seed="x"), "PoissonRate(seed='x')", "a whole number"),
@@ -124,11 +94,7 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
             f"concurrency is {np.float64(2)!r}",
             "a whole number of requests in flight",
         ),
-        (
-            lambda: ClosedLoop(np.int64(0)),
-            f"concurrency is {np.int64(0)!r}",
-            IN_FLIGHT.replace("16", "1"),
-        ),
+        (lambda: ClosedLoop(np.int64(0)), f"concurrency is {np.int64(0)!r}", IN_FLIGHT.replace("16", "1")),
         (lambda: Trace(3), "Trace(3), expected a file of timestamps", "write Trace('arrivals.csv')"),
         (lambda: Trace(None), "Trace(None), expected a file of timestamps", "write Trace('arrivals.csv')"),
     ],

@@ -1,7 +1,5 @@
 """Lines of a file: read as they come, and never without a bound."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

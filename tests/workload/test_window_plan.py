@@ -1,7 +1,5 @@
 """How many requests the window of a slow service has: whole rounds, and four launches in the budget if they fit."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

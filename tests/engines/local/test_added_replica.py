@@ -1,7 +1,5 @@
 """One more replica of a running deployment: it answers on its own address, counts, and ends with the others."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """A gateway before a service of its own, really deployed: hop time, errors, balance, and services that die."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The local engine: the HTTP face of a model, how models get into processes, how those start, and how they fail."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Plain calls of a model: rounds by time and by calls, order, errors, and what a call may return."""
 
-from __future__ import annotations
-
 import threading
 from array import array
 from collections.abc import Callable

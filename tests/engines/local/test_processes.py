@@ -1,7 +1,5 @@
 """A local deployment: what its workers counted, its end, and which processes of the model had to be killed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A stream from the service behind: chunks as they come, its hop, connections, errors, and callers that go away."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator

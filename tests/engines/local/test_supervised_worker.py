@@ -1,7 +1,5 @@
 """A process of a deployment: replaced when it dies, as often as may be, with what it knew, and ended for good."""
 
-from __future__ import annotations
-
 import os
 import queue
 import signal

@@ -1,7 +1,5 @@
 """The way from one service process to another: what is sent, who gets which answer, what is said of a lost one."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import sys
@@ -265,11 +263,7 @@ class TestReplicas:
         async with behind(*services, balance=balance) as (hop, _):
             for value in range(7):
                 await hop([value])
-        assert [[asked.instances[0] for asked in service.asked] for service in services] == [
-            [0, 3, 6],
-            [1, 4],
-            [2, 5],
-        ]
+        assert [[asked.instances[0] for asked in service.asked] for service in services] == [[0, 3, 6], [1, 4], [2, 5]]
 
     async def test_least_outstanding_calls_the_replica_with_the_fewest_in_flight(self) -> None:
         gate = asyncio.Event()
@@ -326,11 +320,7 @@ class TestErrors:
             with pytest.raises(RequestError) as caught:
                 await hop(["bad"])
             assert not isinstance(caught.value, LostError)
-            assert (caught.value.status, str(caught.value), caught.value.retry_after_s) == (
-                status,
-                text,
-                retry_after_s,
-            )
+            assert (caught.value.status, str(caught.value), caught.value.retry_after_s) == (status, text, retry_after_s)
             assert await hop(["good"]) == ["good"]
         assert service.connections == 1  # an error is an answer, and the connection stays good
         counted = tally.snapshot()

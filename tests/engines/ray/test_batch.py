@@ -1,7 +1,5 @@
 """The layer of ``Batched`` on Ray Serve: outputs go to their own requests, failures to the inputs that fail."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Iterator

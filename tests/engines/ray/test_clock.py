@@ -1,7 +1,5 @@
 """The clock of another machine: the calls bound its offset, whatever they take in each direction."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY

@@ -1,7 +1,5 @@
 """The process of another revision attaches to the cluster of this run, or is refused: it could not bring its code."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

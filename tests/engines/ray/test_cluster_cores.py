@@ -1,7 +1,5 @@
 """The cores of a cluster whose nodes share machines."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The cluster of a test, and what it says when nodes come and go."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The files of a Ray that a run has started: its processes may write some while they are removed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The host of generators on a node, without Ray: it starts processes, passes messages on, and reports their ends."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

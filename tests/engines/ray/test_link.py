@@ -1,7 +1,5 @@
 """The link between a replica and its node's monitor, over a real connection in this process."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

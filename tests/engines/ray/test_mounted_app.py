@@ -1,7 +1,5 @@
 """Our server below the prefix of an application: paths, the application's life, and what travels pickled."""
 
-from __future__ import annotations
-
 import asyncio
 import pickle
 from typing import Any

@@ -1,7 +1,5 @@
 """The monitor of a node: what it reads of real processes, and which of them it takes for what."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Generators on nodes: spread evenly, the head last, and kept where they are while the cluster changes."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from hypothesis import given

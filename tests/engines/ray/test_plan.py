@@ -1,7 +1,5 @@
 """A service plan as an application of Ray Serve: deployments, handles between them, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +21,7 @@ from pytest_mlpatterns import (
     SettingError,
     Single,
 )
-from pytest_mlpatterns.engines.ray.application_plan import (
-    Application,
-    application_plan,
-    check_expressible,
-    shortage,
-)
+from pytest_mlpatterns.engines.ray.application_plan import Application, application_plan, check_expressible, shortage
 from pytest_mlpatterns.engines.ray.messages import ApplicationPlan, HandleNode
 from pytest_mlpatterns.patterns.pattern import ModelNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.records.addressing import Balance

@@ -1,7 +1,5 @@
 """Load generators on nodes as the parent sees them: jobs, times on another clock, lost processes, and refusals."""
 
-from __future__ import annotations
-
 import time
 from array import array
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The layer of ``Queued`` on Ray Serve: refusals, redelivery and what it counts."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace

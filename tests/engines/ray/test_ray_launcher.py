@@ -1,7 +1,5 @@
 """The Ray engine in pytest's process: what it asks of the driver, makes of the answers, and cleans up."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import threading

@@ -1,7 +1,5 @@
 """The monitor of a cluster: when it asks the nodes, and that it survives the end of the driver."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

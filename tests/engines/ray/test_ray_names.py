@@ -1,7 +1,5 @@
 """Pure parts of the Ray cluster: addresses, names of runs, descriptions of nodes, paths in a runtime environment."""
 
-from __future__ import annotations
-
 import platform
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The replicas of an application as one: when it is loaded, what it counted, how it fails, and its end."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

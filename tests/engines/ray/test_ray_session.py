@@ -1,7 +1,5 @@
 """A session with a driver process that stands for Ray's: values, errors, deaths and ends."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

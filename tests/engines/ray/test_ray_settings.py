@@ -1,7 +1,5 @@
 """Which Ray a run uses: options, ini, environment; and the runtime environment of the nodes."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

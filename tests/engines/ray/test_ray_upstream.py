@@ -1,7 +1,5 @@
 """The client of a deployment behind a replica: whole answers, errors, streams, and the hop time."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from time import perf_counter_ns

@@ -1,7 +1,5 @@
 """Readings of several nodes as one usage: sums over nodes, each machine once, at the marks of this process's clock."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

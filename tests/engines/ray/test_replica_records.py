@@ -1,7 +1,5 @@
 """Replicas over time: what they counted together, who took whose place, and the sentences when they end."""
 
-from __future__ import annotations
-
 import pytest
 from support.nodes import counted, reading, replica
 

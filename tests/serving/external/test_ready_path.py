@@ -1,7 +1,5 @@
 """Which path says that a server is ready, and which answers do."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 

@@ -1,7 +1,5 @@
 """A server's own figures over HTTP: read when asked for, its queue watched meanwhile, and told where they cannot be."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -1,7 +1,5 @@
 """Servers of users' own, started for a test: ready or told why not, measured whole, and gone at the end."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

@@ -1,7 +1,5 @@
 """Advice on a path that a service does not know: the paths that it describes, and where the user names one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The functional client of a gRPC service: the HTTP response or error that each kind of answer becomes."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import struct

@@ -1,7 +1,5 @@
 """The gRPC face of a model, asked by public clients: tritonclient, and channels of grpcio with nothing but bytes."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

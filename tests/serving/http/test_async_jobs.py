@@ -1,7 +1,5 @@
 """Requests whose answers are fetched later: once, by their id, and not for ever."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 from collections.abc import Coroutine, Sequence

@@ -1,7 +1,5 @@
 """REST wires of a real service: right answers for public clients, metadata, compression, nothing that crashes it."""
 
-from __future__ import annotations
-
 import gzip
 import itertools
 import json
@@ -330,8 +328,5 @@ def test_predict_asks_over_the_wire_of_the_deployment(service: Deployment, text:
 
 def test_predict_says_what_cannot_be_sent(service: Deployment) -> None:
     expected = r"predict\(NoneType\) cannot be sent over rest\+binary: no tensor can"
-    with (
-        over_wire(service, Wire.parse("rest+binary"), INFER) as client,
-        pytest.raises(DeploymentError, match=expected),
-    ):
+    with over_wire(service, Wire.parse("rest+binary"), INFER) as client, pytest.raises(DeploymentError, match=expected):
         client.predict(None)

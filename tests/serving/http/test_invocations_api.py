@@ -1,7 +1,5 @@
 """Our own server over the wire ``invocations``: /ping, the forms of a request, streams, jobs, and its errors."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

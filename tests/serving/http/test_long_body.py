@@ -1,7 +1,5 @@
 """Long bodies: received whole whatever their pieces, beside short ones, and nothing is left of those that end early."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

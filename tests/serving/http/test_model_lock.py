@@ -1,7 +1,5 @@
 """A service behind a gateway: one call of a plain model at a time, its response first, and the wait reported."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

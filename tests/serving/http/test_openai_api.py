@@ -1,7 +1,5 @@
 """Our own server over the wire ``openai``: completions and chats, whole and streamed, usage, limits, and its errors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

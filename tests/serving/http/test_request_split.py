@@ -1,7 +1,5 @@
 """Which requests the server counts in the layer ``split``, and what it hands to the process before it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any

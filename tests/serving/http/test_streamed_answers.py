@@ -1,7 +1,5 @@
 """A model that yields, behind the HTTP server: an event per chunk, errors, clients that go away, what is refused."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Stores and embedded servers, with real Valkey servers: they keep, are killed and come back, and leave nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import importlib.util

@@ -1,7 +1,5 @@
 """The queue at a broker, on a real Valkey server that dies and comes back: nothing that was accepted is lost."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import subprocess
