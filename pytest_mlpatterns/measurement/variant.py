@@ -255,8 +255,7 @@ class VariantRun:
         """The load of a block; ``position`` is the index of its first input."""
         start = position % len(self._order)
         order = (self._order[start:] + self._order[:start]).tobytes()
-        job = replace(self._job, duration_ns=length_ns, order=order, window=window)
-        return replace(job, stagger_ns=stagger_ns)
+        return replace(self._job, duration_ns=length_ns, order=order, window=window, stagger_ns=stagger_ns)
 
     def read_usage(self) -> None:
         """Read what the processes used until now."""
