@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.scenarios import run
+from support.services.processes import our_children
 from xdist.workermanage import NodeManager
 
 import pytest_mlpatterns.plugin.session  # noqa: F401 - numpy loads once a process, and runs in this process forget modules
@@ -113,6 +114,14 @@ def _coverage_paused(is_asked: bool) -> Iterator[None]:
 def _no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suite says the same where CI is set."""
     monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.fixture
+def no_process_is_left() -> Iterator[None]:
+    """Every process that the test starts ends with it."""
+    before = our_children()
+    yield
+    assert our_children() <= before
 
 
 @pytest.fixture(scope="session", params=[(), ("-n", "1")], ids=["serial", "xdist"])

@@ -6,6 +6,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -156,11 +157,8 @@ class TestJobs:
         assert server.peak_in_flight == limit
 
     def test_the_process_prints_nothing(self, tmp_path: Path, server: ScriptedServer) -> None:
-        generator = Generator(tmp_path / "generator.log")
-        try:
+        with closing(Generator(tmp_path / "generator.log")) as generator:
             assert works(generator, server)
-        finally:
-            generator.close()
         logs = list(tmp_path.iterdir())
         assert logs
         assert [log.read_text() for log in logs] == [""] * len(logs)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,8 @@ def test_a_status_is_an_outcome_of_its_own_and_the_connection_goes_on(port: int)
 
 @pytest.mark.processes
 def test_the_ceiling_is_known_for_this_wire_too(tmp_path: Path) -> None:
-    generator = Generator(tmp_path / "generator.log")
-    try:
+    with closing(Generator(tmp_path / "generator.log")) as generator:
         measure_ceiling(generator, tmp_path, Transport.GRPC)
-    finally:
-        generator.close()
     assert set(generator.ceilings_rps) == {Transport.GRPC}
     job = LoadJob(Endpoint((), wire=GRPC), (), ClosedLoop(1), 1, 0, 1)
     assert generator.ceiling_of(job) == generator.ceilings_rps[Transport.GRPC] > 0

@@ -1,6 +1,5 @@
 """Loads whose streams are no server-sent events: JSON lines, lines of Ollama, and chunks of HTTP."""
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.services.jobs import MS, a_job
+from support.services.jobs import MS, a_job, streams_of, wanting
 from support.streaming_server import StreamingServer, streaming_server
 from support.synthetic import PROPERTY
 
@@ -23,7 +22,6 @@ from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from pytest_mlpatterns.wire.stream_form import AUTO, StreamSetting
 from pytest_mlpatterns.wire.stream_lines import JsonLines
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
@@ -127,11 +125,6 @@ def test_segments_of_tcp_change_nothing(stream: StreamSetting, cuts: list[int], 
     assert len(chunks) == (5 if stream == "chunks" else 3 + (not ended))
 
 
-def message(path: str, **wanted: Any) -> bytes:
-    body = json.dumps(wanted).encode()
-    return b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
-
-
 PATHS = [("/api/generate", AUTO), ("/api/chat", AUTO), ("/lines", JsonLines()), ("/chunks", "chunks")]
 
 
@@ -150,7 +143,7 @@ class TestRecordingServer:
     ) -> None:
         wanted: list[dict[str, Any]] = [{"max_tokens": 17}, {"max_tokens": 1}, {"max_tokens": 6, "gap_ms": 2}]
         wanted += [{"max_tokens": 5, "per_send": 3}, {"max_tokens": 3, "split": 7}] if path != "/chunks" else []
-        messages = tuple(message(path, **{"first_ms": 1, "gap_ms": 0.5, **one}) for one in wanted)
+        messages = tuple(wanting(path, **{"first_ms": 1, "gap_ms": 0.5, **one}) for one in wanted)
         samples = samples_of(loop(self.job(server, loop, form, messages), lambda _: None).run())
         assert (samples.outcome == 200).all()
         counts = np.array([one["max_tokens"] for one in wanted])[samples.request].tolist()
@@ -167,7 +160,7 @@ class TestRecordingServer:
             expected |= {"error": Failure.ERROR_EVENT, "malformed": Failure.MALFORMED}
         if path.startswith("/api"):
             expected |= {"no_done": Failure.CUT_OFF}
-        messages = tuple(message(path, variant=variant, max_tokens=4, first_ms=0, gap_ms=0.1) for variant in expected)
+        messages = tuple(wanting(path, variant=variant, max_tokens=4, first_ms=0, gap_ms=0.1) for variant in expected)
         samples = samples_of(loop(self.job(server, loop, form, messages), lambda _: None).run())
         found = {variant: set(samples.outcome[samples.request == n].tolist()) for n, variant in enumerate(expected)}
         assert {variant: {int(outcome)} for variant, outcome in expected.items()} == found
@@ -188,7 +181,7 @@ class TestRecordingServer:
 @pytest.mark.parametrize(("path", "form"), PATHS)
 def test_times_are_those_of_the_server_that_sent_the_chunks(tmp_path: Path, path: str, form: StreamSetting) -> None:
     with streaming_server(tmp_path / "sent.jsonl") as server:
-        messages = (message(path, max_tokens=20, first_ms=3, gap_ms=0.5),)
+        messages = (wanting(path, max_tokens=20, first_ms=3, gap_ms=0.5),)
         job = a_job([server.address], ClosedLoop(1), stream=True, duration_ns=200 * MS, messages=messages)
         job = replace(job, endpoint=replace(job.endpoint, stream=form))
         samples = samples_of(LoadLoop(job, lambda _: None).run())
@@ -198,8 +191,3 @@ def test_times_are_those_of_the_server_that_sent_the_chunks(tmp_path: Path, path
     assert (arrivals >= sends).all()
     assert (np.diff(arrivals, axis=1) >= 0).all()
     assert (arrivals[:, -1] <= samples.done_ns).all()
-
-
-def streams_of(samples: Samples) -> StreamSamples:
-    assert samples.stream is not None
-    return samples.stream

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -235,12 +235,9 @@ def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Pat
 
 
 def test_the_overhead_of_the_library_is_measured_beside_the_ceiling(tmp_path: Path) -> None:
-    generator = Generator(tmp_path / "generator.log")
-    try:
+    with closing(Generator(tmp_path / "generator.log")) as generator:
         measure_ceiling(generator, tmp_path)
         measure_library_overhead(generator, tmp_path)
-    finally:
-        generator.close()
     assert generator.ceilings_rps[Transport.HTTP1] > 0
     assert generator.library_overhead_ns is not None
 

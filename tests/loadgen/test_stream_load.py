@@ -1,6 +1,5 @@
 """Loads whose answers come in pieces, against servers that declare every byte, and one that records its own sends."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from support.services.jobs import MS, a_job
+from support.services.jobs import MS, a_job, streams_of, wanting
 from support.services.scripted import Close, Reset, ScriptedServer, Send, Silence, Step, answer, refused_port
 from support.streaming_server import StreamingServer, streaming_server
 
@@ -20,7 +19,7 @@ from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
 from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.records.samples import Samples, StreamSamples
+from pytest_mlpatterns.records.samples import Samples
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -38,11 +37,6 @@ ERROR = piece(b'event: error\ndata: {"error": "no memory"}\n\n')
 
 def drive(address: tuple[str, int], **changes: Any) -> LoadResult:
     return LoadLoop(a_job([address], ClosedLoop(1), **{"stream": True, **changes}), lambda _: None).run()
-
-
-def streams_of(samples: Samples) -> StreamSamples:
-    assert samples.stream is not None
-    return samples.stream
 
 
 def first_of(*steps: Step, then: bytes = HEAD + CHUNK + END, **changes: Any) -> tuple[Samples, ScriptedServer]:
@@ -141,16 +135,11 @@ class TestOutcomes:
     @pytest.mark.parametrize(("wanted", "outcome"), [(True, Failure.NO_STREAM), (False, 200)])
     def test_an_answer_that_is_no_stream_counts_only_if_none_was_requested(self, wanted: bool, outcome: int) -> None:
         with ScriptedServer() as server:
-            samples = samples_of(drive(server.address, messages=(message("/p", stream=wanted),)))
+            samples = samples_of(drive(server.address, messages=(wanting("/p", stream=wanted),)))
         assert set(samples.outcome.tolist()) == {outcome}
         assert set(streams_of(samples).chunk_count.tolist()) == {0}
         assert (streams_of(samples).first_byte_ns > 0).all()
         assert server.connections == 1
-
-
-def message(path: str, **wanted: Any) -> bytes:
-    body = json.dumps(wanted).encode()
-    return b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +162,7 @@ class TestRecordingServer:
             {"max_tokens": 0},  # no chunk, which is whole because none was requested
             {"max_tokens": 1, "variant": "no_usage"},
         ]
-        messages = tuple(message(path, first_ms=1, gap_ms=0.5, **one) for one in wanted)
+        messages = tuple(wanting(path, first_ms=1, gap_ms=0.5, **one) for one in wanted)
         samples = samples_of(loop(self.job(server, loop, messages=messages), lambda _: None).run())
         stream = streams_of(samples)
         assert (samples.outcome == 200).all()
@@ -188,7 +177,7 @@ class TestRecordingServer:
     ) -> None:
         expected = {"cut": Failure.CLOSED, "error": Failure.ERROR_EVENT, "status": 500, "until_close": 200}
         messages = tuple(
-            message("/v1/completions", variant=variant, max_tokens=4, first_ms=0, gap_ms=0.1) for variant in expected
+            wanting("/v1/completions", variant=variant, max_tokens=4, first_ms=0, gap_ms=0.1) for variant in expected
         )
         job = self.job(server, loop, messages=messages)
         samples = samples_of(loop(job, lambda _: None).run())
@@ -208,7 +197,7 @@ class TestRecordingServer:
 @pytest.mark.processes
 def test_times_are_those_of_the_server_that_sent_the_chunks(tmp_path: Path) -> None:
     with streaming_server(tmp_path / "sent.jsonl") as server:
-        messages = (message("/v1/completions", max_tokens=20, first_ms=3, gap_ms=0.5),)
+        messages = (wanting("/v1/completions", max_tokens=20, first_ms=3, gap_ms=0.5),)
         samples = samples_of(drive(server.address, messages=messages, duration_ns=200 * MS))
         sent = server.stop()
     stream = streams_of(samples)
@@ -227,7 +216,7 @@ def test_times_are_those_of_the_server_that_sent_the_chunks(tmp_path: Path) -> N
 @pytest.mark.processes
 def test_generators_that_share_a_load_keep_each_request_with_its_chunks(tmp_path: Path) -> None:
     generator = Generator(tmp_path / "generator.log")
-    messages = tuple(message("/v1/completions", max_tokens=tokens, first_ms=1, gap_ms=0.2) for tokens in (3, 9, 1))
+    messages = tuple(wanting("/v1/completions", max_tokens=tokens, first_ms=1, gap_ms=0.2) for tokens in (3, 9, 1))
     try:
         with streaming_server(tmp_path / "sent.jsonl") as server:
             job = a_job([server.address], ClosedLoop(4), stream=True, messages=messages, duration_ns=100 * MS)

@@ -1,11 +1,12 @@
 """Tokens of answers are counted by the user's function after the load, where the server reports no usage."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.services.jobs import MESSAGES, MS, a_job
+from support.services.jobs import MESSAGES, MS, a_job, streams_of
 from support.services.scripted import Request, ScriptedServer, Send, Step
 
 from pytest_mlpatterns.errors import SettingError
@@ -14,7 +15,6 @@ from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
-from pytest_mlpatterns.records.samples import Samples, StreamSamples
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -34,11 +34,6 @@ def words_of(request: Request) -> list[Step]:
 
 def words(text: str) -> int:
     return len(text.split())
-
-
-def streams_of(samples: Samples) -> StreamSamples:
-    assert samples.stream is not None
-    return samples.stream
 
 
 def job_of(server: ScriptedServer, **changes: Any) -> LoadJob:
@@ -80,12 +75,8 @@ def test_each_different_text_is_counted_once() -> None:
 
 @pytest.mark.processes
 def test_generators_that_share_a_load_keep_each_text_with_its_request(tmp_path: Path) -> None:
-    generator = Generator(tmp_path / "generator.log")
-    try:
-        with ScriptedServer(words_of) as server:
-            result = generator.run(job_of(server), poll_s=0.1, on_poll=lambda _: None, processes=2)
-    finally:
-        generator.close()
+    with closing(Generator(tmp_path / "generator.log")) as generator, ScriptedServer(words_of) as server:
+        result = generator.run(job_of(server), poll_s=0.1, on_poll=lambda _: None, processes=2)
     check_window(result)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.scenarios import run, settle
 from support.synthetic import FEW
 
-from pytest_mlpatterns import Batched, Cached, Queued, Replicated, SettingError
+from pytest_mlpatterns import Batched, Cached, Queued, Replicated
 from pytest_mlpatterns.patterns.balanced import BalancedLayer
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup
@@ -257,16 +257,3 @@ class TestTrees:
         (workers,) = root.inside.inside
         assert isinstance(workers, ProcessGroup)
         assert workers.in_flight == 3
-
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            ({"balance": "prefix", "prefix_chars": 0}, "Replicated(prefix_chars=0), expected a whole number from 1"),
-            ({"balance": "prefix", "replicas": 64}, "Replicated(replicas=64), expected a whole number from 2 to 63"),
-            ({"balance": "prefix", "replicas": 1}, "for one process write Single()"),
-        ],
-    )
-    def test_what_cannot_be_is_refused(self, arguments: dict[str, Any], words: str) -> None:
-        with pytest.raises(SettingError) as caught:
-            Replicated(**arguments)
-        assert words in str(caught.value)

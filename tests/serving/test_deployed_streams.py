@@ -5,7 +5,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import orjson
 import pytest
 from msgspec.structs import replace
 from support.services.deploy import make_start_options
-from support.services.processes import our_children
 
 from pytest_mlpatterns import (
     Cached,
@@ -34,18 +34,11 @@ from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.wire.event_stream import EventStreamParser
 from pytest_mlpatterns.workload.payload import read_payload
 
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes, pytest.mark.usefixtures("no_process_is_left")]
 
 HERE = sys.modules[__name__]
 PATIENCE_S = 15
 OPENAI = Wire.parse("openai")
-
-
-@pytest.fixture(autouse=True)
-def _no_process_is_left() -> Iterator[None]:
-    before = our_children()
-    yield
-    assert our_children() <= before
 
 
 def await_file(path: Path) -> None:
@@ -98,8 +91,7 @@ class TestLetters:
         return tmp_path
 
     def test_a_queue_before_a_worker_passes_chunks_on_as_they_come(self, gates: Path, tmp_path: Path) -> None:
-        deployment = started(letters, tmp_path, Cached() | Queued(), ["ab"])
-        try:
+        with closing(started(letters, tmp_path, Cached() | Queued(), ["ab"])) as deployment:
             assert deployment.streams
             assert deployment.predict("abc") == ["a", "b", "c"]
             self.check_chunks(deployment, gates)
@@ -108,8 +100,6 @@ class TestLetters:
             layers = {layer.layer: layer for layer in deployment.stats().layers}
             assert layers["queued"].counters["accepted"] == 5
             assert sum(layers["hop"].histograms["hop_ns"].values()) == 5
-        finally:
-            deployment.close()
 
     def check_chunks(self, deployment: Deployment, gates: Path) -> None:
         with deployment.client.stream("POST", deployment.path, json={"instances": ["wait"]}) as response:
@@ -146,8 +136,7 @@ class TestLetters:
 
 
 def test_a_gateway_serves_clients_of_openai(tmp_path: Path) -> None:
-    deployment = started(Countdown, tmp_path, Microservice() | Continuous(), ["count to three"], OPENAI)
-    try:
+    with closing(started(Countdown, tmp_path, Microservice() | Continuous(), ["count to three"], OPENAI)) as deployment:
         assert deployment.streams
         assert deployment.path == "/v1/completions"
         assert deployment.predict("a b") == ["2 ", "1 "]
@@ -165,5 +154,3 @@ def test_a_gateway_serves_clients_of_openai(tmp_path: Path) -> None:
             driven.close()
         (layer,) = deployment.stats().layers_named("continuous")
         assert layer.counters["chunks"] == 3 + 2 + 1 + 3 + 3
-    finally:
-        deployment.close()

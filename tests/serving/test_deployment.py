@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,16 +24,9 @@ from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes, pytest.mark.usefixtures("no_process_is_left")]
 
 HERE = sys.modules[__name__]
-
-
-@pytest.fixture(autouse=True)
-def _no_process_is_left() -> Iterator[None]:
-    before = our_children()
-    yield
-    assert our_children() <= before
 
 
 def double(batch: list[Any]) -> list[Any]:
@@ -49,12 +42,11 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
 @contextmanager
 def scripted(*steps: Step) -> Iterator[Deployment]:
     """A deployment whose server does this with every request."""
-    with ScriptedServer(lambda _: steps) as server:
-        deployment = Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())
-        try:
-            yield deployment
-        finally:
-            deployment.close()
+    with (
+        ScriptedServer(lambda _: steps) as server,
+        closing(Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())) as deployment,
+    ):
+        yield deployment
 
 
 def kill(pid: int) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import psutil
@@ -103,6 +104,12 @@ class Burner:
         self.process.stdin.flush()
         return self.read()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def end(self) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -114,9 +121,8 @@ class Burner:
 
 @pytest.fixture
 def burner() -> Iterator[Burner]:
-    burner = Burner()
-    yield burner
-    burner.end()
+    with Burner() as burner:
+        yield burner
 
 
 def usage_of(observer: ResourceMonitor) -> Usage:
@@ -127,18 +133,13 @@ def usage_of(observer: ResourceMonitor) -> Usage:
 
 class TestThreads:
     def test_threads_that_worked_are_counted_while_the_process_runs(self) -> None:
-        worker = Burner(THREADS)
-        idle = Burner()
-        try:
+        with Burner(THREADS) as worker, Burner() as idle:
             observer = ResourceMonitor(lambda: [worker.pid, idle.pid])
             worker.read()  # an interpreter that still starts is a thread that works
             idle.burn(0)
             observer.sample()
             worker.burn()
             assert usage_of(observer).busy_threads == (3,)
-        finally:
-            worker.end()
-            idle.end()
 
 
 class TestUsage:
@@ -155,18 +156,14 @@ class TestUsage:
     def test_what_other_processes_use_is_not_counted(self, burner: Burner) -> None:
         observer = ResourceMonitor(lambda: [burner.pid])
         burner.burn(1)
-        other = Burner()
-        try:
+        with Burner() as other:
             observer.sample()
             other.burn()
             observer.sample()
-        finally:
-            other.end()
         assert 0 <= np.diff(usage_of(observer).cpu_ns)[0] < 0.5 * WORK_NS
 
     def test_what_a_process_started_is_counted(self) -> None:
-        parent = Burner(WITH_CHILD)
-        try:
+        with Burner(WITH_CHILD) as parent:
             child = parent.read()
             observer = ResourceMonitor(lambda: [parent.pid])
             observer.sample()
@@ -175,34 +172,26 @@ class TestUsage:
             usage = usage_of(observer)
             assert np.diff(usage.cpu_ns)[0] > 0.8 * WORK_NS
             assert usage.rss_bytes[-1] > psutil.Process(child).memory_info().rss
-        finally:
-            parent.end()
         assert survivors([child], 30) == set()
 
     def test_processes_that_live_between_two_samples_are_counted(self) -> None:
-        parent = Burner(STARTS_SHORT_ONES)
-        try:
+        with Burner(STARTS_SHORT_ONES) as parent:
             observer = ResourceMonitor(lambda: [parent.pid])
             parent.burn(1)
             observer.sample()
             used = parent.burn()
             observer.sample()
-        finally:
-            parent.end()
         assert used > 0.8 * WORK_NS  # the system counts user and system time in whole ticks of 10 ms
         assert 0.8 * used < np.diff(usage_of(observer).cpu_ns)[0]
 
     def test_a_child_that_was_seen_is_not_counted_twice_after_its_end(self) -> None:
         work_ns = 5 * WORK_NS  # much more than the start of two interpreters takes
-        parent = Burner(WITH_CHILD_THAT_ENDS)
-        try:
+        with Burner(WITH_CHILD_THAT_ENDS) as parent:
             observer = ResourceMonitor(lambda: [parent.pid])
             parent.read()
             observer.sample()  # sees the child
             used = parent.burn(work_ns)
             observer.sample()
-        finally:
-            parent.end()
         usage = usage_of(observer)
         assert usage.cpu_ns[0] < work_ns
         assert 0.8 * used < usage.cpu_ns[1] - usage.cpu_ns[0] < 1.5 * used
@@ -212,13 +201,10 @@ class TestUsage:
         observer = ResourceMonitor(lambda: [os.getpid()])
         observer.sample()
         before = time.process_time_ns()
-        late = Burner()
-        try:
+        with Burner() as late:
             observer.sample()
             late.burn()
             observer.sample()
-        finally:
-            late.end()
         gained = int(np.diff(usage_of(observer).cpu_ns).sum())
         assert gained > 0.8 * WORK_NS
         assert gained > time.process_time_ns() - before - 50_000_000
@@ -240,8 +226,7 @@ class TestUsage:
         assert usage.rss_bytes.tolist()[1:] == [0, 0]
 
     def test_several_roots_are_added_up(self, burner: Burner) -> None:
-        other = Burner()
-        try:
+        with Burner() as other:
             observer = ResourceMonitor(lambda: [burner.pid, other.pid])
             burner.burn(1)
             other.burn(1)
@@ -249,8 +234,6 @@ class TestUsage:
             burner.burn()
             other.burn()
             observer.sample()
-        finally:
-            other.end()
         assert np.diff(usage_of(observer).cpu_ns)[0] > 0.8 * 2 * WORK_NS
 
     def test_cumulative_figures_never_fall_and_times_are_of_our_clock(self, burner: Burner) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,6 @@ import httpx
 import pytest
 from msgspec.structs import replace
 from support.services.deploy import deployed, make_start_options
-from support.services.processes import our_children
 
 from pytest_mlpatterns import Batched, Deployment, DeploymentError, Microservice, ModelLoadError, Replicated, Wire
 from pytest_mlpatterns.engines.local.launcher import LocalReplica, launch
@@ -55,13 +54,8 @@ def asked(deployment: Deployment, address: tuple[str, int]) -> Any:
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("no_process_is_left")
 class TestProcesses:
-    @pytest.fixture(autouse=True)
-    def _no_process_is_left(self) -> Iterator[None]:
-        before = our_children()
-        yield
-        assert our_children() <= before
-
     def test_a_replica_is_the_whole_service_on_an_address_of_its_own(self, tmp_path: Path) -> None:
         with deployed(double, tmp_path, Microservice(), by_value=[HERE]) as deployment:
             assert deployment.scaler is not None
@@ -109,15 +103,12 @@ class TestProcesses:
 
     def test_a_replica_over_grpc_has_a_port_of_its_own(self, tmp_path: Path) -> None:
         options = replace(make_start_options(tmp_path), wire=Wire.parse("grpc", "wire"))
-        deployment = launch(service_plan(Batched(), double, [HERE]), options)
-        try:
+        with closing(launch(service_plan(Batched(), double, [HERE]), options)) as deployment:
             assert deployment.scaler is not None
             address = ready(deployment.scaler.add())
             assert not deployment.scaler.has_ended(address)
             with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", transport=GrpcTransport()) as client:
                 assert client.get("/v2/health/ready", timeout=PATIENCE_S).is_success
-        finally:
-            deployment.close()
 
 
 class SlowWorker:

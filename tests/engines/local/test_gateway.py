@@ -13,22 +13,15 @@ from typing import Any
 import httpx
 import pytest
 from support.services.deploy import deployed
-from support.services.processes import our_children, survivors
+from support.services.processes import survivors
 
 from pytest_mlpatterns import Deployment, DeploymentError, Microservice, Queued
 
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes, pytest.mark.usefixtures("no_process_is_left")]
 
 HERE = sys.modules[__name__]
 PATH = "/v1/models/m:predict"
 PATIENCE_S = 15
-
-
-@pytest.fixture(autouse=True)
-def _no_process_is_left() -> Iterator[None]:
-    before = our_children()
-    yield
-    assert our_children() <= before
 
 
 class Halves:

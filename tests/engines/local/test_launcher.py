@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +21,7 @@ from support import TESTS
 from support.fault_run import await_true
 from support.services.deploy import deployed
 from support.services.models import Factor
-from support.services.processes import our_children, survivors
+from support.services.processes import survivors
 
 from pytest_mlpatterns import Batched, DeploymentError, ModelLoadError, Replicated, SettingError, Single
 from pytest_mlpatterns.records.addressing import Balance
@@ -29,15 +29,10 @@ from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.model import UnusableModelError, pack, service_plan
 
+pytestmark = pytest.mark.usefixtures("no_process_is_left")
+
 HERE = sys.modules[__name__]
 PREDICT = "/v1/models/m:predict"
-
-
-@pytest.fixture(autouse=True)
-def _no_process_is_left() -> Iterator[None]:
-    before = our_children()
-    yield
-    assert our_children() <= before
 
 
 def double(batch: list[Any]) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from support.scenarios import PATIENCE_S, run
 from support.services.scripted import refused_port
 
 from pytest_mlpatterns.engines.local.messages import UpstreamNode
@@ -22,7 +23,6 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 
 HERE = sys.modules[__name__]
 PATH = "/v1/models/m:predict"
-PATIENCE_S = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,6 @@ async def behind(
         await asyncio.wait(others, timeout=PATIENCE_S) if others else await asyncio.sleep(0)
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await scenario()
-
-    asyncio.run(bounded())
-
-
 async def test_a_request_is_one_of_the_public_face() -> None:
     service = Service()
     async with behind(service) as (hop, _):
@@ -150,7 +142,7 @@ def test_an_answer_may_come_in_any_pieces(said: bytes) -> None:
         async with behind(InPieces()) as (hop, _):
             assert [await hop([1]), await hop([2])] == [[7], [7]]
 
-    run(scenario)
+    run(scenario())
 
 
 class TestConnections:
@@ -423,7 +415,7 @@ class TestTime:
                 await hop([1])
                 found.append(tally.snapshot())
 
-        run(scenario)
+        run(scenario())
         assert found[0].median("hop_ns") == pytest.approx(hop_ns, rel=0.008)
         assert (found[0].position, found[0].layer) == (2, "hop")
 
@@ -443,7 +435,7 @@ class TestTime:
                 set_clock(clock)
                 await hop([1])
 
-        run(scenario)
+        run(scenario())
         assert clock.parts == {
             "a/model_cpu": 5,
             "b/model_cpu": 1,

@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -129,11 +130,8 @@ def options_of(session: FakeRay, directory: Path) -> StartOptions:
 def launched(pattern: Pattern, session: FakeRay, directory: Path) -> Iterator[Any]:
     plan, options = service_plan(pattern, len), options_of(session, directory)
     engine.ENGINE.check(plan, options)
-    deployment = engine.ENGINE.launch(plan, options)
-    try:
+    with closing(engine.ENGINE.launch(plan, options)) as deployment:
         yield deployment
-    finally:
-        deployment.close()
 
 
 def test_a_service_is_an_application_below_its_prefix(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:

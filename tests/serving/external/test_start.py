@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -345,12 +346,9 @@ def test_over_invocations_an_application_is_ready_when_its_ping_is_and_is_asked_
     options = structs.replace(
         make_start_options(tmp_path), root=tmp_path, wire=wire, payload=read_payload([{"a": 1}], wire)
     )
-    deployment = deploy_target(App("service:pinged"), options)
-    try:
+    with closing(deploy_target(App("service:pinged"), options)) as deployment:
         assert deployment.path == "/invocations"
         assert deployment.predict({"a": 2}) == {"dataframe_split": {"columns": ["a"], "data": [[2]]}}
-    finally:
-        deployment.close()
 
 
 def test_a_500_of_an_application_shows_its_traceback(start: Starting, tmp_path: Path) -> None:

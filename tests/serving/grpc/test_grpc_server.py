@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -257,16 +258,13 @@ class TestDeployment:
     )
     def test_every_pattern_answers(self, tmp_path: Path, pattern: Pattern) -> None:
         before = our_children()
-        deployment = started(Echo, tmp_path, pattern, [np.ones(3, "f4")])
-        try:
+        with closing(started(Echo, tmp_path, pattern, [np.ones(3, "f4")])) as deployment:
             assert deployment.cold_start_ns
             times = 2 if isinstance(pattern, Ensemble) else 1
             for number in range(4):
                 array = np.full(3, number, "f4")
                 np.testing.assert_array_equal(deployment.predict(array), array * times)
             assert deployment.client.get("/v2/health/live").status_code == 200
-        finally:
-            deployment.close()
         assert our_children() <= before
 
     def test_functional_requests_are_calls(self, echo: Deployment) -> None:
@@ -288,29 +286,27 @@ class TestDeployment:
         assert response.status_code == 400
 
     def test_a_full_queue_is_unavailable_and_says_when_to_try_again(self, tmp_path: Path) -> None:
-        deployment = started(slow, tmp_path, Queued(capacity=1))
-        try:
-            with grpc.insecure_channel(address_of(deployment)) as channel:
-                infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-                request = message_class("inference.ModelInferRequest")(
-                    inputs=[{"name": "x", "datatype": "FP64", "shape": [1], "contents": {"fp64_contents": [1.0]}}]
-                ).SerializeToString()
-                calls = [infer.future(request) for _ in range(20)]
-                refused = [call for call in calls if call.exception() is not None]
-                assert refused
-                assert {call.code() for call in refused} == {grpc.StatusCode.UNAVAILABLE}
-                assert dict(refused[0].trailing_metadata())["grpc-retry-pushback-ms"].endswith("000")
-        finally:
-            deployment.close()
+        with (
+            closing(started(slow, tmp_path, Queued(capacity=1))) as deployment,
+            grpc.insecure_channel(address_of(deployment)) as channel,
+        ):
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            request = message_class("inference.ModelInferRequest")(
+                inputs=[{"name": "x", "datatype": "FP64", "shape": [1], "contents": {"fp64_contents": [1.0]}}]
+            ).SerializeToString()
+            calls = [infer.future(request) for _ in range(20)]
+            refused = [call for call in calls if call.exception() is not None]
+            assert refused
+            assert {call.code() for call in refused} == {grpc.StatusCode.UNAVAILABLE}
+            assert dict(refused[0].trailing_metadata())["grpc-retry-pushback-ms"].endswith("000")
 
     def test_a_message_over_the_limit_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pytest_mlpatterns.engines.local.launcher.MAX_BODY_BYTES", 1000)
-        deployment = started(Echo, tmp_path)
-        try:
-            with pytest.raises(DeploymentError, match="answered 429"):
-                deployment.predict(np.ones(1000))
-        finally:
-            deployment.close()
+        with (
+            closing(started(Echo, tmp_path)) as deployment,
+            pytest.raises(DeploymentError, match="answered 429"),
+        ):
+            deployment.predict(np.ones(1000))
 
     def test_a_model_that_fails_its_first_inference_is_told_with_its_traceback(self, tmp_path: Path) -> None:
         with pytest.raises(ModelLoadError, match="500 the model raised ValueError: thirteen"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 
-PATIENCE_S = 15
 LONG_S = 10.0
 
 
@@ -39,14 +38,6 @@ class Service:
         for _ in range(10):
             await asyncio.sleep(0)
         return job
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await scenario
-
-    asyncio.run(bounded())
 
 
 async def test_a_job_is_answered_with_its_own_result() -> None:

@@ -124,10 +124,10 @@ class TestServerStore:
                     await asked
                 assert "secret" not in str(caught.value)
 
-    def test_a_server_that_accepts_and_says_nothing_is_away_after_a_moment(
+    async def test_a_server_that_accepts_and_says_nothing_is_away_after_a_moment(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def scenario(server: Valkey) -> None:
+        with valkey_server() as server:
             async with opened(server.url) as used, opened(server.url) as unused:
                 await used.put({b"key": b"value"})
                 server.suspend()
@@ -142,27 +142,20 @@ class TestServerStore:
                 assert await used.get([b"key"]) == [b"value"]
                 assert await unused.get([b"key"]) == [b"value"]
 
-        with valkey_server() as server:
-            asyncio.run(scenario(server))
-
-    def test_a_server_that_refuses_is_away(self) -> None:
-        async def scenario(server: Valkey) -> None:
-            with redis.Redis.from_url(server.url) as client:
-                async with opened(server.url) as store:
-                    client.config_set("maxmemory", 1)
-                    with pytest.raises(StoreUnavailable, match="maxmemory"):
-                        await store.put({b"key": b"value"})
-                    client.config_set("maxmemory", 0)
+    async def test_a_server_that_refuses_is_away(self) -> None:
+        with valkey_server() as server, redis.Redis.from_url(server.url) as client:
+            async with opened(server.url) as store:
+                client.config_set("maxmemory", 1)
+                with pytest.raises(StoreUnavailable, match="maxmemory"):
                     await store.put({b"key": b"value"})
-                client.config_set("requirepass", "secret")
-                async with opened(server.url) as store:
-                    with pytest.raises(StoreUnavailable, match="Authentication"):
-                        await store.get([b"key"])
-                async with opened(server.url.replace("//", "//:secret@")) as store:
-                    assert await store.get([b"key"]) == [b"value"]
-
-        with valkey_server() as server:
-            asyncio.run(scenario(server))
+                client.config_set("maxmemory", 0)
+                await store.put({b"key": b"value"})
+            client.config_set("requirepass", "secret")
+            async with opened(server.url) as store:
+                with pytest.raises(StoreUnavailable, match="Authentication"):
+                    await store.get([b"key"])
+            async with opened(server.url.replace("//", "//:secret@")) as store:
+                assert await store.get([b"key"]) == [b"value"]
 
     @pytest.mark.parametrize("missing", ["redis", "redis.asyncio"])
     def test_without_its_package_it_says_what_to_install(self, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:

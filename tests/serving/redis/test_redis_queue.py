@@ -25,7 +25,6 @@ from pytest_mlpatterns.wire import REST_JSON, codec_of, pack
 
 pytestmark = pytest.mark.processes
 
-PATIENCE_S = 20
 NAME = "queue-of-a-test"
 REQUESTS, ANSWERS = f"{NAME}:requests", f"{NAME}:answers"
 
@@ -128,14 +127,6 @@ def gated(gate: asyncio.Event) -> Callable[[list[Any]], Coroutine[Any, Any, list
         return await double(instances)
 
     return run
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await scenario
-
-    asyncio.run(bounded())
 
 
 def outputs(count: int) -> list[list[int]]:
@@ -459,8 +450,8 @@ class TestDeadWorkers:
 
 class TestTheBrokerDies:
     @pytest.mark.parametrize("persistent", [False, True], ids=["and loses its memory", "and keeps its memory"])
-    def test_a_returning_broker_gets_every_accepted_request_answered(self, persistent: bool) -> None:
-        async def scenario(mortal: Valkey) -> None:
+    async def test_a_returning_broker_gets_every_accepted_request_answered(self, persistent: bool) -> None:
+        with valkey_server(persistent=persistent) as mortal:
             gate = asyncio.Event()
             async with (
                 service(mortal.url) as front,
@@ -487,11 +478,8 @@ class TestTheBrokerDies:
                 else:  # what the workers had may have been answered before it was found missing
                     assert 12 <= counted["redelivered"] <= 16
 
-        with valkey_server(persistent=persistent) as server:
-            run(scenario(server))
-
-    def test_workers_finish_their_requests_and_answer_when_the_broker_is_back(self) -> None:
-        async def scenario(mortal: Valkey) -> None:
+    async def test_workers_finish_their_requests_and_answer_when_the_broker_is_back(self) -> None:
+        with valkey_server(persistent=True) as mortal:
             done: list[int] = []
             gate = asyncio.Event()
 
@@ -511,9 +499,6 @@ class TestTheBrokerDies:
                 assert await asyncio.gather(*waiting) == outputs(3)
                 assert sorted(done) == [0, 1, 2]
                 assert "redelivered" not in tally.snapshot().counters
-
-        with valkey_server(persistent=True) as server:
-            run(scenario(server))
 
     async def test_a_hanging_broker_refuses_requests_without_a_long_wait(
         self, mortal: Valkey, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.messages import LoadJob
@@ -12,16 +13,22 @@ from pytest_mlpatterns.workload.window_plan import RequestWindow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.records.samples import Samples, StreamSamples
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["MESSAGES", "MS", "a_job", "message", "window_of"]
+__all__ = ["MESSAGES", "MS", "a_job", "message", "streams_of", "wanting", "window_of"]
 
 MS = 1_000_000
 
 
-def message(body: bytes) -> bytes:
+def message(body: bytes, path: str = "/predict") -> bytes:
     """A request that carries this body."""
-    return b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    return b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
+
+
+def wanting(path: str, **wanted: Any) -> bytes:
+    """A request to a :class:`StreamingServer` for such a stream."""
+    return message(json.dumps(wanted).encode(), path)
 
 
 MESSAGES = tuple(message(b"input %d" % number) for number in range(5))
@@ -47,3 +54,9 @@ def a_job(
     }
     endpoint = Endpoint(tuple(addresses), balance=balance)
     return LoadJob(endpoint=endpoint, schedule=schedule, **{**facts, **changes})
+
+
+def streams_of(samples: Samples) -> StreamSamples:
+    """The columns of streams, which such a load has."""
+    assert samples.stream is not None
+    return samples.stream
