@@ -32,111 +32,59 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 S = 1_000_000_000
-LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
-    "duration": (
-        "duration_ns",
-        {"marker": ("1s", S), "option": ("2s", 2 * S), "ini": ("4s", 4 * S), "default": (None, 7 * S // 10)},
-    ),
-    "budget": (
-        "budget_ns",
-        {"marker": ("1s", S), "option": ("2s", 2 * S), "ini": ("4s", 4 * S), "default": (None, 30 * S)},
-    ),
-    "startup_timeout": (
-        "startup_timeout_ns",
-        {"marker": ("1s", S), "option": ("2s", 2 * S), "ini": ("4s", 4 * S), "default": (None, 60 * S)},
-    ),
+LEVELS: dict[str, tuple[str, tuple[Any, Any], tuple[Any, Any], tuple[Any, Any], Any]] = {
+    "duration": ("duration_ns", ("1s", S), ("2s", 2 * S), ("4s", 4 * S), 7 * S // 10),
+    "budget": ("budget_ns", ("1s", S), ("2s", 2 * S), ("4s", 4 * S), 30 * S),
+    "startup_timeout": ("startup_timeout_ns", ("1s", S), ("2s", 2 * S), ("4s", 4 * S), 60 * S),
     "tolerance": (
         "tolerance",
-        {
-            "marker": ({"p99": "30%"}, Tolerances({"p99": 0.3})),
-            "option": ("5%", Tolerances(0.05)),
-            "ini": ("rtm=0.3, p99=40%", Tolerances({"rtm": 0.3, "p99": 0.4})),
-            "default": (None, Tolerances()),
-        },
+        ({"p99": "30%"}, Tolerances({"p99": 0.3})),
+        ("5%", Tolerances(0.05)),
+        ("rtm=0.3, p99=40%", Tolerances({"rtm": 0.3, "p99": 0.4})),
+        Tolerances(),
     ),
-    "gate": (
-        "gate",
-        {
-            "marker": ("warn", Gate.WARN),
-            "option": ("fail", Gate.FAIL),
-            "ini": ("warn", Gate.WARN),
-            "default": (None, Gate.FAIL),
-        },
-    ),
+    "gate": ("gate", ("warn", Gate.WARN), ("fail", Gate.FAIL), ("warn", Gate.WARN), Gate.FAIL),
     "compare": (
         "compare",
-        {
-            "marker": (["p99"], ("p99",)),
-            "option": ("rtm, error_rate", ("rtm", "error_rate")),
-            "ini": ("rtm", ("rtm",)),
-            "default": (None, None),
-        },
+        (["p99"], ("p99",)),
+        ("rtm, error_rate", ("rtm", "error_rate")),
+        ("rtm", ("rtm",)),
+        None,
     ),
     "price": (
         "price",
-        {
-            "marker": ("0.04 USD per core-hour", Price(0.04, 0.0, "USD")),
-            "option": ("2 EUR per GiB-hour", Price(0.0, 2.0, "EUR")),
-            "ini": ("0.0425 USD per core-hour, 0.0057 USD per GiB-hour", Price(0.0425, 0.0057, "USD")),
-            "default": (None, None),
-        },
+        ("0.04 USD per core-hour", Price(0.04, 0.0, "USD")),
+        ("2 EUR per GiB-hour", Price(0.0, 2.0, "EUR")),
+        ("0.0425 USD per core-hour, 0.0057 USD per GiB-hour", Price(0.0425, 0.0057, "USD")),
+        None,
     ),
     "profile": (
         "profile",
-        {
-            "marker": ("off", ProfileMode.OFF),
-            "option": ("on", ProfileMode.ON),
-            "ini": ("auto", ProfileMode.AUTO),
-            "default": (None, ProfileMode.AUTO),
-        },
+        ("off", ProfileMode.OFF),
+        ("on", ProfileMode.ON),
+        ("auto", ProfileMode.AUTO),
+        ProfileMode.AUTO,
     ),
     "noise": (
         "noise",
-        {
-            "marker": ("trust", NoisePolicy.TRUST),
-            "option": ("doubt", NoisePolicy.DOUBT),
-            "ini": ("trust", NoisePolicy.TRUST),
-            "default": (None, NoisePolicy.DOUBT),
-        },
+        ("trust", NoisePolicy.TRUST),
+        ("doubt", NoisePolicy.DOUBT),
+        ("trust", NoisePolicy.TRUST),
+        NoisePolicy.DOUBT,
     ),
-    "cpus": (
-        "cpus",
-        {
-            "marker": (0.5, 0.5),
-            "option": ("2", 2),
-            "ini": ("1.5", 1.5),
-            "default": (None, None),
-        },
-    ),
-    "engine": (
-        "engine",
-        {
-            "marker": ("local", "local"),
-            "option": ("ray", "ray"),
-            "ini": ("other", "other"),
-            "default": (None, "local"),
-        },
-    ),
-    "generators_on": (
-        "generators_on",
-        {
-            "marker": ("local", "local"),
-            "option": ("ray", "ray"),
-            "ini": ("other", "other"),
-            "default": (None, "local"),
-        },
-    ),
+    "cpus": ("cpus", (0.5, 0.5), ("2", 2), ("1.5", 1.5), None),
+    "engine": ("engine", ("local", "local"), ("ray", "ray"), ("other", "other"), "local"),
+    "generators_on": ("generators_on", ("local", "local"), ("ray", "ray"), ("other", "other"), "local"),
     "inconclusive": (
         "inconclusive",
-        {
-            "marker": ("fail", InconclusivePolicy.FAIL),
-            "option": ("pass", InconclusivePolicy.PASS),
-            "ini": ("fail", InconclusivePolicy.FAIL),
-            "default": (None, InconclusivePolicy.WARN),
-        },
+        ("fail", InconclusivePolicy.FAIL),
+        ("pass", InconclusivePolicy.PASS),
+        ("fail", InconclusivePolicy.FAIL),
+        InconclusivePolicy.WARN,
     ),
 }
-"""Marker argument → field of the settings, and at each level what is given and what it comes to."""
+"""Marker argument → field of the settings, then of marker, option and ini key what is given and what it comes to, and
+the default."""
 RUN_LEVEL = {
     "against",
     "against-env",
@@ -167,15 +115,15 @@ PER_SECOND = "requests per second, from 0.000001 to 1,000,000; write 200"
 def test_the_marker_wins_over_the_command_line_over_the_ini_file_over_the_default(
     name: str, given: tuple[str, ...]
 ) -> None:
-    field, levels = LEVELS[name]
-    option = name.replace("_", "-")
+    field, marker, option, ini, default = LEVELS[name]
+    text = name.replace("_", "-")
     found = read_settings(
-        {name: levels["marker"][0]} if "marker" in given else {},
-        {option: levels["option"][0] if "option" in given else None},
-        {option: levels["ini"][0] if "ini" in given else ""},
+        {name: marker[0]} if "marker" in given else {},
+        {text: option[0] if "option" in given else None},
+        {text: ini[0] if "ini" in given else ""},
     )
-    wins = given[0] if given else "default"
-    assert getattr(found, field) == levels[wins][1]
+    comes_to = {"marker": marker[1], "option": option[1], "ini": ini[1]}
+    assert getattr(found, field) == (comes_to[given[0]] if given else default)
 
 
 def test_every_option_of_a_test_has_its_levels_tested() -> None:
@@ -271,39 +219,23 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
     ("marker", "found", "expected"),
     [
         ({"pattern": 3}, "perf(pattern=...) is 3", 'write Single(), Cached() | Batched(), or "cached|batched"'),
-        ({"pattern": "cachd"}, "perf(pattern=...) names the pattern 'cachd'", "did you mean cached?"),
         ({"pattern": "replicated(replicas=1)"}, "perf(pattern=...): Replicated(replicas=1)", "write Single()"),
-        ({"pattern": Single}, "perf(pattern=...) is the class Single", "write Single()"),
         ({"concurrency": 0}, "concurrency is 0", IN_FLIGHT.replace("16", "1")),
         ({"concurrency": 10001}, "concurrency is 10001", IN_FLIGHT),
-        (
-            {"concurrency": "16"},
-            "concurrency is '16'",
-            IN_FLIGHT,
-        ),
         ({"concurrency": 2.0}, "concurrency is 2.0", IN_FLIGHT),
-        (
-            {"concurrency": True},
-            "concurrency is True",
-            IN_FLIGHT,
-        ),
+        ({"concurrency": True}, "concurrency is True", IN_FLIGHT),
         ({"rate_rps": 0}, "rate_rps is 0", PER_SECOND),
-        ({"rate_rps": "200"}, "rate_rps is '200'", PER_SECOND),
-        ({"load": 16}, "perf(load=...) is 16", "a schedule; write ClosedLoop(16)"),
         ({"load": ClosedLoop}, "perf(load=...) is <class", "a schedule; write ClosedLoop(16)"),
-        ({"concurrency": 1, "rate_rps": 2}, "perf(concurrency=..., rate_rps=...) gives several loads", "expected one"),
         ({"duration": "99ms"}, "perf(duration=...) is '99ms'", "at least 100ms"),
-        ({"duration": 3}, "perf(duration=...) is 3", '"20ms"'),
+        ({"warmup": 1}, "perf(warmup=...) is 1", "a time with its unit"),
         ({"warmup": "soon"}, "perf(warmup=...) is 'soon'", '"auto"'),
         ({"timeout": "0s"}, "perf(timeout=...) is '0s'", "a time above zero"),
         ({"startup_timeout": "0s"}, "perf(startup_timeout=...) is '0s'", "a time above zero"),
         ({"budget": "0s"}, "perf(budget=...) is '0s'", "a time above zero"),
-        ({"cpus": 0}, "perf(cpus=...) is 0", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"cpus": True}, "perf(cpus=...) is True", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"cpus": "two"}, "perf(cpus=...) is 'two'", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
         ({"launches": 101}, "perf(launches=...) is 101", "a whole number of deployments from 1 to 100"),
-        ({"launches": "3"}, "perf(launches=...) is '3'", "a whole number of deployments from 1 to 100"),
         ({"launches": True}, "perf(launches=...) is True", "a whole number of deployments from 1 to 100"),
         ({"tolerance": "300%"}, "perf(tolerance=...) is '300%'", "expected at most 1 (100 %)"),
         ({"tolerance": {"rtm": 3}}, "perf(tolerance=...)['rtm'] is 3", "expected at most 1 (100 %)"),
@@ -359,12 +291,6 @@ def test_the_closest_marker_that_chooses_a_load_chooses_it_alone(near: dict[str,
     assert merge_markers([((), near), ((), {**far, "launches": 2})]) == {**near, "launches": 2}
 
 
-def test_two_loads_in_one_marker_are_both_seen_and_refused() -> None:
-    merged = merge_markers([((), {"concurrency": 1, "rate_rps": 2})])
-    with pytest.raises(SettingError, match="gives several loads"):
-        read_settings(merged, {}, {})
-
-
 def test_no_marker_is_no_argument() -> None:
     assert merge_markers([]) == {}
 
@@ -407,13 +333,6 @@ def test_every_argument_that_is_read_has_a_name_in_the_help() -> None:
     assert {*config._READERS, *LOAD_ARGUMENTS} == {*ARGUMENT_HELP}
 
 
-def test_an_unknown_argument_like_no_other_gets_no_guess() -> None:
-    with pytest.raises(
-        SettingError, match=r"perf\(zzz=\.\.\.\) is not an argument of the marker; allowed are: accept, budget"
-    ):
-        merge_markers([((), {"zzz": 4})])
-
-
 @pytest.mark.parametrize("marker", [{}, {"pattern": Single()}, {"pattern": "single"}, {"pattern": None}])
 @pytest.mark.parametrize("nothing", [{}, {"patterns": None}, {"patterns": ""}])
 def test_one_pattern_or_none_makes_no_list(marker: dict[str, Any], nothing: dict[str, Any]) -> None:
@@ -423,14 +342,6 @@ def test_one_pattern_or_none_makes_no_list(marker: dict[str, Any], nothing: dict
 def test_an_empty_list_of_the_command_line_is_refused() -> None:
     with pytest.raises(SettingError, match=r"^--perf-patterns is empty, expected at least one pattern"):
         patterns_of({}, {"patterns": ""}, {"patterns": "cached"})
-
-
-@pytest.mark.parametrize("mode", ["update", "prune"])
-def test_a_revision_is_not_compared_with_while_the_baseline_changes(mode: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        SettingError, match=rf"^--perf-against main beside --perf-baseline {mode}, expected one of them"
-    ):
-        read_run_settings({"against": "main", "baseline": mode}, {}, invoked_in=tmp_path, root=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -607,17 +518,10 @@ BAD_LISTS = [
 
 @pytest.mark.parametrize(("patterns", "message"), BAD_LISTS, ids=["empty", "no pattern", "no name", "class", "twice"])
 def test_a_list_that_makes_no_tests_is_refused(patterns: list[Any], message: str) -> None:
-    with pytest.raises(SettingError) as caught:
-        patterns_of({"pattern": patterns}, {}, {})
-    assert str(caught.value).startswith(message)
-
-
-@pytest.mark.parametrize(("patterns", "message"), BAD_LISTS, ids=["empty", "no pattern", "no name", "class", "twice"])
-def test_a_list_that_makes_no_tests_is_refused_where_the_settings_are_read(patterns: list[Any], message: str) -> None:
-    """There a usage error can end the run; what is not told there is told nowhere."""
-    with pytest.raises(SettingError) as caught:
-        read_settings({"pattern": patterns}, {}, {})
-    assert str(caught.value).startswith(message)
+    for read in (patterns_of, read_settings):  # the second is where a usage error can end the run
+        with pytest.raises(SettingError) as caught:
+            read({"pattern": patterns}, {}, {})
+        assert str(caught.value).startswith(message)
 
 
 def test_a_choice_may_be_its_member_or_its_text() -> None:

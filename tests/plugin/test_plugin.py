@@ -17,43 +17,17 @@ ASKS = "def test_it(perf):\n    pass\n"
 EMPTY = Project()
 
 WRONG_MARKERS = {
-    "unknown": ("concurency=2", ["perf(concurency=...)", "did you mean concurrency=?", "duration", "rate_rps"]),
-    "unknown and like nothing": (
-        "zzz=1",
-        ["perf(zzz=...)", "allowed are: accept, budget, check, compare, concurrency"],
-    ),
-    "positional": ("Single()", ["positional argument", "keywords only", "pattern="]),
-    "a pattern's class": ("pattern=Single", ["perf(pattern=...) is the class Single", "write Single()"]),
-    "no pattern": ("pattern=3", ["perf(pattern=...) is 3", "expected a pattern"]),
-    "an unknown name": ("pattern='cachd'", ["perf(pattern=...) names the pattern 'cachd'", "did you mean cached?"]),
-    "an unknown argument": ("pattern='cached(size=3)'", ["perf(pattern=...) gives 'size=3' to cached", "max_entries="]),
-    "a pattern that needs code": ("pattern='ensemble'", ["perf(pattern=...) names 'ensemble'", "needs code"]),
-    "an impossible value": ("pattern='replicated(replicas=1)'", ["perf(pattern=...): Replicated(replicas=1)"]),
-    "no pattern in the list": ("pattern=[Single(), 3]", ["perf(pattern=...) is 3", "expected a pattern"]),
-    "an empty list": ("pattern=[]", ["perf(pattern=...) is empty", "write [Single()]"]),
-    "one pattern twice": ("pattern=[Single(), Single()]", ["'single' twice"]),
-    "no callers": ("concurrency=0", ["concurrency is 0", "from 1 to 10,000"]),
-    "half a caller": ("concurrency=1.5", ["concurrency is 1.5", "whole number"]),
-    "too many callers": ("concurrency=50000", ["concurrency is 50000", "from 1 to 10,000"]),
-    "a rate of nothing": ("rate_rps=0", ["rate_rps is 0", "from 0.000001"]),
-    "a rate as text": ("rate_rps='fast'", ["rate_rps is 'fast'", "requests per second"]),
-    "two loads": ("concurrency=1, rate_rps=1", ["concurrency=..., rate_rps=...", "several loads", "expected one"]),
-    "a time without its unit": ("duration=3", ["perf(duration=...) is 3", "a time with its unit", "20ms"]),
-    "a unit that does not exist": ("duration='3 parsecs'", ["perf(duration=...) is '3 parsecs'"]),
-    "a window too short": ("duration='1ms'", ["perf(duration=...) is '1ms'", "at least 100ms"]),
-    "a warm-up without its unit": ("warmup=1", ["perf(warmup=...) is 1", "a time with its unit"]),
-    "no time to answer": ("timeout='0s'", ["perf(timeout=...) is '0s'", "a time above zero"]),
-    "no time to start": ("startup_timeout='0s'", ["perf(startup_timeout=...) is '0s'", "a time above zero"]),
-    "no budget": ("budget='0s'", ["perf(budget=...) is '0s'", "a time above zero"]),
-    "no launch": ("launches=0", ["perf(launches=...) is 0", "from 1 to 100"]),
-    "a launch that is true": ("launches=True", ["perf(launches=...) is True", "from 1 to 100"]),
-    "a negative tolerance": ("tolerance=-1", ["perf(tolerance=...) is -1", "not negative"]),
-    "a policy that does not exist": ("inconclusive='maybe'", ["perf(inconclusive=...) is 'maybe'", "warn, fail, pass"]),
-    "a check that is none": ("check=1", ["perf(check=...) is 1", "expected a function"]),
-    "a load as text": ("load='0-100'", ["perf(load=...) is '0-100'", "expected a schedule"]),
-    "a wire that does not exist": ("wire='soap'", ["perf(wire=...) is 'soap'", "'rest+json'"]),
-    "a later version's engine": ("engine='steam'", ["perf(engine=...) is 'steam'", "'local', 'ray'"]),
+    "concurency=2": ["perf(concurency=...)", "did you mean concurrency=?", "duration", "rate_rps"],
+    "Single()": ["positional argument", "keywords only", "pattern="],
+    "pattern=Single": ["perf(pattern=...) is the class Single", "write Single()"],
+    "pattern='ensemble'": ["perf(pattern=...) names 'ensemble'", "needs code"],
+    "pattern=[Single(), 3]": ["perf(pattern=...) is 3", "expected a pattern"],
+    "pattern=[]": ["perf(pattern=...) is empty", "write [Single()]"],
+    "concurrency=0": ["concurrency is 0", "from 1 to 10,000"],
+    "duration=3": ["perf(duration=...) is 3", "a time with its unit", "20ms"],
+    "engine='steam'": ["perf(engine=...) is 'steam'", "'local', 'ray'"],
 }
+"""What stands in a marker, and the words of its failure; all messages are in test_first_mistakes and test_settings."""
 
 
 def _marked(arguments: str) -> Project:
@@ -61,14 +35,18 @@ def _marked(arguments: str) -> Project:
     return EMPTY.with_file("test_it.py", text)
 
 
-@pytest.mark.parametrize(("arguments", "words"), WRONG_MARKERS.values(), ids=WRONG_MARKERS.keys())
+@pytest.mark.processes
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
 def test_a_marker_that_cannot_be_served_fails_its_test_with_one_line_and_no_other(
-    tmp_path: Path, arguments: str, words: list[str]
+    tmp_path: Path, workers: tuple[str, ...]
 ) -> None:
-    run = _marked(arguments).with_file("test_unit.py", "def test_unit(): pass\n").run(tmp_path)
-    assert run.outcomes == {"passed": 1, "failed": 1}
-    (line,) = [line for line in run.failure("test_it").splitlines() if line.startswith("E ")]
-    assert [word for word in words if word not in line] == []
+    tests = [f"@pytest.mark.perf({marker})\ndef test_{n}(perf): pass\n" for n, marker in enumerate(WRONG_MARKERS)]
+    text = "\n\n".join(("import pytest\nfrom pytest_mlpatterns import *", *tests, "def test_unit(): pass\n"))
+    run = EMPTY.with_file("test_it.py", text).run(tmp_path, *workers)
+    assert run.outcomes == {"passed": 1, "failed": len(WRONG_MARKERS)}
+    for number, words in enumerate(WRONG_MARKERS.values()):
+        (line,) = [line for line in run.failure(f"test_{number}").splitlines() if line.startswith("E ")]
+        assert [word for word in words if word not in line] == []
 
 
 @pytest.mark.parametrize(
@@ -85,17 +63,6 @@ def test_an_unknown_engine_is_blamed_on_what_named_it(
     run = _marked("").with_file("pytest.ini", f"[pytest]\n{ini}\n").run(tmp_path, *options)
     (line,) = [line for line in run.failure("test_it").splitlines() if line.startswith("E ")]
     assert f"{source} is 'steam', expected one of 'local', 'ray'" in line
-
-
-@pytest.mark.processes
-def test_a_marker_that_cannot_be_served_fails_its_test_under_xdist_too(tmp_path: Path) -> None:
-    tests = _marked("concurency=2").files["test_it.py"]
-    marked = "@pytest.mark.perf(pattern=[])\ndef test_that(perf): pass\n"
-    run = EMPTY.with_file("test_it.py", f"{tests}\n\n{marked}").run(tmp_path, "-n", "2")
-    for test, argument in (("test_it", "concurency"), ("test_that", "pattern")):
-        (line,) = [line for line in run.failure(test).splitlines() if line.startswith("E ")]
-        assert argument in line
-    assert run.outcomes == {"failed": 2}
 
 
 def test_a_list_of_patterns_makes_one_test_each(tmp_path: Path) -> None:
@@ -188,31 +155,13 @@ def test_the_id_names_the_pattern_and_then_the_wire_of_lists(tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("single,cachd", "names the pattern 'cachd', did you mean cached? expected one of batched, cached, "),
-        ("cached(max_entries=0)", ": Cached(max_entries=0), expected a whole number from 1 to "),
-        (",", "is empty, expected at least one pattern"),
-    ],
-)
-@pytest.mark.parametrize("level", ["option", "ini"])
-def test_a_bad_name_of_a_pattern_ends_the_run_with_one_line(tmp_path: Path, text: str, words: str, level: str) -> None:
-    project = EMPTY.with_file("test_it.py", NAMING).with_ini(**({"perf_patterns": text} if level == "ini" else {}))
-    run = project.run(tmp_path, *(["--perf-patterns", text] if level == "option" else []))
-    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    (line,) = filter(None, run.errors)
-    assert line.startswith("ERROR: --perf-patterns" if level == "option" else "ERROR: ini key perf_patterns")
-    assert words in line
-    assert "Traceback" not in run.out
-
-
 @pytest.mark.processes
-def test_a_bad_name_of_a_pattern_ends_a_distributed_run_with_one_line(tmp_path: Path) -> None:
-    run = EMPTY.with_file("test_it.py", NAMING).run(tmp_path, "--perf-patterns", "cachd", "-n", "2")
+def test_a_bad_name_of_a_pattern_ends_a_run_with_one_line(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    run = EMPTY.with_file("test_it.py", NAMING).run(tmp_path, "--perf-patterns", "single,cachd", *distribution)
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, run.errors)
-    assert line.startswith("ERROR: --perf-patterns names the pattern 'cachd'")
+    assert line.startswith("ERROR: --perf-patterns names the pattern 'cachd', did you mean cached? expected one of bat")
+    assert "Traceback" not in run.out
     assert "INTERNALERROR" not in run.out
 
 

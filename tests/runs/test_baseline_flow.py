@@ -590,43 +590,28 @@ def test_a_run_that_only_collects_or_has_no_perf_tests_or_baseline_does_nothing(
     assert (overgrown / FILE).read_bytes() == before
 
 
-DAMAGED = {
-    "empty": (b"", "is damaged"),
-    "cut off": (b'{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {"te', "is damaged"),
-    "no text": (b"\xff\xfe\x00", "cannot be read"),
-    "of something else": (b'{"benchmarks": []}\n', "is not a baseline file of pytest-mlpatterns"),
-    "a list": (b"[]", "is not a baseline file of pytest-mlpatterns"),
-    "newer": (b'{"format": "pytest-mlpatterns-baseline", "version": 2, "tests": []}', "has format version 2"),
-    "without tests": (b'{"format": "pytest-mlpatterns-baseline", "version": 1}', "is damaged"),
-    "with half an entry": (
-        b'{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {"t": {"m": {"setup": {}}}}}',
-        "is damaged",
-    ),
-}
-
-
-@pytest.mark.parametrize("mode", ["check", "update"])
-@pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED.keys())
-def test_a_file_that_cannot_be_read_ends_the_run_and_stays_as_it_is(
-    tmp_path: Path, content: bytes, words: str, mode: str
+@pytest.mark.parametrize(
+    ("arguments", "content", "words"),
+    [
+        (("--perf-baseline", "update"), b"\xff\xfe\x00", "cannot be read"),
+        (("--perf-baseline", "update"), b"[]", "is not a baseline file of pytest-mlpatterns"),
+        (("-n", "2"), b"", "is damaged"),
+    ],
+    ids=["an update", "a foreign file", "a distributed run"],
+)
+def test_a_file_that_cannot_be_read_ends_the_run_in_one_line_and_stays_as_it_is(
+    tmp_path: Path, arguments: tuple[str, ...], content: bytes, words: str
 ) -> None:
+    """What else is damaged is refused in the same place: see test_baseline_file, and faults/test_files."""
     path = tmp_path / FILE
     path.write_bytes(content)
-    run = ONE.run(tmp_path, "--perf-baseline", mode)
+    run = ONE.run(tmp_path, *arguments)
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, run.errors)
     assert line.startswith(f"ERROR: {path} {words}")
     assert "Traceback" not in run.out
-    assert path.read_bytes() == content
-
-
-def test_a_damaged_file_ends_a_distributed_run_in_one_line_too(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b"")
-    run = ONE.run(tmp_path, "-n", "2")
-    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    (line,) = filter(None, run.errors)
-    assert line.startswith(f"ERROR: {tmp_path / FILE} is damaged")
     assert "INTERNALERROR" not in run.out
+    assert path.read_bytes() == content
 
 
 def test_off_does_not_look_at_the_file(tmp_path: Path) -> None:
