@@ -436,9 +436,24 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
-def test_a_damaged_file_is_refused_in_one_line_and_stays_as_it_is(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+WORDS = {
+    "value has thousands of digits": "Exceeds the limit (4300 digits)",
+    "value is a thousand years": ".metrics.rtm[0][0] is 1e+20, expected at most 1e+18",
+    "value is hardly above zero": ".metrics.rtm[0][0] is 1e-300, expected at least 1e-09",
+    "value is not a number": "NaN is no number of JSON",
+    "error is below zero": ".metrics.rtm[0][1] is -0.1, expected at least 0",
+    "error is above ten": ".metrics.rtm[0][1] is 11, expected at most 10",
+    "time of the fixed work overflows": "Infinity",
+    "half a surrogate pair in a commit": "half a surrogate pair, expected Unicode",
+    "date is a number": ".date is 5, expected text",
+    "merge conflict": "is damaged: Expecting value",
+}
+"""What the line says of some of them."""
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_refused_in_one_line_and_stays_as_it_is(path: Path, name: str) -> None:
+    path.write_bytes(content := DAMAGED[name])
     for attempt in (lambda: read_baselines(path), lambda: write_baselines(path, {"a": {"x": ENTRY}})):
         with pytest.raises(BaselineFileError) as caught:
             attempt()
@@ -447,34 +462,32 @@ def test_a_damaged_file_is_refused_in_one_line_and_stays_as_it_is(path: Path, co
         assert "\n" not in message
         assert "restore it from version control, or delete it" in message
         assert "pytest --perf-baseline update" in message
+        assert WORDS.get(name, "") in message
         assert path.read_bytes() == content
     assert os.listdir(path.parent) == [path.name]
 
 
+FOREIGN = ("[]", "null", "5", "{}", '{"format": "pytest-benchmark", "version": 1}', '{"machine_info": {}}')
+NEWER = json.dumps({**PLAIN, "version": VERSION + 1, "tests": {"of another": "shape"}})
+
+
 @pytest.mark.parametrize(
-    "content", ["[]", "null", "5", "{}", '{"format": "pytest-benchmark", "version": 1}', '{"machine_info": {}}']
+    ("content", "start", "mend"),
+    [
+        *((text, "is not a baseline file of pytest-mlpatterns; ", "--perf-baseline-file") for text in FOREIGN),
+        (NEWER, f"has format version {VERSION + 1}", f"up to {VERSION}; upgrade the package"),
+    ],
 )
-def test_a_foreign_file_is_refused_with_its_mend_and_stays_as_it_is(path: Path, content: str) -> None:
+def test_a_foreign_or_newer_file_is_refused_with_its_mend_and_stays_as_it_is(
+    path: Path, content: str, start: str, mend: str
+) -> None:
     path.write_text(content, encoding="utf-8")
     for attempt in (lambda: read_baselines(path), lambda: write_baselines(path, {"a": {"x": ENTRY}})):
         with pytest.raises(BaselineFileError) as caught:
             attempt()
         message = str(caught.value)
-        assert message.startswith(f"{path} is not a baseline file of pytest-mlpatterns; ")
-        assert "--perf-baseline-file" in message
-        assert "\n" not in message
-        assert path.read_text(encoding="utf-8") == content
-
-
-def test_a_newer_file_is_refused_with_both_versions_and_stays_as_it_is(path: Path) -> None:
-    content = json.dumps({**PLAIN, "version": VERSION + 1, "tests": {"of another": "shape"}})
-    path.write_text(content, encoding="utf-8")
-    for attempt in (lambda: read_baselines(path), lambda: write_baselines(path, {"a": {"x": ENTRY}})):
-        with pytest.raises(BaselineFileError) as caught:
-            attempt()
-        message = str(caught.value)
-        assert message.startswith(f"{path} has format version {VERSION + 1}")
-        assert f"up to {VERSION}; upgrade the package" in message
+        assert message.startswith(f"{path} {start}")
+        assert mend in message
         assert "\n" not in message
         assert path.read_text(encoding="utf-8") == content
 

@@ -84,8 +84,9 @@ def run(environment: Environment, tools: Tools, wheel: Path) -> Outcome:
     for name in files:
         source = PROJECTS / name if name != "test_installed.py" else ROOT / "tests" / "package" / name
         shutil.copy(source, project / ("sitecustomize.py" if name == MACOS else name))
-    if "test_pytest_django.py" in files:
-        shutil.copy(PROJECTS / "conftest_django.py", project / "conftest.py")
+    of_django = ["conftest_django.py"] if "test_pytest_django.py" in files else []
+    conftest = "".join((PROJECTS / name).read_text(encoding="utf-8") for name in ["conftest.py", *of_django])
+    (project / "conftest.py").write_text(conftest, encoding="utf-8")
     done = [pytest_in(project, python, arguments, number) for number, arguments in enumerate(environment.runs)]
     return outcome_of(environment, project, done, tools.versions(python))
 

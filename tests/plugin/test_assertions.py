@@ -54,12 +54,10 @@ FAILURES = {
     "test_the_first_limit_that_fails_ends_the_test": r"p75 latency .+ \(.+ to .+\) is not below 1\.00 ns",
 }
 
-REFUSED = {
-    "assert_rtm_below(20)": ["assert_rtm_below(...) is 20", "a time with its unit", "20ms"],
+REFUSED = {  # and those of test_first_mistakes, word by word
     "assert_rtm_below('20')": ["assert_rtm_below(...) is '20'", "a time with its unit"],
     "assert_rtm_below('-1ms')": ["assert_rtm_below(...) is '-1ms'"],
     "assert_latency_below(20, percentile=99)": ["assert_latency_below(...) is 20", "a time with its unit"],
-    "assert_latency_below('20ms', percentile=0.99)": ["percentile=0.99", "at least 1 and less", "write 99 for p99"],
     "assert_latency_below('20ms', percentile=100)": ["percentile=100", "at least 1 and less than 100"],
     "assert_latency_below('20ms', percentile='p99')": ["percentile is 'p99', expected a number", "write percentile=99"],
     "assert_latency_below('20ms', 'p99.9')": ["percentile is 'p99.9', expected a number", "write percentile=99.9"],
@@ -68,13 +66,7 @@ REFUSED = {
     "assert_throughput_at_least('many')": ["rps=...) is 'many'", "a number"],
     "assert_throughput_at_least(-1)": ["rps=...) is -1", "not negative"],
     "assert_asl_below('most')": ["assert_asl_below(...) is 'most'", "expected a"],
-    "assert_error_rate_below(0)": ["more than 0, which no run can show", "write 0.01"],
-    "assert_error_rate_below(1)": [
-        "expected less than 1, which is 100 %",
-        "write 0.01",
-    ],
     "assert_error_rate_below('few')": ["assert_error_rate_below(...) is 'few'", "expected a"],
-    "assert_peak_memory_below(512)": ["assert_peak_memory_below(...) is 512", "a size with its unit", "512MiB"],
     "assert_peak_memory_below('5ms')": ["assert_peak_memory_below(...) is '5ms'", "a size with its unit"],
     "assert_cpu_per_request_below(2)": ["assert_cpu_per_request_below(...) is 2", "a time with its unit"],
     "assert_cold_start_below(3)": ["assert_cold_start_below(...) is 3", "a time with its unit"],
@@ -305,11 +297,10 @@ def test_the_traceback_of_a_failing_model_stands_in_the_report(uncountable: Run,
     ("arguments", "exit_code", "outcomes", "verdict"),
     [
         ((), pytest.ExitCode.OK, {"passed": 1, "warning": 1}, "undecided"),
-        (("--perf-inconclusive", "warn"), pytest.ExitCode.OK, {"passed": 1, "warning": 1}, "undecided"),
         (("--perf-inconclusive", "pass"), pytest.ExitCode.OK, {"passed": 1}, "undecided"),
         (("--perf-inconclusive", "fail"), pytest.ExitCode.TESTS_FAILED, {"failed": 1}, "FAIL"),
     ],
-    ids=["by default", "warn", "pass", "fail"],
+    ids=["by default", "pass", "fail"],
 )
 def test_an_undecided_test_becomes_what_was_asked_for(
     tmp_path: Path,
@@ -362,12 +353,6 @@ def test_what_no_launch_within_the_budget_can_decide_is_undecided_after_one(tmp_
     said = run.failure("test_ten_requests")
     assert re.search(r"measured  1 launch, \d blocks?, \d+ requests, 0 failed", said)
     assert re.search(r"none of \d+ requests failed, and 109 without a failure decide it", said)
-
-
-def test_a_small_budget_ends_the_launches(tmp_path: Path) -> None:
-    body = UNDECIDED.replace("launches=1", "launches=3")
-    run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail", "--perf-budget", "250ms")
-    assert re.search(r"measured  1 launch, ", run.failure("test_ten_requests"))
 
 
 def test_a_check_sees_answers_from_under_load(tmp_path: Path) -> None:

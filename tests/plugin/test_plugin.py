@@ -65,26 +65,9 @@ def test_an_unknown_engine_is_blamed_on_what_named_it(
     assert f"{source} is 'steam', expected one of 'local', 'ray'" in line
 
 
-def test_a_list_of_patterns_makes_one_test_each(tmp_path: Path) -> None:
-    patterns = "[Single(), Replicated(), Replicated(replicas=3), Replicated(balance='shared-socket')]"
-    run = _marked(f"pattern={patterns}").run(tmp_path, "--collect-only", "-q")
-    assert [line for line in run.out.splitlines() if "::" in line] == [
-        "test_it.py::test_it[single]",
-        "test_it.py::test_it[replicated]",
-        "test_it.py::test_it[replicated(replicas=3)]",
-        "test_it.py::test_it[replicated(balance=shared-socket)]",
-    ]
-
-
-@pytest.mark.parametrize("pattern", ["Replicated()", "'replicated'", "Cached() | Batched()"])
-def test_one_pattern_makes_one_test_without_an_id(tmp_path: Path, pattern: str) -> None:
-    run = _marked(f"pattern={pattern}").run(tmp_path, "--collect-only", "-q")
-    assert "test_it.py::test_it\n" in run.out
-
-
 NAMING = """
 import pytest
-from pytest_mlpatterns import Batched, Cached
+from pytest_mlpatterns import Batched, Cached, Replicated
 
 def test_open(perf): pass
 
@@ -97,7 +80,7 @@ def test_value(perf): pass
 @pytest.mark.perf(pattern="cached")
 def test_name(perf): pass
 
-@pytest.mark.perf(pattern=["single", "Cached(ttl=30s) | batched"])
+@pytest.mark.perf(pattern=["single", "Cached(ttl=30s) | batched", Replicated(replicas=3)])
 def test_names(perf): pass
 
 def test_plain(): pass
@@ -129,6 +112,7 @@ def test_patterns_of_the_command_line_make_tests_of_those_that_name_none(
         "test_name",
         "test_names[single]",
         "test_names[cached(ttl=30s)|batched]",
+        "test_names[replicated(replicas=3)]",
         "test_plain",
     ]
 
@@ -153,26 +137,6 @@ def test_the_id_names_the_pattern_and_then_the_wire_of_lists(tmp_path: Path) -> 
         "test_both[cached-rest+json]",
         "test_one",
     ]
-
-
-@pytest.mark.processes
-def test_a_bad_name_of_a_pattern_ends_a_run_with_one_line(tmp_path: Path, distribution: tuple[str, ...]) -> None:
-    run = EMPTY.with_file("test_it.py", NAMING).run(tmp_path, "--perf-patterns", "single,cachd", *distribution)
-    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    (line,) = filter(None, run.errors)
-    assert line.startswith("ERROR: --perf-patterns names the pattern 'cachd', did you mean cached? expected one of bat")
-    assert "Traceback" not in run.out
-    assert "INTERNALERROR" not in run.out
-
-
-@pytest.mark.processes
-def test_one_of_the_patterns_can_be_chosen_by_its_id(tmp_path: Path) -> None:
-    body = "@pytest.mark.perf(pattern=[Single(), Replicated()])\n" + ASKS
-    project = EMPTY.with_tests(f"from pytest_mlpatterns import Single, Replicated\n\n\n{body}")
-    run = project.run(tmp_path, "--perf-smoke", "--perf-json", "out.json", "-k", "replicated")
-    (result,) = run.json("out.json")["results"]
-    assert result["test"] == "test_perf.py::test_it[replicated]"
-    assert result["setup"]["pattern"] == "replicated"
 
 
 @pytest.mark.processes
@@ -206,15 +170,6 @@ def test_markers_on_module_class_and_function_merge_and_the_closest_wins(tmp_pat
     }
     assert setups["test_class"]["payload"] == setups["test_function"]["payload"] != setups["test_module"]["payload"]
     assert setups["test_load"]["payload"] != setups["test_class"]["payload"]
-
-
-def test_a_marker_of_ours_without_the_fixture_is_warned_about(
-    tmp_path: Path,
-) -> None:
-    text = "import pytest\n\n\n@pytest.mark.perf(duration='3s')\ndef test_it(): pass\n"
-    run = EMPTY.with_ini(filterwarnings="default").with_file("test_it.py", text).run(tmp_path)
-    assert run.outcomes == {"passed": 1, "warnings": 1}
-    assert "UnusedMarkerWarning: test_it.py::test_it has perf(duration=...) but does not use the fixture" in run.out
 
 
 @pytest.mark.parametrize("arguments", ["'fast'", "group='x'", "threshold=3, duration='1s'"])

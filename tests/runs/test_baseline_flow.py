@@ -139,14 +139,6 @@ def test_too_few_samples_of_what_the_test_asks_for_are_an_error(directory: Path)
     assert re.search(needed, run.failure("test_it"))
 
 
-@pytest.mark.parametrize("mode", ["check", "require"])
-def test_a_requested_metric_that_the_entry_does_not_hold_is_a_failure(directory: Path, mode: str) -> None:
-    project = Project().with_tests(ASKS.format(metric="cache_hit_ratio"))
-    run = project.run(directory, "--perf-baseline", mode, "--perf-tolerance", "100%", "--perf-inconclusive", "pass")
-    assert run.outcomes == {"failed": 1}
-    assert "cannot judge cache hit ratio against the baseline: it is not recorded yet" in run.failure("test_it")
-
-
 def test_a_requested_metric_that_the_pattern_does_not_have_is_a_failure(directory: Path) -> None:
     def change(machines: dict[str, Any]) -> None:
         for entry in machines.values():
@@ -202,12 +194,6 @@ def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_work
         assert after[TEST] == before[TEST]
         setups.append({(test, *found) for test, machines in after.items() for found in _setups(machines)})
     assert setups[0] == setups[1]
-
-
-def test_update_with_nothing_that_passed_writes_nothing(tmp_path: Path) -> None:
-    run = Project().with_tests("def test_it(perf): assert False\n").run(tmp_path, *RECORD)
-    assert run.outcomes == {"failed": 1}
-    assert not (tmp_path / FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -380,52 +366,6 @@ def test_off_compares_nothing_and_says_nothing(directory: Path) -> None:
     assert (directory / FILE).read_bytes() == before
 
 
-def test_an_entry_measured_on_other_servers_is_not_comparable(directory: Path) -> None:
-    def older(machines: dict[str, Any]) -> None:
-        for entry in machines.values():
-            entry["versions"].update(uvicorn="0.1", numpy="0.1", **{"pytest-mlpatterns": "0.0.1"})
-            del entry["versions"]["uvloop"]
-
-    _edit(directory / FILE, older)
-    said = ONE.run(directory).section("performance")
-    servers = r"pytest-mlpatterns: 0\.0 → [\d.]+; event loop: asyncio → uvloop [\d.]+; uvicorn: 0\.1 → [\d.]+"
-    assert re.search(rf"baseline not comparable \({servers}\)\n?", said)
-
-
-VERSIONED = """
-class Kept:
-    perf_version = "1"
-
-    def __call__(self, batch):
-        time.sleep(0.005)
-        return batch
-
-
-class Renewed(Kept):
-    perf_version = "{version}"
-
-
-@pytest.mark.perf(model=Kept)
-def test_kept(perf): pass
-
-
-@pytest.mark.perf(model=Renewed)
-def test_renewed(perf): pass
-"""
-
-
-def test_another_version_of_the_model_is_another_model(tmp_path: Path) -> None:
-    def run(version: str, *arguments: str) -> Run:
-        return Project().with_tests(VERSIONED.format(version=version), marker=SAME_BYTES).run(tmp_path, *arguments)
-
-    first = run("1", *RECORD)
-    versions = [entry["setup"]["model"] for found in first.json(FILE)["tests"].values() for entry in found.values()]
-    assert versions == ["1", "1"]
-    second = run("2")
-    assert second.table == {"test_kept": "pass", "test_renewed": "measured"}
-    assert "test_renewed\n  baseline not comparable (model: 1 → 2)" in second.section("performance")
-
-
 def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
     def drifted(machines: dict[str, Any]) -> None:
         for entry in machines.values():
@@ -439,26 +379,6 @@ def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
     note = r"(mean latency|RTM) [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
     assert re.search(note, run.section("performance"))
     assert re.search(note, run.json("out.json")["results"][0]["notes"][-1])
-
-
-def test_an_update_keeps_the_anchor_where_little_changed(directory: Path) -> None:
-    def near(machines: dict[str, Any]) -> None:
-        """No run of the model is twice as good or twice as bad, which would be a step at a tolerance of 100 %."""
-        for entry in machines.values():
-            times = {"rtm": [[60_000_000, 0.1]], "latency_mean": [[60_000_000, 0.1]]}
-            entry["metrics"].update(times, throughput=[[400, 0.1]])
-
-    _edit(directory / FILE, near)
-    recorded = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST]
-    ONE.run(directory, *RECORD)
-    ((machine, entry),) = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST].items()
-    old = recorded[machine]
-    assert entry["anchor"] == {
-        "metrics": {name: old["metrics"][name] for name in ("rtm", "latency_mean", "throughput")},
-        "commit": old["commit"],
-        "date": old["date"],
-        "updates": 1,
-    }
 
 
 PERF_AND_OTHERS = """
@@ -612,11 +532,6 @@ def test_a_file_that_cannot_be_read_ends_the_run_in_one_line_and_stays_as_it_is(
     assert "Traceback" not in run.out
     assert "INTERNALERROR" not in run.out
     assert path.read_bytes() == content
-
-
-def test_off_does_not_look_at_the_file(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b"not a baseline")
-    assert ONE.run(tmp_path, "--perf-smoke", "--perf-baseline", "off").outcomes == {"passed": 1}
 
 
 def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:

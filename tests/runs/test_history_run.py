@@ -37,8 +37,8 @@ def repository(tmp_path: Path) -> Repository:
     return made
 
 
-def lines(repository: Repository, place: str = "runs.jsonl") -> tuple[HistoryLine, ...]:
-    return History(repository.top / place, place).read().lines
+def lines(repository: Repository) -> tuple[HistoryLine, ...]:
+    return History(repository.top / "runs.jsonl", "runs.jsonl").read().lines
 
 
 def written(repository: Repository) -> dict[str, Any]:
@@ -76,12 +76,6 @@ def test_a_run_adds_a_line_for_each_test_that_it_measured(repository: Repository
     assert line.at == CommitPosition(repository.git("rev-parse", "HEAD"), 2)
     assert "rtm" in line.values
     assert written(repository) == {"place": "runs.jsonl", "added": 1, "position": 2, "clean": True, "changes": []}
-
-
-def test_a_file_may_be_called_as_notes_were(repository: Repository) -> None:
-    run_here(repository.top, "--perf-history", "./git:perf")
-    assert len(lines(repository, "./git:perf")) == 1
-    assert (repository.top / "git:perf").exists()
 
 
 def test_a_change_is_reported_once_and_fails_the_run_that_confirms_it(repository: Repository) -> None:
@@ -161,12 +155,6 @@ def test_a_test_that_was_not_measured_validly_adds_nothing(repository: Repositor
     run = run_here(repository.top, *HISTORY, "test_more.py")
     assert "history runs.jsonl not extended: no test was measured validly" in run.out.splitlines()
     assert not (repository.top / "runs.jsonl").exists()
-
-
-def test_a_place_that_cannot_be_used_ends_the_run_before_it_measures(repository: Repository) -> None:
-    run = run_here(repository.top, "--perf-history", "git:perf")
-    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    assert "git notes left in 0.3" in run.err
 
 
 def test_a_history_that_cannot_be_read_ends_the_run_before_it_measures(repository: Repository) -> None:

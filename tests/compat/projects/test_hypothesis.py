@@ -9,16 +9,6 @@ def doubled(batch):
     return [2 * value for value in batch]
 
 
-@pytest.fixture
-def perf_model():
-    return doubled
-
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-
 @given(st.lists(st.integers()))
 def test_property(values):
     assert sum(doubled(values)) == 2 * sum(values)

@@ -3,16 +3,6 @@
 import pytest
 
 
-@pytest.fixture
-def perf_model():
-    return lambda batch: [2 * value for value in batch]
-
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-
 def test_session(session, perf_deploy):
     with perf_deploy("single") as deployment:
         url = f"{deployment.url}{deployment.path}"

@@ -10,16 +10,6 @@ def doubled(batch):
     return [2 * value for value in batch]
 
 
-@pytest.fixture
-def perf_model():
-    return doubled
-
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-
 @pytest.fixture(scope="module", params=["a", "b"])
 def letter(request):
     return request.param

@@ -5,16 +5,6 @@ import pytest
 QUICK = pytest.mark.perf(duration="200ms", warmup="0s", launches=1)
 
 
-@pytest.fixture
-def perf_model():
-    return lambda batch: [2 * value for value in batch]
-
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-
 @QUICK
 @pytest.mark.timeout(200, method="signal")
 def test_signal(perf):
