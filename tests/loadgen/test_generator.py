@@ -355,32 +355,24 @@ class TestFailures:
         assert len(server.requests) > seen
 
     @pytest.mark.parametrize("processes", [1, 2])
-    def test_a_killed_process_is_an_error_that_says_so_and_the_next_job_works(
-        self, fresh: Generator, server: ScriptedServer, processes: int
+    @pytest.mark.parametrize(
+        ("sent", "said"),
+        [
+            (signal.SIGKILL, "SIGKILL"),
+            (signal.SIGSTOP, r"the load generator is stopped: process \d+ .+ is stopped \(SIGSTOP\)"),
+        ],
+    )
+    def test_a_process_that_is_killed_or_stopped_is_an_error_that_says_so_and_the_next_job_works(
+        self, fresh: Generator, server: ScriptedServer, processes: int, sent: signal.Signals, said: str
     ) -> None:
         before = our_children()
 
         def on_poll(event: Event | None) -> None:
             if isinstance(event, WindowOpened):
-                os.kill(max(our_children() - before), signal.SIGKILL)
+                os.kill(max(our_children() - before), sent)
 
         job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS)
-        with pytest.raises(ChildError, match="SIGKILL"):
-            fresh.run(job, poll_s=0.05, on_poll=on_poll, processes=processes)
-        assert works(fresh, server, processes)
-
-    @pytest.mark.parametrize("processes", [1, 2])
-    def test_a_stopped_process_is_an_error_that_says_so_and_the_next_job_works(
-        self, fresh: Generator, server: ScriptedServer, processes: int
-    ) -> None:
-        before = our_children()
-
-        def on_poll(event: Event | None) -> None:
-            if isinstance(event, WindowOpened):
-                os.kill(max(our_children() - before), signal.SIGSTOP)
-
-        job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS)
-        with pytest.raises(ChildError, match=r"the load generator is stopped: process \d+ .+ is stopped \(SIGSTOP\)"):
+        with pytest.raises(ChildError, match=said):
             fresh.run(job, poll_s=0.05, on_poll=on_poll, processes=processes)
         assert our_children() <= before
         assert works(fresh, server, processes)

@@ -126,7 +126,10 @@ async def test_requests_share_the_call_before_there_is_a_stream() -> None:
     assert len(model.calls) == 1
 
 
-async def test_the_stream_goes_on_when_one_of_its_readers_goes(model_and_store: tuple[Model, Server | None]) -> None:
+@pytest.mark.parametrize("all_go", [False, True])
+async def test_the_model_is_closed_when_all_readers_have_gone_and_not_before(
+    model_and_store: tuple[Model, Server | None], all_go: bool
+) -> None:
     model, store = model_and_store
     cache = Cache(model, store)
     first, second = await cache.ask(), await cache.ask()
@@ -135,17 +138,10 @@ async def test_the_stream_goes_on_when_one_of_its_readers_goes(model_and_store: 
     await first.aclose()
     await first.aclose()
     assert not model.closed
-    model.feed("b", None)
-    assert await read(second) == ["a", "b"]
-
-
-async def test_the_model_is_closed_when_all_readers_have_gone(model_and_store: tuple[Model, Server | None]) -> None:
-    model, store = model_and_store
-    cache = Cache(model, store)
-    first, second = await cache.ask(), await cache.ask()
-    model.feed("a")
-    assert await anext(first) == "a"
-    await first.aclose()
+    if not all_go:
+        model.feed("b", None)
+        assert await read(second) == ["a", "b"]
+        return
     await second.aclose()
     assert model.closed == 1
     again = await cache.ask()

@@ -164,16 +164,6 @@ def fails(_: Sequence[int]) -> list[int]:
     raise ZeroDivisionError("of the user's")
 
 
-@pytest.mark.parametrize("stages", [(plus_one, fails), (minus_three, fails, plus_one), (fails, minus_three)])
-async def test_an_error_of_a_stage_passes_as_it_is_with_the_users_frames_alone(stages: tuple[Any, ...]) -> None:
-    caller = ModelCaller(staging(*stages)[0])
-    with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
-        await caller([1])
-    (text,) = caller.tracebacks
-    assert "raise ZeroDivisionError" in text
-    assert "pytest_mlpatterns" not in text
-
-
 async def test_requests_of_a_pipeline_can_be_in_different_stages() -> None:
     first, second = Model(), Model()
     models = iter([first, second])
@@ -269,9 +259,16 @@ async def test_a_caller_who_goes_away_ends_what_was_asked() -> None:
     assert all(model.was_cancelled for model in models)
 
 
-@pytest.mark.parametrize(("models", "combine"), [((plus_one, fails), None), ((plus_one, doubled), fails)])
-async def test_an_error_of_a_model_or_of_combine_keeps_the_users_frames_alone(models: Any, combine: Any) -> None:
-    caller = ModelCaller(gathering(*models, combine=combine)[0])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(staging(*stages)[0] for stages in ((plus_one, fails), (minus_three, fails, plus_one), (fails, minus_three))),
+        gathering(plus_one, fails)[0],
+        gathering(plus_one, doubled, combine=fails)[0],
+    ],
+)
+async def test_an_error_of_a_stage_a_model_or_of_combine_keeps_the_users_frames_alone(layer: Any) -> None:
+    caller = ModelCaller(layer)
     with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
         await caller([1])
     (text,) = caller.tracebacks

@@ -44,7 +44,9 @@ def scripted(*steps: Step) -> Iterator[Deployment]:
     """A deployment whose server does this with every request."""
     with (
         ScriptedServer(lambda _: steps) as server,
-        closing(Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())) as deployment,
+        closing(
+            Deployment(Endpoint((server.address,), "/v1/models/m:predict?api_key=s3cr3t&n=2", "m"), ForeignProcesses())
+        ) as deployment,
     ):
         yield deployment
 
@@ -79,9 +81,12 @@ class TestAsking:
     @pytest.mark.parametrize(
         ("sent", "words"),
         [
-            (answer(b"overloaded", 503), "answered 503: overloaded"),
+            (answer(b"overloaded", 503), "m:predict?api_key=***&n=2 answered 503: overloaded"),
             (answer(b"x" * 5000, 500), "answered 500: xxx"),
-            (answer(b"hello"), "returned a response that is not one prediction over rest+json"),
+            (
+                answer(b"hello"),
+                "m:predict?api_key=***&n=2 returned a response that is not one prediction over rest+json",
+            ),
             (answer(b'{"predictions": []}'), "returned a response that is not one prediction over rest+json"),
             (answer(b'{"predictions": {"a": 1}}'), "returned a response that is not one prediction over rest+json"),
             (answer(b'{"outputs": [1]}'), "returned a response that is not one prediction over rest+json"),
@@ -89,21 +94,15 @@ class TestAsking:
         ],
         ids=["status", "long", "no-json", "empty", "object", "other", "garbage"],
     )
-    def test_a_response_without_a_prediction_is_an_error(self, sent: bytes, words: str) -> None:
+    def test_a_response_without_a_prediction_is_an_error_that_shows_no_credential(
+        self, sent: bytes, words: str
+    ) -> None:
         with scripted(Send(sent), Close()) as deployment, pytest.raises(DeploymentError) as caught:
             deployment.predict(1)
         assert words in str(caught.value)
         assert f"127.0.0.1:{deployment.addresses[0][1]}" in str(caught.value)
-        assert len(str(caught.value)) < 3000
-
-    @pytest.mark.parametrize("sent", [answer(b"overloaded", 503), answer(b"hello")], ids=["status", "no-json"])
-    def test_no_error_shows_a_credential_of_the_address(self, sent: bytes) -> None:
-        with ScriptedServer(lambda _: [Send(sent)]) as server:
-            deployment = Deployment(Endpoint((server.address,), "/predict?api_key=s3cr3t&n=2"), ForeignProcesses())
-            with pytest.raises(DeploymentError, match=r"/predict\?api_key=\*\*\*&n=2 ") as caught:
-                deployment.predict(1)
-            deployment.close()
         assert "s3cr3t" not in str(caught.value)
+        assert len(str(caught.value)) < 3000
 
     def test_an_unreachable_server_is_an_error_with_the_address(self) -> None:
         port = refused_port()
@@ -261,22 +260,15 @@ class TestAttaching:
             attach(Url(url), make_start_options(tmp_path, [1]))
         assert url in str(caught.value)
 
-    def test_an_error_of_the_service_is_reported(self, tmp_path: Path) -> None:
-        with (
-            ScriptedServer(lambda _: [Send(answer(b"no such model", 404))]) as server,
-            pytest.raises(DeploymentError, match="answered 404: no such model"),
-        ):
-            attach(Url("http://{}:{}/predict".format(*server.address)), make_start_options(tmp_path, [1]))
-
     @pytest.mark.parametrize(
         ("host", "step", "expected"),
         [
-            ("127.0.0.1", Send(answer(b"no such model", 404)), "answered 404"),
-            ("127.0.0.1", Close(), "is the service running"),
-            ("no-such-host.invalid", Close(), "is not known"),
+            ("127.0.0.1", Send(answer(b"no such model", 404)), "answered 404: no such model"),
+            ("127.0.0.1", Close(), r"is the service running\?"),
+            ("no-such-host.invalid", Close(), r"the host 'no-such-host\.invalid' is not known"),
         ],
     )
-    def test_no_error_shows_a_credential_of_the_address(
+    def test_an_error_of_the_service_is_told_without_the_credentials_of_its_address(
         self, tmp_path: Path, host: str, step: Step, expected: str
     ) -> None:
         with (
@@ -285,10 +277,6 @@ class TestAttaching:
         ):
             attach(Url(f"http://{host}:{server.address[1]}/p?api_key=s3cr3t"), make_start_options(tmp_path, [1]))
         assert "s3cr3t" not in str(caught.value)
-
-    def test_an_unknown_host_is_reported(self, tmp_path: Path) -> None:
-        with pytest.raises(DeploymentError, match=r"the host 'no-such-host\.invalid' is not known"):
-            attach(Url("http://no-such-host.invalid:8000/predict"), make_start_options(tmp_path, [1]))
 
     def test_the_host_header_is_the_name_that_the_user_wrote(self, tmp_path: Path) -> None:
         with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:

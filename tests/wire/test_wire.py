@@ -127,7 +127,6 @@ def test_a_body_is_its_pieces_joined() -> None:
     assert (body.size, body.joined()) == (4, b"abcd")
 
 
-@pytest.mark.processes
 def test_headers_are_found_by_their_names_in_lower_case() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-empty:\r\nX-Colon:  a:b "
     assert headers_of(head) == {"content-type": "application/json", "x-empty": "", "x-colon": "a:b"}

@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 from support import TESTS
@@ -89,23 +88,6 @@ class TestFace:
         assert response.status_code == 200
         assert response.json() == {"predictions": [2, 5.0, "abab"]}
         assert response.headers["content-type"] == "application/json"
-
-    @pytest.mark.parametrize(
-        ("outputs", "sent"),
-        [
-            (np.array([1, 2]), [1, 2]),
-            (np.array([[1.5, 2.0], [3.0, 4.0]], dtype=np.float32), [[1.5, 2.0], [3.0, 4.0]]),
-            (np.arange(8).reshape(2, 4)[:, ::2], [[0, 2], [4, 6]]),
-            (np.array(["a", "b"]), ["a", "b"]),
-            ([np.int64(3), np.float32(0.5)], [3, 0.5]),
-            ([{"label": "cat", "scores": np.array([0.5])}, None], [{"label": "cat", "scores": [0.5]}, None]),
-            (np.array([True, False]), [True, False]),
-        ],
-        ids=["ints", "floats", "strided", "text", "scalars", "nested", "bools"],
-    )
-    def test_numpy_outputs_are_sent_as_numbers(self, outputs: Any, sent: list[Any]) -> None:
-        response = ask(app_of(lambda _: outputs, "m", 1000), b'{"instances": [1, 2]}')
-        assert response.json() == {"predictions": sent}
 
     @pytest.mark.parametrize(
         "body",

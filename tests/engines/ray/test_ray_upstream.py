@@ -94,20 +94,18 @@ def test_a_replica_that_ends_under_a_request_loses_it(errors: SimpleNamespace, n
     assert dict(tally.snapshot().counters) == {"errors": 1}
 
 
-def test_any_other_error_of_a_call_fails_the_request() -> None:
-    upstream, _ = upstream_of(raising(TypeError("cannot pickle a lock")))
+class RayTaskError(Exception):
+    """As Ray wraps what a method raised."""
+
+    cause = TypeError("cannot pickle a lock")
+
+
+@pytest.mark.parametrize("error", [RayTaskError.cause, RayTaskError("ray::ServeReplica() on 10.0.0.1 ...")], ids=repr)
+def test_any_other_error_of_a_call_fails_the_request_as_it_was_raised(error: Exception) -> None:
+    upstream, _ = upstream_of(raising(error))
     with pytest.raises(RequestError, match="the call of service-1 failed: TypeError: cannot pickle a lock") as caught:
         asyncio.run(upstream([1]))
     assert caught.value.status == 500
-
-
-def test_an_error_that_ray_wraps_is_the_one_that_was_raised() -> None:
-    class RayTaskError(Exception):
-        cause = TypeError("cannot pickle a lock")
-
-    upstream, _ = upstream_of(raising(RayTaskError("ray::ServeReplica() on 10.0.0.1 ...")))
-    with pytest.raises(RequestError, match="the call of service-1 failed: TypeError: cannot pickle a lock"):
-        asyncio.run(upstream([1]))
 
 
 def test_a_full_queue_is_left_to_its_layer(errors: SimpleNamespace) -> None:
